@@ -1,0 +1,1 @@
+//! Search inside one room: what a query means, and where it stands in a text.
