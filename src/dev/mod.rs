@@ -1,1 +1,88 @@
 //! `beseda dev` and the stack of the tests: real Postgres and Redis as child processes.
+//!
+//! Each child listens on a loopback port of its own, leads its own process group (Ctrl-C in a
+//! terminal reaches us alone, and we end them in order) and is watched by a small shell that ends
+//! it should we be killed. Nothing here is meant for production.
+
+mod parent;
+mod place;
+mod postgres;
+mod process;
+mod redis;
+mod run;
+mod signals;
+#[cfg(test)]
+mod tests;
+mod token;
+
+use std::{io, path::PathBuf, process::ExitStatus, time::Duration};
+
+pub use self::{
+    postgres::Postgres,
+    redis::Redis,
+    run::{Options, run},
+    signals::Signals,
+    token::{Claims, TokenOptions, sign, token},
+};
+
+/// What a child keeps when the machine, not only the process, goes down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Postgres as in production; Redis saves a snapshot now and then, and when it ends.
+    Full,
+    /// For tests: nothing is flushed to the disk, Redis keeps nothing over a restart.
+    None,
+}
+
+/// Why the development stack did not come up, or a token was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum DevError {
+    #[error("{what} was not found: {hint}")]
+    Missing { what: &'static str, hint: &'static str },
+    #[error(
+        "{} was made by PostgreSQL {found}, which is not installed; install it, or remove the folder",
+        path.display()
+    )]
+    OtherVersion { path: PathBuf, found: String },
+    #[error("{what}")]
+    Io {
+        what: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{} is in use by another process; end that one first, or choose another folder", .0.display())]
+    InUse(PathBuf),
+    #[error("port {0} of 127.0.0.1 is taken; choose another with --port, or none for any free one")]
+    PortTaken(u16),
+    /// The child ended before it served; `log` is the end of what it wrote.
+    #[error("{server} ended while starting ({status}):\n{log}")]
+    Ended { server: &'static str, status: ExitStatus, log: String },
+    #[error("{server} did not serve within {waited:?}:\n{log}")]
+    NotReady { server: &'static str, waited: Duration, log: String },
+    #[error("{0} is not running")]
+    NotRunning(&'static str),
+    #[error("Postgres refused")]
+    Database(#[from] tokio_postgres::Error),
+    #[error("the configuration is not right")]
+    Config(#[from] clap::Error),
+    #[error("a replica did not start")]
+    Replica(#[from] crate::app::StartError),
+    #[error("{0:?} can't be a user id: 1 to 128 characters, no control characters")]
+    UserId(String),
+    #[error(
+        "no secret to sign with: set BESEDA_JWT_HS256_SECRET, or give --data with the folder of `beseda dev`"
+    )]
+    NoSecret,
+    #[error("the token could not be signed")]
+    Sign(#[from] jsonwebtoken::errors::Error),
+    #[error("ended by a second signal")]
+    Interrupted,
+}
+
+impl DevError {
+    /// For `map_err`: names what was tried, and on which path.
+    fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Io { what, source }
+    }
+}

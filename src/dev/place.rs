@@ -1,0 +1,173 @@
+//! Folders for the children, and the account they run under.
+
+use std::{
+    fs::{self, DirBuilder, File, TryLockError},
+    os::unix::{
+        fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown, symlink},
+        process::CommandExt,
+    },
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use nix::unistd::{User, geteuid};
+
+use super::DevError;
+
+/// Where folders go that can't be where they were asked for; survives a reboot, unlike `/tmp`.
+const ELSEWHERE: &str = "/var/tmp";
+
+/// An account to run a child under.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Account {
+    uid: u32,
+    gid: u32,
+}
+
+impl Account {
+    /// Postgres refuses to run as root: its package's own account instead, else `nobody`. `None`
+    /// where we are not root, so that a child is simply ours.
+    pub(super) fn unprivileged() -> Result<Option<Self>, DevError> {
+        if !geteuid().is_root() {
+            return Ok(None);
+        }
+        ["postgres", "nobody"]
+            .into_iter()
+            .find_map(|name| User::from_name(name).ok().flatten())
+            .map(|user| Some(Self { uid: user.uid.as_raw(), gid: user.gid.as_raw() }))
+            .ok_or(DevError::Missing {
+                what: "an account named postgres or nobody",
+                hint: "Postgres refuses to run as root; add one, or run this as another user",
+            })
+    }
+
+    /// Makes `command` run under this account; its supplementary groups are dropped along the way.
+    pub(super) fn apply(self, command: &mut Command) {
+        command.uid(self.uid).gid(self.gid);
+    }
+
+    /// Whether this account may pass through `folder` and all above it.
+    fn reaches(self, folder: &Path) -> bool {
+        let passes = |ancestor: &Path| {
+            fs::metadata(ancestor).is_ok_and(|meta| {
+                let bit = match (meta.uid() == self.uid, meta.gid() == self.gid) {
+                    (true, _) => 0o100,
+                    (false, true) => 0o010,
+                    (false, false) => 0o001,
+                };
+                meta.mode() & bit != 0
+            })
+        };
+        folder.ancestors().all(passes)
+    }
+}
+
+/// Creates `dir` where missing (others may pass through it, so that a child under another account
+/// can reach its own folder below) and returns its real path.
+pub(super) fn create(dir: &Path) -> Result<PathBuf, DevError> {
+    if !dir.exists() {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(dir)
+            .map_err(DevError::io(format!("cannot create {}", dir.display())))?;
+    }
+    dir.canonicalize().map_err(DevError::io(format!("cannot enter {}", dir.display())))
+}
+
+/// Takes `dir` for this process alone, for as long as the file returned is open.
+pub(super) fn lock(dir: &Path) -> Result<File, DevError> {
+    let path = dir.join("lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(DevError::io(format!("cannot write {}", path.display())))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(DevError::InUse(dir.to_owned())),
+        Err(TryLockError::Error(source)) => {
+            Err(DevError::Io { what: format!("cannot lock {}", path.display()), source })
+        }
+    }
+}
+
+/// A folder `name` in `dir` (a real path) that belongs to `account` alone, kept where it exists.
+///
+/// Where the account can't get to `dir`, for example below `/root`, the folder is made under
+/// [`ELSEWHERE`], and `dir` has a link to it.
+pub(super) fn owned(dir: &Path, name: &str, account: Option<Account>) -> Result<PathBuf, DevError> {
+    let path = dir.join(name);
+    if path.is_dir() {
+        return path
+            .canonicalize()
+            .map_err(DevError::io(format!("cannot enter {}", path.display())));
+    }
+    // A link to something that was cleaned away.
+    let _ = fs::remove_file(&path);
+    let real = match account {
+        Some(account) if !account.reaches(dir) => {
+            let real = Path::new(ELSEWHERE).join(unguessable());
+            symlink(&real, &path)
+                .map_err(DevError::io(format!("cannot link {}", path.display())))?;
+            real
+        }
+        _ => path,
+    };
+    make_private(&real, account)?;
+    Ok(real)
+}
+
+/// Who must run what uses `folder`: as root, its owner, where that is not root; else `account`.
+pub(super) fn owner(folder: &Path, account: Option<Account>) -> Result<Option<Account>, DevError> {
+    let meta =
+        fs::metadata(folder).map_err(DevError::io(format!("cannot enter {}", folder.display())))?;
+    let own = Account { uid: meta.uid(), gid: meta.gid() };
+    Ok(account.map(|account| if own.uid == 0 { account } else { own }))
+}
+
+/// A new folder for as long as the value lives.
+#[derive(Debug)]
+pub(super) struct Temporary(PathBuf);
+
+impl Temporary {
+    pub(super) fn create(account: Option<Account>) -> Result<Self, DevError> {
+        let asked = std::env::temp_dir();
+        let asked = asked.canonicalize().unwrap_or(asked);
+        let base = match account {
+            Some(account) if !account.reaches(&asked) => PathBuf::from(ELSEWHERE),
+            _ => asked,
+        };
+        let path = base.join(unguessable());
+        make_private(&path, None)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o711))
+            .map_err(DevError::io(format!("cannot open {}", path.display())))?;
+        Ok(Self(path))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Nobody else can have prepared a folder, or a link, under a name like this.
+fn unguessable() -> String {
+    format!("beseda-{:016x}", rand::random::<u64>())
+}
+
+/// Fails where there is something under that name already.
+fn make_private(path: &Path, account: Option<Account>) -> Result<(), DevError> {
+    let made = DirBuilder::new().mode(0o700).create(path);
+    made.and_then(|()| match account {
+        Some(Account { uid, gid }) => chown(path, Some(uid), Some(gid)),
+        None => Ok(()),
+    })
+    .map_err(DevError::io(format!("cannot create {}", path.display())))
+}

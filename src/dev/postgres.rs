@@ -1,0 +1,384 @@
+//! A private Postgres.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tokio_postgres::NoTls;
+
+use super::{
+    DevError, Durability,
+    place::{self, Account, Temporary},
+    process::{self, POLL, READY_CEILING, Server},
+};
+
+/// The oldest major version that is supported: the oldest one that its makers still mend.
+const OLDEST: u32 = 14;
+
+/// The superuser, and the owner of all there is. Without a password: it listens on loopback only.
+const ROLE: &str = "beseda";
+
+/// Connections: two replicas of `beseda dev` take 32, a test binary runs many replicas at once.
+const MAX_CONNECTIONS: u32 = 200;
+
+/// Ports tried before giving up: each can have been taken since it was found free.
+const PORT_ATTEMPTS: usize = 5;
+
+/// How long the server of a run that was killed gets to end, for each of three ever harder signals.
+const STALE_CEILING: Duration = Duration::from_secs(5);
+
+/// In the server's folder: the database's files, and a mark that `initdb` finished.
+const CLUSTER: &str = "cluster";
+const CLUSTER_READY: &str = "cluster.ready";
+
+/// A Postgres server of our own on a loopback port, ended when this is dropped.
+///
+/// Bound to no runtime: tests share one, each with a runtime of its own.
+#[derive(Debug)]
+pub struct Postgres {
+    server: Mutex<Option<Server>>,
+    port: u16,
+    durability: Durability,
+    binaries: PathBuf,
+    account: Option<Account>,
+    cluster: PathBuf,
+    log: PathBuf,
+    _lock: File,
+    temporary: Option<Temporary>,
+}
+
+impl Postgres {
+    /// Starts a server whose files are kept in `dir`, created where missing. As root it runs under
+    /// an account of its own; where that can't reach `dir`, the files lie under `/var/tmp`, with a
+    /// link to them in `dir`.
+    ///
+    /// # Errors
+    /// No PostgreSQL 14 or newer is installed; `dir` is in use by another process or was made by
+    /// another version; or the server did not come up (with the end of its log).
+    pub async fn start(dir: &Path, durability: Durability) -> Result<Self, DevError> {
+        Self::start_in(dir, durability, Account::unprivileged()?, None).await
+    }
+
+    /// Starts a server for tests: in a new folder, without durability. Both end with this value, or
+    /// with the process.
+    ///
+    /// # Errors
+    /// As for [`Postgres::start`].
+    pub async fn temporary() -> Result<Self, DevError> {
+        let account = Account::unprivileged()?;
+        let folder = Temporary::create(account)?;
+        let path = folder.path().to_owned();
+        Self::start_in(&path, Durability::None, account, Some(folder)).await
+    }
+
+    async fn start_in(
+        dir: &Path,
+        durability: Durability,
+        account: Option<Account>,
+        temporary: Option<Temporary>,
+    ) -> Result<Self, DevError> {
+        let dir = place::create(dir)?;
+        let lock = place::lock(&dir)?;
+        let cluster = place::owned(&dir, CLUSTER, account)?;
+        // One that another account made (before, as another user) only that one can run.
+        let account = place::owner(&cluster, account)?;
+        let ready = dir.join(CLUSTER_READY);
+        let made_by = fs::read_to_string(&ready).ok();
+        // The link's target can have been cleaned away.
+        let made_by = made_by.filter(|_| cluster.join("PG_VERSION").exists());
+        let binaries = find_binaries(made_by.as_deref(), &cluster)?;
+        end_stale(&cluster).await;
+        if made_by.is_none() {
+            let major = initdb(&binaries, &cluster, account).await?;
+            fs::write(&ready, major.to_string())
+                .map_err(DevError::io(format!("cannot write {}", ready.display())))?;
+        }
+        let log = dir.join("postgres.log");
+        // The log of one run at a time; a restart adds to it.
+        File::create(&log).map_err(DevError::io(format!("cannot write {}", log.display())))?;
+        let mut postgres = Self {
+            server: Mutex::new(None),
+            port: 0,
+            durability,
+            binaries,
+            account,
+            cluster,
+            log,
+            _lock: lock,
+            temporary,
+        };
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            postgres.port = process::free_port()?;
+            match postgres.launch().await {
+                Err(DevError::Ended { log, .. })
+                    if attempts < PORT_ATTEMPTS && log.contains("Address already in use") => {}
+                Err(error) => return Err(error),
+                Ok(()) => return Ok(postgres),
+            }
+        }
+    }
+
+    /// `postgresql://…` of `database`, for the superuser.
+    pub fn url(&self, database: &str) -> String {
+        format!("postgresql://{ROLE}@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// The same over restarts.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The postmaster's process id, `None` while stopped.
+    pub fn pid(&self) -> Option<u32> {
+        self.server().as_ref().map(Server::pid)
+    }
+
+    /// Where the files of the database really are.
+    pub fn cluster(&self) -> &Path {
+        &self.cluster
+    }
+
+    /// Creates an empty database; one of that name is an error.
+    pub async fn create_database(&self, name: &str) -> Result<(), DevError> {
+        Ok(self.execute(&format!("CREATE DATABASE {}", quoted(name))).await?)
+    }
+
+    /// Creates a database where there is none of that name.
+    pub(super) async fn ensure_database(&self, name: &str) -> Result<(), DevError> {
+        match self.execute(&format!("CREATE DATABASE {}", quoted(name))).await {
+            Err(error)
+                if error.code() == Some(&tokio_postgres::error::SqlState::DUPLICATE_DATABASE) =>
+            {
+                Ok(())
+            }
+            other => Ok(other?),
+        }
+    }
+
+    /// Drops a database, cutting the connections it has.
+    pub async fn drop_database(&self, name: &str) -> Result<(), DevError> {
+        let statement = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quoted(name));
+        Ok(self.execute(&statement).await?)
+    }
+
+    /// Ends it in order, cutting connections ("fast"); it can be started again. No-op while stopped.
+    pub async fn stop(&self) {
+        let server = self.server().take();
+        if let Some(server) = server {
+            server.stop(Signal::SIGINT).await;
+        }
+    }
+
+    /// Ends it as a crash would ("immediate"): the next start recovers from the log. Blocks its
+    /// thread for some milliseconds.
+    pub fn kill(&self) {
+        // SIGKILL would leave its children to find out by themselves.
+        drop(self.server().take());
+    }
+
+    /// Stops it, where it runs, and starts it on the same port.
+    ///
+    /// # Errors
+    /// It did not come up again; it is then stopped.
+    pub async fn restart(&self) -> Result<(), DevError> {
+        self.stop().await;
+        self.launch().await
+    }
+
+    async fn execute(&self, statement: &str) -> Result<(), tokio_postgres::Error> {
+        let (client, connection) = tokio_postgres::connect(&self.url("postgres"), NoTls).await?;
+        let (result, _) = tokio::join!(
+            async move {
+                let result = client.batch_execute(statement).await;
+                // Ends the connection beside us.
+                drop(client);
+                result
+            },
+            connection
+        );
+        result
+    }
+
+    async fn launch(&self) -> Result<(), DevError> {
+        let (at_once, orphaned) = (
+            Signal::SIGQUIT,
+            match self.durability {
+                Durability::Full => Signal::SIGINT,
+                Durability::None => Signal::SIGQUIT,
+            },
+        );
+        let folder = self.temporary.as_ref().map(Temporary::path);
+        let mut server = Server::spawn(self.command(), &self.log, at_once, orphaned, folder)?;
+        let began = Instant::now();
+        loop {
+            if let Some(status) = server.ended() {
+                let log = process::log_tail(&self.log);
+                return Err(DevError::Ended { server: "Postgres", status, log });
+            }
+            if self.execute("SELECT").await.is_ok() {
+                *self.server() = Some(server);
+                return Ok(());
+            }
+            if began.elapsed() > READY_CEILING {
+                let log = process::log_tail(&self.log);
+                return Err(DevError::NotReady { server: "Postgres", waited: READY_CEILING, log });
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    fn command(&self) -> Command {
+        let mut command = command(&self.binaries, "postgres", &self.cluster, self.account);
+        let mut set = |setting: &str| {
+            command.args(["-c", setting]);
+        };
+        set("listen_addresses=127.0.0.1");
+        set(&format!("port={}", self.port));
+        // A socket's path may be 107 bytes long only, and nobody needs one here.
+        set("unix_socket_directories=");
+        set(&format!("max_connections={MAX_CONNECTIONS}"));
+        set("logging_collector=off");
+        set("timezone=UTC");
+        set("log_timezone=UTC");
+        if self.durability == Durability::None {
+            set("fsync=off");
+            set("synchronous_commit=off");
+            set("full_page_writes=off");
+        }
+        command
+    }
+
+    fn server(&self) -> MutexGuard<'_, Option<Server>> {
+        self.server.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// One of Postgres's programs on `cluster`, free of what the caller's environment says of others.
+fn command(binaries: &Path, name: &str, cluster: &Path, account: Option<Account>) -> Command {
+    let mut command = Command::new(binaries.join(name));
+    for (key, _) in std::env::vars_os() {
+        if key.to_string_lossy().starts_with("PG") {
+            command.env_remove(key);
+        }
+    }
+    // Errors in one language: some are looked for above.
+    command.env("LC_ALL", "C").arg("-D").arg(cluster).current_dir(cluster);
+    if let Some(account) = account {
+        account.apply(&mut command);
+    }
+    command
+}
+
+/// Makes the database's files and returns the major version they are of.
+async fn initdb(
+    binaries: &Path,
+    cluster: &Path,
+    account: Option<Account>,
+) -> Result<u32, DevError> {
+    // What an `initdb` cut short has left; it takes an empty folder only.
+    for entry in fs::read_dir(cluster).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let _ = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+    }
+    // As servers have it. Elsewhere than on Linux that locale need not exist.
+    let locale = if cfg!(target_os = "linux") { "C.UTF-8" } else { "C" };
+    let mut command = command(binaries, "initdb", cluster, account);
+    command.args(["--username", ROLE, "--auth=trust", "--encoding=UTF8", "--no-sync"]);
+    command.arg(format!("--locale={locale}"));
+    let mut command = tokio::process::Command::from(command);
+    let output = command.process_group(0).kill_on_drop(true).output().await;
+    let output = output.map_err(DevError::io("cannot run initdb"))?;
+    if !output.status.success() {
+        let log = String::from_utf8_lossy(&output.stderr).trim_end().to_owned();
+        return Err(DevError::Ended { server: "initdb", status: output.status, log });
+    }
+    Ok(major_version(binaries).unwrap_or_default())
+}
+
+/// Ends the server that a run which was killed has left on these files.
+async fn end_stale(cluster: &Path) {
+    let Ok(text) = fs::read_to_string(cluster.join("postmaster.pid")) else { return };
+    let Some(raw) = text.lines().next().and_then(|line| line.trim().parse().ok()) else { return };
+    let pid = Pid::from_raw(raw);
+    for signal in [Signal::SIGINT, Signal::SIGQUIT, Signal::SIGKILL] {
+        let deadline = Instant::now() + STALE_CEILING;
+        let mut told = false;
+        while Instant::now() < deadline {
+            // Asked each time: the id can be another program's by now.
+            if !runs_on(pid, cluster) {
+                return;
+            }
+            if !told {
+                tracing::warn!(%pid, %signal, "ending a Postgres that an earlier run left");
+                told = kill(pid, signal).is_ok();
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+}
+
+/// Whether `pid` is a server on these files: it names them on its command line.
+fn runs_on(pid: Pid, cluster: &Path) -> bool {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).or_else(|_| {
+        let arguments = ["-o", "command=", "-p", &pid.to_string()];
+        Command::new("ps").args(arguments).output().map(|output| output.stdout)
+    });
+    line.is_ok_and(|line| String::from_utf8_lossy(&line).contains(&*cluster.to_string_lossy()))
+}
+
+/// The folder of the newest `postgres` and `initdb`, or those of the version that made `cluster`.
+fn find_binaries(made_by: Option<&str>, cluster: &Path) -> Result<PathBuf, DevError> {
+    let mut folders = process::path_folders();
+    for parent in ["/usr/lib/postgresql", "/usr", "/opt/homebrew/opt", "/usr/local/opt"] {
+        // Debian's, Fedora's (/usr/pgsql-16), Homebrew's.
+        let entries = fs::read_dir(parent).into_iter().flatten().flatten();
+        folders.extend(entries.map(|entry| entry.path().join("bin")));
+    }
+    if let Ok(output) = Command::new("pg_config").arg("--bindir").output() {
+        folders.push(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
+    }
+    let found = folders
+        .into_iter()
+        .filter(|folder| folder.join("initdb").is_file() && folder.join("postgres").is_file())
+        .filter_map(|folder| Some((major_version(&folder)?, folder)));
+    let wanted = made_by.map(str::trim);
+    let best = found
+        .filter(|(major, _)| match wanted {
+            Some(wanted) => major.to_string() == wanted,
+            None => *major >= OLDEST,
+        })
+        .max_by_key(|(major, _)| *major);
+    match (best, wanted) {
+        (Some((_, folder)), _) => Ok(folder),
+        (None, Some(wanted)) => {
+            Err(DevError::OtherVersion { path: cluster.to_owned(), found: wanted.to_owned() })
+        }
+        (None, None) => Err(DevError::Missing {
+            what: "PostgreSQL 14 or newer",
+            hint: "install the server (Debian, Ubuntu: apt-get install postgresql; \
+                   Fedora: dnf install postgresql-server; macOS: brew install postgresql)",
+        }),
+    }
+}
+
+/// From "postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)".
+fn major_version(folder: &Path) -> Option<u32> {
+    let output = Command::new(folder.join("postgres")).arg("--version").output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let (_, version) = text.split_once("(PostgreSQL) ")?;
+    version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}

@@ -1,0 +1,235 @@
+//! What the two servers have in common as children: how they begin, end and are reported on.
+
+use std::{
+    fs,
+    io::{Read, Seek, SeekFrom},
+    net::{Ipv4Addr, TcpListener},
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use super::DevError;
+
+/// How often a child is looked at: short against the tenth of a second that a start takes.
+pub(super) const POLL: Duration = Duration::from_millis(10);
+
+/// How long a child may take to serve. A start takes well under a second; recovery after a crash, on
+/// a busy machine with slow disks, can take many.
+pub(super) const READY_CEILING: Duration = Duration::from_secs(60);
+
+/// How long an orderly end may take before the child is killed: a checkpoint or a snapshot of a
+/// developer's data takes far less.
+const STOP_CEILING: Duration = Duration::from_secs(20);
+
+/// How long `Drop` blocks its thread for a child told to end at once.
+const DROP_CEILING: Duration = Duration::from_secs(3);
+
+/// How much of a log an error shows, in bytes: about the last thirty lines.
+const LOG_TAIL: u64 = 4096;
+
+/// Ports tried for children. They lie below the ranges from which systems take ports for outgoing
+/// connections (32768 and up on Linux, 49152 on macOS): a port there could be gone while its server
+/// restarts.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+
+/// Waits for the end of our standard input, which comes when the process that holds the other end
+/// is gone, however it went; then ends the server `$1` with the signal `$2`, within ten seconds by
+/// SIGKILL, and removes the folder `$3` where given.
+const GUARD: &str = r#"
+read -r _
+kill -s "$2" "$1" 2>/dev/null
+n=0
+while [ "$n" -lt 100 ] && kill -0 "$1" 2>/dev/null; do sleep 0.1; n=$((n + 1)); done
+kill -s KILL "$1" 2>/dev/null
+[ -z "$3" ] || rm -rf -- "$3"
+"#;
+
+/// A running server and the guard that outlives us. Dropping it ends both.
+#[derive(Debug)]
+pub(super) struct Server {
+    child: Child,
+    guard: Child,
+    /// Ends the server at once, without leaving children or shared memory of its own.
+    at_once: Signal,
+}
+
+impl Server {
+    /// Starts `command` in a process group of its own, its output going to the end of `log`.
+    ///
+    /// `orphaned` is what the guard sends should we be killed, and `folder` what it then removes.
+    pub(super) fn spawn(
+        mut command: Command,
+        log: &Path,
+        at_once: Signal,
+        orphaned: Signal,
+        folder: Option<&Path>,
+    ) -> Result<Self, DevError> {
+        let output = fs::File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .map_err(DevError::io(format!("cannot write {}", log.display())))?;
+        let errors = output.try_clone().map_err(DevError::io("cannot share a log file"))?;
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(output)
+            .stderr(errors)
+            .process_group(0)
+            .spawn()
+            .map_err(DevError::io(format!("cannot run {}", command.get_program().display())))?;
+        let guard = Command::new("/bin/sh")
+            .args(["-c", GUARD, "beseda-guard", &child.id().to_string()])
+            .arg(orphaned.as_str().trim_start_matches("SIG"))
+            .args(folder)
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn();
+        match guard {
+            Ok(guard) => Ok(Self { child, guard, at_once }),
+            Err(source) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                Err(DevError::Io { what: "cannot run /bin/sh".to_owned(), source })
+            }
+        }
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal. A server that is gone already is no error: it is what most signals ask for.
+    pub(super) fn signal(&self, signal: Signal) {
+        let _ = kill(pid(&self.child), signal);
+    }
+
+    /// Its exit status, where it has ended.
+    pub(super) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// Asks it to end, and kills it where it does not within [`STOP_CEILING`].
+    pub(super) async fn stop(mut self, orderly: Signal) {
+        self.signal(orderly);
+        // One that was paused could not act on it.
+        self.signal(Signal::SIGCONT);
+        let deadline = Instant::now() + STOP_CEILING;
+        while self.ended().is_none() && Instant::now() < deadline {
+            tokio::time::sleep(POLL).await;
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if self.ended().is_none() {
+            self.signal(self.at_once);
+            self.signal(Signal::SIGCONT);
+            let deadline = Instant::now() + DROP_CEILING;
+            while self.ended().is_none() && Instant::now() < deadline {
+                thread::sleep(POLL);
+            }
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+        // Killed before its input closes: it must not signal a process id that is free again.
+        let _ = self.guard.kill();
+        let _ = self.guard.wait();
+    }
+}
+
+fn pid(child: &Child) -> Pid {
+    Pid::from_raw(child.id().cast_signed())
+}
+
+/// A loopback port that nobody listens on now. Somebody may take it in between: whoever starts a
+/// server on it tries again.
+pub(super) fn free_port() -> Result<u16, DevError> {
+    for _ in 0..200 {
+        let port = rand::random_range(PORTS);
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    let any = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| socket.local_addr());
+    any.map(|address| address.port()).map_err(DevError::io("no free port on 127.0.0.1"))
+}
+
+/// The end of a log, for an error to show.
+pub(super) fn log_tail(log: &Path) -> String {
+    let read = || -> std::io::Result<String> {
+        let mut file = fs::File::open(log)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(LOG_TAIL)))?;
+        let mut tail = Vec::new();
+        file.read_to_end(&mut tail)?;
+        Ok(String::from_utf8_lossy(&tail).trim_end().to_owned())
+    };
+    read().unwrap_or_else(|error| format!("({}: {error})", log.display()))
+}
+
+/// The folders of `PATH`.
+pub(super) fn path_folders() -> Vec<PathBuf> {
+    std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn alive(pid: &str) -> bool {
+        Command::new("/bin/kill")
+            .args(["-0", pid])
+            .stderr(Stdio::null())
+            .status()
+            .unwrap()
+            .success()
+    }
+
+    /// What a SIGKILL of ours comes down to for the guard: its input ends.
+    #[test]
+    fn the_guard_ends_an_orphan_and_removes_its_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let doomed = folder.path().join("doomed");
+        fs::create_dir(&doomed).unwrap();
+        let mut command = Command::new("/bin/sleep");
+        command.arg("60");
+        let log = folder.path().join("log");
+        let mut server =
+            Server::spawn(command, &log, Signal::SIGKILL, Signal::SIGTERM, Some(&doomed)).unwrap();
+        drop(server.guard.stdin.take());
+        let deadline = Instant::now() + Duration::from_secs(5);
+        // Reaped on the way: to the guard, an ended child that nobody asked for is still there.
+        while server.guard.try_wait().unwrap().is_none() && Instant::now() < deadline {
+            server.ended();
+            thread::sleep(POLL);
+        }
+        assert!(server.ended().is_some());
+        assert!(!doomed.exists());
+    }
+
+    #[test]
+    fn dropping_a_server_ends_it_even_when_paused() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = Command::new("/bin/sleep");
+        command.arg("60");
+        let log = folder.path().join("log");
+        let server = Server::spawn(command, &log, Signal::SIGTERM, Signal::SIGTERM, None).unwrap();
+        let pid = server.pid().to_string();
+        assert!(alive(&pid));
+        server.signal(Signal::SIGSTOP);
+        drop(server);
+        assert!(!alive(&pid));
+    }
+}

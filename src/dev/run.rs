@@ -1,0 +1,287 @@
+//! `beseda dev`: two replicas with a private Postgres and Redis, in one process.
+
+use std::{
+    fmt::Write as _,
+    future::Future,
+    io::Write as _,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    pin::pin,
+    time::Duration,
+};
+
+use clap::{CommandFactory, FromArgMatches, Parser};
+use tokio::net::TcpListener;
+
+use super::{Claims, DevError, Durability, Postgres, Redis, Signals, parent, place, sign, token};
+use crate::{
+    app::{self, Listeners, Replica},
+    config::{Config, Secret},
+};
+
+/// Where the data is kept unless `--data` says otherwise.
+pub(super) const DEFAULT_DATA: &str = "data";
+
+/// The first replica's port unless `--port` says otherwise; the second one takes the next.
+const DEFAULT_PORT: u16 = 8080;
+
+/// How many ports above the wanted one are tried before any free one is taken.
+const NEAR_PORTS: u16 = 20;
+
+const DATABASE: &str = "beseda";
+
+/// Those who can be used at once. Their ids are these names in lower case.
+const DEMO_USERS: [&str; 3] = ["Alice", "Bob", "Carol"];
+
+/// How long their tokens are good for: a week of trying out, and over restarts.
+const DEMO_TTL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// How long the replicas may take to end: longer than the grace they are given.
+const DRAIN_CEILING: Duration = Duration::from_secs(10);
+
+/// What `beseda dev` takes. All settings of `serve` apply as well, from the environment.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// Where the database, the demo secret and the logs of the servers are kept.
+    #[arg(long, env = "BESEDA_DEV_DATA", default_value = DEFAULT_DATA)]
+    pub data: PathBuf,
+
+    /// The first replica's port. Without it: 8080, or the next free one.
+    #[arg(long, env = "BESEDA_DEV_PORT")]
+    pub port: Option<u16>,
+
+    /// End when the process that started this one ends, or was interrupted; for `make run`.
+    #[arg(long, hide = true)]
+    pub end_with_parent: bool,
+}
+
+/// Everything that runs. Dropped in this order: replicas first, then what they depend on.
+struct Stack {
+    replicas: Vec<Replica>,
+    redis: Redis,
+    postgres: Postgres,
+}
+
+/// Starts two replicas with a private Postgres and Redis, says how to use them, and serves until
+/// SIGINT or SIGTERM; a second one ends all at once.
+///
+/// # Errors
+/// Something did not start, or a second signal came ([`DevError::Interrupted`]). Whatever the
+/// outcome, no child is left behind.
+pub async fn run(options: Options) -> Result<(), DevError> {
+    let mut signals = Signals::catch().map_err(DevError::io("cannot catch signals"))?;
+    let mut parent_ended = pin!(async {
+        match options.end_with_parent {
+            true => parent::ended().await,
+            false => std::future::pending().await,
+        }
+    });
+    let mut asked_to_end = async || {
+        tokio::select! {
+            () = signals.next() => {}
+            () = &mut parent_ended => {}
+        }
+    };
+    // Kept to the end, so that the folder is free only once all is over.
+    let data = place::create(&options.data)?;
+    let _lock = place::lock(&data)?;
+    let stack = tokio::select! {
+        // Dropping a start under way ends what it has started.
+        () = asked_to_end() => return Ok(()),
+        stack = start(&options, &data) => stack?,
+    };
+    asked_to_end().await;
+    say("Ending; once more ends at once.\n");
+    tokio::select! {
+        () = stack.stop() => Ok(()),
+        () = signals.next() => Err(DevError::Interrupted),
+    }
+}
+
+async fn start(options: &Options, data: &Path) -> Result<Stack, DevError> {
+    let listeners = bind(options.port).await?;
+    let (postgres_dir, redis_dir) = (data.join("postgres"), data.join("redis"));
+    let (postgres, redis) = tokio::try_join!(
+        async {
+            let postgres = Postgres::start(&postgres_dir, Durability::Full).await?;
+            postgres.ensure_database(DATABASE).await?;
+            Ok::<_, DevError>(postgres)
+        },
+        Redis::start(&redis_dir, Durability::Full),
+    )?;
+    let made = token::secret_of(data)?;
+    let mut config = config(&postgres.url(DATABASE), &redis.url())?;
+    // Demo tokens have to be signed here, so a public key is of no use; the host application's own
+    // secret is, so that its tokens work as well.
+    config.auth.jwt_public_key = None;
+    let secret = config.auth.jwt_hs256_secret.get_or_insert(made).clone();
+
+    let mut stack = Stack { replicas: Vec::new(), redis, postgres };
+    for listeners in listeners {
+        let mut config = config.clone();
+        config.listen = address(&listeners.public)?;
+        config.internal_listen = address(&listeners.internal)?;
+        stack.replicas.push(app::start(config, listeners).await?);
+    }
+    let users = demo_users(&config, &secret)?;
+    let environment = environment(&stack.replicas, &users);
+    token::write_private(&data.join("demo.env"), &environment)?;
+    say(&welcome(&stack, &users, &environment, &options.data));
+    Ok(stack)
+}
+
+impl Stack {
+    /// Ends it all in order: the replicas together, then Redis, then Postgres.
+    async fn stop(self) {
+        let Self { replicas, redis, postgres } = self;
+        let drained = tokio::time::timeout(DRAIN_CEILING, async {
+            let draining: Vec<_> =
+                replicas.into_iter().map(|replica| tokio::spawn(replica.drain())).collect();
+            for replica in draining {
+                let _ = replica.await;
+            }
+        });
+        if drained.await.is_err() {
+            tracing::warn!("the replicas did not end in time");
+        }
+        redis.stop().await;
+        postgres.stop().await;
+    }
+}
+
+/// The settings of `serve` with defaults that suit a desk: the environment still goes before them.
+fn config(database_url: &str, redis_url: &str) -> Result<Config, DevError> {
+    #[derive(Parser)]
+    struct Settings {
+        #[command(flatten)]
+        config: Config,
+    }
+    let command = Settings::command()
+        .mut_arg("migrate_on_start", |arg| arg.default_value("on"))
+        // No balancer has to notice, and whoever pressed Ctrl-C waits.
+        .mut_arg("drain_delay", |arg| arg.default_value("0s"))
+        .mut_arg("shutdown_grace", |arg| arg.default_value("2s"));
+    let arguments = ["dev", "--database-url", database_url, "--redis-url", redis_url];
+    let matches = command.try_get_matches_from(arguments)?;
+    Ok(Settings::from_arg_matches(&matches)?.config)
+}
+
+/// Sockets for both replicas.
+async fn bind(port: Option<u16>) -> Result<[Listeners; 2], DevError> {
+    let first = match port {
+        Some(port) => listen(port).await.map_err(|_| DevError::PortTaken(port))?,
+        None => listen_near(DEFAULT_PORT).await?,
+    };
+    let next = address(&first)?.port().saturating_add(1);
+    let second = listen_near(next).await?;
+    let internal = (listen_any().await?, listen_any().await?);
+    Ok([
+        Listeners { public: first, internal: internal.0 },
+        Listeners { public: second, internal: internal.1 },
+    ])
+}
+
+async fn listen_near(port: u16) -> Result<TcpListener, DevError> {
+    for port in port..port.saturating_add(NEAR_PORTS) {
+        if let Ok(listener) = listen(port).await {
+            return Ok(listener);
+        }
+    }
+    listen_any().await
+}
+
+async fn listen_any() -> Result<TcpListener, DevError> {
+    listen(0).await.map_err(DevError::io("no free port on 127.0.0.1"))
+}
+
+fn listen(port: u16) -> impl Future<Output = std::io::Result<TcpListener>> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+}
+
+fn address(listener: &TcpListener) -> Result<SocketAddr, DevError> {
+    listener.local_addr().map_err(DevError::io("a socket without an address"))
+}
+
+/// Each demo user's name and token.
+fn demo_users(config: &Config, secret: &Secret) -> Result<Vec<(&'static str, String)>, DevError> {
+    let token_of = |name: &'static str| {
+        let claims = Claims {
+            name: Some(name.to_owned()),
+            iss: config.auth.jwt_issuer.clone(),
+            aud: config.auth.jwt_audience.clone(),
+            ..Claims::new(&name.to_lowercase(), DEMO_TTL)
+        };
+        Ok((name, sign(secret, &claims)?))
+    };
+    DEMO_USERS.into_iter().map(token_of).collect()
+}
+
+/// Assignments for a shell: `A` and `B` are the replicas, the tokens are named after their users.
+fn environment(replicas: &[Replica], users: &[(&str, String)]) -> String {
+    let replicas = ["A", "B"].into_iter().zip(replicas);
+    let mut text: Vec<String> = replicas
+        .map(|(name, replica)| format!("{name}=http://{}", replica.public_addr()))
+        .collect();
+    text.extend(users.iter().map(|(name, token)| format!("{}={token}", name.to_uppercase())));
+    text.join("\n") + "\n"
+}
+
+fn welcome(stack: &Stack, users: &[(&str, String)], environment: &str, data: &Path) -> String {
+    let mut text = String::from("\nBeseda is up.\n\n");
+    for (name, replica) in ["A", "B"].into_iter().zip(&stack.replicas) {
+        let (public, internal) = (replica.public_addr(), replica.internal_addr());
+        let _ = writeln!(
+            text,
+            "Replica {name}  http://{public}/  (metrics: http://{internal}/metrics)"
+        );
+    }
+    for (server, url, pid) in [
+        ("Postgres", stack.postgres.url(DATABASE), stack.postgres.pid()),
+        ("Redis", stack.redis.url(), stack.redis.pid()),
+    ] {
+        let _ = writeln!(text, "{server:9}  {url}  (pid {})", pid.unwrap_or_default());
+    }
+    text += "\nThe demo page, each link a user of its own, Bob on the other replica:\n";
+    for ((name, token), replica) in users.iter().zip(stack.replicas.iter().cycle()) {
+        let _ = writeln!(text, "{name:5}  http://{}/#token={token}", replica.public_addr());
+    }
+    let _ = write!(
+        text,
+        "\nFor a shell (also in {}, for `.`):\n{}\n\n{}\n\nData is kept in {}. Ctrl-C ends it all.\n",
+        data.join("demo.env").display(),
+        environment.trim_end().replace('\n', "; "),
+        concat!(
+            r#"curl -sS "$A/api/v1/chats/" -H "Authorization: Bearer $ALICE" "#,
+            r#"-H 'Content-Type: application/json' -d '{"user_id":"bob"}'"#
+        ),
+        data.display(),
+    );
+    text
+}
+
+/// To the terminal. A reader that went away is no reason to end.
+fn say(text: &str) {
+    let mut output = std::io::stdout().lock();
+    let _ = output.write_all(text.as_bytes()).and_then(|()| output.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_settings_suit_a_desk() {
+        let config = config("postgresql://x", "redis://y").unwrap();
+        assert_eq!(config.migrate_on_start, crate::config::Switch::On);
+        assert!(config.drain_delay < config.shutdown_grace);
+        assert!(config.shutdown_grace < DRAIN_CEILING);
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_is_an_error_only_where_asked_for() {
+        let taken = listen_any().await.unwrap();
+        let port = address(&taken).unwrap().port();
+        assert!(matches!(bind(Some(port)).await, Err(DevError::PortTaken(p)) if p == port));
+        assert!(listen_near(port).await.is_ok());
+    }
+}

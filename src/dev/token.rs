@@ -1,0 +1,176 @@
+//! Tokens for trying things out: what the host application would sign.
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde::Serialize;
+
+use super::DevError;
+use crate::{config::Secret, model::UserId};
+
+/// The secret's file in the folder of `beseda dev`.
+const SECRET_FILE: &str = "jwt-secret";
+
+/// Random bytes in a secret that is made here: half as many again as HS256 asks for.
+const SECRET_BYTES: usize = 48;
+
+/// The claims of a token; those that are `None` are left out.
+#[derive(Debug, Clone, Serialize)]
+pub struct Claims {
+    /// The user's id.
+    pub sub: String,
+    /// Seconds since 1970.
+    pub exp: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Space separated; `chat:admin` is the host application's server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iss: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aud: Option<String>,
+}
+
+impl Claims {
+    /// For `user`, good from now on for `ttl`.
+    pub fn new(user: &str, ttl: Duration) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self {
+            sub: user.to_owned(),
+            exp: now.saturating_add(ttl).as_secs(),
+            name: None,
+            scope: None,
+            iss: None,
+            aud: None,
+        }
+    }
+}
+
+/// Signs with HS256.
+pub fn sign(secret: &Secret, claims: &Claims) -> Result<String, DevError> {
+    let key = EncodingKey::from_secret(secret.expose().as_bytes());
+    Ok(jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &key)?)
+}
+
+/// What `beseda token` takes.
+#[derive(Debug, Clone, clap::Args)]
+pub struct TokenOptions {
+    /// Whose token it is: the id that the host application knows the user by.
+    #[arg(long)]
+    pub user: String,
+
+    /// The name that others see.
+    #[arg(long)]
+    pub name: Option<String>,
+
+    /// How long it is good for.
+    #[arg(long, default_value = "1h", value_parser = humantime::parse_duration)]
+    pub ttl: Duration,
+
+    /// Scopes, space separated; `chat:admin` is the host application's server.
+    #[arg(long)]
+    pub scope: Option<String>,
+
+    /// Sign with the secret that `beseda dev` made in this folder. Without it: with
+    /// BESEDA_JWT_HS256_SECRET, else with the secret in ./data.
+    #[arg(long, env = "BESEDA_DEV_DATA")]
+    pub data: Option<PathBuf>,
+
+    /// The secret of HS256 tokens.
+    #[arg(long, env = "BESEDA_JWT_HS256_SECRET", hide_env_values = true, hide = true)]
+    pub jwt_hs256_secret: Option<Secret>,
+
+    /// `iss`, where the service asks for one.
+    #[arg(long, env = "BESEDA_JWT_ISSUER")]
+    pub jwt_issuer: Option<String>,
+
+    /// `aud`, where the service asks for one.
+    #[arg(long, env = "BESEDA_JWT_AUDIENCE")]
+    pub jwt_audience: Option<String>,
+}
+
+/// Makes the token that `options` describe.
+pub fn token(options: TokenOptions) -> Result<String, DevError> {
+    if UserId::parse(&options.user).is_none() {
+        return Err(DevError::UserId(options.user));
+    }
+    let secret = match (options.data, options.jwt_hs256_secret) {
+        (Some(data), _) => read_secret(&data)?,
+        (None, Some(secret)) => secret,
+        (None, None) => {
+            let data = Path::new(super::run::DEFAULT_DATA);
+            if !data.join(SECRET_FILE).exists() {
+                return Err(DevError::NoSecret);
+            }
+            read_secret(data)?
+        }
+    };
+    let claims = Claims {
+        name: options.name,
+        scope: options.scope,
+        iss: options.jwt_issuer,
+        aud: options.jwt_audience,
+        ..Claims::new(&options.user, options.ttl)
+    };
+    sign(&secret, &claims)
+}
+
+fn read_secret(data: &Path) -> Result<Secret, DevError> {
+    let path = data.join(SECRET_FILE);
+    fs::read_to_string(&path)
+        .map(|text| Secret::from(text.trim().to_owned()))
+        .map_err(DevError::io(format!("cannot read {}", path.display())))
+}
+
+/// The secret of the folder `data`, made at the first time; tokens stay good over restarts.
+pub(super) fn secret_of(data: &Path) -> Result<Secret, DevError> {
+    let path = data.join(SECRET_FILE);
+    if !path.exists() {
+        let secret: [u8; SECRET_BYTES] = rand::random();
+        let text = BASE64_URL_SAFE_NO_PAD.encode(secret);
+        // Renamed into place, so that a start cut short leaves no half of a secret.
+        let draft = path.with_extension("new");
+        write_private(&draft, &text)?;
+        fs::rename(&draft, &path)
+            .map_err(DevError::io(format!("cannot write {}", path.display())))?;
+    }
+    read_secret(data)
+}
+
+/// Writes a file that only its owner may read.
+pub(super) fn write_private(path: &Path, text: &str) -> Result<(), DevError> {
+    // Removed first: an existing file would keep its mode.
+    let _ = fs::remove_file(path);
+    File::options()
+        .create_new(true)
+        .write(true)
+        .mode(0o600)
+        .open(path)
+        .and_then(|mut file| file.write_all(text.as_bytes()))
+        .map_err(DevError::io(format!("cannot write {}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn the_secret_is_private_and_stays_the_same() {
+        let data = tempfile::tempdir().unwrap();
+        let secret = secret_of(data.path()).unwrap();
+        let mode = fs::metadata(data.path().join(SECRET_FILE)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert!(secret.expose().len() >= 32);
+        assert!(secret == secret_of(data.path()).unwrap());
+    }
+}
