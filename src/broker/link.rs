@@ -1,0 +1,269 @@
+//! The connection for commands, behind a circuit breaker.
+
+use std::{
+    fmt,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use fred::{
+    clients::{Client, Pipeline},
+    error::ErrorKind,
+    interfaces::{ClientLike, FredResult},
+    types::{InfoKind, Value, config::Options},
+};
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::{
+    Away, RedisError,
+    connection::{COMMAND_TIMEOUT, Live, Settings},
+};
+
+/// Pause between two questions whether Redis still answers.
+const WATCH_INTERVAL: Duration = Duration::from_millis(500);
+/// Pause between two looks at whether a connection has come about: asks nothing of Redis.
+const CONNECT_POLL: Duration = Duration::from_millis(50);
+/// Unanswered pings after which the connection is given up.
+const FAILURES_TO_GIVE_UP: u32 = 2;
+/// How many watchdog rounds (15 s) the server's identity is believed before it is read anew: a
+/// master's replication id can change under an open connection.
+const IDENTITY_ROUNDS: u32 = 30;
+
+/// The way to Redis for commands. Cheap to clone; the last clone dropped ends it.
+#[derive(Clone)]
+pub struct Link {
+    shared: Arc<Shared>,
+    _end: Arc<DropGuard>,
+}
+
+struct Shared {
+    settings: Settings,
+    prefix: String,
+    live: ArcSwap<Live>,
+    /// Whether commands are let through.
+    open: AtomicBool,
+    state: watch::Sender<bool>,
+    /// Also the lock under which a live connection is asked whether it is a new one.
+    generation: Mutex<Option<Arc<str>>>,
+    /// Wakes the watchdog: something looked wrong.
+    suspicion: Notify,
+    /// The connection is alive but leads to the wrong server.
+    misled: AtomicBool,
+    end: CancellationToken,
+}
+
+impl Link {
+    /// Begins to connect and returns at once: Redis may be away, now or at any time.
+    /// Must be called within a Tokio runtime.
+    pub fn connect(url: &str, prefix: &str) -> Result<Self, RedisError> {
+        let settings = Settings::parse(url)?;
+        let live = ArcSwap::from_pointee(Live::open(&settings));
+        let end = CancellationToken::new();
+        let shared = Arc::new(Shared {
+            settings,
+            prefix: prefix.to_owned(),
+            live,
+            open: AtomicBool::new(false),
+            state: watch::Sender::new(false),
+            generation: Mutex::new(None),
+            suspicion: Notify::new(),
+            misled: AtomicBool::new(false),
+            end: end.clone(),
+        });
+        tokio::spawn(watch_over(Arc::clone(&shared)));
+        Ok(Self { shared, _end: Arc::new(end.drop_guard()) })
+    }
+
+    /// The full name of a key or channel.
+    pub fn key(&self, name: &str) -> String {
+        format!("{}{name}", self.shared.prefix)
+    }
+
+    /// Whether commands are let through. While not, every call fails at once.
+    pub fn is_up(&self) -> bool {
+        self.shared.open.load(Relaxed)
+    }
+
+    /// Tells when Redis comes and goes. A single late answer does not show here.
+    pub fn subscribe_state(&self) -> watch::Receiver<bool> {
+        self.shared.state.subscribe()
+    }
+
+    /// Whose data one reads: changes when Redis is another process than before, or another
+    /// replica was promoted. `None` while unknown. What was read is of this generation only if it
+    /// is the same before and after.
+    pub fn generation(&self) -> Option<Arc<str>> {
+        self.shared.generation().clone()
+    }
+
+    /// Closes the connection for good; every later call fails.
+    pub async fn shutdown(&self) {
+        self.shared.end.cancel();
+        self.shared.open.store(false, Relaxed);
+        self.shared.state.send_replace(false);
+        // QUIT, so that what is on its way still arrives; a stuck socket goes with its task.
+        let live = self.shared.live.load_full();
+        let _ = tokio::time::timeout(COMMAND_TIMEOUT, live.client().quit()).await;
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.shared.settings
+    }
+
+    pub(crate) fn prefix(&self) -> &str {
+        &self.shared.prefix
+    }
+
+    /// Begins a pipeline. fred's own fail-fast does not cover these, so the breaker is asked first.
+    pub(crate) fn pipeline(&self) -> Result<Pipeline<Client>, Away> {
+        let live = self.shared.live.load();
+        if self.is_up() && live.is_connected() { Ok(live.client().pipeline()) } else { Err(Away) }
+    }
+
+    /// Sends a pipeline of `expected` commands: each one's own result.
+    pub(crate) async fn send(
+        &self,
+        pipeline: &Pipeline<Client>,
+        expected: usize,
+    ) -> Result<Vec<FredResult<Value>>, Away> {
+        if expected == 0 {
+            return Ok(Vec::new());
+        }
+        let results: Vec<FredResult<Value>> = pipeline.try_all().await;
+        for error in results.iter().filter_map(|result| result.as_ref().err()) {
+            self.judge(error);
+        }
+        // A lost connection answers for all of them at once.
+        if results.len() == expected { Ok(results) } else { Err(Away) }
+    }
+
+    fn judge(&self, error: &fred::error::Error) {
+        match error.kind() {
+            // One who waited in vain is enough: the others are spared until a ping is answered.
+            ErrorKind::Timeout => {
+                self.shared.open.store(false, Relaxed);
+                self.shared.suspicion.notify_one();
+            }
+            ErrorKind::IO | ErrorKind::Canceled => self.shared.suspicion.notify_one(),
+            _ if error.details().starts_with("READONLY") => {
+                self.shared.misled.store(true, Relaxed);
+                self.shared.suspicion.notify_one();
+            }
+            _ => {}
+        }
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").field("up", &self.is_up()).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// What is known, cleared if there was a new connection meanwhile.
+    fn generation(&self) -> MutexGuard<'_, Option<Arc<str>>> {
+        let mut known = self.generation.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.live.load().take_reconnected() {
+            *known = None;
+            self.suspicion.notify_one();
+        }
+        known
+    }
+
+    fn set_up(&self, up: bool) {
+        self.open.store(up, Relaxed);
+        let changed = self.state.send_if_modified(|state| std::mem::replace(state, up) != up);
+        if changed && up {
+            tracing::info!("Redis is up");
+        } else if changed {
+            tracing::warn!("Redis is away: going on without it");
+        }
+    }
+
+    fn reopen(&self) {
+        let fresh = self.live.load().reopen(&self.settings);
+        self.live.store(Arc::new(fresh));
+        *self.generation() = None;
+    }
+}
+
+/// Asks again and again whether Redis answers, and acts on it: opens and closes the breaker,
+/// replaces a connection that is stuck, learns the generation.
+async fn watch_over(shared: Arc<Shared>) {
+    let (mut failures, mut rounds) = (0, 0);
+    loop {
+        let live = shared.live.load_full();
+        let misled = shared.misled.swap(false, Relaxed);
+        if live.ping_all().await && !misled {
+            failures = 0;
+            rounds += 1;
+            if rounds >= IDENTITY_ROUNDS || shared.generation().is_none() {
+                rounds = 0;
+                learn_generation(&shared, &live).await;
+            }
+            shared.set_up(true);
+        } else if !live.is_connected() {
+            failures = 0;
+            shared.set_up(false);
+            *shared.generation() = None;
+            if live.is_over() {
+                shared.reopen();
+            }
+        } else {
+            failures += 1;
+            if failures >= FAILURES_TO_GIVE_UP || misled {
+                failures = 0;
+                shared.set_up(false);
+                shared.reopen();
+            }
+        }
+        let pause = if live.is_connected() { WATCH_INTERVAL } else { CONNECT_POLL };
+        drop(live);
+        tokio::select! {
+            () = shared.end.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+            () = shared.suspicion.notified() => {}
+        }
+    }
+}
+
+/// Stores the identity, unless a connection was made while it was asked for: the next round does
+/// then.
+async fn learn_generation(shared: &Shared, live: &Live) {
+    // From here on, what `generation()` clears is a newer connection than the one asked.
+    drop(shared.generation());
+    let identity = identity(live.client()).await;
+    let mut known = shared.generation.lock().unwrap_or_else(PoisonError::into_inner);
+    *known = if live.take_reconnected() { None } else { identity.map(Arc::from) };
+}
+
+/// The process (`run_id`) and its place in the succession of masters (`master_replid`): a process
+/// that was demoted and promoted again has lived through a time in which it was not the truth.
+async fn identity(client: &Client) -> Option<String> {
+    if !client.is_clustered() {
+        return client.info::<String>(Some(InfoKind::Default)).await.ok().and_then(|i| parse(&i));
+    }
+    let mut masters = Vec::new();
+    for server in client.active_connections() {
+        let options = Options { cluster_node: Some(server), ..Options::default() };
+        let info = client.with_options(&options).info::<String>(Some(InfoKind::Default)).await;
+        masters.push(info.ok().and_then(|info| parse(&info))?);
+    }
+    masters.sort_unstable();
+    // Stable between replicas of one build, and a difference between builds costs a refill only.
+    let mut hasher = DefaultHasher::new();
+    masters.hash(&mut hasher);
+    (!masters.is_empty()).then(|| format!("{:016x}", hasher.finish()))
+}
+
+fn parse(info: &str) -> Option<String> {
+    let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name));
+    Some(format!("{}.{}", field("run_id:")?.trim(), field("master_replid:")?.trim()))
+}

@@ -1,0 +1,270 @@
+//! The task that owns the connection for subscriptions, and keeps on it what should be there.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use fred::{
+    interfaces::{EventInterface, PubsubInterface},
+    types::{Message, config::Server},
+};
+use tokio::{
+    sync::{
+        Notify,
+        broadcast::{Receiver, error::RecvError},
+        mpsc, oneshot,
+    },
+    time::{MissedTickBehavior, interval},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Away, Channel, Event, Link,
+    connection::{Live, Settings},
+};
+
+/// Pause between two pings on the connection: a dead one is noticed within 1.5 s, and what was
+/// lost on it is then read from Postgres.
+const WATCH_INTERVAL: Duration = Duration::from_millis(500);
+/// Unanswered pings after which the connection is replaced.
+const FAILURES_TO_GIVE_UP: u32 = 2;
+/// Pause between two looks at whether a connection has come about: asks nothing of Redis.
+const CONNECT_POLL: Duration = Duration::from_millis(20);
+/// Channels subscribed before an acknowledgement is waited for: Redis takes this many in a few
+/// milliseconds, far within the command time-out.
+const CHANNELS_AN_ACK: usize = 2_000;
+/// Channels in one SUBSCRIBE.
+const CHANNELS_A_COMMAND: usize = 200;
+
+/// What [`super::Broker`] asks of the task.
+#[derive(Debug)]
+pub(super) enum Request {
+    Subscribe(Channel, oneshot::Sender<Result<(), Away>>),
+    Unsubscribe(Channel),
+}
+
+pub(super) struct Listener {
+    settings: Settings,
+    prefix: Arc<str>,
+    live: Live,
+    /// What should be subscribed, whatever the connection is going through.
+    wanted: HashSet<Channel>,
+    /// All of `wanted` is acknowledged on the connection there is.
+    current: bool,
+    failures: u32,
+    events: mpsc::Sender<Event>,
+    lost: Arc<Notify>,
+    end: CancellationToken,
+    /// Ends the delivery from the present connection.
+    attended: CancellationToken,
+}
+
+impl Listener {
+    pub(super) fn new(link: &Link, events: mpsc::Sender<Event>, end: CancellationToken) -> Self {
+        let settings = link.settings().clone();
+        let live = Live::open(&settings);
+        Self {
+            settings,
+            prefix: link.prefix().into(),
+            live,
+            wanted: HashSet::new(),
+            current: false,
+            failures: 0,
+            events,
+            lost: Arc::new(Notify::new()),
+            attended: end.child_token(),
+            end,
+        }
+    }
+
+    pub(super) async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Request>) {
+        let mut reconnects = self.attend();
+        let mut watch = interval(WATCH_INTERVAL);
+        watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut requests = Vec::new();
+        loop {
+            let connecting = !self.current;
+            let reopen = tokio::select! {
+                () = self.end.cancelled() => return,
+                n = inbox.recv_many(&mut requests, CHANNELS_AN_ACK) => {
+                    if n == 0 {
+                        return;
+                    }
+                    self.on_requests(&mut requests).await
+                }
+                // Its lagging or closing is told by the next tick too.
+                _ = reconnects.recv() => self.renew().await,
+                _ = tokio::time::sleep(CONNECT_POLL), if connecting => self.renew().await,
+                _ = watch.tick() => self.on_tick().await,
+            };
+            if reopen || self.live.is_over() {
+                self.live = self.live.reopen(&self.settings);
+                self.current = false;
+                self.failures = 0;
+                reconnects = self.attend();
+            }
+        }
+    }
+
+    /// Takes in what arrives on a fresh connection, before anything is subscribed on it.
+    fn attend(&mut self) -> Receiver<Server> {
+        self.attended.cancel();
+        self.attended = self.end.child_token();
+        let messages = self.live.client().message_rx();
+        let delivery = Delivery {
+            prefix: Arc::clone(&self.prefix),
+            events: self.events.clone(),
+            lost: Arc::clone(&self.lost),
+            end: self.attended.clone(),
+        };
+        tokio::spawn(delivery.run(messages));
+        self.live.client().reconnect_rx()
+    }
+
+    /// Subscribes and unsubscribes what is asked for, with one acknowledgement for all. Answers
+    /// whether the connection must be replaced.
+    async fn on_requests(&mut self, requests: &mut Vec<Request>) -> bool {
+        let mut waiting = Vec::new();
+        // Only the last word on a channel counts.
+        let mut verdicts = HashMap::new();
+        for request in requests.drain(..) {
+            match request {
+                Request::Subscribe(channel, done) => {
+                    waiting.push(done);
+                    self.wanted.insert(channel.clone());
+                    verdicts.insert(channel, true);
+                }
+                Request::Unsubscribe(channel) => {
+                    self.wanted.remove(&channel);
+                    verdicts.insert(channel, false);
+                }
+            }
+        }
+        let outcome = if self.current && self.live.is_connected() {
+            let pick = |wanted| {
+                let chosen = verdicts.iter().filter(move |(_, verdict)| **verdict == wanted);
+                chosen.map(|(channel, _)| channel.name(&self.prefix)).collect::<Vec<_>>()
+            };
+            self.say(&pick(true), &pick(false)).await
+        } else {
+            Err(Away)
+        };
+        for done in waiting {
+            // Who no longer waits needs no answer.
+            let _ = done.send(outcome);
+        }
+        self.judge(outcome)
+    }
+
+    /// Puts everything that should be subscribed onto a new connection, then admits the gap.
+    async fn renew(&mut self) -> bool {
+        if !self.live.is_connected() {
+            self.current = false;
+            return false;
+        }
+        if !self.live.take_reconnected() && self.current {
+            return false;
+        }
+        let names: Vec<String> = self.wanted.iter().map(|c| c.name(&self.prefix)).collect();
+        let mut outcome = Ok(());
+        for chunk in names.chunks(CHANNELS_AN_ACK) {
+            outcome = self.say(chunk, &[]).await;
+            if outcome.is_err() {
+                break;
+            }
+        }
+        self.current = outcome.is_ok();
+        if self.current {
+            self.lost.notify_one();
+        }
+        self.judge(outcome)
+    }
+
+    async fn on_tick(&mut self) -> bool {
+        if !self.current || self.live.take_reconnected() {
+            self.current = false;
+            return self.renew().await;
+        }
+        // One late answer is no reason to say everything again: what was subscribed still is.
+        if self.live.ping_subscriptions().await {
+            self.failures = 0;
+        } else if self.live.is_connected() {
+            self.failures += 1;
+        } else {
+            self.current = false;
+        }
+        self.failures >= FAILURES_TO_GIVE_UP
+    }
+
+    /// fred returns from a (un)subscription once it is queued. A ping behind it on the same
+    /// connection is answered only after it was carried out, if it *was* the same connection.
+    async fn say(&self, subscribe: &[String], unsubscribe: &[String]) -> Result<(), Away> {
+        let client = self.live.client();
+        for chunk in subscribe.chunks(CHANNELS_A_COMMAND) {
+            client.subscribe(chunk.to_vec()).await.map_err(|_| Away)?;
+        }
+        for chunk in unsubscribe.chunks(CHANNELS_A_COMMAND) {
+            client.unsubscribe(chunk.to_vec()).await.map_err(|_| Away)?;
+        }
+        let answered = self.live.ping_subscriptions().await;
+        if answered && !self.live.take_reconnected() { Ok(()) } else { Err(Away) }
+    }
+
+    /// Whether the connection must be replaced after this. Until then, what was said in vain on a
+    /// connection that looks alive is said again ([`Self::renew`], since it is not current).
+    fn judge(&mut self, outcome: Result<(), Away>) -> bool {
+        if outcome.is_ok() {
+            self.failures = 0;
+            return false;
+        }
+        self.current = false;
+        if !self.live.is_connected() {
+            self.failures = 0;
+            return false;
+        }
+        self.failures += 1;
+        self.failures >= FAILURES_TO_GIVE_UP
+    }
+}
+
+/// Carries messages from fred to the one who takes events. Apart from [`Listener`], so that a slow
+/// taker cannot delay a subscription that it may itself be waiting for.
+struct Delivery {
+    prefix: Arc<str>,
+    events: mpsc::Sender<Event>,
+    lost: Arc<Notify>,
+    end: CancellationToken,
+}
+
+impl Delivery {
+    async fn run(self, mut messages: Receiver<Message>) {
+        loop {
+            let event = tokio::select! {
+                () = self.end.cancelled() => return,
+                () = self.lost.notified() => Some(Event::Lost),
+                message = messages.recv() => match message {
+                    Ok(message) => self.read(message),
+                    Err(RecvError::Lagged(count)) => {
+                        tracing::warn!(count, "publications came faster than they were taken");
+                        Some(Event::Lost)
+                    }
+                    // Its connection was replaced, and with it this task.
+                    Err(RecvError::Closed) => return,
+                },
+            };
+            if let Some(event) = event
+                && self.events.send(event).await.is_err()
+            {
+                return;
+            }
+        }
+    }
+
+    fn read(&self, message: Message) -> Option<Event> {
+        let channel = Channel::parse(&message.channel, &self.prefix)?;
+        let payload = message.value.into_bytes()?;
+        Some(Event::Publication { channel, payload })
+    }
+}

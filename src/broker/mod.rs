@@ -1,0 +1,85 @@
+//! Redis: the connection for commands, and publications between replicas.
+//!
+//! Everything in Redis may be lost at any moment. What is said here fails fast ([`Away`]) and is
+//! rebuilt from Postgres; a publication that may have been lost is admitted ([`Event::Lost`]).
+//! This module, [`crate::unread`] and [`crate::presence`] are the only ones that know fred.
+
+mod connection;
+mod link;
+mod listener;
+mod pubsub;
+mod script;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+pub use link::Link;
+pub use pubsub::Broker;
+pub(crate) use script::{Call, Script};
+
+use crate::model::{ChatId, UserId};
+
+/// Why there can be no connection, ever.
+#[derive(Debug, thiserror::Error)]
+pub enum RedisError {
+    #[error("the URL of Redis is not usable: {0}")]
+    Url(String),
+}
+
+/// Redis does not answer, or not in time. What was asked may still happen, late.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("Redis is away")]
+pub struct Away;
+
+/// What one can listen to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Channel {
+    /// What happens in a chat.
+    Chat(ChatId),
+    /// What concerns one person: the inbox, orders to close.
+    User(UserId),
+}
+
+/// What the broker tells its one listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    Publication {
+        channel: Channel,
+        payload: Bytes,
+    },
+    /// Publications may have been lost before this: compare everything. All that should be
+    /// subscribed is subscribed again by now.
+    Lost,
+}
+
+impl Channel {
+    fn name(&self, prefix: &str) -> String {
+        match self {
+            Self::Chat(chat) => format!("{prefix}chat:{chat}"),
+            Self::User(user) => format!("{prefix}user:{user}"),
+        }
+    }
+
+    fn parse(name: &str, prefix: &str) -> Option<Self> {
+        let (kind, id) = name.strip_prefix(prefix)?.split_once(':')?;
+        match kind {
+            "chat" => Uuid::parse_str(id).ok().map(Self::Chat),
+            "user" => UserId::parse(id).map(Self::User),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_channel_survives_its_name() {
+        let user = UserId::parse("a:b chat:ё").expect("a user_id");
+        for channel in [Channel::Chat(Uuid::from_u128(7)), Channel::User(user)] {
+            assert_eq!(Channel::parse(&channel.name("x:"), "x:"), Some(channel.clone()));
+            assert_eq!(Channel::parse(&channel.name("x:"), "y:"), None);
+        }
+    }
+}

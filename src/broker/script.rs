@@ -1,0 +1,94 @@
+//! Scripts that run inside Redis, many calls in one pipeline.
+
+use std::fmt::Write as _;
+
+use fred::{
+    interfaces::ClientLike,
+    types::{ClusterHash, CustomCommand, Value},
+    util::redis_keyslot,
+};
+
+use super::{Away, Link};
+
+/// Calls in one pipeline: as many as Redis runs well within the command time-out (about 10 µs
+/// each), few enough not to keep others waiting.
+const CALLS_A_PIPELINE: usize = 500;
+
+/// A script that touches one key, so that it runs in a cluster too.
+#[derive(Debug)]
+pub(crate) struct Script {
+    source: &'static str,
+    sha1: String,
+}
+
+/// One call of a script: its key, and its arguments.
+#[derive(Debug, Clone)]
+pub(crate) struct Call {
+    pub(crate) key: String,
+    pub(crate) args: Vec<Value>,
+}
+
+impl Script {
+    pub(crate) fn new(source: &'static str) -> Self {
+        // Redis names a script by this hash; it protects nothing.
+        let digest = aws_lc_rs::digest::digest(
+            &aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY,
+            source.as_bytes(),
+        );
+        let mut sha1 = String::with_capacity(40);
+        for byte in digest.as_ref() {
+            // Writing to a String cannot fail.
+            let _ = write!(sha1, "{byte:02x}");
+        }
+        Self { source, sha1 }
+    }
+}
+
+impl Link {
+    /// Runs a script for each of `calls`: their results in the same order. All or `Away`: what is
+    /// written here can be written again.
+    pub(crate) async fn run(&self, script: &Script, calls: &[Call]) -> Result<Vec<Value>, Away> {
+        let mut results = Vec::with_capacity(calls.len());
+        for chunk in calls.chunks(CALLS_A_PIPELINE) {
+            let mut answers = self.run_by(chunk, "EVALSHA", &script.sha1).await?;
+            // A server that was restarted, or is new, does not know the script: it learns it by
+            // running it once. Who was answered by name must not run again.
+            let unknown: Vec<usize> = (0..answers.len())
+                .filter(|&i| matches!(&answers[i], Err(e) if e.details().starts_with("NOSCRIPT")))
+                .collect();
+            if !unknown.is_empty() {
+                let again: Vec<Call> = unknown.iter().map(|&i| chunk[i].clone()).collect();
+                let learned = self.run_by(&again, "EVAL", script.source).await?;
+                for (i, answer) in unknown.into_iter().zip(learned) {
+                    answers[i] = answer;
+                }
+            }
+            for answer in answers {
+                results.push(answer.map_err(|error| {
+                    tracing::warn!(error = %error.details(), "Redis refused a script");
+                    Away
+                })?);
+            }
+        }
+        Ok(results)
+    }
+
+    async fn run_by(
+        &self,
+        calls: &[Call],
+        command: &'static str,
+        script: &str,
+    ) -> Result<Vec<fred::interfaces::FredResult<Value>>, Away> {
+        let pipeline = self.pipeline()?;
+        for call in calls {
+            let slot = ClusterHash::Custom(redis_keyslot(call.key.as_bytes()));
+            let mut args: Vec<Value> = Vec::with_capacity(3 + call.args.len());
+            args.extend([script.into(), 1.into(), call.key.as_str().into()]);
+            args.extend(call.args.iter().cloned());
+            let command = CustomCommand::new_static(command, slot, false);
+            // In a pipeline this only queues.
+            let _queued: Value = pipeline.custom(command, args).await.map_err(|_| Away)?;
+        }
+        self.send(&pipeline, calls.len()).await
+    }
+}

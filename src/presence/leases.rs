@@ -1,0 +1,246 @@
+//! The leases as they lie in Redis.
+
+use std::time::Duration;
+
+use fred::{
+    interfaces::{ClientLike, HashesInterface, KeysInterface, SortedSetsInterface},
+    types::{ClusterHash, CustomCommand, Expiration, Value, sorted_sets::Ordering},
+};
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use crate::{
+    broker::{Away, Call, Link, Script},
+    model::UserId,
+};
+
+/// How long a lease lasts: the contract's 60 s from a replica's death until its people are
+/// offline, less a sweep and some slack; and two renewals may be missed.
+pub(super) const LEASE: Duration = Duration::from_secs(45);
+/// How long a hash outlives its leases, in milliseconds (one hour): it has to be there for the
+/// sweep that announces its end, and goes by itself where even the sorted set was lost.
+const KEEP_MS: i64 = 3_600_000;
+/// People in one command on the sorted set.
+const MEMBERS_A_COMMAND: usize = 500;
+
+/// KEYS[1] a person's hash. ARGV: replica, lease and keeping time in ms. Writes the lease; answers
+/// whether nobody had announced the person as online, its expiry, and the time now.
+const RENEW: &str = r"
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local new = 1 - redis.call('EXISTS', KEYS[1])
+redis.call('HSET', KEYS[1], ARGV[1], now + ARGV[2])
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return {new, now + ARGV[2], now}";
+
+/// KEYS[1] a person's hash. ARGV: replica, or '' to take off only what ran out. Answers whether
+/// the hash (0) is not there, (1) still has leases, (2) was emptied by this; then whether the
+/// replica's lease was there; then the latest expiry there is, or was; and the time now.
+const LEAVE: &str = r"
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local all = redis.call('HGETALL', KEYS[1])
+if #all == 0 then return {0, 0, 0, now} end
+local own, left, latest, last = 0, 0, 0, 0
+for i = 1, #all, 2 do
+  local expiry = tonumber(all[i + 1]) or 0
+  last = math.max(last, expiry)
+  if all[i] == ARGV[1] then own = 1 end
+  if all[i] == ARGV[1] or expiry <= now then
+    redis.call('HDEL', KEYS[1], all[i])
+  else
+    left = left + 1
+    latest = math.max(latest, expiry)
+  end
+end
+if left > 0 then return {1, own, latest, now} end
+return {2, own, last, now}";
+
+/// What became of a person's hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Left {
+    /// There was none.
+    Missing,
+    /// Others hold leases, the longest until then (ms).
+    Others { had_own: bool, until: i64 },
+    /// It ended with this; the last lease was to last until then (ms).
+    Ended { until: i64 },
+}
+
+#[derive(Debug)]
+pub(super) struct Leases {
+    link: Link,
+    replica: String,
+    renew: Script,
+    leave: Script,
+}
+
+impl Leases {
+    pub(super) fn new(link: Link, replica: Uuid) -> Self {
+        let replica = replica.to_string();
+        Self { link, replica, renew: Script::new(RENEW), leave: Script::new(LEAVE) }
+    }
+
+    pub(super) fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// Those of `users` with a live lease, in one round trip.
+    pub(super) async fn live<'a>(&self, users: &[&'a UserId]) -> Result<Vec<&'a UserId>, Away> {
+        let pipeline = self.link.pipeline()?;
+        let time = CustomCommand::new_static("TIME", ClusterHash::Random, false);
+        let _queued: Value = pipeline.custom::<_, Value>(time, vec![]).await.map_err(|_| Away)?;
+        for user in users {
+            let _queued: Value = pipeline.hvals(self.key(user)).await.map_err(|_| Away)?;
+        }
+        let mut answers = self.link.send(&pipeline, users.len() + 1).await?.into_iter();
+        let now = answers.next().and_then(Result::ok).and_then(millis).ok_or(Away)?;
+        let is_live = |answer: Result<Value, _>| {
+            let expiries = answer.ok().and_then(|value| value.convert::<Vec<i64>>().ok());
+            expiries.is_some_and(|expiries| expiries.into_iter().any(|expiry| expiry > now))
+        };
+        Ok(users.iter().zip(answers).filter(|(_, a)| is_live(a.clone())).map(|(u, _)| *u).collect())
+    }
+
+    /// Writes a lease for each of `users`; tells for each whether they were not announced as
+    /// online, and the time.
+    pub(super) async fn renew(&self, users: &[UserId]) -> Result<Vec<(bool, Timestamp)>, Away> {
+        let lease = i64::try_from(LEASE.as_millis()).unwrap_or(i64::MAX);
+        let answers = self.call(&self.renew, users, || {
+            vec![self.replica.as_str().into(), lease.into(), KEEP_MS.into()]
+        });
+        let answers = answers.await?;
+        let numbers: Vec<[i64; 3]> = answers.into_iter().map(three).collect::<Result<_, _>>()?;
+        self.note(users.iter().zip(&numbers).map(|(user, n)| (user, n[1]))).await?;
+        Ok(numbers.into_iter().map(|[new, _, now]| (new == 1, timestamp(now))).collect())
+    }
+
+    /// Takes off this replica's lease on each of `users`.
+    pub(super) async fn leave(&self, users: &[UserId]) -> Result<Vec<Left>, Away> {
+        let answers = self.call(&self.leave, users, || vec![self.replica.as_str().into()]).await?;
+        let left: Vec<Left> = answers.into_iter().map(Left::parse).collect::<Result<_, _>>()?;
+        let gone = users.iter().zip(&left);
+        let gone = gone.filter(|(_, left)| !matches!(left, Left::Others { .. }));
+        self.forget(gone.map(|(user, _)| user)).await?;
+        Ok(left)
+    }
+
+    /// Takes off leases that ran out, of up to `limit` people; tells who ended with it, and until
+    /// when their last lease was to last.
+    pub(super) async fn sweep(&self, limit: i64) -> Result<Vec<(UserId, i64)>, Away> {
+        let pipeline = self.link.pipeline()?;
+        let time = CustomCommand::new_static("TIME", ClusterHash::Random, false);
+        let _queued: Value = pipeline.custom::<_, Value>(time, vec![]).await.map_err(|_| Away)?;
+        let time = self.link.send(&pipeline, 1).await?.pop();
+        let now = time.and_then(Result::ok).and_then(millis).ok_or(Away)?;
+
+        let pipeline = self.link.pipeline()?;
+        let range = pipeline.zrangebyscore(self.index(), 0, now as f64, false, Some((0, limit)));
+        let _queued: Value = range.await.map_err(|_| Away)?;
+        let due = self.link.send(&pipeline, 1).await?.pop().and_then(Result::ok).ok_or(Away)?;
+        let due: Vec<String> = due.convert().map_err(|_| Away)?;
+        let due: Vec<UserId> = due.iter().filter_map(|user| UserId::parse(user)).collect();
+
+        let answers = self.call(&self.leave, &due, || vec!["".into()]).await?;
+        let left: Vec<Left> = answers.into_iter().map(Left::parse).collect::<Result<_, _>>()?;
+        let (mut ended, mut gone, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        for (user, left) in due.into_iter().zip(left) {
+            match left {
+                Left::Missing => gone.push(user),
+                Left::Others { until, .. } => others.push((user, until)),
+                Left::Ended { until } => {
+                    gone.push(user.clone());
+                    ended.push((user, until));
+                }
+            }
+        }
+        // Whoever came back at this very moment is noted again by their next renewal, before
+        // their lease runs out. A failure here only means that they are swept once more.
+        let _ = self.forget(gone.iter()).await;
+        let _ = self.note(others.iter().map(|(user, until)| (user, *until))).await;
+        Ok(ended)
+    }
+
+    /// Whether this replica's mark is there; sets it for the next time. Missing, everything is:
+    /// Redis was emptied.
+    pub(super) async fn mark(&self) -> Result<bool, Away> {
+        let pipeline = self.link.pipeline()?;
+        let key = self.link.key(&format!("presence-mark:{}", self.replica));
+        let keep = Some(Expiration::PX(KEEP_MS));
+        let _queued: Value = pipeline.set(key, 1, keep, None, true).await.map_err(|_| Away)?;
+        let was = self.link.send(&pipeline, 1).await?.pop().and_then(Result::ok).ok_or(Away)?;
+        Ok(!was.is_null())
+    }
+
+    async fn call(
+        &self,
+        script: &Script,
+        users: &[UserId],
+        args: impl Fn() -> Vec<Value>,
+    ) -> Result<Vec<Value>, Away> {
+        let calls: Vec<Call> =
+            users.iter().map(|user| Call { key: self.key(user), args: args() }).collect();
+        self.link.run(script, &calls).await
+    }
+
+    /// Notes in the sorted set until when to leave people alone.
+    async fn note(&self, users: impl Iterator<Item = (&UserId, i64)>) -> Result<(), Away> {
+        let scored: Vec<(f64, String)> =
+            users.map(|(user, until)| (until as f64, user.to_string())).collect();
+        for chunk in scored.chunks(MEMBERS_A_COMMAND) {
+            let pipeline = self.link.pipeline()?;
+            let order = Some(Ordering::GreaterThan);
+            let add = pipeline.zadd(self.index(), None, order, false, false, chunk.to_vec());
+            let _queued: Value = add.await.map_err(|_| Away)?;
+            self.link.send(&pipeline, 1).await?;
+        }
+        Ok(())
+    }
+
+    async fn forget(&self, users: impl Iterator<Item = &UserId>) -> Result<(), Away> {
+        let members: Vec<String> = users.map(ToString::to_string).collect();
+        for chunk in members.chunks(MEMBERS_A_COMMAND) {
+            let pipeline = self.link.pipeline()?;
+            let _queued: Value =
+                pipeline.zrem(self.index(), chunk.to_vec()).await.map_err(|_| Away)?;
+            self.link.send(&pipeline, 1).await?;
+        }
+        Ok(())
+    }
+
+    fn key(&self, user: &UserId) -> String {
+        self.link.key(&format!("presence:{user}"))
+    }
+
+    fn index(&self) -> String {
+        self.link.key("presence-leases")
+    }
+}
+
+impl Left {
+    fn parse(answer: Value) -> Result<Self, Away> {
+        match answer.convert::<Vec<i64>>().map_err(|_| Away)?.as_slice() {
+            [0, ..] => Ok(Self::Missing),
+            [1, own, until, _] => Ok(Self::Others { had_own: *own == 1, until: *until }),
+            [2, _, until, _] => Ok(Self::Ended { until: *until }),
+            _ => Err(Away),
+        }
+    }
+}
+
+fn three(answer: Value) -> Result<[i64; 3], Away> {
+    answer.convert::<Vec<i64>>().ok().and_then(|n| n.try_into().ok()).ok_or(Away)
+}
+
+/// The answer to TIME (seconds, microseconds) in milliseconds.
+fn millis(time: Value) -> Option<i64> {
+    match time.convert::<Vec<i64>>().ok()?.as_slice() {
+        [seconds, micros] => Some(seconds * 1_000 + micros / 1_000),
+        _ => None,
+    }
+}
+
+/// Redis's clock, in milliseconds since 1970, as a moment.
+pub(super) fn timestamp(ms: i64) -> Timestamp {
+    Timestamp::from_millisecond(ms).unwrap_or(Timestamp::UNIX_EPOCH)
+}

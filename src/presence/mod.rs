@@ -1,0 +1,170 @@
+//! Who is online, from all replicas: leases in Redis, never counters.
+//!
+//! A replica with sockets of a person holds one lease on them, in the hash `presence:{user_id}`
+//! (replica → expiry by Redis's clock). The hash exists exactly while the person is announced as
+//! online, so that whoever creates or empties it, atomically, announces the transition. The sorted
+//! set `presence-leases` lets every replica find leases that ran out.
+
+mod keeper;
+mod leases;
+
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use uuid::Uuid;
+
+use self::{keeper::Keeper, leases::Leases};
+use crate::{broker::Link, model::UserId};
+
+/// How long a person stays online after their last socket: a reload of a page, a change of
+/// networks, is no absence.
+pub const GRACE: Duration = Duration::from_secs(3);
+
+/// Someone came or went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transition {
+    pub user: UserId,
+    pub online: bool,
+    /// When it happened; for one who went, when they were last seen.
+    pub at: Timestamp,
+}
+
+/// What this replica knows of one person with sockets here, or until lately.
+#[derive(Debug, Default)]
+struct Local {
+    sockets: usize,
+    /// When the lease was last written, by this replica's clock.
+    leased: Option<Instant>,
+    /// When the last socket went, and when that is acted upon.
+    left: Option<Leaving>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Leaving {
+    at: Timestamp,
+    due: Instant,
+    /// The lease was found missing: the others are given time to renew theirs.
+    doubted: bool,
+}
+
+type Locals = HashMap<UserId, Local>;
+
+struct Shared {
+    locals: Mutex<Locals>,
+    leases: Leases,
+}
+
+enum Order {
+    Enter(UserId),
+    LeaveAll(oneshot::Sender<()>),
+}
+
+/// Presence as this replica takes part in it. Cheap to clone; with the last clone (and guard) gone
+/// its leases run out.
+#[derive(Clone)]
+pub struct Presence {
+    shared: Arc<Shared>,
+    orders: mpsc::UnboundedSender<Order>,
+    _end: Arc<DropGuard>,
+}
+
+impl Presence {
+    /// Begins to keep leases and to sweep those that ran out. Each transition is sent to one
+    /// replica only, which has to tell the others. Must be called within a Tokio runtime.
+    pub fn start(link: Link, replica_id: Uuid, events: mpsc::UnboundedSender<Transition>) -> Self {
+        let leases = Leases::new(link, replica_id);
+        let shared = Arc::new(Shared { locals: Mutex::default(), leases });
+        let (orders, inbox) = mpsc::unbounded_channel();
+        let end = CancellationToken::new();
+        tokio::spawn(Keeper::new(Arc::clone(&shared), events).run(inbox, end.clone()));
+        Self { shared, orders, _end: Arc::new(end.drop_guard()) }
+    }
+
+    /// Counts a socket of `user` until the guard is dropped.
+    pub fn enter(&self, user: &UserId) -> PresenceGuard {
+        let first = {
+            let mut locals = self.shared.locals();
+            let local = locals.entry(user.clone()).or_default();
+            local.sockets += 1;
+            // Back within the grace: the lease is still there.
+            let returned = local.left.take().is_some() && local.leased.is_some();
+            local.sockets == 1 && !returned
+        };
+        if first {
+            // Nobody to tell: the replica is ending.
+            let _ = self.orders.send(Order::Enter(user.clone()));
+        }
+        PresenceGuard { shared: Arc::clone(&self.shared), user: user.clone() }
+    }
+
+    /// Those of `users` who are online. With Redis away, those with sockets here.
+    pub async fn online(&self, users: &[UserId]) -> HashSet<UserId> {
+        let mut online: HashSet<UserId> = {
+            let locals = self.shared.locals();
+            users.iter().filter(|user| locals.contains_key(*user)).cloned().collect()
+        };
+        let unknown: Vec<&UserId> = users.iter().filter(|user| !online.contains(*user)).collect();
+        if !unknown.is_empty()
+            && let Ok(live) = self.shared.leases.live(&unknown).await
+        {
+            online.extend(live.into_iter().cloned());
+        }
+        online
+    }
+
+    /// Gives up all leases of this replica at once, without grace, and everything else it does:
+    /// the end of a drain, after the sockets went to other replicas.
+    pub async fn leave_all(&self) {
+        let (done, finished) = oneshot::channel();
+        if self.orders.send(Order::LeaveAll(done)).is_ok() {
+            let _ = finished.await;
+        }
+    }
+}
+
+impl fmt::Debug for Presence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Presence").finish_non_exhaustive()
+    }
+}
+
+/// A socket of someone's. Dropped, it is gone; with the last one, [`GRACE`] begins.
+pub struct PresenceGuard {
+    shared: Arc<Shared>,
+    user: UserId,
+}
+
+impl Drop for PresenceGuard {
+    fn drop(&mut self) {
+        let mut locals = self.shared.locals();
+        // Absent after `leave_all`.
+        let Some(local) = locals.get_mut(&self.user) else { return };
+        local.sockets = local.sockets.saturating_sub(1);
+        if local.sockets == 0 {
+            let due = Instant::now() + GRACE;
+            local.left = Some(Leaving { at: Timestamp::now(), due, doubted: false });
+        }
+    }
+}
+
+impl fmt::Debug for PresenceGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PresenceGuard").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn locals(&self) -> MutexGuard<'_, Locals> {
+        self.locals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
