@@ -1,8 +1,22 @@
 //! A chat service that scales by adding identical replicas.
 
 pub mod app;
+pub mod auth;
+pub mod broker;
+pub mod chat;
 pub mod config;
 pub mod dev;
 pub mod error;
+pub mod hub;
+pub mod input;
+pub mod limits;
+pub mod metrics;
 pub mod model;
+pub mod outbox;
+pub mod presence;
+pub mod protocol;
 pub mod search;
+pub mod store;
+pub mod telemetry;
+pub mod unread;
+pub mod writer;

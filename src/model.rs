@@ -43,6 +43,11 @@ impl UserId {
         fits.then(|| Self(raw.into()))
     }
 
+    /// From a place where only checked ids are kept.
+    pub(crate) fn trusted(raw: &str) -> Self {
+        Self(raw.into())
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -94,7 +99,9 @@ pub struct User {
 /// A message, or its tombstone.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Message {
+    #[schema(value_type = Uuid)]
     pub message_id: MessageId,
+    #[schema(value_type = Uuid)]
     pub chat_id: ChatId,
     /// Its number in the chat: 1, 2, 3 … without a hole, in commit order.
     pub seq: i64,
@@ -140,6 +147,7 @@ pub enum ChatKind {
 /// A room of two, as one of them sees it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Chat {
+    #[schema(value_type = Uuid)]
     pub chat_id: ChatId,
     /// 22 base64url characters, unguessable.
     pub room_name: String,

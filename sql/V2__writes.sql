@@ -1,0 +1,372 @@
+-- The writes. Each is one VOLATILE function: the lock is taken in one statement, and the next
+-- statement's snapshot is younger than the lock (READ COMMITTED), so it sees what the lock waited for.
+-- One statement for both would number from a snapshot older than the lock and burn numbers.
+
+-- What the rest of the service needs to know of a chat after a change.
+CREATE TYPE chat_state AS (
+    chat_id uuid, room_name text, user_lo text, user_hi text,
+    last_seq bigint, last_ev bigint, activity timestamptz,
+    lo_read bigint, lo_unread bigint, hi_read bigint, hi_unread bigint
+);
+
+CREATE FUNCTION chat_states(of_chats uuid[]) RETURNS SETOF chat_state LANGUAGE sql STABLE AS $$
+    SELECT c.chat_id, c.room_name, c.user_lo, c.user_hi,
+           c.last_seq, c.last_ev, coalesce(c.last_message_at, c.created_at),
+           lo.read_seq, lo.unread, hi.read_seq, hi.unread
+      FROM chats c
+      JOIN members lo ON lo.chat_id = c.chat_id AND lo.user_id = c.user_lo
+      JOIN members hi ON hi.chat_id = c.chat_id AND hi.user_id = c.user_hi
+     WHERE c.chat_id = ANY (of_chats)
+$$;
+
+-- A batch of sends, in order. A batch never holds the same message_id twice (the writer sees to it).
+-- outcome: created, replayed, or the code of the error.
+CREATE FUNCTION send_messages(
+    in_chat uuid[], in_sender text[], in_message uuid[], in_key text[], in_digest bytea[],
+    in_text text[], in_metadata json[])
+RETURNS TABLE (
+    idx bigint, outcome text, seq bigint, ev bigint, sender_id text, client_msg_id text,
+    text text, metadata json, created_at timestamptz, edited_at timestamptz, deleted_at timestamptz,
+    outbox_id bigint,
+    chat_id uuid, room_name text, user_lo text, user_hi text, last_seq bigint, last_ev bigint,
+    activity timestamptz, lo_read bigint, lo_unread bigint, hi_read bigint, hi_unread bigint)
+LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+DECLARE
+    instant timestamptz;
+BEGIN
+    PERFORM FROM chats WHERE chat_id = ANY (in_chat) ORDER BY chat_id FOR NO KEY UPDATE;
+    instant := clock_timestamp();
+    RETURN QUERY
+    WITH input AS MATERIALIZED (
+        SELECT * FROM unnest(in_chat, in_sender, in_message, in_key, in_digest, in_text, in_metadata)
+            WITH ORDINALITY AS i (chat_id, sender_id, message_id, key, digest, text, metadata, idx)
+    ), rooms AS MATERIALIZED (
+        SELECT c.*,
+               is_blocked(c.user_lo, c.user_hi) AS blocked,
+               EXISTS (SELECT FROM users u WHERE u.user_id IN (c.user_lo, c.user_hi)
+                          AND u.erased_at IS NOT NULL) AS erased
+          FROM chats c WHERE c.chat_id = ANY (in_chat)
+    ), judged AS MATERIALIZED (
+        SELECT i.*, c.user_lo, c.user_hi,
+               m.seq AS old_seq, m.ev AS old_ev, m.text AS old_text, m.metadata AS old_metadata,
+               m.created_at AS old_created_at, m.edited_at AS old_edited_at,
+               m.deleted_at AS old_deleted_at,
+               CASE
+                   WHEN c.chat_id IS NULL OR i.sender_id NOT IN (c.user_lo, c.user_hi)
+                       THEN 'chat_not_found'
+                   WHEN m.deleted_at IS NOT NULL OR m.content_digest = i.digest THEN 'replayed'
+                   WHEN m.seq IS NOT NULL THEN 'idempotency_mismatch'
+                   WHEN c.blocked THEN 'blocked'
+                   WHEN c.erased THEN 'forbidden'
+                   ELSE 'created'
+               END AS outcome
+          FROM input i
+          LEFT JOIN rooms c ON c.chat_id = i.chat_id
+          LEFT JOIN messages m ON m.chat_id = i.chat_id AND m.message_id = i.message_id
+    ), numbered AS (
+        SELECT j.*, row_number() OVER (PARTITION BY j.chat_id ORDER BY j.idx) AS n
+          FROM judged j WHERE j.outcome = 'created'
+    ), inserted AS (
+        INSERT INTO messages AS m (chat_id, seq, message_id, ev, sender_id, client_msg_id,
+                                   content_digest, text, metadata, created_at)
+        SELECT n.chat_id, c.last_seq + n.n, n.message_id, c.last_ev + n.n, n.sender_id, n.key,
+               n.digest, n.text, n.metadata, greatest(instant, c.last_message_at)
+          FROM numbered n JOIN rooms c ON c.chat_id = n.chat_id
+        RETURNING m.chat_id, m.message_id, m.seq, m.ev, m.created_at
+    ), tally AS (
+        SELECT n.chat_id, count(*) AS sent, count(*) FILTER (WHERE n.sender_id = n.user_lo) AS by_lo
+          FROM numbered n GROUP BY n.chat_id
+    ), bumped AS (
+        UPDATE chats c
+           SET last_seq = c.last_seq + t.sent, last_ev = c.last_ev + t.sent,
+               last_message_at = greatest(instant, c.last_message_at)
+          FROM tally t WHERE c.chat_id = t.chat_id
+        RETURNING c.chat_id, c.last_seq, c.last_ev, c.last_message_at
+    ), received AS (
+        SELECT t.chat_id, r.user_lo AS user_id, t.sent - t.by_lo AS count
+          FROM tally t JOIN rooms r ON r.chat_id = t.chat_id WHERE t.sent > t.by_lo
+        UNION ALL
+        SELECT t.chat_id, r.user_hi, t.by_lo
+          FROM tally t JOIN rooms r ON r.chat_id = t.chat_id WHERE t.by_lo > 0
+    ), counted AS (
+        UPDATE members m SET unread = m.unread + r.count
+          FROM received r WHERE m.chat_id = r.chat_id AND m.user_id = r.user_id
+        RETURNING m.chat_id
+    ), noted AS (
+        INSERT INTO outbox AS o (chats) SELECT array_agg(t.chat_id) FROM tally t HAVING count(*) > 0
+        RETURNING o.outbox_id
+    )
+    SELECT j.idx, j.outcome,
+           coalesce(i.seq, j.old_seq), coalesce(i.ev, j.old_ev), j.sender_id, j.key,
+           j.old_text, j.old_metadata, coalesce(i.created_at, j.old_created_at),
+           j.old_edited_at, j.old_deleted_at,
+           o.outbox_id,
+           j.chat_id, c.room_name, c.user_lo, c.user_hi, b.last_seq, b.last_ev, b.last_message_at,
+           lo.read_seq, lo.unread + t.sent - t.by_lo, hi.read_seq, hi.unread + t.by_lo
+      FROM judged j
+      LEFT JOIN inserted i ON i.chat_id = j.chat_id AND i.message_id = j.message_id
+      LEFT JOIN noted o ON j.outcome = 'created'
+      LEFT JOIN rooms c ON c.chat_id = j.chat_id
+      LEFT JOIN bumped b ON b.chat_id = j.chat_id AND j.outcome = 'created'
+      LEFT JOIN tally t ON t.chat_id = j.chat_id
+      LEFT JOIN members lo ON lo.chat_id = c.chat_id AND lo.user_id = c.user_lo
+      LEFT JOIN members hi ON hi.chat_id = c.chat_id AND hi.user_id = c.user_hi
+     ORDER BY j.idx;
+END
+$$;
+
+-- Opens the pair's room, or finds it. outcome: created, found, blocked, user_not_found.
+CREATE FUNCTION open_chat(
+    in_a text, in_b text, in_creator text, in_chat uuid, in_room_name text, in_reject_unknown boolean)
+RETURNS TABLE (outcome text, chat_id uuid, outbox_id bigint)
+LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+DECLARE
+    lo text := least(in_a COLLATE "C", in_b COLLATE "C");
+    hi text := greatest(in_a COLLATE "C", in_b COLLATE "C");
+    found_chat uuid;
+    noted bigint;
+BEGIN
+    SELECT c.chat_id INTO found_chat FROM chats c WHERE c.user_lo = lo AND c.user_hi = hi;
+    IF found_chat IS NOT NULL THEN
+        RETURN QUERY SELECT 'found', found_chat, NULL::bigint;
+        RETURN;
+    END IF;
+    PERFORM lock_pair(lo, hi);
+    SELECT c.chat_id INTO found_chat FROM chats c WHERE c.user_lo = lo AND c.user_hi = hi;
+    IF found_chat IS NOT NULL THEN
+        RETURN QUERY SELECT 'found', found_chat, NULL::bigint;
+        RETURN;
+    END IF;
+    IF EXISTS (SELECT FROM users u WHERE u.user_id IN (lo, hi) AND u.erased_at IS NOT NULL)
+       OR in_reject_unknown AND (SELECT count(*) FROM users u WHERE u.user_id IN (lo, hi)) < 2 THEN
+        RETURN QUERY SELECT 'user_not_found', NULL::uuid, NULL::bigint;
+        RETURN;
+    END IF;
+    IF is_blocked(lo, hi) THEN
+        RETURN QUERY SELECT 'blocked', NULL::uuid, NULL::bigint;
+        RETURN;
+    END IF;
+    INSERT INTO users (user_id) VALUES (lo), (hi) ON CONFLICT DO NOTHING;
+    INSERT INTO chats (chat_id, room_name, user_lo, user_hi, created_by)
+    VALUES (in_chat, in_room_name, lo, hi, in_creator);
+    INSERT INTO members (chat_id, user_id) VALUES (in_chat, lo), (in_chat, hi);
+    INSERT INTO outbox AS o (chats) VALUES (ARRAY[in_chat]) RETURNING o.outbox_id INTO noted;
+    RETURN QUERY SELECT 'created', in_chat, noted;
+END
+$$;
+
+-- Moves a reader's marker forward; null in_up_to: to the head. moved_ev is null where nothing moved.
+-- outcome: ok, chat_not_found.
+CREATE FUNCTION mark_read(in_chat uuid, in_user text, in_up_to bigint)
+RETURNS TABLE (outcome text, moved_ev bigint, outbox_id bigint, state chat_state, total_unread bigint)
+LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+DECLARE
+    chat chats;
+    mine members;
+    target bigint;
+    newly_read bigint;
+    moved bigint;
+    noted bigint;
+BEGIN
+    SELECT * INTO chat FROM chats c WHERE c.chat_id = in_chat FOR NO KEY UPDATE;
+    SELECT * INTO mine FROM members m WHERE m.chat_id = in_chat AND m.user_id = in_user;
+    IF chat.chat_id IS NULL OR mine.chat_id IS NULL THEN
+        RETURN QUERY SELECT 'chat_not_found', NULL::bigint, NULL::bigint, NULL::chat_state, NULL::bigint;
+        RETURN;
+    END IF;
+    target := least(coalesce(in_up_to, chat.last_seq), chat.last_seq);
+    IF target > mine.read_seq THEN
+        moved := chat.last_ev + 1;
+        IF target = chat.last_seq THEN
+            newly_read := mine.unread;
+        ELSE
+            SELECT count(*) INTO newly_read FROM messages m
+             WHERE m.chat_id = in_chat AND m.seq > mine.read_seq AND m.seq <= target
+               AND m.sender_id <> in_user AND m.deleted_at IS NULL;
+        END IF;
+        UPDATE chats SET last_ev = moved WHERE chat_id = in_chat;
+        UPDATE members SET read_seq = target, unread = unread - newly_read, ev = moved
+         WHERE chat_id = in_chat AND user_id = in_user;
+        INSERT INTO outbox AS o (chats) VALUES (ARRAY[in_chat]) RETURNING o.outbox_id INTO noted;
+    END IF;
+    RETURN QUERY SELECT 'ok', moved, noted, s::chat_state,
+                        (SELECT sum(m.unread)::bigint FROM members m WHERE m.user_id = in_user)
+                   FROM chat_states(ARRAY[in_chat]) s;
+END
+$$;
+
+-- Edits a message. changed is false where the text was the same already.
+-- outcome: ok, chat_not_found, message_not_found, not_author, blocked, forbidden.
+CREATE FUNCTION edit_message(in_chat uuid, in_message uuid, in_user text, in_text text)
+RETURNS TABLE (outcome text, changed boolean, outbox_id bigint, state chat_state, message messages)
+LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+DECLARE
+    chat chats;
+    hit messages;
+    verdict text;
+    noted bigint;
+BEGIN
+    SELECT * INTO chat FROM chats c WHERE c.chat_id = in_chat FOR NO KEY UPDATE;
+    SELECT * INTO hit FROM messages m WHERE m.chat_id = in_chat AND m.message_id = in_message;
+    verdict := CASE
+        WHEN chat.chat_id IS NULL OR in_user NOT IN (chat.user_lo, chat.user_hi) THEN 'chat_not_found'
+        WHEN hit.seq IS NULL OR hit.deleted_at IS NOT NULL THEN 'message_not_found'
+        WHEN hit.sender_id <> in_user THEN 'not_author'
+        WHEN is_blocked(chat.user_lo, chat.user_hi) THEN 'blocked'
+        WHEN EXISTS (SELECT FROM users u WHERE u.user_id IN (chat.user_lo, chat.user_hi)
+                        AND u.erased_at IS NOT NULL) THEN 'forbidden'
+        ELSE 'ok'
+    END;
+    IF verdict = 'ok' AND hit.text <> in_text THEN
+        UPDATE chats SET last_ev = last_ev + 1 WHERE chat_id = in_chat;
+        UPDATE messages m SET text = in_text, ev = chat.last_ev + 1,
+                              edited_at = greatest(clock_timestamp(), m.created_at)
+         WHERE m.chat_id = in_chat AND m.seq = hit.seq RETURNING m.* INTO hit;
+        INSERT INTO outbox AS o (chats) VALUES (ARRAY[in_chat]) RETURNING o.outbox_id INTO noted;
+    END IF;
+    RETURN QUERY SELECT verdict, noted IS NOT NULL, noted,
+                        (SELECT s::chat_state FROM chat_states(ARRAY[in_chat]) s), hit;
+END
+$$;
+
+-- Turns messages into tombstones: numbers from first_ev on, counters put right. The caller holds the
+-- chat's lock.
+CREATE FUNCTION bury_messages(in_chat uuid, in_seqs bigint[], after_ev bigint)
+RETURNS SETOF messages LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+BEGIN
+    UPDATE members r SET unread = r.unread - u.count
+      FROM (SELECT p.user_id, count(*) AS count
+              FROM members p JOIN messages m ON m.chat_id = p.chat_id
+             WHERE p.chat_id = in_chat AND m.seq = ANY (in_seqs) AND m.deleted_at IS NULL
+               AND m.sender_id <> p.user_id AND m.seq > p.read_seq
+             GROUP BY p.user_id) u
+     WHERE r.chat_id = in_chat AND r.user_id = u.user_id;
+    UPDATE chats SET last_ev = after_ev + cardinality(in_seqs) WHERE chat_id = in_chat;
+    RETURN QUERY
+    UPDATE messages m SET text = '', metadata = NULL, content_digest = NULL, ev = after_ev + n.n,
+                          deleted_at = greatest(clock_timestamp(), m.created_at)
+      FROM unnest(in_seqs) WITH ORDINALITY AS n (seq, n)
+     WHERE m.chat_id = in_chat AND m.seq = n.seq
+    RETURNING m.*;
+END
+$$;
+
+-- Deletes one message. changed is false where it was gone already.
+-- outcome: ok, chat_not_found, message_not_found, not_author.
+CREATE FUNCTION delete_message(in_chat uuid, in_message uuid, in_user text, in_admin boolean)
+RETURNS TABLE (outcome text, changed boolean, outbox_id bigint, state chat_state, message messages)
+LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+DECLARE
+    chat chats;
+    hit messages;
+    verdict text;
+    noted bigint;
+BEGIN
+    SELECT * INTO chat FROM chats c WHERE c.chat_id = in_chat FOR NO KEY UPDATE;
+    SELECT * INTO hit FROM messages m WHERE m.chat_id = in_chat AND m.message_id = in_message;
+    verdict := CASE
+        WHEN chat.chat_id IS NULL OR NOT in_admin AND in_user NOT IN (chat.user_lo, chat.user_hi)
+            THEN 'chat_not_found'
+        WHEN hit.seq IS NULL THEN 'message_not_found'
+        WHEN NOT in_admin AND hit.sender_id <> in_user THEN 'not_author'
+        ELSE 'ok'
+    END;
+    IF verdict = 'ok' AND hit.deleted_at IS NULL THEN
+        SELECT * INTO hit FROM bury_messages(in_chat, ARRAY[hit.seq], chat.last_ev);
+        INSERT INTO outbox AS o (chats) VALUES (ARRAY[in_chat]) RETURNING o.outbox_id INTO noted;
+    END IF;
+    RETURN QUERY SELECT verdict, noted IS NOT NULL, noted,
+                        (SELECT s::chat_state FROM chat_states(ARRAY[in_chat]) s), hit;
+END
+$$;
+
+-- Deletes a room with all that is in it. in_rule: creator, member, admin.
+-- outcome: ok, chat_not_found, forbidden.
+CREATE FUNCTION delete_chat(in_chat uuid, in_user text, in_admin boolean, in_rule text)
+RETURNS TABLE (outcome text, user_lo text, user_hi text, outbox_id bigint)
+LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+DECLARE
+    chat chats;
+    verdict text;
+    noted bigint;
+BEGIN
+    SELECT * INTO chat FROM chats c WHERE c.chat_id = in_chat FOR UPDATE;
+    verdict := CASE
+        WHEN chat.chat_id IS NULL OR NOT in_admin AND in_user NOT IN (chat.user_lo, chat.user_hi)
+            THEN 'chat_not_found'
+        WHEN in_admin OR in_rule = 'member' OR in_rule = 'creator' AND chat.created_by = in_user
+            THEN 'ok'
+        ELSE 'forbidden'
+    END;
+    IF verdict = 'ok' THEN
+        DELETE FROM messages m WHERE m.chat_id = in_chat;
+        DELETE FROM members m WHERE m.chat_id = in_chat;
+        DELETE FROM chats c WHERE c.chat_id = in_chat;
+        INSERT INTO outbox AS o (chats, users) VALUES (ARRAY[in_chat], ARRAY[chat.user_lo, chat.user_hi])
+        RETURNING o.outbox_id INTO noted;
+    END IF;
+    RETURN QUERY SELECT verdict, chat.user_lo, chat.user_hi, noted;
+END
+$$;
+
+-- Every live message of an erased person in one chat becomes a tombstone with its own ev.
+CREATE FUNCTION erase_in_chat(in_chat uuid, in_user text)
+RETURNS TABLE (outbox_id bigint)
+LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+DECLARE
+    chat chats;
+    seqs bigint[];
+BEGIN
+    SELECT * INTO chat FROM chats c WHERE c.chat_id = in_chat FOR NO KEY UPDATE;
+    SELECT array_agg(m.seq ORDER BY m.seq) INTO seqs FROM messages m
+     WHERE m.chat_id = in_chat AND m.sender_id = in_user AND m.deleted_at IS NULL;
+    IF chat.chat_id IS NOT NULL AND seqs IS NOT NULL THEN
+        PERFORM bury_messages(in_chat, seqs, chat.last_ev);
+        RETURN QUERY INSERT INTO outbox AS o (chats) VALUES (ARRAY[in_chat]) RETURNING o.outbox_id;
+    END IF;
+END
+$$;
+
+-- Blocks somebody. The locks let a send or an opening under way end first, so that none commits
+-- after the block did.
+CREATE FUNCTION block_user(in_blocker text, in_blocked text)
+RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    PERFORM lock_pair(in_blocker, in_blocked);
+    PERFORM FROM chats c
+      WHERE c.user_lo = least(in_blocker COLLATE "C", in_blocked COLLATE "C")
+        AND c.user_hi = greatest(in_blocker COLLATE "C", in_blocked COLLATE "C")
+        FOR NO KEY UPDATE;
+    INSERT INTO blocks (blocker_id, blocked_id) VALUES (in_blocker, in_blocked) ON CONFLICT DO NOTHING;
+END
+$$;
+
+-- Somebody came with a valid token: they are known from now on, and their profile follows the
+-- token's claims (null: not claimed). False: they were erased, and must not come in.
+CREATE FUNCTION admit_user(in_user text, in_name text, in_avatar_url text)
+RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    known users;
+BEGIN
+    SELECT * INTO known FROM users u WHERE u.user_id = in_user;
+    IF known.user_id IS NULL THEN
+        INSERT INTO users (user_id, name, avatar_url) VALUES (in_user, in_name, in_avatar_url)
+        ON CONFLICT DO NOTHING;
+    ELSIF known.erased_at IS NOT NULL THEN
+        RETURN false;
+    ELSIF coalesce(in_name, known.name) IS DISTINCT FROM known.name
+       OR coalesce(in_avatar_url, known.avatar_url) IS DISTINCT FROM known.avatar_url THEN
+        UPDATE users SET name = coalesce(in_name, name), avatar_url = coalesce(in_avatar_url, avatar_url)
+         WHERE user_id = in_user AND erased_at IS NULL;
+    END IF;
+    RETURN true;
+END
+$$;

@@ -1,0 +1,188 @@
+//! What a client wants written, checked as far as that goes without the database.
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use crate::{
+    auth::mac,
+    error::Error,
+    input::Fields,
+    model::{
+        ChatId, MAX_CLIENT_MSG_ID_CHARS, MAX_METADATA_BYTES, MAX_TEXT_CHARS, MessageId, UserId,
+    },
+    store::Draft,
+};
+
+/// A message to send.
+#[derive(Debug, Clone, ToSchema)]
+pub struct NewMessage {
+    /// 1 to 4,000 Unicode scalar values, not only white space, no U+0000; kept as sent.
+    #[schema(min_length = 1, max_length = 4000, example = "Привет!")]
+    pub text: String,
+    /// The host application's own JSON object, up to 4 KiB.
+    #[schema(value_type = Option<Object>)]
+    pub metadata: Option<Box<RawValue>>,
+    /// Makes a retry safe, for ever: the same id never makes a second message.
+    #[schema(min_length = 1, max_length = 64, example = "c0ffee-1")]
+    pub client_msg_id: Option<String>,
+}
+
+/// An edit.
+#[derive(Debug, Clone, ToSchema)]
+pub struct Edit {
+    #[schema(min_length = 1, max_length = 4000)]
+    pub text: String,
+}
+
+fn check_text(text: &str) -> Result<(), &'static str> {
+    // A text of bytes beyond four a character need not be counted.
+    if text.len() > MAX_TEXT_CHARS * 4 || text.chars().count() > MAX_TEXT_CHARS {
+        Err("must have 4000 characters at most")
+    } else if text.contains('\0') {
+        Err("must not contain U+0000")
+    } else if text.trim().is_empty() {
+        Err("must not be empty or only white space")
+    } else {
+        Ok(())
+    }
+}
+
+fn check_client_msg_id(id: &str) -> Result<(), &'static str> {
+    if id.is_empty() || id.chars().count() > MAX_CLIENT_MSG_ID_CHARS {
+        Err("must have 1 to 64 characters")
+    } else if id.contains('\0') {
+        Err("must not contain U+0000")
+    } else {
+        Ok(())
+    }
+}
+
+impl NewMessage {
+    /// `idempotency_key`: the header of that name, an alternative to the field.
+    pub fn parse(mut fields: Fields, idempotency_key: Option<&str>) -> Result<Self, Error> {
+        let text = fields.required_string("text", check_text);
+        let metadata = fields.object("metadata", MAX_METADATA_BYTES);
+        let mut client_msg_id = fields.optional_string("client_msg_id", check_client_msg_id);
+        if let (None, Some(key)) = (&client_msg_id, idempotency_key) {
+            match check_client_msg_id(key) {
+                Ok(()) => client_msg_id = Some(key.to_owned()),
+                Err(reason) => fields.refuse("Idempotency-Key", reason),
+            }
+        }
+        fields.finish()?;
+        Ok(Self { text: text.unwrap_or_default(), metadata, client_msg_id })
+    }
+}
+
+impl Edit {
+    pub fn parse(mut fields: Fields) -> Result<Self, Error> {
+        let text = fields.required_string("text", check_text);
+        fields.finish()?;
+        Ok(Self { text: text.unwrap_or_default() })
+    }
+}
+
+/// The installation's keys for what is derived from a message.
+#[derive(Clone)]
+pub(super) struct Keys {
+    pub(super) ids: [u8; 32],
+    pub(super) digests: [u8; 32],
+}
+
+impl std::fmt::Debug for Keys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Keys")
+    }
+}
+
+impl Keys {
+    pub(super) fn draft(&self, sender: &UserId, chat_id: ChatId, new: NewMessage) -> Draft {
+        let NewMessage { text, metadata, client_msg_id } = new;
+        let (message_id, digest) = match &client_msg_id {
+            Some(key) => (
+                self.message_id(chat_id, sender, key),
+                Some(self.digest(&text, metadata.as_deref())),
+            ),
+            None => (MessageId::now_v7(), None),
+        };
+        Draft {
+            chat_id,
+            sender_id: sender.clone(),
+            message_id,
+            client_msg_id,
+            digest,
+            text,
+            metadata,
+        }
+    }
+
+    /// The same key of the same sender in the same chat gives the same id: the table's unique index
+    /// on ids finds a retry, without an index of its own.
+    fn message_id(&self, chat_id: ChatId, sender: &UserId, key: &str) -> MessageId {
+        let mac =
+            mac(&self.ids, &[chat_id.as_bytes(), sender.as_str().as_bytes(), key.as_bytes()]);
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&mac[..16]);
+        MessageId::new_v8(bytes)
+    }
+
+    /// Tells a retry from other content under the same key. Metadata counts by what it means, not
+    /// by its white space or the order of its keys.
+    fn digest(&self, text: &str, metadata: Option<&RawValue>) -> Bytes {
+        let canonical = metadata
+            .and_then(|raw| serde_json::from_str::<serde_json::Value>(raw.get()).ok())
+            .map_or_else(String::new, |value| value.to_string());
+        Bytes::copy_from_slice(&mac(&self.digests, &[text.as_bytes(), canonical.as_bytes()])[..16])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(body: &str) -> Result<NewMessage, Error> {
+        NewMessage::parse(Fields::parse(body.as_bytes())?, None)
+    }
+
+    fn fields_at_fault(body: &str) -> Vec<String> {
+        match parse(body) {
+            Err(Error::Validation(fields)) => fields.into_iter().map(|f| f.field).collect(),
+            other => panic!("expected field errors, got {other:?}"),
+        }
+    }
+
+    #[test]
+    fn text_is_bounded_in_scalar_values() {
+        assert!(parse(&format!(r#"{{"text":"{}"}}"#, "😀".repeat(4_000))).is_ok());
+        assert_eq!(fields_at_fault(&format!(r#"{{"text":"{}"}}"#, "a".repeat(4_001))), ["text"]);
+        assert_eq!(fields_at_fault(r#"{"text":" \n\t\u2003"}"#), ["text"]);
+        assert_eq!(fields_at_fault(r#"{"text":"a\u0000b"}"#), ["text"]);
+        assert_eq!(fields_at_fault(r#"{"text":"\ud800"}"#), ["text"]);
+        assert_eq!(parse(r#"{"text":" a "}"#).expect("valid").text, " a ");
+    }
+
+    #[test]
+    fn every_field_at_fault_is_named() {
+        assert_eq!(
+            fields_at_fault(r#"{"text":1,"metadata":[],"client_msg_id":""}"#),
+            ["text", "metadata", "client_msg_id"]
+        );
+        assert_eq!(fields_at_fault("[]"), ["body"]);
+        assert_eq!(parse("{").map_err(|e| e.code()).err(), Some("invalid_json"));
+    }
+
+    #[test]
+    fn a_key_gives_the_same_id_and_metadata_counts_by_meaning() {
+        let keys = Keys { ids: [1; 32], digests: [2; 32] };
+        let user = UserId::parse("alice").expect("valid");
+        let draft = |body: &str| keys.draft(&user, ChatId::nil(), parse(body).expect("valid"));
+        let first = draft(r#"{"text":"a","metadata":{"x":1,"y":2},"client_msg_id":"k"}"#);
+        let again = draft(r#"{"text":"a","metadata":{"y":2, "x":1},"client_msg_id":"k"}"#);
+        let other = draft(r#"{"text":"a","metadata":{"x":1},"client_msg_id":"k"}"#);
+        assert_eq!(first.message_id, again.message_id);
+        assert_eq!(first.digest, again.digest);
+        assert_ne!(first.digest, other.digest);
+        assert_eq!(first.message_id.get_version_num(), 8);
+    }
+}

@@ -1,0 +1,202 @@
+//! The operations and their rules; REST and socket commands call the same ones.
+
+mod draft;
+mod people;
+mod rooms;
+mod search;
+
+use std::{sync::Arc, time::Duration};
+
+pub use self::{
+    draft::{Edit, NewMessage},
+    people::People,
+    rooms::{HistoryView, ReadResult, UnreadRoom, UnreadSummary},
+    search::{SearchHit, SearchPage},
+};
+use crate::{
+    auth::derive_key,
+    broker::{Broker, Channel},
+    config::{Config, DeleteChat, UnknownUsers},
+    error::Error,
+    model::{ChatId, Message, MessageId, UserId},
+    outbox::{Commit, Outbox},
+    presence::Presence,
+    protocol::{Publication, ServerFrame, message_frame},
+    store::{ChatState, Store},
+    unread::Unread,
+    writer::{Sent, Writer},
+};
+
+/// How a path names a chat.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChatRef {
+    Id(ChatId),
+    RoomName(String),
+}
+
+impl ChatRef {
+    /// `None` where it can be neither, which is as good as unknown.
+    pub fn parse(raw: &str) -> Option<Self> {
+        let name = |raw: &str| {
+            raw.len() == 22 && raw.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+        };
+        if name(raw) {
+            return Some(Self::RoomName(raw.to_owned()));
+        }
+        // Hyphenated only: the parser also takes braces and URNs.
+        (raw.len() == 36).then(|| raw.parse().ok()).flatten().map(Self::Id)
+    }
+}
+
+/// All operations of a replica.
+#[derive(Debug)]
+pub struct Chats {
+    store: Store,
+    writer: Writer,
+    outbox: Outbox,
+    broker: Broker,
+    unread: Unread,
+    presence: Presence,
+    people: People,
+    delete_rule: DeleteChat,
+    reject_unknown: bool,
+    keys: draft::Keys,
+}
+
+/// The parts that the operations are built on.
+#[derive(Debug)]
+pub struct Parts {
+    pub store: Store,
+    pub writer: Writer,
+    pub outbox: Outbox,
+    pub broker: Broker,
+    pub unread: Unread,
+    pub presence: Presence,
+}
+
+impl Chats {
+    pub fn new(parts: Parts, config: &Config, instance_secret: &[u8]) -> Self {
+        Self {
+            people: People::new(parts.store.clone()),
+            store: parts.store,
+            writer: parts.writer,
+            outbox: parts.outbox,
+            broker: parts.broker,
+            unread: parts.unread,
+            presence: parts.presence,
+            delete_rule: config.delete_chat,
+            reject_unknown: config.unknown_users == UnknownUsers::Reject,
+            keys: draft::Keys {
+                ids: derive_key(instance_secret, "message ids"),
+                digests: derive_key(instance_secret, "content digests"),
+            },
+        }
+    }
+
+    pub fn people(&self) -> &People {
+        &self.people
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub fn presence(&self) -> &Presence {
+        &self.presence
+    }
+
+    /// The id behind a path's name of a chat; whether the caller may see it is checked later.
+    pub async fn resolve(&self, chat: &ChatRef) -> Result<ChatId, Error> {
+        match chat {
+            ChatRef::Id(chat_id) => Ok(*chat_id),
+            ChatRef::RoomName(name) => {
+                self.store.get_chat_id(name).await?.ok_or(Error::ChatNotFound)
+            }
+        }
+    }
+
+    /// Sends a message: durable in Postgres when this returns.
+    pub async fn send_message(
+        &self,
+        sender: &UserId,
+        chat_id: ChatId,
+        new: NewMessage,
+    ) -> Result<Sent, Error> {
+        self.writer.send(self.keys.draft(sender, chat_id, new)).await
+    }
+
+    pub async fn get_message(
+        &self,
+        user: &UserId,
+        chat_id: ChatId,
+        message_id: MessageId,
+    ) -> Result<Message, Error> {
+        self.store.get_message(chat_id, message_id, user).await
+    }
+
+    pub async fn edit_message(
+        &self,
+        author: &UserId,
+        chat_id: ChatId,
+        message_id: MessageId,
+        edit: &Edit,
+    ) -> Result<Message, Error> {
+        let edited = self.store.edit_message(chat_id, message_id, author, &edit.text).await?;
+        self.publish_change(&edited.message, edited.change).await;
+        Ok(edited.message)
+    }
+
+    pub async fn delete_message(
+        &self,
+        user: &UserId,
+        admin: bool,
+        chat_id: ChatId,
+        message_id: MessageId,
+    ) -> Result<(), Error> {
+        let edited = self.store.delete_message(chat_id, message_id, user, admin).await?;
+        self.publish_change(&edited.message, edited.change).await;
+        Ok(())
+    }
+
+    async fn publish_change(&self, message: &Message, change: Option<(ChatState, Option<i64>)>) {
+        let Some((state, outbox_id)) = change else { return };
+        let at = message.deleted_at.or(message.edited_at).unwrap_or(message.created_at);
+        let event = Publication::Event {
+            ev: message.ev,
+            micros: at.0.as_microsecond(),
+            frame: message_frame(message),
+        };
+        self.publish_event(state, outbox_id, &event).await;
+    }
+
+    async fn publish_event(&self, state: ChatState, outbox_id: Option<i64>, event: &Publication) {
+        let mut commit = Commit { outbox_ids: outbox_id.into_iter().collect(), ..Commit::default() };
+        commit.publish(Channel::Chat(state.chat_id), event);
+        commit.add_state(&state);
+        self.outbox.publish_soon(commit).await;
+    }
+
+    /// Tells the others of a chat that somebody types. Best effort: nothing is kept, and nothing is
+    /// told where one has blocked the other. The caller must have checked the membership.
+    pub async fn tell_typing(
+        &self,
+        user_id: &UserId,
+        chat_id: ChatId,
+        typing: bool,
+    ) -> Result<(), Error> {
+        if self.store.is_chat_blocked(chat_id).await? {
+            return Ok(());
+        }
+        let frame = ServerFrame::Typing { chat_id, user_id, typing }.encode();
+        let publication = Publication::Typing { user_id: user_id.clone(), frame };
+        // Redis away: nobody learns of it, as promised.
+        let _ = self.broker.publish(&[(Channel::Chat(chat_id), publication.encode())]).await;
+        Ok(())
+    }
+}
+
+/// How long a token's bearer counts as known, and as not erased, before Postgres is asked again.
+const ADMISSION_LIFETIME: Duration = Duration::from_secs(5);
+
+/// Shared by all handlers and sockets.
+pub type SharedChats = Arc<Chats>;

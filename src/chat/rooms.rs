@@ -1,0 +1,280 @@
+//! Rooms: opening, listing, reading, deleting.
+
+use std::collections::HashSet;
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::Chats;
+use crate::{
+    broker::Channel,
+    error::Error,
+    model::{Chat, ChatId, Head, Message, Time, UserId},
+    outbox::{Commit, counters},
+    presence::Transition,
+    protocol::{Publication, ServerFrame},
+    store::{Room, Window},
+    unread::Counter,
+};
+
+/// A page of history with the position it was read at.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct HistoryView {
+    /// Ascending by `seq`.
+    pub results: Vec<Message>,
+    pub has_more_before: bool,
+    pub has_more_after: bool,
+    /// The `before` of the page before this one; null where there is none.
+    pub before: Option<i64>,
+    /// The `after` of the page after this one; null where there is none.
+    pub after: Option<i64>,
+    pub head_seq: i64,
+    /// Never newer than `results`: a socket with `after_ev` of this loses nothing.
+    pub head_ev: i64,
+    pub epoch: String,
+    pub read_seq: i64,
+    pub peer_read_seq: i64,
+}
+
+/// One room's counter.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct UnreadRoom {
+    #[schema(value_type = Uuid)]
+    pub chat_id: ChatId,
+    pub room_name: String,
+    pub unread_count: i64,
+    pub last_seq: i64,
+    pub read_seq: i64,
+}
+
+/// All counters of a user, latest activity first.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct UnreadSummary {
+    pub total: i64,
+    pub chats: Vec<UnreadRoom>,
+}
+
+/// Where a read marker stands after a mark.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ReadResult {
+    #[schema(value_type = Uuid)]
+    pub chat_id: ChatId,
+    pub room_name: String,
+    pub read_seq: i64,
+    pub unread_count: i64,
+    pub total_unread: i64,
+}
+
+impl Chats {
+    /// Opens the room of two people, or finds it, and shows it as `viewer` sees it. True: created.
+    pub async fn open_chat(
+        &self,
+        pair: [&UserId; 2],
+        creator: &UserId,
+        viewer: &UserId,
+    ) -> Result<(Chat, bool), Error> {
+        if pair[0] == pair[1] {
+            return Err(Error::SelfChat);
+        }
+        let opened = self.store.open_chat(pair, creator, self.reject_unknown).await?;
+        if opened.created {
+            let mut commit = Commit {
+                outbox_ids: opened.outbox_id.into_iter().collect(),
+                ..Commit::default()
+            };
+            for state in self.store.get_states(&[opened.chat_id]).await? {
+                commit.add_state(&state);
+            }
+            self.outbox.publish_soon(commit).await;
+        }
+        // Gone again already: as good as never there, and the caller may try again.
+        let chat = self.get_chat(viewer, opened.chat_id).await?;
+        Ok((chat, opened.created))
+    }
+
+    pub async fn get_chat(&self, user: &UserId, chat_id: ChatId) -> Result<Chat, Error> {
+        let room = self.store.get_room(chat_id, user).await?.ok_or(Error::ChatNotFound)?;
+        Ok(self.show(vec![room]).await.remove(0))
+    }
+
+    /// A page of rooms, latest activity first, past `after`; and the position of its end, where
+    /// there is more.
+    pub async fn list_chats(
+        &self,
+        user: &UserId,
+        after: Option<(Time, ChatId)>,
+        limit: i64,
+    ) -> Result<(Vec<Chat>, Option<(Time, ChatId)>), Error> {
+        let mut rooms = self.store.list_rooms(user, after, limit + 1).await?;
+        let more = i64::try_from(rooms.len()).is_ok_and(|count| count > limit);
+        if more {
+            rooms.pop();
+        }
+        let chats = self.show(rooms).await;
+        let next = chats.last().filter(|_| more).map(|chat| (activity(chat), chat.chat_id));
+        Ok((chats, next))
+    }
+
+    /// Adds presence: one pipeline for all rooms.
+    async fn show(&self, rooms: Vec<Room>) -> Vec<Chat> {
+        let visible: Vec<UserId> = rooms
+            .iter()
+            .filter(|room| !room.blocked)
+            .map(|room| room.chat.other_user.user_id.clone())
+            .collect();
+        let online = if visible.is_empty() {
+            HashSet::default()
+        } else {
+            self.presence.online(&visible).await
+        };
+        rooms
+            .into_iter()
+            .map(|Room { mut chat, blocked }| {
+                let other = &mut chat.other_user;
+                other.online = !blocked && online.contains(&other.user_id);
+                if other.online || blocked {
+                    other.last_seen_at = None;
+                }
+                chat
+            })
+            .collect()
+    }
+
+    pub async fn get_history(
+        &self,
+        user: &UserId,
+        chat_id: ChatId,
+        window: Window,
+        limit: i64,
+    ) -> Result<HistoryView, Error> {
+        let history = self
+            .store
+            .get_history(chat_id, user, window, limit)
+            .await?
+            .ok_or(Error::ChatNotFound)?;
+        let Head { ev, seq, epoch, read_seq, peer_read_seq } = history.head;
+        let (lo, hi) = (history.page.lo, history.page.hi);
+        let has_more_before = lo > 1 && seq > 0;
+        let has_more_after = hi < seq;
+        Ok(HistoryView {
+            results: history.page.messages,
+            has_more_before,
+            has_more_after,
+            before: has_more_before.then(|| lo.min(seq + 1)),
+            after: has_more_after.then(|| hi.max(0)),
+            head_seq: seq,
+            head_ev: ev,
+            epoch,
+            read_seq,
+            peer_read_seq,
+        })
+    }
+
+    /// The head of a chat of the user's.
+    pub async fn get_head(&self, user: &UserId, chat_id: ChatId) -> Result<Head, Error> {
+        self.store.get_head(chat_id, user).await?.ok_or(Error::ChatNotFound)
+    }
+
+    /// Every room's counter: from Redis, or from Postgres where Redis has not all of them.
+    pub async fn get_unread(&self, user: &UserId) -> Result<UnreadSummary, Error> {
+        let mut all = self.unread.read_or_fill(user, async || self.load_counters(user).await).await?;
+        all.sort_unstable_by_key(|counter| {
+            std::cmp::Reverse((counter.activity, counter.chat_id))
+        });
+        Ok(UnreadSummary {
+            total: all.iter().map(|counter| counter.unread).sum(),
+            chats: all
+                .into_iter()
+                .map(|counter| UnreadRoom {
+                    chat_id: counter.chat_id,
+                    room_name: counter.room_name,
+                    unread_count: counter.unread,
+                    last_seq: counter.last_seq,
+                    read_seq: counter.read_seq,
+                })
+                .collect(),
+        })
+    }
+
+    async fn load_counters(&self, user: &UserId) -> Result<Vec<Counter>, Error> {
+        let states = self.store.list_states(user).await?;
+        Ok(states
+            .iter()
+            .flat_map(counters)
+            .filter(|(member, _)| member == user)
+            .map(|(_, counter)| counter)
+            .collect())
+    }
+
+    /// Moves the reader's marker forward; `None`: to all sent up to now.
+    pub async fn mark_read(
+        &self,
+        user: &UserId,
+        chat_id: ChatId,
+        up_to_seq: Option<i64>,
+    ) -> Result<ReadResult, Error> {
+        let outcome = self.store.mark_read(chat_id, user, up_to_seq).await?;
+        let state = outcome.state;
+        let (read_seq, unread_count) = if *user == state.user_lo {
+            (state.lo_read, state.lo_unread)
+        } else {
+            (state.hi_read, state.hi_unread)
+        };
+        let result = ReadResult {
+            chat_id,
+            room_name: state.room_name.clone(),
+            read_seq,
+            unread_count,
+            total_unread: outcome.total_unread,
+        };
+        if let Some(ev) = outcome.moved_ev {
+            let frame = ServerFrame::ChatRead { chat_id, ev, user_id: user, read_seq }.encode();
+            let micros = jiff::Timestamp::now().as_microsecond();
+            let event = Publication::Event { ev, micros, frame };
+            self.publish_event(state, outcome.outbox_id, &event).await;
+        }
+        Ok(result)
+    }
+
+    pub async fn delete_chat(
+        &self,
+        user: &UserId,
+        admin: bool,
+        chat_id: ChatId,
+    ) -> Result<(), Error> {
+        let (members, outbox_id) =
+            self.store.delete_chat(chat_id, user, admin, self.delete_rule).await?;
+        let mut commit = Commit { outbox_ids: outbox_id.into_iter().collect(), ..Commit::default() };
+        commit.add_deleted(chat_id, &members);
+        self.outbox.publish_soon(commit).await;
+        Ok(())
+    }
+
+    /// Somebody came or went: tells all their rooms in which nobody is blocked, and keeps when
+    /// they were last seen.
+    pub async fn tell_presence(&self, transition: Transition) -> Result<(), Error> {
+        let Transition { user: user_id, online, at } = transition;
+        let seen = Time(at);
+        if !online {
+            self.store.note_last_seen(&[(user_id.clone(), seen)]).await?;
+        }
+        let last_seen_at = (!online).then_some(seen);
+        let frame = ServerFrame::Presence { user_id: &user_id, online, last_seen_at }.encode();
+        let publication = Publication::Presence { user_id: user_id.clone(), frame }.encode();
+        let rooms: Vec<_> = self
+            .store
+            .list_unblocked_chat_ids(&user_id)
+            .await?
+            .into_iter()
+            .map(|chat_id| (Channel::Chat(chat_id), publication.clone()))
+            .collect();
+        // Redis away: presence is best effort.
+        let _ = self.broker.publish(&rooms).await;
+        Ok(())
+    }
+}
+
+/// When something was last said in a chat.
+fn activity(chat: &Chat) -> Time {
+    chat.last_message.as_ref().map_or(chat.created_at, |message| message.created_at)
+}

@@ -1,0 +1,445 @@
+//! Who on this replica follows what, and up to where each chat has been given to them. Pure memory:
+//! [`feed`] does the reading.
+//!
+//! A chat's cursor is the `ev` up to which everything went out. The next one goes out, an older one
+//! is dropped, a gap is given a moment for the straggler and then filled from Postgres.
+
+mod feed;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use tokio::sync::{OnceCell, mpsc};
+
+pub use self::feed::Feed;
+use crate::{
+    metrics::Metrics,
+    model::{ChatId, UserId},
+    protocol::{Frame, Publication, ResetReason},
+};
+
+/// What a socket's queue holds: small, because a socket that is this far behind is better served
+/// from Postgres at its own pace.
+pub const QUEUE: usize = 256;
+
+/// Publications kept past a gap of one chat. More means that the gap is no straggler; what is
+/// dropped here is read from Postgres with the gap.
+const MAX_PENDING: usize = 512;
+
+/// Locks, so that delivery in one chat does not wait for another's.
+const SHARDS: usize = 16;
+
+/// Something for a socket.
+#[derive(Debug, Clone)]
+pub enum Delivery {
+    Event {
+        chat_id: ChatId,
+        ev: i64,
+        frame: Frame,
+    },
+    /// What changed in a gap, as it is now.
+    Catchup {
+        chat_id: ChatId,
+        fill: Arc<Fill>,
+    },
+    Reset {
+        chat_id: ChatId,
+        head_ev: i64,
+        epoch: Arc<str>,
+        reason: ResetReason,
+    },
+    Deleted {
+        chat_id: ChatId,
+    },
+    Typing {
+        chat_id: ChatId,
+        user_id: UserId,
+        frame: Frame,
+    },
+    Presence {
+        chat_id: ChatId,
+        user_id: UserId,
+        frame: Frame,
+    },
+    /// On a user's inbox: a room moved to `ev`.
+    Room {
+        chat_id: ChatId,
+        ev: i64,
+    },
+    /// On a user's inbox: anything may have moved.
+    Inbox,
+    /// The user was erased.
+    Erased,
+}
+
+/// A gap's content: changes ascending by `ev`, up to the head they were read at.
+#[derive(Debug)]
+pub struct Fill {
+    pub frames: Vec<(i64, Frame)>,
+    pub head_ev: i64,
+}
+
+/// The hub's end of a socket's queue.
+#[derive(Debug, Clone)]
+pub struct Queue {
+    sender: mpsc::Sender<Delivery>,
+    /// Something did not fit: the socket must catch up from Postgres.
+    behind: Arc<AtomicBool>,
+}
+
+/// The socket's end.
+#[derive(Debug)]
+pub struct Inbox {
+    pub receiver: mpsc::Receiver<Delivery>,
+    behind: Arc<AtomicBool>,
+}
+
+impl Inbox {
+    /// True once after something did not fit.
+    pub fn take_behind(&self) -> bool {
+        self.behind.swap(false, Ordering::AcqRel)
+    }
+}
+
+/// A socket's queue.
+pub fn queue() -> (Queue, Inbox) {
+    let (sender, receiver) = mpsc::channel(QUEUE);
+    let behind = Arc::new(AtomicBool::new(false));
+    (Queue { sender, behind: Arc::clone(&behind) }, Inbox { receiver, behind })
+}
+
+impl Queue {
+    fn is(&self, other: &Self) -> bool {
+        self.sender.same_channel(&other.sender)
+    }
+
+    /// Never waits: one slow reader must not delay the others.
+    fn push(&self, delivery: Delivery) {
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.sender.try_send(delivery) {
+            self.behind.store(true, Ordering::Release);
+        }
+    }
+}
+
+/// One followed chat.
+#[derive(Debug)]
+struct Entry {
+    followers: Vec<Queue>,
+    /// `None` until the first follower has read where the chat stands.
+    cursor: Option<i64>,
+    /// The highest `ev` heard of.
+    heard: i64,
+    pending: BTreeMap<i64, Frame>,
+    /// A task is on its way to fill the gap.
+    filling: bool,
+    /// When a publication or Postgres last said that the cursor is right.
+    confirmed: Instant,
+    /// Redis has acknowledged the subscription, once.
+    subscribed: Arc<OnceCell<()>>,
+    /// Since when nobody follows.
+    idle_since: Option<Instant>,
+}
+
+impl Entry {
+    fn new() -> Self {
+        Self {
+            followers: Vec::new(),
+            cursor: None,
+            heard: 0,
+            pending: BTreeMap::new(),
+            filling: false,
+            confirmed: Instant::now(),
+            subscribed: Arc::default(),
+            idle_since: None,
+        }
+    }
+
+    fn push(&self, delivery: &Delivery) {
+        self.followers.iter().for_each(|queue| queue.push(delivery.clone()));
+    }
+
+    /// Gives out what follows the cursor without a gap.
+    fn advance(&mut self, chat_id: ChatId) {
+        let Some(mut cursor) = self.cursor else { return };
+        while let Some(entry) = self.pending.first_entry() {
+            let ev = *entry.key();
+            if ev > cursor + 1 {
+                break;
+            }
+            let frame = entry.remove();
+            if ev == cursor + 1 {
+                cursor = ev;
+                self.push(&Delivery::Event { chat_id, ev, frame });
+            }
+        }
+        self.cursor = Some(cursor);
+    }
+
+    fn has_gap(&self) -> bool {
+        self.cursor.is_some_and(|cursor| self.heard > cursor)
+    }
+}
+
+/// A gap that wants filling: nobody is on it yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Gap(pub ChatId);
+
+type Shard = HashMap<ChatId, Entry>;
+
+/// All that is followed on this replica.
+#[derive(Debug)]
+pub struct Hub {
+    chats: [Mutex<Shard>; SHARDS],
+    users: Mutex<HashMap<UserId, Vec<Queue>>>,
+    metrics: Arc<Metrics>,
+}
+
+impl Hub {
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self { chats: Default::default(), users: Mutex::default(), metrics }
+    }
+
+    fn shard(&self, chat_id: ChatId) -> MutexGuard<'_, Shard> {
+        let shard = usize::from(chat_id.as_bytes()[15]) % SHARDS;
+        // A panic under the lock leaves at worst an entry that the next comparison puts right.
+        self.chats[shard].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn users(&self) -> MutexGuard<'_, HashMap<UserId, Vec<Queue>>> {
+        self.users.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on publications of the chat go to `queue`. The cell is set once Redis has
+    /// acknowledged the chat's subscription.
+    pub(crate) fn add_follower(&self, chat_id: ChatId, queue: &Queue) -> Arc<OnceCell<()>> {
+        let mut shard = self.shard(chat_id);
+        let entry = shard.entry(chat_id).or_insert_with(Entry::new);
+        entry.idle_since = None;
+        if !entry.followers.iter().any(|other| other.is(queue)) {
+            entry.followers.push(queue.clone());
+        }
+        Arc::clone(&entry.subscribed)
+    }
+
+    pub(crate) fn remove_follower(&self, chat_id: ChatId, queue: &Queue) {
+        if let Some(entry) = self.shard(chat_id).get_mut(&chat_id) {
+            entry.followers.retain(|other| !other.is(queue));
+            if entry.followers.is_empty() {
+                entry.idle_since = Some(Instant::now());
+            }
+        }
+    }
+
+    /// A follower has read the chat at `head_ev`, after it was registered.
+    pub(crate) fn note_head(&self, chat_id: ChatId, head_ev: i64) -> Option<Gap> {
+        let mut shard = self.shard(chat_id);
+        let entry = shard.get_mut(&chat_id)?;
+        if entry.cursor.is_none() {
+            entry.cursor = Some(head_ev);
+            entry.confirmed = Instant::now();
+            entry.advance(chat_id);
+        }
+        entry.heard = entry.heard.max(head_ev);
+        claim(entry, chat_id)
+    }
+
+    pub(crate) fn add_user(&self, user_id: &UserId, queue: &Queue) {
+        self.users().entry(user_id.clone()).or_default().push(queue.clone());
+    }
+
+    /// Where it was the user's last socket here, `unsubscribe` is called, under the lock, so that
+    /// it can't overtake a later subscription.
+    pub(crate) fn remove_user(&self, user_id: &UserId, queue: &Queue, unsubscribe: impl FnOnce()) {
+        let mut users = self.users();
+        let Some(queues) = users.get_mut(user_id) else { return };
+        queues.retain(|other| !other.is(queue));
+        if queues.is_empty() {
+            users.remove(user_id);
+            unsubscribe();
+        }
+    }
+
+    /// How many sockets a user has here.
+    pub fn count_user(&self, user_id: &UserId) -> usize {
+        self.users().get(user_id).map_or(0, Vec::len)
+    }
+
+    /// A publication on a chat's channel.
+    pub(crate) fn receive(&self, chat_id: ChatId, publication: Publication) -> Option<Gap> {
+        let mut shard = self.shard(chat_id);
+        let entry = shard.get_mut(&chat_id)?;
+        match publication {
+            Publication::Event { ev, frame, .. } => {
+                entry.heard = entry.heard.max(ev);
+                if entry.cursor.is_some_and(|cursor| ev <= cursor) {
+                    return None;
+                }
+                if entry.pending.len() < MAX_PENDING {
+                    entry.pending.insert(ev, frame);
+                }
+                entry.advance(chat_id);
+                entry.confirmed = Instant::now();
+                claim(entry, chat_id)
+            }
+            Publication::Head { ev } => {
+                entry.heard = entry.heard.max(ev);
+                claim(entry, chat_id)
+            }
+            Publication::Deleted => {
+                entry.push(&Delivery::Deleted { chat_id });
+                shard.remove(&chat_id);
+                None
+            }
+            Publication::Typing { user_id, frame } => {
+                entry.push(&Delivery::Typing { chat_id, user_id, frame });
+                None
+            }
+            Publication::Presence { user_id, frame } => {
+                entry.push(&Delivery::Presence { chat_id, user_id, frame });
+                None
+            }
+            Publication::Room { .. } | Publication::Erased => None,
+        }
+    }
+
+    /// A publication on a user's channel.
+    pub(crate) fn receive_for_user(&self, user_id: &UserId, publication: &Publication) {
+        let delivery = match publication {
+            Publication::Room { chat_id, ev } => Delivery::Room { chat_id: *chat_id, ev: *ev },
+            Publication::Erased => Delivery::Erased,
+            _ => return,
+        };
+        for queue in self.users().get(user_id).into_iter().flatten() {
+            queue.push(delivery.clone());
+        }
+    }
+
+    /// Publications may be lost: every inbox must be compared.
+    pub(crate) fn poke_inboxes(&self) {
+        for queue in self.users().values().flatten() {
+            queue.push(Delivery::Inbox);
+        }
+    }
+
+    /// Where the gap's reader has to begin; `None` where the straggler came or nobody follows, and
+    /// then the gap is no longer claimed.
+    pub(crate) fn gap_start(&self, Gap(chat_id): Gap) -> Option<i64> {
+        let mut shard = self.shard(chat_id);
+        let entry = shard.get_mut(&chat_id)?;
+        if entry.has_gap() && !entry.followers.is_empty() {
+            return entry.cursor;
+        }
+        entry.filling = false;
+        None
+    }
+
+    /// Gives out what was read for a gap. What came by itself meanwhile is left out.
+    pub(crate) fn fill(&self, Gap(chat_id): Gap, fill: Fill) {
+        let mut shard = self.shard(chat_id);
+        let Some(entry) = shard.get_mut(&chat_id) else { return };
+        let cursor = entry.cursor.unwrap_or(0);
+        if fill.head_ev > cursor {
+            self.metrics.gaps_filled.inc();
+            let head_ev = fill.head_ev;
+            entry.push(&Delivery::Catchup { chat_id, fill: Arc::new(fill) });
+            self.move_cursor(entry, chat_id, head_ev);
+        }
+        entry.heard = entry.heard.max(entry.cursor.unwrap_or(0));
+    }
+
+    /// The followers must read the history again: from `head_ev` on everything comes.
+    pub(crate) fn reset(
+        &self,
+        Gap(chat_id): Gap,
+        head_ev: i64,
+        epoch: &Arc<str>,
+        reason: ResetReason,
+    ) {
+        let mut shard = self.shard(chat_id);
+        let Some(entry) = shard.get_mut(&chat_id) else { return };
+        self.metrics.resets.inc();
+        entry.push(&Delivery::Reset { chat_id, head_ev, epoch: Arc::clone(epoch), reason });
+        entry.heard = head_ev;
+        entry.pending.clear();
+        self.move_cursor(entry, chat_id, head_ev);
+    }
+
+    fn move_cursor(&self, entry: &mut Entry, chat_id: ChatId, head_ev: i64) {
+        entry.cursor = Some(head_ev);
+        entry.confirmed = Instant::now();
+        entry.pending = entry.pending.split_off(&(head_ev + 1));
+        entry.advance(chat_id);
+    }
+
+    /// The comparison with Postgres found the head of a chat whose cursor was `seen`.
+    pub(crate) fn compare(&self, chat_id: ChatId, seen: i64, head_ev: i64) -> Option<Gap> {
+        let mut shard = self.shard(chat_id);
+        let entry = shard.get_mut(&chat_id)?;
+        if head_ev > seen {
+            entry.heard = entry.heard.max(head_ev);
+            let gap = claim(entry, chat_id);
+            if gap.is_some() {
+                self.metrics.head_check_finds.inc();
+            }
+            return gap;
+        }
+        entry.confirmed = Instant::now();
+        None
+    }
+
+    /// Followed chats and their cursors, those confirmed after `since` left out.
+    pub(crate) fn cursors(&self, since: Option<Instant>) -> Vec<(ChatId, i64)> {
+        let mut all = Vec::new();
+        for shard in &self.chats {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            all.extend(shard.iter().filter_map(|(chat_id, entry)| {
+                let stale = since.is_none_or(|since| entry.confirmed < since);
+                (stale && !entry.followers.is_empty()).then_some((*chat_id, entry.cursor?))
+            }));
+        }
+        all
+    }
+
+    /// Forgets chats that nobody has followed since `before`; `unsubscribe` is called under the
+    /// lock, so that it can't overtake a later subscription.
+    pub(crate) fn forget_idle(&self, before: Instant, unsubscribe: impl Fn(ChatId)) {
+        for shard in &self.chats {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            shard.retain(|chat_id, entry| {
+                let keep = !entry.followers.is_empty()
+                    || entry.idle_since.is_none_or(|since| since > before);
+                if !keep {
+                    unsubscribe(*chat_id);
+                }
+                keep
+            });
+        }
+    }
+
+    /// Chats held in memory, and sockets that follow them.
+    pub fn size(&self) -> (usize, usize) {
+        self.chats.iter().fold((0, 0), |(chats, followers), shard| {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let here: usize = shard.values().map(|entry| entry.followers.len()).sum();
+            (chats + shard.len(), followers + here)
+        })
+    }
+}
+
+/// Claims the filling of a gap, if there is one and nobody is on it.
+fn claim(entry: &mut Entry, chat_id: ChatId) -> Option<Gap> {
+    if !entry.has_gap() || entry.filling {
+        return None;
+    }
+    entry.filling = true;
+    Some(Gap(chat_id))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,120 @@
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::*;
+
+const CHAT: ChatId = ChatId::nil();
+
+fn event(ev: i64) -> Publication {
+    Publication::Event { ev, micros: 0, frame: Bytes::from(ev.to_string()) }
+}
+
+fn hub() -> (Hub, Queue, Inbox) {
+    let hub = Hub::new(Arc::default());
+    let (queue, inbox) = queue();
+    hub.add_follower(CHAT, &queue);
+    (hub, queue, inbox)
+}
+
+/// The numbers a follower got, a fill counting as all that it covers.
+fn given(inbox: &mut Inbox) -> Vec<i64> {
+    let mut numbers = Vec::new();
+    while let Ok(delivery) = inbox.receiver.try_recv() {
+        match delivery {
+            Delivery::Event { ev, .. } => numbers.push(ev),
+            Delivery::Catchup { fill, .. } => numbers.extend(fill.frames.iter().map(|(ev, _)| ev)),
+            _ => {}
+        }
+    }
+    numbers
+}
+
+#[test]
+fn the_next_goes_out_an_older_is_dropped_a_gap_is_claimed_once() {
+    let (hub, _queue, mut inbox) = hub();
+    assert_eq!(hub.note_head(CHAT, 5), None);
+    assert_eq!(hub.receive(CHAT, event(6)), None);
+    assert_eq!(hub.receive(CHAT, event(6)), None);
+    assert_eq!(hub.receive(CHAT, event(4)), None);
+    assert_eq!(given(&mut inbox), [6]);
+    assert_eq!(hub.receive(CHAT, event(8)), Some(Gap(CHAT)));
+    assert_eq!(hub.receive(CHAT, event(9)), None, "somebody is on it");
+    assert_eq!(hub.gap_start(Gap(CHAT)), Some(6));
+    assert_eq!(hub.receive(CHAT, event(7)), None);
+    assert_eq!(given(&mut inbox), [7, 8, 9]);
+    assert_eq!(hub.gap_start(Gap(CHAT)), None, "the straggler came");
+    assert_eq!(hub.receive(CHAT, event(12)), Some(Gap(CHAT)), "and the next gap is free");
+}
+
+#[test]
+fn what_comes_before_the_first_read_is_kept() {
+    let (hub, _queue, mut inbox) = hub();
+    assert_eq!(hub.receive(CHAT, event(4)), None);
+    assert_eq!(hub.receive(CHAT, event(5)), None);
+    assert_eq!(hub.note_head(CHAT, 4), None);
+    assert_eq!(given(&mut inbox), [5]);
+}
+
+#[test]
+fn a_full_queue_marks_its_socket_only() {
+    let (hub, _queue, mut slow) = hub();
+    let (second, mut quick) = queue();
+    hub.add_follower(CHAT, &second);
+    hub.note_head(CHAT, 0);
+    for ev in 1..=QUEUE as i64 + 10 {
+        hub.receive(CHAT, event(ev));
+        assert_eq!(given(&mut quick), [ev]);
+    }
+    assert!(slow.take_behind());
+    assert!(!slow.take_behind());
+    assert!(!quick.take_behind());
+    assert_eq!(given(&mut slow).len(), QUEUE);
+}
+
+#[test]
+fn an_idle_chat_is_forgotten_and_a_followed_one_is_not() {
+    let (hub, queue, _inbox) = hub();
+    let forgotten = Mutex::new(Vec::new());
+    let forget = || {
+        hub.forget_idle(Instant::now(), |chat_id| {
+            forgotten.lock().expect("not poisoned").push(chat_id);
+        });
+    };
+    forget();
+    assert_eq!(hub.size(), (1, 1));
+    hub.remove_follower(CHAT, &queue);
+    forget();
+    assert_eq!(hub.size(), (0, 0));
+    assert_eq!(*forgotten.lock().expect("not poisoned"), [CHAT]);
+}
+
+proptest! {
+    /// However publications are lost, doubled and swapped: with the gaps filled, everybody gets
+    /// every number once, in order.
+    #[test]
+    fn every_number_once_in_order(
+        arrivals in prop::collection::vec((1i64..60, any::<bool>()), 0..200)
+    ) {
+        let (hub, _queue, mut inbox) = hub();
+        hub.note_head(CHAT, 0);
+        let mut numbers = Vec::new();
+        let mut fill_up_to = |head: i64| {
+            if let Some(after) = hub.gap_start(Gap(CHAT)) {
+                let frames = (after + 1..=head).map(|ev| (ev, Bytes::new())).collect();
+                hub.fill(Gap(CHAT), Fill { frames, head_ev: head });
+                hub.gap_start(Gap(CHAT));
+            }
+            numbers.extend(given(&mut inbox));
+        };
+        let mut committed = 0;
+        for (ev, fill_now) in arrivals {
+            committed = committed.max(ev);
+            hub.receive(CHAT, event(ev));
+            if fill_now {
+                fill_up_to(committed);
+            }
+        }
+        fill_up_to(committed);
+        prop_assert_eq!(numbers, (1..=committed).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,205 @@
+//! Reading what clients send: JSON objects and query strings, every field at fault named.
+
+use std::collections::BTreeMap;
+
+use serde_json::value::RawValue;
+
+use crate::error::{Error, FieldErrors};
+
+/// A JSON object whose fields are taken one by one; what nobody takes is ignored.
+#[derive(Debug, Default)]
+pub struct Fields {
+    values: BTreeMap<String, Box<RawValue>>,
+    errors: FieldErrors,
+}
+
+impl Fields {
+    /// `invalid_json` for what is no JSON in UTF-8, `validation_failed` for what is no object. A key
+    /// given twice counts as given last.
+    pub fn parse(body: &[u8]) -> Result<Self, Error> {
+        let text = std::str::from_utf8(body)
+            .map_err(|error| Error::InvalidJson(format!("not UTF-8: {error}")))?;
+        match serde_json::from_str(text) {
+            Ok(values) => Ok(Self { values, errors: FieldErrors::default() }),
+            Err(error) if error.classify() == serde_json::error::Category::Data => {
+                Err(Error::field("body", "must be a JSON object"))
+            }
+            Err(error) => Err(Error::InvalidJson(error.to_string())),
+        }
+    }
+
+    /// A string that must be there.
+    pub fn required_string(
+        &mut self,
+        name: &str,
+        check: impl Fn(&str) -> Result<(), &'static str>,
+    ) -> Option<String> {
+        if !self.values.contains_key(name) {
+            self.errors.add(name, "is required");
+            return None;
+        }
+        if self.is_null(name) {
+            self.errors.add(name, "must be a string");
+            return None;
+        }
+        self.optional_string(name, check)
+    }
+
+    /// A string, or nothing where it is missing or null.
+    pub fn optional_string(
+        &mut self,
+        name: &str,
+        check: impl Fn(&str) -> Result<(), &'static str>,
+    ) -> Option<String> {
+        let raw = self.take(name)?;
+        let Ok(text) = serde_json::from_str::<String>(raw.get()) else {
+            self.errors.add(name, "must be a string of Unicode text");
+            return None;
+        };
+        match check(&text) {
+            Ok(()) => Some(text),
+            Err(reason) => {
+                self.errors.add(name, reason);
+                None
+            }
+        }
+    }
+
+    /// An integer of at least `min`, or nothing.
+    pub fn optional_integer(&mut self, name: &str, min: i64) -> Option<i64> {
+        let raw = self.take(name)?;
+        match serde_json::from_str::<i64>(raw.get()) {
+            Ok(value) if value >= min => Some(value),
+            Ok(_) => {
+                self.errors.add(name, format!("must be at least {min}"));
+                None
+            }
+            Err(_) => {
+                self.errors.add(name, "must be an integer");
+                None
+            }
+        }
+    }
+
+    /// `true` or `false`, which must be there.
+    pub fn required_bool(&mut self, name: &str) -> Option<bool> {
+        let value = self.take(name).and_then(|raw| serde_json::from_str(raw.get()).ok());
+        if value.is_none() {
+            self.errors.add(name, "must be true or false");
+        }
+        value
+    }
+
+    /// A JSON object of at most `max_bytes` as sent, or nothing.
+    pub fn object(&mut self, name: &str, max_bytes: usize) -> Option<Box<RawValue>> {
+        let raw = self.take(name)?;
+        let object = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(raw.get());
+        if object.is_err() {
+            self.errors.add(name, "must be a JSON object, or null");
+            None
+        } else if raw.get().len() > max_bytes {
+            self.errors.add(name, format!("must have {max_bytes} bytes of JSON at most"));
+            None
+        } else {
+            Some(raw)
+        }
+    }
+
+    /// A list of objects, which must be there.
+    pub fn required_list(&mut self, name: &str, max: usize) -> Vec<Fields> {
+        let Some(raw) = self.take(name) else {
+            self.errors.add(name, "is required");
+            return Vec::new();
+        };
+        let Ok(items) = serde_json::from_str::<Vec<BTreeMap<String, Box<RawValue>>>>(raw.get())
+        else {
+            self.errors.add(name, "must be a list of objects");
+            return Vec::new();
+        };
+        if items.is_empty() || items.len() > max {
+            self.errors.add(name, format!("must have 1 to {max} items"));
+            return Vec::new();
+        }
+        items
+            .into_iter()
+            .map(|values| Fields { values, errors: FieldErrors::default() })
+            .collect()
+    }
+
+    /// Strings, or nothing.
+    pub fn optional_strings(&mut self, name: &str) -> Option<Vec<String>> {
+        let raw = self.take(name)?;
+        let list = serde_json::from_str(raw.get()).ok();
+        if list.is_none() {
+            self.errors.add(name, "must be a list of strings");
+        }
+        list
+    }
+
+    /// Anything, as sent; null counts as nothing.
+    pub fn take(&mut self, name: &str) -> Option<Box<RawValue>> {
+        self.values.remove(name).filter(|raw| raw.get() != "null")
+    }
+
+    pub fn refuse(&mut self, name: &str, reason: impl Into<String>) {
+        self.errors.add(name, reason);
+    }
+
+    /// All that was wrong, or nothing.
+    pub fn finish(self) -> Result<(), Error> {
+        self.errors.finish()
+    }
+
+    /// What was wrong so far, to be reported under another name.
+    pub fn into_errors(self) -> FieldErrors {
+        self.errors
+    }
+
+    fn is_null(&self, name: &str) -> bool {
+        self.values.get(name).is_some_and(|raw| raw.get() == "null")
+    }
+}
+
+/// A query string's parameters; what nobody takes is ignored.
+#[derive(Debug, Default)]
+pub struct Params {
+    values: BTreeMap<String, String>,
+    errors: FieldErrors,
+}
+
+impl Params {
+    pub fn parse(query: &str) -> Self {
+        let values = url::form_urlencoded::parse(query.as_bytes())
+            .map(|(name, value)| (name.into_owned(), value.into_owned()))
+            .collect();
+        Self { values, errors: FieldErrors::default() }
+    }
+
+    pub fn string(&mut self, name: &str) -> Option<String> {
+        self.values.remove(name)
+    }
+
+    /// An integer within bounds, both inclusive.
+    pub fn integer(&mut self, name: &str, min: i64, max: i64) -> Option<i64> {
+        let raw = self.values.remove(name)?;
+        match raw.parse::<i64>() {
+            Ok(value) if (min..=max).contains(&value) => Some(value),
+            _ if max == i64::MAX => {
+                self.errors.add(name, format!("must be an integer of at least {min}"));
+                None
+            }
+            _ => {
+                self.errors.add(name, format!("must be an integer from {min} to {max}"));
+                None
+            }
+        }
+    }
+
+    pub fn refuse(&mut self, name: &str, reason: impl Into<String>) {
+        self.errors.add(name, reason);
+    }
+
+    pub fn finish(self) -> Result<(), Error> {
+        self.errors.finish()
+    }
+}

@@ -1,0 +1,204 @@
+//! Prometheus metrics: one typed struct a replica. Labels are bounded: never a user, a chat, a raw
+//! path or a client's own close code.
+
+use std::time::Duration;
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
+};
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct HttpLabels {
+    pub method: &'static str,
+    /// The matched pattern.
+    pub route: String,
+    pub status: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct QueryLabels {
+    pub query: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CodeLabels {
+    pub code: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CloseLabels {
+    /// Our own close code; 1000 where the client left.
+    pub code: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ClassLabels {
+    pub class: &'static str,
+}
+
+/// 1 ms to 16 s.
+fn seconds() -> Histogram {
+    Histogram::new(exponential_buckets(0.001, 2.0, 15))
+}
+
+/// 0.25 ms to 4 s: queries.
+fn query_seconds() -> Histogram {
+    Histogram::new(exponential_buckets(0.000_25, 2.0, 15))
+}
+
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    http: Family<HttpLabels, Histogram, fn() -> Histogram>,
+    queries: Family<QueryLabels, Histogram, fn() -> Histogram>,
+    pub errors: Family<CodeLabels, Counter>,
+    pub rate_limited: Family<ClassLabels, Counter>,
+    pub messages_accepted: Counter,
+    pub messages_replayed: Counter,
+    pub batch_messages: Histogram,
+    pub frames_delivered: Counter,
+    pub sockets_open: Gauge,
+    pub sockets_opened: Counter,
+    pub sockets_closed: Family<CloseLabels, Counter>,
+    pub sockets_behind: Counter,
+    pub resumes: Counter,
+    pub resets: Counter,
+    pub publications_received: Counter,
+    pub resyncs: Counter,
+    pub gaps_filled: Counter,
+    pub head_check_finds: Counter,
+    pub outbox_swept: Counter,
+    pub redis_up: Gauge,
+    pub draining: Gauge,
+    pub pool_in_use: Gauge,
+    pub pool_open: Gauge,
+    /// Commit to the publication's arrival on this replica.
+    pub publication_lag: Histogram,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("beseda");
+        let metrics = Self {
+            http: Family::new_with_constructor(seconds),
+            queries: Family::new_with_constructor(query_seconds),
+            errors: Family::default(),
+            rate_limited: Family::default(),
+            messages_accepted: Counter::default(),
+            messages_replayed: Counter::default(),
+            batch_messages: Histogram::new(exponential_buckets(1.0, 2.0, 9)),
+            frames_delivered: Counter::default(),
+            sockets_open: Gauge::default(),
+            sockets_opened: Counter::default(),
+            sockets_closed: Family::default(),
+            sockets_behind: Counter::default(),
+            resumes: Counter::default(),
+            resets: Counter::default(),
+            publications_received: Counter::default(),
+            resyncs: Counter::default(),
+            gaps_filled: Counter::default(),
+            head_check_finds: Counter::default(),
+            outbox_swept: Counter::default(),
+            redis_up: Gauge::default(),
+            draining: Gauge::default(),
+            pool_in_use: Gauge::default(),
+            pool_open: Gauge::default(),
+            publication_lag: seconds(),
+            registry: Registry::default(),
+        };
+        let m = &metrics;
+        registry.register_with_unit(
+            "http_request",
+            "Time to answer, by route",
+            Unit::Seconds,
+            m.http.clone(),
+        );
+        registry.register_with_unit(
+            "store_query",
+            "Time of a statement, the wait for a connection included",
+            Unit::Seconds,
+            m.queries.clone(),
+        );
+        registry.register("errors", "Refusals and failures, by code", m.errors.clone());
+        registry.register("rate_limited", "Requests over a limit", m.rate_limited.clone());
+        registry.register("messages_accepted", "Messages made durable", m.messages_accepted.clone());
+        registry.register("messages_replayed", "Retried sends", m.messages_replayed.clone());
+        registry.register("batch_messages", "Messages a commit", m.batch_messages.clone());
+        registry.register("frames_delivered", "Frames given to sockets", m.frames_delivered.clone());
+        registry.register("sockets_open", "Open sockets", m.sockets_open.clone());
+        registry.register("sockets_opened", "Sockets opened", m.sockets_opened.clone());
+        registry.register("sockets_closed", "Sockets closed, by code", m.sockets_closed.clone());
+        registry.register(
+            "sockets_behind",
+            "Times a slow socket lost its queue and caught up from Postgres",
+            m.sockets_behind.clone(),
+        );
+        registry.register("resumes", "Sockets that resumed from a position", m.resumes.clone());
+        registry.register("resets", "Positions that could not be resumed", m.resets.clone());
+        registry.register(
+            "publications_received",
+            "Publications from Redis",
+            m.publications_received.clone(),
+        );
+        registry.register("resyncs", "Times publications may have been lost", m.resyncs.clone());
+        registry.register("gaps_filled", "Gaps filled from Postgres", m.gaps_filled.clone());
+        registry.register(
+            "head_check_finds",
+            "Changes that only the comparison of heads found",
+            m.head_check_finds.clone(),
+        );
+        registry.register("outbox_swept", "Outbox rows published late", m.outbox_swept.clone());
+        registry.register("redis_up", "1 while Redis answers", m.redis_up.clone());
+        registry.register("draining", "1 while the replica drains", m.draining.clone());
+        registry.register("pool_connections_in_use", "Of the pools", m.pool_in_use.clone());
+        registry.register("pool_connections_open", "Of the pools", m.pool_open.clone());
+        registry.register_with_unit(
+            "publication_lag",
+            "From the commit to the arrival of its publication",
+            Unit::Seconds,
+            m.publication_lag.clone(),
+        );
+        let build = Family::<VersionLabels, Gauge<i64, std::sync::atomic::AtomicI64>>::default();
+        build.get_or_create(&VersionLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
+        registry.register("build_info", "The running version", build);
+        Self { registry, ..metrics }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct VersionLabels {
+    version: &'static str,
+}
+
+impl Metrics {
+    pub fn observe_http(&self, labels: HttpLabels, elapsed: Duration) {
+        self.http.get_or_create(&labels).observe(elapsed.as_secs_f64());
+    }
+
+    pub fn observe_query(&self, query: &'static str, elapsed: Duration) {
+        self.queries.get_or_create(&QueryLabels { query }).observe(elapsed.as_secs_f64());
+    }
+
+    pub fn count_error(&self, code: &'static str) {
+        self.errors.get_or_create(&CodeLabels { code }).inc();
+    }
+
+    pub fn count_close(&self, code: u16) {
+        self.sockets_closed.get_or_create(&CloseLabels { code }).inc();
+    }
+
+    /// OpenMetrics text (<https://openmetrics.io>).
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String can't fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}

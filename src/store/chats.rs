@@ -1,0 +1,321 @@
+//! Rooms, their heads, and who has read how far.
+
+use tokio_postgres::{Row, types::Type};
+use uuid::Uuid;
+
+use super::{
+    Store, StoreError,
+    rows::{chat_state, message, message_columns, opt_time, user},
+};
+use crate::{
+    config::DeleteChat,
+    error::Error,
+    model::{Chat, ChatId, ChatKind, Time, User, UserId},
+};
+
+/// What a write left a chat in: enough for both members' counters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChatState {
+    pub chat_id: ChatId,
+    pub room_name: String,
+    pub user_lo: UserId,
+    pub user_hi: UserId,
+    pub last_seq: i64,
+    pub last_ev: i64,
+    /// The last message's `created_at`, else the room's.
+    pub activity: Time,
+    pub lo_read: i64,
+    pub lo_unread: i64,
+    pub hi_read: i64,
+    pub hi_unread: i64,
+}
+
+/// A chat as one member sees it, still without presence.
+#[derive(Debug, Clone)]
+pub struct Room {
+    pub chat: Chat,
+    /// One of the two has blocked the other: presence is not shown.
+    pub blocked: bool,
+}
+
+/// The pair's room.
+#[derive(Debug, Clone)]
+pub struct Opened {
+    pub chat_id: ChatId,
+    pub created: bool,
+    pub outbox_id: Option<i64>,
+}
+
+/// What moving a read marker did.
+#[derive(Debug, Clone)]
+pub struct ReadOutcome {
+    /// The change's number; `None` where nothing moved.
+    pub moved_ev: Option<i64>,
+    pub outbox_id: Option<i64>,
+    pub state: ChatState,
+    pub total_unread: i64,
+}
+
+impl Store {
+    /// The id behind a `room_name`, whoever asks: membership is checked by what follows.
+    pub async fn get_chat_id(&self, room_name: &str) -> Result<Option<ChatId>, StoreError> {
+        Ok(self.query_opt(CHAT_ID, &[(&room_name, Type::TEXT)]).await?.map(|row| row.get(0)))
+    }
+
+    /// Opens the pair's room, or finds it: one room a pair, whoever races.
+    pub async fn open_chat(
+        &self,
+        pair: [&UserId; 2],
+        creator: &UserId,
+        reject_unknown: bool,
+    ) -> Result<Opened, Error> {
+        let chat_id = Uuid::now_v7();
+        let room_name = new_room_name();
+        let row = self
+            .query_one(
+                OPEN_CHAT,
+                &[
+                    (&pair[0].as_str(), Type::TEXT),
+                    (&pair[1].as_str(), Type::TEXT),
+                    (&creator.as_str(), Type::TEXT),
+                    (&chat_id, Type::UUID),
+                    (&room_name, Type::TEXT),
+                    (&reject_unknown, Type::BOOL),
+                ],
+            )
+            .await?;
+        match row.get::<_, &str>(0) {
+            outcome @ ("created" | "found") => Ok(Opened {
+                chat_id: row.get(1),
+                created: outcome == "created",
+                outbox_id: row.get(2),
+            }),
+            "blocked" => Err(Error::Blocked),
+            _ => Err(Error::UserNotFound),
+        }
+    }
+
+    /// One room, as `user` sees it; `None` where it is not theirs.
+    pub async fn get_room(
+        &self,
+        chat_id: ChatId,
+        user: &UserId,
+    ) -> Result<Option<Room>, StoreError> {
+        let row = self
+            .query_opt(GET_ROOM, &[(&user.as_str(), Type::TEXT), (&chat_id, Type::UUID)])
+            .await?;
+        Ok(row.map(|row| room(&row)))
+    }
+
+    /// A page of a user's rooms, latest activity first, past `after` (activity and id of the last
+    /// one seen).
+    pub async fn list_rooms(
+        &self,
+        user: &UserId,
+        after: Option<(Time, ChatId)>,
+        limit: i64,
+    ) -> Result<Vec<Room>, StoreError> {
+        let (activity, chat_id) = after.map(|(time, id)| (time.0, id)).unzip();
+        let rows = self
+            .query(
+                LIST_ROOMS,
+                &[
+                    (&user.as_str(), Type::TEXT),
+                    (&activity, Type::TIMESTAMPTZ),
+                    (&chat_id, Type::UUID),
+                    (&limit, Type::INT8),
+                ],
+            )
+            .await?;
+        Ok(rows.iter().map(room).collect())
+    }
+
+    /// Where every room of a user stands, for the counters in Redis.
+    pub async fn list_states(&self, user: &UserId) -> Result<Vec<ChatState>, StoreError> {
+        let rows = self.query(LIST_STATES, &[(&user.as_str(), Type::TEXT)]).await?;
+        Ok(rows.iter().map(|row| chat_state(row, 0)).collect())
+    }
+
+    /// Ids of all rooms of a user in which neither has blocked the other.
+    pub async fn list_unblocked_chat_ids(&self, user: &UserId) -> Result<Vec<ChatId>, StoreError> {
+        let rows = self.query(LIST_UNBLOCKED, &[(&user.as_str(), Type::TEXT)]).await?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
+    /// Moves a read marker forward, `None`: to the head. Never back.
+    pub async fn mark_read(
+        &self,
+        chat_id: ChatId,
+        user: &UserId,
+        up_to_seq: Option<i64>,
+    ) -> Result<ReadOutcome, Error> {
+        let row = self
+            .query_one(
+                MARK_READ,
+                &[
+                    (&chat_id, Type::UUID),
+                    (&user.as_str(), Type::TEXT),
+                    (&up_to_seq, Type::INT8),
+                ],
+            )
+            .await?;
+        if row.get::<_, &str>(0) != "ok" {
+            return Err(Error::ChatNotFound);
+        }
+        Ok(ReadOutcome {
+            moved_ev: row.get(1),
+            outbox_id: row.get(2),
+            total_unread: row.get(3),
+            state: chat_state(&row, 4),
+        })
+    }
+
+    /// Deletes a room and all that is in it; gives its members and the outbox row.
+    pub async fn delete_chat(
+        &self,
+        chat_id: ChatId,
+        user: &UserId,
+        admin: bool,
+        rule: DeleteChat,
+    ) -> Result<([UserId; 2], Option<i64>), Error> {
+        let rule = match rule {
+            DeleteChat::Creator => "creator",
+            DeleteChat::Member => "member",
+            DeleteChat::Admin => "admin",
+        };
+        let row = self
+            .query_one(
+                DELETE_CHAT,
+                &[
+                    (&chat_id, Type::UUID),
+                    (&user.as_str(), Type::TEXT),
+                    (&admin, Type::BOOL),
+                    (&rule, Type::TEXT),
+                ],
+            )
+            .await?;
+        match row.get::<_, &str>(0) {
+            "ok" => Ok(([self::user(row.get(1)), self::user(row.get(2))], row.get(3))),
+            "forbidden" => Err(Error::Forbidden("You may not delete this chat.")),
+            _ => Err(Error::ChatNotFound),
+        }
+    }
+
+    /// The newest `ev` of each chat (`None`: the chat is gone), and the epoch, of one snapshot.
+    pub async fn get_heads(
+        &self,
+        chats: &[ChatId],
+    ) -> Result<(Option<String>, Vec<(ChatId, Option<i64>)>), StoreError> {
+        let rows = self.query(GET_HEADS, &[(&chats, Type::UUID_ARRAY)]).await?;
+        let epoch = rows.first().map(|row| row.get(2));
+        Ok((epoch, rows.iter().map(|row| (row.get(0), row.get(1))).collect()))
+    }
+}
+
+/// 128 random bits in base64url: 22 characters that say nothing of the two.
+fn new_room_name() -> String {
+    use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+    BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 16]>())
+}
+
+fn room(row: &Row) -> Room {
+    let chat_id = row.get(0);
+    let has_message = row.get::<_, Option<i64>>(14).is_some();
+    Room {
+        chat: Chat {
+            chat_id,
+            room_name: row.get(1),
+            kind: ChatKind::Direct,
+            created_at: Time(row.get(2)),
+            created_by: user(row.get(3)),
+            last_seq: row.get(4),
+            last_ev: row.get(5),
+            read_seq: row.get(6),
+            unread_count: row.get(7),
+            peer_read_seq: row.get(8),
+            other_user: User {
+                user_id: user(row.get(9)),
+                name: row.get(10),
+                avatar_url: row.get(11),
+                online: false,
+                last_seen_at: opt_time(row, 12),
+            },
+            last_message: has_message.then(|| message(chat_id, row, 14)),
+        },
+        blocked: row.get(13),
+    }
+}
+
+const CHAT_ID: &str = "\
+-- store.chat_id
+SELECT chat_id FROM chats WHERE room_name = $1";
+
+const OPEN_CHAT: &str = "\
+-- store.open_chat
+SELECT outcome, chat_id, outbox_id FROM open_chat($1, $2, $3, $4, $5, $6)";
+
+/// The columns that [`room`] reads, for rooms chosen as `p`.
+macro_rules! select_rooms {
+    () => {
+        concat!(
+            "SELECT p.chat_id, p.room_name, p.created_at, p.created_by, p.last_seq, p.last_ev,
+       p.read_seq, p.unread, peer.read_seq,
+       p.peer_id, u.name, u.avatar_url, u.last_seen_at, is_blocked(p.user_lo, p.user_hi), ",
+            message_columns!(),
+            " FROM p
+  JOIN members peer ON peer.chat_id = p.chat_id AND peer.user_id = p.peer_id
+  LEFT JOIN users u ON u.user_id = p.peer_id
+  LEFT JOIN messages m ON m.chat_id = p.chat_id AND m.seq = p.last_seq"
+        )
+    };
+}
+
+/// A member's own row beside its chat, for a user $1.
+macro_rules! own_rooms {
+    () => {
+        "SELECT c.*, me.read_seq, me.unread, coalesce(c.last_message_at, c.created_at) AS activity,
+                CASE me.user_id WHEN c.user_lo THEN c.user_hi ELSE c.user_lo END AS peer_id
+           FROM members me JOIN chats c ON c.chat_id = me.chat_id
+          WHERE me.user_id = $1"
+    };
+}
+
+const GET_ROOM: &str = concat!(
+    "-- store.get_room\nWITH p AS (",
+    own_rooms!(),
+    " AND me.chat_id = $2) ",
+    select_rooms!()
+);
+
+/// A caller's rooms are sorted at read: an index on activity would change with every send.
+const LIST_ROOMS: &str = concat!(
+    "-- store.list_rooms\nWITH p AS MATERIALIZED (SELECT * FROM (",
+    own_rooms!(),
+    ") own
+   WHERE $2::timestamptz IS NULL OR (activity, chat_id) < ($2, $3)
+   ORDER BY activity DESC, chat_id DESC LIMIT $4) ",
+    select_rooms!(),
+    " ORDER BY p.activity DESC, p.chat_id DESC"
+);
+
+const LIST_STATES: &str = "\
+-- store.list_states
+SELECT s.* FROM chat_states(ARRAY(SELECT chat_id FROM members WHERE user_id = $1)) s";
+
+const LIST_UNBLOCKED: &str = "\
+-- store.list_unblocked
+SELECT c.chat_id FROM members me JOIN chats c ON c.chat_id = me.chat_id
+ WHERE me.user_id = $1 AND NOT is_blocked(c.user_lo, c.user_hi)";
+
+const MARK_READ: &str = "\
+-- store.mark_read
+SELECT outcome, moved_ev, outbox_id, total_unread, (state).* FROM mark_read($1, $2, $3)";
+
+const DELETE_CHAT: &str = "\
+-- store.delete_chat
+SELECT outcome, user_lo, user_hi, outbox_id FROM delete_chat($1, $2, $3, $4)";
+
+const GET_HEADS: &str = "\
+-- store.get_heads
+SELECT q.chat_id, c.last_ev, (SELECT epoch())
+  FROM unnest($1) AS q (chat_id) LEFT JOIN chats c ON c.chat_id = q.chat_id";

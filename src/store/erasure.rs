@@ -1,0 +1,47 @@
+//! Erasing a person: marked first, so that nothing new comes, then room by room.
+
+use tokio_postgres::types::Type;
+
+use super::{Store, StoreError};
+use crate::model::{ChatId, UserId};
+
+impl Store {
+    /// Marks a person erased and forgets their profile; false where nobody such is known. A second
+    /// call finds the mark and changes nothing.
+    pub async fn mark_erased(&self, user: &UserId) -> Result<bool, StoreError> {
+        Ok(!self.query(MARK_ERASED, &[(&user.as_str(), Type::TEXT)]).await?.is_empty())
+    }
+
+    /// Rooms of a person, of whatever state.
+    pub async fn list_chat_ids(&self, user: &UserId) -> Result<Vec<ChatId>, StoreError> {
+        let rows = self.query(LIST_CHAT_IDS, &[(&user.as_str(), Type::TEXT)]).await?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
+    /// Turns every message of a person in one room into a tombstone with its own `ev`. The outbox
+    /// row that tells of it is left to the sweeper's poke, see [`crate::outbox`].
+    pub async fn erase_in_chat(
+        &self,
+        chat_id: ChatId,
+        user: &UserId,
+    ) -> Result<Option<i64>, StoreError> {
+        let row = self
+            .query_opt(ERASE_IN_CHAT, &[(&chat_id, Type::UUID), (&user.as_str(), Type::TEXT)])
+            .await?;
+        Ok(row.map(|row| row.get(0)))
+    }
+}
+
+const MARK_ERASED: &str = "\
+-- store.mark_erased
+UPDATE users SET erased_at = coalesce(erased_at, clock_timestamp()), name = NULL, avatar_url = NULL,
+                 last_seen_at = NULL
+ WHERE user_id = $1 RETURNING user_id";
+
+const LIST_CHAT_IDS: &str = "\
+-- store.list_chat_ids
+SELECT chat_id FROM members WHERE user_id = $1 ORDER BY chat_id";
+
+const ERASE_IN_CHAT: &str = "\
+-- store.erase_in_chat
+SELECT outbox_id FROM erase_in_chat($1, $2)";

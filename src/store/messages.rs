@@ -1,0 +1,462 @@
+//! Messages: written in batches, read by ranges of `seq` (dense, so a page is a range) and of `ev`.
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+use tokio_postgres::{
+    Row,
+    types::{Json, Type},
+};
+
+use super::{
+    ChatState, Store, StoreError,
+    rows::{chat_state, message, message_columns, user},
+};
+use crate::{
+    error::Error,
+    model::{ChatId, Head, Message, MessageId, Time, UserId},
+};
+
+/// A message to be written, checked as far as that goes without the database.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    pub chat_id: ChatId,
+    pub sender_id: UserId,
+    pub message_id: MessageId,
+    pub client_msg_id: Option<String>,
+    /// Keyed digest of text and metadata; given where `client_msg_id` is.
+    pub digest: Option<Bytes>,
+    pub text: String,
+    pub metadata: Option<Box<RawValue>>,
+}
+
+/// What became of one message of a batch.
+#[derive(Debug)]
+pub enum SendOutcome {
+    Created {
+        message: Message,
+        state: ChatState,
+        outbox_id: Option<i64>,
+    },
+    /// An earlier send with the same `client_msg_id` and content: the message as it is now.
+    Replayed(Message),
+    Refused(Error),
+}
+
+/// What became of an edit or a deletion.
+#[derive(Debug)]
+pub struct Edited {
+    pub message: Message,
+    /// `None`: there was nothing to change.
+    pub change: Option<(ChatState, Option<i64>)>,
+}
+
+/// Which page of a chat's history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Window {
+    Newest,
+    /// Exclusive.
+    Before(i64),
+    /// Exclusive.
+    After(i64),
+    Around(i64),
+}
+
+/// Messages of a range of `seq`, ascending.
+#[derive(Debug, Clone)]
+pub struct Page {
+    pub messages: Vec<Message>,
+    /// The range asked for, both inclusive; empty where `hi` < `lo`.
+    pub lo: i64,
+    pub hi: i64,
+}
+
+/// A page and where the chat stood in the same snapshot.
+#[derive(Debug, Clone)]
+pub struct History {
+    pub head: Head,
+    pub page: Page,
+}
+
+/// Something that changed, as it is now.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    Message(Box<Message>),
+    Read { user_id: UserId, read_seq: i64, ev: i64 },
+}
+
+impl Change {
+    pub fn ev(&self) -> i64 {
+        match self {
+            Self::Message(message) => message.ev,
+            Self::Read { ev, .. } => *ev,
+        }
+    }
+}
+
+/// What changed since a position, ascending by `ev`, and the head of the same snapshot.
+#[derive(Debug, Clone)]
+pub struct Changes {
+    pub head: Head,
+    pub changes: Vec<Change>,
+    /// There is more past the last one: the limit was reached.
+    pub more: bool,
+}
+
+impl Store {
+    /// Writes a batch in one transaction. An outcome a draft, in order.
+    pub async fn send_messages(&self, batch: &[Draft]) -> Result<Vec<SendOutcome>, StoreError> {
+        let chats: Vec<_> = batch.iter().map(|d| d.chat_id).collect();
+        let senders: Vec<_> = batch.iter().map(|d| d.sender_id.as_str()).collect();
+        let ids: Vec<_> = batch.iter().map(|d| d.message_id).collect();
+        let keys: Vec<_> = batch.iter().map(|d| d.client_msg_id.as_deref()).collect();
+        let digests: Vec<_> = batch.iter().map(|d| d.digest.as_deref()).collect();
+        let texts: Vec<_> = batch.iter().map(|d| d.text.as_str()).collect();
+        let metadata: Vec<_> = batch.iter().map(|d| d.metadata.as_ref().map(Json)).collect();
+        let rows = self
+            .run(
+                &self.writes,
+                SEND_MESSAGES,
+                &[
+                    (&chats, Type::UUID_ARRAY),
+                    (&senders, Type::TEXT_ARRAY),
+                    (&ids, Type::UUID_ARRAY),
+                    (&keys, Type::TEXT_ARRAY),
+                    (&digests, Type::BYTEA_ARRAY),
+                    (&texts, Type::TEXT_ARRAY),
+                    (&metadata, Type::JSON_ARRAY),
+                ],
+            )
+            .await?;
+        Ok(batch.iter().zip(&rows).map(|(draft, row)| send_outcome(draft, row)).collect())
+    }
+
+    pub async fn edit_message(
+        &self,
+        chat_id: ChatId,
+        message_id: MessageId,
+        author: &UserId,
+        text: &str,
+    ) -> Result<Edited, Error> {
+        let row = self
+            .query_one(
+                EDIT_MESSAGE,
+                &[
+                    (&chat_id, Type::UUID),
+                    (&message_id, Type::UUID),
+                    (&author.as_str(), Type::TEXT),
+                    (&text, Type::TEXT),
+                ],
+            )
+            .await?;
+        edited(chat_id, &row)
+    }
+
+    pub async fn delete_message(
+        &self,
+        chat_id: ChatId,
+        message_id: MessageId,
+        user: &UserId,
+        admin: bool,
+    ) -> Result<Edited, Error> {
+        let row = self
+            .query_one(
+                DELETE_MESSAGE,
+                &[
+                    (&chat_id, Type::UUID),
+                    (&message_id, Type::UUID),
+                    (&user.as_str(), Type::TEXT),
+                    (&admin, Type::BOOL),
+                ],
+            )
+            .await?;
+        edited(chat_id, &row)
+    }
+
+    /// One message; an error says whether it is the chat or the message that the user has not.
+    pub async fn get_message(
+        &self,
+        chat_id: ChatId,
+        message_id: MessageId,
+        user: &UserId,
+    ) -> Result<Message, Error> {
+        let row = self
+            .query_opt(
+                GET_MESSAGE,
+                &[
+                    (&chat_id, Type::UUID),
+                    (&message_id, Type::UUID),
+                    (&user.as_str(), Type::TEXT),
+                ],
+            )
+            .await?
+            .ok_or(Error::ChatNotFound)?;
+        match row.get::<_, Option<i64>>(0) {
+            Some(_) => Ok(message(chat_id, &row, 0)),
+            None => Err(Error::MessageNotFound),
+        }
+    }
+
+    /// A page of the history with its position; `None` where the chat is not the user's.
+    pub async fn get_history(
+        &self,
+        chat_id: ChatId,
+        user: &UserId,
+        window: Window,
+        limit: i64,
+    ) -> Result<Option<History>, StoreError> {
+        let (kind, at) = match window {
+            Window::Newest => ("newest", 0),
+            Window::Before(seq) => ("before", seq),
+            Window::After(seq) => ("after", seq),
+            Window::Around(seq) => ("around", seq),
+        };
+        let rows = self
+            .query(
+                GET_HISTORY,
+                &[
+                    (&chat_id, Type::UUID),
+                    (&user.as_str(), Type::TEXT),
+                    (&kind, Type::TEXT),
+                    (&at, Type::INT8),
+                    (&limit, Type::INT8),
+                ],
+            )
+            .await?;
+        Ok(rows.first().map(|first| History {
+            head: head(first),
+            page: Page {
+                lo: first.get(5),
+                hi: first.get(6),
+                messages: rows
+                    .iter()
+                    .filter(|row| row.get::<_, Option<i64>>(7).is_some())
+                    .map(|row| message(chat_id, row, 7))
+                    .collect(),
+            },
+        }))
+    }
+
+    /// What changed after `after_ev`, at most `limit` changes. `reader` must be a member; `None`
+    /// asks on behalf of all members. Gives `None` where the chat is gone or not the reader's.
+    pub async fn get_changes(
+        &self,
+        chat_id: ChatId,
+        reader: Option<&UserId>,
+        after_ev: i64,
+        limit: i64,
+    ) -> Result<Option<Changes>, StoreError> {
+        let rows = self
+            .query(
+                GET_CHANGES,
+                &[
+                    (&chat_id, Type::UUID),
+                    (&reader.map(UserId::as_str), Type::TEXT),
+                    (&after_ev, Type::INT8),
+                    (&limit, Type::INT8),
+                ],
+            )
+            .await?;
+        let Some(first) = rows.first() else { return Ok(None) };
+        let changes: Vec<Change> = rows.iter().filter_map(|row| change(chat_id, row)).collect();
+        let more = i64::try_from(changes.len()).is_ok_and(|count| count >= limit);
+        Ok(Some(Changes { head: head(first), changes, more }))
+    }
+
+    /// The head of a chat; `None` where it is not the user's.
+    pub async fn get_head(
+        &self,
+        chat_id: ChatId,
+        user: &UserId,
+    ) -> Result<Option<Head>, StoreError> {
+        Ok(self.get_changes(chat_id, Some(user), i64::MAX, 0).await?.map(|changes| changes.head))
+    }
+
+    /// Live texts of a range of `seq` (both inclusive), newest first: what a search walks over.
+    pub async fn list_texts(
+        &self,
+        chat_id: ChatId,
+        lo: i64,
+        hi: i64,
+    ) -> Result<Vec<(i64, String)>, StoreError> {
+        let rows = self
+            .query(
+                LIST_TEXTS,
+                &[(&chat_id, Type::UUID), (&lo, Type::INT8), (&hi, Type::INT8)],
+            )
+            .await?;
+        Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+    }
+
+    /// Messages by number, newest first.
+    pub async fn list_messages(
+        &self,
+        chat_id: ChatId,
+        seqs: &[i64],
+    ) -> Result<Vec<Message>, StoreError> {
+        let rows = self
+            .query(LIST_MESSAGES, &[(&chat_id, Type::UUID), (&seqs, Type::INT8_ARRAY)])
+            .await?;
+        Ok(rows.iter().map(|row| message(chat_id, row, 0)).collect())
+    }
+}
+
+fn send_outcome(draft: &Draft, row: &Row) -> SendOutcome {
+    let outcome: &str = row.get(0);
+    match outcome {
+        "created" => SendOutcome::Created {
+            message: Message {
+                message_id: draft.message_id,
+                chat_id: draft.chat_id,
+                seq: row.get(1),
+                ev: row.get(2),
+                sender_id: draft.sender_id.clone(),
+                text: draft.text.clone(),
+                metadata: draft.metadata.clone(),
+                client_msg_id: draft.client_msg_id.clone(),
+                created_at: Time(row.get(8)),
+                edited_at: None,
+                deleted_at: None,
+            },
+            outbox_id: row.get(11),
+            state: chat_state(row, 12),
+        },
+        "replayed" => SendOutcome::Replayed(message(draft.chat_id, row, 1)),
+        refused => SendOutcome::Refused(refusal(refused)),
+    }
+}
+
+/// The errors that the writing functions name.
+fn refusal(outcome: &str) -> Error {
+    match outcome {
+        "message_not_found" => Error::MessageNotFound,
+        "not_author" => Error::NotAuthor,
+        "blocked" => Error::Blocked,
+        "forbidden" => Error::Forbidden("The other person's account is gone."),
+        "idempotency_mismatch" => Error::IdempotencyMismatch,
+        _ => Error::ChatNotFound,
+    }
+}
+
+fn edited(chat_id: ChatId, row: &Row) -> Result<Edited, Error> {
+    match row.get::<_, &str>(0) {
+        "ok" => {
+            let changed: bool = row.get(1);
+            Ok(Edited {
+                change: changed.then(|| (chat_state(row, 3), row.get(2))),
+                message: message(chat_id, row, 14),
+            })
+        }
+        refused => Err(refusal(refused)),
+    }
+}
+
+fn head(row: &Row) -> Head {
+    Head {
+        ev: row.get(0),
+        seq: row.get(1),
+        epoch: row.get(2),
+        read_seq: row.get(3),
+        peer_read_seq: row.get(4),
+    }
+}
+
+/// Columns from 5 on: a reader and their marker, or a message.
+fn change(chat_id: ChatId, row: &Row) -> Option<Change> {
+    let ev: i64 = row.get::<_, Option<i64>>(8)?;
+    Some(match row.get::<_, Option<&str>>(5) {
+        Some(reader) => Change::Read { user_id: user(reader), read_seq: row.get(6), ev },
+        None => Change::Message(Box::new(message(chat_id, row, 7))),
+    })
+}
+
+const SEND_MESSAGES: &str = "\
+-- store.send_messages
+SELECT m.outcome, m.seq, m.ev, i.id, m.sender_id, m.client_msg_id, m.text, m.metadata,
+       m.created_at, m.edited_at, m.deleted_at, m.outbox_id,
+       m.chat_id, m.room_name, m.user_lo, m.user_hi, m.last_seq, m.last_ev, m.activity,
+       m.lo_read, m.lo_unread, m.hi_read, m.hi_unread
+  FROM send_messages($1, $2, $3, $4, $5, $6, $7) m
+  JOIN unnest($3) WITH ORDINALITY AS i (id, idx) ON i.idx = m.idx
+ ORDER BY m.idx";
+
+const EDIT_MESSAGE: &str = concat!(
+    "-- store.edit_message
+SELECT e.outcome, e.changed, e.outbox_id, (e.state).*, ",
+    message_columns!(),
+    " FROM edit_message($1, $2, $3, $4) e, LATERAL (SELECT (e.message).*) m"
+);
+
+const DELETE_MESSAGE: &str = concat!(
+    "-- store.delete_message
+SELECT e.outcome, e.changed, e.outbox_id, (e.state).*, ",
+    message_columns!(),
+    " FROM delete_message($1, $2, $3, $4) e, LATERAL (SELECT (e.message).*) m"
+);
+
+const GET_MESSAGE: &str = concat!(
+    "-- store.get_message\nSELECT ",
+    message_columns!(),
+    " FROM members me
+  LEFT JOIN messages m ON m.chat_id = me.chat_id AND m.message_id = $2
+ WHERE me.chat_id = $1 AND me.user_id = $3"
+);
+
+/// `seq` is dense, so that a page is a range, whatever was deleted.
+const GET_HISTORY: &str = concat!(
+    "-- store.get_history
+WITH head AS (
+    SELECT c.chat_id, c.last_ev, c.last_seq, me.read_seq, peer.read_seq AS peer_read_seq,
+           greatest(1, CASE $3
+               WHEN 'newest' THEN c.last_seq - $5 + 1
+               WHEN 'before' THEN least($4 - 1, c.last_seq) - $5 + 1
+               WHEN 'after' THEN $4 + 1
+               ELSE least($4 - $5 / 2, c.last_seq - $5 + 1) END) AS lo,
+           CASE $3
+               WHEN 'before' THEN $4 - 1
+               WHEN 'after' THEN $4 + $5
+               WHEN 'newest' THEN c.last_seq
+               ELSE greatest(1, least($4 - $5 / 2, c.last_seq - $5 + 1)) + $5 - 1 END AS hi
+      FROM chats c
+      JOIN members me ON me.chat_id = c.chat_id AND me.user_id = $2
+      JOIN members peer ON peer.chat_id = c.chat_id AND peer.user_id <> $2
+     WHERE c.chat_id = $1
+)
+SELECT h.last_ev, h.last_seq, (SELECT epoch()), h.read_seq, h.peer_read_seq,
+       h.lo, least(h.hi, h.last_seq), ",
+    message_columns!(),
+    " FROM head h
+  LEFT JOIN messages m ON m.chat_id = h.chat_id AND m.seq BETWEEN h.lo AND h.hi
+ ORDER BY m.seq"
+);
+
+/// The state since a position: there is no log of events to grow.
+const GET_CHANGES: &str = "\
+-- store.get_changes
+WITH head AS (
+    SELECT c.chat_id, c.last_ev, c.last_seq, me.read_seq, peer.read_seq AS peer_read_seq
+      FROM chats c
+      JOIN members me ON me.chat_id = c.chat_id AND me.user_id = coalesce($2, c.user_lo)
+      JOIN members peer ON peer.chat_id = c.chat_id AND peer.user_id <> coalesce($2, c.user_lo)
+     WHERE c.chat_id = $1
+), moved AS (
+    (SELECT NULL::text AS reader, NULL::bigint AS read_seq, m.seq, m.ev, m.message_id, m.sender_id,
+            m.client_msg_id, m.text, m.metadata, m.created_at, m.edited_at, m.deleted_at
+       FROM messages m WHERE m.chat_id = $1 AND m.ev > $3 ORDER BY m.ev LIMIT $4)
+    UNION ALL
+    (SELECT r.user_id, r.read_seq, NULL, r.ev, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+       FROM members r WHERE r.chat_id = $1 AND r.ev > $3)
+)
+SELECT h.last_ev, h.last_seq, (SELECT epoch()), h.read_seq, h.peer_read_seq, x.*
+  FROM head h LEFT JOIN (SELECT * FROM moved ORDER BY ev LIMIT $4) x ON true
+ ORDER BY x.ev";
+
+const LIST_TEXTS: &str = "\
+-- store.list_texts
+SELECT seq, text FROM messages
+ WHERE chat_id = $1 AND seq BETWEEN $2 AND $3 AND deleted_at IS NULL ORDER BY seq DESC";
+
+const LIST_MESSAGES: &str = concat!(
+    "-- store.list_messages\nSELECT ",
+    message_columns!(),
+    " FROM messages m WHERE m.chat_id = $1 AND m.seq = ANY($2) ORDER BY m.seq DESC"
+);

@@ -1,0 +1,61 @@
+//! Migrations: forward only, embedded, one replica at a time.
+
+use std::sync::Arc;
+
+use tokio_postgres::NoTls;
+
+use super::{StoreError, parse_url, tls};
+use crate::config::DatabaseConfig;
+
+mod embedded {
+    refinery::embed_migrations!("sql");
+}
+
+/// The advisory lock that migrations run under: "beseda" in ASCII. Refinery itself takes none, and
+/// two replicas that migrate at once would race.
+const LOCK: i64 = 0x6265_7365_6461;
+
+/// The schema version this program needs.
+pub(super) fn latest_version() -> i32 {
+    embedded::migrations::runner()
+        .get_migrations()
+        .iter()
+        .map(refinery::Migration::version)
+        .max()
+        .unwrap_or(0)
+}
+
+/// Applies what is missing and returns the names of what was applied. Safe to run at any time, by
+/// any number of processes.
+pub async fn migrate(config: &DatabaseConfig) -> Result<Vec<String>, StoreError> {
+    let mut client = connect(config).await?;
+    client.execute("SELECT pg_advisory_lock($1)", &[&LOCK]).await?;
+    let report = embedded::migrations::runner().set_grouped(true).run_async(&mut client).await;
+    client.execute("SELECT pg_advisory_unlock($1)", &[&LOCK]).await?;
+    let report = report.map_err(|error| StoreError::Failed(Arc::new(error)))?;
+    Ok(report.applied_migrations().iter().map(ToString::to_string).collect())
+}
+
+/// How many migrations the database still lacks.
+pub async fn pending_migrations(config: &DatabaseConfig) -> Result<usize, StoreError> {
+    let mut client = connect(config).await?;
+    let runner = embedded::migrations::runner();
+    let applied = runner
+        .get_applied_migrations_async(&mut client)
+        .await
+        .map_err(|error| StoreError::Failed(Arc::new(error)))?;
+    Ok(runner.get_migrations().len().saturating_sub(applied.len()))
+}
+
+async fn connect(config: &DatabaseConfig) -> Result<tokio_postgres::Client, StoreError> {
+    let postgres = parse_url(&config.database_url)?;
+    if postgres.get_ssl_mode() == tokio_postgres::config::SslMode::Require {
+        let (client, connection) = postgres.connect(tls()?).await?;
+        tokio::spawn(connection);
+        Ok(client)
+    } else {
+        let (client, connection) = postgres.connect(NoTls).await?;
+        tokio::spawn(connection);
+        Ok(client)
+    }
+}

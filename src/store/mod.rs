@@ -1,0 +1,263 @@
+//! Postgres, the truth. A method is one atomic unit: one statement, one snapshot, or one function
+//! that locks. The SQL stands beside the code that binds it.
+
+mod chats;
+mod erasure;
+mod messages;
+mod migrate;
+mod outbox;
+mod rows;
+mod users;
+
+use std::{sync::Arc, time::Duration};
+
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
+use tokio_postgres::{
+    NoTls, Row,
+    config::SslMode,
+    error::SqlState,
+    types::{ToSql, Type},
+};
+
+pub use self::{
+    chats::{ChatState, Opened, ReadOutcome, Room},
+    messages::{Change, Changes, Draft, Edited, History, Page, SendOutcome, Window},
+    migrate::{migrate, pending_migrations},
+    outbox::Unpublished,
+    users::{Profile, UserRow},
+};
+use crate::{
+    config::{DatabaseConfig, Secret, Switch},
+    error::{Cause, Error},
+    metrics::Metrics,
+};
+
+/// Connections kept for group commit alone, one a lane, so that reads can never starve writes.
+pub const WRITER_LANES: usize = 2;
+
+/// What a statement's time-out is given on top before the client gives the connection up: the
+/// server's own answer is the better one.
+const CLIENT_GRACE: Duration = Duration::from_secs(1);
+
+/// Why the database did not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("no usable connection to Postgres")]
+    Away(#[source] Option<Cause>),
+    /// The values of one row were refused: the rest of its batch may be fine.
+    #[error("Postgres refused a value")]
+    Data(#[source] Cause),
+    #[error("Postgres failed")]
+    Failed(#[source] Cause),
+    #[error("{0}")]
+    Schema(String),
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Away(cause) => Self::Unavailable(cause),
+            StoreError::Data(cause) | StoreError::Failed(cause) => Self::Internal(cause),
+            StoreError::Schema(_) => Self::internal(error),
+        }
+    }
+}
+
+impl From<tokio_postgres::Error> for StoreError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        let Some(state) = error.code() else {
+            let broken = error.is_closed() || std::error::Error::source(&error).is_some();
+            let cause: Cause = Arc::new(error);
+            return if broken { Self::Away(Some(cause)) } else { Self::Failed(cause) };
+        };
+        // Classes of PostgreSQL's Appendix A: connection, resources, operator's intervention and
+        // rollbacks pass by themselves; so do the time-outs of a lock and of a statement.
+        let passing = matches!(&state.code()[..2], "08" | "53" | "57" | "40")
+            || *state == SqlState::LOCK_NOT_AVAILABLE
+            || *state == SqlState::READ_ONLY_SQL_TRANSACTION;
+        let data = matches!(&state.code()[..2], "22" | "23");
+        let cause: Cause = Arc::new(error);
+        match (passing, data) {
+            (true, _) => Self::Away(Some(cause)),
+            (_, true) => Self::Data(cause),
+            _ => Self::Failed(cause),
+        }
+    }
+}
+
+/// A value and its type: with the type given, a statement needs one round trip also unnamed.
+type Param<'a> = (&'a (dyn ToSql + Sync), Type);
+
+/// The database, as one replica sees it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    reads: Pool,
+    writes: Pool,
+    prepared: bool,
+    timeout: Duration,
+    metrics: Arc<Metrics>,
+}
+
+impl Store {
+    /// Opens no connection yet: a replica also starts while Postgres is away.
+    pub fn new(config: &DatabaseConfig, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
+        let reads = config.database_connections.saturating_sub(WRITER_LANES).max(1);
+        Ok(Self {
+            reads: pool(config, reads)?,
+            writes: pool(config, WRITER_LANES)?,
+            prepared: config.database_prepared == Switch::On,
+            timeout: config.database_timeout,
+            metrics,
+        })
+    }
+
+    /// Ready when Postgres answers and has exactly the schema this program knows.
+    pub async fn check(&self) -> Result<(), StoreError> {
+        let applied = self.query(APPLIED_VERSION, &[]).await?;
+        let version: i32 = applied.first().map_or(0, |row| row.get(0));
+        match version.cmp(&migrate::latest_version()) {
+            std::cmp::Ordering::Equal => Ok(()),
+            std::cmp::Ordering::Less => Err(StoreError::Schema(format!(
+                "the database has schema {version}, this program needs {}: run `beseda migrate`",
+                migrate::latest_version()
+            ))),
+            std::cmp::Ordering::Greater => Err(StoreError::Schema(format!(
+                "the database has schema {version}, newer than this program knows ({})",
+                migrate::latest_version()
+            ))),
+        }
+    }
+
+    /// The installation's secret: it keys tickets, derived message ids and content digests.
+    pub async fn get_instance_secret(&self) -> Result<Vec<u8>, StoreError> {
+        Ok(self.query_one(INSTANCE_SECRET, &[]).await?.get(0))
+    }
+
+    /// Connections in use and open, of both pools.
+    pub fn pool_usage(&self) -> (usize, usize) {
+        let (reads, writes) = (self.reads.status(), self.writes.status());
+        let size = reads.size + writes.size;
+        (size.saturating_sub(reads.available + writes.available), size)
+    }
+
+    async fn query(&self, sql: &'static str, params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {
+        self.run(&self.reads, sql, params).await
+    }
+
+    async fn query_opt(
+        &self,
+        sql: &'static str,
+        params: &[Param<'_>],
+    ) -> Result<Option<Row>, StoreError> {
+        Ok(self.query(sql, params).await?.into_iter().next())
+    }
+
+    async fn query_one(&self, sql: &'static str, params: &[Param<'_>]) -> Result<Row, StoreError> {
+        self.query_opt(sql, params)
+            .await?
+            .ok_or_else(|| StoreError::Failed(Arc::new(MissingRow(statement_name(sql)))))
+    }
+
+    async fn run(
+        &self,
+        pool: &Pool,
+        sql: &'static str,
+        params: &[Param<'_>],
+    ) -> Result<Vec<Row>, StoreError> {
+        let started = std::time::Instant::now();
+        let client = pool.get().await.map_err(|error| StoreError::Away(Some(Arc::new(error))))?;
+        let work = async {
+            if self.prepared {
+                let types: Vec<Type> = params.iter().map(|(_, kind)| kind.clone()).collect();
+                let statement = client.prepare_typed_cached(sql, &types).await?;
+                let values: Vec<_> = params.iter().map(|(value, _)| *value).collect();
+                client.query(&statement, &values).await
+            } else {
+                client.query_typed(sql, params).await
+            }
+        };
+        let outcome = tokio::time::timeout(self.timeout + CLIENT_GRACE, work).await;
+        self.metrics.observe_query(statement_name(sql), started.elapsed());
+        match outcome {
+            Ok(rows) => Ok(rows?),
+            Err(_) => {
+                // The statement may still run there: nobody else must queue behind it.
+                drop(Object::take(client));
+                Err(StoreError::Away(None))
+            }
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{0} gave no row")]
+struct MissingRow(&'static str);
+
+/// `-- store.lock_chats` on the first line names a statement in logs and metrics.
+fn statement_name(sql: &'static str) -> &'static str {
+    sql.lines().next().and_then(|line| line.strip_prefix("-- ")).unwrap_or("unnamed")
+}
+
+fn pool(config: &DatabaseConfig, size: usize) -> Result<Pool, StoreError> {
+    let mut postgres = parse_url(&config.database_url)?;
+    if config.database_prepared == Switch::On {
+        // Start-up options; PgBouncer refuses them: there they belong to the role.
+        let millis = config.database_timeout.as_millis();
+        postgres.options(format!(
+            "-c statement_timeout={millis} -c lock_timeout={millis} \
+             -c idle_in_transaction_session_timeout={millis}"
+        ));
+    }
+    let manager = manager(postgres)?;
+    Pool::builder(manager)
+        .max_size(size)
+        .wait_timeout(Some(config.database_timeout))
+        .create_timeout(Some(config.database_timeout))
+        .recycle_timeout(Some(config.database_timeout))
+        .runtime(Runtime::Tokio1)
+        .build()
+        .map_err(|error| StoreError::Failed(Arc::new(error)))
+}
+
+fn manager(config: tokio_postgres::Config) -> Result<Manager, StoreError> {
+    let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+    if config.get_ssl_mode() == SslMode::Require {
+        Ok(Manager::from_config(config, tls()?, recycling))
+    } else {
+        Ok(Manager::from_config(config, NoTls, recycling))
+    }
+}
+
+fn tls() -> Result<tokio_postgres_rustls::MakeRustlsConnect, StoreError> {
+    let mut roots = rustls::RootCertStore::empty();
+    // A broken certificate among the system's is no reason to trust none of them.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| StoreError::Failed(Arc::new(error)))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(tokio_postgres_rustls::MakeRustlsConnect::new(config))
+}
+
+/// The parser knows `disable`, `prefer` and `require` only; ours verifies always, so the stricter
+/// names of libpq mean the same.
+fn parse_url(url: &Secret) -> Result<tokio_postgres::Config, StoreError> {
+    url.expose()
+        .replace("sslmode=verify-full", "sslmode=require")
+        .replace("sslmode=verify-ca", "sslmode=require")
+        .parse::<tokio_postgres::Config>()
+        .map(|mut config| {
+            config.connect_timeout(Duration::from_secs(3)).application_name("beseda").to_owned()
+        })
+        .map_err(|_| StoreError::Schema("DATABASE_URL is not a PostgreSQL URL".to_owned()))
+}
+
+const APPLIED_VERSION: &str = "\
+-- store.applied_version
+SELECT coalesce(max(version), 0) FROM refinery_schema_history";
+
+const INSTANCE_SECRET: &str = "\
+-- store.instance_secret
+SELECT secret FROM instance";

@@ -1,0 +1,58 @@
+//! The outbox: what was committed and may not have reached Redis yet.
+
+use tokio_postgres::types::Type;
+
+use super::{ChatState, Store, StoreError, rows::chat_state};
+use crate::model::{ChatId, UserId};
+
+/// One transaction's trace in the outbox.
+#[derive(Debug, Clone)]
+pub struct Unpublished {
+    pub outbox_id: i64,
+    pub chats: Vec<ChatId>,
+    /// Members of chats that are gone.
+    pub users: Vec<UserId>,
+}
+
+impl Store {
+    /// Takes up to `limit` rows that are due, oldest first. They are due again a second later: if
+    /// the taker dies, another one publishes them, and publishing twice does no harm.
+    pub async fn take_unpublished(&self, limit: i64) -> Result<Vec<Unpublished>, StoreError> {
+        let rows = self.query(TAKE_UNPUBLISHED, &[(&limit, Type::INT8)]).await?;
+        Ok(rows
+            .iter()
+            .map(|row| Unpublished {
+                outbox_id: row.get(0),
+                chats: row.get(1),
+                users: row.get::<_, Vec<&str>>(2).into_iter().map(super::rows::user).collect(),
+            })
+            .collect())
+    }
+
+    /// Where these chats stand; those that are gone are missing.
+    pub async fn get_states(&self, chats: &[ChatId]) -> Result<Vec<ChatState>, StoreError> {
+        let rows = self.query(GET_STATES, &[(&chats, Type::UUID_ARRAY)]).await?;
+        Ok(rows.iter().map(|row| chat_state(row, 0)).collect())
+    }
+
+    /// Forgets rows that Redis has everything of.
+    pub async fn delete_outbox(&self, ids: &[i64]) -> Result<(), StoreError> {
+        self.query(DELETE_OUTBOX, &[(&ids, Type::INT8_ARRAY)]).await?;
+        Ok(())
+    }
+}
+
+const TAKE_UNPUBLISHED: &str = "\
+-- store.take_unpublished
+UPDATE outbox SET due_at = clock_timestamp() + interval '1 second'
+ WHERE outbox_id IN (SELECT outbox_id FROM outbox WHERE due_at <= clock_timestamp()
+                      ORDER BY outbox_id LIMIT $1 FOR UPDATE SKIP LOCKED)
+RETURNING outbox_id, chats, users";
+
+const GET_STATES: &str = "\
+-- store.get_states
+SELECT s.* FROM chat_states($1) s";
+
+const DELETE_OUTBOX: &str = "\
+-- store.delete_outbox
+DELETE FROM outbox WHERE outbox_id = ANY($1)";

@@ -1,0 +1,184 @@
+//! People: their profiles, when they were last seen, and whom they have blocked.
+
+use tokio_postgres::{Row, types::Type};
+
+use super::{
+    Store, StoreError,
+    rows::{opt_time, user},
+};
+use crate::model::{Time, UserId};
+
+/// What the host application says of a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Profile {
+    pub user_id: UserId,
+    pub name: Option<String>,
+    pub avatar_url: Option<String>,
+}
+
+/// A person as kept, without presence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserRow {
+    pub profile: Profile,
+    pub last_seen_at: Option<Time>,
+    /// Seen through rooms that are all blocked: presence is not shown.
+    pub blocked: bool,
+}
+
+impl Store {
+    /// Makes the bearer of a valid token known; false where they were erased.
+    pub async fn admit_user(&self, profile: &Profile) -> Result<bool, StoreError> {
+        let row = self
+            .query_one(
+                ADMIT_USER,
+                &[
+                    (&profile.user_id.as_str(), Type::TEXT),
+                    (&profile.name, Type::TEXT),
+                    (&profile.avatar_url, Type::TEXT),
+                ],
+            )
+            .await?;
+        Ok(row.get(0))
+    }
+
+    /// Creates or replaces people, erased ones too; true where one is new. Ids must differ.
+    pub async fn name_users(&self, people: &[Profile]) -> Result<Vec<bool>, StoreError> {
+        let ids: Vec<_> = people.iter().map(|p| p.user_id.as_str()).collect();
+        let names: Vec<_> = people.iter().map(|p| p.name.as_deref()).collect();
+        let avatars: Vec<_> = people.iter().map(|p| p.avatar_url.as_deref()).collect();
+        let rows = self
+            .query(
+                NAME_USERS,
+                &[
+                    (&ids, Type::TEXT_ARRAY),
+                    (&names, Type::TEXT_ARRAY),
+                    (&avatars, Type::TEXT_ARRAY),
+                ],
+            )
+            .await?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
+    /// Somebody whom `viewer` may see: themselves, or those they share a room with; `None` as the
+    /// viewer: anybody known.
+    pub async fn get_user(
+        &self,
+        user_id: &UserId,
+        viewer: Option<&UserId>,
+    ) -> Result<Option<UserRow>, StoreError> {
+        let row = self
+            .query_opt(
+                GET_USER,
+                &[
+                    (&user_id.as_str(), Type::TEXT),
+                    (&viewer.map(UserId::as_str), Type::TEXT),
+                ],
+            )
+            .await?;
+        Ok(row.map(|row| user_row(&row)))
+    }
+
+    /// Notes when people were last seen; never back in time.
+    pub async fn note_last_seen(&self, seen: &[(UserId, Time)]) -> Result<(), StoreError> {
+        let ids: Vec<_> = seen.iter().map(|(id, _)| id.as_str()).collect();
+        let times: Vec<_> = seen.iter().map(|(_, time)| time.0).collect();
+        self.query(
+            NOTE_LAST_SEEN,
+            &[(&ids, Type::TEXT_ARRAY), (&times, Type::TIMESTAMPTZ_ARRAY)],
+        )
+        .await?;
+        Ok(())
+    }
+
+    pub async fn block_user(&self, blocker: &UserId, blocked: &UserId) -> Result<(), StoreError> {
+        self.query(
+            BLOCK_USER,
+            &[(&blocker.as_str(), Type::TEXT), (&blocked.as_str(), Type::TEXT)],
+        )
+        .await?;
+        Ok(())
+    }
+
+    pub async fn unblock_user(&self, blocker: &UserId, blocked: &UserId) -> Result<(), StoreError> {
+        self.query(
+            UNBLOCK_USER,
+            &[(&blocker.as_str(), Type::TEXT), (&blocked.as_str(), Type::TEXT)],
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Whom a user has blocked, latest first, with the time.
+    pub async fn list_blocks(&self, blocker: &UserId) -> Result<Vec<(UserId, Time)>, StoreError> {
+        let rows = self.query(LIST_BLOCKS, &[(&blocker.as_str(), Type::TEXT)]).await?;
+        Ok(rows.iter().map(|row| (user(row.get(0)), Time(row.get(1)))).collect())
+    }
+
+    /// Whether one of a chat's two has blocked the other; a chat that is gone counts as blocked.
+    pub async fn is_chat_blocked(&self, chat_id: uuid::Uuid) -> Result<bool, StoreError> {
+        let row = self.query_opt(IS_CHAT_BLOCKED, &[(&chat_id, Type::UUID)]).await?;
+        Ok(row.is_none_or(|row| row.get(0)))
+    }
+}
+
+fn user_row(row: &Row) -> UserRow {
+    UserRow {
+        profile: Profile {
+            user_id: user(row.get(0)),
+            name: row.get(1),
+            avatar_url: row.get(2),
+        },
+        last_seen_at: opt_time(row, 3),
+        blocked: row.get(4),
+    }
+}
+
+const ADMIT_USER: &str = "\
+-- store.admit_user
+SELECT admit_user($1, $2, $3)";
+
+const NAME_USERS: &str = "\
+-- store.name_users
+WITH named AS (
+    SELECT * FROM unnest($1, $2, $3) WITH ORDINALITY AS n (user_id, name, avatar_url, idx)
+), known AS (
+    SELECT u.user_id FROM users u WHERE u.user_id = ANY($1) AND u.erased_at IS NULL
+), kept AS (
+    INSERT INTO users AS u (user_id, name, avatar_url)
+    SELECT user_id, name, avatar_url FROM named ORDER BY user_id
+    ON CONFLICT (user_id) DO UPDATE
+       SET name = excluded.name, avatar_url = excluded.avatar_url, erased_at = NULL
+)
+SELECT k.user_id IS NULL FROM named n LEFT JOIN known k ON k.user_id = n.user_id ORDER BY n.idx";
+
+const GET_USER: &str = "\
+-- store.get_user
+SELECT u.user_id, u.name, u.avatar_url, u.last_seen_at, $2 IS NOT NULL AND is_blocked($1, $2)
+  FROM users u
+ WHERE u.user_id = $1 AND u.erased_at IS NULL
+   AND ($2 IS NULL OR $1 = $2
+        OR EXISTS (SELECT FROM chats c WHERE c.user_lo = least($1 COLLATE \"C\", $2 COLLATE \"C\")
+                                         AND c.user_hi = greatest($1 COLLATE \"C\", $2 COLLATE \"C\")))";
+
+const NOTE_LAST_SEEN: &str = "\
+-- store.note_last_seen
+UPDATE users u SET last_seen_at = s.at
+  FROM unnest($1, $2) AS s (user_id, at)
+ WHERE u.user_id = s.user_id AND u.erased_at IS NULL
+   AND (u.last_seen_at IS NULL OR u.last_seen_at < s.at)";
+
+const BLOCK_USER: &str = "\
+-- store.block_user
+SELECT block_user($1, $2)";
+
+const UNBLOCK_USER: &str = "\
+-- store.unblock_user
+DELETE FROM blocks WHERE blocker_id = $1 AND blocked_id = $2";
+
+const LIST_BLOCKS: &str = "\
+-- store.list_blocks
+SELECT blocked_id, created_at FROM blocks WHERE blocker_id = $1 ORDER BY created_at DESC, blocked_id";
+
+const IS_CHAT_BLOCKED: &str = "\
+-- store.is_chat_blocked
+SELECT is_blocked(user_lo, user_hi) FROM chats WHERE chat_id = $1";
