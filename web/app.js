@@ -1,0 +1,150 @@
+/**
+ * The demo page: an ordinary client of Beseda's public API, nothing else.
+ *
+ * `beseda.js` speaks to the server; `live.js`, `timeline.js`, `rooms.js` and `outbox.js` keep what
+ * it says; `session.js` puts them together; the `view-*.js` show it. This file signs in and walks
+ * between the rooms.
+ */
+import { attempt, byId, toast, translate } from './dom.js';
+import { lang, t } from './i18n.js';
+import { Session } from './session.js';
+import { readClaims, readFragment } from './text.js';
+import { RoomView } from './view-room.js';
+import { RoomsView } from './view-rooms.js';
+
+const TOKEN_KEY = 'beseda.token';
+
+/** @type {?Session} */
+let session = null;
+let expiryNote = null;
+
+document.documentElement.lang = lang;
+translate(document);
+byId('token-form').addEventListener('submit', onTokenForm);
+byId('sign-out').addEventListener('click', signOut);
+window.addEventListener('hashchange', onFragment);
+window.addEventListener('online', () => session?.wake());
+document.addEventListener('visibilitychange', () => { if (document.visibilityState === 'visible') session?.wake(); });
+
+const given = takeToken();
+if (given) store(given);
+const first = given ?? stored();
+if (readClaims(first ?? '')) begin(first);
+else askForToken(first ? t('tokenBad') : '');
+
+/** Takes the token out of the address, so that it is neither seen, nor shared, nor in the history. */
+function takeToken() {
+  const fragment = readFragment(location.hash);
+  if (fragment.token === null) return null;
+  history.replaceState(null, '', fragment.chat ? chatAddress(fragment.chat) : location.pathname + location.search);
+  return fragment.token.trim();
+}
+
+function begin(token) {
+  const claims = readClaims(token);
+  const base = new URL('api/v1/', document.baseURI).href;
+  session = new Session({ base, token, me: claims.sub });
+  // First of the listeners: a view cannot measure what is not shown yet.
+  session.on('open', showPane);
+  session.on('token', onTokenTrouble);
+  new RoomsView(session, { name: claims.name ?? claims.sub, onOpen: goTo });
+  new RoomView(session, { onClose: () => goTo(null) });
+  session.on('gone', ({ chatId }) => { if (readFragment(location.hash).chat === chatId) leaveAddress(); });
+  byId('sign-in').hidden = true;
+  byId('shell').hidden = false;
+  session.start();
+  openFromAddress();
+}
+
+// ---- walking between the rooms: the address knows which one is open, so "back" works ----
+
+function chatAddress(chatId) {
+  return `#${new URLSearchParams({ chat: chatId })}`;
+}
+
+function goTo(chatId) {
+  if (chatId === readFragment(location.hash).chat) return openFromAddress();
+  history.pushState(null, '', chatId ? chatAddress(chatId) : location.pathname + location.search);
+  openFromAddress();
+}
+
+function leaveAddress() {
+  history.replaceState(null, '', location.pathname + location.search);
+}
+
+window.addEventListener('popstate', openFromAddress);
+
+function openFromAddress() {
+  if (!session) return;
+  const { chat, token: fresh } = readFragment(location.hash);
+  if (fresh !== null || (chat !== null && session.openId === chat)) return;
+  attempt(() => session.open(chat));
+}
+
+function showPane() {
+  byId('shell').dataset.pane = session.openId ? 'room' : 'rooms';
+}
+
+// ---- tokens ----
+
+function onFragment() {
+  const fresh = takeToken();
+  if (fresh !== null) useToken(fresh);
+}
+
+function onTokenForm(event) {
+  event.preventDefault();
+  useToken(byId('token-input').value.trim());
+}
+
+function useToken(fresh) {
+  const claims = readClaims(fresh);
+  if (!claims) return askForToken(t('tokenBad'));
+  store(fresh);
+  // Another person begins with a clean page.
+  if (!session || claims.sub !== session.me) return location.reload();
+  expiryNote?.remove();
+  expiryNote = null;
+  byId('token-input').value = '';
+  byId('sign-in').hidden = true;
+  byId('shell').hidden = false;
+  return session.setToken(fresh);
+}
+
+function onTokenTrouble({ expired }) {
+  if (expired) return askForToken(t('tokenExpired'));
+  expiryNote ??= toast(t('tokenExpiring'), { label: t('tokenRenew'), run: () => { expiryNote = null; askForToken(''); } });
+  return undefined;
+}
+
+function askForToken(trouble) {
+  const wasHidden = byId('sign-in').hidden;
+  byId('shell').hidden = true;
+  byId('sign-in').hidden = false;
+  byId('token-error').textContent = trouble;
+  if (wasHidden) byId('token-input').focus();
+}
+
+function signOut() {
+  store(null);
+  leaveAddress();
+  location.reload();
+}
+
+/** Storage may be forbidden: then the token lives as long as the page. */
+function stored() {
+  try {
+    return sessionStorage.getItem(TOKEN_KEY);
+  } catch {
+    return null;
+  }
+}
+
+function store(value) {
+  try {
+    if (value) sessionStorage.setItem(TOKEN_KEY, value);
+    else sessionStorage.removeItem(TOKEN_KEY);
+  } catch {
+    // Nothing to be done.
+  }
+}

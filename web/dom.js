@@ -1,0 +1,114 @@
+/** The little the views share: building elements, icons, people's pictures, questions, notices. */
+import { describeError, t } from './i18n.js';
+import { hue, initials } from './text.js';
+
+/** How long a notice stays. */
+const TOAST_MS = 6_000;
+
+/** @param {string} id */
+export const byId = (id) => document.getElementById(id);
+
+/**
+ * An element with properties, attributes and children; a text child is always text.
+ * @param {string} tag
+ * @param {Record<string, unknown>} [props]
+ * @param {...(Node | string)} children
+ */
+export function el(tag, props = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(props)) {
+    if (name in element) element[name] = value;
+    else element.setAttribute(name, String(value));
+  }
+  element.append(...children);
+  return element;
+}
+
+/** @param {string} name of a symbol in the page */
+export function icon(name) {
+  const svg = document.createElementNS('http://www.w3.org/2000/svg', 'svg');
+  const use = document.createElementNS('http://www.w3.org/2000/svg', 'use');
+  svg.setAttribute('class', 'icon');
+  svg.setAttribute('aria-hidden', 'true');
+  use.setAttribute('href', `#i-${name}`);
+  svg.append(use);
+  return svg;
+}
+
+/** Puts the words in their places: `data-t`, `data-t-label`, `data-t-placeholder`. */
+export function translate(root) {
+  for (const node of root.querySelectorAll('[data-t]')) node.textContent = t(node.dataset.t);
+  for (const node of root.querySelectorAll('[data-t-label]')) {
+    node.setAttribute('aria-label', t(node.dataset.tLabel));
+    if (node.matches('button')) node.title = t(node.dataset.tLabel);
+  }
+  for (const node of root.querySelectorAll('[data-t-placeholder]')) node.placeholder = t(node.dataset.tPlaceholder);
+}
+
+/** @param {import('./beseda.js').User} user */
+export function displayName(user) {
+  return user.name || user.user_id;
+}
+
+/** A person's picture, or their initials where there is none or it does not load. */
+export function avatar(user) {
+  const name = displayName(user);
+  const holder = el('span', { className: 'avatar', 'aria-hidden': 'true' }, initials(name));
+  holder.style.setProperty('--hue', String(hue(user.user_id)));
+  if (/^(https:|data:image\/)/.test(user.avatar_url ?? '')) {
+    const picture = el('img', { alt: '', referrerPolicy: 'no-referrer', decoding: 'async' });
+    picture.onload = () => holder.replaceChildren(picture);
+    picture.src = user.avatar_url;
+  }
+  return holder;
+}
+
+/**
+ * Asks before something that cannot be undone.
+ * @param {string} question
+ * @returns {Promise<boolean>}
+ */
+export function confirmDelete(question) {
+  const dialog = byId('confirm');
+  byId('confirm-text').textContent = question;
+  dialog.returnValue = '';
+  byId('confirm-no').onclick = () => dialog.close();
+  byId('confirm-yes').onclick = () => dialog.close('yes');
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener('close', () => resolve(dialog.returnValue === 'yes'), { once: true });
+  });
+}
+
+/**
+ * @param {string} text
+ * @param {{label: string, run: () => void}} [action]  a notice with an action stays until it is taken
+ */
+export function toast(text, action) {
+  const note = el('div', { className: 'toast' }, el('span', {}, text));
+  if (action) {
+    note.append(el('button', { className: 'small', onclick: () => { note.remove(); action.run(); } }, action.label));
+  } else {
+    setTimeout(() => note.remove(), TOAST_MS);
+  }
+  byId('toasts').append(note);
+  return note;
+}
+
+/** Runs what a person asked for; a failure is told, not thrown. */
+export async function attempt(work) {
+  try {
+    return await work();
+  } catch (error) {
+    if (error?.name !== 'ApiError') console.error(error);
+    toast(describeError(error));
+    return undefined;
+  }
+}
+
+/** Reads something out to those who listen to the page. */
+export function announce(text) {
+  const log = byId('announcer');
+  log.append(el('p', {}, text));
+  while (log.childElementCount > 5) log.firstElementChild.remove();
+}

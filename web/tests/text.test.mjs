@@ -1,0 +1,72 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import {
+  dayKey, excerpt, hue, initials, isSendable, randomId, readClaims, readFragment, scalarLength, segments,
+} from '../text.js';
+
+test('highlights cut a text without losing or doubling a part of it', () => {
+  assert.deepEqual(segments('find me here', [[5, 2]]), [
+    { text: 'find ', hit: false }, { text: 'me', hit: true }, { text: ' here', hit: false },
+  ]);
+  assert.deepEqual(segments('abcdef', [[3, 2], [1, 3]]), [
+    { text: 'a', hit: false }, { text: 'bcde', hit: true }, { text: 'f', hit: false },
+  ]);
+  assert.deepEqual(segments('ab', [[1, 99], [50, 2]]), [{ text: 'a', hit: false }, { text: 'b', hit: true }]);
+  assert.deepEqual(segments('ab', []), [{ text: 'ab', hit: false }]);
+  assert.deepEqual(segments('', [[0, 1]]), []);
+});
+
+test('highlights count UTF-16 code units', () => {
+  const text = '🗺️ map';
+  assert.deepEqual(segments(text, [[text.indexOf('map'), 3]]).at(-1), { text: 'map', hit: true });
+});
+
+test('an excerpt keeps its first hit marked and no surrogate pair apart', () => {
+  const text = '🙂'.repeat(60) + 'needle' + '🙂'.repeat(200);
+  for (let before = 38; before < 42; before += 1) {
+    const part = excerpt(text, [[120, 6]], before, 100);
+    const [[start, length]] = part.ranges;
+    assert.equal(part.text.slice(start, start + length), 'needle');
+    assert.ok(part.text.isWellFormed?.() ?? true);
+    assert.ok(part.text.startsWith('…🙂') && part.text.endsWith('🙂…'));
+  }
+  assert.deepEqual(excerpt('short', [[0, 5]]), { text: 'short', ranges: [[0, 5]] });
+});
+
+test('length is counted as the server counts it', () => {
+  assert.equal(scalarLength('a🙂é'), 3);
+  assert.ok(isSendable('🙂'.repeat(4000)));
+  assert.ok(!isSendable('a'.repeat(4001)));
+  assert.ok(!isSendable(' \n\t\u00a0'));
+  assert.ok(!isSendable('a\0b'));
+});
+
+test('claims are read from a token, and nothing else passes for one', () => {
+  const token = (claims) => `e30.${Buffer.from(JSON.stringify(claims)).toString('base64url')}.sig`;
+  assert.equal(readClaims(token({ sub: 'алиса', name: 'Алиса ✓' })).sub, 'алиса');
+  for (const bad of ['', 'a.b', 'a.b.c', token({}), token({ sub: '' }), token({ sub: 5 }), token(null)]) {
+    assert.equal(readClaims(bad), null);
+  }
+});
+
+test('a fragment may carry a token and a chat', () => {
+  assert.deepEqual(readFragment('#token=a.b-c_d.e&chat=x'), { token: 'a.b-c_d.e', chat: 'x' });
+  assert.deepEqual(readFragment(''), { token: null, chat: null });
+});
+
+test('people without a picture get letters and a colour', () => {
+  assert.equal(initials('Anna Maria Lind'), 'AM');
+  assert.equal(initials('анна'), 'А');
+  assert.equal(initials('🙂 smile'), '🙂S');
+  assert.equal(initials('  '), '?');
+  assert.ok(hue('someone') >= 0 && hue('someone') < 360);
+});
+
+test('a day is the local one', () => {
+  assert.equal(dayKey(new Date(2026, 0, 5, 23, 59)), '2026-01-05');
+});
+
+test('ids differ', () => {
+  assert.match(randomId(), /^[0-9a-f]{32}$/);
+  assert.notEqual(randomId(), randomId());
+});

@@ -1,0 +1,197 @@
+/** The open room: its header, its messages, its search, and the composer below them. */
+import { attempt, avatar, byId, confirmDelete, displayName, toast } from './dom.js';
+import { formatAgo, t } from './i18n.js';
+import { isSendable, MAX_TEXT, scalarLength } from './text.js';
+import { SearchView } from './view-search.js';
+import { TimelineView } from './view-timeline.js';
+
+/** "Typing" is said again while it goes on, well before the others forget it. */
+const TYPING_AGAIN_MS = 3_000;
+/** … and taken back when the keys rest. */
+const TYPING_REST_MS = 5_000;
+/** The counter shows when this few characters are left. */
+const COUNT_FROM = 200;
+/** "Seen 5 minutes ago" moves on its own. */
+const STATUS_EVERY_MS = 30_000;
+
+export class RoomView {
+  #session;
+  #timelineView;
+  #search;
+  /** @type {?string} */
+  #chatId = null;
+  /** @type {Map<string, string>} what was being written in each room */
+  #drafts = new Map();
+  /** @type {?import('./beseda.js').Message} */
+  #edited = null;
+  #typingSaid = 0;
+  #typingRest = null;
+  #headerShown = '';
+
+  /**
+   * @param {import('./session.js').Session} session
+   * @param {{onClose: () => void}} options
+   */
+  constructor(session, { onClose }) {
+    this.#session = session;
+    this.#timelineView = new TimelineView(session, {
+      edit: (message) => this.#beginEdit(message),
+      remove: (message) => this.#remove(message),
+      retry: (pending) => session.retry(this.#chatId, pending),
+      discard: (pending) => session.discard(this.#chatId, pending),
+    });
+    this.#search = new SearchView(session, {
+      onPick: ({ message, highlights }) => attempt(() =>
+        this.#timelineView.jumpTo(message.seq, message.message_id, highlights)),
+      onClose: () => this.#timelineView.clearHit(),
+    });
+    byId('back').addEventListener('click', onClose);
+    byId('room-delete').addEventListener('click', () => this.#deleteRoom());
+    byId('composer').addEventListener('submit', (event) => { event.preventDefault(); this.#submit(); });
+    byId('draft').addEventListener('keydown', (event) => this.#onKey(event));
+    byId('draft').addEventListener('input', () => { this.#onDraft(); this.#sayTyping(); });
+    byId('draft').addEventListener('blur', () => this.#stopTyping());
+    byId('edit-cancel').addEventListener('click', () => this.#endEdit());
+    session.on('open', () => this.#onOpen());
+    session.on('rooms', () => this.#renderHeader());
+    session.on('typing', () => this.#renderHeader());
+    session.on('gone', ({ chatId }) => { if (chatId === this.#chatId) toast(t('roomGone')); });
+    setInterval(() => this.#renderHeader(), STATUS_EVERY_MS);
+  }
+
+  #onOpen() {
+    const chatId = this.#session.openId;
+    if (chatId === this.#chatId) return;
+    this.#stopTyping();
+    if (this.#edited) this.#endEdit();
+    if (this.#chatId) this.#drafts.set(this.#chatId, byId('draft').value);
+    this.#chatId = chatId;
+    this.#search.close();
+    this.#headerShown = '';
+    byId('room').hidden = chatId === null;
+    byId('no-room').hidden = chatId !== null;
+    byId('draft').value = this.#drafts.get(chatId) ?? '';
+    this.#timelineView.show(chatId && this.#session.timelineOf(chatId));
+    this.#renderHeader();
+    this.#onDraft();
+    if (!chatId) return;
+    // On a touch screen the composer would bring its keyboard along.
+    byId(matchMedia('(pointer: coarse)').matches ? 'room-name' : 'draft').focus({ preventScroll: true });
+  }
+
+  #renderHeader() {
+    const chat = this.#chatId && this.#session.rooms.get(this.#chatId);
+    if (!chat) return;
+    const { other_user: other, chat_id: chatId } = chat;
+    const typing = this.#session.isTyping(chatId);
+    let status = t(other.online ? 'online' : 'offline');
+    if (!other.online && other.last_seen_at) status = t('lastSeen', { when: formatAgo(other.last_seen_at) });
+    if (typing) status = t('typing');
+    const shown = JSON.stringify([other, status]);
+    if (shown === this.#headerShown) return;
+    this.#headerShown = shown;
+    byId('room-name').textContent = displayName(other);
+    byId('room-name').title = other.user_id;
+    byId('room-status').textContent = status;
+    byId('room-status').classList.toggle('lively', typing || other.online);
+    byId('room-avatar').replaceChildren(avatar(other));
+    byId('room-avatar').className = `face${other.online ? ' online' : ''}`;
+  }
+
+  // ---- writing ----
+
+  #onDraft() {
+    const draft = byId('draft');
+    draft.style.height = 'auto';
+    draft.style.height = `${draft.scrollHeight + 2}px`;
+    const left = MAX_TEXT - scalarLength(draft.value);
+    const count = byId('draft-count');
+    count.classList.toggle('error', left < 0);
+    count.textContent = left >= COUNT_FROM ? '' : t(left < 0 ? 'tooLong' : 'charsLeft', { count: Math.abs(left) });
+    byId('send').disabled = !isSendable(draft.value);
+  }
+
+  #onKey(event) {
+    if (event.isComposing) return;
+    if (event.key === 'Enter' && !event.shiftKey && !matchMedia('(pointer: coarse)').matches) {
+      event.preventDefault();
+      this.#submit();
+    } else if (event.key === 'Escape' && this.#edited) {
+      event.preventDefault();
+      this.#endEdit();
+    } else if (event.key === 'ArrowUp' && !this.#edited && event.target.value === '') {
+      const mine = this.#session.timelineOf(this.#chatId).messages
+        .findLast((message) => message.sender_id === this.#session.me && !message.deleted_at);
+      if (mine) { event.preventDefault(); this.#beginEdit(mine); }
+    }
+  }
+
+  async #submit() {
+    const draft = byId('draft');
+    const text = draft.value;
+    if (!isSendable(text)) return;
+    const edited = this.#edited;
+    this.#stopTyping();
+    if (edited) {
+      if (text === edited.text) return this.#endEdit();
+      const done = await attempt(async () => { await this.#session.edit(edited, text); return true; });
+      if (done && this.#edited === edited) this.#endEdit();
+      return;
+    }
+    draft.value = '';
+    this.#onDraft();
+    draft.focus();
+    await attempt(() => this.#session.send(this.#chatId, text));
+  }
+
+  #beginEdit(message) {
+    if (!this.#edited) this.#drafts.set(this.#chatId, byId('draft').value);
+    this.#edited = message;
+    byId('draft').value = message.text;
+    this.#showEditing();
+  }
+
+  #endEdit() {
+    this.#edited = null;
+    byId('draft').value = this.#drafts.get(this.#chatId) ?? '';
+    this.#showEditing();
+  }
+
+  #showEditing() {
+    const label = t(this.#edited ? 'save' : 'send');
+    byId('editing').hidden = !this.#edited;
+    byId('send').setAttribute('aria-label', label);
+    byId('send').title = label;
+    this.#onDraft();
+    byId('draft').focus();
+  }
+
+  async #remove(message) {
+    if (!await confirmDelete(t('deleteMessageAsk'))) return;
+    await attempt(() => this.#session.remove(message));
+    if (this.#edited?.message_id === message.message_id) this.#endEdit();
+  }
+
+  async #deleteRoom() {
+    const chatId = this.#chatId;
+    const name = displayName(this.#session.rooms.get(chatId).other_user);
+    if (await confirmDelete(t('deleteRoomAsk', { name }))) await attempt(() => this.#session.deleteRoom(chatId));
+  }
+
+  #sayTyping() {
+    if (this.#edited) return;
+    if (byId('draft').value.trim() === '') return this.#stopTyping();
+    clearTimeout(this.#typingRest);
+    this.#typingRest = setTimeout(() => this.#stopTyping(), TYPING_REST_MS);
+    if (Date.now() - this.#typingSaid < TYPING_AGAIN_MS) return;
+    this.#typingSaid = Date.now();
+    this.#session.live.typing(this.#chatId, true);
+  }
+
+  #stopTyping() {
+    clearTimeout(this.#typingRest);
+    if (this.#typingSaid === 0) return;
+    this.#typingSaid = 0;
+    this.#session.live.typing(this.#chatId, false);
+  }
+}

@@ -1,0 +1,233 @@
+/**
+ * The messages of the open room on the screen: rows by key, history as one scrolls, and the place
+ * kept whatever is added above or below.
+ */
+import { announce, attempt, byId, displayName } from './dom.js';
+import { t } from './i18n.js';
+import { RowView } from './view-message.js';
+
+/** Closer to an end of what is loaded than this, the next page is asked for. */
+const LOAD_WITHIN_PX = 600;
+/** Closer to the bottom than this, one is at the bottom. */
+const BOTTOM_PX = 32;
+/** A page that failed is not asked for again at once. */
+const LOAD_PAUSE_MS = 2_000;
+/** How long a message that was jumped to stays lit; the style sheet's animation lasts as long. */
+const FLASH_MS = 1_600;
+
+export class TimelineView {
+  #session;
+  #actions;
+  #scroller = byId('scroller');
+  #list = byId('rows');
+  /** @type {?import('./timeline.js').Timeline} */
+  #timeline = null;
+  /** @type {Map<string, RowView>} */
+  #rows = new Map();
+  /** @type {{message_id: string, ranges: import('./text.js').Range[]} | null} */
+  #hit = null;
+  /** Whether the end is to stay in sight, and where it was put last. */
+  #stick = true;
+  #bottomTop = 0;
+  #paging = false;
+  #placed = false;
+
+  /**
+   * @param {import('./session.js').Session} session
+   * @param {import('./view-message.js').MessageActions} actions
+   */
+  constructor(session, actions) {
+    this.#session = session;
+    this.#actions = actions;
+    this.#scroller.addEventListener('scroll', () => this.#onScroll(), { passive: true });
+    byId('to-newest').addEventListener('click', () => attempt(() => this.toNewest()));
+    // A keyboard that slides in, a growing composer: the last message stays in sight.
+    new ResizeObserver(() => { if (this.#stick) this.#toBottom(); }).observe(this.#scroller);
+    for (const type of ['focus', 'online']) window.addEventListener(type, () => this.#markIfSeen());
+    document.addEventListener('visibilitychange', () => this.#markIfSeen());
+    session.on('room', (change) => this.#onChange(change));
+    session.on('rooms', () => { if (this.#timeline?.loaded) this.#showNewestButton(); });
+  }
+
+  /** @param {?import('./timeline.js').Timeline} timeline of the room that is open now */
+  show(timeline) {
+    this.#timeline = timeline;
+    this.#hit = null;
+    this.#stickToBottom();
+    this.#placed = false;
+    this.#rows.clear();
+    this.#list.replaceChildren();
+    this.render();
+  }
+
+  /** @param {number} seq @param {string} messageId @param {import('./text.js').Range[]} ranges */
+  async jumpTo(seq, messageId, ranges) {
+    const timeline = this.#timeline;
+    this.#hit = { message_id: messageId, ranges };
+    this.#stick = false;
+    await this.#session.showAround(timeline, seq);
+    if (timeline !== this.#timeline) return;
+    this.render();
+    const row = timeline.rows().find(({ message }) => message?.message_id === messageId);
+    const element = row && this.#rows.get(row.key)?.element;
+    if (!element) return;
+    element.scrollIntoView({ block: 'center' });
+    element.classList.add('flash');
+    setTimeout(() => element.classList.remove('flash'), FLASH_MS);
+  }
+
+  clearHit() {
+    this.#hit = null;
+    this.render();
+  }
+
+  async toNewest() {
+    this.#stickToBottom();
+    await this.#session.showNewest(this.#timeline);
+    this.render();
+    this.#toBottom();
+  }
+
+  #onChange({ chatId, frame, sent }) {
+    if (chatId !== this.#timeline?.chatId) return;
+    if (sent) this.#stickToBottom();
+    const message = frame?.type === 'message.created' ? frame.message : null;
+    if (message && message.sender_id !== this.#session.me) {
+      if (!this.#isWatched()) this.#timeline.drawLine();
+      announce(`${this.#nameOf(message)}: ${message.text}`);
+    }
+    this.render();
+  }
+
+  render() {
+    const timeline = this.#timeline;
+    byId('loading').hidden = timeline === null || timeline.loaded;
+    byId('no-messages').hidden = !timeline?.loaded || timeline.rows().length > 0;
+    if (!timeline?.loaded) return;
+    // The browser tells of a scroll a frame late: one may have left the bottom already.
+    if (this.#scroller.scrollTop < this.#bottomTop - 1 && this.#distanceToBottom() > BOTTOM_PX) this.#stick = false;
+    const anchor = this.#stick ? null : this.#anchor();
+    this.#reconcile(timeline.rows());
+    if (!this.#placed) this.#place();
+    else if (this.#stick) this.#toBottom();
+    else this.#restore(anchor);
+    this.#showNewestButton();
+    this.#markIfSeen();
+    this.#fillScreen();
+  }
+
+  #reconcile(rows) {
+    const present = new Set(rows.map((row) => row.key));
+    for (const [key, view] of this.#rows) {
+      if (present.has(key)) continue;
+      view.element.remove();
+      this.#rows.delete(key);
+    }
+    let place = this.#list.firstElementChild;
+    for (const row of rows) {
+      let view = this.#rows.get(row.key);
+      if (!view) {
+        view = new RowView(row, this.#actions);
+        this.#rows.set(row.key, view);
+      }
+      if (view.element === place) place = place.nextElementSibling;
+      else this.#list.insertBefore(view.element, place);
+      const isHit = this.#hit && row.message?.message_id === this.#hit.message_id;
+      view.update(row, { sender: row.message ? this.#nameOf(row.message) : '', hits: isHit ? this.#hit.ranges : [] });
+    }
+  }
+
+  #nameOf({ sender_id: sender }) {
+    if (sender === this.#session.me || sender === undefined) return t('you');
+    const other = this.#session.rooms.get(this.#timeline.chatId)?.other_user;
+    return other?.user_id === sender ? displayName(other) : t('someone');
+  }
+
+  // ---- the place ----
+
+  /** The first time: at the line of what is new, else at the end. */
+  #place() {
+    this.#placed = true;
+    const line = this.#rows.get('new')?.element;
+    if (!line) return this.#toBottom();
+    this.#scroller.scrollTop = line.offsetTop - this.#scroller.clientHeight / 4;
+    this.#stick = this.#timeline.atEnd && this.#distanceToBottom() < BOTTOM_PX;
+  }
+
+  #stickToBottom() {
+    this.#stick = true;
+    this.#bottomTop = 0;
+  }
+
+  #toBottom() {
+    this.#scroller.scrollTop = this.#scroller.scrollHeight;
+    this.#bottomTop = this.#scroller.scrollTop;
+  }
+
+  #distanceToBottom() {
+    const { scrollHeight, scrollTop, clientHeight } = this.#scroller;
+    return scrollHeight - scrollTop - clientHeight;
+  }
+
+  /** A row in sight and where it stands, to be put back there. */
+  #anchor() {
+    const top = this.#scroller.scrollTop;
+    for (const [key, { element }] of this.#rows) {
+      if (key.startsWith('day:') || key === 'new') continue;
+      if (element.offsetTop + element.offsetHeight > top && element.offsetTop < top + this.#scroller.clientHeight) {
+        return { element, offset: element.offsetTop - top };
+      }
+    }
+    return null;
+  }
+
+  #restore(anchor) {
+    if (anchor?.element.isConnected) this.#scroller.scrollTop = anchor.element.offsetTop - anchor.offset;
+  }
+
+  #onScroll() {
+    if (!this.#timeline?.loaded) return;
+    this.#stick = this.#timeline.atEnd && this.#distanceToBottom() < BOTTOM_PX;
+    this.#showNewestButton();
+    this.#markIfSeen();
+    this.#fillScreen();
+  }
+
+  async #fillScreen() {
+    const timeline = this.#timeline;
+    if (this.#paging || !timeline.messages.length) return;
+    const before = timeline.hasMoreBefore && this.#scroller.scrollTop < LOAD_WITHIN_PX;
+    const after = !timeline.atEnd && this.#distanceToBottom() < LOAD_WITHIN_PX;
+    if (!before && !after) return;
+    this.#paging = true;
+    try {
+      if (before) await this.#session.loadBefore(timeline);
+      else await this.#session.loadAfter(timeline);
+    } catch (error) {
+      await new Promise((resolve) => setTimeout(resolve, error.retryAfterMs ?? LOAD_PAUSE_MS));
+    }
+    this.#paging = false;
+    if (this.#timeline?.loaded) this.#fillScreen();
+  }
+
+  // ---- reading ----
+
+  /** Whether somebody looks at the end of this room. */
+  #isWatched() {
+    return document.visibilityState === 'visible' && document.hasFocus()
+      && this.#scroller.checkVisibility?.() !== false && this.#scroller.offsetHeight > 0
+      && this.#timeline.atEnd && (this.#stick || this.#distanceToBottom() < BOTTOM_PX);
+  }
+
+  #markIfSeen() {
+    if (this.#timeline?.loaded && this.#timeline.hasUnread && this.#isWatched()) this.#session.markRead(this.#timeline);
+  }
+
+  #showNewestButton() {
+    const away = !this.#timeline.atEnd || this.#distanceToBottom() > this.#scroller.clientHeight / 2;
+    const unread = this.#session.rooms.get(this.#timeline.chatId)?.unread_count ?? 0;
+    byId('to-newest').hidden = !away;
+    byId('to-newest-count').hidden = unread === 0;
+    byId('to-newest-count').textContent = String(unread);
+  }
+}
