@@ -53,7 +53,7 @@ if was[1] ~= ARGV[2] or was[2] ~= ARGV[3] then
   local since = tonumber(redis.call('TIME')[1]) - 3600
   for i = 1, #all, 2 do
     local at = tonumber(string.match(all[i + 1], '^gone|(%d+)$'))
-    if at and at > since and was[1] == ARGV[2] then
+    if at and at > since and (not was[1] or was[1] == ARGV[2]) then
       keep[#keep + 1] = all[i]
       keep[#keep + 1] = all[i + 1]
     end

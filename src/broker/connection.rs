@@ -37,12 +37,21 @@ const RECONNECT_MS: (u32, u32) = (50, 2_000);
 /// in a burst, this many lost none and cost 5 MB.
 const RECEIVE_CAPACITY: usize = 8_192;
 
+/// What a URL may begin with: with `s` for TLS; a single server, Sentinel, Cluster.
+const SCHEMES: [&str; 6] =
+    ["redis", "rediss", "redis-sentinel", "rediss-sentinel", "redis-cluster", "rediss-cluster"];
+
 /// Settings of every connection, read from the URL once.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings(Config);
 
 impl Settings {
     pub(crate) fn parse(url: &str) -> Result<Self, RedisError> {
+        // fred takes any scheme it does not know for a single server's.
+        let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
+        if !SCHEMES.contains(&scheme) {
+            return Err(RedisError::Url(format!("it must begin with one of {SCHEMES:?}")));
+        }
         let mut config =
             Config::from_url(url).map_err(|error| RedisError::Url(error.details().to_owned()))?;
         // Its publications arrive beside replies on one socket only with RESP3.
