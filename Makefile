@@ -1,0 +1,31 @@
+# Everything a working copy needs; `make help` lists it. Set-up is part of every target: on Debian
+# and Ubuntu with Rust and a C compiler nothing else has to be done by hand.
+
+TARGET_DIR = $(or $(CARGO_TARGET_DIR),target)
+DATA = $(or $(BESEDA_DEV_DATA),data)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check clean-data
+
+help: ## This list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
+
+setup: ## Install what is missing: PostgreSQL, Redis (part of run and test)
+	@scripts/setup
+
+# The program takes the shell's place, so that signals reach it.
+run: setup ## Two replicas with a private Postgres and Redis; Ctrl-C ends them. ARGS="--port 9000"
+	@cargo build --locked --package beseda
+	@exec $(TARGET_DIR)/debug/beseda dev --end-with-parent $(ARGS)
+
+# A test opens thousands of sockets; each one takes a file on both ends.
+test: setup ## All tests. ARGS="name" for some of them
+	@ulimit -n "$$(ulimit -Hn)" 2>/dev/null || true; cargo test --locked --workspace $(ARGS)
+
+check: ## What continuous integration runs
+	@.ci/run
+
+# As root the database's files can lie elsewhere, with a link to them here.
+clean-data: ## Remove the data of `make run`
+	@if [ -L $(DATA)/postgres/cluster ]; then rm -rf "$$(readlink $(DATA)/postgres/cluster)"; fi
+	@rm -rf $(DATA)
