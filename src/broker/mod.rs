@@ -9,6 +9,10 @@ mod link;
 mod listener;
 mod pubsub;
 mod script;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -66,20 +70,6 @@ impl Channel {
             "chat" => Uuid::parse_str(id).ok().map(Self::Chat),
             "user" => UserId::parse(id).map(Self::User),
             _ => None,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_channel_survives_its_name() {
-        let user = UserId::parse("a:b chat:ё").expect("a user_id");
-        for channel in [Channel::Chat(Uuid::from_u128(7)), Channel::User(user)] {
-            assert_eq!(Channel::parse(&channel.name("x:"), "x:"), Some(channel.clone()));
-            assert_eq!(Channel::parse(&channel.name("x:"), "y:"), None);
         }
     }
 }

@@ -7,6 +7,8 @@
 
 mod keeper;
 mod leases;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -69,7 +71,7 @@ enum Order {
     LeaveAll(oneshot::Sender<()>),
 }
 
-/// Presence as this replica takes part in it. Cheap to clone; with the last clone (and guard) gone
+/// Presence as this replica takes part in it. Cheap to clone; with the last clone gone
 /// its leases run out.
 #[derive(Clone)]
 pub struct Presence {

@@ -5,6 +5,9 @@
 //! any order. The hash is believed only where it says that it is complete, and that by the same
 //! generation of Redis and of the database that are there now; else it is filled from Postgres.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::HashMap,
     fmt,
@@ -307,27 +310,5 @@ impl Counter {
         let (read_seq, activity) = (number()?, number()?);
         let room_name = parts.next()?.to_owned();
         Some(Self { chat_id, room_name, ev, unread, last_seq, read_seq, activity })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_counter_survives_its_text_and_other_fields_are_none() {
-        let counter = Counter {
-            chat_id: Uuid::from_u128(9),
-            room_name: "a|b-_".to_owned(),
-            ev: i64::MAX,
-            unread: 0,
-            last_seq: 3,
-            read_seq: 2,
-            activity: -1,
-        };
-        let chat = counter.chat_id.to_string();
-        assert_eq!(Counter::decode(&chat, &counter.encode()), Some(counter));
-        assert_eq!(Counter::decode(&chat, "gone|1700000000"), None);
-        assert_eq!(Counter::decode("complete", "1"), None);
     }
 }

@@ -1,0 +1,129 @@
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
+
+use super::{testing::*, *};
+
+fn chat(number: u128) -> Channel {
+    Channel::Chat(Uuid::from_u128(number))
+}
+
+/// A broker that is connected: what its first connection admits is taken.
+async fn broker(link: &Link) -> (Broker, mpsc::Receiver<Event>) {
+    let (broker, mut events) = Broker::connect(link);
+    lost(&mut events).await;
+    (broker, events)
+}
+
+async fn next(events: &mut mpsc::Receiver<Event>) -> Event {
+    timeout(CEILING, events.recv()).await.expect("an event in time").expect("it runs")
+}
+
+async fn lost(events: &mut mpsc::Receiver<Event>) {
+    while next(events).await != Event::Lost {}
+}
+
+async fn channels(link: &Link) -> usize {
+    command(link, "PUBSUB CHANNELS").await.into_array().len()
+}
+
+#[test]
+fn a_channel_survives_its_name() {
+    for channel in [chat(7), Channel::User(user("a:b chat:ё"))] {
+        assert_eq!(Channel::parse(&channel.name("x:"), "x:"), Some(channel.clone()));
+        assert_eq!(Channel::parse(&channel.name("x:"), "y:"), None);
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_url_is_an_error_and_an_absent_redis_is_not() {
+    for wrong in ["", "nonsense", "http://127.0.0.1:6379", "redis://"] {
+        assert!(Link::connect(wrong, "").is_err(), "{wrong}");
+    }
+    let link = Link::connect("redis://127.0.0.1:1", "").expect("a URL");
+    let (broker, _events) = Broker::connect(&link);
+    assert_eq!(broker.subscribe(&chat(1)).await, Err(Away));
+    assert_eq!(broker.publish(&[(chat(1), Bytes::new())]).await, Err(Away));
+    assert!(!link.is_up() && link.generation().is_none());
+}
+
+#[tokio::test]
+async fn what_is_published_after_an_acknowledged_subscription_arrives() {
+    let (redis, here) = redis().await;
+    let there = link(&redis).await;
+    let (listener, mut events) = broker(&here).await;
+    let (publisher, _events) = Broker::connect(&there);
+    for number in 0..500 {
+        listener.subscribe(&chat(number)).await.expect("Redis is there");
+        let publication = (chat(number), Bytes::from(number.to_string()));
+        publisher.publish(std::slice::from_ref(&publication)).await.expect("Redis is there");
+        let (channel, payload) = publication;
+        assert_eq!(next(&mut events).await, Event::Publication { channel, payload });
+    }
+    // Many at once share their acknowledgements.
+    let storm: Vec<Channel> = (500..5_500).map(chat).collect();
+    let all = join_all(storm.iter().map(|channel| listener.subscribe(channel))).await;
+    assert!(all.into_iter().all(|outcome| outcome.is_ok()));
+    assert_eq!(channels(&here).await, 5_500);
+    for channel in &storm {
+        listener.unsubscribe(channel);
+    }
+    let begin = Instant::now();
+    while channels(&here).await != 500 {
+        assert!(begin.elapsed() < CEILING);
+    }
+}
+
+#[tokio::test]
+async fn a_lost_connection_is_admitted_once_everything_is_subscribed_again() {
+    let (_redis, link) = redis().await;
+    let (broker, mut events) = broker(&link).await;
+    join_all((0..1_000).map(chat).collect::<Vec<_>>().iter().map(|c| broker.subscribe(c))).await;
+    for _ in 0..3 {
+        command(&link, "CLIENT KILL TYPE pubsub").await;
+        lost(&mut events).await;
+        assert_eq!(channels(&link).await, 1_000);
+    }
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_frozen_redis_and_it_heals() {
+    let (redis, link) = redis().await;
+    let (broker, mut events) = broker(&link).await;
+    broker.subscribe(&chat(1)).await.expect("Redis is there");
+    redis.pause().expect("it runs");
+    let one = [(chat(1), Bytes::from_static(b"late"))];
+    assert_eq!(broker.publish(&one).await, Err(Away));
+    let begin = Instant::now();
+    for _ in 0..1_000 {
+        assert_eq!(broker.publish(&one).await, Err(Away));
+    }
+    assert!(begin.elapsed() < Duration::from_millis(250), "{:?}", begin.elapsed());
+    let mut state = link.subscribe_state();
+    timeout(CEILING, state.wait_for(|up| !up)).await.expect("noticed").expect("it runs");
+    redis.resume().expect("it runs");
+    up(&link).await;
+    lost(&mut events).await;
+    assert_eq!(channels(&link).await, 1);
+}
+
+#[tokio::test]
+async fn another_process_is_another_generation() {
+    let (redis, here) = redis().await;
+    let before = here.generation();
+    assert_eq!(link(&redis).await.generation(), before, "equal on all replicas");
+    command(&here, "FLUSHALL").await;
+    assert_eq!(here.generation(), before);
+    redis.restart().await.expect("it starts");
+    let begin = Instant::now();
+    while here.generation().is_none_or(|now| Some(now) == before) {
+        assert!(begin.elapsed() < CEILING);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    here.shutdown().await;
+    assert!(!here.is_up());
+}
