@@ -11,6 +11,7 @@ import { Outbox } from './outbox.js';
 import { Rooms } from './rooms.js';
 import { randomId } from './text.js';
 import { Timeline } from './timeline.js';
+import { Typing } from './typing.js';
 
 /** How often the list is asked for where no inbox reports its changes. */
 const POLL_MS = 5_000;
@@ -20,11 +21,12 @@ const REFRESH_DELAY_MS = 300;
 const FOLLOWED_ROOMS = 20;
 /** With more unread than this, a room opens at the first of them, not at the end. */
 const UNREAD_FROM_END = 30;
-/** A "typing" that is not repeated ends after this. */
-const TYPING_MS = 6_000;
+/** A pause before what has to succeed is tried again. */
+const RETRY_MS = 3_000;
 
 export class Session {
   rooms = new Rooms();
+  typing = new Typing(() => this.#emit('typing'));
   /** @type {?string} */
   openId = null;
   /** @type {import('./beseda.js').SocketState} */
@@ -34,7 +36,6 @@ export class Session {
   #timelines = new Map();
   /** @type {Map<string, Outbox>} */
   #outboxes = new Map();
-  #typing = new Map();
   #timers = new Map();
   #epoch = null;
   #marking = false;
@@ -158,8 +159,11 @@ export class Session {
       return this.live.hasInbox === false ? this.refresh() : undefined;
     }
     if (!known) {
-      const chat = await this.#unlessGone(id, this.api.getChat(id));
-      if (this.openId !== id) return;
+      const chat = await this.#unlessGone(id, this.api.getChat(id)).catch((error) => {
+        if (this.openId === id) this.openId = null;
+        throw error;
+      });
+      if (this.openId !== id) return undefined;
       this.rooms.put(chat);
       this.openId = chat.chat_id;
     }
@@ -173,9 +177,10 @@ export class Session {
       // Followed so far without a position: the history decides from where.
       this.live.unfollow(chatId);
       const around = unread > UNREAD_FROM_END ? this.rooms.get(chatId).read_seq + 1 : undefined;
-      await this.#load(timeline, { around, drawLine: unread > 0 });
+      await this.#loadSurely(timeline, { around, drawLine: unread > 0 });
     }
     if (this.openId === chatId) this.live.follow(chatId, this.#positionOf(chatId));
+    return undefined;
   }
 
   /** @returns {Timeline} */
@@ -222,6 +227,19 @@ export class Session {
       if (drawLine) timeline.drawLine();
     };
     return this.#page(timeline, { around }, take, { startsOver: true });
+  }
+
+  /** For what there is no room without: tried until it is there, or nobody wants it any more. */
+  async #loadSurely(timeline, query) {
+    while (this.#timelines.get(timeline.chatId) === timeline) {
+      try {
+        return await this.#load(timeline, query);
+      } catch (error) {
+        if (!error.temporary && error.status !== 401) throw error;
+        await new Promise((resolve) => setTimeout(resolve, error.retryAfterMs ?? RETRY_MS));
+      }
+    }
+    return undefined;
   }
 
   async #page(timeline, query, take, options) {
@@ -322,14 +340,6 @@ export class Session {
     this.#emit('room', { chatId: timeline.chatId });
   }
 
-  search(chatId, query, signal) {
-    return this.api.search(chatId, query, signal);
-  }
-
-  isTyping(chatId) {
-    return this.#typing.has(chatId);
-  }
-
   // ---- frames ----
 
   #onState(state) {
@@ -355,7 +365,7 @@ export class Session {
       case 'chat.deleted':
         return this.#onGone(frame.chat_id);
       case 'typing':
-        return this.#onTyping(frame);
+        return this.typing.set(frame.chat_id, frame.typing);
       case 'token.expiring':
         return this.#emit('token', { expired: false });
       case 'subscribed': {
@@ -374,19 +384,10 @@ export class Session {
     const timeline = this.#timelines.get(frame.chat_id);
     if (timeline?.loaded) {
       const isNews = timeline.apply(frame);
-      if (frame.type === 'reset') this.#load(timeline, {}).catch(() => {});
+      if (frame.type === 'reset') this.#loadSurely(timeline, {}).catch(() => {});
       if (isNews || frame.type === 'synced') this.#emit('room', { chatId: frame.chat_id, frame: isNews ? frame : null });
     }
-    if (frame.message && frame.message.sender_id !== this.me) this.#onTyping({ ...frame, typing: false });
+    if (frame.message && frame.message.sender_id !== this.me) this.typing.set(frame.chat_id, false);
     if (listChanged && this.live.hasInbox === false) this.#refreshIn(REFRESH_DELAY_MS);
-  }
-
-  #onTyping({ chat_id: chatId, typing }) {
-    clearTimeout(this.#typing.get(chatId));
-    this.#typing.delete(chatId);
-    if (typing) {
-      this.#typing.set(chatId, setTimeout(() => this.#onTyping({ chat_id: chatId, typing: false }), TYPING_MS));
-    }
-    this.#emit('typing', { chatId });
   }
 }

@@ -83,7 +83,7 @@ export class RoomView {
     const chat = this.#chatId && this.#session.rooms.get(this.#chatId);
     if (!chat) return;
     const { other_user: other, chat_id: chatId } = chat;
-    const typing = this.#session.isTyping(chatId);
+    const typing = this.#session.typing.has(chatId);
     let status = t(other.online ? 'online' : 'offline');
     if (!other.online && other.last_seen_at) status = t('lastSeen', { when: formatAgo(other.last_seen_at) });
     if (typing) status = t('typing');

@@ -75,7 +75,7 @@ export class RoomsView {
   }
 
   #facts({ chat_id: chatId, other_user: other, last_message: last, created_at: createdAt, unread_count: unread }) {
-    const typing = this.#session.isTyping(chatId);
+    const typing = this.#session.typing.has(chatId);
     let line = '';
     if (typing) line = t('typing');
     else if (last?.deleted_at) line = t('deleted');

@@ -78,7 +78,7 @@ export class SearchView {
     byId('search-status').textContent = t('searching');
     try {
       const query = { query: this.#query, limit: 20, before };
-      const page = await this.#session.search(this.#session.openId, query, abort.signal);
+      const page = await this.#session.api.search(this.#session.openId, query, abort.signal);
       if (abort.signal.aborted) return;
       this.#show(page);
     } catch (error) {
