@@ -47,7 +47,12 @@ const GUARD: &str = r#"
 read -r _
 kill -s "$2" "$1" 2>/dev/null
 n=0
-while [ "$n" -lt 100 ] && kill -0 "$1" 2>/dev/null; do sleep 0.1; n=$((n + 1)); done
+while [ "$n" -lt 100 ] && kill -0 "$1" 2>/dev/null; do
+    # Ended, but its new parent has not noticed yet.
+    case $(cat "/proc/$1/stat" 2>/dev/null) in *") Z "*) break ;; esac
+    sleep 0.1
+    n=$((n + 1))
+done
 kill -s KILL "$1" 2>/dev/null
 [ -z "$3" ] || rm -rf -- "$3"
 "#;
