@@ -1,10 +1,38 @@
-//! Wiring: `start(config, listeners)` gives a running replica; `drain` ends it without losing anything.
+//! Wiring: [`start`] gives a running replica, [`Replica::drain`] ends it without losing anything.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::net::TcpListener;
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, watch},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use uuid::Uuid;
 
-use crate::config::Config;
+use crate::{
+    api,
+    auth::{Tickets, Verifier},
+    broker::{Broker, Link, RedisError},
+    chat::{Chats, Parts, SharedChats},
+    config::{Config, ConfigError, Switch},
+    context::{Context, Phase},
+    hub::Feed,
+    limits::Limits,
+    metrics::Metrics,
+    outbox::Outbox,
+    presence::{Presence, Transition},
+    server,
+    store::{self, Store, StoreError},
+    unread::Unread,
+    writer::Writer,
+};
+
+/// How often full token buckets are forgotten.
+const FORGET_BUCKETS: Duration = Duration::from_secs(60);
+
+/// How long the flushing of what is committed may take at the end; the sweepers of the other
+/// replicas take what is left.
+const FLUSH_WAIT: Duration = Duration::from_secs(3);
 
 /// The two sockets a replica serves on, bound by the caller (port 0 in tests).
 #[derive(Debug)]
@@ -17,9 +45,13 @@ pub struct Listeners {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(transparent)]
-    Config(#[from] crate::config::ConfigError),
+    Config(#[from] ConfigError),
     #[error("cannot listen")]
     Listen(#[from] std::io::Error),
+    #[error("Postgres: {0}")]
+    Store(#[from] StoreError),
+    #[error("REDIS_URL: {0}")]
+    Redis(#[from] RedisError),
 }
 
 /// A running replica.
@@ -27,14 +59,133 @@ pub enum StartError {
 pub struct Replica {
     public: SocketAddr,
     internal: SocketAddr,
+    context: Context,
+    phase: watch::Sender<Phase>,
+    /// Ends the acceptance of connections.
+    stop_serving: CancellationToken,
+    /// Ends the health and metrics port, the last of all.
+    stop_internal: CancellationToken,
+    /// Ends what runs in the background.
+    stop: CancellationToken,
+    servers: TaskTracker,
+    tasks: TaskTracker,
 }
 
-/// Starts a replica: connects, checks the schema, serves.
-pub async fn start(_config: Config, listeners: Listeners) -> Result<Replica, StartError> {
-    Ok(Replica {
+/// Starts a replica: connects, checks the schema, serves. Postgres must be there; Redis need not.
+pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, StartError> {
+    config.validate()?;
+    tracing::debug!(?config, "starting");
+    if config.migrate_on_start == Switch::On {
+        store::migrate(&config.database).await?;
+    }
+    let metrics = Arc::new(Metrics::default());
+    let store = Store::new(&config.database, Arc::clone(&metrics))?;
+    store.check().await?;
+    let secret = store.get_instance_secret().await?;
+    let verifier = Arc::new(Verifier::new(&config.auth)?);
+
+    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+    let link = Link::connect(config.redis_url.expose(), &config.redis_prefix)?;
+    let (broker, events) = Broker::connect(&link);
+    let unread = Unread::new(link.clone());
+    unread.set_epoch(&store.get_epoch().await?);
+    let (transitions, came_and_went) = mpsc::unbounded_channel();
+    let presence = Presence::start(link.clone(), Uuid::now_v7(), transitions);
+    let outbox = Outbox::start(
+        store.clone(),
+        link.clone(),
+        broker.clone(),
+        unread.clone(),
+        Arc::clone(&metrics),
+        &tasks,
+        stop.clone(),
+    );
+    let writer = Writer::start(&store, &outbox, &metrics, &tasks);
+    let feed = Feed::start(
+        store.clone(),
+        link.clone(),
+        broker.clone(),
+        unread.clone(),
+        events,
+        config.head_check_interval,
+        Arc::clone(&metrics),
+        &tasks,
+        stop.clone(),
+    );
+    let parts = Parts { store, writer, outbox, broker, unread, presence };
+    let chats: SharedChats = Arc::new(Chats::new(parts, &config, &secret));
+    let limits = Arc::new(Limits::new(&config.limits, Arc::clone(&metrics)));
+    tasks.spawn(tell_presence(Arc::clone(&chats), came_and_went, stop.clone()));
+    tasks.spawn(forget_buckets(Arc::clone(&limits), stop.clone()));
+
+    let (phase, watching) = watch::channel(Phase::Serving);
+    let context = Context {
+        config: Arc::new(config),
+        chats,
+        feed,
+        link,
+        verifier,
+        tickets: Tickets::new(&secret),
+        limits,
+        metrics,
+        phase: watching,
+        sockets: TaskTracker::new(),
+        abort: CancellationToken::new(),
+    };
+    let (stop_serving, stop_internal) = (CancellationToken::new(), CancellationToken::new());
+    let servers = TaskTracker::new();
+    let replica = Replica {
         public: listeners.public.local_addr()?,
         internal: listeners.internal.local_addr()?,
-    })
+        phase,
+        stop_serving: stop_serving.clone(),
+        stop_internal: stop_internal.clone(),
+        stop,
+        servers: servers.clone(),
+        tasks,
+        context: context.clone(),
+    };
+    let internal = server::serve(
+        listeners.internal,
+        api::internal_router(&context),
+        stop_internal,
+        context.abort.clone(),
+    );
+    let public = server::serve(
+        listeners.public,
+        api::public_router(&context),
+        stop_serving,
+        context.abort.clone(),
+    );
+    replica.tasks.spawn(internal);
+    servers.spawn(public);
+    Ok(replica)
+}
+
+/// Tells of everybody who came or went, one after another.
+async fn tell_presence(
+    chats: SharedChats,
+    mut transitions: mpsc::UnboundedReceiver<Transition>,
+    stop: CancellationToken,
+) {
+    let telling = async {
+        while let Some(transition) = transitions.recv().await {
+            if let Err(error) = chats.tell_presence(transition).await {
+                tracing::warn!(code = error.code(), "telling of somebody's presence failed");
+            }
+        }
+    };
+    stop.run_until_cancelled(telling).await;
+}
+
+async fn forget_buckets(limits: Arc<Limits>, stop: CancellationToken) {
+    let forgetting = async {
+        loop {
+            tokio::time::sleep(FORGET_BUCKETS).await;
+            limits.forget_idle();
+        }
+    };
+    stop.run_until_cancelled(forgetting).await;
 }
 
 impl Replica {
@@ -46,9 +197,46 @@ impl Replica {
         self.internal
     }
 
-    /// Graceful end: see ARCHITECTURE.md, "Draining". Returns when all is flushed and closed.
-    pub async fn drain(self) {}
+    /// What the replica's hub holds: chats, and sockets that follow them.
+    pub fn followed(&self) -> (usize, usize) {
+        self.context.feed.hub().size()
+    }
+
+    /// Ends gracefully, within the configured grace: not ready first, then sockets are sent
+    /// elsewhere one by one, requests under way are answered, and what is committed is published.
+    pub async fn drain(self) {
+        let grace = self.context.config.shutdown_grace;
+        if tokio::time::timeout(grace, self.leave()).await.is_err() {
+            tracing::warn!(?grace, "the grace is over; the rest is cut off");
+        }
+        self.context.abort.cancel();
+        self.stop.cancel();
+        self.stop_internal.cancel();
+    }
+
+    async fn leave(&self) {
+        self.phase.send_replace(Phase::Leaving);
+        // Balancers notice by and by; until then connections still come, and are served.
+        tokio::time::sleep(self.context.config.drain_delay).await;
+        self.phase.send_replace(Phase::Closing);
+        self.stop_serving.cancel();
+        self.context.sockets.close();
+        self.servers.close();
+        tokio::join!(self.context.sockets.wait(), self.servers.wait());
+        self.context.chats.presence().leave_all().await;
+        // Outbox rows that are finished get deleted; the rest is the other replicas' sweepers'.
+        self.stop.cancel();
+        self.stop_internal.cancel();
+        self.tasks.close();
+        let _ = tokio::time::timeout(FLUSH_WAIT, self.tasks.wait()).await;
+        self.context.link.shutdown().await;
+    }
 
     /// Ends at once, as a crash would: nothing is flushed, sockets break.
-    pub fn abort(self) {}
+    pub fn abort(self) {
+        self.context.abort.cancel();
+        self.stop.cancel();
+        self.stop_serving.cancel();
+        self.stop_internal.cancel();
+    }
 }

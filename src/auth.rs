@@ -334,13 +334,14 @@ mod tests {
     #[test]
     fn a_ticket_is_no_token_and_a_token_no_ticket() {
         let tickets = Tickets::new(&[7; 32]);
-        let identity = verifier(&[])
-            .verify(&token(json!({"sub": "a", "exp": now() + 60})))
-            .expect("valid");
+        let identity =
+            verifier(&[]).verify(&token(json!({"sub": "a", "exp": now() + 60}))).expect("valid");
         let ticket = tickets.issue(&identity, None).expect("issued");
         assert_eq!(tickets.check(&ticket).expect("valid").user_id, *identity.user_id());
         assert!(verifier(&[]).verify(&ticket).is_err());
-        assert!(tickets.check(&token(json!({"sub": "a", "exp": now() + 60, "aud": "ws"}))).is_err());
+        assert!(
+            tickets.check(&token(json!({"sub": "a", "exp": now() + 60, "aud": "ws"}))).is_err()
+        );
         assert!(Tickets::new(&[8; 32]).check(&ticket).is_err());
     }
 }

@@ -154,6 +154,14 @@ impl FieldErrors {
         self.0.push(FieldError { field: field.to_owned(), message: message.into() });
     }
 
+    /// Takes over what was wrong within `outer`.
+    pub fn nest(&mut self, outer: &str, inner: FieldErrors) {
+        self.0.extend(inner.0.into_iter().map(|FieldError { field, message }| FieldError {
+            field: format!("{outer}.{field}"),
+            message,
+        }));
+    }
+
     pub fn finish(self) -> Result<(), Error> {
         if self.0.is_empty() { Ok(()) } else { Err(Error::Validation(self.0)) }
     }

@@ -120,10 +120,7 @@ impl Fields {
             self.errors.add(name, format!("must have 1 to {max} items"));
             return Vec::new();
         }
-        items
-            .into_iter()
-            .map(|values| Fields { values, errors: FieldErrors::default() })
-            .collect()
+        items.into_iter().map(|values| Fields { values, errors: FieldErrors::default() }).collect()
     }
 
     /// Strings, or nothing.

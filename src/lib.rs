@@ -1,10 +1,12 @@
 //! A chat service that scales by adding identical replicas.
 
+pub mod api;
 pub mod app;
 pub mod auth;
 pub mod broker;
 pub mod chat;
 pub mod config;
+pub mod context;
 pub mod dev;
 pub mod error;
 pub mod hub;
@@ -16,6 +18,8 @@ pub mod outbox;
 pub mod presence;
 pub mod protocol;
 pub mod search;
+pub mod server;
+pub mod socket;
 pub mod store;
 pub mod telemetry;
 pub mod unread;

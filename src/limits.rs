@@ -48,12 +48,8 @@ pub struct Allowance {
     pub reset: Duration,
 }
 
-type Buckets = RateLimiter<
-    UserId,
-    DefaultKeyedStateStore<UserId>,
-    DefaultClock,
-    StateInformationMiddleware,
->;
+type Buckets =
+    RateLimiter<UserId, DefaultKeyedStateStore<UserId>, DefaultClock, StateInformationMiddleware>;
 
 #[derive(Debug)]
 struct Limit {
@@ -119,6 +115,16 @@ impl Limits {
                 Err(Error::RateLimited { retry_after })
             }
         }
+    }
+
+    /// What a refusal says of its bucket.
+    pub fn spent(&self, class: Class, retry_after: Duration) -> Option<Allowance> {
+        let limit = &self.all.as_ref()?[class as usize];
+        Some(Allowance {
+            limit: limit.per_second.get() * BURST_SECONDS,
+            remaining: 0,
+            reset: retry_after,
+        })
     }
 
     /// Forgets the buckets that are full again; without this, one stays for every user ever seen.

@@ -128,10 +128,18 @@ impl Default for Metrics {
         );
         registry.register("errors", "Refusals and failures, by code", m.errors.clone());
         registry.register("rate_limited", "Requests over a limit", m.rate_limited.clone());
-        registry.register("messages_accepted", "Messages made durable", m.messages_accepted.clone());
+        registry.register(
+            "messages_accepted",
+            "Messages made durable",
+            m.messages_accepted.clone(),
+        );
         registry.register("messages_replayed", "Retried sends", m.messages_replayed.clone());
         registry.register("batch_messages", "Messages a commit", m.batch_messages.clone());
-        registry.register("frames_delivered", "Frames given to sockets", m.frames_delivered.clone());
+        registry.register(
+            "frames_delivered",
+            "Frames given to sockets",
+            m.frames_delivered.clone(),
+        );
         registry.register("sockets_open", "Open sockets", m.sockets_open.clone());
         registry.register("sockets_opened", "Sockets opened", m.sockets_opened.clone());
         registry.register("sockets_closed", "Sockets closed, by code", m.sockets_closed.clone());

@@ -109,8 +109,7 @@ impl Outbox {
     ) -> Self {
         let (finished, finished_rows) = mpsc::unbounded_channel();
         tasks.spawn(forget(store.clone(), finished_rows, stop.clone()));
-        let outbox =
-            Self { store, link, broker, unread, finished, tasks: tasks.clone(), metrics };
+        let outbox = Self { store, link, broker, unread, finished, tasks: tasks.clone(), metrics };
         let sweeper = outbox.clone();
         tasks.spawn(async move { stop.run_until_cancelled(sweeper.sweep_for_ever()).await });
         outbox

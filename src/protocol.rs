@@ -239,16 +239,31 @@ pub fn subscribed_frame(
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Publication {
     /// A change of a chat, committed at `micros` (since 1970, Postgres's clock).
-    Event { ev: i64, micros: i64, frame: Frame },
+    Event {
+        ev: i64,
+        micros: i64,
+        frame: Frame,
+    },
     /// The chat has come to `ev`: who is behind reads Postgres.
-    Head { ev: i64 },
+    Head {
+        ev: i64,
+    },
     /// The chat is gone.
     Deleted,
     /// Of one person to the others of a chat.
-    Typing { user_id: UserId, frame: Frame },
-    Presence { user_id: UserId, frame: Frame },
+    Typing {
+        user_id: UserId,
+        frame: Frame,
+    },
+    Presence {
+        user_id: UserId,
+        frame: Frame,
+    },
     /// On a user's channel: a room of theirs moved to `ev`.
-    Room { chat_id: ChatId, ev: i64 },
+    Room {
+        chat_id: ChatId,
+        ev: i64,
+    },
     /// On a user's channel: their sockets are to be closed.
     Erased,
 }

@@ -52,7 +52,12 @@ pub struct Writer {
 }
 
 impl Writer {
-    pub fn start(store: &Store, outbox: &Outbox, metrics: &Arc<Metrics>, tasks: &TaskTracker) -> Self {
+    pub fn start(
+        store: &Store,
+        outbox: &Outbox,
+        metrics: &Arc<Metrics>,
+        tasks: &TaskTracker,
+    ) -> Self {
         let lanes = (0..WRITER_LANES)
             .map(|_| {
                 let (jobs, waiting) = mpsc::channel(QUEUE);
@@ -77,9 +82,7 @@ impl Writer {
         let (reply, outcome) = oneshot::channel();
         // The random end of the id; its start is a clock.
         let lane = usize::from(draft.chat_id.as_bytes()[15]) % self.lanes.len();
-        self.lanes[lane]
-            .try_send(Job { draft, reply })
-            .map_err(|_| Error::Unavailable(None))?;
+        self.lanes[lane].try_send(Job { draft, reply }).map_err(|_| Error::Unavailable(None))?;
         // A lane that died answers nobody: the outcome is unknown, and the retry is safe.
         outcome.await.map_err(|_| Error::Unavailable(None))?
     }

@@ -7,6 +7,7 @@
 mod connection;
 mod link;
 mod listener;
+mod once;
 mod pubsub;
 mod script;
 #[cfg(test)]

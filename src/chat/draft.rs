@@ -120,8 +120,7 @@ impl Keys {
     /// The same key of the same sender in the same chat gives the same id: the table's unique index
     /// on ids finds a retry, without an index of its own.
     fn message_id(&self, chat_id: ChatId, sender: &UserId, key: &str) -> MessageId {
-        let mac =
-            mac(&self.ids, &[chat_id.as_bytes(), sender.as_str().as_bytes(), key.as_bytes()]);
+        let mac = mac(&self.ids, &[chat_id.as_bytes(), sender.as_str().as_bytes(), key.as_bytes()]);
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&mac[..16]);
         MessageId::new_v8(bytes)

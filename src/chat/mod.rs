@@ -170,7 +170,8 @@ impl Chats {
     }
 
     async fn publish_event(&self, state: ChatState, outbox_id: Option<i64>, event: &Publication) {
-        let mut commit = Commit { outbox_ids: outbox_id.into_iter().collect(), ..Commit::default() };
+        let mut commit =
+            Commit { outbox_ids: outbox_id.into_iter().collect(), ..Commit::default() };
         commit.publish(Channel::Chat(state.chat_id), event);
         commit.add_state(&state);
         self.outbox.publish_soon(commit).await;

@@ -37,9 +37,10 @@ impl People {
 
     /// Makes the bearer of a valid token known before anything is answered; refuses the erased.
     pub async fn admit(&self, profile: &Profile) -> Result<(), Error> {
-        let known = self.admitted().get(&profile.user_id).is_some_and(|(known, at)| {
-            known == profile && at.elapsed() < ADMISSION_LIFETIME
-        });
+        let known = self
+            .admitted()
+            .get(&profile.user_id)
+            .is_some_and(|(known, at)| known == profile && at.elapsed() < ADMISSION_LIFETIME);
         if known {
             return Ok(());
         }

@@ -78,10 +78,8 @@ impl Chats {
         }
         let opened = self.store.open_chat(pair, creator, self.reject_unknown).await?;
         if opened.created {
-            let mut commit = Commit {
-                outbox_ids: opened.outbox_id.into_iter().collect(),
-                ..Commit::default()
-            };
+            let mut commit =
+                Commit { outbox_ids: opened.outbox_id.into_iter().collect(), ..Commit::default() };
             for state in self.store.get_states(&[opened.chat_id]).await? {
                 commit.add_state(&state);
             }
@@ -177,10 +175,9 @@ impl Chats {
 
     /// Every room's counter: from Redis, or from Postgres where Redis has not all of them.
     pub async fn get_unread(&self, user: &UserId) -> Result<UnreadSummary, Error> {
-        let mut all = self.unread.read_or_fill(user, async || self.load_counters(user).await).await?;
-        all.sort_unstable_by_key(|counter| {
-            std::cmp::Reverse((counter.activity, counter.chat_id))
-        });
+        let mut all =
+            self.unread.read_or_fill(user, async || self.load_counters(user).await).await?;
+        all.sort_unstable_by_key(|counter| std::cmp::Reverse((counter.activity, counter.chat_id)));
         Ok(UnreadSummary {
             total: all.iter().map(|counter| counter.unread).sum(),
             chats: all
@@ -244,7 +241,8 @@ impl Chats {
     ) -> Result<(), Error> {
         let (members, outbox_id) =
             self.store.delete_chat(chat_id, user, admin, self.delete_rule).await?;
-        let mut commit = Commit { outbox_ids: outbox_id.into_iter().collect(), ..Commit::default() };
+        let mut commit =
+            Commit { outbox_ids: outbox_id.into_iter().collect(), ..Commit::default() };
         commit.add_deleted(chat_id, &members);
         self.outbox.publish_soon(commit).await;
         Ok(())

@@ -16,6 +16,7 @@ use crate::{
     model::{ChatId, UserId},
     protocol::{MAX_REPLAY, Publication, ResetReason, change_frame},
     store::{Store, StoreError},
+    unread::Unread,
 };
 
 /// How long a gap waits for the publication that is merely late (two replicas' publications can
@@ -53,6 +54,7 @@ struct Shared {
     store: Store,
     link: Link,
     broker: Broker,
+    unread: Unread,
     metrics: Arc<Metrics>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -99,6 +101,7 @@ impl Feed {
         store: Store,
         link: Link,
         broker: Broker,
+        unread: Unread,
         events: mpsc::Receiver<Event>,
         compare_interval: Duration,
         metrics: Arc<Metrics>,
@@ -110,6 +113,7 @@ impl Feed {
             store,
             link,
             broker,
+            unread,
             metrics,
             tasks: tasks.clone(),
             stop: stop.clone(),
@@ -120,7 +124,9 @@ impl Feed {
         let (receiving, comparing) = (feed.clone(), feed.clone());
         let stopped = stop.clone();
         tasks.spawn(async move { stopped.run_until_cancelled(receiving.receive(events)).await });
-        tasks.spawn(async move { stop.run_until_cancelled(comparing.compare(compare_interval)).await });
+        tasks.spawn(
+            async move { stop.run_until_cancelled(comparing.compare(compare_interval)).await },
+        );
         feed
     }
 
@@ -226,11 +232,8 @@ impl Feed {
         };
         let head_ev = changes.head.ev;
         if head_ev < after_ev || head_ev - after_ev > MAX_REPLAY {
-            let reason = if head_ev < after_ev {
-                ResetReason::UnknownPosition
-            } else {
-                ResetReason::TooFar
-            };
+            let reason =
+                if head_ev < after_ev { ResetReason::UnknownPosition } else { ResetReason::TooFar };
             shared.hub.reset(gap, head_ev, &changes.head.epoch.into(), reason);
             return Ok(ControlFlow::Continue(()));
         }
@@ -258,8 +261,12 @@ impl Feed {
             let asked = tokio::time::timeout(pause, self.shared.resync.notified()).await.is_ok();
             let skip_confirmed = connected && !asked;
             let since = skip_confirmed.then(|| Instant::now().checked_sub(pause)).flatten();
-            if let Err(error) = self.compare_heads(since).await {
-                tracing::warn!(%error, "comparing heads failed");
+            let compared = async {
+                self.compare_heads(since).await?;
+                self.close_erased().await
+            };
+            if let Err(error) = compared.await {
+                tracing::warn!(%error, "comparing with Postgres failed");
             }
             if !connected {
                 self.shared.hub.poke_inboxes();
@@ -271,6 +278,16 @@ impl Feed {
                     .forget_idle(before, |chat_id| broker.unsubscribe(&Channel::Chat(chat_id)));
             }
         }
+    }
+
+    /// Closes the sockets of people whose erasure was not heard of.
+    async fn close_erased(&self) -> Result<(), StoreError> {
+        for chunk in self.shared.hub.attached_users().chunks(COMPARE_CHUNK) {
+            for user_id in self.shared.store.list_erased(chunk).await? {
+                self.shared.hub.receive_for_user(&user_id, &Publication::Erased);
+            }
+        }
+        Ok(())
     }
 
     /// Compares all chats but those confirmed after `since`.
@@ -333,6 +350,8 @@ impl Feed {
     }
 
     fn set_epoch(&self, epoch: Arc<str>) {
+        // Counters of another history would win by their higher `ev`.
+        self.shared.unread.set_epoch(&epoch);
         *self.shared.epoch.lock().unwrap_or_else(PoisonError::into_inner) = Some(epoch);
     }
 }

@@ -17,7 +17,7 @@ use std::{
 
 use tokio::sync::{OnceCell, mpsc};
 
-pub use self::feed::Feed;
+pub use self::feed::{Attached, Feed, Following};
 use crate::{
     metrics::Metrics,
     model::{ChatId, UserId},
@@ -318,6 +318,11 @@ impl Hub {
         for queue in self.users().get(user_id).into_iter().flatten() {
             queue.push(delivery.clone());
         }
+    }
+
+    /// Everybody who has a socket here.
+    pub(crate) fn attached_users(&self) -> Vec<UserId> {
+        self.users().keys().cloned().collect()
     }
 
     /// Publications may be lost: every inbox must be compared.

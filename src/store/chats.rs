@@ -152,11 +152,7 @@ impl Store {
         let row = self
             .query_one(
                 MARK_READ,
-                &[
-                    (&chat_id, Type::UUID),
-                    (&user.as_str(), Type::TEXT),
-                    (&up_to_seq, Type::INT8),
-                ],
+                &[(&chat_id, Type::UUID), (&user.as_str(), Type::TEXT), (&up_to_seq, Type::INT8)],
             )
             .await?;
         if row.get::<_, &str>(0) != "ok" {

@@ -182,11 +182,7 @@ impl Store {
         let row = self
             .query_opt(
                 GET_MESSAGE,
-                &[
-                    (&chat_id, Type::UUID),
-                    (&message_id, Type::UUID),
-                    (&user.as_str(), Type::TEXT),
-                ],
+                &[(&chat_id, Type::UUID), (&message_id, Type::UUID), (&user.as_str(), Type::TEXT)],
             )
             .await?
             .ok_or(Error::ChatNotFound)?;
@@ -279,10 +275,7 @@ impl Store {
         hi: i64,
     ) -> Result<Vec<(i64, String)>, StoreError> {
         let rows = self
-            .query(
-                LIST_TEXTS,
-                &[(&chat_id, Type::UUID), (&lo, Type::INT8), (&hi, Type::INT8)],
-            )
+            .query(LIST_TEXTS, &[(&chat_id, Type::UUID), (&lo, Type::INT8), (&hi, Type::INT8)])
             .await?;
         Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
     }
@@ -293,9 +286,8 @@ impl Store {
         chat_id: ChatId,
         seqs: &[i64],
     ) -> Result<Vec<Message>, StoreError> {
-        let rows = self
-            .query(LIST_MESSAGES, &[(&chat_id, Type::UUID), (&seqs, Type::INT8_ARRAY)])
-            .await?;
+        let rows =
+            self.query(LIST_MESSAGES, &[(&chat_id, Type::UUID), (&seqs, Type::INT8_ARRAY)]).await?;
         Ok(rows.iter().map(|row| message(chat_id, row, 0)).collect())
     }
 }

@@ -113,7 +113,10 @@ impl Store {
 
     /// Ready when Postgres answers and has exactly the schema this program knows.
     pub async fn check(&self) -> Result<(), StoreError> {
-        let applied = self.query(APPLIED_VERSION, &[]).await?;
+        let applied = match self.query(APPLIED_VERSION, &[]).await {
+            Err(StoreError::Failed(cause)) if is_undefined_table(&cause) => Vec::new(),
+            applied => applied?,
+        };
         let version: i32 = applied.first().map_or(0, |row| row.get(0));
         match version.cmp(&migrate::latest_version()) {
             std::cmp::Ordering::Equal => Ok(()),
@@ -131,6 +134,11 @@ impl Store {
     /// The installation's secret: it keys tickets, derived message ids and content digests.
     pub async fn get_instance_secret(&self) -> Result<Vec<u8>, StoreError> {
         Ok(self.query_one(INSTANCE_SECRET, &[]).await?.get(0))
+    }
+
+    /// Names the history that positions belong to; opaque.
+    pub async fn get_epoch(&self) -> Result<String, StoreError> {
+        Ok(self.query_one(EPOCH, &[]).await?.get(0))
     }
 
     /// Connections in use and open, of both pools.
@@ -187,6 +195,13 @@ impl Store {
             }
         }
     }
+}
+
+/// A database that was never migrated.
+fn is_undefined_table(cause: &Cause) -> bool {
+    cause
+        .downcast_ref::<tokio_postgres::Error>()
+        .is_some_and(|error| error.code() == Some(&SqlState::UNDEFINED_TABLE))
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -261,3 +276,7 @@ SELECT coalesce(max(version), 0) FROM refinery_schema_history";
 const INSTANCE_SECRET: &str = "\
 -- store.instance_secret
 SELECT secret FROM instance";
+
+const EPOCH: &str = "\
+-- store.epoch
+SELECT epoch()";

@@ -69,10 +69,7 @@ impl Store {
         let row = self
             .query_opt(
                 GET_USER,
-                &[
-                    (&user_id.as_str(), Type::TEXT),
-                    (&viewer.map(UserId::as_str), Type::TEXT),
-                ],
+                &[(&user_id.as_str(), Type::TEXT), (&viewer.map(UserId::as_str), Type::TEXT)],
             )
             .await?;
         Ok(row.map(|row| user_row(&row)))
@@ -82,20 +79,14 @@ impl Store {
     pub async fn note_last_seen(&self, seen: &[(UserId, Time)]) -> Result<(), StoreError> {
         let ids: Vec<_> = seen.iter().map(|(id, _)| id.as_str()).collect();
         let times: Vec<_> = seen.iter().map(|(_, time)| time.0).collect();
-        self.query(
-            NOTE_LAST_SEEN,
-            &[(&ids, Type::TEXT_ARRAY), (&times, Type::TIMESTAMPTZ_ARRAY)],
-        )
-        .await?;
+        self.query(NOTE_LAST_SEEN, &[(&ids, Type::TEXT_ARRAY), (&times, Type::TIMESTAMPTZ_ARRAY)])
+            .await?;
         Ok(())
     }
 
     pub async fn block_user(&self, blocker: &UserId, blocked: &UserId) -> Result<(), StoreError> {
-        self.query(
-            BLOCK_USER,
-            &[(&blocker.as_str(), Type::TEXT), (&blocked.as_str(), Type::TEXT)],
-        )
-        .await?;
+        self.query(BLOCK_USER, &[(&blocker.as_str(), Type::TEXT), (&blocked.as_str(), Type::TEXT)])
+            .await?;
         Ok(())
     }
 
@@ -123,11 +114,7 @@ impl Store {
 
 fn user_row(row: &Row) -> UserRow {
     UserRow {
-        profile: Profile {
-            user_id: user(row.get(0)),
-            name: row.get(1),
-            avatar_url: row.get(2),
-        },
+        profile: Profile { user_id: user(row.get(0)), name: row.get(1), avatar_url: row.get(2) },
         last_seen_at: opt_time(row, 3),
         blocked: row.get(4),
     }

@@ -1,0 +1,238 @@
+//! What handlers are given: who asks, which chat, the fields of the body.
+
+use axum::{
+    body::to_bytes,
+    extract::{FromRequest, FromRequestParts, RawPathParams, Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+
+use super::{MAX_BODY_BYTES, MAX_BULK_BODY_BYTES};
+use crate::{
+    auth::Identity,
+    chat::ChatRef,
+    context::Context,
+    error::Error,
+    input::{Fields, Params},
+    limits::{Allowance, Class},
+    model::{ChatId, MessageId, UserId},
+};
+
+const LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
+const REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
+const RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
+
+/// The caller, whose token was checked; a handler without it is public.
+#[derive(Debug, Clone)]
+pub(super) struct AuthUser(pub Identity);
+
+impl AuthUser {
+    pub(super) fn id(&self) -> &UserId {
+        self.0.user_id()
+    }
+
+    pub(super) fn require_admin(&self) -> Result<(), Error> {
+        if self.0.admin {
+            Ok(())
+        } else {
+            Err(Error::Forbidden("This takes a token with the scope chat:admin."))
+        }
+    }
+}
+
+/// The layer in front of every route that takes a token: checks it, then the rate of its class.
+pub(super) async fn guard(
+    State((context, class)): State<(Context, Class)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let identity = match authenticate(&context, request.headers()).await {
+        Ok(identity) => identity,
+        Err(error) => return error.into_response(),
+    };
+    // The host application's own server acts for everybody: a person's limits are not for it.
+    let checked =
+        if identity.admin { Ok(None) } else { context.limits.check(identity.user_id(), class) };
+    let (mut response, allowance) = match checked {
+        Ok(allowance) => {
+            request.extensions_mut().insert(AuthUser(identity));
+            (next.run(request).await, allowance)
+        }
+        Err(error) => {
+            let allowance = error.retry_after().and_then(|wait| context.limits.spent(class, wait));
+            (error.into_response(), allowance)
+        }
+    };
+    if let Some(Allowance { limit, remaining, reset }) = allowance {
+        let headers = response.headers_mut();
+        headers.insert(LIMIT, HeaderValue::from(limit));
+        headers.insert(REMAINING, HeaderValue::from(remaining));
+        headers.insert(RESET, HeaderValue::from(reset.as_secs_f64().ceil() as u64));
+    }
+    response
+}
+
+async fn authenticate(context: &Context, headers: &HeaderMap) -> Result<Identity, Error> {
+    context.authenticate(bearer(headers)?.ok_or(Error::Unauthenticated)?).await
+}
+
+/// The token of `Authorization: Bearer`; `None` where there is no such header.
+pub(crate) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Error> {
+    let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
+    let value = value.to_str().map_err(|_| Error::TokenInvalid("it is not ASCII"))?;
+    // The scheme's case does not count (RFC 9110 §11.1).
+    match value.split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(Some(token.trim())),
+        _ => Err(Error::Unauthenticated),
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for AuthUser {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
+        // Missing only on a route that was registered without its guard.
+        parts.extensions.get::<Self>().cloned().ok_or(Error::Unauthenticated)
+    }
+}
+
+async fn path_param<S: Send + Sync>(
+    parts: &mut Parts,
+    state: &S,
+    name: &str,
+) -> Result<String, Error> {
+    let params = RawPathParams::from_request_parts(parts, state)
+        .await
+        .map_err(|_| Error::InvalidRequest("The path is not UTF-8 once decoded."))?;
+    params
+        .iter()
+        .find(|(key, _)| *key == name)
+        .map(|(_, value)| value.to_owned())
+        .ok_or(Error::RouteNotFound)
+}
+
+/// `{chat}`: an id or a room name. Whether the caller is a member is the operation's question.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ChatPath(pub ChatId);
+
+impl FromRequestParts<Context> for ChatPath {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, Error> {
+        let raw = path_param(parts, context, "chat").await?;
+        let chat = ChatRef::parse(&raw).ok_or(Error::ChatNotFound)?;
+        context.chats.resolve(&chat).await.map(Self)
+    }
+}
+
+/// `{message_id}`. What can't be an id is the nil id, which no message has: the chat is asked first.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct MessagePath(pub MessageId);
+
+impl FromRequestParts<Context> for MessagePath {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, Error> {
+        let raw = path_param(parts, context, "message_id").await?;
+        Ok(Self(raw.parse().unwrap_or(MessageId::nil())))
+    }
+}
+
+/// `{user_id}`.
+#[derive(Debug, Clone)]
+pub(super) struct UserPath(pub UserId);
+
+impl FromRequestParts<Context> for UserPath {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, Error> {
+        let raw = path_param(parts, context, "user_id").await?;
+        UserId::parse(&raw).map(Self).ok_or(Error::UserNotFound)
+    }
+}
+
+/// The query string.
+#[derive(Debug)]
+pub(super) struct QueryParams(pub Params);
+
+impl<S: Send + Sync> FromRequestParts<S> for QueryParams {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
+        Ok(Self(Params::parse(parts.uri.query().unwrap_or_default())))
+    }
+}
+
+/// A JSON object as the body.
+#[derive(Debug)]
+pub(super) struct JsonBody(pub Fields);
+
+impl<S: Send + Sync> FromRequest<S> for JsonBody {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Error> {
+        read_object(request, MAX_BODY_BYTES, false).await.map(Self)
+    }
+}
+
+/// A JSON object as the body, or nothing at all.
+#[derive(Debug)]
+pub(super) struct OptionalJsonBody(pub Fields);
+
+impl<S: Send + Sync> FromRequest<S> for OptionalJsonBody {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Error> {
+        read_object(request, MAX_BODY_BYTES, true).await.map(Self)
+    }
+}
+
+/// A JSON object of up to 1 MiB.
+#[derive(Debug)]
+pub(super) struct BulkJsonBody(pub Fields);
+
+impl<S: Send + Sync> FromRequest<S> for BulkJsonBody {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Error> {
+        read_object(request, MAX_BULK_BODY_BYTES, false).await.map(Self)
+    }
+}
+
+async fn read_object(request: Request, limit: usize, may_be_empty: bool) -> Result<Fields, Error> {
+    let (parts, body) = request.into_parts();
+    let body = to_bytes(body, limit).await.map_err(|error| {
+        let too_large = std::error::Error::source(&error)
+            .is_some_and(|cause| cause.is::<http_body_util::LengthLimitError>());
+        if too_large {
+            Error::PayloadTooLarge { limit }
+        } else {
+            Error::InvalidRequest("The body broke off.")
+        }
+    })?;
+    if body.is_empty() {
+        return if may_be_empty {
+            Ok(Fields::default())
+        } else {
+            Err(Error::InvalidJson("it is empty".to_owned()))
+        };
+    }
+    if !is_json(&parts.headers) {
+        return Err(Error::UnsupportedMediaType);
+    }
+    Fields::parse(&body)
+}
+
+/// `application/json`, or a type that is written in JSON (RFC 6839 §3.1).
+fn is_json(headers: &HeaderMap) -> bool {
+    let essence = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split(';').next())
+        .map(|essence| essence.trim().to_ascii_lowercase());
+    essence.is_some_and(|essence| {
+        essence == "application/json"
+            || essence.starts_with("application/") && essence.ends_with("+json")
+    })
+}

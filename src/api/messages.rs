@@ -1,0 +1,149 @@
+//! Messages: `/api/v1/chats/{chat}/messages/`.
+
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode},
+    response::{IntoResponse, Response},
+};
+
+use super::{
+    extract::{AuthUser, ChatPath, JsonBody, MessagePath, QueryParams},
+    problem::Problem,
+};
+use crate::{
+    chat::{Edit, HistoryView, NewMessage},
+    context::Context,
+    error::Error,
+    model::Message,
+    store::Window,
+};
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// A page of the history.
+#[utoipa::path(get, path = "/chats/{chat}/messages/", tag = "messages", params(
+    ("chat" = String, Path, description = "`chat_id` or `room_name`"),
+    ("before" = Option<i64>, Query, minimum = 0, description = "Only below this `seq`"),
+    ("after" = Option<i64>, Query, minimum = 0, description = "Only above this `seq`"),
+    ("around" = Option<i64>, Query, minimum = 0, description = "On both sides of this `seq`"),
+    ("limit" = Option<i64>, Query, minimum = 1, maximum = 100, description = "50 where not given"),
+), responses(
+    (status = 200, body = HistoryView),
+    (status = "4XX", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn list_messages(
+    State(context): State<Context>,
+    user: AuthUser,
+    ChatPath(chat_id): ChatPath,
+    QueryParams(mut params): QueryParams,
+) -> Result<Json<HistoryView>, Error> {
+    let limit = params.integer("limit", 1, 100).unwrap_or(50);
+    // Far beyond any number a chat can reach, and far from overflow where limits are added.
+    const MAX_SEQ: i64 = 1 << 53;
+    let before = params.integer("before", 0, MAX_SEQ);
+    let after = params.integer("after", 0, MAX_SEQ);
+    let around = params.integer("around", 0, MAX_SEQ);
+    let window = match (before, after, around) {
+        (None, None, None) => Window::Newest,
+        (Some(seq), None, None) => Window::Before(seq),
+        (None, Some(seq), None) => Window::After(seq),
+        (None, None, Some(seq)) => Window::Around(seq),
+        _ => {
+            params.refuse("before", "give at most one of before, after and around");
+            Window::Newest
+        }
+    };
+    params.finish()?;
+    Ok(Json(context.chats.get_history(user.id(), chat_id, window, limit).await?))
+}
+
+/// Sends a message.
+#[utoipa::path(post, path = "/chats/{chat}/messages/", tag = "messages", params(
+    ("chat" = String, Path, description = "`chat_id` or `room_name`"),
+    ("Idempotency-Key" = Option<String>, Header, description = "In place of `client_msg_id`"),
+), request_body = NewMessage, responses(
+    (status = 201, description = "Durable", body = Message),
+    (status = 200, description = "A retry: the first message as it is now", body = Message,
+     headers(("Idempotent-Replayed" = String))),
+    (status = "4XX", body = Problem, content_type = "application/problem+json"),
+    (status = 503, body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn create_message(
+    State(context): State<Context>,
+    user: AuthUser,
+    ChatPath(chat_id): ChatPath,
+    headers: HeaderMap,
+    JsonBody(fields): JsonBody,
+) -> Result<Response, Error> {
+    let key = match headers.get(IDEMPOTENCY_KEY) {
+        None => None,
+        Some(value) => Some(
+            std::str::from_utf8(value.as_bytes())
+                .map_err(|_| Error::InvalidRequest("Idempotency-Key is not UTF-8."))?,
+        ),
+    };
+    let new = NewMessage::parse(fields, key)?;
+    let sent = context.chats.send_message(user.id(), chat_id, new).await?;
+    Ok(if sent.replayed {
+        let replayed = (IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
+        (StatusCode::OK, [replayed], Json(sent.message)).into_response()
+    } else {
+        (StatusCode::CREATED, Json(sent.message)).into_response()
+    })
+}
+
+/// One message.
+#[utoipa::path(get, path = "/chats/{chat}/messages/{message_id}/", tag = "messages", params(
+    ("chat" = String, Path, description = "`chat_id` or `room_name`"),
+    ("message_id" = Uuid, Path),
+), responses(
+    (status = 200, body = Message),
+    (status = "4XX", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn get_message(
+    State(context): State<Context>,
+    user: AuthUser,
+    ChatPath(chat_id): ChatPath,
+    MessagePath(message_id): MessagePath,
+) -> Result<Json<Message>, Error> {
+    Ok(Json(context.chats.get_message(user.id(), chat_id, message_id).await?))
+}
+
+/// Edits a message; its author only. The same text again changes nothing.
+#[utoipa::path(patch, path = "/chats/{chat}/messages/{message_id}/", tag = "messages", params(
+    ("chat" = String, Path, description = "`chat_id` or `room_name`"),
+    ("message_id" = Uuid, Path),
+), request_body = Edit, responses(
+    (status = 200, body = Message),
+    (status = "4XX", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn edit_message(
+    State(context): State<Context>,
+    user: AuthUser,
+    ChatPath(chat_id): ChatPath,
+    MessagePath(message_id): MessagePath,
+    JsonBody(fields): JsonBody,
+) -> Result<Json<Message>, Error> {
+    let edit = Edit::parse(fields)?;
+    Ok(Json(context.chats.edit_message(user.id(), chat_id, message_id, &edit).await?))
+}
+
+/// Deletes a message; its author, or `chat:admin`. A tombstone keeps its place.
+#[utoipa::path(delete, path = "/chats/{chat}/messages/{message_id}/", tag = "messages", params(
+    ("chat" = String, Path, description = "`chat_id` or `room_name`"),
+    ("message_id" = Uuid, Path),
+), responses(
+    (status = 204, description = "Deleted, now or before"),
+    (status = "4XX", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn delete_message(
+    State(context): State<Context>,
+    user: AuthUser,
+    ChatPath(chat_id): ChatPath,
+    MessagePath(message_id): MessagePath,
+) -> Result<StatusCode, Error> {
+    context.chats.delete_message(user.id(), user.0.admin, chat_id, message_id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

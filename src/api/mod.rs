@@ -1,0 +1,250 @@
+//! REST: extract, call one operation, shape the answer.
+
+mod chats;
+mod connect;
+mod extract;
+mod messages;
+pub(crate) mod problem;
+mod system;
+mod users;
+
+use std::time::Duration;
+
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::{HeaderValue, Method, Uri, header, uri::PathAndQuery},
+    middleware::{Next, from_fn, from_fn_with_state},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use tower_http::{
+    catch_panic::CatchPanicLayer,
+    cors::{AllowOrigin, CorsLayer},
+};
+use utoipa::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+pub(crate) use self::{connect::Reached, extract::bearer};
+use crate::{context::Context, error::Error, limits::Class, socket};
+
+/// Largest body, in bytes: 4,000 characters of four bytes, escaped, with metadata.
+pub const MAX_BODY_BYTES: usize = 64 * 1024;
+
+/// Largest body that names people in bulk, in bytes.
+pub const MAX_BULK_BODY_BYTES: usize = 1024 * 1024;
+
+/// How long browsers may remember an answer to a preflight.
+const PREFLIGHT_LIFETIME: Duration = Duration::from_secs(600);
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Beseda",
+        description = "One-to-one chat that another application embeds. Every path also works \
+                       without its trailing slash. Failures are application/problem+json."
+    ),
+    modifiers(&BearerToken),
+    security(("token" = [])),
+    tags(
+        (name = "chats", description = "Rooms, read markers, search"),
+        (name = "messages", description = "History, sending, editing, deleting"),
+        (name = "users", description = "People, and whom one has blocked"),
+        (name = "sockets", description = "Tickets; the protocol is in /asyncapi.json"),
+    )
+)]
+struct Document;
+
+struct BearerToken;
+
+impl utoipa::Modify for BearerToken {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+        let token = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
+        document
+            .components
+            .get_or_insert_default()
+            .add_security_scheme("token", SecurityScheme::Http(token));
+    }
+}
+
+/// Every route that takes a token, by what its rate counts as.
+fn classes() -> [(Class, OpenApiRouter<Context>); 5] {
+    [
+        (
+            Class::Sends,
+            OpenApiRouter::new()
+                .routes(routes!(messages::create_message))
+                .routes(routes!(messages::edit_message, messages::delete_message))
+                .routes(routes!(chats::mark_read)),
+        ),
+        (
+            Class::Reads,
+            OpenApiRouter::new()
+                .routes(routes!(chats::list_chats))
+                .routes(routes!(chats::get_chat))
+                .routes(routes!(chats::get_unread))
+                .routes(routes!(messages::list_messages))
+                .routes(routes!(messages::get_message))
+                .routes(routes!(users::get_user))
+                .routes(routes!(users::list_blocks)),
+        ),
+        (
+            Class::Rooms,
+            OpenApiRouter::new()
+                .routes(routes!(chats::open_chat))
+                .routes(routes!(chats::delete_chat))
+                .routes(routes!(users::post_users))
+                .routes(routes!(users::put_user, users::delete_user))
+                .routes(routes!(users::block_user, users::unblock_user)),
+        ),
+        (Class::Searches, OpenApiRouter::new().routes(routes!(chats::search))),
+        (
+            Class::Connects,
+            OpenApiRouter::new()
+                .routes(routes!(connect::connect_chat))
+                .routes(routes!(connect::connect_many)),
+        ),
+    ]
+}
+
+/// The OpenAPI 3.1 document.
+pub fn openapi_json() -> String {
+    let (_, document) = classes()
+        .into_iter()
+        .fold(OpenApiRouter::with_openapi(Document::openapi()), |all, (_, routes)| {
+            all.nest("/api/v1", routes)
+        })
+        .split_for_parts();
+    // A document of plain structs can't fail to serialize.
+    document.to_pretty_json().unwrap_or_default()
+}
+
+/// What clients reach.
+pub fn public_router(context: &Context) -> Router {
+    let guarded = classes().into_iter().fold(Router::new(), |all, (class, routes)| {
+        let guard = from_fn_with_state((context.clone(), class), extract::guard);
+        all.merge(Router::from(routes.route_layer(guard)))
+    });
+    let api = guarded.layer(from_fn_with_state(context.clone(), time_out));
+    let documents = utoipa_swagger_ui::SwaggerUi::new("/docs")
+        .config(utoipa_swagger_ui::Config::new(["/openapi.json"]).use_base_layout());
+    let router = Router::new()
+        .nest("/api/v1", api)
+        .merge(socket::router())
+        .route("/", get(system::page))
+        .route("/assets/{name}", get(system::asset))
+        .route("/openapi.json", get(system::openapi))
+        .route("/asyncapi.json", get(system::asyncapi))
+        .merge(documents)
+        .merge(health());
+    finish(router, context)
+}
+
+/// What operators reach.
+pub fn internal_router(context: &Context) -> Router {
+    finish(health().route("/metrics", get(system::metrics)), context)
+}
+
+fn health() -> Router<Context> {
+    Router::new().route("/healthz", get(system::healthz)).route("/readyz", get(system::readyz))
+}
+
+/// The layers around everything: whatever fails inside comes out as a problem.
+fn finish(router: Router<Context>, context: &Context) -> Router {
+    let router = router
+        .fallback(async || Error::RouteNotFound)
+        .method_not_allowed_fallback(async || Error::MethodNotAllowed)
+        .layer(CatchPanicLayer::custom(panicked));
+    let router = match cors(&context.config.allowed_origins) {
+        Some(cors) => router.layer(cors),
+        None => router,
+    };
+    let router = router
+        .layer(from_fn(no_store))
+        .layer(from_fn_with_state(context.clone(), problem::observe))
+        .with_state(context.clone());
+    // Around the whole router, as routing has happened by the time its own layers run.
+    let slashed = tower::util::MapRequestLayer::new(add_trailing_slash);
+    Router::new().fallback_service(tower::Layer::layer(&slashed, router))
+}
+
+/// The browser pages that may call the API from elsewhere.
+fn cors(origins: &[String]) -> Option<CorsLayer> {
+    if origins.is_empty() {
+        return None;
+    }
+    let origins: Vec<HeaderValue> = origins.iter().filter_map(|one| one.parse().ok()).collect();
+    Some(
+        CorsLayer::new()
+            .allow_origin(AllowOrigin::list(origins))
+            .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+            .allow_headers([
+                header::AUTHORIZATION,
+                header::CONTENT_TYPE,
+                header::HeaderName::from_static("idempotency-key"),
+                header::HeaderName::from_static("x-request-id"),
+            ])
+            .expose_headers([
+                header::RETRY_AFTER,
+                header::HeaderName::from_static("idempotent-replayed"),
+                header::HeaderName::from_static("x-request-id"),
+            ])
+            .max_age(PREFLIGHT_LIFETIME),
+    )
+}
+
+/// `/api/v1/chats` answers like `/api/v1/chats/`, without a redirect.
+fn add_trailing_slash(mut request: Request) -> Request {
+    let uri = request.uri();
+    let path = uri.path();
+    let ours = ["/api", "/ws"].iter().any(|root| {
+        path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    });
+    if !ours || path.ends_with('/') {
+        return request;
+    }
+    let slashed = match uri.query() {
+        Some(query) => format!("{path}/?{query}"),
+        None => format!("{path}/"),
+    };
+    // It was a path already; what can't be one with a slash more is left to be not found.
+    if let Ok(path_and_query) = slashed.parse::<PathAndQuery>() {
+        let mut parts = uri.clone().into_parts();
+        parts.path_and_query = Some(path_and_query);
+        if let Ok(uri) = Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+        }
+    }
+    request
+}
+
+/// Nothing of one person's may be kept by a cache that others share.
+async fn no_store(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    response
+        .headers_mut()
+        .entry(header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+async fn time_out(State(context): State<Context>, request: Request, next: Next) -> Response {
+    tokio::time::timeout(context.config.request_timeout, next.run(request))
+        .await
+        .unwrap_or_else(|_| Error::Timeout.into_response())
+}
+
+fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {
+    let message = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message")
+        .to_owned();
+    Error::internal(Panicked(message)).into_response()
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("a handler panicked: {0}")]
+struct Panicked(String);

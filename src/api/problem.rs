@@ -1,0 +1,203 @@
+//! Every failure as `application/problem+json` (RFC 9457), with the request's id.
+
+use std::time::Instant;
+
+use axum::{
+    body::Body,
+    extract::{MatchedPath, Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::{
+    context::Context,
+    error::{Error, FieldError},
+    metrics::HttpLabels,
+};
+
+/// Longest request id taken from a client, in characters.
+const MAX_REQUEST_ID: usize = 128;
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What a client is told of a failure.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Problem {
+    #[serde(rename = "type")]
+    #[schema(example = "urn:beseda:error:chat_not_found")]
+    kind: String,
+    title: &'static str,
+    status: u16,
+    detail: String,
+    /// Stable.
+    #[schema(example = "chat_not_found")]
+    code: &'static str,
+    request_id: String,
+    /// For 422: every field at fault.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    errors: Option<Vec<FieldError>>,
+    /// For 429 and 503, also in the header `Retry-After` in whole seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<u64>,
+}
+
+/// Written out by [`observe`], which knows the request.
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let mut response = self.status().into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// The outermost layer: gives each request its id, writes failures out, logs them once, measures.
+pub(super) async fn observe(
+    State(context): State<Context>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let started = Instant::now();
+    let id = request_id(request.headers());
+    let method = method_label(request.method());
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or_else(|| "none".to_owned(), |path| path.as_str().to_owned());
+    request.extensions_mut().insert(RequestId(id.clone()));
+    let mut response = next.run(request).await;
+    let error = response.extensions_mut().remove::<Error>().or_else(|| unexplained(&response));
+    if let Some(error) = error {
+        log(&error, &id, method, &route);
+        context.metrics.count_error(error.code());
+        let headers = std::mem::take(response.headers_mut());
+        response = write(&error, &id, headers);
+    }
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(X_REQUEST_ID, value);
+    }
+    response
+        .headers_mut()
+        .insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    let labels = HttpLabels { method, route, status: response.status().as_u16() };
+    context.metrics.observe_http(labels, started.elapsed());
+    response
+}
+
+/// The id of the request at hand.
+#[derive(Debug, Clone)]
+pub(super) struct RequestId(#[expect(dead_code, reason = "carried for the log's span")] String);
+
+/// The client's own id where it is a well-formed one, else a new one.
+fn request_id(headers: &HeaderMap) -> String {
+    headers
+        .get(X_REQUEST_ID)
+        .and_then(|value| value.to_str().ok())
+        .filter(|id| {
+            (1..=MAX_REQUEST_ID).contains(&id.len())
+                && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:+/=@".contains(&b))
+        })
+        .map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
+}
+
+/// A failure that a library answered in its own way.
+fn unexplained(response: &Response) -> Option<Error> {
+    let status = response.status();
+    if !status.is_client_error() && !status.is_server_error() {
+        return None;
+    }
+    Some(match status {
+        StatusCode::NOT_FOUND => Error::RouteNotFound,
+        StatusCode::METHOD_NOT_ALLOWED => Error::MethodNotAllowed,
+        StatusCode::PAYLOAD_TOO_LARGE => Error::PayloadTooLarge { limit: super::MAX_BODY_BYTES },
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => Error::UnsupportedMediaType,
+        StatusCode::SERVICE_UNAVAILABLE => Error::Unavailable(None),
+        status if status.is_client_error() => {
+            Error::InvalidRequest("The request could not be read.")
+        }
+        _ => Error::internal(Unexplained(status)),
+    })
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("answered {0} without a reason")]
+struct Unexplained(StatusCode);
+
+fn log(error: &Error, id: &str, method: &str, route: &str) {
+    let code = error.code();
+    match error {
+        Error::Internal(cause) => {
+            let cause = chain(cause);
+            tracing::error!(code, request_id = id, method, route, cause, "request failed");
+        }
+        Error::Unavailable(cause) => {
+            let cause = cause.as_ref().map(chain).unwrap_or_default();
+            tracing::warn!(code, request_id = id, method, route, cause, "request failed");
+        }
+        _ => tracing::debug!(code, request_id = id, method, route, "request refused"),
+    }
+}
+
+/// An error with its causes, in one line.
+pub(crate) fn chain(error: &crate::error::Cause) -> String {
+    let mut line = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        line.push_str(": ");
+        line.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    line
+}
+
+fn write(error: &Error, id: &str, mut headers: HeaderMap) -> Response {
+    let problem = Problem {
+        kind: format!("urn:beseda:error:{}", error.code()),
+        title: error.title(),
+        status: error.status().as_u16(),
+        detail: error.to_string(),
+        code: error.code(),
+        request_id: id.to_owned(),
+        errors: match error {
+            Error::Validation(fields) => Some(fields.clone()),
+            _ => None,
+        },
+        retry_after_ms: error
+            .retry_after()
+            .map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
+    };
+    // Plain structs can't fail to serialize.
+    let body = serde_json::to_vec(&problem).unwrap_or_default();
+    headers.remove(header::CONTENT_LENGTH);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Some(wait) = error.retry_after() {
+        // Whole seconds, and never before the time has come.
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+    }
+    if error.status() == StatusCode::UNAUTHORIZED {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = error.status();
+    *response.headers_mut() = headers;
+    response
+}
+
+/// A label for metrics: one of a fixed set, whatever the client sent.
+fn method_label(method: &Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "GET",
+        "HEAD" => "HEAD",
+        "POST" => "POST",
+        "PUT" => "PUT",
+        "PATCH" => "PATCH",
+        "DELETE" => "DELETE",
+        "OPTIONS" => "OPTIONS",
+        _ => "other",
+    }
+}

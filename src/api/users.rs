@@ -1,0 +1,213 @@
+//! People: `/api/v1/users/`, and whom one has blocked.
+
+use std::collections::BTreeMap;
+
+use axum::{Json, extract::State, http::StatusCode};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{
+    extract::{AuthUser, BulkJsonBody, JsonBody, UserPath},
+    problem::Problem,
+};
+use crate::{
+    context::Context,
+    error::{Error, FieldErrors},
+    input::Fields,
+    model::{MAX_AVATAR_URL_CHARS, MAX_NAME_CHARS, Time, User, UserId},
+    store::Profile,
+};
+
+/// Most people named at once.
+const MAX_BULK_USERS: usize = 1_000;
+
+/// What the host application says of a person.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes the body; it is read field by field")]
+pub(super) struct NewProfile {
+    #[schema(max_length = 256)]
+    name: Option<String>,
+    #[schema(max_length = 2048)]
+    avatar_url: Option<String>,
+}
+
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes the body; it is read field by field")]
+pub(super) struct NewUser {
+    user_id: UserId,
+    #[schema(max_length = 256)]
+    name: Option<String>,
+    #[schema(max_length = 2048)]
+    avatar_url: Option<String>,
+}
+
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes the body; it is read field by field")]
+pub(super) struct NewUsers {
+    #[schema(min_items = 1, max_items = 1000)]
+    users: Vec<NewUser>,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct BulkResult {
+    created: usize,
+    updated: usize,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct Block {
+    user_id: UserId,
+    created_at: Time,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(super) struct Blocks {
+    /// Latest first.
+    results: Vec<Block>,
+}
+
+/// A person: oneself, those one shares a room with, and for `chat:admin` anybody.
+#[utoipa::path(get, path = "/users/{user_id}/", tag = "users", params(("user_id" = String, Path)),
+responses(
+    (status = 200, body = User),
+    (status = "4XX", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn get_user(
+    State(context): State<Context>,
+    user: AuthUser,
+    UserPath(user_id): UserPath,
+) -> Result<Json<User>, Error> {
+    let viewer = (!user.0.admin).then(|| user.id());
+    Ok(Json(context.chats.get_user(&user_id, viewer).await?))
+}
+
+/// Creates or replaces a person; `chat:admin` only.
+#[utoipa::path(put, path = "/users/{user_id}/", tag = "users", params(("user_id" = String, Path)),
+request_body = NewProfile, responses(
+    (status = 201, description = "Created", body = User),
+    (status = 200, description = "Replaced", body = User),
+    (status = "4XX", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn put_user(
+    State(context): State<Context>,
+    user: AuthUser,
+    UserPath(user_id): UserPath,
+    JsonBody(mut fields): JsonBody,
+) -> Result<(StatusCode, Json<User>), Error> {
+    user.require_admin()?;
+    let profile = profile(&mut fields, user_id.clone());
+    fields.finish()?;
+    let created = context.chats.name_users(&[profile]).await?.contains(&true);
+    let status = if created { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(context.chats.get_user(&user_id, None).await?)))
+}
+
+/// Creates or replaces up to 1,000 people; `chat:admin` only.
+#[utoipa::path(post, path = "/users/", tag = "users", request_body = NewUsers, responses(
+    (status = 200, body = BulkResult),
+    (status = "4XX", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn post_users(
+    State(context): State<Context>,
+    user: AuthUser,
+    BulkJsonBody(mut fields): BulkJsonBody,
+) -> Result<Json<BulkResult>, Error> {
+    user.require_admin()?;
+    let items = fields.required_list("users", MAX_BULK_USERS);
+    fields.finish()?;
+    let mut errors = FieldErrors::default();
+    // Somebody named twice is what they are named last.
+    let mut people = BTreeMap::new();
+    for (index, mut item) in items.into_iter().enumerate() {
+        let raw = item.required_string("user_id", |raw| {
+            UserId::parse(raw).map(|_| ()).ok_or("must be a user id")
+        });
+        if let Some(user_id) = raw.and_then(|raw| UserId::parse(&raw)) {
+            people.insert(user_id.clone(), profile(&mut item, user_id));
+        }
+        errors.nest(&format!("users[{index}]"), item.into_errors());
+    }
+    errors.finish()?;
+    let people: Vec<Profile> = people.into_values().collect();
+    let new = context.chats.name_users(&people).await?.into_iter().filter(|new| *new).count();
+    Ok(Json(BulkResult { created: new, updated: people.len() - new }))
+}
+
+fn profile(fields: &mut Fields, user_id: UserId) -> Profile {
+    let bounded = |max: usize, reason: &'static str| {
+        move |text: &str| {
+            let fits = text.chars().count() <= max && !text.contains('\0');
+            fits.then_some(()).ok_or(reason)
+        }
+    };
+    Profile {
+        user_id,
+        name: fields
+            .optional_string("name", bounded(MAX_NAME_CHARS, "must have 256 characters at most")),
+        avatar_url: fields.optional_string(
+            "avatar_url",
+            bounded(MAX_AVATAR_URL_CHARS, "must have 2048 characters at most"),
+        ),
+    }
+}
+
+/// Erases a person: their texts are gone when this answers; `chat:admin` only.
+#[utoipa::path(delete, path = "/users/{user_id}/", tag = "users",
+params(("user_id" = String, Path)), responses(
+    (status = 204, description = "Erased"),
+    (status = "4XX", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn delete_user(
+    State(context): State<Context>,
+    user: AuthUser,
+    UserPath(user_id): UserPath,
+) -> Result<StatusCode, Error> {
+    user.require_admin()?;
+    context.chats.erase_user(&user_id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Blocks somebody: no new rooms, sends and edits between the two, no presence, no typing.
+#[utoipa::path(put, path = "/users/{user_id}/block/", tag = "users",
+params(("user_id" = String, Path)), responses(
+    (status = 204, description = "Blocked, now or before"),
+    (status = "4XX", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn block_user(
+    State(context): State<Context>,
+    user: AuthUser,
+    UserPath(user_id): UserPath,
+) -> Result<StatusCode, Error> {
+    context.chats.block_user(user.id(), &user_id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Takes one's own block back.
+#[utoipa::path(delete, path = "/users/{user_id}/block/", tag = "users",
+params(("user_id" = String, Path)), responses(
+    (status = 204, description = "Not blocked by the caller"),
+    (status = "4XX", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn unblock_user(
+    State(context): State<Context>,
+    user: AuthUser,
+    UserPath(user_id): UserPath,
+) -> Result<StatusCode, Error> {
+    context.chats.unblock_user(user.id(), &user_id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Whom the caller has blocked.
+#[utoipa::path(get, path = "/blocks/", tag = "users", responses(
+    (status = 200, body = Blocks),
+    (status = "4XX", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn list_blocks(
+    State(context): State<Context>,
+    user: AuthUser,
+) -> Result<Json<Blocks>, Error> {
+    let blocks = context.chats.list_blocks(user.id()).await?;
+    let results =
+        blocks.into_iter().map(|(user_id, created_at)| Block { user_id, created_at }).collect();
+    Ok(Json(Blocks { results }))
+}

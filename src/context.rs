@@ -1,0 +1,58 @@
+//! What handlers and sockets of one replica share.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    auth::{Identity, Tickets, Verifier},
+    broker::Link,
+    chat::SharedChats,
+    config::Config,
+    error::Error,
+    hub::Feed,
+    limits::Limits,
+    metrics::Metrics,
+};
+
+/// Where a replica is in its life. Goes one way only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    Serving,
+    /// Not ready any more; new sockets are refused, requests still answered.
+    Leaving,
+    /// Sockets are told to go elsewhere.
+    Closing,
+}
+
+/// Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Context {
+    pub config: Arc<Config>,
+    pub chats: SharedChats,
+    pub feed: Feed,
+    pub link: Link,
+    pub verifier: Arc<Verifier>,
+    pub tickets: Tickets,
+    pub limits: Arc<Limits>,
+    pub metrics: Arc<Metrics>,
+    pub phase: watch::Receiver<Phase>,
+    /// Sockets, which a server's own graceful shutdown does not wait for.
+    pub sockets: TaskTracker,
+    /// Ends everything at once.
+    pub abort: CancellationToken,
+}
+
+impl Context {
+    pub fn is_leaving(&self) -> bool {
+        *self.phase.borrow() > Phase::Serving
+    }
+
+    /// Checks a token and makes its bearer known, before anything is answered.
+    pub async fn authenticate(&self, token: &str) -> Result<Identity, Error> {
+        let identity = self.verifier.verify(token)?;
+        self.chats.people().admit(&identity.profile).await?;
+        Ok(identity)
+    }
+}

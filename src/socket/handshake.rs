@@ -1,0 +1,171 @@
+//! From the upgrade to a socket that knows its user.
+
+use std::time::Duration;
+
+use axum::extract::ws::{Message as WsMessage, WebSocket};
+
+use super::{
+    command::{Command, Request},
+    connection::{Connection, close},
+};
+use crate::{
+    auth::{Identity, Ticket},
+    chat::ChatRef,
+    config::Switch,
+    context::Context,
+    error::Error,
+    limits::Class,
+    model::{ChatId, Position, UserId},
+    protocol::Close,
+};
+
+/// How long a socket may stay without saying who it is.
+const AUTH_WAIT: Duration = Duration::from_secs(5);
+
+/// What a socket was opened for.
+pub(super) enum Opening {
+    /// `None`: a path that can name no chat.
+    Chat(Option<ChatRef>),
+    Many,
+}
+
+/// How a socket says who it is.
+pub(super) enum Claim {
+    Ticket(String),
+    Token(String),
+    /// Not in the upgrade: by its first frame.
+    FirstFrame,
+    /// By something that is no token.
+    Refused,
+}
+
+/// Whom a socket belongs to.
+pub(super) struct Bearer {
+    pub user_id: UserId,
+    /// Seconds since 1970.
+    pub token_expires_at: i64,
+}
+
+/// The close code for a failure while a socket opens.
+pub(super) fn close_for(error: &Error) -> Close {
+    match error {
+        Error::TokenExpired => Close::TokenExpired,
+        Error::TokenInvalid(_) | Error::Unauthenticated => Close::TokenInvalid,
+        Error::ChatNotFound => Close::ChatGone,
+        Error::RateLimited { .. } => Close::RateLimited,
+        Error::Forbidden(_) => Close::Forbidden,
+        _ => Close::Internal,
+    }
+}
+
+/// Runs a socket from its upgrade to its end.
+pub(super) async fn run(
+    context: Context,
+    mut socket: WebSocket,
+    opening: Opening,
+    claim: Claim,
+    after: Option<Position>,
+) {
+    context.metrics.sockets_opened.inc();
+    let abort = context.abort.clone();
+    let serving = async {
+        match admit(&context, &mut socket, &opening, claim).await {
+            Ok((bearer, single)) => {
+                let connection = Connection::open(context.clone(), socket, bearer, single).await;
+                connection.run(single, after).await
+            }
+            Err(reason) => {
+                close(&mut socket, reason).await;
+                reason.code()
+            }
+        }
+    };
+    if let Some(code) = abort.run_until_cancelled(serving).await {
+        context.metrics.count_close(code);
+    }
+}
+
+async fn admit(
+    context: &Context,
+    socket: &mut WebSocket,
+    opening: &Opening,
+    claim: Claim,
+) -> Result<(Bearer, Option<ChatId>), Close> {
+    let fail = |error: Error| {
+        if let Error::Internal(cause) | Error::Unavailable(Some(cause)) = &error {
+            let cause = crate::api::problem::chain(cause);
+            tracing::warn!(code = error.code(), cause, "opening a socket failed");
+        }
+        close_for(&error)
+    };
+    let ticket = match &claim {
+        Claim::Ticket(raw) => Some(use_ticket(context, raw).await.map_err(fail)?),
+        _ => None,
+    };
+    let bearer = match claim {
+        Claim::Ticket(_) => None,
+        Claim::Token(token) => Some(token),
+        Claim::FirstFrame => Some(first_frame(socket).await?),
+        Claim::Refused => return Err(Close::TokenInvalid),
+    };
+    let bearer = match (&ticket, bearer) {
+        (Some(ticket), _) => {
+            Bearer { user_id: ticket.user_id.clone(), token_expires_at: ticket.token_expires_at }
+        }
+        (None, Some(token)) => {
+            let identity = context.authenticate(&token).await.map_err(fail)?;
+            context.limits.check(identity.user_id(), Class::Connects).map_err(fail)?;
+            Bearer::from(identity)
+        }
+        (None, None) => return Err(Close::TokenInvalid),
+    };
+    let single = match opening {
+        Opening::Many => None,
+        Opening::Chat(None) => return Err(Close::ChatGone),
+        Opening::Chat(Some(chat)) => Some(context.chats.resolve(chat).await.map_err(fail)?),
+    };
+    if ticket.is_some_and(|ticket| ticket.chat_id != single) {
+        return Err(Close::TokenInvalid);
+    }
+    let limits = &context.config.limits;
+    if limits.rate_limits == Switch::On
+        && context.feed.hub().count_user(&bearer.user_id) >= limits.sockets_per_user
+    {
+        return Err(Close::TooManySockets);
+    }
+    Ok((bearer, single))
+}
+
+impl From<Identity> for Bearer {
+    fn from(identity: Identity) -> Self {
+        Self { user_id: identity.profile.user_id, token_expires_at: identity.expires_at }
+    }
+}
+
+/// A ticket opens one socket. While Redis is away nobody remembers which were used: then the minute
+/// that a ticket lives is all that bounds it.
+async fn use_ticket(context: &Context, raw: &str) -> Result<Ticket, Error> {
+    let ticket = context.tickets.check(raw)?;
+    if context.link.claim_once(&format!("ticket:{}", ticket.id)).await == Ok(false) {
+        return Err(Error::TokenInvalid("this ticket was used"));
+    }
+    Ok(ticket)
+}
+
+async fn first_frame(socket: &mut WebSocket) -> Result<String, Close> {
+    let frame = tokio::time::timeout(AUTH_WAIT, async {
+        loop {
+            match socket.recv().await {
+                Some(Ok(WsMessage::Ping(_) | WsMessage::Pong(_))) => {}
+                other => return other,
+            }
+        }
+    })
+    .await;
+    let Ok(Some(Ok(WsMessage::Text(text)))) = frame else { return Err(Close::TokenInvalid) };
+    match Request::parse(&text) {
+        Ok(Request { command: Ok(Command::Auth { token }), .. }) => Ok(token),
+        Ok(_) => Err(Close::TokenInvalid),
+        Err(_) => Err(Close::BadFrame),
+    }
+}

@@ -1,0 +1,112 @@
+//! The inbox of a many-chats socket: what moved among the user's rooms, with its badges.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::{
+    context::Context,
+    error::Error,
+    model::{ChatId, UserId},
+    protocol::{Frame, ServerFrame},
+};
+
+/// Most rooms read one by one; for more, all are compared at once.
+const MAX_SINGLE_READS: usize = 20;
+
+/// What the client has been told of its rooms.
+#[derive(Debug, Default)]
+pub(super) struct Rooms {
+    /// The newest change of each room that the client knows of.
+    told: HashMap<ChatId, i64>,
+    marked: HashSet<ChatId>,
+    all_marked: bool,
+    epoch: String,
+}
+
+impl Rooms {
+    /// Where all rooms stand now: what the client reads by REST after `hello` is at least as new.
+    pub(super) async fn load(context: &Context, user_id: &UserId) -> Result<Self, Error> {
+        let store = context.chats.store();
+        let epoch = store.get_epoch().await?;
+        let states = store.list_states(user_id).await?;
+        let told = states.into_iter().map(|state| (state.chat_id, state.last_ev)).collect();
+        Ok(Self { told, epoch, ..Self::default() })
+    }
+
+    pub(super) fn epoch(&self) -> &str {
+        &self.epoch
+    }
+
+    pub(super) fn mark(&mut self, chat_id: ChatId) {
+        self.marked.insert(chat_id);
+    }
+
+    pub(super) fn mark_all(&mut self) {
+        self.all_marked = true;
+    }
+
+    /// Tells of the marked rooms that really moved. What can't be read stays marked.
+    pub(super) async fn refresh(
+        &mut self,
+        context: &Context,
+        user_id: &UserId,
+        out: &mut Vec<Frame>,
+    ) {
+        if self.marked.is_empty() && !self.all_marked || self.epoch.is_empty() {
+            return;
+        }
+        if let Err(error) = self.try_refresh(context, user_id, out).await {
+            tracing::warn!(code = error.code(), "reading an inbox failed");
+        }
+    }
+
+    async fn try_refresh(
+        &mut self,
+        context: &Context,
+        user_id: &UserId,
+        out: &mut Vec<Frame>,
+    ) -> Result<(), Error> {
+        if self.all_marked || self.marked.len() > MAX_SINGLE_READS {
+            let states = context.chats.store().list_states(user_id).await?;
+            let now: HashMap<ChatId, i64> =
+                states.into_iter().map(|state| (state.chat_id, state.last_ev)).collect();
+            self.marked = now
+                .iter()
+                .filter(|(chat_id, ev)| self.told.get(chat_id) != Some(ev))
+                .map(|(chat_id, _)| *chat_id)
+                .chain(self.told.keys().filter(|chat_id| !now.contains_key(chat_id)).copied())
+                .collect();
+            self.all_marked = false;
+        }
+        if self.marked.is_empty() {
+            return Ok(());
+        }
+        let mut changed = Vec::new();
+        for chat_id in self.marked.iter().copied().collect::<Vec<_>>() {
+            match context.chats.get_chat(user_id, chat_id).await {
+                Ok(chat) => changed.push(chat),
+                Err(Error::ChatNotFound) => {
+                    if self.told.remove(&chat_id).is_some() {
+                        out.push(ServerFrame::ChatDeleted { chat_id }.encode());
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+            self.marked.remove(&chat_id);
+        }
+        changed.retain(|chat| self.told.get(&chat.chat_id) != Some(&chat.last_ev));
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let total_unread = context.chats.get_unread(user_id).await?.total;
+        for chat in &changed {
+            let known = self.told.insert(chat.chat_id, chat.last_ev).is_some();
+            let frame = if known {
+                ServerFrame::ChatUpdated { chat, total_unread }
+            } else {
+                ServerFrame::ChatCreated { chat, total_unread }
+            };
+            out.push(frame.encode());
+        }
+        Ok(())
+    }
+}

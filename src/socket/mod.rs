@@ -1,0 +1,126 @@
+//! Sockets: `/ws/chat/{chat}/` follows one chat, `/ws/` carries many and the user's inbox.
+
+mod command;
+mod connection;
+mod handshake;
+mod inbox;
+mod session;
+
+use std::net::SocketAddr;
+
+use axum::{
+    Router,
+    extract::{ConnectInfo, Path, State, WebSocketUpgrade, rejection::PathRejection},
+    http::{HeaderMap, Uri, header},
+    response::Response,
+    routing::any,
+};
+
+use self::handshake::{Claim, Opening};
+use crate::{
+    api::{Reached, bearer},
+    chat::ChatRef,
+    context::Context,
+    error::Error,
+    input::Params,
+    model::Position,
+    protocol::{MAX_FRAME_BYTES, SUBPROTOCOL},
+};
+
+/// What is read from a socket at once, in bytes. The library's own 128 KiB would be most of an idle
+/// socket's memory; larger frames just take more reads.
+const READ_BUFFER_BYTES: usize = 1024;
+
+/// Frames are gathered up to this many bytes before they are written even without a flush.
+const WRITE_BUFFER_BYTES: usize = 8 * 1024;
+
+pub(crate) fn router() -> Router<Context> {
+    Router::new().route("/ws/", any(open_many)).route("/ws/chat/{chat}/", any(open_chat))
+}
+
+async fn open_chat(
+    State(context): State<Context>,
+    chat: Result<Path<String>, PathRejection>,
+    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
+    peer: Option<axum::Extension<ConnectInfo<SocketAddr>>>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Result<Response, Error> {
+    // What can't name a chat is as good as unknown, and said by a close code like the rest.
+    let chat = chat.ok().and_then(|Path(raw)| ChatRef::parse(&raw));
+    open(context, Opening::Chat(chat), upgrade, peer, &headers, &uri)
+}
+
+async fn open_many(
+    State(context): State<Context>,
+    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
+    peer: Option<axum::Extension<ConnectInfo<SocketAddr>>>,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Result<Response, Error> {
+    open(context, Opening::Many, upgrade, peer, &headers, &uri)
+}
+
+/// Refusals that a browser must not see by status come after the upgrade, as close codes.
+fn open(
+    context: Context,
+    opening: Opening,
+    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
+    peer: Option<axum::Extension<ConnectInfo<SocketAddr>>>,
+    headers: &HeaderMap,
+    uri: &Uri,
+) -> Result<Response, Error> {
+    if context.is_leaving() {
+        return Err(Error::Unavailable(None));
+    }
+    let upgrade =
+        upgrade.map_err(|_| Error::InvalidRequest("This path takes WebSocket upgrades only."))?;
+    let peer = peer.map(|axum::Extension(ConnectInfo(address))| address.ip());
+    check_origin(&context, peer, headers)?;
+    let mut params = Params::parse(uri.query().unwrap_or_default());
+    let claim = match params.string("ticket") {
+        Some(ticket) => Claim::Ticket(ticket),
+        None => match bearer(headers) {
+            Ok(Some(token)) => Claim::Token(token.to_owned()),
+            Ok(None) => Claim::FirstFrame,
+            Err(_) => Claim::Refused,
+        },
+    };
+    let after = params.string("after_ev").map(|raw| Position {
+        // What is no number is beyond any head: the answer is a reset.
+        ev: raw.parse().ok().filter(|ev| *ev >= 0).unwrap_or(i64::MAX),
+        epoch: params.string("epoch"),
+    });
+    let sockets = context.sockets.clone();
+    Ok(upgrade
+        .protocols([SUBPROTOCOL])
+        .max_message_size(MAX_FRAME_BYTES)
+        .max_frame_size(MAX_FRAME_BYTES)
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(WRITE_BUFFER_BYTES)
+        .on_upgrade(move |socket| {
+            sockets.track_future(handshake::run(context, socket, opening, claim, after))
+        }))
+}
+
+/// Pages of other origins may not open sockets with what their browser knows. No `Origin`: no browser.
+fn check_origin(
+    context: &Context,
+    peer: Option<std::net::IpAddr>,
+    headers: &HeaderMap,
+) -> Result<(), Error> {
+    const REFUSED: Error = Error::Forbidden("Pages of this origin may not open sockets here.");
+    let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
+    let origin = origin.to_str().map_err(|_| REFUSED)?;
+    let allowed = &context.config.allowed_origins;
+    let fits = if allowed.is_empty() {
+        Reached::of(&context.config, peer, headers).is_some_and(|reached| {
+            // Behind a proxy that speaks TLS for us the scheme is not known: the host decides.
+            let host = |origin: &str| origin.split_once("://").map(|(_, host)| host.to_owned());
+            host(origin) == host(&reached.origin())
+        })
+    } else {
+        allowed.iter().any(|one| one.trim_end_matches('/').eq_ignore_ascii_case(origin))
+    };
+    if fits { Ok(()) } else { Err(REFUSED) }
+}

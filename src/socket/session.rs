@@ -1,0 +1,253 @@
+//! What a socket has been given of each chat, and so what comes next. No I/O.
+
+use std::{collections::HashMap, sync::Arc};
+
+use crate::{
+    hub::{Delivery, Fill},
+    model::{ChatId, UserId},
+    protocol::{Close, Frame, ResetReason, ServerFrame},
+};
+
+/// What a delivery asks of the socket's loop.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Todo {
+    Nothing,
+    /// Something is missing: read it from Postgres.
+    CatchUp(ChatId),
+    /// A room of the user's moved.
+    Refresh(ChatId),
+    /// Any room may have moved.
+    RefreshAll,
+    Close(Close),
+}
+
+/// One followed chat.
+#[derive(Debug)]
+struct Followed {
+    /// All up to here has been given.
+    ev: i64,
+    epoch: Arc<str>,
+}
+
+#[derive(Debug)]
+pub(super) struct Session {
+    user_id: UserId,
+    /// The socket's one chat; `None` on the many-chats socket.
+    single: Option<ChatId>,
+    chats: HashMap<ChatId, Followed>,
+}
+
+impl Session {
+    pub(super) fn new(user_id: UserId, single: Option<ChatId>) -> Self {
+        Self { user_id, single, chats: HashMap::new() }
+    }
+
+    pub(super) fn user_id(&self) -> &UserId {
+        &self.user_id
+    }
+
+    /// The chat that a command means: named, or the socket's own.
+    pub(super) fn chat_of(&self, named: Option<ChatId>) -> Option<ChatId> {
+        match (self.single, named) {
+            (Some(single), Some(named)) => (single == named).then_some(named),
+            (single, named) => named.or(single),
+        }
+    }
+
+    pub(super) fn is_single(&self) -> bool {
+        self.single.is_some()
+    }
+
+    pub(super) fn follows(&self, chat_id: ChatId) -> bool {
+        self.chats.contains_key(&chat_id)
+    }
+
+    pub(super) fn followed(&self) -> Vec<ChatId> {
+        self.chats.keys().copied().collect()
+    }
+
+    /// Up to where a followed chat has been given, and in which history.
+    pub(super) fn position(&self, chat_id: ChatId) -> Option<(i64, Arc<str>)> {
+        self.chats.get(&chat_id).map(|followed| (followed.ev, Arc::clone(&followed.epoch)))
+    }
+
+    /// All of a chat up to `ev` has been given.
+    pub(super) fn set_position(&mut self, chat_id: ChatId, ev: i64, epoch: &str) {
+        match self.chats.get_mut(&chat_id) {
+            Some(followed) => {
+                followed.ev = ev;
+                if *followed.epoch != *epoch {
+                    followed.epoch = epoch.into();
+                }
+            }
+            None => {
+                self.chats.insert(chat_id, Followed { ev, epoch: epoch.into() });
+            }
+        }
+    }
+
+    pub(super) fn unfollow(&mut self, chat_id: ChatId) -> bool {
+        self.chats.remove(&chat_id).is_some()
+    }
+
+    /// Takes a delivery; frames to send are pushed to `out`.
+    pub(super) fn on_delivery(&mut self, delivery: Delivery, out: &mut Vec<Frame>) -> Todo {
+        match delivery {
+            Delivery::Event { chat_id, ev, frame } => self.on_event(chat_id, ev, frame, out),
+            Delivery::Catchup { chat_id, fill } => {
+                self.on_fill(chat_id, &fill, out);
+                Todo::Nothing
+            }
+            Delivery::Reset { chat_id, head_ev, epoch, reason } => {
+                self.on_reset(chat_id, head_ev, &epoch, reason, out);
+                Todo::Nothing
+            }
+            Delivery::Typing { chat_id, user_id, frame }
+            | Delivery::Presence { chat_id, user_id, frame } => {
+                if user_id != self.user_id && self.follows(chat_id) {
+                    out.push(frame);
+                }
+                Todo::Nothing
+            }
+            Delivery::Deleted { chat_id } => {
+                if !self.unfollow(chat_id) {
+                    return Todo::Nothing;
+                }
+                if self.is_single() {
+                    out.push(ServerFrame::ChatDeleted { chat_id }.encode());
+                    return Todo::Close(Close::ChatGone);
+                }
+                // The inbox tells of it, once, also where the chat was not followed.
+                Todo::Refresh(chat_id)
+            }
+            Delivery::Room { chat_id, .. } if self.single.is_none() => Todo::Refresh(chat_id),
+            Delivery::Inbox if self.single.is_none() => Todo::RefreshAll,
+            Delivery::Room { .. } | Delivery::Inbox => Todo::Nothing,
+            Delivery::Erased => Todo::Close(Close::UserGone),
+        }
+    }
+
+    fn on_event(&mut self, chat_id: ChatId, ev: i64, frame: Frame, out: &mut Vec<Frame>) -> Todo {
+        let Some(followed) = self.chats.get_mut(&chat_id) else { return Todo::Nothing };
+        if ev == followed.ev + 1 {
+            followed.ev = ev;
+            out.push(frame);
+            return Todo::Nothing;
+        }
+        // Given already with what was read when the chat was followed; or, after a full queue, the
+        // first that fit again.
+        if ev <= followed.ev { Todo::Nothing } else { Todo::CatchUp(chat_id) }
+    }
+
+    fn on_fill(&mut self, chat_id: ChatId, fill: &Fill, out: &mut Vec<Frame>) {
+        let Some(followed) = self.chats.get_mut(&chat_id) else { return };
+        if fill.head_ev <= followed.ev {
+            return;
+        }
+        out.push(ServerFrame::Catchup { chat_id, after_ev: followed.ev }.encode());
+        out.extend(
+            fill.frames.iter().filter(|(ev, _)| *ev > followed.ev).map(|(_, frame)| frame.clone()),
+        );
+        followed.ev = fill.head_ev;
+        out.push(ServerFrame::Synced { chat_id, ev: fill.head_ev }.encode());
+    }
+
+    fn on_reset(
+        &mut self,
+        chat_id: ChatId,
+        head_ev: i64,
+        epoch: &Arc<str>,
+        reason: ResetReason,
+        out: &mut Vec<Frame>,
+    ) {
+        let Some(followed) = self.chats.get_mut(&chat_id) else { return };
+        // Followed after the change of histories, and so not concerned; or past the gap already.
+        if followed.epoch == *epoch && (reason == ResetReason::TooFar) == (followed.ev >= head_ev) {
+            return;
+        }
+        followed.ev = head_ev;
+        followed.epoch = Arc::clone(epoch);
+        out.push(ServerFrame::Reset { chat_id, head_ev, epoch, reason }.encode());
+        out.push(ServerFrame::Synced { chat_id, ev: head_ev }.encode());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    const CHAT: ChatId = ChatId::nil();
+
+    fn session() -> Session {
+        let mut session = Session::new(UserId::parse("alice").expect("valid"), Some(CHAT));
+        session.set_position(CHAT, 5, "e1");
+        session
+    }
+
+    fn event(ev: i64) -> Delivery {
+        Delivery::Event { chat_id: CHAT, ev, frame: Bytes::from(format!("ev {ev}")) }
+    }
+
+    fn texts(frames: &[Frame]) -> Vec<&str> {
+        frames.iter().map(|frame| std::str::from_utf8(frame).expect("text")).collect()
+    }
+
+    #[test]
+    fn events_are_given_once_in_order_and_a_gap_asks_for_reading() {
+        let (mut session, mut out) = (session(), Vec::new());
+        for ev in [4, 5, 6, 6, 7] {
+            assert_eq!(session.on_delivery(event(ev), &mut out), Todo::Nothing);
+        }
+        assert_eq!(texts(&out), ["ev 6", "ev 7"]);
+        assert_eq!(session.on_delivery(event(9), &mut out), Todo::CatchUp(CHAT));
+        assert_eq!(out.len(), 2);
+    }
+
+    #[test]
+    fn a_fill_gives_only_what_is_new_between_catchup_and_synced() {
+        let (mut session, mut out) = (session(), Vec::new());
+        let frames = [4, 6, 8].map(|ev| (ev, Bytes::from(format!("ev {ev}")))).to_vec();
+        let fill = Arc::new(Fill { frames, head_ev: 8 });
+        session.on_delivery(Delivery::Catchup { chat_id: CHAT, fill: Arc::clone(&fill) }, &mut out);
+        let sent = texts(&out);
+        assert!(sent[0].contains(r#""type":"catchup""#) && sent[0].contains(r#""after_ev":5"#));
+        assert_eq!(sent[1..3], ["ev 6", "ev 8"]);
+        assert!(sent[3].contains(r#""type":"synced""#) && sent[3].contains(r#""ev":8"#));
+        session.on_delivery(Delivery::Catchup { chat_id: CHAT, fill }, &mut out);
+        assert_eq!(out.len(), 4, "a second fill of the same brings nothing");
+    }
+
+    #[test]
+    fn a_reset_moves_back_and_does_not_touch_who_came_after_it() {
+        let (mut session, mut out) = (session(), Vec::new());
+        let reset = Delivery::Reset {
+            chat_id: CHAT,
+            head_ev: 3,
+            epoch: "e2".into(),
+            reason: ResetReason::UnknownPosition,
+        };
+        session.on_delivery(reset.clone(), &mut out);
+        assert_eq!(out.len(), 2);
+        assert_eq!(session.on_delivery(event(4), &mut out), Todo::Nothing);
+        assert_eq!(out.len(), 3);
+        session.on_delivery(reset, &mut out);
+        assert_eq!(out.len(), 5, "back again: the head is behind what was given");
+    }
+
+    #[test]
+    fn ones_own_typing_is_not_told_and_a_strangers_chat_neither() {
+        let (mut session, mut out) = (session(), Vec::new());
+        let typing = |chat_id, user: &str| Delivery::Typing {
+            chat_id,
+            user_id: UserId::parse(user).expect("valid"),
+            frame: Bytes::from_static(b"t"),
+        };
+        session.on_delivery(typing(CHAT, "alice"), &mut out);
+        session.on_delivery(typing(ChatId::max(), "bob"), &mut out);
+        assert!(out.is_empty());
+        session.on_delivery(typing(CHAT, "bob"), &mut out);
+        assert_eq!(out.len(), 1);
+    }
+}
