@@ -102,13 +102,16 @@ BEGIN
            j.old_text, j.old_metadata, coalesce(i.created_at, j.old_created_at),
            j.old_edited_at, j.old_deleted_at,
            o.outbox_id,
-           j.chat_id, c.room_name, c.user_lo, c.user_hi, b.last_seq, b.last_ev, b.last_message_at,
-           lo.read_seq, lo.unread + t.sent - t.by_lo, hi.read_seq, hi.unread + t.by_lo
+           j.chat_id, c.room_name, c.user_lo, c.user_hi,
+           coalesce(b.last_seq, c.last_seq), coalesce(b.last_ev, c.last_ev),
+           coalesce(b.last_message_at, c.last_message_at, c.created_at),
+           lo.read_seq, lo.unread + coalesce(t.sent - t.by_lo, 0),
+           hi.read_seq, hi.unread + coalesce(t.by_lo, 0)
       FROM judged j
       LEFT JOIN inserted i ON i.chat_id = j.chat_id AND i.message_id = j.message_id
       LEFT JOIN noted o ON j.outcome = 'created'
       LEFT JOIN rooms c ON c.chat_id = j.chat_id
-      LEFT JOIN bumped b ON b.chat_id = j.chat_id AND j.outcome = 'created'
+      LEFT JOIN bumped b ON b.chat_id = j.chat_id
       LEFT JOIN tally t ON t.chat_id = j.chat_id
       LEFT JOIN members lo ON lo.chat_id = c.chat_id AND lo.user_id = c.user_lo
       LEFT JOIN members hi ON hi.chat_id = c.chat_id AND hi.user_id = c.user_hi

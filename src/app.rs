@@ -16,7 +16,7 @@ use crate::{
     chat::{Chats, Parts, SharedChats},
     config::{Config, ConfigError, Switch},
     context::{Context, Phase},
-    hub::Feed,
+    hub::{Feed, Sources},
     limits::Limits,
     metrics::Metrics,
     outbox::Outbox,
@@ -100,13 +100,16 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
         &tasks,
         stop.clone(),
     );
-    let writer = Writer::start(&store, &outbox, &metrics, &tasks);
-    let feed = Feed::start(
-        store.clone(),
-        link.clone(),
-        broker.clone(),
-        unread.clone(),
+    let writer = Writer::start(&store, &outbox, &metrics, &tasks, &stop);
+    let sources = Sources {
+        store: store.clone(),
+        link: link.clone(),
+        broker: broker.clone(),
+        unread: unread.clone(),
         events,
+    };
+    let feed = Feed::start(
+        sources,
         config.head_check_interval,
         Arc::clone(&metrics),
         &tasks,

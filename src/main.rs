@@ -70,6 +70,7 @@ struct HealthOptions {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     telemetry::init(cli.log_format);
+    raise_file_limit();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
@@ -80,6 +81,16 @@ fn main() -> ExitCode {
             Some(DevError::Interrupted) => ExitCode::from(INTERRUPTED),
             _ => fail(&*error),
         },
+    }
+}
+
+/// A socket takes a file; shells start programs with a soft limit of 1,024 of them.
+fn raise_file_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit on open files stays as it is");
     }
 }
 

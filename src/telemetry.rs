@@ -6,6 +6,9 @@ use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberI
 
 use crate::config::LogFormat;
 
+/// What is logged where nobody says: these two libraries call at `info` what is worth `debug`.
+const DEFAULT_FILTER: &str = "info,refinery_core=warn,tokio_postgres=warn";
+
 /// Begins logging. `BESEDA_LOG` says what: `info`, `debug`, `beseda=debug,warn` …; without it, or
 /// where it can't be read, `info`.
 ///
@@ -15,9 +18,9 @@ pub fn init(format: LogFormat) {
     let (filter, refused) = match std::env::var("BESEDA_LOG") {
         Ok(text) => match EnvFilter::try_new(&text) {
             Ok(filter) => (filter, None),
-            Err(error) => (EnvFilter::new("info"), Some(error)),
+            Err(error) => (EnvFilter::new(DEFAULT_FILTER), Some(error)),
         },
-        Err(_) => (EnvFilter::new("info"), None),
+        Err(_) => (EnvFilter::new(DEFAULT_FILTER), None),
     };
     let registry = tracing_subscriber::registry().with(filter);
     let layer = fmt::layer().with_writer(std::io::stderr);

@@ -5,7 +5,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     broker::Channel,
@@ -44,19 +44,20 @@ struct Job {
     reply: oneshot::Sender<Result<Sent, Error>>,
 }
 
-/// The entrance to the lanes. Cheap to clone; when the last clone is gone, the lanes finish what
-/// waits and end.
+/// The entrance to the lanes. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Writer {
     lanes: Vec<mpsc::Sender<Job>>,
 }
 
 impl Writer {
+    /// Starts the lanes. After `stop` they finish what waits and end.
     pub fn start(
         store: &Store,
         outbox: &Outbox,
         metrics: &Arc<Metrics>,
         tasks: &TaskTracker,
+        stop: &CancellationToken,
     ) -> Self {
         let lanes = (0..WRITER_LANES)
             .map(|_| {
@@ -68,6 +69,7 @@ impl Writer {
                     carried: None,
                     commits,
                     metrics: Arc::clone(metrics),
+                    stop: stop.clone(),
                 };
                 tasks.spawn(publish_in_order(outbox.clone(), to_publish));
                 tasks.spawn(lane.run());
@@ -96,6 +98,7 @@ struct Lane {
     carried: Option<Job>,
     commits: mpsc::Sender<(Commit, Vec<Acknowledgement>)>,
     metrics: Arc<Metrics>,
+    stop: CancellationToken,
 }
 
 /// Who is told what once Redis has it.
@@ -123,7 +126,11 @@ impl Lane {
     async fn next_batch(&mut self) -> Option<Vec<Job>> {
         let first = match self.carried.take() {
             Some(job) => job,
-            None => self.waiting.recv().await?,
+            None => tokio::select! {
+                biased;
+                job = self.waiting.recv() => job?,
+                () = self.stop.cancelled() => return None,
+            },
         };
         let mut bytes = size(&first.draft);
         let mut ids = HashSet::from([(first.draft.chat_id, first.draft.message_id)]);
@@ -180,6 +187,7 @@ impl Lane {
         for (outcome, reply) in outcomes.into_iter().zip(replies) {
             match outcome {
                 SendOutcome::Created { message, state, outbox_id } => {
+                    self.metrics.messages_accepted.inc();
                     let publication = Publication::Event {
                         ev: message.ev,
                         micros: message.created_at.0.as_microsecond(),
@@ -195,9 +203,13 @@ impl Lane {
                     let sent = Sent { message, replayed: false };
                     acknowledgements.push(Acknowledgement { reply, sent });
                 }
-                SendOutcome::Replayed(message) => {
+                // Whoever wrote it first may still be on the way to Redis: the retry's acknowledgement
+                // too means that the counters are right.
+                SendOutcome::Replayed { message, state } => {
                     self.metrics.messages_replayed.inc();
-                    Acknowledgement { reply, sent: Sent { message, replayed: true } }.send();
+                    states.insert(state.chat_id, state);
+                    let sent = Sent { message, replayed: true };
+                    acknowledgements.push(Acknowledgement { reply, sent });
                 }
                 SendOutcome::Refused(error) => {
                     let _ = reply.send(Err(error));
@@ -207,7 +219,6 @@ impl Lane {
         if acknowledgements.is_empty() {
             return;
         }
-        self.metrics.messages_accepted.inc_by(acknowledgements.len() as u64);
         states.values().for_each(|state| commit.add_state(state));
         if let Err(refused) = self.commits.try_send((commit, acknowledgements)) {
             let (_, acknowledgements) = refused.into_inner();

@@ -42,6 +42,17 @@ const RETRY: Duration = Duration::from_millis(500);
 /// heads covers what is missed.
 const SUBSCRIBE_WAIT: Duration = Duration::from_millis(250);
 
+/// Where a hub's news come from.
+#[derive(Debug)]
+pub struct Sources {
+    pub store: Store,
+    pub link: Link,
+    pub broker: Broker,
+    /// To be told when the database's history is another one.
+    pub unread: Unread,
+    pub events: mpsc::Receiver<Event>,
+}
+
 /// The way into the hub. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Feed {
@@ -98,16 +109,13 @@ impl Drop for Attached {
 impl Feed {
     /// Starts the tasks that feed a hub.
     pub fn start(
-        store: Store,
-        link: Link,
-        broker: Broker,
-        unread: Unread,
-        events: mpsc::Receiver<Event>,
+        sources: Sources,
         compare_interval: Duration,
         metrics: Arc<Metrics>,
         tasks: &TaskTracker,
         stop: CancellationToken,
     ) -> Self {
+        let Sources { store, link, broker, unread, events } = sources;
         let shared = Arc::new(Shared {
             hub: Hub::new(Arc::clone(&metrics)),
             store,

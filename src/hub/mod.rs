@@ -17,7 +17,7 @@ use std::{
 
 use tokio::sync::{OnceCell, mpsc};
 
-pub use self::feed::{Attached, Feed, Following};
+pub use self::feed::{Attached, Feed, Following, Sources};
 use crate::{
     metrics::Metrics,
     model::{ChatId, UserId},

@@ -50,21 +50,11 @@ impl Rooms {
         context: &Context,
         user_id: &UserId,
         out: &mut Vec<Frame>,
-    ) {
-        if self.marked.is_empty() && !self.all_marked || self.epoch.is_empty() {
-            return;
-        }
-        if let Err(error) = self.try_refresh(context, user_id, out).await {
-            tracing::warn!(code = error.code(), "reading an inbox failed");
-        }
-    }
-
-    async fn try_refresh(
-        &mut self,
-        context: &Context,
-        user_id: &UserId,
-        out: &mut Vec<Frame>,
     ) -> Result<(), Error> {
+        // Nothing was ever loaded: a socket of one chat.
+        if self.epoch.is_empty() {
+            return Ok(());
+        }
         if self.all_marked || self.marked.len() > MAX_SINGLE_READS {
             let states = context.chats.store().list_states(user_id).await?;
             let now: HashMap<ChatId, i64> =

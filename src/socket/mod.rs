@@ -1,7 +1,9 @@
 //! Sockets: `/ws/chat/{chat}/` follows one chat, `/ws/` carries many and the user's inbox.
 
 mod command;
+mod commands;
 mod connection;
+mod follow;
 mod handshake;
 mod inbox;
 mod session;

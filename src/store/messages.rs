@@ -38,7 +38,10 @@ pub enum SendOutcome {
         outbox_id: Option<i64>,
     },
     /// An earlier send with the same `client_msg_id` and content: the message as it is now.
-    Replayed(Message),
+    Replayed {
+        message: Message,
+        state: ChatState,
+    },
     Refused(Error),
 }
 
@@ -312,7 +315,10 @@ fn send_outcome(draft: &Draft, row: &Row) -> SendOutcome {
             outbox_id: row.get(11),
             state: chat_state(row, 12),
         },
-        "replayed" => SendOutcome::Replayed(message(draft.chat_id, row, 1)),
+        "replayed" => SendOutcome::Replayed {
+            message: message(draft.chat_id, row, 1),
+            state: chat_state(row, 12),
+        },
         refused => SendOutcome::Refused(refusal(refused)),
     }
 }

@@ -1,0 +1,150 @@
+//! What a client's commands do: the same operations as REST.
+
+use serde_json::value::RawValue;
+
+use super::{
+    command::Command,
+    connection::{Connection, End, Flow, expiry},
+};
+use crate::{
+    error::Error,
+    limits::Class,
+    model::ChatId,
+    protocol::{AckResult, CommandId, ServerFrame},
+};
+
+impl Connection {
+    pub(super) async fn on_request(
+        &mut self,
+        id: Option<CommandId>,
+        command: Result<Command, Error>,
+    ) -> Flow {
+        let outcome = match command {
+            Ok(command) => self.on_command(id.as_deref(), command).await?,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = outcome {
+            self.context.metrics.count_error(error.code());
+            if let Error::Internal(cause) | Error::Unavailable(Some(cause)) = &error {
+                let cause = crate::api::problem::chain(cause);
+                tracing::warn!(code = error.code(), cause, "a command failed");
+            }
+            let detail = match &error {
+                Error::Validation(fields) => fields
+                    .iter()
+                    .map(|field| format!("{}: {}", field.field, field.message))
+                    .collect::<Vec<_>>()
+                    .join("; "),
+                error => error.to_string(),
+            };
+            let frame = ServerFrame::Error {
+                id: id.as_deref(),
+                code: error.code(),
+                detail: &detail,
+                retry_after_ms: error
+                    .retry_after()
+                    .map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
+            };
+            self.out.push(frame.encode());
+        }
+        Ok(())
+    }
+
+    async fn on_command(
+        &mut self,
+        id: Option<&RawValue>,
+        command: Command,
+    ) -> Result<Result<(), Error>, End> {
+        let chats = self.context.chats.clone();
+        let user_id = self.session.user_id().clone();
+        let result = match command {
+            Command::Ping => {
+                self.out.push(ServerFrame::Pong {}.encode());
+                Ok(())
+            }
+            Command::Auth { token } => self.renew(id, &token).await,
+            Command::Subscribe { chat_id, after } => {
+                return match self.chat_of(chat_id) {
+                    Ok(chat_id) if self.session.is_single() && self.session.follows(chat_id) => {
+                        Ok(Err(Error::Forbidden("This socket follows its one chat already.")))
+                    }
+                    Ok(chat_id) => self.subscribe(chat_id, id, after).await,
+                    Err(error) => Ok(Err(error)),
+                };
+            }
+            Command::Unsubscribe { chat_id } => self.chat_of(chat_id).and_then(|chat_id| {
+                if self.session.is_single() {
+                    return Err(Error::Forbidden("This socket follows its one chat."));
+                }
+                self.session.unfollow(chat_id);
+                self.following.remove(&chat_id);
+                self.ack(id, AckResult::Unsubscribed { chat_id });
+                Ok(())
+            }),
+            Command::Send { chat_id, message } => {
+                let sent = match self.permit(chat_id) {
+                    Ok(chat_id) => chats.send_message(&user_id, chat_id, message).await,
+                    Err(error) => Err(error),
+                };
+                sent.map(|sent| self.ack(id, AckResult::Sent { message: &sent.message }))
+            }
+            Command::MarkRead { chat_id, up_to_seq } => {
+                let read = match self.permit(chat_id) {
+                    Ok(chat_id) => chats.mark_read(&user_id, chat_id, up_to_seq).await,
+                    Err(error) => Err(error),
+                };
+                read.map(|read| {
+                    self.ack(
+                        id,
+                        AckResult::Read {
+                            chat_id: read.chat_id,
+                            read_seq: read.read_seq,
+                            unread_count: read.unread_count,
+                            total_unread: read.total_unread,
+                        },
+                    );
+                })
+            }
+            Command::Typing { chat_id, typing } => match self.chat_of(chat_id) {
+                // Following it is being a member of it.
+                Ok(chat_id) if self.session.follows(chat_id) => {
+                    chats.tell_typing(&user_id, chat_id, typing).await
+                }
+                Ok(_) => Err(Error::ChatNotFound),
+                Err(error) => Err(error),
+            },
+        };
+        Ok(result)
+    }
+
+    fn chat_of(&self, named: Option<ChatId>) -> Result<ChatId, Error> {
+        match (self.session.chat_of(named), named) {
+            (Some(chat_id), _) => Ok(chat_id),
+            (None, Some(_)) => Err(Error::ChatNotFound),
+            (None, None) => Err(Error::field("chat_id", "is required")),
+        }
+    }
+
+    /// The chat of a command that writes, if the user's rate allows it.
+    fn permit(&self, named: Option<ChatId>) -> Result<ChatId, Error> {
+        let chat_id = self.chat_of(named)?;
+        self.context.limits.check(self.session.user_id(), Class::Sends)?;
+        Ok(chat_id)
+    }
+
+    fn ack(&mut self, id: Option<&RawValue>, result: AckResult<'_>) {
+        self.out.push(ServerFrame::Ack { id, result }.encode());
+    }
+
+    /// A new token for the same user, so that the socket lives on.
+    async fn renew(&mut self, id: Option<&RawValue>, token: &str) -> Result<(), Error> {
+        let identity = self.context.authenticate(token).await?;
+        if identity.user_id() != self.session.user_id() {
+            return Err(Error::Forbidden("This token is another user's."));
+        }
+        self.token_expires_at = identity.expires_at;
+        self.told_expiring = false;
+        self.ack(id, AckResult::Authenticated { token_expires_at: expiry(identity.expires_at) });
+        Ok(())
+    }
+}

@@ -1,0 +1,199 @@
+//! Following a chat, and catching up with what was missed: always from Postgres, page by page.
+
+use std::time::Duration;
+
+use serde_json::value::RawValue;
+use tokio::time::Instant;
+
+use super::{
+    connection::{BEHIND_LIMIT, Connection, End, Flow},
+    handshake::close_for,
+};
+use crate::{
+    error::Error,
+    limits::Class,
+    model::{ChatId, Position, UserId},
+    protocol::{Close, MAX_REPLAY, ResetReason, ServerFrame, change_frame, subscribed_frame},
+    store::Changes,
+};
+
+/// Changes read at once when a socket resumes: bounds what it holds while its reader is slow.
+const RESUME_PAGE: i64 = 500;
+
+/// Pause before Postgres is asked again for what it could not give.
+const RETRY: Duration = Duration::from_millis(500);
+
+impl Connection {
+    pub(super) async fn subscribe(
+        &mut self,
+        chat_id: ChatId,
+        id: Option<&RawValue>,
+        after: Option<Position>,
+    ) -> Result<Result<(), Error>, End> {
+        if let Err(error) = self.context.limits.check(self.session.user_id(), Class::Reads) {
+            return Ok(Err(error));
+        }
+        self.follow(chat_id, id, after).await
+    }
+
+    /// Follows a chat: registered and subscribed first, then what was missed, then live. The inner
+    /// error is the client's, the outer one the socket's.
+    pub(super) async fn follow(
+        &mut self,
+        chat_id: ChatId,
+        id: Option<&RawValue>,
+        after: Option<Position>,
+    ) -> Result<Result<(), Error>, End> {
+        let following = self.context.feed.follow(chat_id, &self.queue).await;
+        let (after_ev, limit) = match &after {
+            Some(position) => (position.ev, RESUME_PAGE),
+            None => (i64::MAX, 0),
+        };
+        let changes = match self.read_changes(chat_id, after_ev, limit).await {
+            Ok(changes) => changes,
+            Err(error) => return Ok(Err(error)),
+        };
+        self.following.insert(chat_id, following);
+        let head = changes.head.clone();
+        self.context.feed.note_head(chat_id, head.ev);
+        let online = self.online(chat_id).await;
+        self.out.push(subscribed_frame(id, chat_id, &head, online));
+        match after {
+            None => self.synced(chat_id, head.ev, &head.epoch),
+            Some(position) => {
+                self.context.metrics.resumes.inc();
+                let foreign = position.epoch.is_some_and(|epoch| epoch != head.epoch);
+                if foreign || position.ev > head.ev {
+                    self.reset(chat_id, &changes, ResetReason::UnknownPosition);
+                } else {
+                    self.replay(chat_id, position.ev, changes).await?;
+                }
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    async fn read_changes(
+        &mut self,
+        chat_id: ChatId,
+        after_ev: i64,
+        limit: i64,
+    ) -> Result<Changes, Error> {
+        let user_id = self.session.user_id();
+        let store = self.context.chats.store();
+        store.get_changes(chat_id, Some(user_id), after_ev, limit).await?.ok_or(Error::ChatNotFound)
+    }
+
+    /// Those of the chat's two who are online and may be seen.
+    async fn online(&mut self, chat_id: ChatId) -> Vec<UserId> {
+        let me = self.session.user_id();
+        let Ok(chat) = self.context.chats.get_chat(me, chat_id).await else {
+            return vec![me.clone()];
+        };
+        let other = chat.other_user;
+        std::iter::once(me.clone()).chain(other.online.then_some(other.user_id)).collect()
+    }
+
+    /// Gives what changed, page by page, written out as it is read.
+    async fn replay(&mut self, chat_id: ChatId, after_ev: i64, first: Changes) -> Flow {
+        let mut after_ev = after_ev;
+        let mut page = first;
+        loop {
+            if page.head.ev - after_ev > MAX_REPLAY {
+                self.reset(chat_id, &page, ResetReason::TooFar);
+                return Ok(());
+            }
+            let frames = page.changes.iter().map(|change| change_frame(chat_id, change));
+            self.out.extend(frames);
+            match page.changes.last() {
+                Some(last) if page.more => after_ev = last.ev(),
+                _ => {
+                    self.synced(chat_id, page.head.ev, &page.head.epoch);
+                    return Ok(());
+                }
+            }
+            self.flush().await?;
+            page = self
+                .read_changes(chat_id, after_ev, RESUME_PAGE)
+                .await
+                .map_err(|error| End::Close(close_for(&error)))?;
+        }
+    }
+
+    fn synced(&mut self, chat_id: ChatId, ev: i64, epoch: &str) {
+        self.session.set_position(chat_id, ev, epoch);
+        self.out.push(ServerFrame::Synced { chat_id, ev }.encode());
+    }
+
+    fn reset(&mut self, chat_id: ChatId, page: &Changes, reason: ResetReason) {
+        self.context.metrics.resets.inc();
+        let (head_ev, epoch) = (page.head.ev, page.head.epoch.as_str());
+        self.out.push(ServerFrame::Reset { chat_id, head_ev, epoch, reason }.encode());
+        self.synced(chat_id, head_ev, epoch);
+    }
+
+    /// Reads what this socket missed of a chat.
+    pub(super) async fn catch_up(&mut self, chat_id: ChatId) -> Flow {
+        let Some((after_ev, epoch)) = self.session.position(chat_id) else { return Ok(()) };
+        let page = match self.read_changes(chat_id, after_ev, RESUME_PAGE).await {
+            Ok(page) => page,
+            // Deleted: the hub's word of it is on its way.
+            Err(Error::ChatNotFound) => return Ok(()),
+            Err(_) => {
+                self.missing.insert(chat_id);
+                self.retry_at = Some(Instant::now() + RETRY);
+                return Ok(());
+            }
+        };
+        if page.head.ev == after_ev {
+            return Ok(());
+        }
+        if *epoch != *page.head.epoch || page.head.ev < after_ev {
+            self.reset(chat_id, &page, ResetReason::UnknownPosition);
+            return Ok(());
+        }
+        self.out.push(ServerFrame::Catchup { chat_id, after_ev }.encode());
+        self.replay(chat_id, after_ev, page).await
+    }
+
+    /// Reads again what Postgres could not give.
+    pub(super) async fn retry(&mut self) -> Flow {
+        self.retry_at = None;
+        for chat_id in std::mem::take(&mut self.missing) {
+            self.catch_up(chat_id).await?;
+        }
+        self.refresh_rooms().await;
+        Ok(())
+    }
+
+    /// Tells of rooms that moved; what can't be read now is tried again.
+    pub(super) async fn refresh_rooms(&mut self) {
+        let user_id = self.session.user_id();
+        if let Err(error) = self.rooms.refresh(&self.context, user_id, &mut self.out).await {
+            tracing::warn!(code = error.code(), "reading an inbox failed");
+            self.retry_at = Some(Instant::now() + RETRY);
+        }
+    }
+
+    /// The queue ran over: what was lost is in Postgres, for all chats of this socket.
+    pub(super) async fn catch_up_if_behind(&mut self) -> Flow {
+        if !self.inbox.take_behind() {
+            // A moment without loss, and the queue empty: it keeps up again.
+            if self.inbox.receiver.is_empty() {
+                self.behind_since = None;
+            }
+            return Ok(());
+        }
+        self.context.metrics.sockets_behind.inc();
+        let since = *self.behind_since.get_or_insert_with(Instant::now);
+        if since.elapsed() > BEHIND_LIMIT {
+            return Err(End::Close(Close::TooSlow));
+        }
+        for chat_id in self.session.followed() {
+            self.catch_up(chat_id).await?;
+        }
+        self.rooms.mark_all();
+        self.refresh_rooms().await;
+        Ok(())
+    }
+}
