@@ -1,0 +1,58 @@
+//! A message's way from one replica to a socket on another.
+
+use serde_json::json;
+
+use crate::harness::Cluster;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_sent_on_one_replica_reaches_a_socket_on_another() {
+    let cluster = Cluster::start(2).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let chat = alice.on(0).open_chat(&bob).await;
+    let mut socket = bob.on(1).connect(&chat).await;
+    let sent = alice.on(0).send(&chat, "hello").await;
+    assert_eq!(socket.expect_message().await, sent);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_resumes_on_another_replica_without_a_gap() {
+    let mut cluster = Cluster::start(2).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let chat = alice.on(0).open_chat(&bob).await;
+    let mut socket = bob.on(1).connect(&chat).await;
+    let page = bob.on(0).history(&chat, "").await;
+    let (head_ev, epoch) = (page["head_ev"].as_i64(), page["epoch"].as_str());
+    assert_eq!(head_ev, Some(0));
+    cluster.abort(1);
+    socket.expect_close(1006).await;
+    let missed = alice.on(0).send(&chat, "while away").await;
+    let mut socket = bob.on(0).resume(&chat, 0, epoch.expect("an epoch")).await;
+    socket.expect("hello").await;
+    socket.expect("subscribed").await;
+    assert_eq!(socket.expect_message().await, missed);
+    assert_eq!(socket.expect("synced").await["ev"], missed["ev"]);
+    let replica = cluster.add_replica().await;
+    let live = alice.on(replica).send(&chat, "live again").await;
+    assert_eq!(socket.expect_message().await, live);
+    socket.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_many_chats_socket_hears_of_a_new_room_and_carries_it() {
+    let mut cluster = Cluster::start(2).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let mut socket = bob.on(1).connect_many().await;
+    let chat = alice.on(0).open_chat(&bob).await;
+    let created = socket.wait_for("chat.created").await;
+    assert_eq!(created["chat"]["chat_id"], *chat.id);
+    let subscribed = socket.ask(json!({ "type": "subscribe", "id": 1, "chat_id": chat.id })).await;
+    assert_eq!(subscribed["type"], "subscribed");
+    socket.expect("synced").await;
+    assert_eq!(cluster.followed(1), (1, 1));
+    let answer =
+        socket.ask(json!({ "type": "send", "id": "a", "chat_id": chat.id, "text": "hi" })).await;
+    assert_eq!(answer["type"], "ack");
+    assert_eq!(answer["message"]["seq"], 1);
+    cluster.drain(0).await;
+    assert!(socket.frames_so_far().await.iter().all(|frame| frame["type"] != "bye"));
+}

@@ -1,0 +1,225 @@
+//! Replicas in this process, over a database and a Redis prefix of their own.
+
+use std::{str::FromStr, sync::Arc, time::Duration};
+
+use beseda::{
+    app::{self, Listeners, Replica},
+    config::{Config, Switch},
+};
+use clap::{CommandFactory, FromArgMatches, Parser, builder::Resettable};
+use reqwest::Method;
+use serde_json::Value;
+use tokio::{net::TcpListener, runtime::Handle, sync::OwnedSemaphorePermit, task::block_in_place};
+
+use super::{
+    CEILING, Client, SECRET, User, claims,
+    client::{Addresses, Net},
+    eventually, invariants,
+    postgres::{Psql, Row},
+    redis::Redis,
+    sign,
+    stack::{self, Stack},
+};
+
+/// Connections a replica opens: little, as many of them share one Postgres.
+const DATABASE_CONNECTIONS: usize = 6;
+
+/// Some replicas, which end with this value. Unless the test failed already, it asserts then what
+/// must always hold.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    stack: Arc<Stack>,
+    database: String,
+    config: Config,
+    replicas: Vec<Option<Replica>>,
+    net: Arc<Net>,
+    psql: Psql,
+    _room: OwnedSemaphorePermit,
+}
+
+impl Cluster {
+    pub(crate) async fn start(replicas: usize) -> Self {
+        Self::with(replicas, |_| {}).await
+    }
+
+    /// With settings of its own.
+    pub(crate) async fn with(replicas: usize, set: impl FnOnce(&mut Config)) -> Self {
+        Self::over(Stack::shared().await, replicas, set).await
+    }
+
+    /// With a Postgres and a Redis of its own, to be stopped, killed or frozen.
+    pub(crate) async fn with_own_stack(replicas: usize, set: impl FnOnce(&mut Config)) -> Self {
+        Self::over(Stack::own().await, replicas, set).await
+    }
+
+    async fn over(stack: Arc<Stack>, replicas: usize, set: impl FnOnce(&mut Config)) -> Self {
+        let room = stack::room_for(replicas).await;
+        let database = format!("test_{:016x}", rand::random::<u64>());
+        stack.postgres.create_database(&database).await.expect("a new database");
+        let url = stack.postgres.url(&database);
+        let mut config = config(&url, &stack.redis.url(), &format!("{database}:"));
+        set(&mut config);
+        let psql = Psql::connect(&url).await;
+        let mut cluster = Self {
+            stack,
+            database,
+            config,
+            replicas: Vec::new(),
+            net: Arc::new(Net::new()),
+            psql,
+            _room: room,
+        };
+        for _ in 0..replicas {
+            cluster.add_replica().await;
+        }
+        cluster
+    }
+
+    /// Starts one replica more, and gives its index.
+    pub(crate) async fn add_replica(&mut self) -> usize {
+        self.add_replica_with(|_| {}).await
+    }
+
+    /// One replica more, with settings of its own.
+    pub(crate) async fn add_replica_with(&mut self, set: impl FnOnce(&mut Config)) -> usize {
+        let bind = async || TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+        let listeners = Listeners { public: bind().await, internal: bind().await };
+        let mut config = self.config.clone();
+        set(&mut config);
+        let replica = app::start(config, listeners).await.expect("a replica starts");
+        let addresses =
+            Addresses { public: replica.public_addr(), internal: replica.internal_addr() };
+        self.replicas.push(Some(replica));
+        let index = self.net.add(addresses);
+        // It starts without waiting for Redis, and a test's first publication should not be late.
+        eventually(async || {
+            let answer = self.operator(index).request(Method::GET, "/readyz").await;
+            if answer.json["status"] == "ready" { Ok(()) } else { Err(answer.text) }
+        })
+        .await;
+        index
+    }
+
+    /// Ends a replica as SIGTERM does; returns when it is gone.
+    pub(crate) fn drain(&mut self, replica: usize) -> impl Future<Output = ()> + Send + 'static {
+        let replica = self.replicas[replica].take().expect("a replica that still runs");
+        replica.drain()
+    }
+
+    /// Ends a replica as a crash does.
+    pub(crate) fn abort(&mut self, replica: usize) {
+        self.replicas[replica].take().expect("a replica that still runs").abort();
+    }
+
+    /// What a replica's hub holds: chats, and sockets that follow them.
+    pub(crate) fn followed(&self, replica: usize) -> (usize, usize) {
+        self.replicas[replica].as_ref().expect("a replica that still runs").followed()
+    }
+
+    /// Sockets that the hubs of all running replicas hold.
+    pub(super) fn followers(&self) -> usize {
+        self.replicas.iter().flatten().map(|replica| replica.followed().1).sum()
+    }
+
+    /// The Postgres and the Redis underneath.
+    pub(crate) fn stack(&self) -> &Stack {
+        &self.stack
+    }
+
+    /// Somebody with a token that is good for an hour.
+    pub(crate) fn user(&self, id: &str) -> User {
+        self.user_claiming(&claims(id))
+    }
+
+    /// Somebody whose token says this.
+    pub(crate) fn user_claiming(&self, claims: &Value) -> User {
+        let id = claims["sub"].as_str().unwrap_or_default();
+        User::new(id, sign(claims), &self.net)
+    }
+
+    /// The host application's server: scope `chat:admin`.
+    pub(crate) fn host(&self) -> User {
+        let mut claims = claims("host");
+        claims["scope"] = "chat:admin".into();
+        self.user_claiming(&claims)
+    }
+
+    /// Nobody in particular, at a replica's public port.
+    pub(crate) fn anyone(&self, replica: usize) -> Client {
+        Client::anonymous(self.net.addresses(replica).public, &self.net)
+    }
+
+    /// An operator, at a replica's internal port.
+    pub(crate) fn operator(&self, replica: usize) -> Client {
+        Client::anonymous(self.net.addresses(replica).internal, &self.net)
+    }
+
+    /// Runs SQL in its database.
+    pub(crate) async fn psql(&self, sql: &str) -> Vec<Row> {
+        self.psql.run(sql).await
+    }
+
+    /// The one value that a query gives.
+    pub(crate) async fn psql_value<T: FromStr>(&self, sql: &str) -> T {
+        let rows = self.psql(sql).await;
+        let value = match rows.as_slice() {
+            [row] => row.first().cloned().flatten(),
+            _ => None,
+        };
+        let parsed = value.as_deref().and_then(|value| value.parse().ok());
+        parsed.unwrap_or_else(|| panic!("{sql}: not one value, but {rows:?}"))
+    }
+
+    /// Its own keys in Redis.
+    pub(crate) async fn redis(&self) -> Redis {
+        Redis::connect(self.stack.redis.port(), &self.config.redis_prefix).await
+    }
+
+    /// Drops all that it has in Redis.
+    pub(crate) async fn redis_flush(&self) {
+        self.redis().await.flush().await;
+    }
+
+    /// Asserts what must always hold, then ends the replicas. Called when this goes out of scope.
+    async fn teardown(&mut self) {
+        invariants::check(self).await;
+        let (database, stack) = (self.database.clone(), Arc::clone(&self.stack));
+        let grace = self.config.shutdown_grace;
+        let ending = self.replicas.iter_mut().filter_map(Option::take).map(Replica::drain);
+        let ended = tokio::time::timeout(grace, futures_util::future::join_all(ending)).await;
+        assert!(ended.is_ok(), "a replica without sockets did not end within {grace:?}");
+        stack.postgres.drop_database(&database).await.expect("the database can be dropped");
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.replicas.iter_mut().filter_map(Option::take).for_each(Replica::abort);
+        } else {
+            // Needs `#[tokio::test(flavor = "multi_thread")]`.
+            block_in_place(|| Handle::current().block_on(self.teardown()));
+        }
+    }
+}
+
+/// Settings for tests; the environment has no say.
+fn config(database_url: &str, redis_url: &str, prefix: &str) -> Config {
+    #[derive(Parser)]
+    struct Settings {
+        #[command(flatten)]
+        config: Config,
+    }
+    let words = ["test", "--database-url", database_url, "--redis-url", redis_url];
+    let secret = ["--redis-prefix", prefix, "--jwt-hs256-secret", SECRET];
+    let command = Settings::command().mut_args(|arg| arg.env(Resettable::Reset));
+    let matches = command.try_get_matches_from(words.into_iter().chain(secret));
+    let settings = Settings::from_arg_matches(&matches.expect("settings")).expect("settings");
+    let mut config = settings.config;
+    config.database.database_connections = DATABASE_CONNECTIONS;
+    config.limits.rate_limits = Switch::Off;
+    config.migrate_on_start = Switch::On;
+    config.drain_delay = Duration::ZERO;
+    config.shutdown_grace = CEILING;
+    config
+}

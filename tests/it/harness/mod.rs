@@ -1,0 +1,52 @@
+//! Speaks to replicas as clients do: HTTP and sockets, from outside.
+//!
+//! A [`Cluster`] is some replicas in this process over a database and a Redis prefix of its own. When
+//! it goes out of scope, it asserts what must always hold (see [`invariants`]).
+
+mod answer;
+mod client;
+mod cluster;
+mod invariants;
+mod postgres;
+mod redis;
+mod socket;
+mod stack;
+mod token;
+
+use std::time::Duration;
+
+pub(crate) use self::{
+    answer::Answer,
+    client::{Chat, Client, User},
+    cluster::Cluster,
+    socket::Socket,
+    token::{SECRET, claims, sign, sign_with},
+};
+
+/// Longest wait for anything that should come: a hundred times what it takes on a busy machine.
+pub(crate) const CEILING: Duration = Duration::from_secs(10);
+
+/// Between two looks at what is waited for.
+const POLL: Duration = Duration::from_millis(10);
+
+/// Looks until `probe` is content; panics with its last complaint after [`CEILING`].
+pub(crate) async fn eventually<T>(probe: impl AsyncFnMut() -> Result<T, String>) -> T {
+    eventually_within(CEILING, probe).await
+}
+
+/// As [`eventually`], where the contract promises less than [`CEILING`] or some test takes more.
+pub(crate) async fn eventually_within<T>(
+    ceiling: Duration,
+    mut probe: impl AsyncFnMut() -> Result<T, String>,
+) -> T {
+    let deadline = tokio::time::Instant::now() + ceiling;
+    loop {
+        match probe().await {
+            Ok(value) => return value,
+            Err(complaint) if tokio::time::Instant::now() >= deadline => {
+                panic!("still not after {ceiling:?}: {complaint}")
+            }
+            Err(_) => tokio::time::sleep(POLL).await,
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! A client's socket.
+
+use std::{net::SocketAddr, time::Duration};
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::Value;
+use tokio::{net::TcpStream, time::timeout};
+use tokio_tungstenite::{
+    WebSocketStream, client_async,
+    tungstenite::{
+        Error as WsError, Message,
+        client::IntoClientRequest,
+        http::{HeaderName, HeaderValue, Response},
+    },
+};
+
+use super::CEILING;
+
+/// Frames shown when an expectation fails: the last ones.
+const SHOWN: usize = 40;
+
+/// What came.
+#[derive(Debug, Clone, PartialEq)]
+enum Arrival {
+    Frame(Value),
+    /// Close code and reason; 1006 where the connection broke.
+    Close(u16, String),
+}
+
+/// An open socket. Its pings are answered while something is awaited on it.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    stream: WebSocketStream<TcpStream>,
+    /// The answer to the upgrade.
+    pub(crate) upgrade: Response<()>,
+    seen: Vec<String>,
+}
+
+impl Socket {
+    /// Opens `ws://…`; nothing has been read.
+    pub(crate) async fn open(url: &str) -> Self {
+        Self::open_with(url, &[]).await.unwrap_or_else(|answer| panic!("{url}: {answer:?}"))
+    }
+
+    /// Opens with headers of one's own; an answer that is no upgrade comes back.
+    pub(crate) async fn open_with(
+        url: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<Self, Response<Option<Vec<u8>>>> {
+        let mut request = url.into_client_request().expect("a ws:// URL");
+        for (name, value) in headers {
+            let value = HeaderValue::from_str(value).expect("a header's value");
+            request.headers_mut().insert(HeaderName::from_static(name), value);
+        }
+        let address: SocketAddr =
+            request.uri().authority().and_then(|at| at.as_str().parse().ok()).expect("an address");
+        let tcp = TcpStream::connect(address).await.expect("the replica listens");
+        // Small frames must not wait for each other.
+        tcp.set_nodelay(true).expect("a TCP socket");
+        match timeout(CEILING, client_async(request, tcp)).await.expect("an answer in time") {
+            Ok((stream, upgrade)) => {
+                Ok(Self { stream, upgrade: upgrade.map(|_| ()), seen: Vec::new() })
+            }
+            Err(WsError::Http(answer)) => Err(*answer),
+            Err(error) => panic!("{url}: {error}"),
+        }
+    }
+
+    /// The first frames of a socket that follows one room from its head.
+    pub(super) async fn greet(&mut self) {
+        self.expect("hello").await;
+        let head = self.expect("subscribed").await;
+        let synced = self.expect("synced").await;
+        assert_eq!(synced["ev"], head["head_ev"]);
+    }
+
+    async fn arrival(&mut self, ceiling: Duration) -> Option<Arrival> {
+        let reading = async {
+            loop {
+                return match self.stream.next().await {
+                    Some(Ok(Message::Text(text))) => {
+                        let frame = serde_json::from_str(&text);
+                        Arrival::Frame(frame.unwrap_or_else(|e| panic!("{e} in {text}")))
+                    }
+                    Some(Ok(Message::Close(frame))) => frame.map_or_else(
+                        || Arrival::Close(1005, String::new()),
+                        |frame| Arrival::Close(frame.code.into(), frame.reason.to_string()),
+                    ),
+                    // Answered by the library.
+                    Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
+                    Some(Ok(other)) => panic!("not a text: {other:?}"),
+                    Some(Err(error)) => Arrival::Close(1006, error.to_string()),
+                    None => Arrival::Close(1006, "the end of the stream".to_owned()),
+                };
+            }
+        };
+        let arrival = timeout(ceiling, reading).await.ok()?;
+        self.seen.push(match &arrival {
+            Arrival::Frame(frame) => frame.to_string(),
+            Arrival::Close(code, reason) => format!("closed: {code} {reason}"),
+        });
+        Some(arrival)
+    }
+
+    /// The frames so far, for a message.
+    fn seen(&self) -> String {
+        let from = self.seen.len().saturating_sub(SHOWN);
+        format!("{} frames so far, ending with\n{}", self.seen.len(), self.seen[from..].join("\n"))
+    }
+
+    /// The next frame, of whatever type.
+    pub(crate) async fn next_frame(&mut self) -> Value {
+        match self.arrival(CEILING).await {
+            Some(Arrival::Frame(frame)) => frame,
+            Some(Arrival::Close(..)) => panic!("no frame, but the end; {}", self.seen()),
+            None => panic!("no frame within {CEILING:?}; {}", self.seen()),
+        }
+    }
+
+    /// The next frame, of that type. `presence` is passed over, unless asked for: it may come at
+    /// any time.
+    pub(crate) async fn expect(&mut self, kind: &str) -> Value {
+        loop {
+            let frame = self.next_frame().await;
+            if frame["type"] == kind {
+                return frame;
+            }
+            assert_eq!(frame["type"], "presence", "expected {kind}; {}", self.seen());
+        }
+    }
+
+    /// The message of the next frame, a `message.created`.
+    pub(crate) async fn expect_message(&mut self) -> Value {
+        self.expect("message.created").await["message"].take()
+    }
+
+    /// The next frame of that type, whatever comes before it.
+    pub(crate) async fn wait_for(&mut self, kind: &str) -> Value {
+        self.frames_until(kind).await.pop().expect("the frame waited for")
+    }
+
+    /// All frames up to the next one of that type, which is the last.
+    pub(crate) async fn frames_until(&mut self, kind: &str) -> Vec<Value> {
+        let mut frames = Vec::new();
+        loop {
+            frames.push(self.next_frame().await);
+            if frames.last().is_some_and(|frame| frame["type"] == kind) {
+                return frames;
+            }
+        }
+    }
+
+    /// All frames that came before the answer to a `ping`: what the replica had sent by now.
+    pub(crate) async fn frames_so_far(&mut self) -> Vec<Value> {
+        self.send(serde_json::json!({ "type": "ping" })).await;
+        let mut frames = self.frames_until("pong").await;
+        frames.pop();
+        frames
+    }
+
+    /// The frames before the close, which must come with that code.
+    pub(crate) async fn expect_close(&mut self, code: u16) -> Vec<Value> {
+        let mut frames = Vec::new();
+        loop {
+            match self.arrival(CEILING).await {
+                Some(Arrival::Frame(frame)) => frames.push(frame),
+                Some(Arrival::Close(got, _)) => {
+                    assert_eq!(got, code, "expected close {code}; {}", self.seen());
+                    return frames;
+                }
+                None => panic!("not closed within {CEILING:?}; {}", self.seen()),
+            }
+        }
+    }
+
+    pub(crate) async fn send(&mut self, frame: Value) {
+        self.send_raw(Message::text(frame.to_string())).await;
+    }
+
+    /// Anything that a WebSocket can carry.
+    pub(crate) async fn send_raw(&mut self, message: Message) {
+        let sent = self.stream.send(message).await;
+        sent.unwrap_or_else(|error| panic!("the socket takes nothing: {error}; {}", self.seen()));
+    }
+
+    /// Sends a command and gives what answers its `id`: `ack` or `error` (or `subscribed`).
+    pub(crate) async fn ask(&mut self, command: Value) -> Value {
+        let id = command["id"].clone();
+        assert!(!id.is_null(), "a command that is answered has an id: {command}");
+        self.send(command).await;
+        loop {
+            let frame = self.next_frame().await;
+            if frame["id"] == id {
+                return frame;
+            }
+        }
+    }
+
+    /// Leaves, and waits until the replica has noticed.
+    pub(crate) async fn close(mut self) {
+        let _ = self.stream.close(None).await;
+        while !matches!(self.arrival(CEILING).await, None | Some(Arrival::Close(..))) {}
+    }
+}

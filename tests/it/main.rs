@@ -1,0 +1,4 @@
+//! The guarantees, seen from outside: real Postgres, real Redis, several replicas in one process.
+
+mod delivery;
+mod harness;
