@@ -1,20 +1,17 @@
 //! HTTP/1.1 over TCP, with the time-outs that keep silent and slow connections from piling up.
 
+mod pace;
+
 use std::{net::SocketAddr, pin::pin, time::Duration};
 
 use axum::{Router, extract::ConnectInfo};
 use hyper::body::Incoming;
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
+use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower::util::MapRequestLayer;
+use tower::ServiceExt;
 
-/// How long a request's head may take, from the connection or from the answer before: a slow or
-/// silent client is cut off, and one that keeps its connection pays a handshake at worst.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+use self::pace::{Pace, Paced};
 
 /// Largest head of a request, in bytes: a token of 8 KiB and what proxies add.
 const MAX_HEAD_BYTES: usize = 32 * 1024;
@@ -66,14 +63,22 @@ async fn serve_connection(
 ) {
     // Small frames must not wait for each other (Nagle); a socket that refuses is about to fail.
     let _ = stream.set_nodelay(true);
-    let with_peer = MapRequestLayer::new(move |mut request: hyper::Request<Incoming>| {
-        request.extensions_mut().insert(ConnectInfo(peer));
-        request
-    });
-    let service = TowerToHyperService::new(tower::Layer::layer(&with_peer, router));
+    let pace = Pace::new();
+    let service = {
+        let (router, pace) = (router, pace.clone());
+        hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
+            pace.begin_answer();
+            request.extensions_mut().insert(ConnectInfo(peer));
+            let (answer, pace) = (router.clone().oneshot(request), pace.clone());
+            async move {
+                let answer = answer.await;
+                pace.end_answer();
+                answer
+            }
+        })
+    };
+    let stream = Paced { stream, pace: pace.clone() };
     let connection = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(MAX_HEAD_BYTES)
         .max_headers(MAX_HEADERS)
         .serve_connection(TokioIo::new(stream), service)
@@ -85,6 +90,7 @@ async fn serve_connection(
             connection.as_mut().graceful_shutdown();
             connection.await
         }
+        () = pace.exceeded() => return,
     };
     // Broken connections are the network's daily life.
     if let Err(error) = outcome {
