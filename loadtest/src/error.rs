@@ -1,0 +1,54 @@
+//! Why a run could not be made. What it found is no error, but in the report.
+
+use std::{io, path::PathBuf};
+
+use beseda::dev::DevError;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("{call}")]
+    Request {
+        call: &'static str,
+        #[source]
+        source: reqwest::Error,
+    },
+    #[error("{call} was answered {status}: {body}")]
+    Refused { call: &'static str, status: u16, body: String },
+    #[error("the socket of room {room} did not open: {reason}")]
+    Socket { room: u32, reason: String },
+    #[error("{0} can't be a user id's beginning")]
+    Prefix(String),
+    #[error("the installation did not start")]
+    Dev(#[from] DevError),
+    #[error("{} is not the program: build it (cargo build --release), or say --beseda PATH", .0.display())]
+    NoProgram(PathBuf),
+    #[error("cannot run {}", path.display())]
+    Spawn {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("replica {0} did not get ready; its output is above")]
+    NotReady(usize),
+    #[error("process {0} is gone, or is not yours to see")]
+    NoProcess(u32),
+    #[error("{0}")]
+    Io(&'static str, #[source] io::Error),
+    #[error("cannot write the result")]
+    Output(#[source] io::Error),
+    #[error("cannot write the result as JSON")]
+    Json(#[from] serde_json::Error),
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// What failed and why, down to the first cause.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,251 @@
+//! An installation of one's own: Postgres with full durability, Redis, replicas as processes.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use beseda::{
+    config::Secret,
+    dev::{Durability, Postgres, Redis, Signals},
+};
+use clap::Args;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    process::{Child, Command},
+};
+
+use crate::{
+    cpu::Process,
+    error::Error,
+    load::{Load, Target, say},
+    report::Report,
+    run,
+};
+
+const DATABASE: &str = "loadtest";
+
+/// How long a replica may take to get ready: it migrates an empty database in under a second.
+const READY: Duration = Duration::from_secs(30);
+
+/// How long the replicas may take to end in order: their grace, and some.
+const STOP: Duration = Duration::from_secs(5);
+
+/// How often a child is looked at.
+const POLL: Duration = Duration::from_millis(20);
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// The program under test. Without it: `beseda` in this program's own folder.
+    #[arg(long)]
+    beseda: Option<PathBuf>,
+
+    /// Where the database is kept, so that the next run finds it filled. Without it: in a folder
+    /// for temporary files, removed at the end.
+    #[arg(long)]
+    data: Option<PathBuf>,
+
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
+    replicas: u8,
+
+    #[command(flatten)]
+    pub load: Load,
+}
+
+/// Everything that runs. Dropped in this order, whatever the outcome.
+struct Installation {
+    replicas: Vec<Replica>,
+    redis: Redis,
+    postgres: Postgres,
+}
+
+struct Replica {
+    child: Child,
+    public: SocketAddr,
+    internal: SocketAddr,
+}
+
+pub(crate) async fn run(options: &Options) -> Result<Report, Error> {
+    let mut signals = Signals::catch().map_err(|error| Error::Io("cannot catch signals", error))?;
+    let program = program(options.beseda.as_deref())?;
+    let temporary = match &options.data {
+        Some(_) => None,
+        None => Some(
+            tempfile::Builder::new()
+                .prefix("beseda-loadtest-")
+                .tempdir()
+                .map_err(|error| Error::Io("cannot create a temporary folder", error))?,
+        ),
+    };
+    let data = match (&temporary, &options.data) {
+        (Some(folder), _) => folder.path(),
+        (None, Some(data)) => data,
+        (None, None) => unreachable!("without a folder named, there is a temporary one"),
+    };
+    let secret = Secret::from(format!("{:064x}", rand::random::<u128>()));
+    let outcome = tokio::select! {
+        outcome = run_in(options, &program, data, &secret) => outcome,
+        () = signals.next() => Err(Error::Interrupted),
+    };
+    if let Some(folder) = temporary {
+        // As root the database lies elsewhere, with a link to it here.
+        let link = std::fs::read_link(folder.path().join("postgres/cluster"));
+        if let Ok(cluster) = link {
+            let _ = std::fs::remove_dir_all(cluster);
+        }
+    }
+    outcome
+}
+
+async fn run_in(
+    options: &Options,
+    program: &Path,
+    data: &Path,
+    secret: &Secret,
+) -> Result<Report, Error> {
+    let installation = Installation::start(options, program, data, secret).await?;
+    let target = installation.target(secret.clone());
+    let outcome = run::run(&target, &options.load).await;
+    installation.stop().await;
+    outcome
+}
+
+fn program(named: Option<&Path>) -> Result<PathBuf, Error> {
+    let program = match named {
+        Some(path) => path.to_owned(),
+        None => std::env::current_exe()
+            .map_err(|error| Error::Io("this program does not know where it is", error))?
+            .with_file_name("beseda"),
+    };
+    if program.is_file() { Ok(program) } else { Err(Error::NoProgram(program)) }
+}
+
+impl Installation {
+    async fn start(
+        options: &Options,
+        program: &Path,
+        data: &Path,
+        secret: &Secret,
+    ) -> Result<Self, Error> {
+        say(&format!("starting Postgres, Redis and {} replicas", options.replicas));
+        let (postgres_dir, redis_dir) = (data.join("postgres"), data.join("redis"));
+        let (postgres, redis) = tokio::try_join!(
+            Postgres::start(&postgres_dir, Durability::Full),
+            Redis::start(&redis_dir, Durability::Full),
+        )?;
+        // There already, where the folder was kept.
+        let _ = postgres.create_database(DATABASE).await;
+        let mut installation = Self { replicas: Vec::new(), redis, postgres };
+        for _ in 0..options.replicas {
+            installation.start_replica(program, secret).await?;
+        }
+        for (number, replica) in installation.replicas.iter_mut().enumerate() {
+            replica.ready(number).await?;
+        }
+        Ok(installation)
+    }
+
+    async fn start_replica(&mut self, program: &Path, secret: &Secret) -> Result<(), Error> {
+        let (public, internal) = (free_address().await?, free_address().await?);
+        let mut command = Command::new(program);
+        // Only what is said here: settings in the caller's environment are another installation's.
+        for (key, _) in std::env::vars_os() {
+            if key.to_string_lossy().starts_with("BESEDA_") {
+                command.env_remove(key);
+            }
+        }
+        command
+            .arg("serve")
+            .env("DATABASE_URL", self.postgres.url(DATABASE))
+            .env("REDIS_URL", self.redis.url())
+            .env("BESEDA_JWT_HS256_SECRET", secret.expose())
+            .env("BESEDA_LISTEN", public.to_string())
+            .env("BESEDA_INTERNAL_LISTEN", internal.to_string())
+            .env("BESEDA_MIGRATE_ON_START", "on")
+            // The load is few people's.
+            .env("BESEDA_RATE_LIMITS", "off")
+            .env("BESEDA_DRAIN_DELAY", "0s")
+            .env("BESEDA_SHUTDOWN_GRACE", "3s")
+            .env("BESEDA_LOG", "warn")
+            .stdin(Stdio::null())
+            .stdout(Stdio::inherit())
+            // Ctrl-C reaches us alone, and we end them in order.
+            .process_group(0)
+            .kill_on_drop(true);
+        let child = command.spawn();
+        let child = child.map_err(|source| Error::Spawn { path: program.to_owned(), source })?;
+        self.replicas.push(Replica { child, public, internal });
+        Ok(())
+    }
+
+    fn target(&self, secret: Secret) -> Target {
+        let urls = self.replicas.iter().map(|replica| {
+            let url = format!("http://{}/", replica.public);
+            url.parse().unwrap_or_else(|_| unreachable!("an address makes a URL"))
+        });
+        let process = |name: &str, pid| Process { name: name.to_owned(), pid };
+        let mut processes: Vec<Process> = Vec::new();
+        processes.extend(
+            self.replicas.iter().filter_map(|r| r.child.id()).map(|pid| process("service", pid)),
+        );
+        processes.extend(self.postgres.pid().map(|pid| process("postgres", pid)));
+        processes.extend(self.redis.pid().map(|pid| process("redis", pid)));
+        Target { urls: urls.collect(), secret, processes }
+    }
+
+    /// Ends it all in order: the replicas together, then Redis, then Postgres.
+    async fn stop(self) {
+        let Self { mut replicas, redis, postgres } = self;
+        for replica in &replicas {
+            if let Some(pid) = replica.child.id() {
+                let _ = kill(Pid::from_raw(pid.cast_signed()), Signal::SIGTERM);
+            }
+        }
+        let ended = async {
+            for replica in &mut replicas {
+                let _ = replica.child.wait().await;
+            }
+        };
+        if tokio::time::timeout(STOP, ended).await.is_err() {
+            say("a replica did not end in time, and is killed");
+        }
+        drop(replicas);
+        redis.stop().await;
+        postgres.stop().await;
+    }
+}
+
+impl Replica {
+    /// Returns once it takes connections on both ports: it listens when all else is there.
+    async fn ready(&mut self, number: usize) -> Result<(), Error> {
+        let deadline = Instant::now() + READY;
+        loop {
+            if healthy(self.internal).await && TcpStream::connect(self.public).await.is_ok() {
+                return Ok(());
+            }
+            let ended = matches!(self.child.try_wait(), Ok(Some(_)) | Err(_));
+            if ended || Instant::now() > deadline {
+                return Err(Error::NotReady(number));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+}
+
+async fn healthy(internal: SocketAddr) -> bool {
+    let answer = reqwest::get(format!("http://{internal}/readyz")).await;
+    answer.is_ok_and(|answer| answer.status().is_success())
+}
+
+/// An address that is free now. Somebody may take it in between: then the replica says so.
+async fn free_address() -> Result<SocketAddr, Error> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
+    let address = listener.and_then(|listener| listener.local_addr());
+    address.map_err(|error| Error::Io("no free port on 127.0.0.1", error))
+}
