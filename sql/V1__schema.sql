@@ -103,6 +103,13 @@ CREATE TABLE outbox (
     users      text[] NOT NULL DEFAULT '{}'
 );
 
+-- Rooms that were deleted, whose messages are being deleted: a huge room takes longer than one
+-- statement may. The room itself is gone already, so nobody can see them.
+CREATE TABLE purges (
+    chat_id uuid PRIMARY KEY,
+    due_at  timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
 -- A pair's lock for what concerns a room that may not exist yet. chr(1) can't be part of a user id.
 CREATE FUNCTION lock_pair(a text, b text) RETURNS void LANGUAGE sql VOLATILE AS $$
     SELECT pg_advisory_xact_lock(hashtextextended(

@@ -289,7 +289,7 @@ BEGIN
 END
 $$;
 
--- Deletes a room with all that is in it. in_rule: creator, member, admin.
+-- Deletes a room; its messages follow, see purge_messages. in_rule: creator, member, admin.
 -- outcome: ok, chat_not_found, forbidden.
 CREATE FUNCTION delete_chat(in_chat uuid, in_user text, in_admin boolean, in_rule text)
 RETURNS TABLE (outcome text, user_lo text, user_hi text, outbox_id bigint)
@@ -309,9 +309,9 @@ BEGIN
         ELSE 'forbidden'
     END;
     IF verdict = 'ok' THEN
-        DELETE FROM messages m WHERE m.chat_id = in_chat;
         DELETE FROM members m WHERE m.chat_id = in_chat;
         DELETE FROM chats c WHERE c.chat_id = in_chat;
+        INSERT INTO purges (chat_id) VALUES (in_chat);
         INSERT INTO outbox AS o (chats, users) VALUES (ARRAY[in_chat], ARRAY[chat.user_lo, chat.user_hi])
         RETURNING o.outbox_id INTO noted;
     END IF;
@@ -319,8 +319,26 @@ BEGIN
 END
 $$;
 
--- Every live message of an erased person in one chat becomes a tombstone with its own ev.
-CREATE FUNCTION erase_in_chat(in_chat uuid, in_user text)
+-- Deletes up to in_limit messages of a deleted room; true where that was the last of it.
+CREATE FUNCTION purge_messages(in_chat uuid, in_limit bigint)
+RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    deleted bigint;
+BEGIN
+    DELETE FROM messages m
+     WHERE m.chat_id = in_chat
+       AND m.seq IN (SELECT p.seq FROM messages p WHERE p.chat_id = in_chat ORDER BY p.seq LIMIT in_limit);
+    GET DIAGNOSTICS deleted = ROW_COUNT;
+    IF deleted < in_limit THEN
+        DELETE FROM purges p WHERE p.chat_id = in_chat;
+    END IF;
+    RETURN deleted < in_limit;
+END
+$$;
+
+-- Up to in_limit live messages of an erased person in one chat become tombstones, each with its own
+-- ev. No row: there was none left.
+CREATE FUNCTION erase_in_chat(in_chat uuid, in_user text, in_limit bigint)
 RETURNS TABLE (outbox_id bigint)
 LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
@@ -329,8 +347,10 @@ DECLARE
     seqs bigint[];
 BEGIN
     SELECT * INTO chat FROM chats c WHERE c.chat_id = in_chat FOR NO KEY UPDATE;
-    SELECT array_agg(m.seq ORDER BY m.seq) INTO seqs FROM messages m
-     WHERE m.chat_id = in_chat AND m.sender_id = in_user AND m.deleted_at IS NULL;
+    SELECT array_agg(l.seq ORDER BY l.seq) INTO seqs FROM (
+        SELECT m.seq FROM messages m
+         WHERE m.chat_id = in_chat AND m.sender_id = in_user AND m.deleted_at IS NULL
+         ORDER BY m.seq LIMIT in_limit) l;
     IF chat.chat_id IS NOT NULL AND seqs IS NOT NULL THEN
         PERFORM bury_messages(in_chat, seqs, chat.last_ev);
         RETURN QUERY INSERT INTO outbox AS o (chats) VALUES (ARRAY[in_chat]) RETURNING o.outbox_id;

@@ -21,7 +21,7 @@ use crate::{
     metrics::Metrics,
     outbox::Outbox,
     presence::{Presence, Transition},
-    server,
+    purge, server,
     store::{self, Store, StoreError},
     unread::Unread,
     writer::Writer,
@@ -119,6 +119,8 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
     let chats: SharedChats = Arc::new(Chats::new(parts, &config, &secret));
     let limits = Arc::new(Limits::new(&config.limits, Arc::clone(&metrics)));
     tasks.spawn(tell_presence(Arc::clone(&chats), came_and_went, stop.clone()));
+    let (purging, stopped) = (purge::run(chats.store().clone()), stop.clone());
+    tasks.spawn(async move { stopped.run_until_cancelled(purging).await });
     tasks.spawn(forget_buckets(Arc::clone(&limits), stop.clone()));
 
     let (phase, watching) = watch::channel(Phase::Serving);

@@ -28,6 +28,11 @@ impl Fields {
         }
     }
 
+    /// Whether it was sent; null counts as nothing.
+    pub fn has(&self, name: &str) -> bool {
+        self.values.contains_key(name) && !self.is_null(name)
+    }
+
     /// A string that must be there.
     pub fn required_string(
         &mut self,

@@ -17,6 +17,7 @@ pub mod model;
 pub mod outbox;
 pub mod presence;
 pub mod protocol;
+pub mod purge;
 pub mod search;
 pub mod server;
 pub mod socket;

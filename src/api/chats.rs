@@ -81,8 +81,10 @@ pub(super) async fn open_chat(
 
 fn pair(mut fields: Fields, user: &AuthUser) -> Result<(UserId, UserId), Error> {
     const NOT_AN_ID: &str = "must have 1 to 128 characters, none of them a control character";
-    if let Some(both) = fields.optional_strings("user_ids") {
+    if fields.has("user_ids") {
         user.require_admin()?;
+        let both = fields.optional_strings("user_ids").unwrap_or_default();
+        fields.finish()?;
         let ids: Vec<UserId> = both.iter().filter_map(|raw| UserId::parse(raw)).collect();
         return match (ids.as_slice(), both.len()) {
             ([first, second], 2) => Ok((first.clone(), second.clone())),

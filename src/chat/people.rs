@@ -76,7 +76,8 @@ impl Chats {
         Ok(show(row, online.contains(user_id)))
     }
 
-    /// Erases a person: marked first, then their texts room by room. Safe to repeat.
+    /// Erases a person: marked first, then their texts room by room. Safe to repeat, and to be
+    /// repeated where a very long history took longer than a request may.
     pub async fn erase_user(&self, user_id: &UserId) -> Result<(), Error> {
         if !self.store.mark_erased(user_id).await? {
             return Err(Error::UserNotFound);
@@ -86,12 +87,11 @@ impl Chats {
         // Redis away: their sockets find the mark with their next heartbeat.
         let _ = self.broker.publish(&[order]).await;
         for chat_id in self.store.list_chat_ids(user_id).await? {
-            let Some(outbox_id) = self.store.erase_in_chat(chat_id, user_id).await? else {
-                continue;
-            };
-            let row = Unpublished { outbox_id, chats: vec![chat_id], users: Vec::new() };
-            let commit = self.outbox.commit_of(&[row]).await?;
-            self.outbox.publish_soon(commit).await;
+            while let Some(outbox_id) = self.store.erase_in_chat(chat_id, user_id).await? {
+                let row = Unpublished { outbox_id, chats: vec![chat_id], users: Vec::new() };
+                let commit = self.outbox.commit_of(&[row]).await?;
+                self.outbox.publish_soon(commit).await;
+            }
         }
         Ok(())
     }

@@ -245,6 +245,10 @@ impl Chats {
             Commit { outbox_ids: outbox_id.into_iter().collect(), ..Commit::default() };
         commit.add_deleted(chat_id, &members);
         self.outbox.publish_soon(commit).await;
+        // All of a usual room; the rest of a huge one, and what fails here, is the purger's.
+        if let Err(error) = self.store.purge_messages(chat_id).await {
+            tracing::warn!(%error, "messages of a deleted room stay until purged");
+        }
         Ok(())
     }
 

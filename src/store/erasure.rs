@@ -1,11 +1,27 @@
-//! Erasing a person: marked first, so that nothing new comes, then room by room.
+//! What takes long: erasing a person room by room, and deleting the messages of a deleted room.
+//! Both go in steps that fit well into a statement's time.
 
 use tokio_postgres::types::Type;
 
 use super::{Store, StoreError};
 use crate::model::{ChatId, UserId};
 
+/// Messages of a step: some 50 ms.
+const STEP: i64 = 5_000;
+
 impl Store {
+    /// Deletes a step's worth of a deleted room's messages; true where none is left.
+    pub async fn purge_messages(&self, chat_id: ChatId) -> Result<bool, StoreError> {
+        let row =
+            self.query_one(PURGE_MESSAGES, &[(&chat_id, Type::UUID), (&STEP, Type::INT8)]).await?;
+        Ok(row.get(0))
+    }
+
+    /// Takes one deleted room whose messages are still there, for half a minute.
+    pub async fn take_purge(&self) -> Result<Option<ChatId>, StoreError> {
+        Ok(self.query_opt(TAKE_PURGE, &[]).await?.map(|row| row.get(0)))
+    }
+
     /// Marks a person erased and forgets their profile; false where nobody such is known. A second
     /// call finds the mark and changes nothing.
     pub async fn mark_erased(&self, user: &UserId) -> Result<bool, StoreError> {
@@ -25,15 +41,18 @@ impl Store {
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
-    /// Turns every message of a person in one room into a tombstone with its own `ev`. The outbox
-    /// row that tells of it is left to the sweeper's poke, see [`crate::outbox`].
+    /// Turns up to [`STEP`] messages of a person in one room into tombstones, each with its own `ev`;
+    /// gives the outbox row, `None` where there was nothing left.
     pub async fn erase_in_chat(
         &self,
         chat_id: ChatId,
         user: &UserId,
     ) -> Result<Option<i64>, StoreError> {
         let row = self
-            .query_opt(ERASE_IN_CHAT, &[(&chat_id, Type::UUID), (&user.as_str(), Type::TEXT)])
+            .query_opt(
+                ERASE_IN_CHAT,
+                &[(&chat_id, Type::UUID), (&user.as_str(), Type::TEXT), (&STEP, Type::INT8)],
+            )
             .await?;
         Ok(row.map(|row| row.get(0)))
     }
@@ -51,8 +70,19 @@ SELECT chat_id FROM members WHERE user_id = $1 ORDER BY chat_id";
 
 const ERASE_IN_CHAT: &str = "\
 -- store.erase_in_chat
-SELECT outbox_id FROM erase_in_chat($1, $2)";
+SELECT outbox_id FROM erase_in_chat($1, $2, $3)";
 
 const LIST_ERASED: &str = "\
 -- store.list_erased
 SELECT user_id FROM users WHERE user_id = ANY($1) AND erased_at IS NOT NULL";
+
+const PURGE_MESSAGES: &str = "\
+-- store.purge_messages
+SELECT purge_messages($1, $2)";
+
+const TAKE_PURGE: &str = "\
+-- store.take_purge
+UPDATE purges SET due_at = clock_timestamp() + interval '30 seconds'
+ WHERE chat_id = (SELECT chat_id FROM purges WHERE due_at <= clock_timestamp()
+                   ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED)
+RETURNING chat_id";
