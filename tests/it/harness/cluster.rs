@@ -7,6 +7,7 @@ use beseda::{
     config::{Config, Switch},
 };
 use clap::{CommandFactory, FromArgMatches, Parser, builder::Resettable};
+use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::Value;
 use tokio::{net::TcpListener, runtime::Handle, sync::OwnedSemaphorePermit, task::block_in_place};
@@ -69,8 +70,11 @@ impl Cluster {
             psql,
             _room: room,
         };
-        for _ in 0..replicas {
-            cluster.add_replica().await;
+        // All at once, each of them ready to migrate: one does.
+        let starting = (0..replicas).map(|_| launch(cluster.config.clone()));
+        for (replica, addresses) in join_all(starting).await {
+            cluster.replicas.push(Some(replica));
+            cluster.net.add(addresses);
         }
         cluster
     }
@@ -82,22 +86,11 @@ impl Cluster {
 
     /// One replica more, with settings of its own.
     pub(crate) async fn add_replica_with(&mut self, set: impl FnOnce(&mut Config)) -> usize {
-        let bind = async || TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
-        let listeners = Listeners { public: bind().await, internal: bind().await };
         let mut config = self.config.clone();
         set(&mut config);
-        let replica = app::start(config, listeners).await.expect("a replica starts");
-        let addresses =
-            Addresses { public: replica.public_addr(), internal: replica.internal_addr() };
+        let (replica, addresses) = launch(config).await;
         self.replicas.push(Some(replica));
-        let index = self.net.add(addresses);
-        // It starts without waiting for Redis, and a test's first publication should not be late.
-        eventually(async || {
-            let answer = self.operator(index).request(Method::GET, "/readyz").await;
-            if answer.json["status"] == "ready" { Ok(()) } else { Err(answer.text) }
-        })
-        .await;
-        index
+        self.net.add(addresses)
     }
 
     /// Ends a replica as SIGTERM does; returns when it is gone.
@@ -186,7 +179,7 @@ impl Cluster {
         let (database, stack) = (self.database.clone(), Arc::clone(&self.stack));
         let grace = self.config.shutdown_grace;
         let ending = self.replicas.iter_mut().filter_map(Option::take).map(Replica::drain);
-        let ended = tokio::time::timeout(grace, futures_util::future::join_all(ending)).await;
+        let ended = tokio::time::timeout(grace, join_all(ending)).await;
         assert!(ended.is_ok(), "a replica without sockets did not end within {grace:?}");
         stack.postgres.drop_database(&database).await.expect("the database can be dropped");
     }
@@ -201,6 +194,22 @@ impl Drop for Cluster {
             block_in_place(|| Handle::current().block_on(self.teardown()));
         }
     }
+}
+
+/// Starts a replica and waits until it has Redis: it starts without, and then a test's first
+/// publication would be late.
+async fn launch(config: Config) -> (Replica, Addresses) {
+    let bind = async || TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+    let listeners = Listeners { public: bind().await, internal: bind().await };
+    let replica = app::start(config, listeners).await.expect("a replica starts");
+    let addresses = Addresses { public: replica.public_addr(), internal: replica.internal_addr() };
+    let operator = Client::anonymous(addresses.internal, &Arc::new(Net::new()));
+    eventually(async || {
+        let answer = operator.request(Method::GET, "/readyz").await;
+        if answer.json["status"] == "ready" { Ok(()) } else { Err(answer.text) }
+    })
+    .await;
+    (replica, addresses)
 }
 
 /// Settings for tests; the environment has no say.

@@ -15,6 +15,8 @@ mod token;
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 pub(crate) use self::{
     answer::Answer,
     client::{Chat, Client, User},
@@ -49,4 +51,23 @@ pub(crate) async fn eventually_within<T>(
             Err(_) => tokio::time::sleep(POLL).await,
         }
     }
+}
+
+/// `object` has these members, and no others.
+#[track_caller]
+pub(crate) fn assert_members(object: &Value, names: &[&str]) {
+    let mut expected = names.to_vec();
+    expected.sort_unstable();
+    let mut found: Vec<&str> =
+        object.as_object().expect("an object").keys().map(String::as_str).collect();
+    found.sort_unstable();
+    assert_eq!(found, expected, "{object}");
+}
+
+/// RFC 3339 in UTC with microseconds, which sorts as text.
+#[track_caller]
+pub(crate) fn assert_time(value: &Value) {
+    let text = value.as_str().unwrap_or_else(|| panic!("a time, not {value}"));
+    let shape: String = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+    assert_eq!(shape, "0000-00-00T00:00:00.000000Z", "{text}");
 }
