@@ -44,6 +44,10 @@ CREATE TABLE chats (
     last_ev         bigint NOT NULL DEFAULT 0,
     -- created_at of message last_seq: the next one's is never before it, even if the clock jumps back.
     last_message_at timestamptz,
+    -- Copies of what `blocks` and `users` say of the two, kept under this row's lock, so that a send
+    -- reads one row and not five: one has blocked the other; one was erased.
+    blocked         boolean NOT NULL DEFAULT false,
+    erased          boolean NOT NULL DEFAULT false,
     CHECK (user_lo < user_hi),
     UNIQUE (user_lo, user_hi)
 ) WITH (fillfactor = 70);

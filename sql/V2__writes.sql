@@ -21,6 +21,9 @@ $$;
 
 -- A batch of sends, in order. A batch never holds the same message_id twice (the writer sees to it).
 -- outcome: created, replayed, or the code of the error.
+--
+-- Planned once a connection: planning this anew costs ten times what running it does. Without
+-- statistics (a young table) the planner would like to read tables whole, and stay with it.
 CREATE FUNCTION send_messages(
     in_chat uuid[], in_sender text[], in_message uuid[], in_key text[], in_digest bytea[],
     in_text text[], in_metadata json[])
@@ -30,7 +33,8 @@ RETURNS TABLE (
     outbox_id bigint,
     chat_id uuid, room_name text, user_lo text, user_hi text, last_seq bigint, last_ev bigint,
     activity timestamptz, lo_read bigint, lo_unread bigint, hi_read bigint, hi_unread bigint)
-LANGUAGE plpgsql VOLATILE AS $$
+LANGUAGE plpgsql VOLATILE
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
     instant timestamptz;
@@ -42,13 +46,12 @@ BEGIN
         SELECT * FROM unnest(in_chat, in_sender, in_message, in_key, in_digest, in_text, in_metadata)
             WITH ORDINALITY AS i (chat_id, sender_id, message_id, key, digest, text, metadata, idx)
     ), rooms AS MATERIALIZED (
-        SELECT c.*,
-               is_blocked(c.user_lo, c.user_hi) AS blocked,
-               EXISTS (SELECT FROM users u WHERE u.user_id IN (c.user_lo, c.user_hi)
-                          AND u.erased_at IS NOT NULL) AS erased
-          FROM chats c WHERE c.chat_id = ANY (in_chat)
+        SELECT c.* FROM chats c WHERE c.chat_id = ANY (in_chat)
+    ), marks AS MATERIALIZED (
+        SELECT m.chat_id, m.user_id, m.read_seq, m.unread
+          FROM members m WHERE m.chat_id = ANY (in_chat)
     ), judged AS MATERIALIZED (
-        SELECT i.*, c.user_lo, c.user_hi,
+        SELECT i.*, c.user_lo, c.user_hi, c.last_seq, c.last_ev, c.last_message_at,
                m.seq AS old_seq, m.ev AS old_ev, m.text AS old_text, m.metadata AS old_metadata,
                m.created_at AS old_created_at, m.edited_at AS old_edited_at,
                m.deleted_at AS old_deleted_at,
@@ -63,58 +66,58 @@ BEGIN
                END AS outcome
           FROM input i
           LEFT JOIN rooms c ON c.chat_id = i.chat_id
-          LEFT JOIN messages m ON m.chat_id = i.chat_id AND m.message_id = i.message_id
-    ), numbered AS (
+          -- OFFSET 0 keeps this one look into the index a message.
+          LEFT JOIN LATERAL (
+              SELECT * FROM messages m
+               WHERE m.chat_id = i.chat_id AND m.message_id = i.message_id OFFSET 0
+          ) m ON i.key IS NOT NULL
+    ), numbered AS MATERIALIZED (
         SELECT j.*, row_number() OVER (PARTITION BY j.chat_id ORDER BY j.idx) AS n
           FROM judged j WHERE j.outcome = 'created'
     ), inserted AS (
         INSERT INTO messages AS m (chat_id, seq, message_id, ev, sender_id, client_msg_id,
                                    content_digest, text, metadata, created_at)
-        SELECT n.chat_id, c.last_seq + n.n, n.message_id, c.last_ev + n.n, n.sender_id, n.key,
-               n.digest, n.text, n.metadata, greatest(instant, c.last_message_at)
-          FROM numbered n JOIN rooms c ON c.chat_id = n.chat_id
-        RETURNING m.chat_id, m.message_id, m.seq, m.ev, m.created_at
-    ), tally AS (
-        SELECT n.chat_id, count(*) AS sent, count(*) FILTER (WHERE n.sender_id = n.user_lo) AS by_lo
+        SELECT n.chat_id, n.last_seq + n.n, n.message_id, n.last_ev + n.n, n.sender_id, n.key,
+               n.digest, n.text, n.metadata, greatest(instant, n.last_message_at)
+          FROM numbered n
+    ), tally AS MATERIALIZED (
+        SELECT n.chat_id, min(n.user_lo) AS user_lo, min(n.user_hi) AS user_hi,
+               count(*) AS sent, count(*) FILTER (WHERE n.sender_id = n.user_lo) AS by_lo
           FROM numbered n GROUP BY n.chat_id
     ), bumped AS (
         UPDATE chats c
            SET last_seq = c.last_seq + t.sent, last_ev = c.last_ev + t.sent,
                last_message_at = greatest(instant, c.last_message_at)
           FROM tally t WHERE c.chat_id = t.chat_id
-        RETURNING c.chat_id, c.last_seq, c.last_ev, c.last_message_at
-    ), received AS (
-        SELECT t.chat_id, r.user_lo AS user_id, t.sent - t.by_lo AS count
-          FROM tally t JOIN rooms r ON r.chat_id = t.chat_id WHERE t.sent > t.by_lo
-        UNION ALL
-        SELECT t.chat_id, r.user_hi, t.by_lo
-          FROM tally t JOIN rooms r ON r.chat_id = t.chat_id WHERE t.by_lo > 0
     ), counted AS (
         UPDATE members m SET unread = m.unread + r.count
-          FROM received r WHERE m.chat_id = r.chat_id AND m.user_id = r.user_id
-        RETURNING m.chat_id
+          FROM (SELECT t.chat_id, t.user_lo AS user_id, t.sent - t.by_lo AS count
+                  FROM tally t WHERE t.sent > t.by_lo
+                UNION ALL
+                SELECT t.chat_id, t.user_hi, t.by_lo FROM tally t WHERE t.by_lo > 0) r
+         WHERE m.chat_id = r.chat_id AND m.user_id = r.user_id
     ), noted AS (
         INSERT INTO outbox AS o (chats) SELECT array_agg(t.chat_id) FROM tally t HAVING count(*) > 0
         RETURNING o.outbox_id
     )
     SELECT j.idx, j.outcome,
-           coalesce(i.seq, j.old_seq), coalesce(i.ev, j.old_ev), j.sender_id, j.key,
-           j.old_text, j.old_metadata, coalesce(i.created_at, j.old_created_at),
+           coalesce(j.last_seq + n.n, j.old_seq), coalesce(j.last_ev + n.n, j.old_ev),
+           j.sender_id, j.key, j.old_text, j.old_metadata,
+           CASE WHEN n.n IS NULL THEN j.old_created_at ELSE greatest(instant, j.last_message_at) END,
            j.old_edited_at, j.old_deleted_at,
-           o.outbox_id,
+           (SELECT o.outbox_id FROM noted o),
            j.chat_id, c.room_name, c.user_lo, c.user_hi,
-           coalesce(b.last_seq, c.last_seq), coalesce(b.last_ev, c.last_ev),
-           coalesce(b.last_message_at, c.last_message_at, c.created_at),
+           c.last_seq + coalesce(t.sent, 0), c.last_ev + coalesce(t.sent, 0),
+           CASE WHEN t.sent IS NULL THEN coalesce(c.last_message_at, c.created_at)
+                ELSE greatest(instant, c.last_message_at) END,
            lo.read_seq, lo.unread + coalesce(t.sent - t.by_lo, 0),
            hi.read_seq, hi.unread + coalesce(t.by_lo, 0)
       FROM judged j
-      LEFT JOIN inserted i ON i.chat_id = j.chat_id AND i.message_id = j.message_id
-      LEFT JOIN noted o ON j.outcome = 'created'
+      LEFT JOIN numbered n ON n.idx = j.idx
       LEFT JOIN rooms c ON c.chat_id = j.chat_id
-      LEFT JOIN bumped b ON b.chat_id = j.chat_id
       LEFT JOIN tally t ON t.chat_id = j.chat_id
-      LEFT JOIN members lo ON lo.chat_id = c.chat_id AND lo.user_id = c.user_lo
-      LEFT JOIN members hi ON hi.chat_id = c.chat_id AND hi.user_id = c.user_hi
+      LEFT JOIN marks lo ON lo.chat_id = c.chat_id AND lo.user_id = c.user_lo
+      LEFT JOIN marks hi ON hi.chat_id = c.chat_id AND hi.user_id = c.user_hi
      ORDER BY j.idx;
 END
 $$;
@@ -219,9 +222,8 @@ BEGIN
         WHEN chat.chat_id IS NULL OR in_user NOT IN (chat.user_lo, chat.user_hi) THEN 'chat_not_found'
         WHEN hit.seq IS NULL OR hit.deleted_at IS NOT NULL THEN 'message_not_found'
         WHEN hit.sender_id <> in_user THEN 'not_author'
-        WHEN is_blocked(chat.user_lo, chat.user_hi) THEN 'blocked'
-        WHEN EXISTS (SELECT FROM users u WHERE u.user_id IN (chat.user_lo, chat.user_hi)
-                        AND u.erased_at IS NOT NULL) THEN 'forbidden'
+        WHEN chat.blocked THEN 'blocked'
+        WHEN chat.erased THEN 'forbidden'
         ELSE 'ok'
     END;
     IF verdict = 'ok' AND hit.text <> in_text THEN
@@ -358,9 +360,9 @@ BEGIN
 END
 $$;
 
--- Blocks somebody. The locks let a send or an opening under way end first, so that none commits
--- after the block did.
-CREATE FUNCTION block_user(in_blocker text, in_blocked text)
+-- Blocks somebody, or takes that back. The locks let a send or an opening under way end first, so
+-- that none commits after the block did.
+CREATE FUNCTION set_block(in_blocker text, in_blocked text, in_on boolean)
 RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     PERFORM lock_pair(in_blocker, in_blocked);
@@ -368,7 +370,72 @@ BEGIN
       WHERE c.user_lo = least(in_blocker COLLATE "C", in_blocked COLLATE "C")
         AND c.user_hi = greatest(in_blocker COLLATE "C", in_blocked COLLATE "C")
         FOR NO KEY UPDATE;
-    INSERT INTO blocks (blocker_id, blocked_id) VALUES (in_blocker, in_blocked) ON CONFLICT DO NOTHING;
+    IF in_on THEN
+        INSERT INTO blocks (blocker_id, blocked_id) VALUES (in_blocker, in_blocked)
+        ON CONFLICT DO NOTHING;
+    ELSE
+        DELETE FROM blocks b WHERE b.blocker_id = in_blocker AND b.blocked_id = in_blocked;
+    END IF;
+    UPDATE chats c SET blocked = is_blocked(c.user_lo, c.user_hi)
+      WHERE c.user_lo = least(in_blocker COLLATE "C", in_blocked COLLATE "C")
+        AND c.user_hi = greatest(in_blocker COLLATE "C", in_blocked COLLATE "C");
+END
+$$;
+
+-- Marks people erased, or named again, in all their rooms; the rows of `users` are changed already
+-- by the same transaction. Locks in the order that everybody locks in.
+CREATE FUNCTION mark_rooms_erased(of_users text[])
+RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    PERFORM FROM chats c
+      WHERE c.chat_id IN (SELECT m.chat_id FROM members m WHERE m.user_id = ANY (of_users))
+      ORDER BY c.chat_id FOR NO KEY UPDATE;
+    UPDATE chats c SET erased = e.erased
+      FROM (SELECT r.chat_id, EXISTS (SELECT FROM users u WHERE u.user_id IN (r.user_lo, r.user_hi)
+                                         AND u.erased_at IS NOT NULL) AS erased
+              FROM chats r
+             WHERE r.chat_id IN (SELECT m.chat_id FROM members m WHERE m.user_id = ANY (of_users))) e
+     WHERE c.chat_id = e.chat_id AND c.erased <> e.erased;
+END
+$$;
+
+-- Marks a person erased and forgets their profile; false where nobody such is known.
+CREATE FUNCTION mark_erased(in_user text)
+RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    UPDATE users SET erased_at = coalesce(erased_at, clock_timestamp()), name = NULL,
+                     avatar_url = NULL, last_seen_at = NULL
+     WHERE user_id = in_user;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    PERFORM mark_rooms_erased(ARRAY[in_user]);
+    RETURN true;
+END
+$$;
+
+-- Creates or replaces people, erased ones too; true for each who is new. Ids must differ.
+CREATE FUNCTION name_users(in_users text[], in_names text[], in_avatar_urls text[])
+RETURNS TABLE (created boolean) LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    known text[];
+    were_erased text[];
+BEGIN
+    PERFORM FROM users u WHERE u.user_id = ANY (in_users) ORDER BY u.user_id FOR NO KEY UPDATE;
+    SELECT array_agg(u.user_id) FILTER (WHERE u.erased_at IS NULL),
+           array_agg(u.user_id) FILTER (WHERE u.erased_at IS NOT NULL)
+      INTO known, were_erased FROM users u WHERE u.user_id = ANY (in_users);
+    INSERT INTO users AS u (user_id, name, avatar_url)
+    SELECT n.user_id, n.name, n.avatar_url
+      FROM unnest(in_users, in_names, in_avatar_urls) AS n (user_id, name, avatar_url)
+     ORDER BY n.user_id COLLATE "C"
+    ON CONFLICT (user_id) DO UPDATE
+       SET name = excluded.name, avatar_url = excluded.avatar_url, erased_at = NULL;
+    IF were_erased IS NOT NULL THEN
+        PERFORM mark_rooms_erased(were_erased);
+    END IF;
+    RETURN QUERY SELECT NOT n.user_id = ANY (coalesce(known, '{}'))
+                   FROM unnest(in_users) WITH ORDINALITY AS n (user_id, idx) ORDER BY n.idx;
 END
 $$;
 

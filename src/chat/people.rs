@@ -100,11 +100,11 @@ impl Chats {
         if blocker == blocked {
             return Err(Error::field("user_id", "must be somebody else"));
         }
-        Ok(self.store.block_user(blocker, blocked).await?)
+        Ok(self.store.set_block(blocker, blocked, true).await?)
     }
 
     pub async fn unblock_user(&self, blocker: &UserId, blocked: &UserId) -> Result<(), Error> {
-        Ok(self.store.unblock_user(blocker, blocked).await?)
+        Ok(self.store.set_block(blocker, blocked, false).await?)
     }
 
     pub async fn list_blocks(&self, blocker: &UserId) -> Result<Vec<(UserId, Time)>, Error> {

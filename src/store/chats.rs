@@ -256,7 +256,7 @@ macro_rules! select_rooms {
         concat!(
             "SELECT p.chat_id, p.room_name, p.created_at, p.created_by, p.last_seq, p.last_ev,
        p.read_seq, p.unread, peer.read_seq,
-       p.peer_id, u.name, u.avatar_url, u.last_seen_at, is_blocked(p.user_lo, p.user_hi), ",
+       p.peer_id, u.name, u.avatar_url, u.last_seen_at, p.blocked, ",
             message_columns!(),
             " FROM p
   JOIN members peer ON peer.chat_id = p.chat_id AND peer.user_id = p.peer_id
@@ -301,7 +301,7 @@ SELECT s.* FROM chat_states(ARRAY(SELECT chat_id FROM members WHERE user_id = $1
 const LIST_UNBLOCKED: &str = "\
 -- store.list_unblocked
 SELECT c.chat_id FROM members me JOIN chats c ON c.chat_id = me.chat_id
- WHERE me.user_id = $1 AND NOT is_blocked(c.user_lo, c.user_hi)";
+ WHERE me.user_id = $1 AND NOT c.blocked";
 
 const MARK_READ: &str = "\
 -- store.mark_read

@@ -25,7 +25,7 @@ impl Store {
     /// Marks a person erased and forgets their profile; false where nobody such is known. A second
     /// call finds the mark and changes nothing.
     pub async fn mark_erased(&self, user: &UserId) -> Result<bool, StoreError> {
-        Ok(!self.query(MARK_ERASED, &[(&user.as_str(), Type::TEXT)]).await?.is_empty())
+        Ok(self.query_one(MARK_ERASED, &[(&user.as_str(), Type::TEXT)]).await?.get(0))
     }
 
     /// Which of these people are erased.
@@ -60,9 +60,7 @@ impl Store {
 
 const MARK_ERASED: &str = "\
 -- store.mark_erased
-UPDATE users SET erased_at = coalesce(erased_at, clock_timestamp()), name = NULL, avatar_url = NULL,
-                 last_seen_at = NULL
- WHERE user_id = $1 RETURNING user_id";
+SELECT mark_erased($1)";
 
 const LIST_CHAT_IDS: &str = "\
 -- store.list_chat_ids

@@ -84,16 +84,16 @@ impl Store {
         Ok(())
     }
 
-    pub async fn block_user(&self, blocker: &UserId, blocked: &UserId) -> Result<(), StoreError> {
-        self.query(BLOCK_USER, &[(&blocker.as_str(), Type::TEXT), (&blocked.as_str(), Type::TEXT)])
-            .await?;
-        Ok(())
-    }
-
-    pub async fn unblock_user(&self, blocker: &UserId, blocked: &UserId) -> Result<(), StoreError> {
+    /// Blocks somebody, or takes that back.
+    pub async fn set_block(
+        &self,
+        blocker: &UserId,
+        blocked: &UserId,
+        on: bool,
+    ) -> Result<(), StoreError> {
         self.query(
-            UNBLOCK_USER,
-            &[(&blocker.as_str(), Type::TEXT), (&blocked.as_str(), Type::TEXT)],
+            SET_BLOCK,
+            &[(&blocker.as_str(), Type::TEXT), (&blocked.as_str(), Type::TEXT), (&on, Type::BOOL)],
         )
         .await?;
         Ok(())
@@ -126,17 +126,7 @@ SELECT admit_user($1, $2, $3)";
 
 const NAME_USERS: &str = "\
 -- store.name_users
-WITH named AS (
-    SELECT * FROM unnest($1, $2, $3) WITH ORDINALITY AS n (user_id, name, avatar_url, idx)
-), known AS (
-    SELECT u.user_id FROM users u WHERE u.user_id = ANY($1) AND u.erased_at IS NULL
-), kept AS (
-    INSERT INTO users AS u (user_id, name, avatar_url)
-    SELECT user_id, name, avatar_url FROM named ORDER BY user_id
-    ON CONFLICT (user_id) DO UPDATE
-       SET name = excluded.name, avatar_url = excluded.avatar_url, erased_at = NULL
-)
-SELECT k.user_id IS NULL FROM named n LEFT JOIN known k ON k.user_id = n.user_id ORDER BY n.idx";
+SELECT created FROM name_users($1, $2, $3)";
 
 const GET_USER: &str = "\
 -- store.get_user
@@ -154,13 +144,9 @@ UPDATE users u SET last_seen_at = s.at
  WHERE u.user_id = s.user_id AND u.erased_at IS NULL
    AND (u.last_seen_at IS NULL OR u.last_seen_at < s.at)";
 
-const BLOCK_USER: &str = "\
--- store.block_user
-SELECT block_user($1, $2)";
-
-const UNBLOCK_USER: &str = "\
--- store.unblock_user
-DELETE FROM blocks WHERE blocker_id = $1 AND blocked_id = $2";
+const SET_BLOCK: &str = "\
+-- store.set_block
+SELECT set_block($1, $2, $3)";
 
 const LIST_BLOCKS: &str = "\
 -- store.list_blocks
@@ -168,4 +154,4 @@ SELECT blocked_id, created_at FROM blocks WHERE blocker_id = $1 ORDER BY created
 
 const IS_CHAT_BLOCKED: &str = "\
 -- store.is_chat_blocked
-SELECT is_blocked(user_lo, user_hi) FROM chats WHERE chat_id = $1";
+SELECT blocked FROM chats WHERE chat_id = $1";
