@@ -1,4 +1,37 @@
-//! A chat service that scales by adding identical replicas.
+//! A chat service that scales by adding identical replicas. Postgres is the truth; Redis may be
+//! lost at any moment, and costs latency then, never a message or a wrong counter.
+//!
+//! A message travels: [`api`] or [`socket`] → [`chat`] (the rule) → [`writer`] → [`store`] (one
+//! transaction for a batch) → [`outbox`] → [`broker`] (Redis) → [`hub`] on every replica →
+//! [`socket`].
+//!
+//! The map, from the top down; whoever stands higher may use what stands lower:
+//!
+//! | | |
+//! |---|---|
+//! | [`app`] | wiring: a configuration becomes a running replica; its drain |
+//! | [`server`] | HTTP/1.1 over TCP, with time-outs |
+//! | [`api`], [`socket`] | the transport: REST, and the socket protocol `chat.v1` |
+//! | [`context`] | what handlers and sockets of one replica share |
+//! | [`chat`] | the operations and their rules; [`search`]: what a query means |
+//! | [`writer`], [`outbox`], [`purge`] | group commit; from a commit to Redis; what takes long |
+//! | [`hub`] | who on this replica follows what, and up to where it was given |
+//! | [`unread`], [`presence`] | copies of counters, leases of who is online |
+//! | [`broker`], [`store`] | Redis; Postgres |
+//! | [`auth`], [`limits`], [`input`], [`protocol`], [`model`], [`error`], [`config`], [`metrics`], [`telemetry`] | the ground floor |
+//! | [`dev`] | `beseda dev` and the tests' stack: Postgres and Redis as child processes |
+//!
+//! What this keeps, and by what means:
+//!
+//! - **Numbers without holes.** `seq` numbers a chat's messages, `ev` all its changes, in commit
+//!   order: both move under the lock of the chat's row.
+//! - **Durable, and once.** A message is acknowledged after its commit; with a `client_msg_id` its
+//!   id is derived, so that a retry finds the first one.
+//! - **Nothing missed, nothing twice.** Rows carry the `ev` that changed them last, so a position
+//!   is resumed by a query; publications are compared with Postgres, and a gap is read from it.
+//! - **Exact counters.** Unread is a column under the same lock; its copies in Redis are versioned.
+//!
+//! `ARCHITECTURE.md` has the reasons, and the test that proves each guarantee.
 
 pub mod api;
 pub mod app;
