@@ -2,4 +2,8 @@
 
 mod delivery;
 mod harness;
+mod messages;
+mod retries;
 mod rooms;
+mod socket;
+mod unread;

@@ -101,6 +101,13 @@ impl Redis {
         }
     }
 
+    /// The channels that anybody listens to, with the prefix.
+    pub(crate) async fn channels(&mut self) -> Vec<String> {
+        let pattern = format!("{}*", self.prefix);
+        let channels = self.command(&["PUBSUB", "CHANNELS", &pattern]).await.list();
+        channels.into_iter().map(Reply::text).collect()
+    }
+
     /// Drops its keys.
     pub(crate) async fn flush(&mut self) {
         for key in self.keys().await {

@@ -4,7 +4,10 @@ use std::{net::SocketAddr, time::Duration};
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::Value;
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    time::timeout,
+};
 use tokio_tungstenite::{
     WebSocketStream, client_async,
     tungstenite::{
@@ -15,6 +18,9 @@ use tokio_tungstenite::{
 };
 
 use super::CEILING;
+
+/// A receive buffer that holds next to nothing, in bytes: its reader is slow at once.
+const NARROW: u32 = 4_096;
 
 /// Frames shown when an expectation fails: the last ones.
 const SHOWN: usize = 40;
@@ -34,6 +40,7 @@ pub(crate) struct Socket {
     /// The answer to the upgrade.
     pub(crate) upgrade: Response<()>,
     seen: Vec<String>,
+    pings: usize,
 }
 
 impl Socket {
@@ -47,6 +54,20 @@ impl Socket {
         url: &str,
         headers: &[(&'static str, &str)],
     ) -> Result<Self, Response<Option<Vec<u8>>>> {
+        Self::open_over(url, headers, None).await
+    }
+
+    /// Opens with a small receive buffer: what is not read waits at the replica.
+    pub(crate) async fn open_narrow(url: &str) -> Self {
+        let opened = Self::open_over(url, &[], Some(NARROW)).await;
+        opened.unwrap_or_else(|answer| panic!("{url}: {answer:?}"))
+    }
+
+    async fn open_over(
+        url: &str,
+        headers: &[(&'static str, &str)],
+        receive_buffer: Option<u32>,
+    ) -> Result<Self, Response<Option<Vec<u8>>>> {
         let mut request = url.into_client_request().expect("a ws:// URL");
         for (name, value) in headers {
             let value = HeaderValue::from_str(value).expect("a header's value");
@@ -54,12 +75,16 @@ impl Socket {
         }
         let address: SocketAddr =
             request.uri().authority().and_then(|at| at.as_str().parse().ok()).expect("an address");
-        let tcp = TcpStream::connect(address).await.expect("the replica listens");
+        let tcp = TcpSocket::new_v4().expect("a TCP socket");
+        if let Some(bytes) = receive_buffer {
+            tcp.set_recv_buffer_size(bytes).expect("a TCP socket");
+        }
+        let tcp = tcp.connect(address).await.expect("the replica listens");
         // Small frames must not wait for each other.
         tcp.set_nodelay(true).expect("a TCP socket");
         match timeout(CEILING, client_async(request, tcp)).await.expect("an answer in time") {
             Ok((stream, upgrade)) => {
-                Ok(Self { stream, upgrade: upgrade.map(|_| ()), seen: Vec::new() })
+                Ok(Self { stream, upgrade: upgrade.map(|_| ()), seen: Vec::new(), pings: 0 })
             }
             Err(WsError::Http(answer)) => Err(*answer),
             Err(error) => panic!("{url}: {error}"),
@@ -67,7 +92,7 @@ impl Socket {
     }
 
     /// The first frames of a socket that follows one room from its head.
-    pub(super) async fn greet(&mut self) {
+    pub(crate) async fn greet(&mut self) {
         self.expect("hello").await;
         let head = self.expect("subscribed").await;
         let synced = self.expect("synced").await;
@@ -87,7 +112,11 @@ impl Socket {
                         |frame| Arrival::Close(frame.code.into(), frame.reason.to_string()),
                     ),
                     // Answered by the library.
-                    Some(Ok(Message::Ping(_) | Message::Pong(_))) => continue,
+                    Some(Ok(Message::Ping(_))) => {
+                        self.pings += 1;
+                        continue;
+                    }
+                    Some(Ok(Message::Pong(_))) => continue,
                     Some(Ok(other)) => panic!("not a text: {other:?}"),
                     Some(Err(error)) => Arrival::Close(1006, error.to_string()),
                     None => Arrival::Close(1006, "the end of the stream".to_owned()),
@@ -102,6 +131,18 @@ impl Socket {
         Some(arrival)
     }
 
+    /// Reads for that long, in which no frame may come; pings are answered.
+    pub(crate) async fn stay(&mut self, time: Duration) {
+        if self.arrival(time).await.is_some() {
+            panic!("something came; {}", self.seen());
+        }
+    }
+
+    /// How many pings came.
+    pub(crate) fn pings(&self) -> usize {
+        self.pings
+    }
+
     /// The frames so far, for a message.
     fn seen(&self) -> String {
         let from = self.seen.len().saturating_sub(SHOWN);
@@ -114,6 +155,15 @@ impl Socket {
             Some(Arrival::Frame(frame)) => frame,
             Some(Arrival::Close(..)) => panic!("no frame, but the end; {}", self.seen()),
             None => panic!("no frame within {CEILING:?}; {}", self.seen()),
+        }
+    }
+
+    /// The next frame, or the code of the close that came instead.
+    pub(crate) async fn next_frame_or_close(&mut self) -> Result<Value, u16> {
+        match self.arrival(CEILING).await {
+            Some(Arrival::Frame(frame)) => Ok(frame),
+            Some(Arrival::Close(code, _)) => Err(code),
+            None => panic!("neither a frame nor a close within {CEILING:?}; {}", self.seen()),
         }
     }
 
