@@ -111,8 +111,8 @@ function useToken(fresh) {
   return session.setToken(fresh);
 }
 
-function onTokenTrouble({ expired }) {
-  if (expired) return askForToken(t('tokenExpired'));
+function onTokenTrouble({ refused }) {
+  if (refused) return askForToken(t(refused === 'token_expired' ? 'tokenExpired' : 'error_token_invalid'));
   expiryNote ??= toast(t('tokenExpiring'), { label: t('tokenRenew'), run: () => { expiryNote = null; askForToken(''); } });
   return undefined;
 }

@@ -46,11 +46,16 @@ export class Rooms {
     this.next = next;
   }
 
-  /** @param {Chat} chat */
-  put(chat) {
+  /** @param {Chat} chat @param {{keepPresence?: boolean}} [options] */
+  put(chat, { keepPresence = false } = {}) {
     const known = this.#chats.get(chat.chat_id);
-    const newest = known && known.last_ev > chat.last_ev ? { ...known, other_user: chat.other_user } : chat;
-    this.#chats.set(chat.chat_id, newest);
+    const newest = known && known.last_ev > chat.last_ev ? known : chat;
+    let { other_user } = chat;
+    if (known && keepPresence) {
+      const { online, last_seen_at } = known.other_user;
+      other_user = { ...other_user, online, last_seen_at };
+    }
+    this.#chats.set(chat.chat_id, { ...newest, other_user });
   }
 
   remove(chatId) {

@@ -3,7 +3,8 @@
  * live connection that keeps it all right. No DOM; the views listen.
  *
  * Events: `rooms` (the list), `room` {chatId, frame?} (a timeline), `open` (another room is open),
- * `state` (the connection), `typing`, `token` {expired}, `gone` {chatId}.
+ * `state` (the connection), `typing`, `token` {refused}: why the token is no good any more, null
+ * while it only expires soon, `gone` {chatId}.
  */
 import { Api } from './beseda.js';
 import { Live } from './live.js';
@@ -38,6 +39,8 @@ export class Session {
   #outboxes = new Map();
   #timers = new Map();
   #epoch = null;
+  /** Why the server refused the token; it says so in REST only. */
+  #refused = 'token_expired';
   #marking = false;
   #refreshing = false;
   #refreshAgain = false;
@@ -45,7 +48,7 @@ export class Session {
   /** @param {{base: string, token: string, me: string}} options */
   constructor({ base, token, me }) {
     this.me = me;
-    this.api = new Api({ base, token, onUnauthenticated: () => this.#emit('token', { expired: true }) });
+    this.api = new Api({ base, token, onUnauthenticated: ({ code }) => this.#onRefused(code) });
     this.live = new Live({
       api: this.api,
       onFrame: (frame) => this.#onFrame(frame),
@@ -74,6 +77,11 @@ export class Session {
     this.api.token = token;
     this.live.renew(token);
     this.refresh();
+  }
+
+  #onRefused(code) {
+    this.#refused = code;
+    this.#emit('token', { refused: code });
   }
 
   /** The page or the network is back. */
@@ -346,7 +354,7 @@ export class Session {
     const wasLive = this.state.phase === 'live';
     this.state = state;
     this.#emit('state');
-    if (state.phase === 'token') this.#emit('token', { expired: true });
+    if (state.phase === 'token') this.#emit('token', { refused: this.#refused });
     if (state.phase === 'live' && !wasLive) this.#retryFailed();
   }
 
@@ -358,7 +366,9 @@ export class Session {
         break;
       case 'chat.created':
       case 'chat.updated':
-        this.rooms.put(frame.chat);
+        // Presence of those who are followed comes in frames of its own; what comes along here
+        // was read apart from them, maybe while Redis was away.
+        this.rooms.put(frame.chat, { keepPresence: this.live.follows(frame.chat.chat_id) });
         this.rooms.totalUnread = frame.total_unread;
         this.#followTop();
         return frame.type === 'chat.created' ? this.#onRoomsChanged() : this.#emit('rooms');
@@ -367,7 +377,7 @@ export class Session {
       case 'typing':
         return this.typing.set(frame.chat_id, frame.typing);
       case 'token.expiring':
-        return this.#emit('token', { expired: false });
+        return this.#emit('token', { refused: null });
       case 'subscribed': {
         const other = this.rooms.get(frame.chat_id)?.other_user.user_id;
         if (other && this.rooms.setPresence(other, frame.online.includes(other))) this.#emit('rooms');

@@ -42,6 +42,17 @@ test('an answer that was overtaken brings the person up to date, not the message
   assert.equal(rooms.get('a').other_user.online, true);
 });
 
+test('presence of those who are followed is not taken from a chat that came along', () => {
+  const rooms = new Rooms();
+  rooms.put(chat('a', '05'));
+  rooms.setPresence('user-a', true);
+  const user = { user_id: 'user-a', name: 'Ann', avatar_url: null, online: false, last_seen_at: null };
+  rooms.put(chat('a', '05', { last_ev: 1, other_user: user }), { keepPresence: true });
+  assert.deepEqual(rooms.get('a').other_user, { ...user, online: true });
+  rooms.put(chat('a', '05', { last_ev: 1, other_user: user }));
+  assert.equal(rooms.get('a').other_user.online, false);
+});
+
 test('a room is found by its name as well', () => {
   const rooms = new Rooms();
   rooms.put(chat('a', '05'));
