@@ -34,6 +34,10 @@ const FORGET_BUCKETS: Duration = Duration::from_secs(60);
 /// replicas take what is left.
 const FLUSH_WAIT: Duration = Duration::from_secs(3);
 
+/// How long the first connection to Redis is waited for before serving without it: who comes
+/// earlier is told that everybody on other replicas is offline, and nothing corrects it.
+const REDIS_WAIT: Duration = Duration::from_secs(1);
+
 /// The two sockets a replica serves on, bound by the caller (port 0 in tests).
 #[derive(Debug)]
 pub struct Listeners {
@@ -150,6 +154,9 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
         tasks,
         context: context.clone(),
     };
+    let mut redis_up = context.link.subscribe_state();
+    // Away for longer: then without it.
+    let _ = tokio::time::timeout(REDIS_WAIT, redis_up.wait_for(|up| *up)).await;
     let internal = server::serve(
         listeners.internal,
         api::internal_router(&context),
