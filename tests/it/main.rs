@@ -3,7 +3,9 @@
 mod delivery;
 mod harness;
 mod messages;
+mod people;
 mod retries;
 mod rooms;
+mod search;
 mod socket;
 mod unread;
