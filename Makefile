@@ -5,7 +5,7 @@ TARGET_DIR = $(or $(CARGO_TARGET_DIR),target)
 DATA = $(or $(BESEDA_DEV_DATA),data)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check clean-data
+.PHONY: help setup run test page-test check clean-data
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -21,6 +21,9 @@ run: setup ## Two replicas with a private Postgres and Redis; Ctrl-C ends them. 
 # A test opens thousands of sockets; each one takes a file on both ends.
 test: setup ## All tests. ARGS="name" for some of them
 	@ulimit -n "$$(ulimit -Hn)" 2>/dev/null || true; cargo test --locked --workspace $(ARGS)
+
+page-test: setup ## The demo page in a real browser (needs Node.js 20). ARGS="name" for some of the tests
+	@scripts/page-test $(ARGS)
 
 check: ## What continuous integration runs
 	@.ci/run

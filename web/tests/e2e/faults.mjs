@@ -1,0 +1,136 @@
+/** Things break: answers are lost, Redis forgets or hangs, replicas end. No message is lost or doubled. */
+import assert from 'node:assert/strict';
+import { REFUSED, until } from './person.mjs';
+
+/** Two people in one room, on two replicas. */
+async function together(meet) {
+  const alice = meet('Alice');
+  const bob = meet('Bob');
+  for (const person of [alice, bob]) {
+    person.expected.push(REFUSED);
+    await person.arrive();
+  }
+  await alice.openWith(bob.id);
+  await bob.pick('Alice');
+  await alice.write('before');
+  await bob.sees('before');
+  return { alice, bob };
+}
+
+export async function a_message_that_failed_is_sent_on_request({ meet }) {
+  const { alice, bob } = await together(meet);
+  await alice.page.route('**/messages/', (route) => route.abort());
+  await alice.write('again');
+  await alice.write('never mind');
+  await alice.isTicked('never mind', 'failed');
+  await alice.isTicked('again', 'failed');
+  await alice.row('never mind').locator('.trouble button').nth(1).click();
+  await alice.page.unroute('**/messages/');
+  await alice.row('again').locator('.trouble button').first().click();
+  await alice.isTicked('again', 'read');
+  await alice.seesExactly(['before', 'again']);
+  await bob.seesExactly(['before', 'again']);
+}
+
+export async function a_message_whose_answer_was_lost_is_stored_once({ meet }) {
+  const { alice, bob } = await together(meet);
+  let lost = 0;
+  await alice.page.route('**/messages/', async (route) => {
+    if (lost++ > 1) return route.continue();
+    await route.fetch();
+    return route.abort();
+  });
+  await alice.write('once');
+  await bob.sees('once');
+  await until('the retry', () => lost > 2);
+  await alice.isTicked('once', 'read');
+  await alice.write('after');
+  for (const person of [alice, bob]) await person.seesExactly(['before', 'once', 'after']);
+}
+
+export async function redis_may_forget_everything({ meet, stack }) {
+  const { alice, bob } = await together(meet);
+  await bob.lookAway();
+  await alice.write('counted');
+  await bob.reads('.room-entry .badge [aria-hidden]', '1');
+  await stack.toRedis('FLUSHALL');
+  await alice.write('counted too');
+  await bob.sees('counted too');
+  await bob.reads('.room-entry .badge [aria-hidden]', '2');
+  await bob.page.reload();
+  await until('the count', async () => (await bob.call('GET', 'chats/unread/')).total === 0);
+  await bob.write('still here');
+  await alice.seesExactly(['before', 'counted', 'counted too', 'still here']);
+  await alice.reads('#room-status', 'online');
+}
+
+export async function talk_goes_on_while_redis_hangs({ meet, stack }) {
+  const { alice, bob } = await together(meet);
+  stack.pauseRedis();
+  try {
+    await alice.write('without Redis');
+    await bob.sees('without Redis');
+    await alice.isTicked('without Redis', 'read');
+    await bob.write('indeed');
+    await alice.sees('indeed');
+  } finally {
+    stack.resumeRedis();
+  }
+  await alice.write('with it');
+  await bob.seesExactly(['before', 'without Redis', 'indeed', 'with it']);
+  await alice.seesExactly(['before', 'without Redis', 'indeed', 'with it']);
+}
+
+/** Both replicas end, in order or not, and come again on the same data. */
+async function outage({ meet, stack }, signal) {
+  const { alice, bob } = await together(meet);
+  await stack.stop(signal);
+  await bob.is('waiting', '#link-dot[data-phase=waiting]');
+  await alice.write('into the void');
+  await alice.isTicked('into the void', 'sending');
+  await stack.startAgain();
+  await alice.isTicked('into the void', 'read');
+  await bob.write('and back');
+  await alice.sees('and back');
+  for (const person of [alice, bob]) {
+    await person.seesExactly(['before', 'into the void', 'and back']);
+    await person.is('online', '#link-dot[data-phase=live]');
+    await person.reads('#room-status', 'online');
+  }
+}
+
+export const replicas_may_restart = (world) => outage(world, 'SIGTERM');
+
+export const replicas_may_be_killed = (world) => outage(world, 'SIGKILL');
+
+export async function a_token_is_renewed_in_place({ meet, stack }) {
+  const alice = meet('Alice');
+  const bob = meet('Bob');
+  const chat = await bob.chatWith(alice.id);
+  await bob.say(chat, 'before');
+  alice.token = stack.token(alice.id, 'Alice', 61);
+  await alice.arrive();
+  await alice.pick('Bob');
+  await alice.page.fill('#draft', 'half a thought');
+  await alice.reads('.toast span', /expires within a minute/);
+  await alice.$('.toast button').click();
+  await alice.page.fill('#token-input', stack.token(alice.id, 'Alice'));
+  await alice.$('#token-form button').click();
+  await alice.is('the room', '#room');
+  await alice.is('online', '#link-dot[data-phase=live]');
+  assert.equal(await alice.page.inputValue('#draft'), 'half a thought');
+  await bob.say(chat, 'after');
+  await alice.seesExactly(['before', 'after']);
+}
+
+export async function an_expired_token_asks_for_another_one({ meet, stack }) {
+  const alice = meet('Alice');
+  alice.expected.push(REFUSED);
+  await alice.arrive({ token: null });
+  await alice.page.fill('#token-input', stack.token(alice.id, 'Alice', -60));
+  await alice.$('#token-form button').click();
+  await alice.reads('#token-error', /expired/);
+  await alice.page.fill('#token-input', alice.token);
+  await alice.$('#token-form button').click();
+  await alice.is('online', '#link-dot[data-phase=live]');
+}

@@ -1,0 +1,84 @@
+/** How it looks: wide and narrow, light and dark, English and Russian. The pictures are for people. */
+import assert from 'node:assert/strict';
+
+const PHONE = { viewport: { width: 360, height: 700 }, hasTouch: true, isMobile: true, deviceScaleFactor: 2 };
+
+/** From elsewhere, one after another: [who, text]. */
+const SAID = [
+  ['bob', 'Morning! Is the parcel with the sensors already with you?'],
+  ['alice', 'It came at nine. Two of the twelve are broken, the rest works.'],
+  ['alice', 'Photos are in the ticket.'],
+  ['bob', 'Thanks. I’ll ask for replacements; they usually answer the same day.'],
+  ['alice', 'Could you also ask for the longer cables? The ones we have don’t reach the second rack.'],
+  ['bob', 'Sure. Three metres?'],
+  ['alice', 'Five, to be safe.'],
+  ['bob', 'Ordered: 2 sensors, 4 × 5 m. They say Thursday.'],
+];
+
+/** A small office: Alice has rooms with three people, one of them talks. */
+async function office(meet) {
+  const [alice, bob, carol, dima] = ['Alice Ray', 'Bob Marsh', 'Carol Ng', 'Дмитрий Орлов'].map((name) => meet(name));
+  const withDima = await dima.chatWith(alice.id);
+  await dima.say(withDima, 'Отчёт за неделю готов, посмотришь?');
+  const withCarol = await carol.chatWith(alice.id);
+  for (const text of ['Lunch at one?', 'The new place round the corner', 'My treat']) await carol.say(withCarol, text);
+  const withBob = await bob.chatWith(alice.id);
+  for (const [who, text] of SAID) await { alice, bob }[who].say(withBob, text);
+  await alice.call('POST', `chats/${withBob}/mark_read/`);
+  await bob.call('POST', `chats/${withBob}/mark_read/`);
+  return { alice, bob, carol, dima };
+}
+
+async function fits(person) {
+  const [content, window] = await person.page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
+  assert(content <= window, `${content} px wide in a window of ${window}`);
+}
+
+export async function the_page_fits_every_screen({ meet }) {
+  const { alice, bob, dima } = await office(meet);
+  await bob.arrive(PHONE);
+  await fits(bob);
+  await bob.shot('phone-rooms');
+  await bob.$('.room-entry').tap();
+  await bob.sees(SAID.at(-1)[1]);
+  await fits(bob);
+
+  await alice.arrive();
+  await alice.pick('Bob Marsh');
+  await alice.reads('#room-status', 'online');
+  await bob.page.type('#draft', 'And');
+  await alice.reads('#room-status', 'typing…');
+  await alice.shot('desktop');
+  await fits(alice);
+  await bob.page.fill('#draft', 'And a very-long-word-'.repeat(9));
+  await bob.$('#send').tap();
+  await alice.sees('And a very-long-word-'.repeat(9));
+  await fits(alice);
+  await fits(bob);
+  await bob.shot('phone');
+  await bob.$('#back').tap();
+  await bob.is('the list', '.room-entry');
+  await bob.is('no room', '#room', { state: 'hidden' });
+
+  await dima.arrive({ locale: 'ru-RU', colorScheme: 'dark' });
+  await dima.pick('Alice Ray');
+  await dima.reads('#rows .day', 'Сегодня');
+  await dima.reads('#link-text', 'На связи');
+  await dima.$('#search-open').click();
+  await dima.page.fill('#search-input', 'неделя');
+  await dima.reads('.result mark', 'неделю');
+  await dima.shot('dark-russian');
+  await fits(dima);
+}
+
+export async function an_empty_page_says_what_to_do({ meet }) {
+  const alice = meet('Alice');
+  await alice.arrive({ token: null, ...PHONE });
+  await alice.is('the form', '#token-input');
+  await fits(alice);
+  await alice.shot('sign-in');
+  await alice.leave();
+  await alice.arrive({ colorScheme: 'dark' });
+  await alice.is('a hint', '#no-rooms');
+  await alice.shot('empty-dark');
+}

@@ -1,0 +1,71 @@
+/**
+ * Drives the page as people do, in a real browser, against a real `beseda dev`: two replicas, each
+ * person on one of them. `make page-test` runs it; arguments choose tests by a part of their name.
+ *
+ * Every test has people and rooms of its own, so none depends on another one.
+ */
+import { mkdirSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { chromium } from 'playwright-core';
+import { Person } from './person.mjs';
+import { Stack } from './stack.mjs';
+import * as faults from './faults.mjs';
+import * as looks from './looks.mjs';
+import * as reading from './reading.mjs';
+import * as talking from './talking.mjs';
+
+const root = fileURLToPath(new URL('../../../', import.meta.url));
+const folder = process.env.PAGE_TEST_DIR ?? `${root}target/page-test`;
+const program = process.env.BESEDA ?? `${root}target/debug/beseda`;
+const CHROMIUM = process.env.CHROMIUM ?? '/usr/bin/chromium';
+/** It talks to nobody but the replicas, and a container's root may run it. */
+const ARGUMENTS = [
+  '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
+  '--disable-background-networking', '--disable-component-update', '--disable-sync',
+];
+
+process.env.SHOTS = folder;
+mkdirSync(folder, { recursive: true });
+const wanted = process.argv.slice(2);
+const tests = Object.entries({ ...talking, ...reading, ...faults, ...looks })
+  .map(([key, run]) => ({ name: key.replaceAll('_', ' '), run }))
+  .filter(({ name }) => wanted.length === 0 || wanted.some((part) => name.includes(part)));
+
+const stack = new Stack(program, folder);
+let browser = null;
+let failures = 0;
+try {
+  await stack.start();
+  browser = await chromium.launch({ executablePath: CHROMIUM, args: ARGUMENTS });
+  for (const [index, test] of tests.entries()) await run(test, index + 1);
+} finally {
+  await browser?.close();
+  await stack.remove();
+}
+console.log(failures ? `${failures} of ${tests.length} failed; see ${folder}` : `all ${tests.length} passed`);
+process.exit(failures || tests.length === 0 ? 1 : 0);
+
+async function run({ name, run: test }, number) {
+  const people = [];
+  /** Somebody new, known by a name; the first one is on replica A, the second one on B. */
+  const meet = (first, options = {}) => {
+    const id = `${first.split(' ')[0].toLowerCase()}-${number}`;
+    const person = new Person({ browser, stack }, { id, name: first, replica: people.length % 2, ...options });
+    people.push(person);
+    return person;
+  };
+  const began = Date.now();
+  try {
+    await test({ meet, stack });
+    for (const person of people) await person.leave();
+    console.log(`ok    ${name} (${Date.now() - began} ms)`);
+  } catch (error) {
+    failures += 1;
+    console.log(`FAIL  ${name} (${Date.now() - began} ms)\n${error.stack ?? error}`);
+    for (const person of people.filter(({ context }) => context)) {
+      await person.shot(`failed-${number}-${person.id}`).catch(() => {});
+      console.log(`  ${person.id}: ${person.complaints.join(' | ') || 'no complaints'}`);
+      await person.leave().catch(() => {});
+    }
+  }
+}

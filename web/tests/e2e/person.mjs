@@ -1,0 +1,178 @@
+/** A person at the page: a browser window of their own, and a token for the API. */
+import assert from 'node:assert/strict';
+import { setTimeout as sleep } from 'node:timers/promises';
+
+/** Longest wait for anything; a machine of a CI may be slow, and a replica may have to come back. */
+const PATIENCE_MS = 20_000;
+
+/** What the browser itself says of a call that failed on purpose. */
+export const REFUSED = /Failed to load resource|WebSocket connection to/;
+
+/** Polls until `check` gives something true, and returns it. */
+export async function until(what, check, patience = PATIENCE_MS) {
+  const deadline = Date.now() + patience;
+  for (;;) {
+    const result = await check();
+    if (result) return result;
+    if (Date.now() > deadline) assert.fail(`not seen: ${what}`);
+    await sleep(40);
+  }
+}
+
+export class Person {
+  /** @type {import('playwright-core').Page} */
+  page;
+  /** @type {string[]} what the browser complained about */
+  complaints = [];
+  /** @type {RegExp[]} complaints that belong to a test */
+  expected = [];
+
+  /**
+   * @param {object} world
+   * @param {import('playwright-core').Browser} world.browser
+   * @param {import('./stack.mjs').Stack} world.stack
+   * @param {{id: string, name: string, replica: number}} who
+   */
+  constructor({ browser, stack }, { id, name, replica }) {
+    Object.assign(this, { browser, stack, id, name, replica });
+    this.token = stack.token(id, name);
+  }
+
+  get url() { return this.stack.urls[this.replica]; }
+
+  /** @param {import('playwright-core').BrowserContextOptions & {token?: ?string}} [options] */
+  async arrive({ token = this.token, ...options } = {}) {
+    this.context = await this.browser.newContext({
+      viewport: { width: 1180, height: 760 }, locale: 'en-GB', timezoneId: 'UTC', colorScheme: 'light', ...options,
+    });
+    this.page = await this.context.newPage();
+    this.page.setDefaultTimeout(PATIENCE_MS);
+    this.page.on('console', (message) => {
+      if (['error', 'warning'].includes(message.type())) this.complaints.push(message.text());
+    });
+    this.page.on('pageerror', (error) => this.complaints.push(String(error.stack)));
+    await this.page.goto(`${this.url}/${token ? `#token=${token}` : ''}`);
+    if (token) await this.is('online', '#link-dot[data-phase=live]');
+    return this;
+  }
+
+  /** Ends the visit; nothing but what the test expected may have gone wrong in it. */
+  async leave() {
+    await this.context?.close();
+    this.context = null;
+    const surprising = this.complaints.filter((text) => !this.expected.some((pattern) => pattern.test(text)));
+    this.complaints = [];
+    assert.deepEqual(surprising, [], `complaints in ${this.id}'s browser`);
+  }
+
+  // ---- what is on the screen ----
+
+  $(selector) { return this.page.locator(selector); }
+
+  async is(what, selector, options = {}) {
+    await this.$(selector).first().waitFor({ state: 'visible', ...options });
+    return what;
+  }
+
+  /** @returns {Promise<string[]>} the room's messages from top to bottom */
+  texts() {
+    return this.$('#rows .message:not(.deleted) .text').allTextContents();
+  }
+
+  async text(selector) { return (await this.$(selector).first().textContent())?.trim() ?? ''; }
+
+  sees(text) {
+    return until(`"${text}" in the window of ${this.id}`, async () => (await this.texts()).includes(text));
+  }
+
+  async seesExactly(expected) {
+    let seen = [];
+    await until('these messages', async () => {
+      seen = await this.texts();
+      return JSON.stringify(seen) === JSON.stringify(expected);
+    }).catch(() => assert.deepEqual(seen, expected));
+  }
+
+  async reads(selector, expected) {
+    let seen = '';
+    const matches = () => (expected instanceof RegExp ? expected.test(seen) : seen === expected);
+    await until(selector, async () => { seen = await this.text(selector); return matches(); })
+      .catch(() => assert.fail(`${selector} of ${this.id} reads "${seen}", not ${expected}`));
+  }
+
+  /** A message of this text. */
+  row(text) {
+    return this.$('#rows .message').filter({ has: this.page.locator('.text', { hasText: new RegExp(`^${text}$`) }) });
+  }
+
+  async isTicked(text, tick) {
+    await until(`"${text}" ${tick}`, async () => {
+      const rows = await this.row(text).all();
+      assert(rows.length < 2, `"${text}" stands there twice`);
+      return rows.length === 1 && (await rows[0].getAttribute('class')).split(' ').includes(tick);
+    });
+  }
+
+  shot(name) {
+    return this.page.screenshot({ path: `${process.env.SHOTS}/${name}.png` });
+  }
+
+  // ---- what a person does ----
+
+  /** @param {string} id of somebody */
+  async openWith(id) {
+    await this.page.fill('#open-input', id);
+    await this.page.press('#open-input', 'Enter');
+    await this.is('room', '#room');
+    await this.is('its messages', '#loading', { state: 'hidden' });
+  }
+
+  async pick(name) {
+    await this.$('.room-entry').filter({ hasText: name }).click();
+    await this.reads('#room-name', name);
+    await this.is('its messages', '#loading', { state: 'hidden' });
+  }
+
+  async write(text) {
+    await this.page.fill('#draft', text);
+    await this.page.press('#draft', 'Enter');
+  }
+
+  /** Chooses from a message's menu: 0 edits, 1 deletes. */
+  async choose(text, item) {
+    const row = this.row(text);
+    await row.hover();
+    await row.locator('.more-actions').click();
+    await row.locator('[role=menuitem]').nth(item).click();
+  }
+
+  /** The window is there, and somebody looks elsewhere. */
+  async lookAway() {
+    await this.page.evaluate(() => { document.hasFocus = () => false; });
+  }
+
+  async lookBack() {
+    await this.page.evaluate(() => { delete document.hasFocus; window.dispatchEvent(new Event('focus')); });
+  }
+
+  // ---- what they do elsewhere, in another application ----
+
+  async call(method, path, body) {
+    const response = await fetch(`${this.url}/api/v1/${path}`, {
+      method,
+      headers: { Authorization: `Bearer ${this.token}`, 'Content-Type': 'application/json' },
+      body: body && JSON.stringify(body),
+    });
+    assert(response.ok, `${method} ${path}: ${response.status}`);
+    return response.status === 204 ? null : response.json();
+  }
+
+  /** The room with somebody. @returns {Promise<string>} its id */
+  async chatWith(id) {
+    return (await this.call('POST', 'chats/', { user_id: id })).chat_id;
+  }
+
+  async say(chat, text) {
+    return this.call('POST', `chats/${chat}/messages/`, { text });
+  }
+}
