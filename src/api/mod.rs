@@ -110,12 +110,11 @@ fn classes() -> [(Class, OpenApiRouter<Context>); 5] {
 
 /// The OpenAPI 3.1 document.
 pub fn openapi_json() -> String {
-    let (_, document) = classes()
-        .into_iter()
-        .fold(OpenApiRouter::with_openapi(Document::openapi()), |all, (_, routes)| {
-            all.nest("/api/v1", routes)
-        })
-        .split_for_parts();
+    // Merged first: nesting one after another keeps the methods of a path's last class only.
+    let all =
+        classes().into_iter().fold(OpenApiRouter::new(), |all, (_, routes)| all.merge(routes));
+    let document = OpenApiRouter::with_openapi(Document::openapi()).nest("/api/v1", all);
+    let (_, document) = document.split_for_parts();
     // A document of plain structs can't fail to serialize.
     document.to_pretty_json().unwrap_or_default()
 }
