@@ -103,15 +103,10 @@ fn request_id(headers: &HeaderMap) -> String {
         .map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
 }
 
-/// A failure that a library answered in its own way: in plain text or nothing. JSON is ours, of
-/// `/readyz`.
+/// A failure that a library answered in its own way.
 fn unexplained(response: &Response) -> Option<Error> {
     let status = response.status();
-    let is_json = response
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|kind| kind.as_bytes() == b"application/json");
-    if is_json || !status.is_client_error() && !status.is_server_error() {
+    if !status.is_client_error() && !status.is_server_error() {
         return None;
     }
     // Readiness says what is missing in its own words.
