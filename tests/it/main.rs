@@ -2,10 +2,14 @@
 
 mod delivery;
 mod harness;
+mod limits;
 mod messages;
 mod people;
+mod problems;
 mod retries;
 mod rooms;
 mod search;
 mod socket;
+mod system;
+mod tokens;
 mod unread;

@@ -19,10 +19,10 @@ use serde_json::Value;
 
 pub(crate) use self::{
     answer::Answer,
-    client::{Chat, Client, User},
+    client::{Chat, Client, Request, User},
     cluster::Cluster,
     socket::Socket,
-    token::{SECRET, claims, sign, sign_with},
+    token::{SECRET, claims, now, sign, sign_with},
 };
 
 /// Longest wait for anything that should come: a hundred times what it takes on a busy machine.

@@ -1,25 +1,31 @@
 //! A look into the database, past the program.
 
+use tokio::sync::Mutex;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 /// A row's values as text; null is `None`.
 pub(crate) type Row = Vec<Option<String>>;
 
+/// A connection, made anew where it broke: Postgres may have been restarted.
 #[derive(Debug)]
-pub(crate) struct Psql(Client);
+pub(crate) struct Psql {
+    url: String,
+    client: Mutex<Client>,
+}
 
 impl Psql {
     pub(crate) async fn connect(url: &str) -> Self {
-        let (client, connection) =
-            tokio_postgres::connect(url, NoTls).await.expect("Postgres takes connections");
-        tokio::spawn(connection);
-        Self(client)
+        Self { url: url.to_owned(), client: Mutex::new(connect(url).await) }
     }
 
     /// Runs statements and gives the rows of all of them.
     pub(crate) async fn run(&self, sql: &str) -> Vec<Row> {
+        let mut client = self.client.lock().await;
+        if client.is_closed() {
+            *client = connect(&self.url).await;
+        }
         let messages =
-            self.0.simple_query(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+            client.simple_query(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
         messages
             .into_iter()
             .filter_map(|message| match message {
@@ -30,4 +36,11 @@ impl Psql {
             })
             .collect()
     }
+}
+
+async fn connect(url: &str) -> Client {
+    let (client, connection) =
+        tokio_postgres::connect(url, NoTls).await.expect("Postgres takes connections");
+    tokio::spawn(connection);
+    client
 }

@@ -1,0 +1,248 @@
+//! Health, metrics, documents, tickets, pages of other origins.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::harness::{Answer, Client, Cluster, assert_members, eventually};
+
+async fn get(client: Client, path: &str) -> Answer {
+    client.request(Method::GET, path).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_is_on_both_ports_and_metrics_on_the_internal_one_only() {
+    let cluster = Cluster::start(1).await;
+    let alice = cluster.user("alice on metrics");
+    let chat = alice.on(0).open_chat(&cluster.user("bob")).await;
+    alice.on(0).send(&chat, "hello").await;
+    for client in [cluster.anyone(0), cluster.operator(0)] {
+        get(client.clone(), "/healthz").await.expect(200);
+        let ready = get(client, "/readyz").await.expect(200);
+        assert_eq!(ready["status"], "ready");
+    }
+    get(cluster.anyone(0), "/metrics").await.expect_problem(404, "route_not_found");
+    cluster.operator(0).get("/chats/").await.expect_problem(404, "route_not_found");
+    let metrics = get(cluster.operator(0), "/metrics").await;
+    assert_eq!(metrics.status, 200);
+    for line in ["beseda_messages_accepted_total 1", "beseda_redis_up 1", "# EOF"] {
+        assert!(metrics.text.contains(line), "{line} is not in {}", metrics.text);
+    }
+    let route = r#"route="/api/v1/chats/{chat}/messages/""#;
+    assert!(metrics.text.contains(route), "{}", metrics.text);
+    // Labels are bounded: nobody and no room shows.
+    for id in [chat.id.as_str(), &chat.room_name, "alice on metrics"] {
+        assert!(!metrics.text.contains(id), "{id}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_redis_a_replica_is_degraded_and_ready() {
+    let cluster = Cluster::with_own_stack(1, |_| {}).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let chat = alice.on(0).open_chat(&bob).await;
+    let becomes = async |status: &str| {
+        eventually(async || {
+            let answer = get(cluster.operator(0), "/readyz").await;
+            assert_eq!(answer.status, 200, "{}", answer.text);
+            if answer.json["status"] == status { Ok(()) } else { Err(answer.text) }
+        })
+        .await;
+    };
+    cluster.stack().redis.kill();
+    becomes("degraded").await;
+    alice.on(0).send(&chat, "all the same").await;
+    assert_eq!(bob.on(0).unread_in(&chat).await, 1);
+    bob.on(0).mark_read(&chat).await;
+    bob.on(0).get("/chats/").await.expect(200);
+    cluster.stack().redis.restart().await.expect("Redis comes back");
+    becomes("ready").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_draining_replica_says_so_and_refuses_new_sockets() {
+    let mut cluster =
+        Cluster::with(2, |config| config.drain_delay = std::time::Duration::from_secs(3)).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let chat = alice.on(0).open_chat(&bob).await;
+    let url = alice.on(0).chat_url(&chat).await;
+    let draining = tokio::spawn(cluster.drain(0));
+    eventually(async || {
+        let answer = get(cluster.operator(0), "/readyz").await;
+        if answer.status == 503 { Ok(()) } else { Err(answer.text) }
+    })
+    .await;
+    let ready = get(cluster.operator(0), "/readyz").await;
+    assert_eq!(
+        (&ready.json["status"], &ready.json["draining"]),
+        (&json!("not_ready"), &json!(true))
+    );
+    let refused = crate::harness::Socket::open_with(&url, &[]).await.expect_err("no new sockets");
+    assert_eq!(refused.status(), 503);
+    // Balancers have not noticed yet: requests are still answered.
+    alice.on(0).send(&chat, "still here").await;
+    draining.await.expect("the replica ends");
+    assert_eq!(bob.on(1).unread_in(&chat).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_documents_name_every_route_and_need_no_network() {
+    let cluster = Cluster::start(1).await;
+    let openapi = get(cluster.anyone(0), "/openapi.json").await.expect(200);
+    assert!(openapi["openapi"].as_str().is_some_and(|version| version.starts_with("3.1")));
+    let chat = "/api/v1/chats/{chat}";
+    let message = format!("{chat}/messages/{{message_id}}/");
+    let calls = [
+        ("/api/v1/chats/".to_owned(), &["get", "post"][..]),
+        ("/api/v1/chats/unread/".to_owned(), &["get"]),
+        (format!("{chat}/"), &["get", "delete"]),
+        (format!("{chat}/messages/"), &["get", "post"]),
+        (message, &["get", "patch", "delete"]),
+        (format!("{chat}/mark_read/"), &["post"]),
+        (format!("{chat}/search/"), &["get"]),
+        (format!("{chat}/connect/"), &["get"]),
+        ("/api/v1/connect/".to_owned(), &["post"]),
+        ("/api/v1/users/".to_owned(), &["post"]),
+        ("/api/v1/users/{user_id}/".to_owned(), &["get", "put", "delete"]),
+        ("/api/v1/users/{user_id}/block/".to_owned(), &["put", "delete"]),
+        ("/api/v1/blocks/".to_owned(), &["get"]),
+    ];
+    let paths = openapi["paths"].as_object().expect("paths");
+    for (path, methods) in &calls {
+        for method in *methods {
+            let operation = &paths.get(path).unwrap_or_else(|| panic!("no {path}"))[*method];
+            assert!(operation["responses"].is_object(), "{method} {path}");
+        }
+    }
+    assert_eq!(paths.len(), calls.len(), "{:?}", paths.keys());
+
+    let asyncapi = get(cluster.anyone(0), "/asyncapi.json").await.expect(200);
+    assert!(asyncapi["asyncapi"].as_str().is_some_and(|version| version.starts_with('3')));
+    for page in ["/", "/docs/"] {
+        let answer = get(cluster.anyone(0), page).await;
+        assert_eq!(answer.status, 200, "{page}");
+        assert!(answer.header("content-type").is_some_and(|kind| kind.starts_with("text/html")));
+        for elsewhere in ["src=\"http", "src=\"//", "href=\"http", "href=\"//", "@import"] {
+            assert!(!answer.text.contains(elsewhere), "{page} has {elsewhere}");
+        }
+        // Whatever it links to is there.
+        let base = page.trim_end_matches('/');
+        for attribute in ["src=\"", "href=\""] {
+            for rest in answer.text.split(attribute).skip(1) {
+                let link = rest.split('"').next().expect("a first part");
+                if link.starts_with(['#', 'd']) || link.contains(':') {
+                    continue;
+                }
+                let link = link.strip_prefix("./").unwrap_or(link);
+                let path =
+                    if link.starts_with('/') { link.to_owned() } else { format!("{base}/{link}") };
+                assert_eq!(get(cluster.anyone(0), &path).await.status, 200, "{page}: {path}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ticket_says_where_and_how_to_connect() {
+    let cluster = Cluster::start(2).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let chat = alice.on(0).open_chat(&bob).await;
+    alice.on(0).send(&chat, "one").await;
+    let ticket = bob.on(1).get(&chat.path("connect/")).await.expect(200);
+    assert_members(
+        &ticket,
+        &[
+            "ws_url",
+            "ticket",
+            "expires_in",
+            "protocol",
+            "heartbeat_ms",
+            "head_ev",
+            "head_seq",
+            "epoch",
+        ],
+    );
+    let raw = ticket["ticket"].as_str().expect("a ticket");
+    assert_eq!(ticket["ws_url"], format!("ws://{}/ws/chat/{chat}/?ticket={raw}", bob.on(1).host()));
+    let expected = json!([60, "chat.v1", 25_000, 1, 1]);
+    let told: Value = ["expires_in", "protocol", "heartbeat_ms", "head_ev", "head_seq"]
+        .iter()
+        .map(|name| ticket[name].clone())
+        .collect();
+    assert_eq!(told, expected);
+    assert_eq!(ticket["epoch"], bob.on(0).history(&chat, "").await["epoch"]);
+    assert_ne!(raw, bob.token);
+    // Nor does it pass for one.
+    let answer = bob.with_token(raw).on(1).get("/chats/").await;
+    answer.expect_problem(401, "token_invalid");
+
+    let many = bob.on(1).request(Method::POST, "/api/v1/connect/").await.expect(200);
+    let raw = many["ticket"].as_str().expect("a ticket");
+    assert_eq!(many["ws_url"], format!("ws://{}/ws/?ticket={raw}", bob.on(1).host()));
+    assert_eq!((&many["expires_in"], &many["protocol"]), (&json!(60), &json!("chat.v1")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_address_of_sockets_is_the_configured_one_else_the_requests_own() {
+    let ours = "127.0.0.1".parse().expect("an address");
+    let mut cluster = Cluster::start(1).await;
+    let configured = cluster
+        .add_replica_with(|config| {
+            config.public_url = Some("https://chat.example.com".parse().expect("a URL"));
+        })
+        .await;
+    let behind_proxy = cluster.add_replica_with(|config| config.trusted_proxies = vec![ours]).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let chat = alice.on(0).open_chat(&bob).await;
+    let url = async |replica: usize, headers: &[(&str, &str)]| {
+        let request = alice.on(replica).get(&chat.path("connect/"));
+        let request = headers.iter().fold(request, |r, (name, value)| r.header(name, value));
+        let answer = request.await;
+        let url = answer.json["ws_url"].as_str().map(str::to_owned);
+        url.map_or(answer.text, |url| url.split("/ws/").next().expect("a first part").to_owned())
+    };
+    let forwarded = [("x-forwarded-host", "chat.example.org"), ("x-forwarded-proto", "https")];
+    let own = format!("ws://{}", alice.on(0).host());
+    assert_eq!(url(0, &[]).await, own);
+    assert_eq!(url(0, &forwarded).await, own, "of nobody trusted");
+    assert_eq!(url(0, &[("host", "chat.example.net:8443")]).await, "ws://chat.example.net:8443");
+    assert_eq!(url(configured, &forwarded).await, "wss://chat.example.com");
+    assert_eq!(url(behind_proxy, &forwarded).await, "wss://chat.example.org");
+    assert_eq!(url(behind_proxy, &[]).await, format!("ws://{}", alice.on(behind_proxy).host()));
+    for host in ["evil/path", "a b", "user@host", "x?y", "", "http://x"] {
+        let answer = alice.on(behind_proxy).get(&chat.path("connect/"));
+        let answer = answer.header("x-forwarded-host", host).await;
+        answer.expect_problem(400, "invalid_request");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_allowed_origins_may_call_the_api_and_no_others() {
+    let cluster = Cluster::with(1, |config| {
+        config.allowed_origins = vec!["https://app.example.com".to_owned()];
+    })
+    .await;
+    let alice = cluster.user("alice");
+    let preflight = async |origin: &str| {
+        let request = cluster.anyone(0).request(Method::OPTIONS, "/api/v1/chats/");
+        let request =
+            request.header("origin", origin).header("access-control-request-method", "POST");
+        request.header("access-control-request-headers", "authorization,content-type").await
+    };
+    let allowed = preflight("https://app.example.com").await;
+    assert_eq!(allowed.header("access-control-allow-origin"), Some("https://app.example.com"));
+    let headers = allowed.header("access-control-allow-headers").expect("headers").to_lowercase();
+    assert!(headers.contains("authorization"), "{headers}");
+    assert_eq!(
+        preflight("https://evil.example.com").await.header("access-control-allow-origin"),
+        None
+    );
+    // A refusal, too, must be readable to the page.
+    for path in ["/chats/", "/chats/nonsense/"] {
+        let answer = alice.on(0).get(path).header("origin", "https://app.example.com").await;
+        assert_eq!(
+            answer.header("access-control-allow-origin"),
+            Some("https://app.example.com"),
+            "{path}"
+        );
+    }
+}

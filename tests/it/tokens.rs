@@ -1,0 +1,207 @@
+//! Whose tokens are taken: algorithms, keys, claims.
+
+use aws_lc_rs::{
+    encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der},
+    rsa,
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair},
+};
+use base64::{Engine, prelude::BASE64_STANDARD};
+use jsonwebtoken::{Algorithm, EncodingKey};
+use serde_json::{Value, json};
+
+use crate::harness::{Cluster, SECRET, claims, now, sign, sign_with};
+
+/// What the host application would sign with, and the PEM it would configure here.
+struct KeyOfHost {
+    algorithm: Algorithm,
+    private: EncodingKey,
+    public: String,
+}
+
+fn pem(kind: &str, der: &[u8]) -> String {
+    let base64 = BASE64_STANDARD.encode(der);
+    let lines: Vec<&str> =
+        base64.as_bytes().chunks(64).map(|line| str::from_utf8(line).expect("ASCII")).collect();
+    format!("-----BEGIN {kind}-----\n{}\n-----END {kind}-----\n", lines.join("\n"))
+}
+
+fn public_pem(key: &impl AsDer<PublicKeyX509Der<'static>>) -> String {
+    pem("PUBLIC KEY", AsDer::<PublicKeyX509Der>::as_der(key).expect("a public key").as_ref())
+}
+
+fn private_pem(der: impl AsRef<[u8]>) -> Vec<u8> {
+    pem("PRIVATE KEY", der.as_ref()).into_bytes()
+}
+
+fn rs256() -> KeyOfHost {
+    let key = rsa::KeyPair::generate(rsa::KeySize::Rsa2048).expect("a key");
+    let der: Pkcs8V1Der = key.as_der().expect("a private key");
+    KeyOfHost {
+        algorithm: Algorithm::RS256,
+        private: EncodingKey::from_rsa_pem(&private_pem(der.as_ref())).expect("a key"),
+        public: public_pem(key.public_key()),
+    }
+}
+
+fn es256() -> KeyOfHost {
+    let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key");
+    KeyOfHost {
+        algorithm: Algorithm::ES256,
+        private: EncodingKey::from_ec_pem(&private_pem(key.to_pkcs8v1().expect("a private key")))
+            .expect("a key"),
+        public: public_pem(key.public_key()),
+    }
+}
+
+fn eddsa() -> KeyOfHost {
+    let key = Ed25519KeyPair::generate().expect("a key");
+    KeyOfHost {
+        algorithm: Algorithm::EdDSA,
+        private: EncodingKey::from_ed_pem(&private_pem(key.to_pkcs8v1().expect("a private key")))
+            .expect("a key"),
+        public: public_pem(key.public_key()),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_public_key_takes_tokens_of_its_own_algorithm_and_no_others() {
+    let keys = [rs256(), es256(), eddsa()];
+    let strangers = [rs256(), es256(), eddsa()];
+    for (key, stranger) in keys.iter().zip(&strangers) {
+        let cluster = Cluster::with(1, |config| {
+            config.auth.jwt_hs256_secret = None;
+            config.auth.jwt_public_key = Some(key.public.clone());
+        })
+        .await;
+        let alice = |algorithm, private: &EncodingKey| {
+            let token = sign_with(algorithm, private, &claims("alice"));
+            cluster.user("alice").with_token(token).on(0)
+        };
+        alice(key.algorithm, &key.private).get("/chats/").await.expect(200);
+        let refused = async |algorithm, private: &EncodingKey| {
+            let answer = alice(algorithm, private).get("/chats/").await;
+            answer.expect_problem(401, "token_invalid");
+        };
+        refused(stranger.algorithm, &stranger.private).await;
+        for other in keys.iter().filter(|other| other.algorithm != key.algorithm) {
+            refused(other.algorithm, &other.private).await;
+        }
+        // The public key taken for a secret.
+        let confused = EncodingKey::from_secret(key.public.as_bytes());
+        refused(Algorithm::HS256, &confused).await;
+        refused(Algorithm::HS256, &EncodingKey::from_secret(SECRET.as_bytes())).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_may_be_the_path_of_its_file() {
+    let key = eddsa();
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), &key.public).expect("the file is written");
+    let cluster = Cluster::with(1, |config| {
+        config.auth.jwt_hs256_secret = None;
+        config.auth.jwt_public_key = Some(file.path().display().to_string());
+    })
+    .await;
+    let token = sign_with(key.algorithm, &key.private, &claims("alice"));
+    cluster.user("alice").with_token(token).on(0).get("/chats/").await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_must_be_claimed_is_asked_for_and_times_are_held() {
+    let cluster = Cluster::start(1).await;
+    let whole = json!({ "sub": "alice", "exp": now() + 600, "iss": "anybody", "aud": "anything" });
+    let ask = async |change: &dyn Fn(&mut Value)| {
+        let mut claims = whole.clone();
+        change(&mut claims);
+        cluster.user("alice").with_token(sign(&claims)).on(0).get("/chats/").await
+    };
+    ask(&|_| {}).await.expect(200);
+    ask(&|claims| claims["nbf"] = json!(now() - 60)).await.expect(200);
+    // Within the leeway of 10 s.
+    ask(&|claims| claims["exp"] = json!(now() - 4)).await.expect(200);
+    ask(&|claims| claims["nbf"] = json!(now() + 4)).await.expect(200);
+    ask(&|claims| claims["exp"] = json!(now() - 60)).await.expect_problem(401, "token_expired");
+    let no_user = [json!(null), json!(""), json!(7), json!("a\u{0}"), json!("x".repeat(129))];
+    for sub in no_user {
+        ask(&|claims| claims["sub"] = sub.clone()).await.expect_problem(401, "token_invalid");
+    }
+    for exp in [json!(null), json!("soon"), json!({})] {
+        ask(&|claims| claims["exp"] = exp.clone()).await.expect_problem(401, "token_invalid");
+    }
+    ask(&|claims| claims["nbf"] = json!(now() + 60)).await.expect_problem(401, "token_invalid");
+
+    let none = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJhbGljZSIsImV4cCI6OTk5OTk5OTk5OX0.";
+    let long = format!("{}{}", sign(&whole), "A".repeat(9 * 1024));
+    let cut = sign(&whole)[..60].to_owned();
+    for token in [none, &long, &cut, "a.b.c", "...", "🦊"] {
+        let answer = cluster.user("alice").with_token(token).on(0).get("/chats/").await;
+        answer.expect_problem(401, "token_invalid");
+    }
+    let other = EncodingKey::from_secret(b"another secret of more than thirty-two bytes");
+    let token = sign_with(Algorithm::HS256, &other, &whole);
+    let answer = cluster.user("alice").with_token(token).on(0).get("/chats/").await;
+    answer.expect_problem(401, "token_invalid");
+    let secret = EncodingKey::from_secret(SECRET.as_bytes());
+    let token = sign_with(Algorithm::HS512, &secret, &whole);
+    let answer = cluster.user("alice").with_token(token).on(0).get("/chats/").await;
+    answer.expect_problem(401, "token_invalid");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn issuer_and_audience_are_required_where_configured() {
+    let cluster = Cluster::with(1, |config| {
+        config.auth.jwt_issuer = Some("https://host".to_owned());
+        config.auth.jwt_audience = Some("chat".to_owned());
+    })
+    .await;
+    let ask = async |iss: Value, aud: Value| {
+        let mut claims = claims("alice");
+        (claims["iss"], claims["aud"]) = (iss, aud);
+        let claims: Value = claims
+            .as_object()
+            .expect("an object")
+            .iter()
+            .filter(|(_, v)| !v.is_null())
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect();
+        cluster.user("alice").with_token(sign(&claims)).on(0).get("/chats/").await
+    };
+    ask(json!("https://host"), json!("chat")).await.expect(200);
+    ask(json!("https://host"), json!(["other", "chat"])).await.expect(200);
+    let wrong = [
+        (json!(null), json!("chat")),
+        (json!("https://host"), json!(null)),
+        (json!("https://host/"), json!("chat")),
+        (json!("https://host"), json!("chats")),
+        (json!("https://host"), json!([])),
+        (json!(["https://other"]), json!("chat")),
+    ];
+    for (iss, aud) in wrong {
+        ask(iss, aud).await.expect_problem(401, "token_invalid");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_scope_chat_admin_is_the_host_application() {
+    let cluster = Cluster::start(1).await;
+    let ask = async |scope: Value| {
+        let mut claims = claims("x");
+        claims["scope"] = scope;
+        let client = cluster.user_claiming(&claims).on(0);
+        client.put("/users/somebody/", json!({})).await
+    };
+    for scope in [json!("chat:admin"), json!("read chat:admin write")] {
+        assert!(matches!(ask(scope).await.status, 200 | 201));
+    }
+    for scope in [
+        json!(null),
+        json!(""),
+        json!("chat:administrator"),
+        json!("CHAT:ADMIN"),
+        json!(["chat:admin"]),
+        json!("admin"),
+    ] {
+        ask(scope).await.expect_problem(403, "forbidden");
+    }
+}
