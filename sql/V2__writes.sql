@@ -155,6 +155,13 @@ BEGIN
         RETURN;
     END IF;
     INSERT INTO users (user_id) VALUES (lo), (hi) ON CONFLICT DO NOTHING;
+    -- Against an erasure under way: it has marked the person before this looks, or it will find the
+    -- new room when it marks their rooms.
+    PERFORM FROM users u WHERE u.user_id IN (lo, hi) ORDER BY u.user_id FOR SHARE;
+    IF EXISTS (SELECT FROM users u WHERE u.user_id IN (lo, hi) AND u.erased_at IS NOT NULL) THEN
+        RETURN QUERY SELECT 'user_not_found', NULL::uuid, NULL::bigint;
+        RETURN;
+    END IF;
     INSERT INTO chats (chat_id, room_name, user_lo, user_hi, created_by)
     VALUES (in_chat, in_room_name, lo, hi, in_creator);
     INSERT INTO members (chat_id, user_id) VALUES (in_chat, lo), (in_chat, hi);

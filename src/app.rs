@@ -20,6 +20,7 @@ use crate::{
     limits::Limits,
     metrics::Metrics,
     outbox::Outbox,
+    people::People,
     presence::{Presence, Transition},
     purge, server,
     store::{self, Store, StoreError},
@@ -84,7 +85,7 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
     }
     let metrics = Arc::new(Metrics::default());
     let store = Store::new(&config.database, Arc::clone(&metrics))?;
-    store.check().await?;
+    store.check(true).await?;
     let secret = store.get_instance_secret().await?;
     let verifier = Arc::new(Verifier::new(&config.auth)?);
 
@@ -105,11 +106,13 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
         stop.clone(),
     );
     let writer = Writer::start(&store, &outbox, &metrics, &tasks, &stop);
+    let people = People::new(store.clone());
     let sources = Sources {
         store: store.clone(),
         link: link.clone(),
         broker: broker.clone(),
         unread: unread.clone(),
+        people: people.clone(),
         events,
     };
     let feed = Feed::start(
@@ -119,7 +122,7 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
         &tasks,
         stop.clone(),
     );
-    let parts = Parts { store, writer, outbox, broker, unread, presence };
+    let parts = Parts { store, writer, outbox, broker, unread, presence, people };
     let chats: SharedChats = Arc::new(Chats::new(parts, &config, &secret));
     let limits = Arc::new(Limits::new(&config.limits, Arc::clone(&metrics)));
     tasks.spawn(tell_presence(Arc::clone(&chats), came_and_went, stop.clone()));
@@ -174,17 +177,22 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
     Ok(replica)
 }
 
-/// Tells of everybody who came or went, one after another.
+/// Transitions told of at once: a storm of thousands is some dozens of statements.
+const TRANSITIONS: usize = 256;
+
+/// Tells of everybody who came or went, in their order.
 async fn tell_presence(
     chats: SharedChats,
     mut transitions: mpsc::UnboundedReceiver<Transition>,
     stop: CancellationToken,
 ) {
     let telling = async {
-        while let Some(transition) = transitions.recv().await {
-            if let Err(error) = chats.tell_presence(transition).await {
-                tracing::warn!(code = error.code(), "telling of somebody's presence failed");
+        let mut batch = Vec::new();
+        while transitions.recv_many(&mut batch, TRANSITIONS).await > 0 {
+            if let Err(error) = chats.tell_presence(&batch).await {
+                tracing::warn!(code = error.code(), "telling who came and went failed");
             }
+            batch.clear();
         }
     };
     stop.run_until_cancelled(telling).await;

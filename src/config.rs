@@ -166,7 +166,7 @@ pub struct Config {
     #[arg(long, env = "BESEDA_INTERNAL_LISTEN", default_value = "0.0.0.0:9090")]
     pub internal_listen: SocketAddr,
 
-    /// How clients reach the service (https://chat.example.com); else taken from each request.
+    /// How clients reach the service (`https://chat.example.com`); else taken from each request.
     #[arg(long, env = "BESEDA_PUBLIC_URL")]
     pub public_url: Option<Url>,
 

@@ -48,6 +48,7 @@ pub mod limits;
 pub mod metrics;
 pub mod model;
 pub mod outbox;
+pub mod people;
 pub mod presence;
 pub mod protocol;
 pub mod purge;

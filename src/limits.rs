@@ -3,8 +3,8 @@
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use governor::{
-    Quota, RateLimiter, clock::DefaultClock, middleware::StateInformationMiddleware,
-    state::keyed::DefaultKeyedStateStore,
+    DefaultDirectRateLimiter, Quota, RateLimiter, clock::DefaultClock,
+    middleware::StateInformationMiddleware, state::keyed::DefaultKeyedStateStore,
 };
 
 use crate::{
@@ -69,6 +69,47 @@ impl Limit {
     }
 }
 
+/// Commands a second of one socket, and how many may come at once: many times what a person or an
+/// eager program sends.
+const COMMANDS: (u32, u32) = (50, 500);
+
+/// The same for `typing`, each of which is told to others: clients say it every few seconds.
+const TYPINGS: (u32, u32) = (5, 10);
+
+/// One socket's own buckets.
+#[derive(Debug)]
+pub struct SocketLimits {
+    commands: DefaultDirectRateLimiter,
+    typings: DefaultDirectRateLimiter,
+}
+
+impl SocketLimits {
+    fn new() -> Self {
+        let limiter = |(rate, burst): (u32, u32)| {
+            let part = |number| NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN);
+            RateLimiter::direct(Quota::per_second(part(rate)).allow_burst(part(burst)))
+        };
+        Self { commands: limiter(COMMANDS), typings: limiter(TYPINGS) }
+    }
+
+    /// Any command.
+    pub fn check_command(&self) -> Result<(), Error> {
+        Self::check(&self.commands)
+    }
+
+    /// A `typing`, on top.
+    pub fn check_typing(&self) -> Result<(), Error> {
+        Self::check(&self.typings)
+    }
+
+    fn check(limiter: &DefaultDirectRateLimiter) -> Result<(), Error> {
+        limiter.check().map_err(|refused| {
+            let now = governor::clock::Clock::now(&DefaultClock::default());
+            Error::RateLimited { retry_after: refused.wait_time_from(now) }
+        })
+    }
+}
+
 /// All buckets of a replica; `None` inside where limits are off.
 #[derive(Debug)]
 pub struct Limits {
@@ -115,6 +156,11 @@ impl Limits {
                 Err(Error::RateLimited { retry_after })
             }
         }
+    }
+
+    /// A new socket's buckets; `None` where limits are off.
+    pub fn socket(&self) -> Option<SocketLimits> {
+        self.all.is_some().then(SocketLimits::new)
     }
 
     /// What a refusal says of its bucket.

@@ -13,6 +13,11 @@ pub type ChatId = Uuid;
 /// A message's id: a UUIDv7, or a UUIDv8 derived from its `client_msg_id` (see [`crate::chat`]).
 pub type MessageId = Uuid;
 
+/// Reads an id as it is written everywhere, with hyphens; the library also takes braces and URNs.
+pub fn parse_id(raw: &str) -> Option<Uuid> {
+    (raw.len() == uuid::fmt::Hyphenated::LENGTH).then(|| raw.parse().ok()).flatten()
+}
+
 /// Longest `user_id`, in characters.
 pub const MAX_USER_ID_CHARS: usize = 128;
 /// Longest `text`, in Unicode scalar values.

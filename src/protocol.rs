@@ -264,8 +264,10 @@ pub enum Publication {
         chat_id: ChatId,
         ev: i64,
     },
-    /// On a user's channel: their sockets are to be closed.
-    Erased,
+    /// To all replicas: this person's tokens are void, and their sockets to be closed.
+    Erased {
+        user_id: UserId,
+    },
 }
 
 impl Publication {
@@ -278,7 +280,7 @@ impl Publication {
             Self::Typing { user_id, frame } => (format!("t {user_id}\n"), Some(frame)),
             Self::Presence { user_id, frame } => (format!("p {user_id}\n"), Some(frame)),
             Self::Room { chat_id, ev } => (format!("r {chat_id} {ev}\n"), None),
-            Self::Erased => ("x\n".to_owned(), None),
+            Self::Erased { user_id } => (format!("x {user_id}\n"), None),
         };
         let mut bytes = head.into_bytes();
         bytes.extend_from_slice(frame.map_or(&[], |frame| frame));
@@ -304,7 +306,7 @@ impl Publication {
                 let (chat_id, ev) = rest.split_once(' ')?;
                 Self::Room { chat_id: chat_id.parse().ok()?, ev: ev.parse().ok()? }
             }
-            "x" => Self::Erased,
+            "x" => Self::Erased { user_id: UserId::parse(rest)? },
             _ => return None,
         })
     }
@@ -323,9 +325,9 @@ mod tests {
             Publication::Head { ev: 9 },
             Publication::Deleted,
             Publication::Typing { user_id: user_id.clone(), frame: frame.clone() },
-            Publication::Presence { user_id, frame },
+            Publication::Presence { user_id: user_id.clone(), frame },
             Publication::Room { chat_id: uuid::Uuid::nil(), ev: 3 },
-            Publication::Erased,
+            Publication::Erased { user_id },
         ] {
             assert_eq!(Publication::decode(&publication.encode()), Some(publication));
         }

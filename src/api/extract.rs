@@ -16,7 +16,7 @@ use crate::{
     error::Error,
     input::{Fields, Params},
     limits::{Allowance, Class},
-    model::{ChatId, MessageId, UserId},
+    model::{ChatId, MessageId, UserId, parse_id},
 };
 
 const LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
@@ -135,7 +135,7 @@ impl FromRequestParts<Context> for MessagePath {
 
     async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, Error> {
         let raw = path_param(parts, context, "message_id").await?;
-        Ok(Self(raw.parse().unwrap_or(MessageId::nil())))
+        Ok(Self(parse_id(&raw).unwrap_or(MessageId::nil())))
     }
 }
 

@@ -36,7 +36,7 @@ pub(super) async fn healthz() -> Json<Health> {
 
 /// Whether a balancer should send requests here.
 pub(super) async fn readyz(State(context): State<Context>) -> Response {
-    let postgres = match context.chats.store().check().await {
+    let postgres = match context.chats.store().check(false).await {
         Ok(()) => "up",
         Err(crate::store::StoreError::Schema(reason)) => {
             tracing::warn!(reason, "not ready");

@@ -41,8 +41,10 @@ pub struct Away;
 pub enum Channel {
     /// What happens in a chat.
     Chat(ChatId),
-    /// What concerns one person: the inbox, orders to close.
+    /// What concerns one person: their inbox.
     User(UserId),
+    /// What every replica has to know.
+    All,
 }
 
 /// What the broker tells its one listener.
@@ -62,6 +64,7 @@ impl Channel {
         match self {
             Self::Chat(chat) => format!("{prefix}chat:{chat}"),
             Self::User(user) => format!("{prefix}user:{user}"),
+            Self::All => format!("{prefix}all:"),
         }
     }
 
@@ -70,6 +73,7 @@ impl Channel {
         match kind {
             "chat" => Uuid::parse_str(id).ok().map(Self::Chat),
             "user" => UserId::parse(id).map(Self::User),
+            "all" => Some(Self::All),
             _ => None,
         }
     }

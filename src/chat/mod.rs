@@ -1,15 +1,14 @@
 //! The operations and their rules; REST and socket commands call the same ones.
 
 mod draft;
-mod people;
 mod rooms;
 mod search;
+mod users;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 pub use self::{
     draft::{Edit, NewMessage},
-    people::People,
     rooms::{HistoryView, ReadResult, UnreadRoom, UnreadSummary},
     search::{SearchHit, SearchPage},
 };
@@ -18,8 +17,9 @@ use crate::{
     broker::{Broker, Channel},
     config::{Config, DeleteChat, UnknownUsers},
     error::Error,
-    model::{ChatId, Message, MessageId, UserId},
+    model::{ChatId, Message, MessageId, UserId, parse_id},
     outbox::{Commit, Outbox},
+    people::People,
     presence::Presence,
     protocol::{Publication, ServerFrame, message_frame},
     store::{ChatState, Store},
@@ -43,8 +43,7 @@ impl ChatRef {
         if name(raw) {
             return Some(Self::RoomName(raw.to_owned()));
         }
-        // Hyphenated only: the parser also takes braces and URNs.
-        (raw.len() == 36).then(|| raw.parse().ok()).flatten().map(Self::Id)
+        parse_id(raw).map(Self::Id)
     }
 }
 
@@ -72,12 +71,13 @@ pub struct Parts {
     pub broker: Broker,
     pub unread: Unread,
     pub presence: Presence,
+    pub people: People,
 }
 
 impl Chats {
     pub fn new(parts: Parts, config: &Config, instance_secret: &[u8]) -> Self {
         Self {
-            people: People::new(parts.store.clone()),
+            people: parts.people,
             store: parts.store,
             writer: parts.writer,
             outbox: parts.outbox,
@@ -195,9 +195,6 @@ impl Chats {
         Ok(())
     }
 }
-
-/// How long a token's bearer counts as known, and as not erased, before Postgres is asked again.
-const ADMISSION_LIFETIME: Duration = Duration::from_secs(5);
 
 /// Shared by all handlers and sockets.
 pub type SharedChats = Arc<Chats>;

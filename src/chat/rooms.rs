@@ -1,6 +1,6 @@
 //! Rooms: opening, listing, reading, deleting.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -252,26 +252,34 @@ impl Chats {
         Ok(())
     }
 
-    /// Somebody came or went: tells all their rooms in which nobody is blocked, and keeps when
-    /// they were last seen.
-    pub async fn tell_presence(&self, transition: Transition) -> Result<(), Error> {
-        let Transition { user: user_id, online, at } = transition;
-        let seen = Time(at);
-        if !online {
-            self.store.note_last_seen(&[(user_id.clone(), seen)]).await?;
-        }
-        let last_seen_at = (!online).then_some(seen);
-        let frame = ServerFrame::Presence { user_id: &user_id, online, last_seen_at }.encode();
-        let publication = Publication::Presence { user_id: user_id.clone(), frame }.encode();
-        let rooms: Vec<_> = self
-            .store
-            .list_unblocked_chat_ids(&user_id)
-            .await?
-            .into_iter()
-            .map(|chat_id| (Channel::Chat(chat_id), publication.clone()))
+    /// People came and went: tells all their rooms in which nobody is blocked, and keeps when they
+    /// were last seen.
+    pub async fn tell_presence(&self, transitions: &[Transition]) -> Result<(), Error> {
+        // Who came and went within a batch went last: one row of the statement a person.
+        let gone: HashMap<UserId, Time> = transitions
+            .iter()
+            .filter(|transition| !transition.online)
+            .map(|transition| (transition.user.clone(), Time(transition.at)))
             .collect();
+        if !gone.is_empty() {
+            self.store.note_last_seen(&gone.into_iter().collect::<Vec<_>>()).await?;
+        }
+        let people: HashSet<&UserId> = transitions.iter().map(|one| &one.user).collect();
+        let mut rooms: HashMap<UserId, Vec<ChatId>> = HashMap::new();
+        for (user_id, chat_id) in self.store.list_unblocked_chats(people).await? {
+            rooms.entry(user_id).or_default().push(chat_id);
+        }
+        let mut publications = Vec::new();
+        for Transition { user: user_id, online, at } in transitions {
+            let last_seen_at = (!online).then_some(Time(*at));
+            let frame = ServerFrame::Presence { user_id, online: *online, last_seen_at }.encode();
+            let publication = Publication::Presence { user_id: user_id.clone(), frame }.encode();
+            let theirs = rooms.get(user_id).into_iter().flatten();
+            publications
+                .extend(theirs.map(|chat_id| (Channel::Chat(*chat_id), publication.clone())));
+        }
         // Redis away: presence is best effort.
-        let _ = self.broker.publish(&rooms).await;
+        let _ = self.broker.publish(&publications).await;
         Ok(())
     }
 }

@@ -14,6 +14,7 @@ use crate::{
     broker::{Broker, Channel, Event, Link},
     metrics::Metrics,
     model::{ChatId, UserId},
+    people::People,
     protocol::{MAX_REPLAY, Publication, ResetReason, change_frame},
     store::{Store, StoreError},
     unread::Unread,
@@ -50,6 +51,8 @@ pub struct Sources {
     pub broker: Broker,
     /// To be told when the database's history is another one.
     pub unread: Unread,
+    /// To be told of erasures.
+    pub people: People,
     pub events: mpsc::Receiver<Event>,
 }
 
@@ -66,6 +69,7 @@ struct Shared {
     link: Link,
     broker: Broker,
     unread: Unread,
+    people: People,
     metrics: Arc<Metrics>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -115,13 +119,14 @@ impl Feed {
         tasks: &TaskTracker,
         stop: CancellationToken,
     ) -> Self {
-        let Sources { store, link, broker, unread, events } = sources;
+        let Sources { store, link, broker, unread, people, events } = sources;
         let shared = Arc::new(Shared {
             hub: Hub::new(Arc::clone(&metrics)),
             store,
             link,
             broker,
             unread,
+            people,
             metrics,
             tasks: tasks.clone(),
             stop: stop.clone(),
@@ -173,6 +178,8 @@ impl Feed {
     }
 
     async fn receive(self, mut events: mpsc::Receiver<Event>) {
+        // Redis away: the broker remembers the wish.
+        let _ = self.shared.broker.subscribe(&Channel::All).await;
         while let Some(event) = events.recv().await {
             match event {
                 Event::Lost => {
@@ -196,13 +203,26 @@ impl Feed {
             self.shared.metrics.publication_lag.observe(lag.max(0) as f64 / 1e6);
         }
         match channel {
+            Channel::Chat(chat_id) if publication == Publication::Deleted => self.end(*chat_id),
             Channel::Chat(chat_id) => {
                 if let Some(gap) = self.shared.hub.receive(*chat_id, publication) {
                     self.fill_gap(gap);
                 }
             }
             Channel::User(user_id) => self.shared.hub.receive_for_user(user_id, &publication),
+            Channel::All => {
+                if let Publication::Erased { user_id } = &publication {
+                    self.shared.people.forget(user_id);
+                    self.shared.hub.close_user(user_id);
+                }
+            }
         }
+    }
+
+    /// A chat is gone: its sockets are told, and nothing will be published in it any more.
+    fn end(&self, chat_id: ChatId) {
+        self.shared.hub.receive(chat_id, Publication::Deleted);
+        self.shared.broker.unsubscribe(&Channel::Chat(chat_id));
     }
 
     /// Fills a claimed gap in the background, once the straggler had its moment.
@@ -235,7 +255,7 @@ impl Feed {
         let shared = &self.shared;
         let Some(changes) = shared.store.get_changes(chat_id, None, after_ev, CHANGES_PAGE).await?
         else {
-            shared.hub.receive(chat_id, Publication::Deleted);
+            self.end(chat_id);
             return Ok(ControlFlow::Break(()));
         };
         let head_ev = changes.head.ev;
@@ -261,12 +281,18 @@ impl Feed {
     /// Compares the heads of followed chats with Postgres, for ever: this alone finds a *last*
     /// publication that was lost, and a Redis that was split off.
     async fn compare(self, interval: Duration) {
+        let mut redis = self.shared.link.subscribe_state();
         loop {
-            let connected = self.shared.link.is_up();
+            let connected = *redis.borrow_and_update();
             let pause = if connected { interval } else { COMPARE_WITHOUT_REDIS.min(interval) };
             // Jitter, so that replicas do not ask all at once.
             let pause = pause.mul_f64(rand::random_range(0.8..1.2));
-            let asked = tokio::time::timeout(pause, self.shared.resync.notified()).await.is_ok();
+            let asked = tokio::select! {
+                () = tokio::time::sleep(pause) => false,
+                () = self.shared.resync.notified() => true,
+                // It went: what was published last may be lost, and what comes next will be.
+                Ok(()) = redis.changed() => true,
+            };
             let skip_confirmed = connected && !asked;
             let since = skip_confirmed.then(|| Instant::now().checked_sub(pause)).flatten();
             let compared = async {
@@ -276,7 +302,7 @@ impl Feed {
             if let Err(error) = compared.await {
                 tracing::warn!(%error, "comparing with Postgres failed");
             }
-            if !connected {
+            if !self.shared.link.is_up() {
                 self.shared.hub.poke_inboxes();
             }
             if let Some(before) = Instant::now().checked_sub(LINGER) {
@@ -292,7 +318,8 @@ impl Feed {
     async fn close_erased(&self) -> Result<(), StoreError> {
         for chunk in self.shared.hub.attached_users().chunks(COMPARE_CHUNK) {
             for user_id in self.shared.store.list_erased(chunk).await? {
-                self.shared.hub.receive_for_user(&user_id, &Publication::Erased);
+                self.shared.people.forget(&user_id);
+                self.shared.hub.close_user(&user_id);
             }
         }
         Ok(())
@@ -319,9 +346,7 @@ impl Feed {
 
     fn compare_head(&self, chat_id: ChatId, seen: i64, head: Option<i64>, epoch: &Arc<str>) {
         match head {
-            None => {
-                self.shared.hub.receive(chat_id, Publication::Deleted);
-            }
+            None => self.end(chat_id),
             // Only a database that went back in time can be behind what was given out.
             Some(head) if head < seen => {
                 let reason = ResetReason::UnknownPosition;
@@ -342,7 +367,7 @@ impl Feed {
             let ids: Vec<ChatId> = chunk.iter().map(|(chat_id, _)| *chat_id).collect();
             for (chat_id, head) in self.shared.store.get_heads(&ids).await?.1 {
                 let Some(head) = head else {
-                    self.shared.hub.receive(chat_id, Publication::Deleted);
+                    self.end(chat_id);
                     continue;
                 };
                 self.shared.hub.reset(Gap(chat_id), head, &epoch, ResetReason::UnknownPosition);

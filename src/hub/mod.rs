@@ -304,17 +304,23 @@ impl Hub {
                 entry.push(&Delivery::Presence { chat_id, user_id, frame });
                 None
             }
-            Publication::Room { .. } | Publication::Erased => None,
+            Publication::Room { .. } | Publication::Erased { .. } => None,
         }
     }
 
     /// A publication on a user's channel.
     pub(crate) fn receive_for_user(&self, user_id: &UserId, publication: &Publication) {
-        let delivery = match publication {
-            Publication::Room { chat_id, ev } => Delivery::Room { chat_id: *chat_id, ev: *ev },
-            Publication::Erased => Delivery::Erased,
-            _ => return,
-        };
+        if let Publication::Room { chat_id, ev } = publication {
+            self.push_to_user(user_id, &Delivery::Room { chat_id: *chat_id, ev: *ev });
+        }
+    }
+
+    /// The sockets of an erased person are to be closed.
+    pub(crate) fn close_user(&self, user_id: &UserId) {
+        self.push_to_user(user_id, &Delivery::Erased);
+    }
+
+    fn push_to_user(&self, user_id: &UserId, delivery: &Delivery) {
         for queue in self.users().get(user_id).into_iter().flatten() {
             queue.push(delivery.clone());
         }

@@ -23,7 +23,7 @@ const KEEP_MS: i64 = 3_600_000;
 /// People in one command on the sorted set.
 const MEMBERS_A_COMMAND: usize = 500;
 
-/// KEYS[1] a person's hash. ARGV: replica, lease and keeping time in ms. Writes the lease; answers
+/// `KEYS[1]` a person's hash. ARGV: replica, lease and keeping time in ms. Writes the lease; answers
 /// whether nobody had announced the person as online, its expiry, and the time now.
 const RENEW: &str = r"
 local t = redis.call('TIME')
@@ -33,7 +33,7 @@ redis.call('HSET', KEYS[1], ARGV[1], now + ARGV[2])
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 return {new, now + ARGV[2], now}";
 
-/// KEYS[1] a person's hash. ARGV: replica, or '' to take off only what ran out. Answers whether
+/// `KEYS[1]` a person's hash. ARGV: replica, or '' to take off only what ran out. Answers whether
 /// the hash (0) is not there, (1) still has leases, (2) was emptied by this; then whether the
 /// replica's lease was there; then the latest expiry there is, or was; and the time now.
 const LEAVE: &str = r"

@@ -6,7 +6,7 @@ use crate::{
     chat::NewMessage,
     error::Error,
     input::Fields,
-    model::{ChatId, Position},
+    model::{ChatId, Position, parse_id},
     protocol::CommandId,
 };
 
@@ -68,10 +68,8 @@ fn command(mut fields: Fields) -> Result<Command, Error> {
         return Err(Error::field("type", "is required"));
     };
     let chat_id = fields
-        .optional_string("chat_id", |raw| {
-            raw.parse::<ChatId>().map(|_| ()).map_err(|_| "must be a chat_id")
-        })
-        .and_then(|raw| raw.parse().ok());
+        .optional_string("chat_id", |raw| parse_id(raw).map(|_| ()).ok_or("must be a chat_id"))
+        .and_then(|raw| parse_id(&raw));
     match kind.as_str() {
         "subscribe" => {
             let after_ev = fields.optional_integer("after_ev", 0);

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    limits::Class,
+    limits::{Class, SocketLimits},
     model::ChatId,
     protocol::{AckResult, CommandId, ServerFrame},
 };
@@ -19,7 +19,8 @@ impl Connection {
         id: Option<CommandId>,
         command: Result<Command, Error>,
     ) -> Flow {
-        let outcome = match command {
+        let within = self.limits.as_ref().map_or(Ok(()), SocketLimits::check_command);
+        let outcome = match within.and(command) {
             Ok(command) => self.on_command(id.as_deref(), command).await?,
             Err(error) => Err(error),
         };
@@ -108,7 +109,10 @@ impl Connection {
             Command::Typing { chat_id, typing } => match self.chat_of(chat_id) {
                 // Following it is being a member of it.
                 Ok(chat_id) if self.session.follows(chat_id) => {
-                    chats.tell_typing(&user_id, chat_id, typing).await
+                    match self.limits.as_ref().map_or(Ok(()), SocketLimits::check_typing) {
+                        Ok(()) => chats.tell_typing(&user_id, chat_id, typing).await,
+                        Err(error) => Err(error),
+                    }
                 }
                 Ok(_) => Err(Error::ChatNotFound),
                 Err(error) => Err(error),

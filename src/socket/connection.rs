@@ -22,6 +22,7 @@ use super::{
 use crate::{
     context::{Context, Phase},
     hub::{Attached, Delivery, Following, Inbox, Queue, queue},
+    limits::SocketLimits,
     model::{ChatId, Position, Time},
     presence::PresenceGuard,
     protocol::{Close, Frame, ServerFrame},
@@ -50,6 +51,8 @@ pub(super) struct Connection {
     pub(super) rooms: Rooms,
     /// Frames to be sent with the next flush.
     pub(super) out: Vec<Frame>,
+    /// `None`: limits are off.
+    pub(super) limits: Option<SocketLimits>,
     pub(super) token_expires_at: i64,
     pub(super) told_expiring: bool,
     /// Chats that could not be caught up with, and when to try again.
@@ -101,6 +104,7 @@ impl Connection {
             inbox,
             following: HashMap::new(),
             out: Vec::new(),
+            limits: context.limits.socket(),
             token_expires_at: bearer.token_expires_at,
             told_expiring: false,
             missing: HashSet::new(),
@@ -123,8 +127,11 @@ impl Connection {
         match end {
             End::Left => 1000,
             End::Close(reason) => {
-                let _ = self.flush().await;
-                close(&mut self.socket, reason).await;
+                // Not at any price: it may be closed because it takes nothing.
+                let _ = tokio::time::timeout(CLOSE_WAIT, self.flush()).await;
+                // Nobody is here any more, however long the goodbye takes.
+                let Self { mut socket, .. } = self;
+                close(&mut socket, reason).await;
                 reason.code()
             }
         }
@@ -176,7 +183,10 @@ impl Connection {
                     self.on_deliveries(&mut batch).await
                 }
                 frame = self.socket.recv() => self.on_frame(frame).await,
-                _ = heartbeat.tick() => self.on_heartbeat().await,
+                _ = heartbeat.tick() => self.ping().await,
+                () = tokio::time::sleep_until(self.last_heard + self.context.config.heartbeat * 2) => {
+                    Err(End::Close(Close::NoPong))
+                }
                 () = tokio::time::sleep_until(expiry) => self.on_expiry(),
                 () = sleep_until(self.retry_at) => self.retry().await,
                 () = closing(&mut phase), if leave_at.is_none() => {
@@ -210,10 +220,7 @@ impl Connection {
         heartbeat
     }
 
-    async fn on_heartbeat(&mut self) -> Flow {
-        if self.last_heard.elapsed() > self.context.config.heartbeat * 2 {
-            return Err(End::Close(Close::NoPong));
-        }
+    async fn ping(&mut self) -> Flow {
         let ping = self.socket.feed(WsMessage::Ping(bytes::Bytes::new()));
         ping.await.map_err(|_| End::Left)
     }

@@ -8,9 +8,11 @@ use tokio::time::Instant;
 use super::{
     connection::{BEHIND_LIMIT, Connection, End, Flow},
     handshake::close_for,
+    session::Todo,
 };
 use crate::{
     error::Error,
+    hub::Delivery,
     limits::Class,
     model::{ChatId, Position, UserId},
     protocol::{Close, MAX_REPLAY, ResetReason, ServerFrame, change_frame, subscribed_frame},
@@ -44,6 +46,8 @@ impl Connection {
         id: Option<&RawValue>,
         after: Option<Position>,
     ) -> Result<Result<(), Error>, End> {
+        // Followed already: ended first, since the end of the old one would end the new one too.
+        drop(self.following.remove(&chat_id));
         let following = self.context.feed.follow(chat_id, &self.queue).await;
         let (after_ev, limit) = match &after {
             Some(position) => (position.ev, RESUME_PAGE),
@@ -51,7 +55,13 @@ impl Connection {
         };
         let changes = match self.read_changes(chat_id, after_ev, limit).await {
             Ok(changes) => changes,
-            Err(error) => return Ok(Err(error)),
+            Err(error) => {
+                // As before: what came in between shows as a gap.
+                if self.session.follows(chat_id) {
+                    self.following.insert(chat_id, following);
+                }
+                return Ok(Err(error));
+            }
         };
         self.following.insert(chat_id, following);
         let head = changes.head.clone();
@@ -113,10 +123,12 @@ impl Connection {
                 }
             }
             self.flush().await?;
-            page = self
-                .read_changes(chat_id, after_ev, RESUME_PAGE)
-                .await
-                .map_err(|error| End::Close(close_for(&error)))?;
+            page = match self.read_changes(chat_id, after_ev, RESUME_PAGE).await {
+                Ok(page) => page,
+                // Deleted meanwhile: the inbox tells of it, and the other chats go on.
+                Err(Error::ChatNotFound) if !self.session.is_single() => return Ok(()),
+                Err(error) => return Err(End::Close(close_for(&error))),
+            };
         }
     }
 
@@ -137,8 +149,8 @@ impl Connection {
         let Some((after_ev, epoch)) = self.session.position(chat_id) else { return Ok(()) };
         let page = match self.read_changes(chat_id, after_ev, RESUME_PAGE).await {
             Ok(page) => page,
-            // Deleted: the hub's word of it is on its way.
-            Err(Error::ChatNotFound) => return Ok(()),
+            // Deleted, and the hub's word of it may be what did not fit into the queue.
+            Err(Error::ChatNotFound) => return self.on_gone(chat_id),
             Err(_) => {
                 self.missing.insert(chat_id);
                 self.retry_at = Some(Instant::now() + RETRY);
@@ -154,6 +166,16 @@ impl Connection {
         }
         self.out.push(ServerFrame::Catchup { chat_id, after_ev }.encode());
         self.replay(chat_id, after_ev, page).await
+    }
+
+    /// A chat turned out to be gone.
+    fn on_gone(&mut self, chat_id: ChatId) -> Flow {
+        match self.session.on_delivery(Delivery::Deleted { chat_id }, &mut self.out) {
+            Todo::Close(reason) => return Err(End::Close(reason)),
+            Todo::Refresh(chat_id) => self.rooms.mark(chat_id),
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Reads again what Postgres could not give.

@@ -110,6 +110,12 @@ async fn admit(
     };
     let bearer = match (&ticket, bearer) {
         (Some(ticket), _) => {
+            // It may have been given before its user was erased.
+            let user_id = std::slice::from_ref(&ticket.user_id);
+            let erased = context.chats.store().list_erased(user_id).await;
+            if !erased.map_err(|error| fail(error.into()))?.is_empty() {
+                return Err(Close::UserGone);
+            }
             Bearer { user_id: ticket.user_id.clone(), token_expires_at: ticket.token_expires_at }
         }
         (None, Some(token)) => {
@@ -162,7 +168,12 @@ async fn first_frame(socket: &mut WebSocket) -> Result<String, Close> {
         }
     })
     .await;
-    let Ok(Some(Ok(WsMessage::Text(text)))) = frame else { return Err(Close::TokenInvalid) };
+    let text = match frame {
+        Ok(Some(Ok(WsMessage::Text(text)))) => text,
+        // Binary, too large, or against the protocol.
+        Ok(Some(Ok(WsMessage::Binary(_)) | Err(_))) => return Err(Close::BadFrame),
+        _ => return Err(Close::TokenInvalid),
+    };
     match Request::parse(&text) {
         Ok(Request { command: Ok(Command::Auth { token }), .. }) => Ok(token),
         Ok(_) => Err(Close::TokenInvalid),

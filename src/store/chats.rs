@@ -136,10 +136,14 @@ impl Store {
         Ok(rows.iter().map(|row| chat_state(row, 0)).collect())
     }
 
-    /// Ids of all rooms of a user in which neither has blocked the other.
-    pub async fn list_unblocked_chat_ids(&self, user: &UserId) -> Result<Vec<ChatId>, StoreError> {
-        let rows = self.query(LIST_UNBLOCKED, &[(&user.as_str(), Type::TEXT)]).await?;
-        Ok(rows.iter().map(|row| row.get(0)).collect())
+    /// All rooms of these people in which neither has blocked the other.
+    pub async fn list_unblocked_chats(
+        &self,
+        users: impl IntoIterator<Item = &UserId>,
+    ) -> Result<Vec<(UserId, ChatId)>, StoreError> {
+        let ids: Vec<_> = users.into_iter().map(UserId::as_str).collect();
+        let rows = self.query(LIST_UNBLOCKED, &[(&ids, Type::TEXT_ARRAY)]).await?;
+        Ok(rows.iter().map(|row| (user(row.get(0)), row.get(1))).collect())
     }
 
     /// Moves a read marker forward, `None`: to the head. Never back.
@@ -300,8 +304,8 @@ SELECT s.* FROM chat_states(ARRAY(SELECT chat_id FROM members WHERE user_id = $1
 
 const LIST_UNBLOCKED: &str = "\
 -- store.list_unblocked
-SELECT c.chat_id FROM members me JOIN chats c ON c.chat_id = me.chat_id
- WHERE me.user_id = $1 AND NOT c.blocked";
+SELECT me.user_id, c.chat_id FROM members me JOIN chats c ON c.chat_id = me.chat_id
+ WHERE me.user_id = ANY($1) AND NOT c.blocked";
 
 const MARK_READ: &str = "\
 -- store.mark_read

@@ -111,8 +111,10 @@ impl Store {
         })
     }
 
-    /// Ready when Postgres answers and has exactly the schema this program knows.
-    pub async fn check(&self) -> Result<(), StoreError> {
+    /// Whether Postgres answers and has the schema this program needs. One that is newer is refused
+    /// at the start only: the releases before a migration live with it, so that a running replica
+    /// stays ready while the next release is rolled out.
+    pub async fn check(&self, starting: bool) -> Result<(), StoreError> {
         let applied = match self.query(APPLIED_VERSION, &[]).await {
             Err(StoreError::Failed(cause)) if is_undefined_table(&cause) => Vec::new(),
             applied => applied?,
@@ -120,6 +122,7 @@ impl Store {
         let version: i32 = applied.first().map_or(0, |row| row.get(0));
         match version.cmp(&migrate::latest_version()) {
             std::cmp::Ordering::Equal => Ok(()),
+            std::cmp::Ordering::Greater if !starting => Ok(()),
             std::cmp::Ordering::Less => Err(StoreError::Schema(format!(
                 "the database has schema {version}, this program needs {}: run `beseda migrate`",
                 migrate::latest_version()

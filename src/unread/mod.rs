@@ -27,7 +27,7 @@ use crate::{
 /// counted anew from Postgres on return.
 const KEEP_SECONDS: i64 = 7 * 24 * 3_600;
 
-/// KEYS[1] a user's hash. ARGV: seconds to live, then pairs of chat and value. `gone` is a
+/// `KEYS[1]` a user's hash. ARGV: seconds to live, then pairs of chat and value. `gone` is a
 /// tombstone that no value replaces; it carries its time, so that it can be cleared away.
 const WRITE: &str = r"
 for i = 2, #ARGV, 2 do
@@ -46,7 +46,7 @@ end
 redis.call('EXPIRE', KEYS[1], ARGV[1])
 return 1";
 
-/// KEYS[1] a user's hash. ARGV: seconds to live, epoch, generation, filler. Clears away what
+/// `KEYS[1]` a user's hash. ARGV: seconds to live, epoch, generation, filler. Clears away what
 /// another generation left and names who is about to fill. Tombstones of the last hour stay, as a
 /// late write could undo a deletion, unless the database itself went back to before it.
 const BEGIN_FILL: &str = r"
@@ -68,7 +68,7 @@ redis.call('HSET', KEYS[1], 'epoch', ARGV[2], 'generation', ARGV[3], 'filler', A
 redis.call('EXPIRE', KEYS[1], ARGV[1])
 return 1";
 
-/// KEYS[1] a user's hash. ARGV: seconds to live, filler, then pairs as in [`WRITE`]. Does nothing
+/// `KEYS[1]` a user's hash. ARGV: seconds to live, filler, then pairs as in [`WRITE`]. Does nothing
 /// unless everything written since this filler began is still there.
 const FILL: &str = r"
 if redis.call('HGET', KEYS[1], 'filler') ~= ARGV[2] then return 0 end

@@ -1,65 +1,13 @@
-//! Who is known: people come with their token, or are named by the host application.
+//! People: named by the host application, shown to each other, blocked, erased.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Instant,
-};
-
-use super::{ADMISSION_LIFETIME, Chats};
+use super::Chats;
 use crate::{
     broker::Channel,
     error::Error,
     model::{Time, User, UserId},
     protocol::Publication,
-    store::{Profile, Store, Unpublished, UserRow},
+    store::{Profile, Unpublished, UserRow},
 };
-
-/// Admissions remembered before the old ones are thrown out: some 50 MB at the very most.
-const MAX_ADMISSIONS: usize = 100_000;
-
-/// Remembers whom Postgres has just called known, so that a request costs no query for it.
-#[derive(Debug)]
-pub struct People {
-    store: Store,
-    admitted: Mutex<HashMap<UserId, (Profile, Instant)>>,
-}
-
-impl People {
-    pub(super) fn new(store: Store) -> Self {
-        Self { store, admitted: Mutex::default() }
-    }
-
-    fn admitted(&self) -> MutexGuard<'_, HashMap<UserId, (Profile, Instant)>> {
-        // A cache: a panic in between leaves nothing wrong in it.
-        self.admitted.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Makes the bearer of a valid token known before anything is answered; refuses the erased.
-    pub async fn admit(&self, profile: &Profile) -> Result<(), Error> {
-        let known = self
-            .admitted()
-            .get(&profile.user_id)
-            .is_some_and(|(known, at)| known == profile && at.elapsed() < ADMISSION_LIFETIME);
-        if known {
-            return Ok(());
-        }
-        if !self.store.admit_user(profile).await? {
-            return Err(Error::TokenInvalid("its user was erased"));
-        }
-        let mut admitted = self.admitted();
-        if admitted.len() >= MAX_ADMISSIONS {
-            admitted.retain(|_, (_, at)| at.elapsed() < ADMISSION_LIFETIME);
-        }
-        admitted.insert(profile.user_id.clone(), (profile.clone(), Instant::now()));
-        Ok(())
-    }
-
-    /// They were erased or named anew: ask Postgres at the next request.
-    pub fn forget(&self, user_id: &UserId) {
-        self.admitted().remove(user_id);
-    }
-}
 
 impl Chats {
     /// Creates or replaces people; true where one is new.
@@ -83,8 +31,8 @@ impl Chats {
             return Err(Error::UserNotFound);
         }
         self.people.forget(user_id);
-        let order = (Channel::User(user_id.clone()), Publication::Erased.encode());
-        // Redis away: their sockets find the mark with their next heartbeat.
+        let order = (Channel::All, Publication::Erased { user_id: user_id.clone() }.encode());
+        // Redis away: every replica finds the mark when it compares with Postgres.
         let _ = self.broker.publish(&[order]).await;
         for chat_id in self.store.list_chat_ids(user_id).await? {
             while let Some(outbox_id) = self.store.erase_in_chat(chat_id, user_id).await? {
