@@ -281,6 +281,11 @@ impl Feed {
     /// Compares the heads of followed chats with Postgres, for ever: this alone finds a *last*
     /// publication that was lost, and a Redis that was split off.
     async fn compare(self, interval: Duration) {
+        // The history that followers begin in: learned at the first comparison only, a change before
+        // it would go unseen.
+        if let Ok(epoch) = self.shared.store.get_epoch().await {
+            self.set_epoch(epoch.into());
+        }
         let mut redis = self.shared.link.subscribe_state();
         loop {
             let connected = *redis.borrow_and_update();
