@@ -1,6 +1,6 @@
 /** One row of the timeline: a day, the "new messages" line, or a message with what can be done to it. */
 import { el, icon } from './dom.js';
-import { formatDay, formatFull, formatTime, t } from './i18n.js';
+import { describeError, formatDay, formatFull, formatTime, t } from './i18n.js';
 import { segments } from './text.js';
 
 /** @typedef {import('./timeline.js').Row} Row */
@@ -103,8 +103,10 @@ export class RowView {
     this.tick.append(icon(tick), el('span', { className: 'sr' }, t(`tick_${tick}`)));
     this.tick.title = t(`tick_${tick}`);
     if (tick !== 'failed') return;
+    const { error } = this.#row.message;
     this.trouble.append(
-      el('span', {}, t('tick_failed')),
+      // Why the server does not want it; that it could not be reached shows in the list's head.
+      el('span', {}, error.temporary ? t('tick_failed') : `${t('tick_failed')}. ${describeError(error)}`),
       el('button', { className: 'small', onclick: () => this.#actions.retry(this.#row.message) }, t('retry')),
       el('button', { className: 'small', onclick: () => this.#actions.discard(this.#row.message) }, t('discard')),
     );

@@ -32,6 +32,17 @@ export async function a_message_that_failed_is_sent_on_request({ meet }) {
   await bob.seesExactly(['before', 'again']);
 }
 
+export async function a_message_that_is_refused_says_why({ meet }) {
+  const { alice, bob } = await together(meet);
+  await bob.call('PUT', `users/${alice.id}/block/`);
+  await alice.write('unwelcome');
+  await alice.isTicked('unwelcome', 'failed');
+  await alice.reads('.trouble span', 'Not sent. One of you has blocked the other.');
+  await bob.call('DELETE', `users/${alice.id}/block/`);
+  await alice.row('unwelcome').locator('.trouble button').first().click();
+  await bob.seesExactly(['before', 'unwelcome']);
+}
+
 export async function a_message_whose_answer_was_lost_is_stored_once({ meet }) {
   const { alice, bob } = await together(meet);
   let lost = 0;
