@@ -71,6 +71,31 @@ export async function the_page_fits_every_screen({ meet }) {
   await fits(dima);
 }
 
+/** Two windows side by side: what `docs/page.png` is a copy of. */
+export async function the_picture_of_the_documentation({ meet }) {
+  const { alice, bob, carol } = await office(meet);
+  const sharp = { deviceScaleFactor: 1.25 };
+  await carol.arrive();
+  await bob.arrive({ ...PHONE, ...sharp, viewport: { width: 328, height: 600 } });
+  await bob.pick('Alice Ray');
+  await alice.arrive({ ...sharp, viewport: { width: 848, height: 600 } });
+  await alice.pick('Bob Marsh');
+  await bob.reads('#room-status', 'online');
+  await bob.page.type('#draft', 'Thursday it is');
+  await alice.reads('#room-status', 'typing…');
+  await alice.$('#draft').blur();
+  const [left, right] = await Promise.all([alice, bob].map(({ page }) => page.screenshot()));
+  const image = (picture, width) => `<img width="${width}" src="data:image/png;base64,${picture.toString('base64')}">`;
+  const context = await alice.browser.newContext({ ...sharp, viewport: { width: 1248, height: 648 } });
+  const page = await context.newPage();
+  await page.setContent(`<style>
+    body { margin: 0; padding: 24px; display: flex; gap: 24px; background: #dfe5e2 }
+    img { border-radius: 12px; outline: 1px solid #c9d2ce }
+  </style>${image(left, 848)}${image(right, 328)}`);
+  await page.screenshot({ path: `${process.env.SHOTS}/page.png` });
+  await context.close();
+}
+
 export async function an_empty_page_says_what_to_do({ meet }) {
   const alice = meet('Alice');
   await alice.arrive({ token: null, ...PHONE });
