@@ -413,3 +413,26 @@ async fn the_host_application_deletes_messages_and_reads_none() {
     assert_eq!(bob.on(0).get(&path).await.expect(200)["text"], "");
     assert_eq!(bob.on(1).unread_in(&chat).await, 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_jumps_back_takes_no_message_with_it() {
+    let cluster = Cluster::start(2).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let chat = alice.on(0).open_chat(&bob).await;
+    alice.on(0).send(&chat, "before").await;
+    // As if the clock had been an hour ahead when the last message came.
+    let ahead = "UPDATE messages SET created_at = created_at + interval '1 hour';
+                 UPDATE chats SET last_message_at = last_message_at + interval '1 hour'";
+    cluster.psql(ahead).await;
+    cluster.redis_flush().await;
+    let last = alice.on(0).history(&chat, "").await["results"][0].take();
+    let sent = bob.on(1).send(&chat, "after").await;
+    assert!(sent["created_at"].as_str() >= last["created_at"].as_str(), "{sent}");
+    let edited = bob.on(0).patch(&path_of(&chat, &sent), json!({ "text": "x" })).await.expect(200);
+    assert!(edited["edited_at"].as_str() >= sent["created_at"].as_str(), "{edited}");
+    bob.on(1).delete(&path_of(&chat, &sent)).await.expect(204);
+    let gone = bob.on(0).get(&path_of(&chat, &sent)).await.expect(200);
+    assert!(gone["deleted_at"].as_str() >= sent["created_at"].as_str(), "{gone}");
+    let another = bob.on(1).send(&chat, "and on").await;
+    assert!(another["created_at"].as_str() >= sent["created_at"].as_str(), "{another}");
+}

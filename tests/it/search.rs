@@ -243,3 +243,40 @@ async fn a_search_refuses_bad_parameters_naming_each() {
         json!({ "results": [], "next": null, "complete": true })
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_huge_room_is_searched_to_its_start_by_going_on_from_next() {
+    const MESSAGES: i64 = 40_000;
+    let cluster = Cluster::start(1).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let chat = alice.on(0).open_chat(&bob).await;
+    let needle = alice.on(0).send(&chat, "the needle").await;
+    let fill = format!(
+        "INSERT INTO messages (chat_id, seq, message_id, ev, sender_id, text, created_at)
+         SELECT '{chat}', n, gen_random_uuid(), n, 'alice', 'hay, hay, and more of it', now()
+           FROM generate_series(2, {MESSAGES}) n;
+         UPDATE chats SET last_seq = {MESSAGES}, last_ev = {MESSAGES}, last_message_at = now();
+         UPDATE members SET unread = {MESSAGES} WHERE user_id = 'bob'"
+    );
+    cluster.psql(&fill).await;
+    cluster.redis_flush().await;
+    let (mut before, mut hits) = (String::new(), Vec::new());
+    loop {
+        let page = ask(&bob.on(0), &chat, "needle", &before).await.expect(200);
+        hits.extend(
+            page["results"].as_array().expect("a list").iter().map(|h| h["message"].clone()),
+        );
+        match page["next"].as_i64() {
+            Some(next) => {
+                // What was not searched is said to be so, and each step gets on.
+                assert_eq!(page["complete"], false, "{page}");
+                assert!(next > 1 && next <= MESSAGES, "{next}");
+                let so_far = before.rsplit('=').next().and_then(|at| at.parse().ok());
+                assert!(so_far.is_none_or(|so_far: i64| next < so_far), "{before} to {next}");
+                before = format!("&before={next}");
+            }
+            None => break,
+        }
+    }
+    assert_eq!(hits, [needle]);
+}

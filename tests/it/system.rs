@@ -1,5 +1,6 @@
 //! Health, metrics, documents, tickets, pages of other origins.
 
+use beseda::config::{Config, Switch};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -245,4 +246,54 @@ async fn pages_of_allowed_origins_may_call_the_api_and_no_others() {
             "{path}"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_named_statements_as_behind_a_pooler_all_is_the_same() {
+    let off = |config: &mut Config| config.database.database_prepared = Switch::Off;
+    let cluster = Cluster::with(2, off).await;
+    let (alice, bob, host) = (cluster.user("alice"), cluster.user("bob"), cluster.host());
+    let chat = alice.on(0).open_chat(&bob).await;
+    let body = json!({ "text": "hello", "metadata": { "a": 1 }, "client_msg_id": "k" });
+    let sent = alice.on(0).post(&chat.path("messages/"), body.clone()).await.expect(201);
+    assert_eq!(alice.on(1).post(&chat.path("messages/"), body).await.expect(200), sent);
+    let id = sent["message_id"].as_str().expect("an id");
+    let path = chat.path(&format!("messages/{id}/"));
+    let edited = alice.on(1).patch(&path, json!({ "text": "hello there" })).await.expect(200);
+    assert_eq!(bob.on(0).history(&chat, "?around=1").await["results"], json!([edited]));
+    let found = bob.on(1).get(&chat.path("search/?query=there")).await.expect(200);
+    assert_eq!(found["results"][0]["message"], edited);
+    assert_eq!(bob.on(1).unread_in(&chat).await, 1);
+    assert_eq!(bob.on(0).mark_read(&chat).await["unread_count"], 0);
+    let mut socket = bob.on(1).resume(&chat, 0, "").await;
+    socket.wait_for("hello").await;
+    socket.close().await;
+    alice.on(0).delete(&path).await.expect(204);
+    bob.on(0).put("/users/alice/block/", json!({})).await.expect(204);
+    assert_eq!(bob.on(1).get("/blocks/").await.expect(200)["results"][0]["user_id"], "alice");
+    bob.on(1).delete("/users/alice/block/").await.expect(204);
+    host.on(0).put("/users/carol/", json!({ "name": "Carol" })).await.expect(201);
+    alice.on(1).get("/chats/").await.expect(200);
+    host.on(1).delete("/users/bob/").await.expect(204);
+    alice.on(0).delete(&chat.path("")).await.expect(204);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_starts_only_on_its_own_schema_and_outlives_the_next_one() {
+    let cluster = Cluster::start(1).await;
+    let ready = async || get(cluster.operator(0), "/readyz").await.json["postgres"].clone();
+    let refusal = async || cluster.refusal(|config| config.migrate_on_start = Switch::Off).await;
+    assert_eq!(ready().await, "up");
+    // The next release has migrated; this one still serves until it is replaced.
+    let newer = "INSERT INTO refinery_schema_history (version, name) VALUES (9999, 'newer')";
+    cluster.psql(newer).await;
+    assert_eq!(ready().await, "up");
+    assert!(refusal().await.contains("9999"), "{}", refusal().await);
+    cluster.psql("DELETE FROM refinery_schema_history WHERE version = 9999").await;
+    let kept = "ALTER TABLE refinery_schema_history RENAME TO kept";
+    cluster.psql(kept).await;
+    assert_eq!(ready().await, "wrong_schema");
+    assert!(refusal().await.contains("beseda migrate"), "{}", refusal().await);
+    cluster.psql("ALTER TABLE kept RENAME TO refinery_schema_history").await;
+    assert_eq!(ready().await, "up");
 }

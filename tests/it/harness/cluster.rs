@@ -93,6 +93,14 @@ impl Cluster {
         self.net.add(addresses)
     }
 
+    /// Why a replica with such settings does not start.
+    pub(crate) async fn refusal(&self, set: impl FnOnce(&mut Config)) -> String {
+        let mut config = self.config.clone();
+        set(&mut config);
+        let started = app::start(config, listeners().await).await;
+        started.map(Replica::abort).expect_err("no replica starts").to_string()
+    }
+
     /// Ends a replica as SIGTERM does; returns when it is gone.
     pub(crate) fn drain(&mut self, replica: usize) -> impl Future<Output = ()> + Send + 'static {
         let replica = self.replicas[replica].take().expect("a replica that still runs");
@@ -196,12 +204,16 @@ impl Drop for Cluster {
     }
 }
 
+/// Ports that are free.
+async fn listeners() -> Listeners {
+    let bind = async || TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
+    Listeners { public: bind().await, internal: bind().await }
+}
+
 /// Starts a replica and waits until it has Redis: it starts without, and then a test's first
 /// publication would be late.
 async fn launch(config: Config) -> (Replica, Addresses) {
-    let bind = async || TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
-    let listeners = Listeners { public: bind().await, internal: bind().await };
-    let replica = app::start(config, listeners).await.expect("a replica starts");
+    let replica = app::start(config, listeners().await).await.expect("a replica starts");
     let addresses = Addresses { public: replica.public_addr(), internal: replica.internal_addr() };
     let operator = Client::anonymous(addresses.internal, &Arc::new(Net::new()));
     eventually(async || {

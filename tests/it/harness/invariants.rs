@@ -35,6 +35,11 @@ SELECT chat_id, seq FROM (
     OR deleted_at IS NOT NULL
        AND (text <> '' OR metadata IS NOT NULL OR content_digest IS NOT NULL)";
 
+/// What belongs to a room that is gone.
+const ORPHANS: &str = "
+SELECT chat_id FROM messages WHERE chat_id NOT IN (SELECT chat_id FROM chats)
+UNION SELECT chat_id FROM members WHERE chat_id NOT IN (SELECT chat_id FROM chats)";
+
 /// What Redis has to say of each member, if it says anything: as [`beseda`] writes it.
 const EXPECTED: &str = "
 SELECT me.user_id, c.chat_id,
@@ -49,7 +54,13 @@ pub(super) async fn check(cluster: &Cluster) {
         if left.is_empty() { Ok(()) } else { Err(format!("left in the outbox: {left:?}")) }
     })
     .await;
-    for (what, sql) in [("numbers", NUMBERS), ("counters", COUNTERS), ("messages", MESSAGES)] {
+    let checks = [
+        ("numbers", NUMBERS),
+        ("counters", COUNTERS),
+        ("messages", MESSAGES),
+        ("orphans", ORPHANS),
+    ];
+    for (what, sql) in checks {
         let wrong = cluster.psql(sql).await;
         assert!(wrong.is_empty(), "{what} are wrong: {wrong:?}");
     }
