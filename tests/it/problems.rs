@@ -256,7 +256,8 @@ async fn every_answer_carries_a_request_id_the_clients_own_where_it_is_well_form
         made.push(own);
     }
     let count = made.len();
-    (made.sort_unstable(), made.dedup());
+    made.sort_unstable();
+    made.dedup();
     assert_eq!(made.len(), count, "each its own");
 }
 

@@ -95,7 +95,8 @@ async fn a_key_is_of_one_sender_in_one_room() {
         assert_eq!(sent["client_msg_id"], "k");
         ids.push(sent["message_id"].as_str().expect("an id").to_owned());
     }
-    (ids.sort_unstable(), ids.dedup());
+    ids.sort_unstable();
+    ids.dedup();
     assert_eq!(ids.len(), 3);
     // Without a key, every send is a new message.
     let plain = json!({ "text": "x" });

@@ -170,7 +170,8 @@ async fn user_ids_are_any_text_compared_byte_for_byte() {
         rooms.push(chat.id);
     }
     let count = rooms.len();
-    (rooms.sort_unstable(), rooms.dedup());
+    rooms.sort_unstable();
+    rooms.dedup();
     assert_eq!(rooms.len(), count);
 }
 

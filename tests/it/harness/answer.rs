@@ -72,7 +72,8 @@ impl Answer {
         let mut named: Vec<&str> =
             errors.iter().filter_map(|error| error["field"].as_str()).collect();
         let mut expected = fields.to_vec();
-        (named.sort_unstable(), expected.sort_unstable());
+        named.sort_unstable();
+        expected.sort_unstable();
         assert_eq!(named, expected, "{problem}");
     }
 }
