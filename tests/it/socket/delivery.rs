@@ -1,0 +1,133 @@
+//! Order and completeness under load, and for those who do not keep up.
+
+use std::time::{Duration, Instant};
+
+use futures_util::{StreamExt, stream};
+use serde_json::{Value, json};
+
+use super::{follow, kind, seqs};
+use crate::harness::{Cluster, Socket, eventually_within};
+
+/// Sends of both people through both replicas at once.
+const RACING: i64 = 300;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn racing_sends_from_two_replicas_arrive_in_order_and_once() {
+    let mut cluster = Cluster::start(2).await;
+    let witness = cluster.add_replica().await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let chat = alice.on(0).open_chat(&bob).await;
+    let mut sockets = vec![
+        bob.on(witness).connect(&chat).await,
+        alice.on(0).connect(&chat).await,
+        alice.on(1).connect(&chat).await,
+    ];
+    let sent: Vec<Value> = stream::iter(0..RACING)
+        .map(|number| {
+            let by = if number % 3 == 0 { &bob } else { &alice };
+            let (at, chat) = (by.on(usize::from(number % 2 == 0)), &chat);
+            async move { at.send(chat, &format!("number {number}")).await }
+        })
+        .buffer_unordered(40)
+        .collect()
+        .await;
+    let mut acknowledged: Vec<i64> = sent.iter().filter_map(|m| m["seq"].as_i64()).collect();
+    acknowledged.sort_unstable();
+    let all: Vec<i64> = (1..=RACING).collect();
+    assert_eq!(acknowledged, all);
+    for socket in &mut sockets {
+        let frames = follow(socket, 0, RACING).await;
+        assert_eq!(seqs(&frames), all);
+        for frame in &frames {
+            assert!(sent.contains(&frame["message"]), "{frame} was acknowledged otherwise");
+        }
+    }
+    for socket in &mut sockets {
+        let more = socket.frames_so_far().await;
+        assert!(more.iter().all(|frame| kind(frame) == "presence"), "{more:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sends_on_sockets_and_by_rest_share_one_order() {
+    let cluster = Cluster::start(2).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let chat = alice.on(0).open_chat(&bob).await;
+    let mut watching = bob.on(1).connect(&chat).await;
+    let mut sending = alice.on(1).connect(&chat).await;
+    let by_socket = async {
+        for id in 0..50 {
+            let ack = sending.ask(json!({ "type": "send", "id": id, "text": "socket" })).await;
+            assert_eq!(ack["type"], "ack", "{ack}");
+        }
+    };
+    let by_rest = async {
+        for _ in 0..50 {
+            bob.on(0).send(&chat, "rest").await;
+            bob.on(0).mark_read(&chat).await;
+        }
+    };
+    tokio::join!(by_socket, by_rest);
+    let head_ev = bob.on(0).chat(&chat).await["last_ev"].as_i64().expect("a number");
+    assert!(head_ev > 100);
+    let frames = follow(&mut watching, 0, head_ev).await;
+    assert_eq!(seqs(&frames), (1..=100).collect::<Vec<_>>());
+}
+
+/// As large as a message can be: 16 KB.
+fn large() -> String {
+    "\u{1F984}".repeat(4_000)
+}
+
+async fn send_many(at: &crate::harness::Client, chat: &crate::harness::Chat, count: usize) {
+    let text = large();
+    let sending = stream::iter(0..count).map(|_| at.send(chat, &text)).buffer_unordered(16);
+    assert_eq!(sending.count().await, count);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_reader_catches_up_without_loss_and_delays_nobody() {
+    const COUNT: usize = 800;
+    let cluster = Cluster::start(1).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let chat = alice.on(0).open_chat(&bob).await;
+    let mut slow = Socket::open_narrow(&bob.on(0).chat_url(&chat).await).await;
+    slow.greet().await;
+    let mut quick = bob.on(0).connect(&chat).await;
+    let head_ev = i64::try_from(COUNT).expect("a small number");
+    let at = alice.on(0);
+    let (frames, ()) = tokio::join!(follow(&mut quick, 0, head_ev), send_many(&at, &chat, COUNT));
+    assert_eq!(frames.len(), COUNT, "the quick one has all, while the slow one reads nothing");
+    // More than its queue and the buffers of both sides hold.
+    let metrics = cluster.operator(0).request(reqwest::Method::GET, "/metrics").await.text;
+    let behind = metrics.lines().find(|line| line.starts_with("beseda_sockets_behind_total"));
+    let frames = follow(&mut slow, 0, head_ev).await;
+    assert_eq!(seqs(&frames), (1..=head_ev).collect::<Vec<_>>());
+    let metrics = cluster.operator(0).request(reqwest::Method::GET, "/metrics").await.text;
+    let after = metrics.lines().find(|line| line.starts_with("beseda_sockets_behind_total"));
+    assert_ne!(behind, after, "its queue never ran over: nothing was tested");
+    let live = alice.on(0).send(&chat, "live").await;
+    assert_eq!(slow.expect_message().await, live);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_that_takes_nothing_is_let_go_after_half_a_minute() {
+    let cluster = Cluster::start(1).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let chat = alice.on(0).open_chat(&bob).await;
+    let mut stuck = Socket::open_narrow(&bob.on(0).chat_url(&chat).await).await;
+    stuck.greet().await;
+    assert_eq!(cluster.followed(0).1, 1);
+    send_many(&alice.on(0), &chat, 600).await;
+    let began = Instant::now();
+    eventually_within(Duration::from_secs(50), async || match cluster.followed(0).1 {
+        0 => Ok(()),
+        sockets => Err(format!("{sockets} sockets")),
+    })
+    .await;
+    let took = began.elapsed();
+    assert!(took > Duration::from_secs(20), "let go after {took:?}");
+    let metrics = cluster.operator(0).request(reqwest::Method::GET, "/metrics").await.text;
+    let closed = metrics.lines().any(|l| l.contains("4201") && l.ends_with(" 1"));
+    assert!(closed, "{metrics}");
+}

@@ -1,0 +1,168 @@
+//! The inbox of the many-chats socket: a list of rooms and its badges stay right without asking.
+
+use std::collections::HashMap;
+
+use serde_json::{Value, json};
+
+use super::{assert_members, kind, kinds};
+use crate::harness::{Cluster, Socket};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_room_is_told_to_both_on_every_socket() {
+    let cluster = Cluster::start(2).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let mut hers = [alice.on(0).connect_many().await, alice.on(1).connect_many().await];
+    let mut his = bob.on(1).connect_many().await;
+    let chat = alice.on(0).open_chat(&bob).await;
+    for (socket, user) in hers.iter_mut().map(|s| (s, &alice)).chain([(&mut his, &bob)]) {
+        let told = socket.expect("chat.created").await;
+        assert_members(&told, &["type", "chat", "total_unread"]);
+        let mut expected = user.on(0).chat(&chat).await;
+        // Best effort, and not the inbox's matter.
+        for seen in [&mut expected, &mut told["chat"].clone()] {
+            seen["other_user"]["online"] = Value::Null;
+        }
+        let mut shown = told["chat"].clone();
+        shown["other_user"]["online"] = Value::Null;
+        assert_eq!(shown, expected);
+        assert_eq!(told["total_unread"], 0);
+    }
+    // Found again, it is not new.
+    bob.on(1).open_chat(&alice).await;
+    let sent = alice.on(1).send(&chat, "hello").await;
+    let told = his.expect("chat.updated").await;
+    assert_eq!(told["chat"]["last_message"], sent);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_change_of_a_room_updates_its_badges() {
+    let cluster = Cluster::start(2).await;
+    let (alice, bob, carol) = (cluster.user("alice"), cluster.user("bob"), cluster.user("carol"));
+    let chat = alice.on(0).open_chat(&bob).await;
+    let other = carol.on(0).open_chat(&bob).await;
+    carol.on(0).send(&other, "one elsewhere").await;
+    let mut socket = bob.on(1).connect_many().await;
+    // Sees that somebody else's socket was not told.
+    let mut carols = carol.on(1).connect_many().await;
+    let mut expect = async |unread: i64, total: i64, text: &str| {
+        let told = socket.expect("chat.updated").await;
+        assert_members(&told, &["type", "chat", "total_unread"]);
+        assert_eq!(told["chat"]["chat_id"], *chat.id, "{told}");
+        assert_eq!(told["chat"]["unread_count"], unread, "{told}");
+        assert_eq!(told["total_unread"], total, "{told}");
+        assert_eq!(told["chat"]["last_message"]["text"], text, "{told}");
+    };
+    alice.on(0).send(&chat, "one").await;
+    expect(1, 2, "one").await;
+    let two = alice.on(0).send(&chat, "two").await;
+    expect(2, 3, "two").await;
+    let path = chat.path(&format!("messages/{}/", two["message_id"].as_str().expect("an id")));
+    alice.on(0).patch(&path, json!({ "text": "two!" })).await.expect(200);
+    expect(2, 3, "two!").await;
+    alice.on(0).delete(&path).await.expect(204);
+    expect(1, 2, "").await;
+    bob.on(0).mark_read(&chat).await;
+    expect(0, 1, "").await;
+    bob.on(0).send(&chat, "an answer").await;
+    expect(0, 1, "an answer").await;
+    alice.on(0).mark_read(&chat).await;
+    expect(0, 1, "an answer").await;
+    // Sending has not moved his marker.
+    bob.on(0).mark_read(&chat).await;
+    expect(0, 1, "an answer").await;
+    // What changes nothing is not told.
+    bob.on(0).mark_read(&chat).await;
+    alice.on(0).send(&chat, "the end").await;
+    expect(1, 2, "the end").await;
+    assert_eq!(kinds(&carols.frames_so_far().await), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_room_is_told_once_whether_followed_or_not() {
+    let cluster = Cluster::start(2).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let chat = alice.on(0).open_chat(&bob).await;
+    let mut plain = bob.on(1).connect_many().await;
+    let mut following = bob.on(1).connect_many().await;
+    following.ask(json!({ "type": "subscribe", "id": 1, "chat_id": chat.id })).await;
+    following.expect("synced").await;
+    alice.on(0).delete(&chat.path("")).await.expect(204);
+    for socket in [&mut plain, &mut following] {
+        let told = socket.expect("chat.deleted").await;
+        assert_eq!(told, json!({ "type": "chat.deleted", "chat_id": chat.id }));
+    }
+    // The same two begin anew, with another room.
+    let again = bob.on(0).open_chat(&alice).await;
+    assert_ne!(again.id, chat.id);
+    for socket in [&mut plain, &mut following] {
+        let told = socket.expect("chat.created").await;
+        assert_eq!(told["chat"]["chat_id"], *again.id);
+    }
+    let asked = json!({ "type": "subscribe", "id": 2, "chat_id": chat.id });
+    assert_eq!(plain.ask(asked).await["code"], "chat_not_found");
+}
+
+/// The last word on each room among frames.
+fn last_words(frames: &[Value]) -> HashMap<String, Value> {
+    let told = frames.iter().filter(|frame| kind(frame) == "chat.updated");
+    let id = |frame: &Value| frame["chat"]["chat_id"].as_str().expect("an id").to_owned();
+    told.map(|frame| (id(frame), frame["chat"].clone())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_over_many_rooms_ends_with_all_of_them_right() {
+    const ROOMS: usize = 40;
+    let cluster = Cluster::start(2).await;
+    let bob = cluster.user("bob");
+    let mut rooms = Vec::new();
+    for number in 0..ROOMS {
+        let other = cluster.user(&format!("other-{number}"));
+        let chat = other.on(0).open_chat(&bob).await;
+        rooms.push((other, chat));
+    }
+    let mut socket = bob.on(1).connect_many().await;
+    let moved = &rooms[..ROOMS - 5];
+    let sends = moved.iter().map(|(other, chat)| async move {
+        for _ in 0..3 {
+            other.on(0).send(chat, "x").await;
+        }
+    });
+    futures_util::future::join_all(sends).await;
+    let mut frames: Vec<Value> = Vec::new();
+    while last_words(&frames).values().filter(|chat| chat["last_seq"] == 3).count() < moved.len() {
+        frames.push(socket.next_frame().await);
+    }
+    let words = last_words(&frames);
+    assert_eq!(words.len(), moved.len(), "rooms that did not change are not told");
+    assert!(words.values().all(|chat| chat["unread_count"] == 3));
+    let total = bob.on(0).get("/chats/unread/").await.expect(200)["total"].clone();
+    assert_eq!(frames.last().map(|frame| &frame["total_unread"]), Some(&total));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_list_read_after_hello_and_what_is_told_meet_without_a_gap() {
+    let cluster = Cluster::start(2).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let chat = alice.on(0).open_chat(&bob).await;
+    let sending = async {
+        for _ in 0..60 {
+            alice.on(0).send(&chat, "x").await;
+        }
+    };
+    let watching = async {
+        for round in 0..6 {
+            let mut socket: Socket = bob.on(round % 2).connect_many().await;
+            let list = bob.on((round + 1) % 2).get("/chats/").await.expect(200);
+            let mut ev = list["results"][0]["last_ev"].as_i64().expect("a number");
+            // Whatever the list did not have yet is told.
+            let asked = json!({ "type": "mark_read", "id": 1, "chat_id": chat.id });
+            socket.send(asked).await;
+            let head = bob.on(0).chat(&chat).await["last_ev"].as_i64().expect("a number");
+            while ev < head {
+                let told = socket.wait_for("chat.updated").await;
+                ev = ev.max(told["chat"]["last_ev"].as_i64().expect("a number"));
+            }
+        }
+    };
+    tokio::join!(sending, watching);
+}
