@@ -48,7 +48,10 @@ export class Session {
   /** @param {{base: string, token: string, me: string}} options */
   constructor({ base, token, me }) {
     this.me = me;
-    this.api = new Api({ base, token, onUnauthenticated: ({ code }) => this.#onRefused(code) });
+    this.api = new Api({ base, token, onUnauthenticated: ({ code }) => {
+      this.#refused = code;
+      this.#emit('token', { refused: code });
+    } });
     this.live = new Live({
       api: this.api,
       onFrame: (frame) => this.#onFrame(frame),
@@ -77,11 +80,6 @@ export class Session {
     this.api.token = token;
     this.live.renew(token);
     this.refresh();
-  }
-
-  #onRefused(code) {
-    this.#refused = code;
-    this.#emit('token', { refused: code });
   }
 
   /** The page or the network is back. */
@@ -366,8 +364,7 @@ export class Session {
         break;
       case 'chat.created':
       case 'chat.updated':
-        // Presence of those who are followed comes in frames of its own; what comes along here
-        // was read apart from them, maybe while Redis was away.
+        // Presence of those who are followed has frames of its own; this may be from without Redis.
         this.rooms.put(frame.chat, { keepPresence: this.live.follows(frame.chat.chat_id) });
         this.rooms.totalUnread = frame.total_unread;
         this.#followTop();

@@ -2,7 +2,8 @@
  * Drives the page as people do, in a real browser, against a real `beseda dev`: two replicas, each
  * person on one of them. `make page-test` runs it; arguments choose tests by a part of their name.
  *
- * Every test has people and rooms of its own, so none depends on another one.
+ * Every test has people and rooms of its own, so none depends on another one, and two run at a time;
+ * those that break what all of them use run alone.
  */
 import { mkdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
@@ -27,8 +28,8 @@ const ARGUMENTS = [
 process.env.SHOTS = folder;
 mkdirSync(folder, { recursive: true });
 const wanted = process.argv.slice(2);
-const tests = Object.entries({ ...talking, ...reading, ...faults, ...looks })
-  .map(([key, run]) => ({ name: key.replaceAll('_', ' '), run }))
+const tests = Object.entries({ ...talking, ...reading, ...looks, ...faults })
+  .map(([key, run], index) => ({ name: key.replaceAll('_', ' '), number: index + 1, run, alone: key in faults }))
   .filter(({ name }) => wanted.length === 0 || wanted.some((part) => name.includes(part)));
 
 const stack = new Stack(program, folder);
@@ -37,7 +38,10 @@ let failures = 0;
 try {
   await stack.start();
   browser = await chromium.launch({ executablePath: CHROMIUM, args: ARGUMENTS });
-  for (const [index, test] of tests.entries()) await run(test, index + 1);
+  const together = tests.filter(({ alone }) => !alone).values();
+  const worker = async () => { for (const test of together) await run(test); };
+  await Promise.all([worker(), worker()]);
+  for (const test of tests.filter(({ alone }) => alone)) await run(test);
 } finally {
   await browser?.close();
   await stack.remove();
@@ -45,7 +49,7 @@ try {
 console.log(failures ? `${failures} of ${tests.length} failed; see ${folder}` : `all ${tests.length} passed`);
 process.exit(failures || tests.length === 0 ? 1 : 0);
 
-async function run({ name, run: test }, number) {
+async function run({ name, number, run: test }) {
   const people = [];
   /** Somebody new, known by a name; the first one is on replica A, the second one on B. */
   const meet = (first, options = {}) => {
