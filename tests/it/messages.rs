@@ -282,6 +282,7 @@ async fn walk(client: &Client, chat: &Chat, direction: &str, limit: usize) -> Ve
         let cursor = at.map(|at| format!("&{direction}={at}")).unwrap_or_default();
         let page = client.history(chat, &format!("?limit={limit}{cursor}")).await;
         found.extend(seqs(&page));
+        assert!(found.len() <= 23, "{found:?}");
         at = page[direction].as_i64();
         assert_eq!(page[format!("has_more_{direction}")], at.is_some());
         if at.is_none() {

@@ -130,6 +130,7 @@ async fn hits_are_whole_messages_paged_newest_first() {
             let results = page["results"].as_array().expect("a list");
             assert!(results.len() <= limit);
             hits.extend(results.iter().map(|hit| hit["message"].clone()));
+            assert!(hits.len() <= expected.len(), "limit {limit}: {hits:?}");
             match page["next"].as_i64() {
                 Some(next) => before = format!("&before={next}"),
                 None => break,
