@@ -111,7 +111,8 @@ CREATE TABLE outbox (
 -- statement may. The room itself is gone already, so nobody can see them.
 CREATE TABLE purges (
     chat_id uuid PRIMARY KEY,
-    due_at  timestamptz NOT NULL DEFAULT clock_timestamp()
+    -- Whoever deleted the room has half a minute to do it all.
+    due_at  timestamptz NOT NULL DEFAULT clock_timestamp() + interval '30 seconds'
 );
 
 -- A pair's lock for what concerns a room that may not exist yet. chr(1) can't be part of a user id.

@@ -34,7 +34,9 @@ RETURNS TABLE (
     chat_id uuid, room_name text, user_lo text, user_hi text, last_seq bigint, last_ev bigint,
     activity timestamptz, lo_read bigint, lo_unread bigint, hi_read bigint, hi_unread bigint)
 LANGUAGE plpgsql VOLATILE
-SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off AS $$
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET jit = off
+-- A chat that somebody else holds must not keep a batch of others waiting for long.
+SET lock_timeout = '500ms' AS $$
 #variable_conflict use_column
 DECLARE
     instant timestamptz;
@@ -334,6 +336,11 @@ RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     deleted bigint;
 BEGIN
+    -- One at a time: two that delete the same rows would each think the other's work the end.
+    PERFORM FROM purges p WHERE p.chat_id = in_chat FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN true;
+    END IF;
     DELETE FROM messages m
      WHERE m.chat_id = in_chat
        AND m.seq IN (SELECT p.seq FROM messages p WHERE p.chat_id = in_chat ORDER BY p.seq LIMIT in_limit);
@@ -428,16 +435,18 @@ DECLARE
     known text[];
     were_erased text[];
 BEGIN
+    SELECT array_agg(u.user_id) INTO known FROM users u
+     WHERE u.user_id = ANY (in_users) AND u.erased_at IS NULL;
+    -- New rows first, then locks: in the order in which rooms are opened, so that neither waits for
+    -- the other in a circle.
+    INSERT INTO users (user_id) SELECT n.user_id FROM unnest(in_users) AS n (user_id)
+     ORDER BY n.user_id COLLATE "C" ON CONFLICT DO NOTHING;
     PERFORM FROM users u WHERE u.user_id = ANY (in_users) ORDER BY u.user_id FOR NO KEY UPDATE;
-    SELECT array_agg(u.user_id) FILTER (WHERE u.erased_at IS NULL),
-           array_agg(u.user_id) FILTER (WHERE u.erased_at IS NOT NULL)
-      INTO known, were_erased FROM users u WHERE u.user_id = ANY (in_users);
-    INSERT INTO users AS u (user_id, name, avatar_url)
-    SELECT n.user_id, n.name, n.avatar_url
+    SELECT array_agg(u.user_id) INTO were_erased FROM users u
+     WHERE u.user_id = ANY (in_users) AND u.erased_at IS NOT NULL;
+    UPDATE users u SET name = n.name, avatar_url = n.avatar_url, erased_at = NULL
       FROM unnest(in_users, in_names, in_avatar_urls) AS n (user_id, name, avatar_url)
-     ORDER BY n.user_id COLLATE "C"
-    ON CONFLICT (user_id) DO UPDATE
-       SET name = excluded.name, avatar_url = excluded.avatar_url, erased_at = NULL;
+     WHERE u.user_id = n.user_id;
     IF were_erased IS NOT NULL THEN
         PERFORM mark_rooms_erased(were_erased);
     END IF;

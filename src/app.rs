@@ -186,16 +186,22 @@ async fn tell_presence(
     mut transitions: mpsc::UnboundedReceiver<Transition>,
     stop: CancellationToken,
 ) {
-    let telling = async {
-        let mut batch = Vec::new();
-        while transitions.recv_many(&mut batch, TRANSITIONS).await > 0 {
-            if let Err(error) = chats.tell_presence(&batch).await {
-                tracing::warn!(code = error.code(), "telling who came and went failed");
-            }
-            batch.clear();
+    let mut batch = Vec::new();
+    loop {
+        let more = tokio::select! {
+            biased;
+            count = transitions.recv_many(&mut batch, TRANSITIONS) => count > 0,
+            // All who left with the replica were queued before: they are told of above.
+            () = stop.cancelled() => false,
+        };
+        if !more {
+            return;
         }
-    };
-    stop.run_until_cancelled(telling).await;
+        if let Err(error) = chats.tell_presence(&batch).await {
+            tracing::warn!(code = error.code(), "telling who came and went failed");
+        }
+        batch.clear();
+    }
 }
 
 async fn forget_buckets(limits: Arc<Limits>, stop: CancellationToken) {

@@ -136,7 +136,7 @@ impl Limits {
     pub fn check(&self, user: &UserId, class: Class) -> Result<Option<Allowance>, Error> {
         let Some(all) = &self.all else { return Ok(None) };
         let limit = &all[class as usize];
-        let burst = limit.per_second.get() * BURST_SECONDS;
+        let burst = limit.per_second.get().saturating_mul(BURST_SECONDS);
         match limit.buckets.check_key(user) {
             Ok(state) => {
                 let remaining = state.remaining_burst_capacity();
@@ -167,7 +167,7 @@ impl Limits {
     pub fn spent(&self, class: Class, retry_after: Duration) -> Option<Allowance> {
         let limit = &self.all.as_ref()?[class as usize];
         Some(Allowance {
-            limit: limit.per_second.get() * BURST_SECONDS,
+            limit: limit.per_second.get().saturating_mul(BURST_SECONDS),
             remaining: 0,
             reset: retry_after,
         })

@@ -27,8 +27,12 @@ pub const ACK_WAIT: Duration = Duration::from_millis(50);
 /// within 2 s.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Rows a sweep takes: some thousand publications in one pipeline.
+/// Rows a sweep takes.
 const SWEEP_ROWS: i64 = 500;
+
+/// Chats published at once: a row of a busy moment names hundreds, and all of a pipeline must fit
+/// into one command's time-out.
+const SWEEP_CHATS: usize = 500;
 
 /// How long finished rows are gathered, so that deleting them costs a statement a batch and not a
 /// message; well under the second after which a sweeper would take them.
@@ -162,9 +166,11 @@ impl Outbox {
         if rows.is_empty() {
             return Ok(false);
         }
-        let commit = self.commit_of(&rows).await?;
-        if self.publish(commit).await.is_err() {
-            return Ok(false);
+        for part in slices(&rows) {
+            let commit = self.commit_of(part).await?;
+            if self.publish(commit).await.is_err() {
+                return Ok(false);
+            }
         }
         self.metrics.outbox_swept.inc_by(rows.len() as u64);
         Ok(i64::try_from(rows.len()) == Ok(SWEEP_ROWS))
@@ -192,6 +198,23 @@ impl Outbox {
         }
         Ok(commit)
     }
+}
+
+/// Runs of rows that name some [`SWEEP_CHATS`] chats each.
+fn slices(rows: &[Unpublished]) -> Vec<&[Unpublished]> {
+    let mut parts = Vec::new();
+    let (mut start, mut chats) = (0, 0);
+    for (end, row) in rows.iter().enumerate() {
+        chats += row.chats.len();
+        if chats >= SWEEP_CHATS {
+            parts.push(&rows[start..=end]);
+            (start, chats) = (end + 1, 0);
+        }
+    }
+    if start < rows.len() {
+        parts.push(&rows[start..]);
+    }
+    parts
 }
 
 /// Deletes finished rows, until told to stop and nothing is left.

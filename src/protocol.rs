@@ -251,8 +251,11 @@ pub enum Publication {
     /// The chat is gone.
     Deleted,
     /// Of one person to the others of a chat.
+    /// Said at `micros` by the sender's clock: what Redis held back until it was no longer true is
+    /// dropped.
     Typing {
         user_id: UserId,
+        micros: i64,
         frame: Frame,
     },
     Presence {
@@ -277,7 +280,9 @@ impl Publication {
             Self::Head { ev } => (format!("h {ev}\n"), None),
             Self::Deleted => ("d\n".to_owned(), None),
             // A user id holds no control character, so the line ends where it should.
-            Self::Typing { user_id, frame } => (format!("t {user_id}\n"), Some(frame)),
+            Self::Typing { user_id, micros, frame } => {
+                (format!("t {micros} {user_id}\n"), Some(frame))
+            }
             Self::Presence { user_id, frame } => (format!("p {user_id}\n"), Some(frame)),
             Self::Room { chat_id, ev } => (format!("r {chat_id} {ev}\n"), None),
             Self::Erased { user_id } => (format!("x {user_id}\n"), None),
@@ -300,7 +305,11 @@ impl Publication {
             }
             "h" => Self::Head { ev: rest.parse().ok()? },
             "d" => Self::Deleted,
-            "t" => Self::Typing { user_id: UserId::parse(rest)?, frame },
+            "t" => {
+                let (micros, user_id) = rest.split_once(' ')?;
+                let micros = micros.parse().ok()?;
+                Self::Typing { user_id: UserId::parse(user_id)?, micros, frame }
+            }
             "p" => Self::Presence { user_id: UserId::parse(rest)?, frame },
             "r" => {
                 let (chat_id, ev) = rest.split_once(' ')?;
@@ -324,7 +333,7 @@ mod tests {
             Publication::Event { ev: 7, micros: 1_700_000_000_000_000, frame: frame.clone() },
             Publication::Head { ev: 9 },
             Publication::Deleted,
-            Publication::Typing { user_id: user_id.clone(), frame: frame.clone() },
+            Publication::Typing { user_id: user_id.clone(), micros: 5, frame: frame.clone() },
             Publication::Presence { user_id: user_id.clone(), frame },
             Publication::Room { chat_id: uuid::Uuid::nil(), ev: 3 },
             Publication::Erased { user_id },

@@ -148,14 +148,14 @@ impl Lane {
     }
 
     async fn write(&self, mut batch: Vec<Job>) {
-        // A batch that holds a value Postgres refuses is split until the culprit stands alone.
+        // A batch with a row that Postgres refuses is split until the culprit stands alone.
         let mut parts = vec![batch.split_off(0)];
         while let Some(mut part) = parts.pop() {
             let (drafts, replies): (Vec<_>, Vec<_>) =
                 part.drain(..).map(|job| (job.draft, job.reply)).unzip();
             match self.store.send_messages(&drafts).await {
                 Ok(outcomes) => self.acknowledge(outcomes, replies).await,
-                Err(StoreError::Data(_)) if drafts.len() > 1 => {
+                Err(StoreError::Data(_) | StoreError::Locked(_)) if drafts.len() > 1 => {
                     let mut jobs: Vec<Job> = drafts
                         .into_iter()
                         .zip(replies)

@@ -197,11 +197,13 @@ pub(super) async fn mark_read(
     if let Some(name) = room_name {
         // A name that is no room's is another room's too.
         let named = match ChatRef::parse(&name) {
-            Some(chat @ ChatRef::RoomName(_)) => match context.chats.resolve(&chat).await {
-                Ok(named) => Some(named),
-                Err(Error::ChatNotFound) => None,
-                Err(error) => return Err(error),
-            },
+            Some(chat @ ChatRef::RoomName(_)) => {
+                match context.chats.resolve(&chat, Some(user.id())).await {
+                    Ok(named) => Some(named),
+                    Err(Error::ChatNotFound) => None,
+                    Err(error) => return Err(error),
+                }
+            }
             _ => None,
         };
         if named != Some(chat_id) {

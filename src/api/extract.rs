@@ -122,7 +122,9 @@ impl FromRequestParts<Context> for ChatPath {
     async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, Error> {
         let raw = path_param(parts, context, "chat").await?;
         let chat = ChatRef::parse(&raw).ok_or(Error::ChatNotFound)?;
-        context.chats.resolve(&chat).await.map(Self)
+        let user = AuthUser::from_request_parts(parts, context).await?;
+        let member = (!user.0.admin).then(|| user.id());
+        context.chats.resolve(&chat, member).await.map(Self)
     }
 }
 

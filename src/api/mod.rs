@@ -187,6 +187,9 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
             .expose_headers([
                 header::RETRY_AFTER,
                 header::HeaderName::from_static("idempotent-replayed"),
+                header::HeaderName::from_static("ratelimit-limit"),
+                header::HeaderName::from_static("ratelimit-remaining"),
+                header::HeaderName::from_static("ratelimit-reset"),
                 header::HeaderName::from_static("x-request-id"),
             ])
             .max_age(PREFLIGHT_LIFETIME),

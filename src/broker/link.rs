@@ -14,8 +14,8 @@ use arc_swap::ArcSwap;
 use fred::{
     clients::{Client, Pipeline},
     error::ErrorKind,
-    interfaces::{ClientLike, FredResult},
-    types::{InfoKind, Value, config::Options},
+    interfaces::{ClientLike, FredResult, KeysInterface},
+    types::{Expiration, InfoKind, Value, config::Options},
 };
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -34,6 +34,11 @@ const FAILURES_TO_GIVE_UP: u32 = 2;
 /// How many watchdog rounds (15 s) the server's identity is believed before it is read anew: a
 /// master's replication id can change under an open connection.
 const IDENTITY_ROUNDS: u32 = 30;
+
+/// How errors begin that refuse writes while reads go on.
+const REFUSALS: [&str; 3] = ["OOM", "NOREPLICAS", "MISCONF"];
+/// How long the probe's key stays, in seconds: any time will do.
+const PROBE_SECONDS: i64 = 10;
 
 /// The way to Redis for commands. Cheap to clone; the last clone dropped ends it.
 #[derive(Clone)]
@@ -55,6 +60,8 @@ struct Shared {
     suspicion: Notify,
     /// The connection is alive but leads to the wrong server.
     misled: AtomicBool,
+    /// The server answers but takes no writes: out of memory, or without the replicas it wants.
+    refusing: AtomicBool,
     end: CancellationToken,
 }
 
@@ -74,6 +81,7 @@ impl Link {
             generation: Mutex::new(None),
             suspicion: Notify::new(),
             misled: AtomicBool::new(false),
+            refusing: AtomicBool::new(false),
             end: end.clone(),
         });
         tokio::spawn(watch_over(Arc::clone(&shared)));
@@ -155,6 +163,12 @@ impl Link {
                 self.shared.misled.store(true, Relaxed);
                 self.shared.suspicion.notify_one();
             }
+            // What it has is no longer brought up to date, and so no longer true.
+            _ if REFUSALS.iter().any(|refusal| error.details().starts_with(refusal)) => {
+                self.shared.open.store(false, Relaxed);
+                self.shared.refusing.store(true, Relaxed);
+                self.shared.suspicion.notify_one();
+            }
             _ => {}
         }
     }
@@ -201,7 +215,12 @@ async fn watch_over(shared: Arc<Shared>) {
     loop {
         let live = shared.live.load_full();
         let misled = shared.misled.swap(false, Relaxed);
-        if live.ping_all().await && !misled {
+        let refused = shared.refusing.load(Relaxed);
+        if refused && live.is_connected() && !probe(&shared, &live).await {
+            // Only a write that was taken opens the way again.
+            shared.set_up(false);
+        } else if live.ping_all().await && !misled {
+            shared.refusing.store(false, Relaxed);
             failures = 0;
             rounds += 1;
             if rounds >= IDENTITY_ROUNDS || shared.generation().is_none() {
@@ -232,6 +251,13 @@ async fn watch_over(shared: Arc<Shared>) {
             () = shared.suspicion.notified() => {}
         }
     }
+}
+
+/// Whether the server takes writes.
+async fn probe(shared: &Shared, live: &Live) -> bool {
+    let key = format!("{}probe", shared.prefix);
+    let expiry = Some(Expiration::EX(PROBE_SECONDS));
+    live.client().set::<(), _, _>(key, 1, expiry, None, false).await.is_ok()
 }
 
 /// Stores the identity, unless a connection was made while it was asked for: the next round does

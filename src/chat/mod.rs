@@ -105,12 +105,13 @@ impl Chats {
         &self.presence
     }
 
-    /// The id behind a path's name of a chat; whether the caller may see it is checked later.
-    pub async fn resolve(&self, chat: &ChatRef) -> Result<ChatId, Error> {
+    /// The id behind a path's name of a chat. A name is known to its members only (`None`: to the
+    /// host application's server); an id is taken as it is, and membership checked by what follows.
+    pub async fn resolve(&self, chat: &ChatRef, member: Option<&UserId>) -> Result<ChatId, Error> {
         match chat {
             ChatRef::Id(chat_id) => Ok(*chat_id),
             ChatRef::RoomName(name) => {
-                self.store.get_chat_id(name).await?.ok_or(Error::ChatNotFound)
+                self.store.get_chat_id(name, member).await?.ok_or(Error::ChatNotFound)
             }
         }
     }
@@ -189,7 +190,8 @@ impl Chats {
             return Ok(());
         }
         let frame = ServerFrame::Typing { chat_id, user_id, typing }.encode();
-        let publication = Publication::Typing { user_id: user_id.clone(), frame };
+        let micros = jiff::Timestamp::now().as_microsecond();
+        let publication = Publication::Typing { user_id: user_id.clone(), micros, frame };
         // Redis away: nobody learns of it, as promised.
         let _ = self.broker.publish(&[(Channel::Chat(chat_id), publication.encode())]).await;
         Ok(())

@@ -95,6 +95,16 @@ impl Chats {
         Ok(self.show(vec![room]).await.remove(0))
     }
 
+    /// Those of these rooms that are the user's, and all of the user's unread messages.
+    pub async fn get_chats(
+        &self,
+        user: &UserId,
+        chats: &[ChatId],
+    ) -> Result<(Vec<Chat>, i64), Error> {
+        let (rooms, total_unread) = self.store.get_rooms(chats, user).await?;
+        Ok((self.show(rooms).await, total_unread))
+    }
+
     /// A page of rooms, latest activity first, past `after`; and the position of its end, where
     /// there is more.
     pub async fn list_chats(
@@ -262,7 +272,10 @@ impl Chats {
             .map(|transition| (transition.user.clone(), Time(transition.at)))
             .collect();
         if !gone.is_empty() {
-            self.store.note_last_seen(&gone.into_iter().collect::<Vec<_>>()).await?;
+            let seen: Vec<_> = gone.into_iter().collect();
+            if let Err(error) = self.store.note_last_seen(&seen).await {
+                tracing::warn!(%error, people = seen.len(), "when people were last seen is not kept");
+            }
         }
         let people: HashSet<&UserId> = transitions.iter().map(|one| &one.user).collect();
         let mut rooms: HashMap<UserId, Vec<ChatId>> = HashMap::new();

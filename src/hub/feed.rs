@@ -2,8 +2,8 @@
 
 use std::{
     ops::ControlFlow,
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use tokio::sync::{Notify, mpsc};
@@ -23,15 +23,6 @@ use crate::{
 /// How long a gap waits for the publication that is merely late (two replicas' publications can
 /// swap on their way).
 const STRAGGLER_WAIT: Duration = Duration::from_millis(50);
-
-/// How often heads are compared while Redis is away: then the comparison *is* the delivery.
-const COMPARE_WITHOUT_REDIS: Duration = Duration::from_millis(500);
-
-/// Chats a comparison asks for at once: 2 ms of Postgres a thousand.
-const COMPARE_CHUNK: usize = 1_000;
-
-/// How long a chat stays subscribed after its last follower left: people reload pages.
-const LINGER: Duration = Duration::from_secs(5);
 
 /// Changes read at once.
 const CHANGES_PAGE: i64 = 500;
@@ -59,24 +50,24 @@ pub struct Sources {
 /// The way into the hub. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Feed {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    hub: Hub,
-    store: Store,
-    link: Link,
-    broker: Broker,
-    unread: Unread,
-    people: People,
+pub(super) struct Shared {
+    pub(super) hub: Hub,
+    pub(super) store: Store,
+    pub(super) link: Link,
+    pub(super) broker: Broker,
+    pub(super) unread: Unread,
+    pub(super) people: People,
     metrics: Arc<Metrics>,
     tasks: TaskTracker,
     stop: CancellationToken,
     /// Asks for a comparison at once.
-    resync: Notify,
+    pub(super) resync: Notify,
     /// The database's history, as last seen.
-    epoch: Mutex<Option<Arc<str>>>,
+    pub(super) epoch: Mutex<Option<Arc<str>>>,
 }
 
 /// Keeps a chat followed; dropping it ends that.
@@ -93,7 +84,7 @@ impl Drop for Following {
     }
 }
 
-/// Keeps a user's inbox followed; dropping it ends that.
+/// Keeps a socket counted as its user's; dropping it ends that.
 #[derive(Debug)]
 pub struct Attached {
     feed: Feed,
@@ -159,21 +150,26 @@ impl Feed {
         following
     }
 
-    /// A follower has read the chat at `head_ev`.
-    pub fn note_head(&self, chat_id: ChatId, head_ev: i64) {
-        if let Some(gap) = self.shared.hub.note_head(chat_id, head_ev) {
+    /// A follower has read the chat at `head_ev`. Gives up to where the hub has given the chat out:
+    /// past `head_ev`, the follower has to read once more.
+    pub fn note_head(&self, chat_id: ChatId, head_ev: i64) -> i64 {
+        let (cursor, gap) = self.shared.hub.note_head(chat_id, head_ev);
+        if let Some(gap) = gap {
             self.fill_gap(gap);
         }
+        cursor
     }
 
-    /// Follows a user's inbox.
-    pub async fn attach(&self, user_id: &UserId, queue: &Queue) -> Attached {
-        self.shared.hub.add_user(user_id, queue);
+    /// Counts a socket as the user's; `inbox`: it also wants to hear which rooms move.
+    pub async fn attach(&self, user_id: &UserId, queue: &Queue, inbox: bool) -> Attached {
+        self.shared.hub.add_user(user_id, queue, inbox);
         let attached =
             Attached { feed: self.clone(), user_id: user_id.clone(), queue: queue.clone() };
-        let channel = Channel::User(user_id.clone());
-        let subscribing = self.shared.broker.subscribe(&channel);
-        let _ = tokio::time::timeout(SUBSCRIBE_WAIT, subscribing).await;
+        if inbox {
+            let channel = Channel::User(user_id.clone());
+            let subscribing = self.shared.broker.subscribe(&channel);
+            let _ = tokio::time::timeout(SUBSCRIBE_WAIT, subscribing).await;
+        }
         attached
     }
 
@@ -185,7 +181,6 @@ impl Feed {
                 Event::Lost => {
                     self.shared.metrics.resyncs.inc();
                     self.shared.resync.notify_one();
-                    self.shared.hub.poke_inboxes();
                 }
                 Event::Publication { channel, payload } => {
                     self.shared.metrics.publications_received.inc();
@@ -220,13 +215,13 @@ impl Feed {
     }
 
     /// A chat is gone: its sockets are told, and nothing will be published in it any more.
-    fn end(&self, chat_id: ChatId) {
+    pub(super) fn end(&self, chat_id: ChatId) {
         self.shared.hub.receive(chat_id, Publication::Deleted);
         self.shared.broker.unsubscribe(&Channel::Chat(chat_id));
     }
 
     /// Fills a claimed gap in the background, once the straggler had its moment.
-    fn fill_gap(&self, gap: Gap) {
+    pub(super) fn fill_gap(&self, gap: Gap) {
         let feed = self.clone();
         let stop = self.shared.stop.clone();
         self.shared.tasks.spawn(async move {
@@ -236,7 +231,10 @@ impl Feed {
                     tokio::time::sleep(pause).await;
                     let Some(after_ev) = feed.shared.hub.gap_start(gap) else { return };
                     pause = match feed.read_gap(gap, after_ev).await {
-                        Ok(ControlFlow::Continue(())) => Duration::ZERO,
+                        Ok(ControlFlow::Continue(true)) => Duration::ZERO,
+                        // Somebody spoke of a change that Postgres has not: a history that is gone.
+                        // The comparison finds that out.
+                        Ok(ControlFlow::Continue(false)) => RETRY,
                         Ok(ControlFlow::Break(())) => return,
                         Err(error) => {
                             tracing::warn!(%error, "reading a gap failed");
@@ -249,8 +247,9 @@ impl Feed {
         });
     }
 
-    /// Reads what is missing, in pages; each page moves the cursor. Break: the chat is gone.
-    async fn read_gap(&self, gap: Gap, after_ev: i64) -> Result<ControlFlow<()>, StoreError> {
+    /// Reads what is missing, in pages; each page moves the cursor, or says that it did not. Break:
+    /// the chat is gone.
+    async fn read_gap(&self, gap: Gap, after_ev: i64) -> Result<ControlFlow<(), bool>, StoreError> {
         let Gap(chat_id) = gap;
         let shared = &self.shared;
         let Some(changes) = shared.store.get_changes(chat_id, None, after_ev, CHANGES_PAGE).await?
@@ -263,7 +262,7 @@ impl Feed {
             let reason =
                 if head_ev < after_ev { ResetReason::UnknownPosition } else { ResetReason::TooFar };
             shared.hub.reset(gap, head_ev, &changes.head.epoch.into(), reason);
-            return Ok(ControlFlow::Continue(()));
+            return Ok(ControlFlow::Continue(true));
         }
         let reached = match changes.changes.last() {
             Some(last) if changes.more => last.ev(),
@@ -274,122 +273,7 @@ impl Feed {
             .iter()
             .map(|change| (change.ev(), change_frame(chat_id, change)))
             .collect();
-        shared.hub.fill(gap, Fill { frames, head_ev: reached });
-        Ok(ControlFlow::Continue(()))
-    }
-
-    /// Compares the heads of followed chats with Postgres, for ever: this alone finds a *last*
-    /// publication that was lost, and a Redis that was split off.
-    async fn compare(self, interval: Duration) {
-        // The history that followers begin in: learned at the first comparison only, a change before
-        // it would go unseen.
-        if let Ok(epoch) = self.shared.store.get_epoch().await {
-            self.set_epoch(epoch.into());
-        }
-        let mut redis = self.shared.link.subscribe_state();
-        loop {
-            let connected = *redis.borrow_and_update();
-            let pause = if connected { interval } else { COMPARE_WITHOUT_REDIS.min(interval) };
-            // Jitter, so that replicas do not ask all at once.
-            let pause = pause.mul_f64(rand::random_range(0.8..1.2));
-            let asked = tokio::select! {
-                () = tokio::time::sleep(pause) => false,
-                () = self.shared.resync.notified() => true,
-                // It went: what was published last may be lost, and what comes next will be.
-                Ok(()) = redis.changed() => true,
-            };
-            let skip_confirmed = connected && !asked;
-            let since = skip_confirmed.then(|| Instant::now().checked_sub(pause)).flatten();
-            let compared = async {
-                self.compare_heads(since).await?;
-                self.close_erased().await
-            };
-            if let Err(error) = compared.await {
-                tracing::warn!(%error, "comparing with Postgres failed");
-            }
-            if !self.shared.link.is_up() {
-                self.shared.hub.poke_inboxes();
-            }
-            if let Some(before) = Instant::now().checked_sub(LINGER) {
-                let broker = &self.shared.broker;
-                self.shared
-                    .hub
-                    .forget_idle(before, |chat_id| broker.unsubscribe(&Channel::Chat(chat_id)));
-            }
-        }
-    }
-
-    /// Closes the sockets of people whose erasure was not heard of.
-    async fn close_erased(&self) -> Result<(), StoreError> {
-        for chunk in self.shared.hub.attached_users().chunks(COMPARE_CHUNK) {
-            for user_id in self.shared.store.list_erased(chunk).await? {
-                self.shared.people.forget(&user_id);
-                self.shared.hub.close_user(&user_id);
-            }
-        }
-        Ok(())
-    }
-
-    /// Compares all chats but those confirmed after `since`.
-    async fn compare_heads(&self, since: Option<Instant>) -> Result<(), StoreError> {
-        let known = self.epoch();
-        for chunk in self.shared.hub.cursors(since).chunks(COMPARE_CHUNK) {
-            let ids: Vec<ChatId> = chunk.iter().map(|(chat_id, _)| *chat_id).collect();
-            let (epoch, heads) = self.shared.store.get_heads(&ids).await?;
-            let epoch: Arc<str> = epoch.unwrap_or_default().into();
-            match &known {
-                Some(known) if *known != epoch => return self.reset_all(epoch).await,
-                Some(_) => {}
-                None => self.set_epoch(Arc::clone(&epoch)),
-            }
-            for ((chat_id, seen), (_, head)) in chunk.iter().zip(heads) {
-                self.compare_head(*chat_id, *seen, head, &epoch);
-            }
-        }
-        Ok(())
-    }
-
-    fn compare_head(&self, chat_id: ChatId, seen: i64, head: Option<i64>, epoch: &Arc<str>) {
-        match head {
-            None => self.end(chat_id),
-            // Only a database that went back in time can be behind what was given out.
-            Some(head) if head < seen => {
-                let reason = ResetReason::UnknownPosition;
-                self.shared.hub.reset(Gap(chat_id), head, epoch, reason);
-            }
-            Some(head) => {
-                if let Some(gap) = self.shared.hub.compare(chat_id, seen, head) {
-                    self.fill_gap(gap);
-                }
-            }
-        }
-    }
-
-    /// The database's history is another one: every position is void.
-    async fn reset_all(&self, epoch: Arc<str>) -> Result<(), StoreError> {
-        tracing::warn!(%epoch, "the database's history changed: all positions are void");
-        for chunk in self.shared.hub.cursors(None).chunks(COMPARE_CHUNK) {
-            let ids: Vec<ChatId> = chunk.iter().map(|(chat_id, _)| *chat_id).collect();
-            for (chat_id, head) in self.shared.store.get_heads(&ids).await?.1 {
-                let Some(head) = head else {
-                    self.end(chat_id);
-                    continue;
-                };
-                self.shared.hub.reset(Gap(chat_id), head, &epoch, ResetReason::UnknownPosition);
-            }
-        }
-        // Only now: a failure on the way must make all of it happen again.
-        self.set_epoch(epoch);
-        Ok(())
-    }
-
-    fn epoch(&self) -> Option<Arc<str>> {
-        self.shared.epoch.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn set_epoch(&self, epoch: Arc<str>) {
-        // Counters of another history would win by their higher `ev`.
-        self.shared.unread.set_epoch(&epoch);
-        *self.shared.epoch.lock().unwrap_or_else(PoisonError::into_inner) = Some(epoch);
+        let moved = shared.hub.fill(gap, Fill { after_ev, frames, head_ev: reached });
+        Ok(ControlFlow::Continue(moved))
     }
 }

@@ -4,6 +4,7 @@
 //! A chat's cursor is the `ev` up to which everything went out. The next one goes out, an older one
 //! is dropped, a gap is given a moment for the straggler and then filled from Postgres.
 
+mod compare;
 mod feed;
 
 use std::{
@@ -31,6 +32,10 @@ pub const QUEUE: usize = 256;
 /// Publications kept past a gap of one chat. More means that the gap is no straggler; what is
 /// dropped here is read from Postgres with the gap.
 const MAX_PENDING: usize = 512;
+
+/// How old a `typing` may be when it arrives, in microseconds: it is said anew every few seconds, and
+/// two machines' clocks may differ by a second.
+const TYPING_LIFETIME_MICROS: i64 = 5_000_000;
 
 /// Locks, so that delivery in one chat does not wait for another's.
 const SHARDS: usize = 16;
@@ -78,9 +83,10 @@ pub enum Delivery {
     Erased,
 }
 
-/// A gap's content: changes ascending by `ev`, up to the head they were read at.
+/// A gap's content: changes ascending by `ev`, from where it began up to the head they were read at.
 #[derive(Debug)]
 pub struct Fill {
+    pub after_ev: i64,
     pub frames: Vec<(i64, Frame)>,
     pub head_ev: i64,
 }
@@ -121,7 +127,11 @@ impl Queue {
 
     /// Never waits: one slow reader must not delay the others.
     fn push(&self, delivery: Delivery) {
-        if let Err(mpsc::error::TrySendError::Full(_)) = self.sender.try_send(delivery) {
+        // Best effort, and nothing to catch up with.
+        let dispensable = matches!(delivery, Delivery::Typing { .. } | Delivery::Presence { .. });
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.sender.try_send(delivery)
+            && !dispensable
+        {
             self.behind.store(true, Ordering::Release);
         }
     }
@@ -192,11 +202,14 @@ pub(crate) struct Gap(pub ChatId);
 
 type Shard = HashMap<ChatId, Entry>;
 
+/// A user's sockets here, each with whether it carries the inbox.
+type Users = HashMap<UserId, Vec<(Queue, bool)>>;
+
 /// All that is followed on this replica.
 #[derive(Debug)]
 pub struct Hub {
     chats: [Mutex<Shard>; SHARDS],
-    users: Mutex<HashMap<UserId, Vec<Queue>>>,
+    users: Mutex<Users>,
     metrics: Arc<Metrics>,
 }
 
@@ -211,7 +224,7 @@ impl Hub {
         self.chats[shard].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn users(&self) -> MutexGuard<'_, HashMap<UserId, Vec<Queue>>> {
+    fn users(&self) -> MutexGuard<'_, Users> {
         self.users.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -236,21 +249,22 @@ impl Hub {
         }
     }
 
-    /// A follower has read the chat at `head_ev`, after it was registered.
-    pub(crate) fn note_head(&self, chat_id: ChatId, head_ev: i64) -> Option<Gap> {
+    /// A follower has read the chat at `head_ev`, after it was registered. Gives the cursor: where it
+    /// is past `head_ev`, what lies between went out before the follower could take it.
+    pub(crate) fn note_head(&self, chat_id: ChatId, head_ev: i64) -> (i64, Option<Gap>) {
         let mut shard = self.shard(chat_id);
-        let entry = shard.get_mut(&chat_id)?;
+        let Some(entry) = shard.get_mut(&chat_id) else { return (head_ev, None) };
         if entry.cursor.is_none() {
             entry.cursor = Some(head_ev);
             entry.confirmed = Instant::now();
             entry.advance(chat_id);
         }
         entry.heard = entry.heard.max(head_ev);
-        claim(entry, chat_id)
+        (entry.cursor.unwrap_or(head_ev), claim(entry, chat_id))
     }
 
-    pub(crate) fn add_user(&self, user_id: &UserId, queue: &Queue) {
-        self.users().entry(user_id.clone()).or_default().push(queue.clone());
+    pub(crate) fn add_user(&self, user_id: &UserId, queue: &Queue, inbox: bool) {
+        self.users().entry(user_id.clone()).or_default().push((queue.clone(), inbox));
     }
 
     /// Where it was the user's last socket here, `unsubscribe` is called, under the lock, so that
@@ -258,7 +272,7 @@ impl Hub {
     pub(crate) fn remove_user(&self, user_id: &UserId, queue: &Queue, unsubscribe: impl FnOnce()) {
         let mut users = self.users();
         let Some(queues) = users.get_mut(user_id) else { return };
-        queues.retain(|other| !other.is(queue));
+        queues.retain(|(other, _)| !other.is(queue));
         if queues.is_empty() {
             users.remove(user_id);
             unsubscribe();
@@ -296,7 +310,11 @@ impl Hub {
                 shard.remove(&chat_id);
                 None
             }
-            Publication::Typing { user_id, frame } => {
+            Publication::Typing { user_id, micros, frame } => {
+                let age = jiff::Timestamp::now().as_microsecond() - micros;
+                if age > TYPING_LIFETIME_MICROS {
+                    return None;
+                }
                 entry.push(&Delivery::Typing { chat_id, user_id, frame });
                 None
             }
@@ -321,7 +339,7 @@ impl Hub {
     }
 
     fn push_to_user(&self, user_id: &UserId, delivery: &Delivery) {
-        for queue in self.users().get(user_id).into_iter().flatten() {
+        for (queue, _) in self.users().get(user_id).into_iter().flatten() {
             queue.push(delivery.clone());
         }
     }
@@ -331,11 +349,16 @@ impl Hub {
         self.users().keys().cloned().collect()
     }
 
-    /// Publications may be lost: every inbox must be compared.
-    pub(crate) fn poke_inboxes(&self) {
-        for queue in self.users().values().flatten() {
-            queue.push(Delivery::Inbox);
-        }
+    /// Everybody whose inbox is followed here.
+    pub(crate) fn inbox_users(&self) -> Vec<UserId> {
+        let users = self.users();
+        let followed = users.iter().filter(|(_, queues)| queues.iter().any(|(_, inbox)| *inbox));
+        followed.map(|(user_id, _)| user_id.clone()).collect()
+    }
+
+    /// Any of the user's rooms may have moved.
+    pub(crate) fn poke_inbox(&self, user_id: &UserId) {
+        self.push_to_user(user_id, &Delivery::Inbox);
     }
 
     /// Where the gap's reader has to begin; `None` where the straggler came or nobody follows, and
@@ -351,17 +374,20 @@ impl Hub {
     }
 
     /// Gives out what was read for a gap. What came by itself meanwhile is left out.
-    pub(crate) fn fill(&self, Gap(chat_id): Gap, fill: Fill) {
+    /// False where nothing moved.
+    pub(crate) fn fill(&self, Gap(chat_id): Gap, fill: Fill) -> bool {
         let mut shard = self.shard(chat_id);
-        let Some(entry) = shard.get_mut(&chat_id) else { return };
+        let Some(entry) = shard.get_mut(&chat_id) else { return false };
         let cursor = entry.cursor.unwrap_or(0);
-        if fill.head_ev > cursor {
+        let moves = fill.head_ev > cursor;
+        if moves {
             self.metrics.gaps_filled.inc();
             let head_ev = fill.head_ev;
             entry.push(&Delivery::Catchup { chat_id, fill: Arc::new(fill) });
             self.move_cursor(entry, chat_id, head_ev);
         }
         entry.heard = entry.heard.max(entry.cursor.unwrap_or(0));
+        moves
     }
 
     /// The followers must read the history again: from `head_ev` on everything comes.

@@ -32,7 +32,7 @@ fn given(inbox: &mut Inbox) -> Vec<i64> {
 #[test]
 fn the_next_goes_out_an_older_is_dropped_a_gap_is_claimed_once() {
     let (hub, _queue, mut inbox) = hub();
-    assert_eq!(hub.note_head(CHAT, 5), None);
+    assert_eq!(hub.note_head(CHAT, 5), (5, None));
     assert_eq!(hub.receive(CHAT, event(6)), None);
     assert_eq!(hub.receive(CHAT, event(6)), None);
     assert_eq!(hub.receive(CHAT, event(4)), None);
@@ -51,8 +51,18 @@ fn what_comes_before_the_first_read_is_kept() {
     let (hub, _queue, mut inbox) = hub();
     assert_eq!(hub.receive(CHAT, event(4)), None);
     assert_eq!(hub.receive(CHAT, event(5)), None);
-    assert_eq!(hub.note_head(CHAT, 4), None);
+    assert_eq!(hub.note_head(CHAT, 4), (5, None));
     assert_eq!(given(&mut inbox), [5]);
+}
+
+#[test]
+fn a_slower_first_reader_learns_that_it_has_to_read_again() {
+    let (hub, _queue, _inbox) = hub();
+    let (second, _other) = queue();
+    hub.add_follower(CHAT, &second);
+    assert_eq!(hub.note_head(CHAT, 10), (10, None));
+    hub.receive(CHAT, event(10));
+    assert_eq!(hub.note_head(CHAT, 9), (10, None), "10 was dropped for both of them");
 }
 
 #[test]
@@ -101,7 +111,7 @@ proptest! {
         let mut fill_up_to = |head: i64| {
             if let Some(after) = hub.gap_start(Gap(CHAT)) {
                 let frames = (after + 1..=head).map(|ev| (ev, Bytes::new())).collect();
-                hub.fill(Gap(CHAT), Fill { frames, head_ev: head });
+                hub.fill(Gap(CHAT), Fill { after_ev: after, frames, head_ev: head });
                 hub.gap_start(Gap(CHAT));
             }
             numbers.extend(given(&mut inbox));

@@ -136,7 +136,7 @@ impl Connection {
         Ok(chat_id)
     }
 
-    fn ack(&mut self, id: Option<&RawValue>, result: AckResult<'_>) {
+    pub(super) fn ack(&mut self, id: Option<&RawValue>, result: AckResult<'_>) {
         self.out.push(ServerFrame::Ack { id, result }.encode());
     }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use axum::extract::ws::{CloseFrame, Message as WsMessage, Utf8Bytes, WebSocket};
-use futures_util::SinkExt;
+use futures_util::{FutureExt, SinkExt};
 use tokio::{
     sync::watch,
     time::{Instant, Interval, MissedTickBehavior, interval_at},
@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::{
     command::Request,
-    handshake::{Bearer, close_for},
+    handshake::{Bearer, FirstFrame, close_for},
     inbox::Rooms,
     session::{Session, Todo},
 };
@@ -25,7 +25,7 @@ use crate::{
     limits::SocketLimits,
     model::{ChatId, Position, Time},
     presence::PresenceGuard,
-    protocol::{Close, Frame, ServerFrame},
+    protocol::{AckResult, Close, Frame, ServerFrame},
 };
 
 /// How long a socket may be behind, or a write may take, before it is closed: long enough for a
@@ -60,8 +60,8 @@ pub(super) struct Connection {
     pub(super) retry_at: Option<Instant>,
     pub(super) behind_since: Option<Instant>,
     last_heard: Instant,
-    _attached: Attached,
-    _present: PresenceGuard,
+    attached: Attached,
+    present: PresenceGuard,
     _open: OpenGauge,
 }
 
@@ -94,7 +94,7 @@ impl Connection {
         let (queue, inbox) = queue();
         context.metrics.sockets_open.inc();
         let open = OpenGauge(context.clone());
-        let attached = context.feed.attach(&bearer.user_id, &queue).await;
+        let attached = context.feed.attach(&bearer.user_id, &queue, single.is_none()).await;
         let present = context.chats.presence().enter(&bearer.user_id);
         Self {
             session: Session::new(bearer.user_id, single),
@@ -111,16 +111,21 @@ impl Connection {
             retry_at: None,
             behind_since: None,
             last_heard: Instant::now(),
-            _attached: attached,
-            _present: present,
+            attached,
+            present,
             _open: open,
             context,
         }
     }
 
     /// Runs to the socket's end; gives the close code (1000 where the client left).
-    pub(super) async fn run(mut self, single: Option<ChatId>, after: Option<Position>) -> u16 {
-        let end = match self.start(single, after).await {
+    pub(super) async fn run(
+        mut self,
+        single: Option<ChatId>,
+        auth: Option<FirstFrame>,
+        after: Option<Position>,
+    ) -> u16 {
+        let end = match self.start(single, auth, after).await {
             Ok(()) => self.serve().await,
             Err(end) => end,
         };
@@ -130,14 +135,20 @@ impl Connection {
                 // Not at any price: it may be closed because it takes nothing.
                 let _ = tokio::time::timeout(CLOSE_WAIT, self.flush()).await;
                 // Nobody is here any more, however long the goodbye takes.
-                let Self { mut socket, .. } = self;
+                let Self { mut socket, following, attached, present, .. } = self;
+                drop((following, attached, present));
                 close(&mut socket, reason).await;
                 reason.code()
             }
         }
     }
 
-    async fn start(&mut self, single: Option<ChatId>, after: Option<Position>) -> Flow {
+    async fn start(
+        &mut self,
+        single: Option<ChatId>,
+        auth: Option<FirstFrame>,
+        after: Option<Position>,
+    ) -> Flow {
         let epoch = match single {
             Some(chat_id) => {
                 let user_id = self.session.user_id();
@@ -160,6 +171,10 @@ impl Connection {
             epoch: &epoch,
         };
         self.out.push(hello.encode());
+        if let Some(FirstFrame { id }) = auth {
+            let token_expires_at = expiry(self.token_expires_at);
+            self.ack(id.as_deref(), AckResult::Authenticated { token_expires_at });
+        }
         if let Some(chat_id) = single {
             self.follow(chat_id, None, after)
                 .await?
@@ -185,7 +200,7 @@ impl Connection {
                 frame = self.socket.recv() => self.on_frame(frame).await,
                 _ = heartbeat.tick() => self.ping().await,
                 () = tokio::time::sleep_until(self.last_heard + self.context.config.heartbeat * 2) => {
-                    Err(End::Close(Close::NoPong))
+                    self.on_silence().await
                 }
                 () = tokio::time::sleep_until(expiry) => self.on_expiry(),
                 () = sleep_until(self.retry_at) => self.retry().await,
@@ -220,6 +235,14 @@ impl Connection {
         heartbeat
     }
 
+    /// Two heartbeats without a word, unless it is we who have not listened.
+    async fn on_silence(&mut self) -> Flow {
+        match self.socket.recv().now_or_never() {
+            Some(frame) => self.on_frame(frame).await,
+            None => Err(End::Close(Close::NoPong)),
+        }
+    }
+
     async fn ping(&mut self) -> Flow {
         let ping = self.socket.feed(WsMessage::Ping(bytes::Bytes::new()));
         ping.await.map_err(|_| End::Left)
@@ -234,9 +257,11 @@ impl Connection {
                 Todo::RefreshAll => self.rooms.mark_all(),
                 Todo::Close(reason) => return Err(End::Close(reason)),
             }
-            if !self.session.is_single() {
-                self.following.retain(|chat_id, _| self.session.follows(*chat_id));
-            }
+        }
+        if !self.session.is_single() {
+            self.following.retain(|chat_id, _| self.session.follows(*chat_id));
+            // What is in memory does not wait for what has to be read.
+            self.flush().await?;
         }
         // One read for a burst of changes to a room; what comes meanwhile marks it again.
         self.refresh_rooms().await;
@@ -257,29 +282,29 @@ impl Connection {
         }
     }
 
-    /// When the token's end has to be looked at next.
+    /// When the token's end has to be looked at next: for the notice, then for the end itself.
     fn next_expiry(&self) -> Instant {
-        let leeway = self.context.verifier.leeway();
-        let left = seconds_until(self.token_expires_at);
         let wait = if self.told_expiring {
-            left.saturating_add(leeway)
+            seconds_until(self.token_end())
         } else {
-            left.saturating_sub(EXPIRY_NOTICE)
+            seconds_until(self.token_expires_at).saturating_sub(EXPIRY_NOTICE)
         };
         // A day at most: far ends overflow an Instant, and clocks are set.
         Instant::now() + wait.min(Duration::from_secs(86_400))
     }
 
+    /// `exp` plus the leeway, in seconds since 1970.
+    fn token_end(&self) -> i64 {
+        let leeway = self.context.verifier.leeway().as_secs().cast_signed();
+        self.token_expires_at.saturating_add(leeway)
+    }
+
     fn on_expiry(&mut self) -> Flow {
-        let left = seconds_until(self.token_expires_at);
         if self.told_expiring {
-            let over = seconds_until(
-                self.token_expires_at
-                    .saturating_add(self.context.verifier.leeway().as_secs().cast_signed()),
-            )
-            .is_zero();
+            let over = seconds_until(self.token_end()).is_zero();
             return if over { Err(End::Close(Close::TokenExpired)) } else { Ok(()) };
         }
+        let left = seconds_until(self.token_expires_at);
         if left <= EXPIRY_NOTICE {
             self.told_expiring = true;
             let expires_in = left.as_secs().cast_signed();

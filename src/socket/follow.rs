@@ -65,7 +65,7 @@ impl Connection {
         };
         self.following.insert(chat_id, following);
         let head = changes.head.clone();
-        self.context.feed.note_head(chat_id, head.ev);
+        let given_out = self.context.feed.note_head(chat_id, head.ev);
         let online = self.online(chat_id).await;
         self.out.push(subscribed_frame(id, chat_id, &head, online));
         match after {
@@ -79,6 +79,10 @@ impl Connection {
                     self.replay(chat_id, position.ev, changes).await?;
                 }
             }
+        }
+        // Another follower was quicker, and what lies between went out before this one could take it.
+        if self.session.position(chat_id).is_some_and(|(ev, _)| ev < given_out) {
+            self.catch_up(chat_id).await?;
         }
         Ok(Ok(()))
     }
@@ -157,11 +161,11 @@ impl Connection {
                 return Ok(());
             }
         };
-        if page.head.ev == after_ev {
-            return Ok(());
-        }
         if *epoch != *page.head.epoch || page.head.ev < after_ev {
             self.reset(chat_id, &page, ResetReason::UnknownPosition);
+            return Ok(());
+        }
+        if page.head.ev == after_ev {
             return Ok(());
         }
         self.out.push(ServerFrame::Catchup { chat_id, after_ev }.encode());

@@ -9,14 +9,14 @@ use super::{
     connection::{Connection, close},
 };
 use crate::{
-    auth::{Identity, Ticket},
+    auth::Ticket,
     chat::ChatRef,
     config::Switch,
     context::Context,
     error::Error,
     limits::Class,
     model::{ChatId, Position, UserId},
-    protocol::Close,
+    protocol::{Close, CommandId},
 };
 
 /// How long a socket may stay without saying who it is.
@@ -44,6 +44,13 @@ pub(super) struct Bearer {
     pub user_id: UserId,
     /// Seconds since 1970.
     pub token_expires_at: i64,
+    /// Of the first frame, where that said who it is: it gets its `ack` after `hello`.
+    pub auth: Option<FirstFrame>,
+}
+
+/// An `auth` that was a socket's first frame.
+pub(super) struct FirstFrame {
+    pub id: Option<CommandId>,
 }
 
 /// The close code for a failure while a socket opens.
@@ -70,9 +77,10 @@ pub(super) async fn run(
     let abort = context.abort.clone();
     let serving = async {
         match admit(&context, &mut socket, &opening, claim).await {
-            Ok((bearer, single)) => {
+            Ok((mut bearer, single)) => {
+                let auth = bearer.auth.take();
                 let connection = Connection::open(context.clone(), socket, bearer, single).await;
-                connection.run(single, after).await
+                connection.run(single, auth, after).await
             }
             Err(reason) => {
                 close(&mut socket, reason).await;
@@ -104,8 +112,11 @@ async fn admit(
     };
     let bearer = match claim {
         Claim::Ticket(_) => None,
-        Claim::Token(token) => Some(token),
-        Claim::FirstFrame => Some(first_frame(socket).await?),
+        Claim::Token(token) => Some((token, None)),
+        Claim::FirstFrame => {
+            let (token, auth) = first_frame(socket).await?;
+            Some((token, Some(auth)))
+        }
         Claim::Refused => return Err(Close::TokenInvalid),
     };
     let bearer = match (&ticket, bearer) {
@@ -116,19 +127,29 @@ async fn admit(
             if !erased.map_err(|error| fail(error.into()))?.is_empty() {
                 return Err(Close::UserGone);
             }
-            Bearer { user_id: ticket.user_id.clone(), token_expires_at: ticket.token_expires_at }
+            Bearer {
+                user_id: ticket.user_id.clone(),
+                token_expires_at: ticket.token_expires_at,
+                auth: None,
+            }
         }
-        (None, Some(token)) => {
+        (None, Some((token, auth))) => {
             let identity = context.authenticate(&token).await.map_err(fail)?;
             context.limits.check(identity.user_id(), Class::Connects).map_err(fail)?;
-            Bearer::from(identity)
+            Bearer {
+                token_expires_at: identity.expires_at,
+                user_id: identity.profile.user_id,
+                auth,
+            }
         }
         (None, None) => return Err(Close::TokenInvalid),
     };
     let single = match opening {
         Opening::Many => None,
         Opening::Chat(None) => return Err(Close::ChatGone),
-        Opening::Chat(Some(chat)) => Some(context.chats.resolve(chat).await.map_err(fail)?),
+        Opening::Chat(Some(chat)) => {
+            Some(context.chats.resolve(chat, Some(&bearer.user_id)).await.map_err(fail)?)
+        }
     };
     if ticket.is_some_and(|ticket| ticket.chat_id != single) {
         return Err(Close::TokenInvalid);
@@ -142,12 +163,6 @@ async fn admit(
     Ok((bearer, single))
 }
 
-impl From<Identity> for Bearer {
-    fn from(identity: Identity) -> Self {
-        Self { user_id: identity.profile.user_id, token_expires_at: identity.expires_at }
-    }
-}
-
 /// A ticket opens one socket. While Redis is away nobody remembers which were used: then the minute
 /// that a ticket lives is all that bounds it.
 async fn use_ticket(context: &Context, raw: &str) -> Result<Ticket, Error> {
@@ -158,7 +173,7 @@ async fn use_ticket(context: &Context, raw: &str) -> Result<Ticket, Error> {
     Ok(ticket)
 }
 
-async fn first_frame(socket: &mut WebSocket) -> Result<String, Close> {
+async fn first_frame(socket: &mut WebSocket) -> Result<(String, FirstFrame), Close> {
     let frame = tokio::time::timeout(AUTH_WAIT, async {
         loop {
             match socket.recv().await {
@@ -175,7 +190,7 @@ async fn first_frame(socket: &mut WebSocket) -> Result<String, Close> {
         _ => return Err(Close::TokenInvalid),
     };
     match Request::parse(&text) {
-        Ok(Request { command: Ok(Command::Auth { token }), .. }) => Ok(token),
+        Ok(Request { id, command: Ok(Command::Auth { token }) }) => Ok((token, FirstFrame { id })),
         Ok(_) => Err(Close::TokenInvalid),
         Err(_) => Err(Close::BadFrame),
     }

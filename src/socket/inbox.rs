@@ -9,7 +9,7 @@ use crate::{
     protocol::{Frame, ServerFrame},
 };
 
-/// Most rooms read one by one; for more, all are compared at once.
+/// Most rooms read just because somebody said that they moved; of more, it is asked first which did.
 const MAX_SINGLE_READS: usize = 20;
 
 /// What the client has been told of its rooms.
@@ -70,25 +70,19 @@ impl Rooms {
         if self.marked.is_empty() {
             return Ok(());
         }
-        let mut changed = Vec::new();
-        for chat_id in self.marked.iter().copied().collect::<Vec<_>>() {
-            match context.chats.get_chat(user_id, chat_id).await {
-                Ok(chat) => changed.push(chat),
-                Err(Error::ChatNotFound) => {
-                    if self.told.remove(&chat_id).is_some() {
-                        out.push(ServerFrame::ChatDeleted { chat_id }.encode());
-                    }
-                }
-                Err(error) => return Err(error),
+        let marked: Vec<ChatId> = self.marked.iter().copied().collect();
+        let (chats, total_unread) = context.chats.get_chats(user_id, &marked).await?;
+        self.marked.clear();
+        for chat_id in marked {
+            let gone = !chats.iter().any(|chat| chat.chat_id == chat_id);
+            if gone && self.told.remove(&chat_id).is_some() {
+                out.push(ServerFrame::ChatDeleted { chat_id }.encode());
             }
-            self.marked.remove(&chat_id);
         }
-        changed.retain(|chat| self.told.get(&chat.chat_id) != Some(&chat.last_ev));
-        if changed.is_empty() {
-            return Ok(());
-        }
-        let total_unread = context.chats.get_unread(user_id).await?.total;
-        for chat in &changed {
+        for chat in &chats {
+            if self.told.get(&chat.chat_id) == Some(&chat.last_ev) {
+                continue;
+            }
             let known = self.told.insert(chat.chat_id, chat.last_ev).is_some();
             let frame = if known {
                 ServerFrame::ChatUpdated { chat, total_unread }

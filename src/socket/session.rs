@@ -94,10 +94,7 @@ impl Session {
     pub(super) fn on_delivery(&mut self, delivery: Delivery, out: &mut Vec<Frame>) -> Todo {
         match delivery {
             Delivery::Event { chat_id, ev, frame } => self.on_event(chat_id, ev, frame, out),
-            Delivery::Catchup { chat_id, fill } => {
-                self.on_fill(chat_id, &fill, out);
-                Todo::Nothing
-            }
+            Delivery::Catchup { chat_id, fill } => self.on_fill(chat_id, &fill, out),
             Delivery::Reset { chat_id, head_ev, epoch, reason } => {
                 self.on_reset(chat_id, head_ev, &epoch, reason, out);
                 Todo::Nothing
@@ -139,10 +136,13 @@ impl Session {
         if ev <= followed.ev { Todo::Nothing } else { Todo::CatchUp(chat_id) }
     }
 
-    fn on_fill(&mut self, chat_id: ChatId, fill: &Fill, out: &mut Vec<Frame>) {
-        let Some(followed) = self.chats.get_mut(&chat_id) else { return };
+    fn on_fill(&mut self, chat_id: ChatId, fill: &Fill, out: &mut Vec<Frame>) -> Todo {
+        let Some(followed) = self.chats.get_mut(&chat_id) else { return Todo::Nothing };
         if fill.head_ev <= followed.ev {
-            return;
+            return Todo::Nothing;
+        }
+        if fill.after_ev > followed.ev {
+            return Todo::CatchUp(chat_id);
         }
         out.push(ServerFrame::Catchup { chat_id, after_ev: followed.ev }.encode());
         out.extend(
@@ -150,6 +150,7 @@ impl Session {
         );
         followed.ev = fill.head_ev;
         out.push(ServerFrame::Synced { chat_id, ev: fill.head_ev }.encode());
+        Todo::Nothing
     }
 
     fn on_reset(
@@ -209,7 +210,7 @@ mod tests {
     fn a_fill_gives_only_what_is_new_between_catchup_and_synced() {
         let (mut session, mut out) = (session(), Vec::new());
         let frames = [4, 6, 8].map(|ev| (ev, Bytes::from(format!("ev {ev}")))).to_vec();
-        let fill = Arc::new(Fill { frames, head_ev: 8 });
+        let fill = Arc::new(Fill { after_ev: 4, frames, head_ev: 8 });
         session.on_delivery(Delivery::Catchup { chat_id: CHAT, fill: Arc::clone(&fill) }, &mut out);
         let sent = texts(&out);
         assert!(sent[0].contains(r#""type":"catchup""#) && sent[0].contains(r#""after_ev":5"#));
@@ -217,6 +218,15 @@ mod tests {
         assert!(sent[3].contains(r#""type":"synced""#) && sent[3].contains(r#""ev":8"#));
         session.on_delivery(Delivery::Catchup { chat_id: CHAT, fill }, &mut out);
         assert_eq!(out.len(), 4, "a second fill of the same brings nothing");
+    }
+
+    #[test]
+    fn a_fill_that_begins_later_is_not_taken() {
+        let (mut session, mut out) = (session(), Vec::new());
+        let fill = Arc::new(Fill { after_ev: 6, frames: Vec::new(), head_ev: 8 });
+        let todo = session.on_delivery(Delivery::Catchup { chat_id: CHAT, fill }, &mut out);
+        assert_eq!(todo, Todo::CatchUp(CHAT));
+        assert!(out.is_empty());
     }
 
     #[test]

@@ -57,9 +57,16 @@ pub struct ReadOutcome {
 }
 
 impl Store {
-    /// The id behind a `room_name`, whoever asks: membership is checked by what follows.
-    pub async fn get_chat_id(&self, room_name: &str) -> Result<Option<ChatId>, StoreError> {
-        Ok(self.query_opt(CHAT_ID, &[(&room_name, Type::TEXT)]).await?.map(|row| row.get(0)))
+    /// The id behind a `room_name`, for a member; `None` as the member: for anybody.
+    pub async fn get_chat_id(
+        &self,
+        room_name: &str,
+        member: Option<&UserId>,
+    ) -> Result<Option<ChatId>, StoreError> {
+        let member = member.map(UserId::as_str);
+        let row =
+            self.query_opt(CHAT_ID, &[(&room_name, Type::TEXT), (&member, Type::TEXT)]).await?;
+        Ok(row.map(|row| row.get(0)))
     }
 
     /// Opens the pair's room, or finds it: one room a pair, whoever races.
@@ -105,6 +112,20 @@ impl Store {
             .query_opt(GET_ROOM, &[(&user.as_str(), Type::TEXT), (&chat_id, Type::UUID)])
             .await?;
         Ok(row.map(|row| room(&row)))
+    }
+
+    /// Those of these rooms that are the user's, and all of the user's unread messages, of one
+    /// snapshot.
+    pub async fn get_rooms(
+        &self,
+        chats: &[ChatId],
+        user: &UserId,
+    ) -> Result<(Vec<Room>, i64), StoreError> {
+        let rows = self
+            .query(GET_ROOMS, &[(&user.as_str(), Type::TEXT), (&chats, Type::UUID_ARRAY)])
+            .await?;
+        let total = rows.first().map_or(0, |row| row.get(24));
+        Ok((rows.iter().map(room).collect(), total))
     }
 
     /// A page of a user's rooms, latest activity first, past `after` (activity and id of the last
@@ -201,14 +222,24 @@ impl Store {
         }
     }
 
-    /// The newest `ev` of each chat (`None`: the chat is gone), and the epoch, of one snapshot.
+    /// The newest `ev` of each chat; `None`: the chat is gone.
     pub async fn get_heads(
         &self,
         chats: &[ChatId],
-    ) -> Result<(Option<String>, Vec<(ChatId, Option<i64>)>), StoreError> {
+    ) -> Result<Vec<(ChatId, Option<i64>)>, StoreError> {
         let rows = self.query(GET_HEADS, &[(&chats, Type::UUID_ARRAY)]).await?;
-        let epoch = rows.first().map(|row| row.get(2));
-        Ok((epoch, rows.iter().map(|row| (row.get(0), row.get(1))).collect()))
+        Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+    }
+
+    /// For each of these people who has rooms: how many, and the sum of their newest `ev`s, which
+    /// moves with each of them.
+    pub async fn sum_rooms(
+        &self,
+        users: &[UserId],
+    ) -> Result<Vec<(UserId, (i64, i64))>, StoreError> {
+        let ids: Vec<_> = users.iter().map(UserId::as_str).collect();
+        let rows = self.query(SUM_ROOMS, &[(&ids, Type::TEXT_ARRAY)]).await?;
+        Ok(rows.iter().map(|row| (user(row.get(0)), (row.get(1), row.get(2)))).collect())
     }
 }
 
@@ -248,7 +279,8 @@ fn room(row: &Row) -> Room {
 
 const CHAT_ID: &str = "\
 -- store.chat_id
-SELECT chat_id FROM chats WHERE room_name = $1";
+SELECT chat_id FROM chats
+ WHERE room_name = $1 AND ($2 IS NULL OR $2 IN (user_lo, user_hi))";
 
 const OPEN_CHAT: &str = "\
 -- store.open_chat
@@ -287,6 +319,14 @@ const GET_ROOM: &str = concat!(
     select_rooms!()
 );
 
+const GET_ROOMS: &str = concat!(
+    "-- store.get_rooms\nWITH p AS (",
+    own_rooms!(),
+    " AND me.chat_id = ANY($2)), rooms AS (",
+    select_rooms!(),
+    ") SELECT rooms.*, (SELECT sum(unread)::bigint FROM members WHERE user_id = $1) FROM rooms"
+);
+
 /// A caller's rooms are sorted at read: an index on activity would change with every send.
 const LIST_ROOMS: &str = concat!(
     "-- store.list_rooms\nWITH p AS MATERIALIZED (SELECT * FROM (",
@@ -317,5 +357,11 @@ SELECT outcome, user_lo, user_hi, outbox_id FROM delete_chat($1, $2, $3, $4)";
 
 const GET_HEADS: &str = "\
 -- store.get_heads
-SELECT q.chat_id, c.last_ev, (SELECT epoch())
+SELECT q.chat_id, c.last_ev
   FROM unnest($1) AS q (chat_id) LEFT JOIN chats c ON c.chat_id = q.chat_id";
+
+const SUM_ROOMS: &str = "\
+-- store.sum_rooms
+SELECT me.user_id, count(*), sum(c.last_ev)::bigint
+  FROM members me JOIN chats c ON c.chat_id = me.chat_id
+ WHERE me.user_id = ANY($1) GROUP BY me.user_id";

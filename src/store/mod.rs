@@ -44,9 +44,11 @@ const CLIENT_GRACE: Duration = Duration::from_secs(1);
 pub enum StoreError {
     #[error("no usable connection to Postgres")]
     Away(#[source] Option<Cause>),
-    /// The values of one row were refused: the rest of its batch may be fine.
-    #[error("Postgres refused a value")]
+    /// One row's fault, its values' or its lock's: the rest of its batch may be fine.
+    #[error("Postgres refused a row")]
     Data(#[source] Cause),
+    #[error("a row was locked for too long")]
+    Locked(#[source] Cause),
     #[error("Postgres failed")]
     Failed(#[source] Cause),
     #[error("{0}")]
@@ -57,6 +59,7 @@ impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Away(cause) => Self::Unavailable(cause),
+            StoreError::Locked(cause) => Self::Unavailable(Some(cause)),
             StoreError::Data(cause) | StoreError::Failed(cause) => Self::Internal(cause),
             StoreError::Schema(_) => Self::internal(error),
         }
@@ -72,12 +75,15 @@ impl From<tokio_postgres::Error> for StoreError {
         };
         // Classes of PostgreSQL's Appendix A: connection, resources, operator's intervention and
         // rollbacks pass by themselves; so do the time-outs of a lock and of a statement.
+        let locked = *state == SqlState::LOCK_NOT_AVAILABLE;
         let passing = matches!(&state.code()[..2], "08" | "53" | "57" | "40")
-            || *state == SqlState::LOCK_NOT_AVAILABLE
-            || *state == SqlState::READ_ONLY_SQL_TRANSACTION;
+            // A standby, which one may have been led to during a failover.
+            || *state == SqlState::READ_ONLY_SQL_TRANSACTION
+            || *state == SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE;
         let data = matches!(&state.code()[..2], "22" | "23");
         let cause: Cause = Arc::new(error);
         match (passing, data) {
+            _ if locked => Self::Locked(cause),
             (true, _) => Self::Away(Some(cause)),
             (_, true) => Self::Data(cause),
             _ => Self::Failed(cause),

@@ -128,9 +128,10 @@ async fn a_first_frame_says_who_it_is() {
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let chat = alice.on(0).open_chat(&bob).await;
     let auth = |token: &str| json!({ "type": "auth", "id": 1, "token": token });
-    for (path, kinds) in
-        [(chat_path(&chat), &["hello", "subscribed", "synced"][..]), ("/ws/".into(), &["hello"])]
-    {
+    for (path, kinds) in [
+        (chat_path(&chat), &["hello", "ack", "subscribed", "synced"][..]),
+        ("/ws/".into(), &["hello", "ack"]),
+    ] {
         let mut socket = open(&bob.on(0), &path, &[]).await;
         socket.send(auth(&bob.token)).await;
         for kind in kinds {

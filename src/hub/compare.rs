@@ -1,0 +1,194 @@
+//! The comparison with Postgres: finds a *last* publication that was lost, a Redis that was split
+//! off, an erasure that was not heard of, a database that went back in time.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError},
+    time::{Duration, Instant},
+};
+
+use super::{
+    Gap,
+    feed::{Feed, Shared},
+};
+use crate::{
+    broker::Channel,
+    model::{ChatId, UserId},
+    protocol::ResetReason,
+    store::StoreError,
+};
+
+/// How often heads are compared while Redis is away: then the comparison *is* the delivery.
+const COMPARE_WITHOUT_REDIS: Duration = Duration::from_millis(500);
+
+/// Chats a comparison asks for at once: 2 ms of Postgres a thousand.
+const COMPARE_CHUNK: usize = 1_000;
+
+/// How long a chat stays subscribed after its last follower left: people reload pages.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// How often inboxes are compared while nothing is amiss: who is told of each change anyway is only
+/// checked upon.
+const COMPARE_INBOXES: Duration = Duration::from_secs(60);
+
+/// The part of the time that comparing inboxes may take, as its inverse, however many there are.
+const INBOXES_SHARE: u32 = 10;
+
+impl Feed {
+    /// Compares the heads of followed chats with Postgres, for ever: this alone finds a *last*
+    /// publication that was lost, and a Redis that was split off.
+    pub(super) async fn compare(self, interval: Duration) {
+        // The history that followers begin in: learned at the first comparison only, a change before
+        // it would go unseen.
+        if let Ok(epoch) = self.shared.store.get_epoch().await {
+            self.set_epoch(epoch.into());
+        }
+        let mut redis = self.shared.link.subscribe_state();
+        let mut inboxes = Inboxes::default();
+        loop {
+            let connected = *redis.borrow_and_update();
+            let pause = if connected { interval } else { COMPARE_WITHOUT_REDIS.min(interval) };
+            // Jitter, so that replicas do not ask all at once.
+            let pause = pause.mul_f64(rand::random_range(0.8..1.2));
+            let asked = tokio::select! {
+                () = tokio::time::sleep(pause) => false,
+                () = self.shared.resync.notified() => true,
+                // It went: what was published last may be lost, and what comes next will be.
+                Ok(()) = redis.changed() => true,
+            };
+            let skip_confirmed = connected && !asked;
+            let since = skip_confirmed.then(|| Instant::now().checked_sub(pause)).flatten();
+            if !connected || asked {
+                inboxes.hurry();
+            }
+            let compared = async {
+                self.compare_heads(since).await?;
+                self.close_erased().await?;
+                inboxes.compare(&self.shared).await
+            };
+            if let Err(error) = compared.await {
+                tracing::warn!(%error, "comparing with Postgres failed");
+            }
+            if let Some(before) = Instant::now().checked_sub(LINGER) {
+                let broker = &self.shared.broker;
+                self.shared
+                    .hub
+                    .forget_idle(before, |chat_id| broker.unsubscribe(&Channel::Chat(chat_id)));
+            }
+        }
+    }
+
+    /// Closes the sockets of people whose erasure was not heard of.
+    async fn close_erased(&self) -> Result<(), StoreError> {
+        for chunk in self.shared.hub.attached_users().chunks(COMPARE_CHUNK) {
+            for user_id in self.shared.store.list_erased(chunk).await? {
+                self.shared.people.forget(&user_id);
+                self.shared.hub.close_user(&user_id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares all chats but those confirmed after `since`.
+    async fn compare_heads(&self, since: Option<Instant>) -> Result<(), StoreError> {
+        // Asked also where nobody follows a chat: counters belong to a history too.
+        let epoch: Arc<str> = self.shared.store.get_epoch().await?.into();
+        match self.epoch() {
+            Some(known) if known != epoch => return self.reset_all(epoch).await,
+            Some(_) => {}
+            None => self.set_epoch(Arc::clone(&epoch)),
+        }
+        for chunk in self.shared.hub.cursors(since).chunks(COMPARE_CHUNK) {
+            let ids: Vec<ChatId> = chunk.iter().map(|(chat_id, _)| *chat_id).collect();
+            let heads = self.shared.store.get_heads(&ids).await?;
+            for ((chat_id, seen), (_, head)) in chunk.iter().zip(heads) {
+                self.compare_head(*chat_id, *seen, head, &epoch);
+            }
+        }
+        Ok(())
+    }
+
+    fn compare_head(&self, chat_id: ChatId, seen: i64, head: Option<i64>, epoch: &Arc<str>) {
+        match head {
+            None => self.end(chat_id),
+            // Only a database that went back in time can be behind what was given out.
+            Some(head) if head < seen => {
+                let reason = ResetReason::UnknownPosition;
+                self.shared.hub.reset(Gap(chat_id), head, epoch, reason);
+            }
+            Some(head) => {
+                if let Some(gap) = self.shared.hub.compare(chat_id, seen, head) {
+                    self.fill_gap(gap);
+                }
+            }
+        }
+    }
+
+    /// The database's history is another one: every position is void.
+    async fn reset_all(&self, epoch: Arc<str>) -> Result<(), StoreError> {
+        tracing::warn!(%epoch, "the database's history changed: all positions are void");
+        for chunk in self.shared.hub.cursors(None).chunks(COMPARE_CHUNK) {
+            let ids: Vec<ChatId> = chunk.iter().map(|(chat_id, _)| *chat_id).collect();
+            for (chat_id, head) in self.shared.store.get_heads(&ids).await? {
+                let Some(head) = head else {
+                    self.end(chat_id);
+                    continue;
+                };
+                self.shared.hub.reset(Gap(chat_id), head, &epoch, ResetReason::UnknownPosition);
+            }
+        }
+        // Only now: a failure on the way must make all of it happen again.
+        self.set_epoch(epoch);
+        Ok(())
+    }
+
+    fn epoch(&self) -> Option<Arc<str>> {
+        self.shared.epoch.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_epoch(&self, epoch: Arc<str>) {
+        // Counters of another history would win by their higher `ev`.
+        self.shared.unread.set_epoch(&epoch);
+        *self.shared.epoch.lock().unwrap_or_else(PoisonError::into_inner) = Some(epoch);
+    }
+}
+
+/// Where the rooms of each inbox stood, as a sum that moves with any of them.
+#[derive(Default)]
+struct Inboxes {
+    known: HashMap<UserId, (i64, i64)>,
+    due: Option<Instant>,
+    /// After the last comparison, which may have taken long.
+    not_before: Option<Instant>,
+}
+
+impl Inboxes {
+    /// Something may be lost: compare as soon as it is decent.
+    fn hurry(&mut self) {
+        self.due = None;
+    }
+
+    /// Tells the sockets of those whose rooms moved since last time to look for themselves; they
+    /// know what they have told already.
+    async fn compare(&mut self, shared: &Shared) -> Result<(), StoreError> {
+        let started = Instant::now();
+        let later = |moment: Option<Instant>| moment.is_some_and(|moment| moment > started);
+        if later(self.due) || later(self.not_before) {
+            return Ok(());
+        }
+        let users = shared.hub.inbox_users();
+        let mut now = HashMap::with_capacity(users.len());
+        for chunk in users.chunks(COMPARE_CHUNK) {
+            now.extend(shared.store.sum_rooms(chunk).await?);
+        }
+        for user_id in &users {
+            if self.known.get(user_id) != now.get(user_id) {
+                shared.hub.poke_inbox(user_id);
+            }
+        }
+        self.known = now;
+        self.due = Some(Instant::now() + COMPARE_INBOXES);
+        self.not_before = Some(Instant::now() + started.elapsed() * INBOXES_SHARE);
+        Ok(())
+    }
+}
