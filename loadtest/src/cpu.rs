@@ -29,16 +29,14 @@ impl FromStr for Process {
 pub(crate) struct Sample(Vec<(String, Duration)>);
 
 impl Sample {
+    /// What these processes have used by now, and this one, without what it started.
     pub(crate) fn take(processes: &[Process]) -> Result<Self, Error> {
-        if processes.is_empty() {
-            return Ok(Self::default());
-        }
         let all = read_all();
-        let mut sample = Self::default();
+        let time = |ticks| Duration::from_millis(ticks * 1_000 / TICKS_A_SECOND);
+        let own = all.get(&std::process::id()).map_or(0, |stat| stat.own);
+        let mut sample = Self(vec![("loadtest".to_owned(), time(own))]);
         for Process { name, pid } in processes {
-            let used = Duration::from_millis(
-                tree_ticks(&all, *pid).ok_or(Error::NoProcess(*pid))? * 1_000 / TICKS_A_SECOND,
-            );
+            let used = time(tree_ticks(&all, *pid).ok_or(Error::NoProcess(*pid))?);
             match sample.0.iter_mut().find(|(known, _)| known == name) {
                 Some((_, sum)) => *sum += used,
                 None => sample.0.push((name.clone(), used)),
@@ -59,8 +57,9 @@ impl Sample {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stat {
     parent: u32,
-    /// Own, and of children that ended: with those of the living, no tick is lost when one ends.
-    ticks: u64,
+    own: u64,
+    /// Of children that ended: with those of the living, no tick is lost when one ends.
+    reaped: u64,
 }
 
 fn read_all() -> HashMap<u32, Stat> {
@@ -80,16 +79,18 @@ fn parse(stat: &str) -> Option<Stat> {
     let (_, rest) = stat.rsplit_once(')')?;
     let fields: Vec<&str> = rest.split_whitespace().collect();
     let field = |number: usize| fields.get(number - 3);
-    let mut ticks = 0;
-    for number in 14..=17 {
-        ticks += field(number)?.parse::<u64>().ok()?;
-    }
-    Some(Stat { parent: field(4)?.parse().ok()?, ticks })
+    let ticks = |number: usize| field(number)?.parse::<u64>().ok();
+    Some(Stat {
+        parent: field(4)?.parse().ok()?,
+        own: ticks(14)? + ticks(15)?,
+        reaped: ticks(16)? + ticks(17)?,
+    })
 }
 
 /// `None` where there is no such process.
 fn tree_ticks(all: &HashMap<u32, Stat>, root: u32) -> Option<u64> {
-    let mut sum = all.get(&root)?.ticks;
+    let stat = all.get(&root)?;
+    let mut sum = stat.own + stat.reaped;
     let children = all.iter().filter(|(pid, stat)| stat.parent == root && **pid != root);
     for (pid, _) in children {
         sum += tree_ticks(all, *pid).unwrap_or(0);
@@ -104,23 +105,24 @@ mod tests {
     #[test]
     fn a_name_may_hold_spaces_and_parentheses() {
         let stat = "7 (a (b) c) S 3 7 7 0 -1 4194560 1 2 3 4 10 20 30 40 20 0 1 0 5 6 7";
-        assert_eq!(parse(stat), Some(Stat { parent: 3, ticks: 100 }));
+        assert_eq!(parse(stat), Some(Stat { parent: 3, own: 30, reaped: 70 }));
         assert_eq!(parse("7 (x"), None);
     }
 
     #[test]
     fn children_count_and_names_add_up() {
         let all = HashMap::from([
-            (1, Stat { parent: 0, ticks: 5 }),
-            (2, Stat { parent: 1, ticks: 10 }),
-            (3, Stat { parent: 2, ticks: 20 }),
-            (4, Stat { parent: 0, ticks: 40 }),
+            (1, Stat { parent: 0, own: 5, reaped: 1 }),
+            (2, Stat { parent: 1, own: 10, reaped: 1 }),
+            (3, Stat { parent: 2, own: 20, reaped: 1 }),
+            (4, Stat { parent: 0, own: 40, reaped: 1 }),
         ]);
-        assert_eq!(tree_ticks(&all, 1), Some(35));
+        assert_eq!(tree_ticks(&all, 1), Some(38));
         assert_eq!(tree_ticks(&all, 9), None);
         let own = Process { name: "me".to_owned(), pid: std::process::id() };
         let sample = Sample::take(&[own.clone(), own]).unwrap();
-        assert_eq!(sample.0.len(), 1);
+        let names: Vec<&str> = sample.0.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["loadtest", "me"]);
     }
 
     #[test]

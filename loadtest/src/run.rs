@@ -18,7 +18,7 @@ use hdrhistogram::Histogram;
 use tokio::{sync::oneshot, task::JoinSet};
 
 use crate::{
-    cpu::{Process, Sample},
+    cpu::Sample,
     error::Error,
     ledger::{Ledger, Violation},
     listener::Listener,
@@ -143,14 +143,12 @@ pub(crate) async fn run(target: &Target, load: &Load) -> Result<Report, Error> {
     let tally = Arc::new(Tally::new());
     let _listeners = listen(&rooms, &tally).await?;
 
-    let own = Process { name: "loadtest".to_owned(), pid: std::process::id() };
-    let processes: Vec<Process> = target.processes.iter().cloned().chain([own]).collect();
-    let used_before = Sample::take(&processes)?;
+    let used_before = Sample::take(&target.processes)?;
     let began = Instant::now();
     send_all(&rooms, load, &rest, &tally).await;
     let took = began.elapsed();
     settle(&rooms, load.settle()).await;
-    let used = Sample::take(&processes)?.since(&used_before);
+    let used = Sample::take(&target.processes)?.since(&used_before);
 
     rooms.iter().flat_map(|room| room.outlet.ledger.lost()).for_each(|lost| tally.violation(lost));
     recount(&rooms, target, &rest, &tally).await?;
