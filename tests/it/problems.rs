@@ -263,8 +263,7 @@ async fn every_answer_carries_a_request_id_the_clients_own_where_it_is_well_form
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_takes_too_long_is_a_time_out_and_safe_to_retry() {
-    let cluster =
-        Cluster::with(2, |config| config.request_timeout = Duration::from_millis(500)).await;
+    let cluster = Cluster::with(2, |config| config.request_timeout = Duration::from_secs(2)).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let chat = alice.on(0).open_chat(&bob).await;
     alice.on(0).send(&chat, "first").await;
