@@ -16,6 +16,7 @@
 //! | [`chat`] | the operations and their rules; [`search`]: what a query means |
 //! | [`writer`], [`outbox`], [`purge`] | group commit; from a commit to Redis; what takes long |
 //! | [`hub`] | who on this replica follows what, and up to where it was given |
+//! | [`people`] | who was admitted, remembered for moments |
 //! | [`unread`], [`presence`] | copies of counters, leases of who is online |
 //! | [`broker`], [`store`] | Redis; Postgres |
 //! | [`auth`], [`limits`], [`input`], [`protocol`], [`model`], [`error`], [`config`], [`metrics`], [`telemetry`] | the ground floor |
