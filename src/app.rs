@@ -15,7 +15,7 @@ use crate::{
     broker::{Broker, Link, RedisError},
     chat::{Chats, Parts, SharedChats},
     config::{Config, ConfigError, Switch},
-    context::{Context, Phase},
+    context::{Context, Phase, Shared},
     hub::{Feed, Sources},
     limits::Limits,
     metrics::Metrics,
@@ -87,7 +87,7 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
     let store = Store::new(&config.database, Arc::clone(&metrics))?;
     store.check(true).await?;
     let secret = store.get_instance_secret().await?;
-    let verifier = Arc::new(Verifier::new(&config.auth)?);
+    let verifier = Verifier::new(&config.auth)?;
 
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let link = Link::connect(config.redis_url.expose(), &config.redis_prefix)?;
@@ -131,8 +131,8 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
     tasks.spawn(forget_buckets(Arc::clone(&limits), stop.clone()));
 
     let (phase, watching) = watch::channel(Phase::Serving);
-    let context = Context {
-        config: Arc::new(config),
+    let context = Context::new(Shared {
+        config,
         chats,
         feed,
         link,
@@ -143,7 +143,7 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
         phase: watching,
         sockets: TaskTracker::new(),
         abort: CancellationToken::new(),
-    };
+    });
     let (stop_serving, stop_internal) = (CancellationToken::new(), CancellationToken::new());
     let servers = TaskTracker::new();
     let replica = Replica {

@@ -1,6 +1,6 @@
 //! What handlers and sockets of one replica share.
 
-use std::sync::Arc;
+use std::{ops::Deref, sync::Arc};
 
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -26,14 +26,18 @@ pub enum Phase {
     Closing,
 }
 
-/// Cheap to clone.
+/// A clone counts one reference: every layer of every request has one.
 #[derive(Clone, Debug)]
-pub struct Context {
-    pub config: Arc<Config>,
+pub struct Context(Arc<Shared>);
+
+/// The parts of a replica.
+#[derive(Debug)]
+pub struct Shared {
+    pub config: Config,
     pub chats: SharedChats,
     pub feed: Feed,
     pub link: Link,
-    pub verifier: Arc<Verifier>,
+    pub verifier: Verifier,
     pub tickets: Tickets,
     pub limits: Arc<Limits>,
     pub metrics: Arc<Metrics>,
@@ -44,7 +48,19 @@ pub struct Context {
     pub abort: CancellationToken,
 }
 
+impl Deref for Context {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
 impl Context {
+    pub fn new(shared: Shared) -> Self {
+        Self(Arc::new(shared))
+    }
+
     pub fn is_leaving(&self) -> bool {
         *self.phase.borrow() > Phase::Serving
     }

@@ -100,9 +100,12 @@ impl Feed {
         }
         for chunk in self.shared.hub.cursors(since).chunks(COMPARE_CHUNK) {
             let ids: Vec<ChatId> = chunk.iter().map(|(chat_id, _)| *chat_id).collect();
-            let heads = self.shared.store.get_heads(&ids).await?;
-            for ((chat_id, seen), (_, head)) in chunk.iter().zip(heads) {
-                self.compare_head(*chat_id, *seen, head, &epoch);
+            let seen: HashMap<ChatId, i64> = chunk.iter().copied().collect();
+            // In no order: that is the planner's, and changes with the table's statistics.
+            for (chat_id, head) in self.shared.store.get_heads(&ids).await? {
+                if let Some(seen) = seen.get(&chat_id) {
+                    self.compare_head(chat_id, *seen, head, &epoch);
+                }
             }
         }
         Ok(())

@@ -307,7 +307,8 @@ impl Connection {
         let left = seconds_until(self.token_expires_at);
         if left <= EXPIRY_NOTICE {
             self.told_expiring = true;
-            let expires_in = left.as_secs().cast_signed();
+            // Rounded up: 60 is meant where a millisecond of it has gone.
+            let expires_in = left.as_millis().div_ceil(1_000).try_into().unwrap_or(0);
             self.out.push(ServerFrame::TokenExpiring { expires_in }.encode());
         }
         Ok(())
