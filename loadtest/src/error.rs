@@ -38,6 +38,8 @@ pub(crate) enum Error {
     Output(#[source] io::Error),
     #[error("cannot write the result as JSON")]
     Json(#[from] serde_json::Error),
+    #[error("the database could not be read")]
+    Database(#[from] tokio_postgres::Error),
     #[error("interrupted")]
     Interrupted,
 }

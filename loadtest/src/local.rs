@@ -74,33 +74,48 @@ struct Replica {
 pub(crate) async fn run(options: &Options) -> Result<Report, Error> {
     let mut signals = Signals::catch().map_err(|error| Error::Io("cannot catch signals", error))?;
     let program = program(options.beseda.as_deref())?;
-    let temporary = match &options.data {
-        Some(_) => None,
-        None => Some(
-            tempfile::Builder::new()
-                .prefix("beseda-loadtest-")
-                .tempdir()
-                .map_err(|error| Error::Io("cannot create a temporary folder", error))?,
-        ),
-    };
-    let data = match (&temporary, &options.data) {
-        (Some(folder), _) => folder.path(),
-        (None, Some(data)) => data,
-        (None, None) => unreachable!("without a folder named, there is a temporary one"),
-    };
+    let folder = Folder::new(options.data.as_deref())?;
     let secret = Secret::from(format!("{:064x}", rand::random::<u128>()));
-    let outcome = tokio::select! {
-        outcome = run_in(options, &program, data, &secret) => outcome,
+    tokio::select! {
+        outcome = run_in(options, &program, folder.path(), &secret) => outcome,
         () = signals.next() => Err(Error::Interrupted),
-    };
-    if let Some(folder) = temporary {
+    }
+}
+
+/// Where an installation's files are: kept where named, else removed when dropped.
+#[derive(Debug)]
+pub(crate) enum Folder {
+    Kept(PathBuf),
+    Temporary(tempfile::TempDir),
+}
+
+impl Folder {
+    pub(crate) fn new(named: Option<&Path>) -> Result<Self, Error> {
+        if let Some(path) = named {
+            return Ok(Self::Kept(path.to_owned()));
+        }
+        let folder = tempfile::Builder::new().prefix("beseda-loadtest-").tempdir();
+        let folder = folder.map_err(|e| Error::Io("cannot create a temporary folder", e))?;
+        Ok(Self::Temporary(folder))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        match self {
+            Self::Kept(path) => path,
+            Self::Temporary(folder) => folder.path(),
+        }
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
         // As root the database lies elsewhere, with a link to it here.
-        let link = std::fs::read_link(folder.path().join("postgres/cluster"));
-        if let Ok(cluster) = link {
+        if let Self::Temporary(folder) = self
+            && let Ok(cluster) = std::fs::read_link(folder.path().join("postgres/cluster"))
+        {
             let _ = std::fs::remove_dir_all(cluster);
         }
     }
-    outcome
 }
 
 async fn run_in(
@@ -116,7 +131,7 @@ async fn run_in(
     outcome
 }
 
-fn program(named: Option<&Path>) -> Result<PathBuf, Error> {
+pub(crate) fn program(named: Option<&Path>) -> Result<PathBuf, Error> {
     let program = match named {
         Some(path) => path.to_owned(),
         None => std::env::current_exe()

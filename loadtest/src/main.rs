@@ -3,6 +3,7 @@
 //! A run measures, and it also judges: a message lost, doubled or out of order, or a counter that is
 //! not right at the end, makes it end with 1.
 
+mod chaos;
 mod cpu;
 mod error;
 mod ledger;
@@ -26,7 +27,6 @@ use self::{
     cpu::Process,
     error::Error,
     load::{Load, Target},
-    report::Report,
 };
 
 /// Load tests for Beseda, which also check that nothing is lost, doubled or out of order.
@@ -43,6 +43,9 @@ enum Command {
     Send(Send),
     /// The same against an installation of its own: real Postgres and Redis, replicas as processes.
     Local(local::Options),
+    /// Break an installation of its own in every way, by a seeded schedule, while people use it; then
+    /// prove that nothing was lost, doubled, reordered, miscounted or told to strangers.
+    Chaos(chaos::Options),
 }
 
 #[derive(Args)]
@@ -70,15 +73,9 @@ struct Send {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
-        Command::Send(Send { urls, secret, processes, load }) => {
-            run::run(&Target { urls, secret, processes }, &load).await.map(|report| (report, load))
-        }
-        Command::Local(options) => local::run(&options).await.map(|report| (report, options.load)),
-    };
-    match outcome.and_then(|(report, load)| Ok((print(&report, load.json)?, report))) {
-        Ok(((), report)) if report.is_right() => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::FAILURE,
+    match dispatch(Cli::parse().command).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             let _ = writeln!(io::stderr(), "loadtest: {}", error::chain(&error));
             ExitCode::FAILURE
@@ -86,7 +83,23 @@ async fn main() -> ExitCode {
     }
 }
 
-fn print(report: &Report, json: bool) -> Result<(), Error> {
-    let text = if json { report.to_json()? } else { report.to_string() };
+/// Whether what was found is right.
+async fn dispatch(command: Command) -> Result<bool, Error> {
+    let (report, json) = match command {
+        Command::Send(Send { urls, secret, processes, load }) => {
+            (run::run(&Target { urls, secret, processes }, &load).await?, load.json)
+        }
+        Command::Local(options) => (local::run(&options).await?, options.load.json),
+        Command::Chaos(options) => {
+            let report = chaos::run(&options).await?;
+            print(&report.to_string())?;
+            return Ok(report.is_right());
+        }
+    };
+    print(&if json { report.to_json()? } else { report.to_string() })?;
+    Ok(report.is_right())
+}
+
+fn print(text: &str) -> Result<(), Error> {
     writeln!(io::stdout(), "{text}").map_err(Error::Output)
 }

@@ -1,0 +1,340 @@
+//! The judgement: once all is healed and quiet, what everybody was told against what is stored.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use beseda::model::{Chat, ChatId};
+use reqwest::Method;
+use serde::Deserialize;
+use tokio::time::Instant;
+use tokio_postgres::Client;
+
+use super::{
+    counters::Unread,
+    findings::{Kind, lock},
+    follower::Seat,
+    history::{Deletion, Sent},
+    many::Inbox,
+    stack::Stack,
+    stored::{self, Room, Row, Stored},
+    world::{Person, World},
+};
+
+/// How long all may take to come to rest once the last fault is over: the service looks for what
+/// was lost every five seconds, so that three times this is an honest failure.
+const SETTLE: Duration = Duration::from_secs(15);
+
+const POLL: Duration = Duration::from_millis(100);
+
+#[derive(Deserialize)]
+struct Page {
+    results: Vec<Chat>,
+    next: Option<String>,
+}
+
+pub(super) struct Judge<'a> {
+    pub world: &'a World,
+    pub stack: &'a Stack,
+    pub people: &'a [Person],
+    pub inboxes: &'a [Arc<Inbox>],
+}
+
+impl Judge<'_> {
+    /// Waits until all is at rest, or until it is too late, and then looks at everything. Gives how
+    /// long that took.
+    pub(super) async fn judge(&self) -> Result<Duration, tokio_postgres::Error> {
+        let began = Instant::now();
+        let mut client = self.stack.database().await?;
+        let deadline = began + SETTLE;
+        while let Some(why) = self.unrest(&mut client).await? {
+            if Instant::now() > deadline {
+                self.add(Kind::Late, format!("not at rest after {SETTLE:?}: {why}"));
+                break;
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        let took = began.elapsed();
+        let stored = stored::read(&mut client).await?;
+        for (what, sql) in stored::EMPTY {
+            let rows = stored::rows(&client, sql).await?;
+            if !rows.is_empty() {
+                self.add(Kind::Left, format!("{what}: {} of them, {}", rows.len(), rows[0]));
+            }
+        }
+        self.check_rooms(&stored);
+        self.check_sends(&stored);
+        self.check_marks(&stored);
+        for seat in lock(&self.world.seats).iter() {
+            self.check_seat(seat, &stored);
+        }
+        for inbox in self.inboxes {
+            self.check_inbox(inbox, &stored);
+        }
+        for person in self.people {
+            self.check_counters(person, &stored).await;
+        }
+        Ok(took)
+    }
+
+    fn add(&self, kind: Kind, what: impl AsRef<str>) {
+        self.world.findings.add(kind, what);
+    }
+
+    /// Why it is too early to judge.
+    async fn unrest(&self, client: &mut Client) -> Result<Option<String>, tokio_postgres::Error> {
+        for (number, replica) in self.stack.replicas().enumerate() {
+            if !replica.is_ready().await {
+                return Ok(Some(format!("replica {number} is not ready")));
+            }
+        }
+        for (what, sql) in &stored::EMPTY[4..] {
+            let rows = stored::rows(client, sql).await?;
+            if let Some(row) = rows.first() {
+                return Ok(Some(format!("{what}: {row}")));
+            }
+        }
+        let stored = stored::read(client).await?;
+        let seats = lock(&self.world.seats);
+        let late = seats.iter().find_map(|seat| {
+            let model = lock(&seat.model);
+            let head = stored.get(&seat.chat_id).map(|room| room.last_ev);
+            let done =
+                seat.is_gone() || head.is_some_and(|ev| model.in_step && ev == model.position);
+            (!done).then(|| {
+                let (at, in_step) = (model.position, model.in_step);
+                format!("{} is at ev {at} of {head:?}, in step: {in_step}", seat.name)
+            })
+        });
+        let inbox = self.inboxes.iter().find_map(|inbox| {
+            let wrong = self.list_differs(inbox, &stored)?;
+            Some(format!("the inbox of {}: {wrong}", inbox.person.id))
+        });
+        Ok(late.or(inbox))
+    }
+
+    /// One room a pair; no room that nobody opened; none that was deleted.
+    fn check_rooms(&self, stored: &Stored) {
+        let (known, loose) = (self.world.history.rooms(), self.world.history.loose_pairs());
+        for (chat_id, room) in stored {
+            let mut members: Vec<&String> = room.members.keys().collect();
+            members.sort();
+            match known.get(chat_id) {
+                Some(known) if known.deletion == Deletion::Acknowledged => {
+                    self.add(Kind::Lost, format!("the deleted room {chat_id} is there"));
+                }
+                Some(known) if !known.members.iter().all(|one| room.members.contains_key(one)) => {
+                    self.add(Kind::Leak, format!("{chat_id} has the members {members:?}"));
+                }
+                Some(_) => {}
+                None => {
+                    let pair = |pair: &[String; 2]| pair.iter().all(|one| members.contains(&one));
+                    if !loose.iter().any(pair) || room.last_seq > 0 {
+                        self.add(Kind::State, format!("nobody opened {chat_id}, {members:?}"));
+                    }
+                }
+            }
+        }
+        for (chat_id, room) in known {
+            if room.deletion == Deletion::Never && !stored.contains_key(&chat_id) {
+                self.add(Kind::Lost, format!("the room {chat_id} of {:?}", room.members));
+            }
+        }
+    }
+
+    /// Every acknowledged message is there, once, as acknowledged and as changed since; and nothing
+    /// that nobody sent.
+    fn check_sends(&self, stored: &Stored) {
+        let sends = self.world.history.sends();
+        for (id, sent) in &sends {
+            let Some(room) = stored.get(&sent.chat_id) else { continue };
+            let Some(known) = sent.acknowledged else { continue };
+            match room.messages.get(&known.seq) {
+                Some(row) if row.message_id == known.message_id => self.check_row(id, sent, row),
+                other => {
+                    let what = format!("{id} was acknowledged as {known:?}; there is {other:?}");
+                    self.add(Kind::Lost, what);
+                }
+            }
+        }
+        for (chat_id, room) in stored {
+            for (seq, row) in &room.messages {
+                let sent = row.client_msg_id.as_ref().and_then(|id| sends.get(id));
+                if !sent.is_some_and(|s| s.chat_id == *chat_id && s.sender == row.sender) {
+                    self.add(Kind::State, format!("nobody sent {seq} of {chat_id}: {row:?}"));
+                }
+            }
+        }
+    }
+
+    fn check_row(&self, id: &str, sent: &Sent, row: &Row) {
+        let right = match sent.deletion {
+            Deletion::Acknowledged => row.deleted,
+            Deletion::Never if row.deleted => false,
+            _ => row.deleted || row.text == sent.text || sent.loose.contains(&row.text),
+        };
+        if !right {
+            self.add(Kind::State, format!("{id} is to be {sent:?} and is {row:?}"));
+        }
+    }
+
+    fn check_marks(&self, stored: &Stored) {
+        for ((chat_id, user), read_seq) in self.world.history.marks() {
+            let Some(room) = stored.get(&chat_id) else { continue };
+            if room.members.get(&user).is_none_or(|member| member.read_seq < read_seq) {
+                let member = room.members.get(&user);
+                self.add(
+                    Kind::Lost,
+                    format!("{user} read {chat_id} up to {read_seq}; there is {member:?}"),
+                );
+            }
+        }
+    }
+
+    /// A follower holds what is stored: every message, every marker.
+    fn check_seat(&self, seat: &Seat, stored: &Stored) {
+        if seat.is_gone() {
+            return;
+        }
+        let Some(room) = stored.get(&seat.chat_id) else {
+            return self.add(Kind::Late, format!("{} follows a room that is gone", seat.name));
+        };
+        let model = lock(&seat.model);
+        if !model.in_step || model.position != room.last_ev {
+            let (at, in_step) = (model.position, model.in_step);
+            let what = format!("{} is at ev {at}, in step: {in_step}, of {room:?}", seat.name);
+            return self.add(Kind::Lost, shorten(what));
+        }
+        for (seq, row) in &room.messages {
+            let same = match model.messages.get(seq) {
+                Some(known) => {
+                    (known.message_id, known.ev, known.deleted)
+                        == (row.message_id, row.ev, row.deleted)
+                        && known.text == row.text
+                }
+                None => *seq <= model.floor,
+            };
+            if !same {
+                let known = model.messages.get(seq);
+                let what = format!("{} has {known:?} as {seq}, stored is {row:?}", seat.name);
+                self.add(Kind::State, what);
+            }
+        }
+        if model.messages.last_key_value().is_some_and(|(seq, _)| *seq > room.last_seq) {
+            self.add(Kind::State, format!("{} has messages that are not stored", seat.name));
+        }
+        for (user, member) in &room.members {
+            let read_seq = model.reads.get(user).copied().unwrap_or(0);
+            if read_seq != member.read_seq {
+                let what = format!("{} has {user} at {read_seq}, stored is {member:?}", seat.name);
+                self.add(Kind::State, what);
+            }
+        }
+    }
+
+    fn check_inbox(&self, inbox: &Inbox, stored: &Stored) {
+        if let Some(wrong) = self.list_differs(inbox, stored) {
+            self.add(Kind::State, format!("the inbox of {}: {wrong}", inbox.person.id));
+        }
+    }
+
+    /// What of a list is not as stored.
+    fn list_differs(&self, inbox: &Inbox, stored: &Stored) -> Option<String> {
+        let list = lock(&inbox.list);
+        let expected = rooms_of(&inbox.person.id, stored);
+        if !list.live {
+            return Some("not live".to_owned());
+        }
+        for (chat_id, (room, recount)) in &expected {
+            let (shown, expected) = (list.rooms.get(chat_id), (room.last_ev, *recount));
+            if shown != Some(&expected) {
+                return Some(format!("{chat_id} is {shown:?} (ev, unread) and not {expected:?}"));
+            }
+        }
+        if let Some(chat_id) = list.rooms.keys().find(|id| !expected.contains_key(*id)) {
+            return Some(format!("{chat_id} is gone, and shown"));
+        }
+        let sum: i64 = expected.values().map(|(_, recount)| *recount).sum();
+        let total = list.total.filter(|total| *total != sum)?;
+        Some(format!("total_unread is {total} and not {sum}"))
+    }
+
+    /// Unread everywhere it is told: in the column, by every replica from Redis, and in the list.
+    async fn check_counters(&self, person: &Person, stored: &Stored) {
+        let expected = rooms_of(&person.id, stored);
+        let expected: HashMap<ChatId, i64> =
+            expected.into_iter().map(|(chat_id, (_, recount))| (chat_id, recount)).collect();
+        for (chat_id, room) in stored {
+            if let Some(member) = room.members.get(&person.id)
+                && member.unread != member.recount
+            {
+                self.add(Kind::Unread, format!("{} in {chat_id}: {member:?}", person.id));
+            }
+        }
+        for replica in 0..self.world.replicas.len() {
+            let unread = self.ask(replica, person, "/api/v1/chats/unread/").await;
+            if let Some(unread) = unread.and_then(|answer| answer.read::<Unread>().ok()) {
+                let told = unread.chats.iter().map(|room| (room.chat_id, room.unread_count));
+                self.compare(person, replica, "/chats/unread/", &expected, told.collect());
+                if unread.total != expected.values().sum::<i64>() {
+                    let what = format!("{}: total {} of {expected:?}", person.id, unread.total);
+                    self.add(Kind::Unread, what);
+                }
+            }
+            let (mut told, mut cursor) = (HashMap::new(), String::new());
+            loop {
+                let path = format!("/api/v1/chats/?limit=100{cursor}");
+                let Some(answer) = self.ask(replica, person, &path).await else { break };
+                let Ok(page) = answer.read::<Page>() else { break };
+                told.extend(page.results.iter().map(|chat| (chat.chat_id, chat.unread_count)));
+                let Some(next) = page.next else { break };
+                cursor = format!("&cursor={next}");
+            }
+            self.compare(person, replica, "/chats/", &expected, told);
+        }
+    }
+
+    async fn ask(
+        &self,
+        replica: usize,
+        person: &Person,
+        path: &str,
+    ) -> Option<super::world::Answer> {
+        let answer = self.world.once(replica, &Method::GET, path, person, None).await;
+        let good = answer.filter(|answer| answer.status == 200);
+        if good.is_none() {
+            self.add(Kind::Answer, format!("GET {path} on replica {replica} after all was healed"));
+        }
+        good
+    }
+
+    fn compare(
+        &self,
+        person: &Person,
+        replica: usize,
+        what: &str,
+        expected: &HashMap<ChatId, i64>,
+        told: HashMap<ChatId, i64>,
+    ) {
+        if told != *expected {
+            let differ: Vec<_> = expected
+                .keys()
+                .chain(told.keys())
+                .filter(|chat_id| expected.get(*chat_id) != told.get(*chat_id))
+                .map(|id| format!("{id}: {:?}, recount {:?}", told.get(id), expected.get(id)))
+                .collect();
+            let what = format!("{what} of {} on replica {replica}: {differ:?}", person.id);
+            self.add(Kind::Unread, shorten(what));
+        }
+    }
+}
+
+/// A user's rooms, each with the recount.
+fn rooms_of<'a>(user: &str, stored: &'a Stored) -> HashMap<ChatId, (&'a Room, i64)> {
+    let rooms = stored
+        .iter()
+        .filter_map(|(chat_id, room)| Some((*chat_id, (room, room.members.get(user)?.recount))));
+    rooms.collect()
+}
+
+fn shorten(what: String) -> String {
+    what.chars().take(600).collect()
+}

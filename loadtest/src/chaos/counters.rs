@@ -1,0 +1,127 @@
+//! Unread counters, compared with a recount while all goes on.
+
+use std::{collections::HashMap, sync::Arc};
+
+use beseda::model::ChatId;
+use rand::Rng;
+use reqwest::Method;
+use serde::Deserialize;
+use tokio_postgres::Client;
+
+use super::{
+    findings::{Kind, now_micros, tick},
+    stack::Stack,
+    stored,
+    world::{Person, World},
+};
+
+/// How long a counter may be behind, from the change or the end of the last fault, in microseconds:
+/// the 2 s that are promised, and the time that asking takes here.
+const BEHIND: i64 = 3_500_000;
+
+#[derive(Deserialize)]
+pub(super) struct Unread {
+    pub total: i64,
+    pub chats: Vec<UnreadRoom>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct UnreadRoom {
+    pub chat_id: ChatId,
+    pub unread_count: i64,
+}
+
+/// Counters that were not right when last looked at: since when, and at which change.
+type Behind = HashMap<(usize, String, ChatId), (i64, i64)>;
+
+/// Asks random replicas about random people to the end of the busy phase.
+pub(super) async fn watch(world: Arc<World>, stack: Arc<Stack>, people: Vec<Person>) {
+    let mut rng = world.dice();
+    let mut client = None;
+    let mut behind = Behind::new();
+    while world.is_busy() {
+        world.pause(&mut rng, 20..150).await;
+        let Some(database) = client.take() else {
+            client = stack.database().await.ok();
+            continue;
+        };
+        // Those that were behind first, until they are right.
+        let (replica, person) = match behind.keys().next() {
+            Some((replica, user, _)) if rng.random_bool(0.7) => {
+                let person = people.iter().find(|person| person.id == *user);
+                (*replica, person.unwrap_or(&people[0]))
+            }
+            _ => (world.any_replica(&mut rng), &people[rng.random_range(0..people.len())]),
+        };
+        if compare(&world, &database, replica, person, &mut behind).await.is_ok() {
+            client = Some(database);
+        }
+    }
+}
+
+/// An answer between two recounts: where both are of the same change, it has to be the same.
+async fn compare(
+    world: &World,
+    database: &Client,
+    replica: usize,
+    person: &Person,
+    behind: &mut Behind,
+) -> Result<(), tokio_postgres::Error> {
+    let before = stored::counters(database, &person.id).await?;
+    let path = "/api/v1/chats/unread/";
+    let Some(answer) = world.once(replica, &Method::GET, path, person, None).await else {
+        return Ok(());
+    };
+    let after = stored::counters(database, &person.id).await?;
+    let unread: Unread = match answer.read() {
+        Ok(unread) if answer.status == 200 => unread,
+        _ => {
+            world.unexpected("GET /chats/unread/", &answer);
+            return Ok(());
+        }
+    };
+    let told: HashMap<ChatId, i64> =
+        unread.chats.iter().map(|room| (room.chat_id, room.unread_count)).collect();
+    if unread.total != told.values().sum::<i64>() {
+        world.unexpected("GET /chats/unread/ (the total is not the sum)", &answer);
+    }
+    for (chat_id, &(ev, column, recount)) in &before {
+        let user = &person.id;
+        if column != recount {
+            let what =
+                format!("{user} in {chat_id} at ev {ev}: column {column}, recount {recount}");
+            world.findings.add(Kind::Unread, what);
+        }
+        let key = (replica, user.clone(), *chat_id);
+        if after.get(chat_id).is_none_or(|(now, ..)| *now != ev) {
+            behind.remove(&key);
+            continue;
+        }
+        tick(&world.figures.counted);
+        let found = told.get(chat_id).copied();
+        if found == Some(recount) {
+            behind.remove(&key);
+            continue;
+        }
+        let now = now_micros();
+        let first = !behind.contains_key(&key);
+        let (since, at) = *behind.entry(key.clone()).or_insert((now, ev));
+        if first {
+            tick(&world.figures.stale);
+        }
+        if at != ev {
+            behind.insert(key, (now, ev));
+        } else if let Some(quiet) = world.timeline.quiet_since()
+            && now - since.max(quiet) > BEHIND
+        {
+            let (ms, at) = ((now - since) / 1_000, world.timeline.now());
+            let what = format!(
+                "{user} in {chat_id} at ev {ev}: replica {replica} says {found:?}, recount \
+                 {recount}, for {ms} ms ({at})"
+            );
+            world.findings.add(Kind::Unread, what);
+            behind.remove(&key);
+        }
+    }
+    Ok(())
+}

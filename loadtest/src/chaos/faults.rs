@@ -1,0 +1,288 @@
+//! What can break, in which order it does, and how it is broken and healed.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use clap::ValueEnum;
+use nix::sys::signal::Signal;
+use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
+use tokio::{sync::Mutex, task::JoinSet};
+
+use super::{findings, proxy::Flow, stack::Stack, world::World};
+use crate::load::say;
+
+/// Between two faults, in milliseconds: time enough for the aftermath of most, so that a delay has
+/// one cause.
+const REST_MS: std::ops::Range<u64> = 1_500..4_500;
+
+/// How often a fault meets one of another part of the installation.
+const COMPANY: f64 = 0.2;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(super) enum Kind {
+    /// SIGKILL, and a new process.
+    ReplicaKill,
+    /// SIGTERM, and a new process once it has drained.
+    ReplicaStop,
+    /// SIGSTOP, later SIGCONT.
+    ReplicaFreeze,
+    /// SIGKILL; back a while later, empty.
+    RedisKill,
+    /// SIGKILL; back with the data of a second before.
+    RedisOldData,
+    /// SIGSTOP, later SIGCONT.
+    RedisFreeze,
+    /// FLUSHALL.
+    RedisFlush,
+    /// CLIENT KILL TYPE normal, then pubsub.
+    RedisKick,
+    /// Connections of one replica, or of all, break, and new ones too.
+    RedisCut,
+    /// The same, but they stay open and nothing goes through.
+    RedisSilent,
+    /// All answers come late.
+    RedisSlow,
+    /// pg_terminate_backend on all of them.
+    PostgresKick,
+    /// Stopped in immediate mode, and recovered.
+    PostgresCrash,
+    PostgresCut,
+    PostgresSilent,
+    PostgresSlow,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.to_possible_value();
+        f.write_str(value.as_ref().map_or("?", |value| value.get_name()))
+    }
+}
+
+/// The part of the installation that a fault hits: of each, one fault at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Replica,
+    Redis,
+    Postgres,
+}
+
+impl Kind {
+    fn part(self) -> Part {
+        match self {
+            Self::ReplicaKill | Self::ReplicaStop | Self::ReplicaFreeze => Part::Replica,
+            Self::RedisKill
+            | Self::RedisOldData
+            | Self::RedisFreeze
+            | Self::RedisFlush
+            | Self::RedisKick
+            | Self::RedisCut
+            | Self::RedisSilent
+            | Self::RedisSlow => Part::Redis,
+            Self::PostgresKick
+            | Self::PostgresCrash
+            | Self::PostgresCut
+            | Self::PostgresSilent
+            | Self::PostgresSlow => Part::Postgres,
+        }
+    }
+
+    /// How long it lasts, in milliseconds; beside the time that a process takes to come back.
+    fn lasting(self) -> std::ops::Range<u64> {
+        match self {
+            Self::RedisFlush | Self::RedisKick | Self::PostgresKick => 0..1,
+            Self::ReplicaKill | Self::ReplicaStop => 0..1_500,
+            Self::ReplicaFreeze | Self::RedisFreeze => 1_000..3_000,
+            Self::PostgresCrash => 0..1_000,
+            Self::RedisKill | Self::RedisOldData => 200..3_000,
+            Self::RedisCut | Self::RedisSilent | Self::RedisSlow => 500..3_000,
+            Self::PostgresCut | Self::PostgresSilent | Self::PostgresSlow => 500..2_500,
+        }
+    }
+}
+
+/// One fault of the schedule.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Planned {
+    /// Since the beginning.
+    at: Duration,
+    kind: Kind,
+    lasting: Duration,
+    /// The replica it concerns; `None`: all, where that makes sense.
+    replica: Option<usize>,
+    /// For those that slow down.
+    delay: Duration,
+}
+
+/// The schedule of a seed. Each kind comes once before one comes again, in another order each time;
+/// the last fault is at work when the clients stop, so that nothing comes after it to heal it.
+pub(super) fn plan(seed: u64, span: Duration, kinds: &[Kind], replicas: usize) -> Vec<Planned> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut plan = Vec::new();
+    let mut bag: Vec<Kind> = Vec::new();
+    let mut at = Duration::from_millis(1_000);
+    let draw = |kind: Kind, at, rng: &mut StdRng| {
+        let everybody = kind.part() != Part::Replica && rng.random_bool(0.5);
+        Planned {
+            at,
+            kind,
+            lasting: Duration::from_millis(rng.random_range(kind.lasting())),
+            replica: (!everybody).then(|| rng.random_range(0..replicas)),
+            delay: Duration::from_millis(match kind.part() {
+                Part::Postgres => rng.random_range(20..150),
+                _ => rng.random_range(50..600),
+            }),
+        }
+    };
+    while at < span {
+        if bag.is_empty() {
+            bag = kinds.to_vec();
+            bag.shuffle(&mut rng);
+        }
+        let Some(kind) = bag.pop() else { break };
+        let fault = draw(kind, at, &mut rng);
+        plan.push(fault);
+        let others: Vec<Kind> =
+            kinds.iter().copied().filter(|other| other.part() != kind.part()).collect();
+        if !others.is_empty() && rng.random_bool(COMPANY) {
+            let other = others[rng.random_range(0..others.len())];
+            let during = at + fault.lasting.mul_f64(rng.random_range(0.0..1.0));
+            plan.push(draw(other, during, &mut rng));
+        }
+        at += fault.lasting + Duration::from_millis(rng.random_range(REST_MS));
+    }
+    if let Some(last) = plan.iter_mut().max_by_key(|fault| fault.at) {
+        last.at = span.saturating_sub(Duration::from_millis(rng.random_range(100..600)));
+    }
+    plan
+}
+
+/// Carries a schedule out; returns when all is healed.
+pub(super) async fn run(world: &Arc<World>, stack: &Arc<Stack>, plan: Vec<Planned>) {
+    let began = tokio::time::Instant::now();
+    let parts: Arc<[Mutex<()>; 3]> = Arc::default();
+    let mut running = JoinSet::new();
+    for fault in plan {
+        let (world, stack, parts) = (Arc::clone(world), Arc::clone(stack), Arc::clone(&parts));
+        running.spawn(async move {
+            tokio::time::sleep_until(began + fault.at).await;
+            let _turn = parts[fault.kind.part() as usize].lock().await;
+            let whom = fault.replica.map_or("all".to_owned(), |number| format!("replica {number}"));
+            say(&format!(
+                "{:7.1} s: {} for {} ms ({whom})",
+                world.findings.seconds(),
+                fault.kind,
+                fault.lasting.as_millis()
+            ));
+            let span = world.timeline.begin(fault.kind);
+            if let Err(error) = inject(&world, &stack, fault).await {
+                let what = format!("{} could not be carried out: {error}", fault.kind);
+                world.findings.add(findings::Kind::Crash, what);
+            }
+            world.timeline.end(span);
+        });
+    }
+    while running.join_next().await.is_some() {}
+}
+
+type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+
+async fn inject(world: &World, stack: &Stack, fault: Planned) -> Outcome {
+    let lasting = tokio::time::sleep(fault.lasting);
+    // A replica's own faults always name one.
+    let replica = fault.replica.unwrap_or_default();
+    match fault.kind {
+        Kind::ReplicaKill => {
+            stack.replica(replica).kill().await;
+            lasting.await;
+            stack.replica(replica).start().await?;
+        }
+        Kind::ReplicaStop => {
+            if let Some(took) = stack.replica(replica).stop().await {
+                let what =
+                    format!("replica {replica} was told to end and still ran {took:?} later");
+                world.findings.add(findings::Kind::Late, what);
+            }
+            lasting.await;
+            stack.replica(replica).start().await?;
+        }
+        Kind::ReplicaFreeze => {
+            stack.replica(replica).signal(Signal::SIGSTOP).await;
+            lasting.await;
+            stack.replica(replica).signal(Signal::SIGCONT).await;
+        }
+        Kind::RedisKill => {
+            stack.redis.kill();
+            stack.forget_redis_dump();
+            lasting.await;
+            stack.redis.restart().await?;
+        }
+        Kind::RedisOldData => {
+            stack.redis_command("SAVE").await?;
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            stack.redis.kill();
+            lasting.await;
+            stack.redis.restart().await?;
+        }
+        Kind::RedisFreeze => {
+            stack.redis.pause()?;
+            lasting.await;
+            stack.redis.resume()?;
+        }
+        Kind::RedisFlush => stack.redis_command("FLUSHALL").await?,
+        Kind::RedisKick => {
+            stack.redis_command("CLIENT KILL TYPE normal").await?;
+            stack.redis_command("CLIENT KILL TYPE pubsub").await?;
+        }
+        Kind::PostgresKick => stack.kick_backends().await?,
+        Kind::PostgresCrash => {
+            // Blocks for a moment, in which nothing else of this program should stand still.
+            tokio::task::block_in_place(|| stack.postgres.kill());
+            lasting.await;
+            stack.postgres.restart().await?;
+        }
+        Kind::RedisCut | Kind::RedisSilent | Kind::RedisSlow => {
+            let flow = flow(fault);
+            stack.redis_flow(fault.replica, flow);
+            lasting.await;
+            stack.redis_flow(fault.replica, Flow::Pass);
+        }
+        Kind::PostgresCut | Kind::PostgresSilent | Kind::PostgresSlow => {
+            let flow = flow(fault);
+            stack.postgres_flow(fault.replica, flow);
+            lasting.await;
+            stack.postgres_flow(fault.replica, Flow::Pass);
+        }
+    }
+    Ok(())
+}
+
+fn flow(fault: Planned) -> Flow {
+    match fault.kind {
+        Kind::RedisCut | Kind::PostgresCut => Flow::Cut,
+        Kind::RedisSilent | Kind::PostgresSilent => Flow::Silent,
+        _ => Flow::Slow(fault.delay),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_gives_one_schedule_with_every_kind_in_it() {
+        let (kinds, span) = (Kind::value_variants(), Duration::from_secs(120));
+        let first = plan(7, span, kinds, 3);
+        assert_eq!(first, plan(7, span, kinds, 3));
+        assert_ne!(first, plan(8, span, kinds, 3));
+        for kind in kinds {
+            assert!(first.iter().any(|fault| fault.kind == *kind), "{kind}");
+        }
+        let last = first.iter().map(|fault| fault.at).max().unwrap();
+        assert!(last < span && last > span - Duration::from_secs(1));
+    }
+
+    #[test]
+    fn one_kind_alone_has_no_company() {
+        let only = plan(7, Duration::from_secs(20), &[Kind::RedisFlush], 3);
+        assert!(only.len() > 3 && only.iter().all(|fault| fault.kind == Kind::RedisFlush));
+    }
+}

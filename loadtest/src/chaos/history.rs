@@ -1,0 +1,184 @@
+//! What the clients did and were told: against it the database is judged. No I/O.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Mutex,
+};
+
+use beseda::model::{ChatId, MessageId};
+
+use super::{
+    findings::{lock, now_micros},
+    model::Change,
+};
+
+/// A message that somebody sent, or tried to.
+#[derive(Debug, Clone)]
+pub(super) struct Sent {
+    pub chat_id: ChatId,
+    pub sender: String,
+    /// As sent, or as edited last.
+    pub text: String,
+    /// Texts of edits with an attempt whose outcome nobody knows: it may take effect late.
+    pub loose: Vec<String>,
+    pub acknowledged: Option<Acknowledged>,
+    pub deletion: Deletion,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Acknowledged {
+    pub message_id: MessageId,
+    pub seq: i64,
+    /// Microseconds since 1970.
+    pub at: i64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Deletion {
+    Never,
+    Tried,
+    Acknowledged,
+}
+
+/// Who shares a room, and what became of it.
+#[derive(Debug, Clone)]
+pub(super) struct Room {
+    pub members: [String; 2],
+    pub room_name: String,
+    pub deletion: Deletion,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    rooms: HashMap<ChatId, Room>,
+    /// By `client_msg_id`, which is unique in a run.
+    sends: HashMap<String, Sent>,
+    /// The highest marker acknowledged.
+    marks: HashMap<(ChatId, String), i64>,
+    /// The highest `seq` acknowledged.
+    tops: HashMap<ChatId, i64>,
+    /// What each number was, as told first.
+    changes: HashMap<ChatId, BTreeMap<i64, Change>>,
+    /// Pairs whose room may have been opened by an attempt that nobody heard of.
+    loose_pairs: HashSet<[String; 2]>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct History(Mutex<State>);
+
+impl History {
+    pub(super) fn opened(&self, chat_id: ChatId, room_name: &str, members: [String; 2]) {
+        let room = Room { members, room_name: room_name.to_owned(), deletion: Deletion::Never };
+        lock(&self.0).rooms.entry(chat_id).or_insert(room);
+    }
+
+    pub(super) fn may_be_open(&self, members: &[String; 2]) {
+        lock(&self.0).loose_pairs.insert(members.clone());
+    }
+
+    pub(super) fn room_deletion(&self, chat_id: ChatId, deletion: Deletion) {
+        if let Some(room) = lock(&self.0).rooms.get_mut(&chat_id) {
+            room.deletion = deletion;
+        }
+    }
+
+    pub(super) fn room(&self, chat_id: ChatId) -> Option<Room> {
+        lock(&self.0).rooms.get(&chat_id).cloned()
+    }
+
+    pub(super) fn rooms(&self) -> HashMap<ChatId, Room> {
+        lock(&self.0).rooms.clone()
+    }
+
+    pub(super) fn loose_pairs(&self) -> HashSet<[String; 2]> {
+        lock(&self.0).loose_pairs.clone()
+    }
+
+    pub(super) fn sending(&self, id: &str, chat_id: ChatId, sender: &str, text: &str) {
+        let sent = Sent {
+            chat_id,
+            sender: sender.to_owned(),
+            text: text.to_owned(),
+            loose: Vec::new(),
+            acknowledged: None,
+            deletion: Deletion::Never,
+        };
+        lock(&self.0).sends.insert(id.to_owned(), sent);
+    }
+
+    /// The earlier acknowledgement, where there was one that says something else.
+    pub(super) fn acknowledged(
+        &self,
+        id: &str,
+        message_id: MessageId,
+        seq: i64,
+    ) -> Option<Acknowledged> {
+        let state = &mut *lock(&self.0);
+        let sent = state.sends.get_mut(id)?;
+        let top = state.tops.entry(sent.chat_id).or_default();
+        *top = (*top).max(seq);
+        match sent.acknowledged {
+            Some(before) => {
+                ((before.message_id, before.seq) != (message_id, seq)).then_some(before)
+            }
+            None => {
+                sent.acknowledged = Some(Acknowledged { message_id, seq, at: now_micros() });
+                None
+            }
+        }
+    }
+
+    pub(super) fn sends(&self) -> HashMap<String, Sent> {
+        lock(&self.0).sends.clone()
+    }
+
+    pub(super) fn deletion_of(&self, id: &str) -> Deletion {
+        lock(&self.0).sends.get(id).map_or(Deletion::Never, |sent| sent.deletion)
+    }
+
+    pub(super) fn deletion(&self, id: &str, deletion: Deletion) {
+        if let Some(sent) = lock(&self.0).sends.get_mut(id) {
+            sent.deletion = deletion;
+        }
+    }
+
+    /// An edit was acknowledged. `loose`: one of its attempts may still take effect.
+    pub(super) fn edited(&self, id: &str, text: &str, loose: bool) {
+        if let Some(sent) = lock(&self.0).sends.get_mut(id) {
+            sent.text = text.to_owned();
+            if loose {
+                sent.loose.push(text.to_owned());
+            }
+        }
+    }
+
+    pub(super) fn top(&self, chat_id: ChatId) -> i64 {
+        lock(&self.0).tops.get(&chat_id).copied().unwrap_or(0)
+    }
+
+    /// A marker was acknowledged; gives the highest one that was before.
+    pub(super) fn marked(&self, chat_id: ChatId, user: &str, read_seq: i64) -> i64 {
+        let state = &mut *lock(&self.0);
+        let mark = state.marks.entry((chat_id, user.to_owned())).or_default();
+        std::mem::replace(mark, read_seq.max(*mark))
+    }
+
+    pub(super) fn marks(&self) -> HashMap<(ChatId, String), i64> {
+        lock(&self.0).marks.clone()
+    }
+
+    /// Somebody was told what number `ev` is; gives what another one was told, where that differs.
+    pub(super) fn told(&self, chat_id: ChatId, ev: i64, change: &Change) -> Option<Change> {
+        let state = &mut *lock(&self.0);
+        let changes = state.changes.entry(chat_id).or_default();
+        let first = changes.entry(ev).or_insert_with(|| change.clone());
+        (first != change).then(|| first.clone())
+    }
+
+    /// When each message was acknowledged.
+    pub(super) fn acknowledgements(&self) -> HashMap<MessageId, i64> {
+        let state = lock(&self.0);
+        let known = state.sends.values().filter_map(|sent| sent.acknowledged);
+        known.map(|known| (known.message_id, known.at)).collect()
+    }
+}

@@ -1,0 +1,337 @@
+//! Sockets of many chats: the inbox, and every room of the user's followed on one connection.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, atomic::Ordering},
+    time::Duration,
+};
+
+use beseda::model::{Chat, ChatId};
+use rand::{Rng, rngs::StdRng};
+use reqwest::Method;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::{
+    findings::{Kind, lock, now_micros, tick},
+    follower::Seat,
+    model::{Frame, Model},
+    socket::{Incoming, Socket},
+    world::{Person, Phase, World},
+};
+
+/// How long a client stays before it leaves by itself, in milliseconds.
+const STAY_MS: std::ops::Range<u64> = 5_000..25_000;
+
+/// Pause before the next attempt, in milliseconds.
+const RECONNECT_MS: std::ops::Range<u64> = 30..200;
+
+/// Pause before what was refused for now is asked again, and between two looks for it.
+const AGAIN: Duration = Duration::from_millis(300);
+
+/// How often, of the looks, a room that is followed already is subscribed to once more.
+const TWICE: f64 = 0.05;
+
+/// What the client shows of its rooms.
+#[derive(Debug, Default)]
+pub(super) struct List {
+    /// It was read after the inbox was live, and the socket is still there.
+    pub live: bool,
+    /// Newest change and unread messages.
+    pub rooms: HashMap<ChatId, (i64, i64)>,
+    /// The sum, as told last on this connection.
+    pub total: Option<i64>,
+    /// The newest change of each room that this connection was told of.
+    told: HashMap<ChatId, i64>,
+    seats: HashMap<ChatId, Arc<Seat>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Inbox {
+    pub person: Person,
+    pub list: Mutex<List>,
+}
+
+#[derive(Deserialize)]
+struct Page {
+    results: Vec<Chat>,
+    next: Option<String>,
+}
+
+/// A socket's life, from one opening to its end.
+struct Session<'a> {
+    world: &'a Arc<World>,
+    inbox: &'a Inbox,
+    socket: Socket,
+    rng: &'a mut StdRng,
+    /// Commands on their way: the chat, and what the client knew when it asked.
+    asked: HashMap<i64, (ChatId, Model)>,
+    refused: Vec<ChatId>,
+    next_id: i64,
+    /// Since when each chat is in step here.
+    counts_from: HashMap<ChatId, i64>,
+}
+
+/// Keeps a socket of many chats open to the end of the run.
+pub(super) async fn run(world: Arc<World>, inbox: Arc<Inbox>) {
+    let mut rng = world.dice();
+    while world.phase() < Phase::Over {
+        let connect = (Method::POST, "/api/v1/connect/");
+        let opened = Socket::open(&world, &mut rng, &inbox.person, "/ws/", &[], connect).await;
+        if let Ok(socket) = opened {
+            let session = Session {
+                world: &world,
+                inbox: &inbox,
+                socket,
+                rng: &mut rng,
+                asked: HashMap::new(),
+                refused: Vec::new(),
+                next_id: 0,
+                counts_from: HashMap::new(),
+            };
+            session.run().await;
+            lock(&inbox.list).live = false;
+        }
+        tokio::time::sleep(Duration::from_millis(rng.random_range(RECONNECT_MS))).await;
+    }
+}
+
+impl Session<'_> {
+    async fn run(mut self) {
+        let world = self.world;
+        let leave_at = Instant::now() + Duration::from_millis(self.rng.random_range(STAY_MS));
+        let mut look = tokio::time::interval(AGAIN);
+        loop {
+            let incoming = tokio::select! {
+                incoming = self.socket.next(world) => incoming,
+                () = tokio::time::sleep_until(leave_at), if world.is_busy() => break,
+                () = world.until(Phase::Over) => break,
+                _ = look.tick() => {
+                    if !self.look().await { return }
+                    continue;
+                }
+            };
+            match incoming {
+                Incoming::Frame(frame) => {
+                    if !self.on_frame(&frame).await {
+                        return;
+                    }
+                }
+                Incoming::Closed(4200..=4203) | Incoming::Broken => {
+                    return tick(&world.figures.breaks);
+                }
+                Incoming::Closed(code) => {
+                    let (id, at) = (&self.inbox.person.id, world.timeline.now());
+                    let what = format!("the inbox of {id} was closed with {code} ({at})");
+                    return world.findings.add(Kind::Answer, what);
+                }
+            }
+        }
+        self.socket.leave(self.rng).await;
+    }
+
+    /// Asks again for what was refused for now; and now and then for what is followed already.
+    async fn look(&mut self) -> bool {
+        let mut chats = std::mem::take(&mut self.refused);
+        if self.rng.random_bool(TWICE) {
+            let pick = self.rng.random_range(0..20);
+            chats.extend(lock(&self.inbox.list).seats.keys().nth(pick).copied());
+        }
+        for chat_id in chats {
+            if !self.subscribe(chat_id).await {
+                return false;
+            }
+        }
+        true
+    }
+
+    async fn subscribe(&mut self, chat_id: ChatId) -> bool {
+        let seat = lock(&self.inbox.list).seats.get(&chat_id).cloned();
+        let Some(seat) = seat.filter(|seat| !seat.is_gone()) else { return true };
+        if self.asked.values().any(|(asked, _)| *asked == chat_id) {
+            return true;
+        }
+        let model = lock(&seat.model).clone();
+        self.next_id += 1;
+        let mut command = json!({
+            "type": "subscribe", "id": self.next_id, "chat_id": chat_id, "after_ev": model.position,
+        });
+        if let Some(epoch) = &model.epoch {
+            command["epoch"] = json!(epoch);
+        }
+        self.asked.insert(self.next_id, (chat_id, model));
+        self.socket.send(&command).await
+    }
+
+    /// False: the socket is of no use any more.
+    async fn on_frame(&mut self, frame: &Frame) -> bool {
+        match frame.kind.as_str() {
+            "hello" => self.read_list().await,
+            "chat.created" | "chat.updated" => {
+                tick(&self.world.figures.inbox);
+                self.on_room(frame).await
+            }
+            "chat.deleted" => {
+                tick(&self.world.figures.inbox);
+                self.on_deleted(frame);
+                true
+            }
+            "error" => {
+                self.on_error(frame);
+                true
+            }
+            _ => {
+                self.on_chat_frame(frame);
+                true
+            }
+        }
+    }
+
+    /// Reads all rooms by REST, as the protocol says: after `hello`.
+    async fn read_list(&mut self) -> bool {
+        {
+            let list = &mut *lock(&self.inbox.list);
+            let seats = std::mem::take(&mut list.seats);
+            *list = List { seats, ..List::default() };
+        }
+        let mut path = "/api/v1/chats/?limit=20".to_owned();
+        loop {
+            let person = &self.inbox.person;
+            let answer = self.world.call(self.rng, Method::GET, &path, person, None).await;
+            let Some(answer) = answer else { return false };
+            let page: Page = match answer.read() {
+                Ok(page) => page,
+                Err(_) => {
+                    self.world.unexpected("GET /chats/", &answer);
+                    return false;
+                }
+            };
+            for chat in page.results {
+                self.show(&chat);
+                if !self.subscribe(chat.chat_id).await {
+                    return false;
+                }
+            }
+            let Some(next) = page.next else { break };
+            path = format!("/api/v1/chats/?limit=20&cursor={next}");
+        }
+        let gone: Vec<Arc<Seat>> = {
+            let list = &mut *lock(&self.inbox.list);
+            list.live = true;
+            let List { rooms, seats, .. } = list;
+            seats.extract_if(|chat_id, _| !rooms.contains_key(chat_id)).map(|(_, s)| s).collect()
+        };
+        // Deleted while nobody was here to hear of it.
+        gone.iter().for_each(|seat| seat.told_gone(self.world, self.socket.replica));
+        true
+    }
+
+    /// Shows a room, if this is news of it.
+    fn show(&self, chat: &Chat) {
+        let list = &mut *lock(&self.inbox.list);
+        let known = list.rooms.get(&chat.chat_id).map_or(-1, |(ev, _)| *ev);
+        if chat.last_ev >= known {
+            list.rooms.insert(chat.chat_id, (chat.last_ev, chat.unread_count));
+        }
+        list.seats.entry(chat.chat_id).or_insert_with(|| {
+            let person = &self.inbox.person.id;
+            let members = [person.clone(), chat.other_user.user_id.as_str().to_owned()];
+            Seat::new(self.world, &format!("inbox of {person}"), chat.chat_id, members)
+        });
+    }
+
+    async fn on_room(&mut self, frame: &Frame) -> bool {
+        let Some(chat) = &frame.chat else {
+            self.note(Kind::Answer, "no chat", frame);
+            return true;
+        };
+        let member = self.world.history.room(chat.chat_id).map(|room| room.members);
+        if member.is_some_and(|members| !members.contains(&self.inbox.person.id)) {
+            self.note(Kind::Leak, "a chat of others", frame);
+        }
+        let (before, seen) = {
+            let list = &mut *lock(&self.inbox.list);
+            list.total = frame.total_unread.or(list.total);
+            let known = list.rooms.contains_key(&chat.chat_id);
+            (list.told.insert(chat.chat_id, chat.last_ev), known)
+        };
+        if before.is_some_and(|before| before >= chat.last_ev) {
+            self.note(Kind::Doubled, &format!("told of ev {before:?} before"), frame);
+        }
+        self.show(chat);
+        seen || self.subscribe(chat.chat_id).await
+    }
+
+    fn on_deleted(&self, frame: &Frame) {
+        let Some(chat_id) = frame.chat_id else { return };
+        let seat = {
+            let list = &mut *lock(&self.inbox.list);
+            list.rooms.remove(&chat_id);
+            list.seats.remove(&chat_id)
+        };
+        // None: opened and deleted faster than the list was read.
+        if let Some(seat) = seat {
+            seat.told_gone(self.world, self.socket.replica);
+        }
+    }
+
+    fn on_error(&mut self, frame: &Frame) {
+        let asked = frame.id.and_then(|id| self.asked.remove(&id));
+        let code = frame.code.as_ref().and_then(|code| code.as_str()).unwrap_or_default();
+        match (asked, code) {
+            (Some((chat_id, _)), "unavailable" | "timeout") => self.refused.push(chat_id),
+            (Some((chat_id, _)), "chat_not_found") => {
+                let list = &mut *lock(&self.inbox.list);
+                list.rooms.remove(&chat_id);
+                if let Some(seat) = list.seats.remove(&chat_id) {
+                    seat.told_gone(self.world, self.socket.replica);
+                }
+            }
+            _ => self.note(Kind::Answer, "an error", frame),
+        }
+    }
+
+    /// A frame of a chat that is followed here.
+    fn on_chat_frame(&mut self, frame: &Frame) {
+        let Some(chat_id) = frame.chat_id else { return };
+        let seat = lock(&self.inbox.list).seats.get(&chat_id).cloned();
+        let Some(seat) = seat else {
+            if frame.ev > 0 && !matches!(frame.kind.as_str(), "presence" | "typing") {
+                self.note(Kind::Leak, "a frame of a chat not asked for", frame);
+            }
+            return;
+        };
+        if frame.kind == "subscribed" {
+            let asked = frame.id.and_then(|id| self.asked.remove(&id));
+            match asked {
+                // What came in between comes again: the answer is to what was asked.
+                Some((_, model)) => *lock(&seat.model) = model,
+                None => self.note(Kind::Answer, "never asked for", frame),
+            }
+        }
+        if frame.kind == "synced" {
+            self.counts_from.entry(chat_id).or_insert_with(now_micros);
+        }
+        let counts_from = self.counts_from.get(&chat_id).copied().unwrap_or(i64::MAX);
+        seat.take(self.world, frame, self.socket.replica, counts_from);
+    }
+
+    fn note(&self, kind: Kind, what: &str, frame: &Frame) {
+        let (id, replica, at) =
+            (&self.inbox.person.id, self.socket.replica, self.world.timeline.now());
+        let what = format!("the inbox of {id} on replica {replica}: {what}: {frame:?} ({at})");
+        self.world.findings.add(kind, what);
+    }
+}
+
+impl Drop for Session<'_> {
+    /// Nothing comes any more: no chat is in step until it is subscribed to again.
+    fn drop(&mut self) {
+        for seat in lock(&self.inbox.list).seats.values() {
+            if !seat.gone.load(Ordering::Relaxed) {
+                lock(&seat.model).in_step = false;
+            }
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! What came of it, for people and for programs.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::Serialize;
+
+use super::{findings::Kind, timeline::Delays, world::World};
+
+/// The result of a run.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    seed: u64,
+    seconds: f64,
+    replicas: usize,
+    figures: BTreeMap<&'static str, u64>,
+    /// By kind.
+    faults: BTreeMap<String, usize>,
+    /// By the kind of fault that was at work; `none` where there was none.
+    delays_ms: BTreeMap<String, Delays>,
+    /// From the end of the last fault until all was at rest.
+    settled_ms: u64,
+    violations: BTreeMap<Kind, u64>,
+    first_violations: Vec<String>,
+    #[serde(skip)]
+    ordered: Vec<(&'static str, u64)>,
+}
+
+impl Report {
+    pub(super) fn of(world: &World, seed: u64, seconds: f64, settled: std::time::Duration) -> Self {
+        let acknowledged = world.history.acknowledgements();
+        let (violations, first_violations) = world.findings.all();
+        let ordered = world.figures.all();
+        Self {
+            seed,
+            seconds,
+            replicas: world.replicas.len(),
+            figures: ordered.iter().copied().collect(),
+            faults: world.timeline.count(),
+            delays_ms: world.timeline.delays(|id| acknowledged.get(id).copied()),
+            settled_ms: u64::try_from(settled.as_millis()).unwrap_or(u64::MAX),
+            violations,
+            first_violations,
+            ordered,
+        }
+    }
+
+    /// Whether every promise was kept. A run in which nothing was sent proves nothing.
+    pub(crate) fn is_right(&self) -> bool {
+        let sent = self.figures.values().next().is_some()
+            && self.delays_ms.values().any(|delays| delays.deliveries > 0);
+        self.violations.is_empty() && sent
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seed, seconds, replicas, settled_ms, .. } = self;
+        writeln!(f, "seed {seed}, {seconds:.0} s, {replicas} replicas\n")?;
+        for (what, count) in &self.ordered {
+            writeln!(f, "{count:9}  {what}")?;
+        }
+        writeln!(
+            f,
+            "\n{:16}{:>7}{:>12}{:>10}{:>10}{:>12}{:>14}",
+            "", "", "", "p99", "worst", "since", "since fault's"
+        )?;
+        writeln!(
+            f,
+            "{:16}{:>7}{:>12}{:>10}{:>10}{:>12}{:>14}",
+            "fault", "times", "deliveries", "ms", "ms", "ack, ms", "end, ms"
+        )?;
+        for (kind, delays) in &self.delays_ms {
+            let times = self.faults.get(kind).map_or("-".to_owned(), ToString::to_string);
+            let Delays { deliveries, p99, worst, worst_after_ack, worst_after_fault } = delays;
+            writeln!(
+                f,
+                "{kind:16}{times:>7}{deliveries:>12}{p99:>10.0}{worst:>10.0}{worst_after_ack:>12.0}{worst_after_fault:>14.0}"
+            )?;
+        }
+        writeln!(f, "\nat rest {settled_ms} ms after the last fault")?;
+        if self.violations.is_empty() {
+            return write!(f, "violations: none");
+        }
+        for (kind, count) in &self.violations {
+            writeln!(f, "VIOLATIONS {kind:?}: {count}")?;
+        }
+        write!(f, "{}", self.first_violations.join("\n"))
+    }
+}

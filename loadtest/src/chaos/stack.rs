@@ -1,0 +1,148 @@
+//! Everything that runs: Postgres and Redis, a pair of proxies for each replica, the replicas.
+
+use std::{net::Ipv4Addr, path::Path, path::PathBuf, time::Duration};
+
+use beseda::{
+    config::Secret,
+    dev::{Durability, Postgres, Redis},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+use tokio_postgres::{Client, NoTls};
+
+use super::{
+    proxy::{Flow, Proxy},
+    replica::Replica,
+};
+use crate::{error::Error, load::say};
+
+const DATABASE: &str = "chaos";
+
+/// How long a command of ours to Redis may take.
+const REDIS_CEILING: Duration = Duration::from_secs(5);
+
+#[derive(Debug)]
+struct Member {
+    replica: Replica,
+    to_redis: Proxy,
+    to_postgres: Proxy,
+}
+
+/// Dropped in this order, whatever the outcome.
+#[derive(Debug)]
+pub(super) struct Stack {
+    members: Vec<Member>,
+    pub redis: Redis,
+    pub postgres: Postgres,
+    redis_dump: PathBuf,
+}
+
+impl Stack {
+    /// Postgres keeps what it acknowledged over a crash, as in production: that is under test too.
+    pub(super) async fn start(
+        program: &Path,
+        data: &Path,
+        secret: &Secret,
+        replicas: usize,
+    ) -> Result<Self, Error> {
+        say(&format!("starting Postgres, Redis and {replicas} replicas"));
+        let (postgres_dir, redis_dir) = (data.join("postgres"), data.join("redis"));
+        let (postgres, redis) = tokio::try_join!(
+            Postgres::start(&postgres_dir, Durability::Full),
+            Redis::start(&redis_dir, Durability::Full),
+        )?;
+        postgres.create_database(DATABASE).await?;
+        let mut members = Vec::new();
+        for number in 0..replicas {
+            let to_redis = Proxy::start(redis.port()).await?;
+            let to_postgres = Proxy::start(postgres.port()).await?;
+            let through = |url: String, port: u16, proxy: &Proxy| {
+                url.replace(&format!(":{port}"), &format!(":{}", proxy.port()))
+            };
+            let settings = vec![
+                ("DATABASE_URL", through(postgres.url(DATABASE), postgres.port(), &to_postgres)),
+                ("REDIS_URL", through(redis.url(), redis.port(), &to_redis)),
+                ("BESEDA_JWT_HS256_SECRET", secret.expose().to_owned()),
+            ];
+            let log = data.join(format!("replica-{number}.log"));
+            let replica = Replica::new(number, program, settings, log)?;
+            replica.start().await?;
+            members.push(Member { replica, to_redis, to_postgres });
+        }
+        Ok(Self { members, redis_dump: redis_dir.join("dump.rdb"), redis, postgres })
+    }
+
+    pub(super) fn replica(&self, number: usize) -> &Replica {
+        &self.members[number].replica
+    }
+
+    pub(super) fn replicas(&self) -> impl Iterator<Item = &Replica> {
+        self.members.iter().map(|member| &member.replica)
+    }
+
+    /// For one replica's way to Redis, or for all.
+    pub(super) fn redis_flow(&self, replica: Option<usize>, flow: Flow) {
+        self.chosen(replica).for_each(|member| member.to_redis.set(flow));
+    }
+
+    pub(super) fn postgres_flow(&self, replica: Option<usize>, flow: Flow) {
+        self.chosen(replica).for_each(|member| member.to_postgres.set(flow));
+    }
+
+    fn chosen(&self, replica: Option<usize>) -> impl Iterator<Item = &Member> {
+        let all = self.members.iter().enumerate();
+        all.filter(move |(n, _)| replica.is_none_or(|only| only == *n)).map(|(_, member)| member)
+    }
+
+    /// What the next start would load.
+    pub(super) fn forget_redis_dump(&self) {
+        // Nothing was saved yet: all the better.
+        let _ = std::fs::remove_file(&self.redis_dump);
+    }
+
+    /// A command without arguments that need quoting, past the proxies.
+    pub(super) async fn redis_command(&self, command: &str) -> std::io::Result<()> {
+        let asking = async {
+            let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.redis.port())).await?;
+            stream.write_all(format!("{command}\r\n").as_bytes()).await?;
+            let mut answer = [0; 256];
+            let count = stream.read(&mut answer).await?;
+            let answer = String::from_utf8_lossy(&answer[..count]).into_owned();
+            if answer.starts_with('+') || answer.starts_with(':') {
+                return Ok(());
+            }
+            Err(std::io::Error::other(format!("{command} was answered {answer:?}")))
+        };
+        tokio::time::timeout(REDIS_CEILING, asking).await?
+    }
+
+    /// A connection of ours, past the proxies.
+    pub(super) async fn database(&self) -> Result<Client, tokio_postgres::Error> {
+        let url = format!("{}?application_name=loadtest", self.postgres.url(DATABASE));
+        let (client, connection) = tokio_postgres::connect(&url, NoTls).await?;
+        // Ends with the client, or says through it that it broke.
+        tokio::spawn(connection);
+        Ok(client)
+    }
+
+    /// Ends all connections but ours.
+    pub(super) async fn kick_backends(&self) -> Result<(), tokio_postgres::Error> {
+        let kick = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                    WHERE application_name = 'beseda'";
+        self.database().await?.batch_execute(kick).await
+    }
+
+    /// Ends it all in order.
+    pub(super) async fn stop(&self) {
+        for replica in self.replicas() {
+            replica.signal(nix::sys::signal::Signal::SIGTERM).await;
+        }
+        for replica in self.replicas() {
+            replica.stop().await;
+        }
+        self.redis.stop().await;
+        self.postgres.stop().await;
+    }
+}

@@ -1,0 +1,149 @@
+//! What Postgres holds, read past the service.
+
+use std::collections::{BTreeMap, HashMap};
+
+use beseda::model::{ChatId, MessageId};
+use tokio_postgres::{Client, Error};
+
+/// A message's row.
+#[derive(Debug, Clone)]
+pub(super) struct Row {
+    pub message_id: MessageId,
+    pub ev: i64,
+    pub sender: String,
+    pub client_msg_id: Option<String>,
+    pub text: String,
+    pub deleted: bool,
+}
+
+/// One's place in a room.
+#[derive(Debug, Clone)]
+pub(super) struct Membership {
+    pub read_seq: i64,
+    /// As the column says.
+    pub unread: i64,
+    /// As counting the messages says.
+    pub recount: i64,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Room {
+    pub last_seq: i64,
+    pub last_ev: i64,
+    pub members: HashMap<String, Membership>,
+    pub messages: BTreeMap<i64, Row>,
+}
+
+pub(super) type Stored = HashMap<ChatId, Room>;
+
+const MEMBERS: &str = "
+SELECT c.chat_id::text, c.last_seq, c.last_ev, m.user_id::text, m.read_seq, m.unread,
+       (SELECT count(*) FROM messages x
+         WHERE x.chat_id = m.chat_id AND x.seq > m.read_seq AND x.sender_id <> m.user_id
+           AND x.deleted_at IS NULL)
+  FROM chats c JOIN members m ON m.chat_id = c.chat_id";
+
+const MESSAGES: &str = "
+SELECT chat_id::text, seq, message_id::text, ev, sender_id::text, client_msg_id::text, text,
+       deleted_at IS NOT NULL
+  FROM messages";
+
+/// What must be empty, with what is wrong where it is not.
+pub(super) const EMPTY: [(&str, &str); 6] = [
+    (
+        "chats whose numbers have a hole, or do not end at their head",
+        "WITH evs AS (
+            SELECT chat_id, ev FROM messages
+            UNION ALL SELECT chat_id, ev FROM members WHERE ev > 0)
+         SELECT c.chat_id::text, 'last_seq ' || c.last_seq || ', last_ev ' || c.last_ev FROM chats c
+          WHERE c.last_seq <> (SELECT count(*) FROM messages m WHERE m.chat_id = c.chat_id)
+             OR c.last_seq <> (SELECT coalesce(max(seq), 0) FROM messages m WHERE m.chat_id = c.chat_id)
+             OR c.last_ev <> (SELECT coalesce(max(ev), 0) FROM evs WHERE evs.chat_id = c.chat_id)
+             OR EXISTS (SELECT FROM evs WHERE evs.chat_id = c.chat_id GROUP BY ev HAVING count(*) > 1)",
+    ),
+    (
+        "messages older than the one before them, and tombstones with content",
+        "SELECT chat_id::text, 'seq ' || seq FROM (
+            SELECT *, lag(created_at) OVER (PARTITION BY chat_id ORDER BY seq) AS before
+              FROM messages) m
+          WHERE created_at < before
+             OR deleted_at IS NOT NULL
+                AND (text <> '' OR metadata IS NOT NULL OR content_digest IS NOT NULL)",
+    ),
+    (
+        "messages written twice",
+        "SELECT chat_id::text, client_msg_id::text FROM messages WHERE client_msg_id IS NOT NULL
+          GROUP BY chat_id, sender_id, client_msg_id HAVING count(*) > 1",
+    ),
+    (
+        "members of no chat, and markers beyond the head",
+        "SELECT m.chat_id::text, m.user_id::text FROM members m LEFT JOIN chats c USING (chat_id)
+          WHERE c.chat_id IS NULL OR m.read_seq > c.last_seq",
+    ),
+    ("rows in the outbox", "SELECT outbox_id::text, chats::text FROM outbox"),
+    (
+        "messages of rooms that are gone, with nobody to delete them",
+        "SELECT m.chat_id::text, count(*)::text FROM messages m LEFT JOIN chats c USING (chat_id)
+          WHERE c.chat_id IS NULL AND m.chat_id NOT IN (SELECT chat_id FROM purges)
+          GROUP BY m.chat_id",
+    ),
+];
+
+/// All of it, in one snapshot.
+pub(super) async fn read(client: &mut Client) -> Result<Stored, Error> {
+    let transaction = client
+        .build_transaction()
+        .isolation_level(tokio_postgres::IsolationLevel::RepeatableRead)
+        .start()
+        .await?;
+    let mut stored = Stored::new();
+    for row in transaction.query(MEMBERS, &[]).await? {
+        let room = stored.entry(id(row.get(0))).or_insert_with(|| Room {
+            last_seq: row.get(1),
+            last_ev: row.get(2),
+            members: HashMap::new(),
+            messages: BTreeMap::new(),
+        });
+        let member = Membership { read_seq: row.get(4), unread: row.get(5), recount: row.get(6) };
+        room.members.insert(row.get(3), member);
+    }
+    for row in transaction.query(MESSAGES, &[]).await? {
+        // Of a deleted room, whose messages follow: see [`EMPTY`].
+        let Some(room) = stored.get_mut(&id(row.get(0))) else { continue };
+        let message = Row {
+            message_id: id(row.get(2)),
+            ev: row.get(3),
+            sender: row.get(4),
+            client_msg_id: row.get(5),
+            text: row.get(6),
+            deleted: row.get(7),
+        };
+        room.messages.insert(row.get(1), message);
+    }
+    transaction.commit().await?;
+    Ok(stored)
+}
+
+/// Rows of one of [`EMPTY`], in words.
+pub(super) async fn rows(client: &Client, sql: &str) -> Result<Vec<String>, Error> {
+    let rows = client.query(sql, &[]).await?;
+    let text = |row: &tokio_postgres::Row| {
+        format!("{}: {}", row.get::<_, &str>(0), row.get::<_, Option<&str>>(1).unwrap_or("-"))
+    };
+    Ok(rows.iter().map(text).collect())
+}
+
+/// One user's rooms: newest change, the column, the recount.
+pub(super) async fn counters(
+    client: &Client,
+    user: &str,
+) -> Result<HashMap<ChatId, (i64, i64, i64)>, Error> {
+    let sql = format!("{MEMBERS} WHERE m.user_id = $1");
+    let rows = client.query(&sql, &[&user]).await?;
+    Ok(rows.iter().map(|row| (id(row.get(0)), (row.get(2), row.get(5), row.get(6)))).collect())
+}
+
+fn id(text: &str) -> ChatId {
+    // Postgres's own spelling of a uuid.
+    text.parse().unwrap_or_default()
+}

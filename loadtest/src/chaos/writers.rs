@@ -1,0 +1,217 @@
+//! Members who send, send again, edit, delete and read.
+
+use std::sync::Arc;
+
+use beseda::model::{ChatId, Message};
+use rand::{Rng, rngs::StdRng};
+use reqwest::Method;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{
+    findings::{Kind, tick},
+    history::Deletion,
+    world::{Answer, Person, World},
+};
+
+/// Between two operations of one member, in milliseconds.
+const PAUSE_MS: std::ops::Range<u64> = 20..220;
+
+/// The latest own messages that are edited, deleted and sent again.
+const REMEMBERED: usize = 40;
+
+/// A message of one's own that was acknowledged.
+#[derive(Debug, Clone)]
+struct Own {
+    chat_id: ChatId,
+    message_id: beseda::model::MessageId,
+    client_msg_id: String,
+    /// As first sent.
+    text: String,
+}
+
+pub(super) struct Writer {
+    world: Arc<World>,
+    person: Person,
+    /// Rooms with others, those that are used most first.
+    rooms: Vec<ChatId>,
+    own: Vec<Own>,
+    count: u64,
+    rng: StdRng,
+}
+
+#[derive(Deserialize)]
+struct Marked {
+    read_seq: i64,
+    unread_count: i64,
+}
+
+impl Writer {
+    pub(super) fn new(world: &Arc<World>, person: Person, rooms: Vec<ChatId>) -> Self {
+        let rng = world.dice();
+        Self { world: Arc::clone(world), person, rooms, own: Vec::new(), count: 0, rng }
+    }
+
+    /// Works to the end of the busy phase.
+    pub(super) async fn run(mut self) {
+        while self.world.is_busy() && !self.rooms.is_empty() {
+            // Squared, so that some rooms are quiet: there nothing comes after a message to show
+            // that it was lost.
+            let skewed: f64 = self.rng.random_range(0.0_f64..1.0).powi(2);
+            let chat_id = self.rooms[(skewed * self.rooms.len() as f64) as usize];
+            match self.rng.random_range(0..100) {
+                0..55 => self.send(chat_id).await,
+                55..70 => self.edit().await,
+                70..77 => self.delete().await,
+                77..84 => self.send_again().await,
+                _ => self.mark(chat_id).await,
+            }
+            self.world.pause(&mut self.rng, PAUSE_MS).await;
+        }
+    }
+
+    fn path(chat_id: ChatId, rest: &str) -> String {
+        format!("/api/v1/chats/{chat_id}/{rest}")
+    }
+
+    pub(super) async fn send(&mut self, chat_id: ChatId) {
+        self.count += 1;
+        let id = format!("{}-{}-{}", self.person.id, &chat_id.to_string()[24..], self.count);
+        let text = format!("message {id}");
+        self.world.history.sending(&id, chat_id, &self.person.id, &text);
+        let Some(answer) = self.post(chat_id, &id, &text).await else { return };
+        let Some(message) = self.read_sent(&answer, &id) else { return };
+        tick(&self.world.figures.sends);
+        if self.own.len() == REMEMBERED {
+            self.own.remove(0);
+        }
+        let message_id = message.message_id;
+        self.own.push(Own { chat_id, message_id, client_msg_id: id, text });
+    }
+
+    async fn post(&mut self, chat_id: ChatId, id: &str, text: &str) -> Option<Answer> {
+        let body = json!({ "text": text, "client_msg_id": id });
+        let path = Self::path(chat_id, "messages/");
+        let world = Arc::clone(&self.world);
+        world.call(&mut self.rng, Method::POST, &path, &self.person, Some(&body)).await
+    }
+
+    /// An acknowledgement: 201, or 200 for what an earlier attempt had written.
+    fn read_sent(&self, answer: &Answer, id: &str) -> Option<Message> {
+        let expected = match answer.status {
+            201 => !answer.replayed,
+            200 => answer.replayed,
+            _ => false,
+        };
+        if !expected {
+            self.world.unexpected(&format!("the send of {id}"), answer);
+            return None;
+        }
+        let message: Message =
+            answer.read().inspect_err(|error| self.world.findings.add(Kind::Answer, error)).ok()?;
+        if message.client_msg_id.as_deref() != Some(id)
+            || message.sender_id.as_str() != self.person.id
+        {
+            self.world.unexpected(&format!("the send of {id}"), answer);
+        }
+        let (message_id, seq) = (message.message_id, message.seq);
+        if let Some(before) = self.world.history.acknowledged(id, message_id, seq) {
+            let what = format!("{id} was acknowledged as {before:?}, and now as {message:?}");
+            self.world.findings.add(Kind::Doubled, what);
+        }
+        Some(message)
+    }
+
+    fn any_own(&mut self) -> Option<Own> {
+        (!self.own.is_empty()).then(|| self.own[self.rng.random_range(0..self.own.len())].clone())
+    }
+
+    /// Once more what was acknowledged long ago, with the content of then.
+    async fn send_again(&mut self) {
+        let Some(own) = self.any_own() else { return };
+        let Some(answer) = self.post(own.chat_id, &own.client_msg_id, &own.text).await else {
+            return;
+        };
+        if answer.status == 200 {
+            self.read_sent(&answer, &own.client_msg_id);
+            tick(&self.world.figures.replays);
+        } else {
+            self.world.unexpected("a message sent again", &answer);
+        }
+    }
+
+    async fn edit(&mut self) {
+        let Some(own) = self.any_own() else { return };
+        self.count += 1;
+        let text = format!("edit {} of {}", self.count, own.client_msg_id);
+        let path = Self::path(own.chat_id, &format!("messages/{}/", own.message_id));
+        let (world, body) = (Arc::clone(&self.world), json!({ "text": text }));
+        let answer =
+            world.call(&mut self.rng, Method::PATCH, &path, &self.person, Some(&body)).await;
+        let deletion = world.history.deletion_of(&own.client_msg_id);
+        match answer {
+            Some(answer) if answer.status == 200 => {
+                world.history.edited(&own.client_msg_id, &text, answer.loose);
+                tick(&world.figures.edits);
+                match answer.read::<Message>() {
+                    Ok(message) if message.text == text && message.edited_at.is_some() => {}
+                    _ => world.unexpected("an edit", &answer),
+                }
+            }
+            Some(answer) if answer.code() == "message_not_found" && deletion != Deletion::Never => {
+            }
+            Some(answer) => world.unexpected("an edit", &answer),
+            // Noted; and it may have been done.
+            None => world.history.edited(&own.client_msg_id, &text, true),
+        }
+    }
+
+    async fn delete(&mut self) {
+        let Some(own) = self.any_own() else { return };
+        let path = Self::path(own.chat_id, &format!("messages/{}/", own.message_id));
+        let world = Arc::clone(&self.world);
+        if world.history.deletion_of(&own.client_msg_id) == Deletion::Never {
+            world.history.deletion(&own.client_msg_id, Deletion::Tried);
+        }
+        let answer = world.call(&mut self.rng, Method::DELETE, &path, &self.person, None).await;
+        match answer {
+            Some(answer) if answer.status == 204 => {
+                world.history.deletion(&own.client_msg_id, Deletion::Acknowledged);
+                tick(&world.figures.deletions);
+            }
+            Some(answer) => world.unexpected("a deletion", &answer),
+            None => {}
+        }
+    }
+
+    async fn mark(&mut self, chat_id: ChatId) {
+        let world = Arc::clone(&self.world);
+        let top = world.history.top(chat_id);
+        // To the end, to somewhere, past the end.
+        let up_to = match self.rng.random_range(0..4) {
+            0 if top > 0 => Some(self.rng.random_range(1..=top)),
+            1 => Some(top + 1_000_000),
+            _ => None,
+        };
+        let body = up_to.map_or_else(|| json!({}), |up_to| json!({ "up_to_seq": up_to }));
+        let path = Self::path(chat_id, "mark_read/");
+        let answer =
+            world.call(&mut self.rng, Method::POST, &path, &self.person, Some(&body)).await;
+        let Some(answer) = answer else { return };
+        let marked = match (answer.status, answer.read::<Marked>()) {
+            (200, Ok(marked)) => marked,
+            _ => return world.unexpected("a mark", &answer),
+        };
+        tick(&world.figures.marks);
+        let before = world.history.marked(chat_id, &self.person.id, marked.read_seq);
+        let at_least = before.max(up_to.unwrap_or(top).min(top));
+        if marked.read_seq < at_least || marked.unread_count < 0 {
+            let what = format!(
+                "{} marked {chat_id} to {up_to:?} with {top} acknowledged and {before} read: {}",
+                self.person.id,
+                answer.text()
+            );
+            world.findings.add(Kind::State, what);
+        }
+    }
+}
