@@ -22,7 +22,7 @@ use crate::{
     outbox::Outbox,
     people::People,
     presence::{Presence, Transition},
-    purge, server,
+    purge, server, socket,
     store::{self, Store, StoreError},
     unread::Unread,
     writer::Writer,
@@ -168,7 +168,7 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
     );
     let public = server::serve(
         listeners.public,
-        api::public_router(&context),
+        api::public_router(&context, socket::router()),
         stop_serving,
         context.abort.clone(),
     );

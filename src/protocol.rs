@@ -5,6 +5,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::{
+    error::Error,
     model::{Chat, ChatId, Head, Message, MessageId, Time, UserId},
     store::Change,
 };
@@ -74,6 +75,20 @@ impl Close {
             Self::NoPong => "no answer to pings",
             Self::Internal => "internal error",
             Self::RateLimited => "too many frames",
+        }
+    }
+}
+
+/// For a failure that a socket can't go on after.
+impl From<&Error> for Close {
+    fn from(error: &Error) -> Self {
+        match error {
+            Error::TokenExpired => Self::TokenExpired,
+            Error::TokenInvalid(_) | Error::Unauthenticated => Self::TokenInvalid,
+            Error::ChatNotFound => Self::ChatGone,
+            Error::RateLimited { .. } => Self::RateLimited,
+            Error::Forbidden(_) => Self::Forbidden,
+            _ => Self::Internal,
         }
     }
 }

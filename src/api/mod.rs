@@ -26,7 +26,7 @@ use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub(crate) use self::{connect::Reached, extract::bearer};
-use crate::{context::Context, error::Error, limits::Class, socket};
+use crate::{context::Context, error::Error, limits::Class};
 
 /// Largest body, in bytes: 4,000 characters of four bytes, escaped, with metadata.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -119,8 +119,8 @@ pub fn openapi_json() -> String {
     document.to_pretty_json().unwrap_or_default()
 }
 
-/// What clients reach.
-pub fn public_router(context: &Context) -> Router {
+/// What clients reach: REST, the pages, and `sockets`.
+pub fn public_router(context: &Context, sockets: Router<Context>) -> Router {
     let guarded = classes().into_iter().fold(Router::new(), |all, (class, routes)| {
         let guard = from_fn_with_state((context.clone(), class), extract::guard);
         all.merge(Router::from(routes.route_layer(guard)))
@@ -130,7 +130,7 @@ pub fn public_router(context: &Context) -> Router {
         .config(utoipa_swagger_ui::Config::new(["/openapi.json"]).use_base_layout());
     let router = Router::new()
         .nest("/api/v1", api)
-        .merge(socket::router())
+        .merge(sockets)
         .route("/", get(system::page))
         .route("/assets/{name}", get(system::asset))
         .route("/openapi.json", get(system::openapi))

@@ -15,7 +15,6 @@ use uuid::Uuid;
 
 use super::{
     command::Request,
-    handshake::{Bearer, FirstFrame, close_for},
     inbox::Rooms,
     session::{Session, Todo},
 };
@@ -23,9 +22,9 @@ use crate::{
     context::{Context, Phase},
     hub::{Attached, Delivery, Following, Inbox, Queue, queue},
     limits::SocketLimits,
-    model::{ChatId, Position, Time},
+    model::{ChatId, Position, Time, UserId},
     presence::PresenceGuard,
-    protocol::{AckResult, Close, Frame, ServerFrame},
+    protocol::{AckResult, Close, CommandId, Frame, ServerFrame},
 };
 
 /// How long a socket may be behind, or a write may take, before it is closed: long enough for a
@@ -40,6 +39,20 @@ const EXPIRY_NOTICE: Duration = Duration::from_secs(60);
 
 /// Deliveries taken at once: a burst is one write.
 const TAKE: usize = 64;
+
+/// Whom a socket belongs to.
+pub(super) struct Bearer {
+    pub user_id: UserId,
+    /// Seconds since 1970.
+    pub token_expires_at: i64,
+    /// Of the first frame, where that said who it is: it gets its `ack` after `hello`.
+    pub auth: Option<FirstFrame>,
+}
+
+/// An `auth` that was a socket's first frame.
+pub(super) struct FirstFrame {
+    pub id: Option<CommandId>,
+}
 
 pub(super) struct Connection {
     pub(super) context: Context,
@@ -153,12 +166,12 @@ impl Connection {
             Some(chat_id) => {
                 let user_id = self.session.user_id();
                 let head = self.context.chats.get_head(user_id, chat_id).await;
-                head.map_err(|error| End::Close(close_for(&error)))?.epoch
+                head.map_err(|error| End::Close(Close::from(&error)))?.epoch
             }
             None => {
                 self.rooms = Rooms::load(&self.context, self.session.user_id())
                     .await
-                    .map_err(|error| End::Close(close_for(&error)))?;
+                    .map_err(|error| End::Close(Close::from(&error)))?;
                 self.rooms.epoch().to_owned()
             }
         };
@@ -178,7 +191,7 @@ impl Connection {
         if let Some(chat_id) = single {
             self.follow(chat_id, None, after)
                 .await?
-                .map_err(|error| End::Close(close_for(&error)))?;
+                .map_err(|error| End::Close(Close::from(&error)))?;
         }
         self.flush().await
     }

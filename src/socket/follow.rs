@@ -7,7 +7,6 @@ use tokio::time::Instant;
 
 use super::{
     connection::{BEHIND_LIMIT, Connection, End, Flow},
-    handshake::close_for,
     session::Todo,
 };
 use crate::{
@@ -131,7 +130,7 @@ impl Connection {
                 Ok(page) => page,
                 // Deleted meanwhile: the inbox tells of it, and the other chats go on.
                 Err(Error::ChatNotFound) if !self.session.is_single() => return Ok(()),
-                Err(error) => return Err(End::Close(close_for(&error))),
+                Err(error) => return Err(End::Close(Close::from(&error))),
             };
         }
     }

@@ -6,7 +6,7 @@ use axum::extract::ws::{Message as WsMessage, WebSocket};
 
 use super::{
     command::{Command, Request},
-    connection::{Connection, close},
+    connection::{Bearer, Connection, FirstFrame, close},
 };
 use crate::{
     auth::Ticket,
@@ -15,8 +15,8 @@ use crate::{
     context::Context,
     error::Error,
     limits::Class,
-    model::{ChatId, Position, UserId},
-    protocol::{Close, CommandId},
+    model::{ChatId, Position},
+    protocol::Close,
 };
 
 /// How long a socket may stay without saying who it is.
@@ -37,32 +37,6 @@ pub(super) enum Claim {
     FirstFrame,
     /// By something that is no token.
     Refused,
-}
-
-/// Whom a socket belongs to.
-pub(super) struct Bearer {
-    pub user_id: UserId,
-    /// Seconds since 1970.
-    pub token_expires_at: i64,
-    /// Of the first frame, where that said who it is: it gets its `ack` after `hello`.
-    pub auth: Option<FirstFrame>,
-}
-
-/// An `auth` that was a socket's first frame.
-pub(super) struct FirstFrame {
-    pub id: Option<CommandId>,
-}
-
-/// The close code for a failure while a socket opens.
-pub(super) fn close_for(error: &Error) -> Close {
-    match error {
-        Error::TokenExpired => Close::TokenExpired,
-        Error::TokenInvalid(_) | Error::Unauthenticated => Close::TokenInvalid,
-        Error::ChatNotFound => Close::ChatGone,
-        Error::RateLimited { .. } => Close::RateLimited,
-        Error::Forbidden(_) => Close::Forbidden,
-        _ => Close::Internal,
-    }
 }
 
 /// Runs a socket from its upgrade to its end.
@@ -104,7 +78,7 @@ async fn admit(
             let cause = crate::api::problem::chain(cause);
             tracing::warn!(code = error.code(), cause, "opening a socket failed");
         }
-        close_for(&error)
+        Close::from(&error)
     };
     let ticket = match &claim {
         Claim::Ticket(raw) => Some(use_ticket(context, raw).await.map_err(fail)?),

@@ -5,30 +5,13 @@ use uuid::Uuid;
 
 use super::{
     Store, StoreError,
-    rows::{chat_state, message, message_columns, opt_time, user},
+    rows::{ChatState, chat_state, message, message_columns, opt_time, user},
 };
 use crate::{
     config::DeleteChat,
     error::Error,
     model::{Chat, ChatId, ChatKind, Time, User, UserId},
 };
-
-/// What a write left a chat in: enough for both members' counters.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChatState {
-    pub chat_id: ChatId,
-    pub room_name: String,
-    pub user_lo: UserId,
-    pub user_hi: UserId,
-    pub last_seq: i64,
-    pub last_ev: i64,
-    /// The last message's `created_at`, else the room's.
-    pub activity: Time,
-    pub lo_read: i64,
-    pub lo_unread: i64,
-    pub hi_read: i64,
-    pub hi_unread: i64,
-}
 
 /// A chat as one member sees it, still without presence.
 #[derive(Debug, Clone)]

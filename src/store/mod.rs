@@ -20,10 +20,11 @@ use tokio_postgres::{
 };
 
 pub use self::{
-    chats::{ChatState, Opened, ReadOutcome, Room},
+    chats::{Opened, ReadOutcome, Room},
     messages::{Change, Changes, Draft, Edited, History, Page, SendOutcome, Window},
     migrate::{migrate, pending_migrations},
     outbox::Unpublished,
+    rows::ChatState,
     users::{Profile, UserRow},
 };
 use crate::{

@@ -3,8 +3,24 @@
 use serde_json::value::RawValue;
 use tokio_postgres::{Row, types::Json};
 
-use super::chats::ChatState;
 use crate::model::{ChatId, Message, Time, UserId};
+
+/// What a write left a chat in: enough for both members' counters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChatState {
+    pub chat_id: ChatId,
+    pub room_name: String,
+    pub user_lo: UserId,
+    pub user_hi: UserId,
+    pub last_seq: i64,
+    pub last_ev: i64,
+    /// The last message's `created_at`, else the room's.
+    pub activity: Time,
+    pub lo_read: i64,
+    pub lo_unread: i64,
+    pub hi_read: i64,
+    pub hi_unread: i64,
+}
 
 /// Columns of [`message`], of a table named `m`, after its `chat_id`.
 macro_rules! message_columns {
