@@ -40,7 +40,7 @@ pub(super) struct List {
     pub live: bool,
     /// Newest change and unread messages.
     pub rooms: HashMap<ChatId, (i64, i64)>,
-    /// The sum, as told last on this connection.
+    /// The sum, as told last on this connection and since a room was deleted.
     pub total: Option<i64>,
     /// The newest change of each room that this connection was told of.
     told: HashMap<ChatId, i64>,
@@ -268,6 +268,8 @@ impl Session<'_> {
         let seat = {
             let list = &mut *lock(&self.inbox.list);
             list.rooms.remove(&chat_id);
+            // This frame brings no new sum, and what the room's share was is not told.
+            list.total = None;
             list.seats.remove(&chat_id)
         };
         // None: opened and deleted faster than the list was read.
