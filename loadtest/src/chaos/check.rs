@@ -23,6 +23,10 @@ use super::{
 /// was lost every five seconds, so that three times this is an honest failure.
 const SETTLE: Duration = Duration::from_secs(15);
 
+/// How long a delivery to a socket that is there may take, from the commit or the end of the last
+/// fault, in microseconds: a comparison's interval of five seconds, its jitter, and a reconnect.
+const OVERDUE: i64 = 8_000_000;
+
 const POLL: Duration = Duration::from_millis(100);
 
 #[derive(Deserialize)]
@@ -53,6 +57,10 @@ impl Judge<'_> {
             tokio::time::sleep(POLL).await;
         }
         let took = began.elapsed();
+        for (arrival, took) in self.world.timeline.overdue(OVERDUE) {
+            let what = format!("{} came {} ms late", arrival.message_id, took / 1_000);
+            self.add(Kind::Late, what);
+        }
         let stored = stored::read(&mut client).await?;
         for (what, sql) in stored::EMPTY {
             let rows = stored::rows(&client, sql).await?;

@@ -17,6 +17,9 @@ const REST_MS: std::ops::Range<u64> = 1_500..4_500;
 /// How often a fault meets one of another part of the installation.
 const COMPANY: f64 = 0.2;
 
+/// How long the last cut takes; the clients stop in the middle of it.
+const LAST_CUT: Duration = Duration::from_secs(2);
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(super) enum Kind {
     /// SIGKILL, and a new process.
@@ -85,6 +88,20 @@ impl Kind {
         }
     }
 
+    /// Whether it may hit one replica alone: itself, or its way to Redis or Postgres.
+    fn has_victim(self) -> bool {
+        !matches!(
+            self,
+            Self::RedisKill
+                | Self::RedisOldData
+                | Self::RedisFreeze
+                | Self::RedisFlush
+                | Self::RedisKick
+                | Self::PostgresKick
+                | Self::PostgresCrash
+        )
+    }
+
     /// How long it lasts, in milliseconds; beside the time that a process takes to come back.
     fn lasting(self) -> std::ops::Range<u64> {
         match self {
@@ -113,14 +130,14 @@ pub(super) struct Planned {
 }
 
 /// The schedule of a seed. Each kind comes once before one comes again, in another order each time;
-/// the last fault is at work when the clients stop, so that nothing comes after it to heal it.
+/// the last fault is at work when the clients stop, so that nothing comes after it to heal what it broke.
 pub(super) fn plan(seed: u64, span: Duration, kinds: &[Kind], replicas: usize) -> Vec<Planned> {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut plan = Vec::new();
     let mut bag: Vec<Kind> = Vec::new();
     let mut at = Duration::from_millis(1_000);
     let draw = |kind: Kind, at, rng: &mut StdRng| {
-        let everybody = kind.part() != Part::Replica && rng.random_bool(0.5);
+        let everybody = !kind.has_victim() || kind.part() != Part::Replica && rng.random_bool(0.5);
         Planned {
             at,
             kind,
@@ -151,6 +168,16 @@ pub(super) fn plan(seed: u64, span: Duration, kinds: &[Kind], replicas: usize) -
     }
     if let Some(last) = plan.iter_mut().max_by_key(|fault| fault.at) {
         last.at = span.saturating_sub(Duration::from_millis(rng.random_range(100..600)));
+        if kinds.contains(&Kind::RedisCut) {
+            // One replica misses what the others say at the end, and Redis, which has it all, owes
+            // nobody anything: only the comparison with Postgres can find that.
+            *last = Planned {
+                at: span.saturating_sub(LAST_CUT / 2),
+                lasting: LAST_CUT,
+                replica: Some(rng.random_range(0..replicas)),
+                ..draw(Kind::RedisCut, last.at, &mut rng)
+            };
+        }
     }
     plan
 }
@@ -165,13 +192,9 @@ pub(super) async fn run(world: &Arc<World>, stack: &Arc<Stack>, plan: Vec<Planne
         running.spawn(async move {
             tokio::time::sleep_until(began + fault.at).await;
             let _turn = parts[fault.kind.part() as usize].lock().await;
+            let (at, lasting) = (world.findings.seconds(), fault.lasting.as_millis());
             let whom = fault.replica.map_or("all".to_owned(), |number| format!("replica {number}"));
-            say(&format!(
-                "{:7.1} s: {} for {} ms ({whom})",
-                world.findings.seconds(),
-                fault.kind,
-                fault.lasting.as_millis()
-            ));
+            say(&format!("{at:7.1} s: {} for {lasting} ms ({whom})", fault.kind));
             let span = world.timeline.begin(fault.kind);
             if let Err(error) = inject(&world, &stack, fault).await {
                 let what = format!("{} could not be carried out: {error}", fault.kind);
@@ -276,8 +299,9 @@ mod tests {
         for kind in kinds {
             assert!(first.iter().any(|fault| fault.kind == *kind), "{kind}");
         }
-        let last = first.iter().map(|fault| fault.at).max().unwrap();
-        assert!(last < span && last > span - Duration::from_secs(1));
+        let last = first.iter().max_by_key(|fault| fault.at).unwrap();
+        assert!(last.kind == Kind::RedisCut && last.replica.is_some());
+        assert!(last.at < span && last.at + last.lasting > span);
     }
 
     #[test]

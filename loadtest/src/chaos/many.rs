@@ -134,7 +134,8 @@ impl Session<'_> {
     /// Asks again for what was refused for now; and now and then for what is followed already.
     async fn look(&mut self) -> bool {
         let mut chats = std::mem::take(&mut self.refused);
-        if self.rng.random_bool(TWICE) {
+        // Not at the end: asking makes the service look, and heals what it should find by itself.
+        if self.world.is_busy() && self.rng.random_bool(TWICE) {
             let pick = self.rng.random_range(0..20);
             chats.extend(lock(&self.inbox.list).seats.keys().nth(pick).copied());
         }

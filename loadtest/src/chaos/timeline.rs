@@ -93,6 +93,24 @@ impl Timeline {
         count
     }
 
+    /// Deliveries that took longer than `limit` microseconds from the commit, or from the end of the
+    /// last fault that they met.
+    pub(super) fn overdue(&self, limit: i64) -> Vec<(Arrival, i64)> {
+        let (spans, arrivals) = (lock(&self.spans), lock(&self.arrivals));
+        let late = arrivals.iter().filter_map(|arrival| {
+            let &Arrival { committed, arrived, .. } = arrival;
+            if arrived - committed <= limit {
+                return None;
+            }
+            let met = spans.iter().filter(|span| span.touches(committed, arrived));
+            // One that still goes on excuses it.
+            let over = met.map(|span| span.to.unwrap_or(arrived)).max().unwrap_or(committed);
+            let took = arrived - over.clamp(committed, arrived);
+            (took > limit).then_some((*arrival, took))
+        });
+        late.collect()
+    }
+
     /// Delays by what was at work between commit and arrival. A message that met several counts for
     /// each. `acknowledged`: when, by message.
     pub(super) fn delays(
@@ -172,5 +190,7 @@ mod tests {
         assert_eq!(cut.worst_after_ack, 700.0);
         assert!(!delays.contains_key("replica-kill"));
         assert_eq!(timeline.quiet_since(), Some(9_500_000));
+        assert!(timeline.overdue(300_000).is_empty());
+        assert_eq!(timeline.overdue(299_999).len(), 1);
     }
 }
