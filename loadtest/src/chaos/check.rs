@@ -49,19 +49,27 @@ impl Judge<'_> {
         let began = Instant::now();
         let mut client = self.stack.database().await?;
         let deadline = began + SETTLE;
-        while let Some(why) = self.unrest(&mut client).await? {
+        // What is found at rest is judged as found: a second look would be of another moment.
+        let stored = loop {
+            let stored = stored::read(&mut client).await?;
+            let Some(why) = self.unrest(&client, &stored).await? else { break stored };
             if Instant::now() > deadline {
                 self.add(Kind::Late, format!("not at rest after {SETTLE:?}: {why}"));
-                break;
+                break stored;
             }
             tokio::time::sleep(POLL).await;
+        };
+        for seat in lock(&self.world.seats).iter() {
+            self.check_seat(seat, &stored);
+        }
+        for inbox in self.inboxes {
+            self.check_inbox(inbox, &stored);
         }
         let took = began.elapsed();
         for (arrival, took) in self.world.timeline.overdue(OVERDUE) {
             let what = format!("{} came {} ms late", arrival.message_id, took / 1_000);
             self.add(Kind::Late, what);
         }
-        let stored = stored::read(&mut client).await?;
         for (what, sql) in stored::EMPTY {
             let rows = stored::rows(&client, sql).await?;
             if !rows.is_empty() {
@@ -71,12 +79,6 @@ impl Judge<'_> {
         self.check_rooms(&stored);
         self.check_sends(&stored);
         self.check_marks(&stored);
-        for seat in lock(&self.world.seats).iter() {
-            self.check_seat(seat, &stored);
-        }
-        for inbox in self.inboxes {
-            self.check_inbox(inbox, &stored);
-        }
         for person in self.people {
             self.check_counters(person, &stored).await;
         }
@@ -87,8 +89,12 @@ impl Judge<'_> {
         self.world.findings.add(kind, what);
     }
 
-    /// Why it is too early to judge.
-    async fn unrest(&self, client: &mut Client) -> Result<Option<String>, tokio_postgres::Error> {
+    /// Why it is too early to judge by what is `stored`.
+    async fn unrest(
+        &self,
+        client: &Client,
+        stored: &Stored,
+    ) -> Result<Option<String>, tokio_postgres::Error> {
         for (number, replica) in self.stack.replicas().enumerate() {
             if !replica.is_ready().await {
                 return Ok(Some(format!("replica {number} is not ready")));
@@ -100,7 +106,6 @@ impl Judge<'_> {
                 return Ok(Some(format!("{what}: {row}")));
             }
         }
-        let stored = stored::read(client).await?;
         let seats = lock(&self.world.seats);
         let late = seats.iter().find_map(|seat| {
             let model = lock(&seat.model);
@@ -113,7 +118,7 @@ impl Judge<'_> {
             })
         });
         let inbox = self.inboxes.iter().find_map(|inbox| {
-            let wrong = self.list_differs(inbox, &stored)?;
+            let wrong = self.list_differs(inbox, stored)?;
             Some(format!("the inbox of {}: {wrong}", inbox.person.id))
         });
         Ok(late.or(inbox))

@@ -219,7 +219,7 @@ impl Follower {
         loop {
             let incoming = tokio::select! {
                 incoming = socket.next(world) => incoming,
-                () = tokio::time::sleep_until(leave_at), if world.is_busy() => return true,
+                () = world.may_leave(leave_at) => return true,
                 () = world.until(Phase::Over) => return true,
             };
             match incoming {

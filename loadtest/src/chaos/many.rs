@@ -105,7 +105,7 @@ impl Session<'_> {
         loop {
             let incoming = tokio::select! {
                 incoming = self.socket.next(world) => incoming,
-                () = tokio::time::sleep_until(leave_at), if world.is_busy() => break,
+                () = world.may_leave(leave_at) => break,
                 () = world.until(Phase::Over) => break,
                 _ = look.tick() => {
                     if !self.look().await { return }

@@ -145,6 +145,14 @@ impl World {
         let _ = watching.wait_for(|now| *now >= phase).await;
     }
 
+    /// Returns at `moment`, if there is still something to do then: who settles stays.
+    pub(super) async fn may_leave(&self, moment: tokio::time::Instant) {
+        tokio::time::sleep_until(moment).await;
+        if !self.is_busy() {
+            std::future::pending().await
+        }
+    }
+
     /// Pauses, but not past the end of the busy phase.
     pub(super) async fn pause(&self, rng: &mut StdRng, millis: std::ops::Range<u64>) {
         let pause = Duration::from_millis(rng.random_range(millis));
