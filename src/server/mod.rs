@@ -1,5 +1,6 @@
 //! HTTP/1.1 over TCP, with the time-outs that keep silent and slow connections from piling up.
 
+mod linger;
 mod pace;
 
 use std::{net::SocketAddr, pin::pin, time::Duration};
@@ -39,8 +40,9 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, peer)) => {
-                let connection = serve_connection(stream, peer, router.clone(), stop.clone());
                 let abort = abort.clone();
+                let connection =
+                    serve_connection(stream, peer, router.clone(), stop.clone(), abort.clone());
                 connections.spawn(async move { abort.run_until_cancelled(connection).await });
             }
             Err(error) => {
@@ -60,6 +62,7 @@ async fn serve_connection(
     peer: SocketAddr,
     router: Router,
     stop: CancellationToken,
+    abort: CancellationToken,
 ) {
     // Small frames must not wait for each other (Nagle); a socket that refuses is about to fail.
     let _ = stream.set_nodelay(true);
@@ -77,7 +80,7 @@ async fn serve_connection(
             }
         })
     };
-    let stream = Paced { stream, pace: pace.clone() };
+    let stream = Paced::new(stream, pace.clone(), abort);
     let connection = hyper::server::conn::http1::Builder::new()
         .max_buf_size(MAX_HEAD_BYTES)
         .max_headers(MAX_HEADERS)

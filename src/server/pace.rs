@@ -13,7 +13,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::linger::linger;
 
 /// From a request's first byte to the end of its head, and from the connection to its first byte;
 /// with [`LOOK`] on top 10 s at most.
@@ -31,6 +37,8 @@ const IDLE: u8 = 0;
 const HEAD: u8 = 1;
 /// A request is being answered; its own time-outs hold.
 const BUSY: u8 = 2;
+/// It has taken too long and is cut off.
+const CUT: u8 = 3;
 
 /// What a connection is at, since when. Shared by its stream, its service and its watch.
 #[derive(Debug, Clone)]
@@ -87,49 +95,81 @@ impl Pace {
             };
             let since = Duration::from_millis(self.shared.since.load(Relaxed));
             if self.shared.opened.elapsed().saturating_sub(since) >= limit {
+                self.enter(CUT);
                 return;
             }
         }
     }
 }
 
-/// A stream that notes when something comes.
+/// A connection that notes when something comes, and that does not break off what was said last
+/// when it is dropped: see [`linger`].
 #[derive(Debug)]
-pub(super) struct Paced<S> {
-    pub(super) stream: S,
-    pub(super) pace: Pace,
+pub(super) struct Paced {
+    /// `None` in `drop` only.
+    stream: Option<TcpStream>,
+    pace: Pace,
+    /// The peer has ended its side, or the connection is broken.
+    ended: bool,
+    abort: CancellationToken,
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
+impl Paced {
+    pub(super) fn new(stream: TcpStream, pace: Pace, abort: CancellationToken) -> Self {
+        Self { stream: Some(stream), pace, ended: false, abort }
+    }
+
+    fn stream(&mut self) -> io::Result<Pin<&mut TcpStream>> {
+        self.stream.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl Drop for Paced {
+    fn drop(&mut self) {
+        let cut = self.pace.shared.phase.load(Relaxed) == CUT;
+        if let Some(stream) = self.stream.take()
+            && !self.ended
+            && !cut
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let abort = self.abort.clone();
+            runtime.spawn(async move { abort.run_until_cancelled(linger(stream)).await });
+        }
+    }
+}
+
+impl AsyncRead for Paced {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let (before, room) = (buffer.filled().len(), buffer.remaining());
+        let polled = self.stream()?.poll_read(context, buffer);
         if buffer.filled().len() > before {
             self.pace.heard();
+        } else if polled.is_ready() && room > 0 {
+            self.ended = true;
         }
         polled
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
+impl AsyncWrite for Paced {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        self.stream()?.poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        self.stream()?.poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        self.stream()?.poll_shutdown(context)
     }
 
     fn poll_write_vectored(
@@ -137,10 +177,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        self.stream()?.poll_write_vectored(context, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.stream.as_ref().is_some_and(AsyncWrite::is_write_vectored)
     }
 }
