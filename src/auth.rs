@@ -74,7 +74,7 @@ impl Verifier {
             (None, Some(pem)) => public_key(&pem)?,
             (None, None) => {
                 return Err(ConfigError {
-                    name: "BESEDA_JWT_HS256_SECRET",
+                    name: "BESEDA_JWT_HS256_SECRET".into(),
                     reason: "no key to check tokens with".to_owned(),
                 });
             }
@@ -161,7 +161,7 @@ fn public_key(pem: &[u8]) -> Result<(Algorithm, DecodingKey), ConfigError> {
         .or_else(|_| DecodingKey::from_ec_pem(pem).map(|key| (Algorithm::ES256, key)))
         .or_else(|_| DecodingKey::from_ed_pem(pem).map(|key| (Algorithm::EdDSA, key)))
         .map_err(|_| ConfigError {
-            name: "BESEDA_JWT_PUBLIC_KEY",
+            name: "BESEDA_JWT_PUBLIC_KEY".into(),
             reason: "not a public key of RSA, P-256 or Ed25519 in PEM".to_owned(),
         })
 }

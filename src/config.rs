@@ -1,9 +1,13 @@
 //! Configuration: flags and environment, one name each. The doc comment is the `--help`.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+mod files;
+
+use std::{borrow::Cow, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
 use url::Url;
+
+pub use self::files::secrets_from_files;
 
 /// Who may delete a whole room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -96,7 +100,7 @@ pub struct AuthConfig {
 
     /// The public key of RS256, ES256 or EdDSA tokens: PEM, or the path of a PEM file. The key's
     /// kind fixes the algorithm.
-    #[arg(long, env = "BESEDA_JWT_PUBLIC_KEY")]
+    #[arg(long, env = "BESEDA_JWT_PUBLIC_KEY", hide_env_values = true)]
     pub jwt_public_key: Option<String>,
 
     /// What `iss` must be, where given.
@@ -221,13 +225,13 @@ pub struct Config {
 #[derive(Debug, thiserror::Error)]
 #[error("{name}: {reason}")]
 pub struct ConfigError {
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     pub reason: String,
 }
 
 impl ConfigError {
-    fn new(name: &'static str, reason: impl Into<String>) -> Self {
-        Self { name, reason: reason.into() }
+    fn new(name: impl Into<Cow<'static, str>>, reason: impl Into<String>) -> Self {
+        Self { name: name.into(), reason: reason.into() }
     }
 }
 

@@ -19,7 +19,7 @@
 //! | [`people`] | who was admitted, remembered for moments |
 //! | [`unread`], [`presence`] | copies of counters, leases of who is online |
 //! | [`broker`], [`store`] | Redis; Postgres |
-//! | [`auth`], [`limits`], [`input`], [`protocol`], [`model`], [`error`], [`config`], [`metrics`], [`telemetry`] | the ground floor |
+//! | [`auth`], [`limits`], [`input`], [`protocol`], [`model`], [`error`], [`config`], [`metrics`], [`telemetry`], [`signals`] | the ground floor |
 //! | [`dev`] | `beseda dev` and the tests' stack: Postgres and Redis as child processes |
 //!
 //! What this keeps, and by what means:
@@ -41,6 +41,7 @@ pub mod broker;
 pub mod chat;
 pub mod config;
 pub mod context;
+#[cfg(feature = "dev")]
 pub mod dev;
 pub mod error;
 pub mod hub;
@@ -55,6 +56,7 @@ pub mod protocol;
 pub mod purge;
 pub mod search;
 pub mod server;
+pub mod signals;
 pub mod socket;
 pub mod store;
 pub mod telemetry;

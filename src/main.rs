@@ -7,13 +7,15 @@ use std::{
     time::Duration,
 };
 
+#[cfg(feature = "dev")]
+use beseda::dev::{self, DevError};
 use beseda::{
     app::{self, Listeners},
-    config::{Config, DatabaseConfig, LogFormat},
-    dev::{self, DevError, Signals},
-    telemetry,
+    config::{Config, ConfigError, DatabaseConfig, LogFormat, secrets_from_files},
+    signals::Signals,
+    store, telemetry,
 };
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio::net::TcpListener;
 
 /// After 10,000 disconnects 16 MB stay resident with this one, against 67 MB with glibc's.
@@ -45,15 +47,30 @@ enum Command {
     /// Serve as one replica, until SIGTERM or SIGINT.
     Serve(Box<Config>),
     /// Apply missing migrations to the database, and end.
-    Migrate(DatabaseConfig),
+    Migrate(MigrateOptions),
+    /// Look at every chat in the database for what must not be; reads only. Ends with 0 where all is
+    /// well, with 1 where something is wrong, with 2 where it could not look.
+    Verify(DatabaseConfig),
     /// Two replicas with a private Postgres and Redis, to try and to develop; not for production.
+    #[cfg(feature = "dev")]
     Dev(dev::Options),
     /// Print a token, as the host application would sign it; for trying out.
+    #[cfg(feature = "dev")]
     Token(dev::TokenOptions),
     /// Ask the replica on this machine whether it is ready: ends with 0 or 1.
     Healthcheck(HealthOptions),
     /// Print the OpenAPI document.
     Openapi,
+}
+
+#[derive(Args)]
+struct MigrateOptions {
+    #[command(flatten)]
+    database: DatabaseConfig,
+
+    /// Change nothing; say what is missing, and end with 1 if anything is.
+    #[arg(long)]
+    check: bool,
 }
 
 #[derive(Args)]
@@ -67,8 +84,34 @@ struct HealthOptions {
     path: String,
 }
 
+/// The arguments, with secrets from files in place.
+fn arguments() -> Result<Cli, ConfigError> {
+    let mut command = Cli::command();
+    let chosen = std::env::args()
+        .find_map(|word| command.find_subcommand(word).map(|chosen| chosen.get_name().to_owned()));
+    if let Some(chosen) = chosen {
+        let mut failed = None;
+        command = command.mut_subcommand(chosen, |chosen| {
+            secrets_from_files(chosen.clone(), |name| std::env::var_os(name)).unwrap_or_else(
+                |error| {
+                    failed = Some(error);
+                    chosen
+                },
+            )
+        });
+        if let Some(error) = failed {
+            return Err(error);
+        }
+    }
+    // Whatever clap has to say, it says, and ends the process.
+    Ok(Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit()))
+}
+
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match arguments() {
+        Ok(cli) => cli,
+        Err(error) => return fail(&error),
+    };
     telemetry::init(cli.log_format);
     raise_file_limit();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -77,10 +120,11 @@ fn main() -> ExitCode {
     };
     match runtime.block_on(dispatch(cli.command)) {
         Ok(code) => code,
-        Err(error) => match error.downcast_ref::<DevError>() {
-            Some(DevError::Interrupted) => ExitCode::from(INTERRUPTED),
-            _ => fail(&*error),
-        },
+        #[cfg(feature = "dev")]
+        Err(error) if matches!(error.downcast_ref(), Some(DevError::Interrupted)) => {
+            ExitCode::from(INTERRUPTED)
+        }
+        Err(error) => fail(&*error),
     }
 }
 
@@ -97,8 +141,11 @@ fn raise_file_limit() {
 async fn dispatch(command: Command) -> Result<ExitCode, BoxError> {
     match command {
         Command::Serve(config) => return serve(*config).await,
-        Command::Migrate(config) => migrate(&config).await?,
+        Command::Migrate(options) => return migrate(&options).await,
+        Command::Verify(config) => return verify(&config).await,
+        #[cfg(feature = "dev")]
         Command::Dev(options) => dev::run(options).await?,
+        #[cfg(feature = "dev")]
         Command::Token(options) => print(&dev::token(options)?)?,
         Command::Healthcheck(options) => healthcheck(&options)?,
         Command::Openapi => print(&beseda::api::openapi_json())?,
@@ -130,10 +177,33 @@ async fn serve(config: Config) -> Result<ExitCode, BoxError> {
     }
 }
 
-async fn migrate(config: &DatabaseConfig) -> Result<(), BoxError> {
-    let applied = beseda::store::migrate(config).await?;
+async fn migrate(options: &MigrateOptions) -> Result<ExitCode, BoxError> {
+    if options.check {
+        let pending = store::pending_migrations(&options.database).await?;
+        for migration in &pending {
+            print(&format!("missing: {migration}"))?;
+        }
+        return Ok(if pending.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
+    let applied = store::migrate(&options.database).await?;
     tracing::info!(?applied, "the schema is up to date");
-    Ok(())
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What `verify` ends with where it could not look: no verdict either way.
+const NO_VERDICT: u8 = 2;
+
+async fn verify(config: &DatabaseConfig) -> Result<ExitCode, BoxError> {
+    match store::verify(config).await {
+        Ok(verified) => {
+            print(&verified.to_string())?;
+            Ok(if verified.findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Err(error) => {
+            fail(&error);
+            Ok(ExitCode::from(NO_VERDICT))
+        }
+    }
 }
 
 /// Plain HTTP by hand: images without a shell or curl can use it, and it costs no client.

@@ -9,7 +9,8 @@ use std::{
 
 use beseda::{
     config::Secret,
-    dev::{Durability, Postgres, Redis, Signals},
+    dev::{Durability, Postgres, Redis},
+    signals::Signals,
 };
 use clap::Args;
 use nix::{

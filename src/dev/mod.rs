@@ -10,7 +10,6 @@ mod postgres;
 mod process;
 mod redis;
 mod run;
-mod signals;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -21,7 +20,6 @@ pub use self::{
     postgres::Postgres,
     redis::Redis,
     run::{Options, run},
-    signals::Signals,
     token::{Claims, TokenOptions, sign, token},
 };
 

@@ -13,10 +13,11 @@ use std::{
 use clap::{CommandFactory, FromArgMatches, Parser};
 use tokio::net::TcpListener;
 
-use super::{Claims, DevError, Durability, Postgres, Redis, Signals, parent, place, sign, token};
+use super::{Claims, DevError, Durability, Postgres, Redis, parent, place, sign, token};
 use crate::{
     app::{self, Listeners, Replica},
     config::{Config, Secret},
+    signals::Signals,
 };
 
 /// Where the data is kept unless `--data` says otherwise.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio_postgres::NoTls;
 
-use super::{StoreError, parse_url, tls};
+use super::{StoreError, is_undefined_table, parse_url, tls};
 use crate::config::DatabaseConfig;
 
 mod embedded {
@@ -36,18 +36,22 @@ pub async fn migrate(config: &DatabaseConfig) -> Result<Vec<String>, StoreError>
     Ok(report.applied_migrations().iter().map(ToString::to_string).collect())
 }
 
-/// How many migrations the database still lacks.
-pub async fn pending_migrations(config: &DatabaseConfig) -> Result<usize, StoreError> {
-    let mut client = connect(config).await?;
-    let runner = embedded::migrations::runner();
-    let applied = runner
-        .get_applied_migrations_async(&mut client)
-        .await
-        .map_err(|error| StoreError::Failed(Arc::new(error)))?;
-    Ok(runner.get_migrations().len().saturating_sub(applied.len()))
+/// The migrations that the database still lacks, by name. Changes nothing.
+pub async fn pending_migrations(config: &DatabaseConfig) -> Result<Vec<String>, StoreError> {
+    let client = connect(config).await?;
+    let applied: Vec<i32> = match client.query(APPLIED, &[]).await.map_err(StoreError::from) {
+        Ok(rows) => rows.iter().map(|row| row.get(0)).collect(),
+        Err(StoreError::Failed(cause)) if is_undefined_table(&cause) => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    let migrations = embedded::migrations::runner();
+    let pending =
+        migrations.get_migrations().iter().filter(|one| !applied.contains(&one.version()));
+    Ok(pending.map(ToString::to_string).collect())
 }
 
-async fn connect(config: &DatabaseConfig) -> Result<tokio_postgres::Client, StoreError> {
+/// A connection of one's own, without the pool's limits on time.
+pub(super) async fn connect(config: &DatabaseConfig) -> Result<tokio_postgres::Client, StoreError> {
     let postgres = parse_url(&config.database_url)?;
     if postgres.get_ssl_mode() == tokio_postgres::config::SslMode::Require {
         let (client, connection) = postgres.connect(tls()?).await?;
@@ -59,3 +63,7 @@ async fn connect(config: &DatabaseConfig) -> Result<tokio_postgres::Client, Stor
         Ok(client)
     }
 }
+
+const APPLIED: &str = "\
+-- store.applied_migrations
+SELECT version FROM refinery_schema_history";

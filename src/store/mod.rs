@@ -8,6 +8,7 @@ mod migrate;
 mod outbox;
 mod rows;
 mod users;
+mod verify;
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,6 +27,7 @@ pub use self::{
     outbox::Unpublished,
     rows::ChatState,
     users::{Profile, UserRow},
+    verify::{Finding, Verified, verify},
 };
 use crate::{
     config::{DatabaseConfig, Secret, Switch},

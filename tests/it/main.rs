@@ -4,6 +4,7 @@ mod delivery;
 mod harness;
 mod limits;
 mod messages;
+mod operators;
 mod people;
 mod problems;
 mod retries;

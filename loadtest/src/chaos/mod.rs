@@ -29,7 +29,7 @@ use std::{
     time::Duration,
 };
 
-use beseda::{config::Secret, dev::Signals, model::ChatId};
+use beseda::{config::Secret, model::ChatId, signals::Signals};
 use clap::{Args, ValueEnum};
 use tokio::task::JoinSet;
 

@@ -4,7 +4,7 @@ use std::{str::FromStr, sync::Arc, time::Duration};
 
 use beseda::{
     app::{self, Listeners, Replica},
-    config::{Config, Switch},
+    config::{Config, DatabaseConfig, Switch},
 };
 use clap::{CommandFactory, FromArgMatches, Parser, builder::Resettable};
 use futures_util::future::join_all;
@@ -125,6 +125,15 @@ impl Cluster {
     /// The Postgres and the Redis underneath.
     pub(crate) fn stack(&self) -> &Stack {
         &self.stack
+    }
+
+    /// Where its database is.
+    pub(crate) fn database_url(&self) -> String {
+        self.stack.postgres.url(&self.database)
+    }
+
+    pub(super) fn database(&self) -> &DatabaseConfig {
+        &self.config.database
     }
 
     /// Somebody with a token that is good for an hour.

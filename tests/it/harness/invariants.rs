@@ -2,43 +2,9 @@
 
 use std::collections::HashMap;
 
+use beseda::store::verify;
+
 use super::{cluster::Cluster, eventually, postgres::Row};
-
-/// Chats whose numbers have a hole or do not end at their head. Every `seq` is there; an `ev` is the
-/// last change of one message or marker, so some are superseded, but none comes twice, none is
-/// beyond the head, and the head itself is always there.
-const NUMBERS: &str = "
-WITH evs AS (
-    SELECT chat_id, ev FROM messages
-    UNION ALL SELECT chat_id, ev FROM members WHERE ev > 0
-)
-SELECT c.chat_id, c.last_seq, c.last_ev FROM chats c
- WHERE c.last_seq <> (SELECT count(*) FROM messages m WHERE m.chat_id = c.chat_id)
-    OR c.last_seq <> (SELECT coalesce(max(seq), 0) FROM messages m WHERE m.chat_id = c.chat_id)
-    OR c.last_ev <> (SELECT coalesce(max(ev), 0) FROM evs WHERE evs.chat_id = c.chat_id)
-    OR EXISTS (SELECT FROM evs WHERE evs.chat_id = c.chat_id GROUP BY ev HAVING count(*) > 1)";
-
-/// Members whose counter is not what a recount gives, or whose marker is beyond the head.
-const COUNTERS: &str = "
-SELECT me.chat_id, me.user_id, me.unread, me.read_seq FROM members me
-  LEFT JOIN chats c ON c.chat_id = me.chat_id
- WHERE c.chat_id IS NULL OR me.read_seq > c.last_seq
-    OR me.unread <> (SELECT count(*) FROM messages m
-                      WHERE m.chat_id = me.chat_id AND m.seq > me.read_seq
-                        AND m.sender_id <> me.user_id AND m.deleted_at IS NULL)";
-
-/// Texts that a tombstone has kept, and messages that come before the previous one.
-const MESSAGES: &str = "
-SELECT chat_id, seq FROM (
-    SELECT *, lag(created_at) OVER (PARTITION BY chat_id ORDER BY seq) AS before FROM messages) m
- WHERE created_at < before
-    OR deleted_at IS NOT NULL
-       AND (text <> '' OR metadata IS NOT NULL OR content_digest IS NOT NULL)";
-
-/// What belongs to a room that is gone.
-const ORPHANS: &str = "
-SELECT chat_id FROM messages WHERE chat_id NOT IN (SELECT chat_id FROM chats)
-UNION SELECT chat_id FROM members WHERE chat_id NOT IN (SELECT chat_id FROM chats)";
 
 /// What Redis has to say of each member, if it says anything: as [`beseda`] writes it.
 const EXPECTED: &str = "
@@ -54,16 +20,8 @@ pub(super) async fn check(cluster: &Cluster) {
         if left.is_empty() { Ok(()) } else { Err(format!("left in the outbox: {left:?}")) }
     })
     .await;
-    let checks = [
-        ("numbers", NUMBERS),
-        ("counters", COUNTERS),
-        ("messages", MESSAGES),
-        ("orphans", ORPHANS),
-    ];
-    for (what, sql) in checks {
-        let wrong = cluster.psql(sql).await;
-        assert!(wrong.is_empty(), "{what} are wrong: {wrong:?}");
-    }
+    let verified = verify(cluster.database()).await.expect("the database can be looked at");
+    assert!(verified.findings.is_empty(), "{verified}");
     eventually(async || {
         let followed: usize = cluster.followers();
         if followed == 0 { Ok(()) } else { Err(format!("the hubs still have {followed} sockets")) }

@@ -1,0 +1,129 @@
+//! The program's commands for operators: the real binary, as a shell or an orchestrator runs it.
+
+use std::process::Output;
+
+use tokio::process::Command;
+
+use crate::harness::Cluster;
+
+/// Runs `beseda` with these words, and nothing in the environment but this.
+async fn beseda(words: &[&str], environment: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_beseda"));
+    command.args(words).env_clear().envs(environment.iter().copied());
+    command.output().await.expect("the program runs")
+}
+
+fn printed(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn verify_is_content_with_a_living_database_and_finds_each_kind_of_damage() {
+    let cluster = Cluster::start(2).await;
+    let (alice, bob, carol) = (cluster.user("alice"), cluster.user("bob"), cluster.user("carol"));
+    let chat = alice.on(0).open_chat(&bob).await;
+    let other = carol.on(1).open_chat(&bob).await;
+    for text in ["one", "two", "three"] {
+        alice.on(0).send(&chat, text).await;
+    }
+    carol.on(1).send(&other, "hello").await;
+    bob.on(1).mark_read(&other).await;
+    let gone = alice.on(0).send(&chat, "oops").await;
+    let path =
+        format!("/chats/{}/messages/{}/", chat.id, gone["message_id"].as_str().unwrap_or(""));
+    alice.on(1).delete(&path).await.expect(204);
+    let url = cluster.database_url();
+    let verify = async || beseda(&["verify"], &[("DATABASE_URL", &url)]).await;
+    let healthy = verify().await;
+    assert_eq!(healthy.status.code(), Some(0), "{healthy:?}");
+    assert_eq!(printed(&healthy).trim(), "2 chats looked at: all is well");
+
+    let id = &chat.id;
+    // Each damage is undone by the statement after it.
+    for (check, damage, repair) in [
+        (
+            "numbers",
+            format!("UPDATE chats SET last_seq = last_seq + 1 WHERE chat_id = '{id}'"),
+            format!("UPDATE chats SET last_seq = last_seq - 1 WHERE chat_id = '{id}'"),
+        ),
+        (
+            "numbers",
+            format!("UPDATE messages SET ev = 1 WHERE chat_id = '{id}' AND seq = 2"),
+            format!("UPDATE messages SET ev = 2 WHERE chat_id = '{id}' AND seq = 2"),
+        ),
+        (
+            "counters",
+            format!("UPDATE members SET unread = 7 WHERE chat_id = '{id}' AND user_id = 'bob'"),
+            format!("UPDATE members SET unread = 3 WHERE chat_id = '{id}' AND user_id = 'bob'"),
+        ),
+        (
+            "times",
+            "UPDATE messages SET created_at = created_at + interval '1 day' WHERE seq = 1".into(),
+            "UPDATE messages SET created_at = created_at - interval '1 day' WHERE seq = 1".into(),
+        ),
+        (
+            "tombstones",
+            "UPDATE messages SET text = 'still here' WHERE deleted_at IS NOT NULL".into(),
+            "UPDATE messages SET text = '' WHERE deleted_at IS NOT NULL".into(),
+        ),
+        (
+            "members",
+            format!(
+                "UPDATE members SET user_id = 'eve' WHERE user_id = 'bob' AND chat_id <> '{id}'"
+            ),
+            "UPDATE members SET user_id = 'bob' WHERE user_id = 'eve'".into(),
+        ),
+        (
+            "blocks and erasures",
+            format!("UPDATE chats SET blocked = true WHERE chat_id = '{id}'"),
+            format!("UPDATE chats SET blocked = false WHERE chat_id = '{id}'"),
+        ),
+        (
+            "orphans",
+            "INSERT INTO members VALUES ('ffffffff-ffff-4fff-bfff-ffffffffffff', 'eve')".into(),
+            "DELETE FROM members WHERE user_id = 'eve'".into(),
+        ),
+        (
+            "outbox",
+            "INSERT INTO outbox (created_at, due_at, chats)
+             VALUES (now() - interval '1 hour', now() + interval '1 hour', '{}')"
+                .into(),
+            "DELETE FROM outbox".into(),
+        ),
+    ] {
+        cluster.psql(&damage).await;
+        let found = verify().await;
+        let text = printed(&found);
+        assert_eq!(found.status.code(), Some(1), "{damage}: {text}");
+        assert!(text.starts_with(&format!("{check}: 1 wrong")), "{damage}: {text}");
+        assert!(text.contains("1 checks failed"), "{damage}: {text}");
+        cluster.psql(&repair).await;
+    }
+    let nowhere = beseda(&["verify"], &[("DATABASE_URL", "postgresql://127.0.0.1:1/none")]).await;
+    assert_eq!(nowhere.status.code(), Some(2), "{nowhere:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_is_checked_without_changing_it_and_the_url_may_come_from_a_file() {
+    let cluster = Cluster::start(1).await;
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), cluster.database_url() + "\n").expect("a file");
+    let path = file.path().to_str().expect("text");
+    let check = async || beseda(&["migrate", "--check"], &[("DATABASE_URL_FILE", path)]).await;
+    let current = check().await;
+    assert_eq!((current.status.code(), printed(&current)), (Some(0), String::new()));
+    cluster.psql("ALTER TABLE refinery_schema_history RENAME TO kept").await;
+    let missing = check().await;
+    assert_eq!(missing.status.code(), Some(1), "{missing:?}");
+    assert!(printed(&missing).starts_with("missing: V1__schema"), "{missing:?}");
+    let made = "SELECT count(*) FROM pg_tables WHERE tablename = 'refinery_schema_history'";
+    assert_eq!(cluster.psql_value::<u32>(made).await, 0, "nothing was made by looking");
+    cluster.psql("ALTER TABLE kept RENAME TO refinery_schema_history").await;
+    assert_eq!(check().await.status.code(), Some(0));
+
+    let both = [("DATABASE_URL_FILE", path), ("DATABASE_URL", "postgresql://x")];
+    let refused = beseda(&["migrate", "--check"], &both).await;
+    assert_eq!(refused.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(said.contains("DATABASE_URL_FILE: set this or DATABASE_URL, not both"), "{said}");
+}
