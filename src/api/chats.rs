@@ -10,10 +10,7 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{
-    extract::{AuthUser, ChatPath, JsonBody, OptionalJsonBody, QueryParams},
-    problem::Problem,
-};
+use super::extract::{AuthUser, ChatPath, JsonBody, OptionalJsonBody, QueryParams};
 use crate::{
     chat::{ChatRef, ReadResult, SearchPage, UnreadSummary},
     context::Context,
@@ -66,7 +63,6 @@ pub(super) struct MarkRead {
 #[utoipa::path(post, path = "/chats/", tag = "chats", request_body = NewChat, responses(
     (status = 201, description = "Created", body = OpenedChat),
     (status = 200, description = "It was there already", body = OpenedChat),
-    (status = "4XX", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(super) async fn open_chat(
     State(context): State<Context>,
@@ -103,8 +99,7 @@ fn pair(mut fields: Fields, user: &AuthUser) -> Result<(UserId, UserId), Error> 
     ("limit" = Option<i64>, Query, minimum = 1, maximum = 100, description = "30 where not given"),
     ("cursor" = Option<String>, Query, description = "`next` of the page before"),
 ), responses(
-    (status = 200, body = ChatPage),
-    (status = "4XX", body = Problem, content_type = "application/problem+json"),
+    (status = 200, description = "A page, latest activity first", body = ChatPage),
 ))]
 pub(super) async fn list_chats(
     State(context): State<Context>,
@@ -139,8 +134,7 @@ fn read_cursor(raw: &str) -> Result<(Time, ChatId), Error> {
 #[utoipa::path(get, path = "/chats/{chat}/", tag = "chats", params(
     ("chat" = String, Path, description = "`chat_id` or `room_name`"),
 ), responses(
-    (status = 200, body = Chat),
-    (status = "4XX", body = Problem, content_type = "application/problem+json"),
+    (status = 200, description = "The room, as the caller sees it", body = Chat),
 ))]
 pub(super) async fn get_chat(
     State(context): State<Context>,
@@ -155,7 +149,6 @@ pub(super) async fn get_chat(
     ("chat" = String, Path, description = "`chat_id` or `room_name`"),
 ), responses(
     (status = 204, description = "Gone"),
-    (status = "4XX", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(super) async fn delete_chat(
     State(context): State<Context>,
@@ -168,8 +161,7 @@ pub(super) async fn delete_chat(
 
 /// Unread counters of every room.
 #[utoipa::path(get, path = "/chats/unread/", tag = "chats", responses(
-    (status = 200, body = UnreadSummary),
-    (status = "4XX", body = Problem, content_type = "application/problem+json"),
+    (status = 200, description = "Every room of the caller, latest activity first", body = UnreadSummary),
 ))]
 pub(super) async fn get_unread(
     State(context): State<Context>,
@@ -182,8 +174,7 @@ pub(super) async fn get_unread(
 #[utoipa::path(post, path = "/chats/{chat}/mark_read/", tag = "chats", params(
     ("chat" = String, Path, description = "`chat_id` or `room_name`"),
 ), request_body(content = Option<MarkRead>), responses(
-    (status = 200, body = ReadResult),
-    (status = "4XX", body = Problem, content_type = "application/problem+json"),
+    (status = 200, description = "Where the marker and the counters stand now", body = ReadResult),
 ))]
 pub(super) async fn mark_read(
     State(context): State<Context>,
@@ -223,8 +214,7 @@ pub(super) async fn mark_read(
     ("limit" = Option<i64>, Query, minimum = 1, maximum = 50, description = "20 where not given"),
     ("before" = Option<i64>, Query, minimum = 1, description = "`next` of the page before"),
 ), responses(
-    (status = 200, body = SearchPage),
-    (status = "4XX", body = Problem, content_type = "application/problem+json"),
+    (status = 200, description = "A page, newest first", body = SearchPage),
 ))]
 pub(super) async fn search(
     State(context): State<Context>,

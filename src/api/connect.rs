@@ -11,10 +11,7 @@ use serde::Serialize;
 use url::Url;
 use utoipa::ToSchema;
 
-use super::{
-    extract::{AuthUser, ChatPath},
-    problem::Problem,
-};
+use super::extract::{AuthUser, ChatPath};
 use crate::{
     auth::TICKET_LIFETIME, config::Config, context::Context, error::Error, protocol::SUBPROTOCOL,
 };
@@ -103,8 +100,7 @@ impl FromRequestParts<Context> for Reached {
 #[utoipa::path(get, path = "/chats/{chat}/connect/", tag = "sockets", params(
     ("chat" = String, Path, description = "`chat_id` or `room_name`"),
 ), responses(
-    (status = 200, body = ChatTicket),
-    (status = "4XX", body = Problem, content_type = "application/problem+json"),
+    (status = 200, description = "Good for one socket within a minute", body = ChatTicket),
 ))]
 pub(super) async fn connect_chat(
     State(context): State<Context>,
@@ -128,8 +124,7 @@ pub(super) async fn connect_chat(
 
 /// A ticket for the socket of many chats and the user's inbox.
 #[utoipa::path(post, path = "/connect/", tag = "sockets", responses(
-    (status = 200, body = ManyChatsTicket),
-    (status = "4XX", body = Problem, content_type = "application/problem+json"),
+    (status = 200, description = "Good for one socket within a minute", body = ManyChatsTicket),
 ))]
 pub(super) async fn connect_many(
     State(context): State<Context>,

@@ -7,10 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{
-    extract::{AuthUser, ChatPath, JsonBody, MessagePath, QueryParams},
-    problem::Problem,
-};
+use super::extract::{AuthUser, ChatPath, JsonBody, MessagePath, QueryParams};
 use crate::{
     chat::{Edit, HistoryView, NewMessage},
     context::Context,
@@ -30,8 +27,7 @@ const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-repl
     ("around" = Option<i64>, Query, minimum = 0, description = "On both sides of this `seq`"),
     ("limit" = Option<i64>, Query, minimum = 1, maximum = 100, description = "50 where not given"),
 ), responses(
-    (status = 200, body = HistoryView),
-    (status = "4XX", body = Problem, content_type = "application/problem+json"),
+    (status = 200, description = "A page, ascending by `seq`", body = HistoryView),
 ))]
 pub(super) async fn list_messages(
     State(context): State<Context>,
@@ -67,8 +63,6 @@ pub(super) async fn list_messages(
     (status = 201, description = "Durable", body = Message),
     (status = 200, description = "A retry: the first message as it is now", body = Message,
      headers(("Idempotent-Replayed" = String))),
-    (status = "4XX", body = Problem, content_type = "application/problem+json"),
-    (status = 503, body = Problem, content_type = "application/problem+json"),
 ))]
 pub(super) async fn create_message(
     State(context): State<Context>,
@@ -99,8 +93,7 @@ pub(super) async fn create_message(
     ("chat" = String, Path, description = "`chat_id` or `room_name`"),
     ("message_id" = Uuid, Path),
 ), responses(
-    (status = 200, body = Message),
-    (status = "4XX", body = Problem, content_type = "application/problem+json"),
+    (status = 200, description = "The message, or its tombstone", body = Message),
 ))]
 pub(super) async fn get_message(
     State(context): State<Context>,
@@ -116,8 +109,7 @@ pub(super) async fn get_message(
     ("chat" = String, Path, description = "`chat_id` or `room_name`"),
     ("message_id" = Uuid, Path),
 ), request_body = Edit, responses(
-    (status = 200, body = Message),
-    (status = "4XX", body = Problem, content_type = "application/problem+json"),
+    (status = 200, description = "As it is now", body = Message),
 ))]
 pub(super) async fn edit_message(
     State(context): State<Context>,
@@ -136,7 +128,6 @@ pub(super) async fn edit_message(
     ("message_id" = Uuid, Path),
 ), responses(
     (status = 204, description = "Deleted, now or before"),
-    (status = "4XX", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(super) async fn delete_message(
     State(context): State<Context>,

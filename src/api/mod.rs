@@ -2,6 +2,7 @@
 
 mod chats;
 mod connect;
+mod document;
 mod extract;
 mod messages;
 pub(crate) mod problem;
@@ -22,9 +23,9 @@ use tower_http::{
     catch_panic::CatchPanicLayer,
     cors::{AllowOrigin, CorsLayer},
 };
-use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+pub use self::document::openapi_json;
 pub(crate) use self::{connect::Reached, extract::bearer};
 use crate::{context::Context, error::Error, limits::Class};
 
@@ -36,37 +37,6 @@ pub const MAX_BULK_BODY_BYTES: usize = 1024 * 1024;
 
 /// How long browsers may remember an answer to a preflight.
 const PREFLIGHT_LIFETIME: Duration = Duration::from_secs(600);
-
-#[derive(OpenApi)]
-#[openapi(
-    info(
-        title = "Beseda",
-        description = "One-to-one chat that another application embeds. Every path also works \
-                       without its trailing slash. Failures are application/problem+json."
-    ),
-    modifiers(&BearerToken),
-    security(("token" = [])),
-    tags(
-        (name = "chats", description = "Rooms, read markers, search"),
-        (name = "messages", description = "History, sending, editing, deleting"),
-        (name = "users", description = "People, and whom one has blocked"),
-        (name = "sockets", description = "Tickets; the protocol is in /asyncapi.json"),
-    )
-)]
-struct Document;
-
-struct BearerToken;
-
-impl utoipa::Modify for BearerToken {
-    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-        let token = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
-        document
-            .components
-            .get_or_insert_default()
-            .add_security_scheme("token", SecurityScheme::Http(token));
-    }
-}
 
 /// Every route that takes a token, by what its rate counts as.
 fn classes() -> [(Class, OpenApiRouter<Context>); 5] {
@@ -106,17 +76,6 @@ fn classes() -> [(Class, OpenApiRouter<Context>); 5] {
                 .routes(routes!(connect::connect_many)),
         ),
     ]
-}
-
-/// The OpenAPI 3.1 document.
-pub fn openapi_json() -> String {
-    // Merged first: nesting one after another keeps the methods of a path's last class only.
-    let all =
-        classes().into_iter().fold(OpenApiRouter::new(), |all, (_, routes)| all.merge(routes));
-    let document = OpenApiRouter::with_openapi(Document::openapi()).nest("/api/v1", all);
-    let (_, document) = document.split_for_parts();
-    // A document of plain structs can't fail to serialize.
-    document.to_pretty_json().unwrap_or_default()
 }
 
 /// What clients reach: REST, the pages, and `sockets`.

@@ -158,22 +158,36 @@ pub(crate) fn chain(error: &crate::error::Cause) -> String {
     line
 }
 
+impl Problem {
+    pub(super) fn new(error: &Error, request_id: &str) -> Self {
+        Self {
+            kind: format!("urn:beseda:error:{}", error.code()),
+            title: error.title(),
+            status: error.status().as_u16(),
+            detail: error.to_string(),
+            code: error.code(),
+            request_id: request_id.to_owned(),
+            errors: match error {
+                Error::Validation(fields) => Some(fields.clone()),
+                _ => None,
+            },
+            retry_after_ms: error
+                .retry_after()
+                .map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
+        }
+    }
+
+    pub(super) fn code(&self) -> &'static str {
+        self.code
+    }
+
+    pub(super) fn detail(&self) -> &str {
+        &self.detail
+    }
+}
+
 fn write(error: &Error, id: &str, mut headers: HeaderMap) -> Response {
-    let problem = Problem {
-        kind: format!("urn:beseda:error:{}", error.code()),
-        title: error.title(),
-        status: error.status().as_u16(),
-        detail: error.to_string(),
-        code: error.code(),
-        request_id: id.to_owned(),
-        errors: match error {
-            Error::Validation(fields) => Some(fields.clone()),
-            _ => None,
-        },
-        retry_after_ms: error
-            .retry_after()
-            .map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
-    };
+    let problem = Problem::new(error, id);
     // Plain structs can't fail to serialize.
     let body = serde_json::to_vec(&problem).unwrap_or_default();
     headers.remove(header::CONTENT_LENGTH);

@@ -6,10 +6,7 @@ use axum::{Json, extract::State, http::StatusCode};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{
-    extract::{AuthUser, BulkJsonBody, JsonBody, UserPath},
-    problem::Problem,
-};
+use super::extract::{AuthUser, BulkJsonBody, JsonBody, UserPath};
 use crate::{
     context::Context,
     error::{Error, FieldErrors},
@@ -69,8 +66,7 @@ pub(super) struct Blocks {
 /// A person: oneself, those one shares a room with, and for `chat:admin` anybody.
 #[utoipa::path(get, path = "/users/{user_id}/", tag = "users", params(("user_id" = String, Path)),
 responses(
-    (status = 200, body = User),
-    (status = "4XX", body = Problem, content_type = "application/problem+json"),
+    (status = 200, description = "The person", body = User),
 ))]
 pub(super) async fn get_user(
     State(context): State<Context>,
@@ -86,7 +82,6 @@ pub(super) async fn get_user(
 request_body = NewProfile, responses(
     (status = 201, description = "Created", body = User),
     (status = 200, description = "Replaced", body = User),
-    (status = "4XX", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(super) async fn put_user(
     State(context): State<Context>,
@@ -104,8 +99,7 @@ pub(super) async fn put_user(
 
 /// Creates or replaces up to 1,000 people; `chat:admin` only.
 #[utoipa::path(post, path = "/users/", tag = "users", request_body = NewUsers, responses(
-    (status = 200, body = BulkResult),
-    (status = "4XX", body = Problem, content_type = "application/problem+json"),
+    (status = 200, description = "How many were new", body = BulkResult),
 ))]
 pub(super) async fn post_users(
     State(context): State<Context>,
@@ -155,7 +149,6 @@ fn profile(fields: &mut Fields, user_id: UserId) -> Profile {
 #[utoipa::path(delete, path = "/users/{user_id}/", tag = "users",
 params(("user_id" = String, Path)), responses(
     (status = 204, description = "Erased"),
-    (status = "4XX", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(super) async fn delete_user(
     State(context): State<Context>,
@@ -171,7 +164,6 @@ pub(super) async fn delete_user(
 #[utoipa::path(put, path = "/users/{user_id}/block/", tag = "users",
 params(("user_id" = String, Path)), responses(
     (status = 204, description = "Blocked, now or before"),
-    (status = "4XX", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(super) async fn block_user(
     State(context): State<Context>,
@@ -186,7 +178,6 @@ pub(super) async fn block_user(
 #[utoipa::path(delete, path = "/users/{user_id}/block/", tag = "users",
 params(("user_id" = String, Path)), responses(
     (status = 204, description = "Not blocked by the caller"),
-    (status = "4XX", body = Problem, content_type = "application/problem+json"),
 ))]
 pub(super) async fn unblock_user(
     State(context): State<Context>,
@@ -199,8 +190,7 @@ pub(super) async fn unblock_user(
 
 /// Whom the caller has blocked.
 #[utoipa::path(get, path = "/blocks/", tag = "users", responses(
-    (status = 200, body = Blocks),
-    (status = "4XX", body = Problem, content_type = "application/problem+json"),
+    (status = 200, description = "Whom, latest first", body = Blocks),
 ))]
 pub(super) async fn list_blocks(
     State(context): State<Context>,

@@ -10,7 +10,7 @@ use std::{
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::{Answer, CEILING, Socket};
+use super::{Answer, CEILING, Socket, documented};
 
 /// Where a replica listens.
 #[derive(Debug, Clone, Copy)]
@@ -254,6 +254,7 @@ impl IntoFuture for Request {
             let answer = builder.send().await.unwrap_or_else(|error| panic!("{asked}: {error:?}"));
             let (status, headers) = (answer.status(), answer.headers().clone());
             let text = answer.text().await.unwrap_or_else(|error| panic!("{asked}: {error:?}"));
+            documented::check_answer(&asked, status.as_u16(), &headers, &text);
             Answer::new(asked, status, headers, text)
         })
     }

@@ -6,6 +6,7 @@
 mod answer;
 mod client;
 mod cluster;
+mod documented;
 mod invariants;
 mod postgres;
 mod redis;

@@ -17,7 +17,7 @@ use tokio_tungstenite::{
     },
 };
 
-use super::CEILING;
+use super::{CEILING, documented};
 
 /// A receive buffer that holds next to nothing, in bytes: its reader is slow at once.
 const NARROW: u32 = 4_096;
@@ -105,7 +105,9 @@ impl Socket {
                 return match self.stream.next().await {
                     Some(Ok(Message::Text(text))) => {
                         let frame = serde_json::from_str(&text);
-                        Arrival::Frame(frame.unwrap_or_else(|e| panic!("{e} in {text}")))
+                        let frame = frame.unwrap_or_else(|e| panic!("{e} in {text}"));
+                        documented::check_frame(&frame);
+                        Arrival::Frame(frame)
                     }
                     Some(Ok(Message::Close(frame))) => frame.map_or_else(
                         || Arrival::Close(1005, String::new()),

@@ -1,0 +1,306 @@
+//! The OpenAPI document: what stands at the handlers, and what is the same for every call.
+//!
+//! A handler's annotation says what the call takes and gives. How a call can fail is added here, with
+//! an example of each failure that is made by the code that answers with it.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde_json::{Map, Value, json};
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+
+use super::{MAX_BODY_BYTES, MAX_BULK_BODY_BYTES, classes, problem::Problem};
+use crate::error::{Error, FieldError};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Beseda",
+        description = "One-to-one chat that another application embeds. Every path also works \
+                       without its trailing slash. Failures are application/problem+json; go by \
+                       `code`, which is stable. Fields and query parameters that are not known are \
+                       ignored, and clients must ignore those that they do not know."
+    ),
+    modifiers(&BearerToken),
+    security(("token" = [])),
+    components(schemas(Problem)),
+    tags(
+        (name = "chats", description = "Rooms, read markers, search"),
+        (name = "messages", description = "History, sending, editing, deleting"),
+        (name = "users", description = "People, and whom one has blocked"),
+        (name = "sockets", description = "Tickets; the protocol is in /asyncapi.json"),
+    )
+)]
+struct Document;
+
+struct BearerToken;
+
+impl utoipa::Modify for BearerToken {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+        let token = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("JWT").build();
+        document
+            .components
+            .get_or_insert_default()
+            .add_security_scheme("token", SecurityScheme::Http(token));
+    }
+}
+
+/// How a call can fail beyond what any call can: by its `operationId`, the codes.
+const FAILURES: &[(&str, &[&str])] = &[
+    ("open_chat", &["forbidden", "blocked", "user_not_found", "validation_failed", "self_chat"]),
+    ("list_chats", &["validation_failed"]),
+    ("get_unread", &[]),
+    ("get_chat", &["chat_not_found"]),
+    ("delete_chat", &["forbidden", "chat_not_found"]),
+    ("mark_read", &["chat_not_found", "room_mismatch", "validation_failed"]),
+    ("search", &["chat_not_found", "validation_failed"]),
+    ("connect_chat", &["chat_not_found"]),
+    ("connect_many", &[]),
+    ("list_messages", &["chat_not_found", "validation_failed"]),
+    (
+        "create_message",
+        &["forbidden", "blocked", "chat_not_found", "validation_failed", "idempotency_mismatch"],
+    ),
+    ("get_message", &["chat_not_found", "message_not_found"]),
+    (
+        "edit_message",
+        &[
+            "forbidden",
+            "not_author",
+            "blocked",
+            "chat_not_found",
+            "message_not_found",
+            "validation_failed",
+        ],
+    ),
+    ("delete_message", &["not_author", "chat_not_found", "message_not_found"]),
+    ("get_user", &["user_not_found"]),
+    ("put_user", &["forbidden", "user_not_found", "validation_failed"]),
+    ("post_users", &["forbidden", "validation_failed"]),
+    ("delete_user", &["forbidden", "user_not_found"]),
+    ("block_user", &["user_not_found", "validation_failed"]),
+    ("unblock_user", &["user_not_found"]),
+    ("list_blocks", &[]),
+];
+
+/// How any call with a token can fail.
+const ANY_FAILURE: &[&str] = &[
+    "invalid_request",
+    "unauthenticated",
+    "token_expired",
+    "token_invalid",
+    "rate_limited",
+    "internal",
+    "unavailable",
+    "timeout",
+];
+
+/// How any call with a body can fail.
+const BODY_FAILURES: &[&str] =
+    &["invalid_json", "payload_too_large", "unsupported_media_type", "validation_failed"];
+
+/// What is sent to us; of all else every member is always there, null where there is nothing.
+const REQUESTS: &[&str] =
+    &["NewChat", "NewMessage", "Edit", "MarkRead", "NewProfile", "NewUser", "NewUsers", "Problem"];
+
+/// Real values of the documented types, by name.
+const EXAMPLES: &str = include_str!("examples.json");
+
+/// A failure of each code, as a client could see it.
+fn failures() -> [Error; 20] {
+    let fault = |field: &str, message: &str| FieldError {
+        field: field.to_owned(),
+        message: message.to_owned(),
+    };
+    [
+        Error::InvalidJson("expected value at line 1 column 1".to_owned()),
+        Error::InvalidRequest("This cursor is none of ours."),
+        Error::Unauthenticated,
+        Error::TokenExpired,
+        Error::TokenInvalid("its signature does not fit"),
+        Error::Forbidden("This takes a token with the scope chat:admin."),
+        Error::NotAuthor,
+        Error::Blocked,
+        Error::ChatNotFound,
+        Error::MessageNotFound,
+        Error::UserNotFound,
+        Error::PayloadTooLarge { limit: MAX_BODY_BYTES },
+        Error::UnsupportedMediaType,
+        Error::RoomMismatch,
+        Error::Validation(vec![fault("limit", "must be an integer from 1 to 100")]),
+        Error::SelfChat,
+        Error::IdempotencyMismatch,
+        Error::RateLimited { retry_after: Duration::from_millis(250) },
+        Error::Unavailable(None),
+        Error::Timeout,
+    ]
+}
+
+/// The OpenAPI 3.1 document.
+pub fn openapi_json() -> String {
+    // Merged first: nesting one after another keeps the methods of a path's last class only.
+    let all =
+        classes().into_iter().fold(OpenApiRouter::new(), |all, (_, routes)| all.merge(routes));
+    let document = OpenApiRouter::with_openapi(Document::openapi()).nest("/api/v1", all);
+    let (_, document) = document.split_for_parts();
+    // Documents of plain structs can't fail to serialize.
+    let mut document = serde_json::to_value(document).unwrap_or_default();
+    for operation in operations(&mut document) {
+        complete(operation);
+    }
+    describe_schemas(&mut document["components"]["schemas"]);
+    document["components"]["headers"] = headers();
+    serde_json::to_string_pretty(&document).unwrap_or_default()
+}
+
+fn operations(document: &mut Value) -> impl Iterator<Item = &mut Map<String, Value>> {
+    let paths = document["paths"].as_object_mut().into_iter().flat_map(|paths| paths.values_mut());
+    let methods = paths.filter_map(Value::as_object_mut).flat_map(|path| path.values_mut());
+    methods.filter_map(Value::as_object_mut)
+}
+
+/// Adds how the call can fail, and the headers of its answers.
+fn complete(operation: &mut Map<String, Value>) {
+    let id = operation["operationId"].as_str().unwrap_or_default().to_owned();
+    let own = FAILURES.iter().find(|(known, _)| *known == id).map_or(&[][..], |(_, codes)| codes);
+    let body = if operation.contains_key("requestBody") { BODY_FAILURES } else { &[] };
+    let codes = [ANY_FAILURE, body, own].concat();
+    let mut by_status: BTreeMap<u16, Vec<Problem>> = BTreeMap::new();
+    for error in failures().iter().chain([&internal()]).filter(|e| codes.contains(&e.code())) {
+        let problem = Problem::new(error, "01a20a32-faed-704e-b46a-598e38f1ce60");
+        by_status.entry(error.status().as_u16()).or_default().push(problem);
+    }
+    let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) else {
+        return;
+    };
+    for response in responses.values_mut().filter_map(Value::as_object_mut) {
+        let named = response.entry("headers").or_insert_with(|| json!({}));
+        for name in ["X-Request-Id", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"] {
+            named[name] = header(name);
+        }
+    }
+    for (status, problems) in by_status {
+        responses.insert(status.to_string(), failure(status, problems));
+    }
+    if id == "post_users" {
+        responses["413"]["description"] =
+            json!(format!("`payload_too_large`: more than {MAX_BULK_BODY_BYTES} bytes"));
+    }
+}
+
+/// Stands for whatever fails on our side.
+fn internal() -> Error {
+    Error::internal(std::fmt::Error)
+}
+
+/// The answers of one status.
+fn failure(status: u16, problems: Vec<Problem>) -> Value {
+    let description: Vec<String> =
+        problems.iter().map(|one| format!("`{}`: {}", one.code(), one.detail())).collect();
+    let codes: Vec<&str> = problems.iter().map(Problem::code).collect();
+    let mut headers = json!({ "X-Request-Id": header("X-Request-Id") });
+    match status {
+        401 => headers["WWW-Authenticate"] = header("WWW-Authenticate"),
+        429 | 503 => headers["Retry-After"] = header("Retry-After"),
+        _ => {}
+    }
+    let schema = json!({ "allOf": [
+        { "$ref": "#/components/schemas/Problem" },
+        { "properties": { "status": { "const": status }, "code": { "enum": codes } } },
+    ]});
+    let examples: Map<String, Value> =
+        problems.iter().map(|one| (one.code().to_owned(), json!({ "value": one }))).collect();
+    json!({
+        "description": description.join("\n\n"),
+        "headers": headers,
+        "content": { "application/problem+json": { "schema": schema, "examples": examples } },
+    })
+}
+
+fn header(name: &str) -> Value {
+    json!({ "$ref": format!("#/components/headers/{name}") })
+}
+
+fn headers() -> Value {
+    let whole = |description: &str| json!({ "description": description, "schema": { "type": "integer", "minimum": 0 } });
+    json!({
+        "X-Request-Id": {
+            "description": "The request's id: the client's own where it sent a well-formed one",
+            "required": true,
+            "schema": { "type": "string", "maxLength": 128 },
+        },
+        "WWW-Authenticate": {
+            "description": "RFC 6750", "required": true,
+            "schema": { "type": "string", "const": "Bearer" },
+        },
+        "Retry-After": {
+            "description": "Seconds, rounded up; `retry_after_ms` is more precise",
+            "required": true, "schema": { "type": "integer", "minimum": 1 },
+        },
+        "RateLimit-Limit": whole("How many requests of this class may come at once"),
+        "RateLimit-Remaining": whole("How many are left at this moment"),
+        "RateLimit-Reset": whole("Seconds until all of them may come again"),
+    })
+}
+
+fn describe_schemas(schemas: &mut Value) {
+    // Our own file; a test reads it too.
+    let mut examples: Map<String, Value> = serde_json::from_str(EXAMPLES).unwrap_or_default();
+    for (name, schema) in schemas.as_object_mut().into_iter().flatten() {
+        if let Some(example) = examples.remove(name) {
+            schema["examples"] = json!([example]);
+        }
+        if REQUESTS.contains(&name.as_str()) {
+            continue;
+        }
+        if let Some(members) = schema["properties"].as_object() {
+            let members: Vec<&String> = members.keys().collect();
+            schema["required"] = json!(members);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_call_says_how_it_fails_and_every_failure_is_some_calls() {
+        let mut document: Value = serde_json::from_str(&openapi_json()).unwrap();
+        let known: Vec<&str> = FAILURES.iter().map(|(id, _)| *id).collect();
+        let mut calls = Vec::new();
+        for operation in operations(&mut document) {
+            let id = operation["operationId"].as_str().unwrap().to_owned();
+            assert!(known.contains(&id.as_str()), "{id} does not say how it fails");
+            for (status, response) in operation["responses"].as_object().unwrap() {
+                assert!(response["description"].is_string(), "{id} {status}");
+            }
+            calls.push(id);
+        }
+        assert_eq!(calls.len(), known.len(), "{known:?} are more than there are");
+        let codes: Vec<&str> = FAILURES
+            .iter()
+            .flat_map(|(_, codes)| *codes)
+            .copied()
+            .chain(ANY_FAILURE.iter().copied())
+            .chain(BODY_FAILURES.iter().copied())
+            .collect();
+        for error in failures() {
+            assert!(codes.contains(&error.code()), "{}", error.code());
+        }
+        for code in codes {
+            let shown = failures().iter().any(|error| error.code() == code);
+            assert!(shown || code == "internal", "{code} has no example");
+        }
+    }
+
+    #[test]
+    fn every_example_is_of_a_type_that_there_is() {
+        let document: Value = serde_json::from_str(&openapi_json()).unwrap();
+        let examples: Map<String, Value> = serde_json::from_str(EXAMPLES).unwrap();
+        for name in examples.keys() {
+            assert!(document["components"]["schemas"][name]["examples"].is_array(), "{name}");
+        }
+    }
+}

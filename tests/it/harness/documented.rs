@@ -1,0 +1,138 @@
+//! Holds every answer and every frame that a test gets against the published documents: what is not
+//! documented fails the test, whatever the test is about.
+
+use std::{collections::HashMap, sync::LazyLock};
+
+use jsonschema::Validator;
+use reqwest::header::HeaderMap;
+use serde_json::{Value, json};
+
+/// One call of the OpenAPI document.
+struct Call {
+    method: String,
+    /// The path's segments; `{…}` stands for any one.
+    path: Vec<String>,
+    responses: HashMap<u16, Response>,
+}
+
+struct Response {
+    /// By media type; none for an answer without a body.
+    bodies: HashMap<String, Validator>,
+    required_headers: Vec<String>,
+}
+
+static CALLS: LazyLock<Vec<Call>> = LazyLock::new(|| {
+    let document: Value = serde_json::from_str(&beseda::api::openapi_json()).expect("JSON");
+    let mut calls = Vec::new();
+    for (path, methods) in document["paths"].as_object().expect("paths") {
+        for (method, operation) in methods.as_object().expect("methods") {
+            let responses = operation["responses"].as_object().expect("responses");
+            calls.push(Call {
+                method: method.to_uppercase(),
+                path: segments(path),
+                responses: responses
+                    .iter()
+                    .map(|(status, one)| {
+                        (status.parse().expect("a status"), response(&document, one))
+                    })
+                    .collect(),
+            });
+        }
+    }
+    calls
+});
+
+fn segments(path: &str) -> Vec<String> {
+    path.trim_end_matches('/').split('/').map(str::to_owned).collect()
+}
+
+fn response(document: &Value, response: &Value) -> Response {
+    let bodies = response["content"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(kind, content)| (kind.clone(), validator(document, &content["schema"])));
+    let headers = response["headers"].as_object().into_iter().flatten();
+    let required = headers.filter(|(name, _)| {
+        document["components"]["headers"][name.as_str()]["required"] == Value::Bool(true)
+    });
+    Response {
+        bodies: bodies.collect(),
+        required_headers: required.map(|(name, _)| name.clone()).collect(),
+    }
+}
+
+/// Of one of the document's schemas. A member that it does not name is a fault too, though clients
+/// ignore such.
+fn validator(document: &Value, schema: &Value) -> Validator {
+    // Beside the components that its references lead to.
+    let schema = json!({
+        "components": document["components"], "allOf": [schema], "unevaluatedProperties": false,
+    });
+    jsonschema::validator_for(&schema).expect("a JSON schema")
+}
+
+/// Panics where `asked` (`GET http://host/path?query`) is a documented call, and the answer is not.
+pub(super) fn check_answer(asked: &str, status: u16, headers: &HeaderMap, text: &str) {
+    let Some((method, url)) = asked.split_once(' ') else { return };
+    let path = url.splitn(4, '/').nth(3).unwrap_or_default();
+    let path = segments(&format!("/{}", path.split(['?', '#']).next().unwrap_or_default()));
+    let fits = |call: &&Call| {
+        let alike = |(a, b): (&String, &String)| a == b || a.starts_with('{') && !b.is_empty();
+        call.method == method
+            && call.path.len() == path.len()
+            && call.path.iter().zip(&path).all(alike)
+    };
+    // `/chats/unread/` is no chat: what has fewer placeholders is meant.
+    let holes = |call: &&Call| call.path.iter().filter(|part| part.starts_with('{')).count();
+    let Some(call) = CALLS.iter().filter(fits).min_by_key(holes) else { return };
+    // The internal port has none of the calls.
+    if text.contains("\"code\":\"route_not_found\"") {
+        return;
+    }
+    let Some(response) = call.responses.get(&status) else {
+        panic!("{asked}: the OpenAPI document knows no {status}, but it was answered: {text}");
+    };
+    for name in &response.required_headers {
+        assert!(headers.contains_key(name), "{asked}: {status} without {name}");
+    }
+    if response.bodies.is_empty() {
+        assert!(text.is_empty(), "{asked}: {status} has a body: {text}");
+        return;
+    }
+    let kind = headers.get("content-type").and_then(|kind| kind.to_str().ok()).unwrap_or("none");
+    let Some(schema) = response.bodies.get(kind) else {
+        panic!("{asked}: the OpenAPI document knows no {kind} with {status}");
+    };
+    let body: Value = serde_json::from_str(text).unwrap_or_else(|e| panic!("{asked}: {e}: {text}"));
+    if let Err(error) = schema.validate(&body) {
+        panic!(
+            "{asked}: {status} is not as documented: {error} at {}: {text}",
+            error.instance_path()
+        );
+    }
+}
+
+/// What the server sends, by `type`: the socket of many chats has all of it.
+static FRAMES: LazyLock<HashMap<String, Validator>> = LazyLock::new(|| {
+    let document: Value =
+        serde_json::from_str(include_str!("../../../src/api/asyncapi.json")).expect("JSON");
+    let sent = document["operations"]["toManyClient"]["messages"].as_array().expect("messages");
+    let validators = sent.iter().map(|reference| {
+        let key = reference["$ref"].as_str().and_then(|path| path.rsplit('/').next());
+        let message = &document["components"]["messages"][key.expect("a reference")];
+        let name = message["name"].as_str().expect("a name").to_owned();
+        (name, validator(&document, &message["payload"]))
+    });
+    validators.collect()
+});
+
+/// Panics where a frame of the server's is not as the AsyncAPI document says.
+pub(super) fn check_frame(frame: &Value) {
+    let kind = frame["type"].as_str().unwrap_or_else(|| panic!("a frame without a type: {frame}"));
+    let schema =
+        FRAMES.get(kind).unwrap_or_else(|| panic!("the AsyncAPI document knows no {frame}"));
+    if let Err(error) = schema.validate(frame) {
+        panic!("a frame is not as documented: {error} at {}: {frame}", error.instance_path());
+    }
+}
