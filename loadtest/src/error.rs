@@ -40,6 +40,8 @@ pub(crate) enum Error {
     Json(#[from] serde_json::Error),
     #[error("the database could not be read")]
     Database(#[from] tokio_postgres::Error),
+    #[error("{0}")]
+    Usage(&'static str),
     #[error("interrupted")]
     Interrupted,
 }

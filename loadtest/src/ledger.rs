@@ -21,6 +21,8 @@ pub(crate) enum Violation {
     Unexpected { room: u32, what: String },
     #[error("room {room}: {what} is {found} and should be {expected}")]
     Count { room: u32, what: &'static str, found: i64, expected: i64 },
+    #[error("{call} gave {user} a wrong answer: {what}")]
+    Answer { call: &'static str, user: String, what: String },
 }
 
 impl Violation {
@@ -32,6 +34,7 @@ impl Violation {
             Self::Mismatch { .. } => "mismatched",
             Self::Unexpected { .. } => "unexpected",
             Self::Count { .. } => "miscounted",
+            Self::Answer { .. } => "wrong_answer",
         }
     }
 }
@@ -80,20 +83,14 @@ impl Ledger {
         self.state().open.insert(id.to_owned(), open);
     }
 
-    /// The service said that the message is durable. Gives how long that took.
-    pub(crate) fn acknowledged(
-        &self,
-        id: &str,
-        seq: i64,
-        now: Instant,
-    ) -> Result<Duration, Violation> {
+    /// The service said that the message is durable.
+    pub(crate) fn acknowledged(&self, id: &str, seq: i64) -> Result<(), Violation> {
         let mut state = self.state();
         // The listener closes nothing without an acknowledgement, so it is there.
-        let Some(open) = state.open.get_mut(id) else { return Ok(Duration::ZERO) };
+        let Some(open) = state.open.get_mut(id) else { return Ok(()) };
         open.acknowledged = Some(seq);
-        let (took, seen) = (now.saturating_duration_since(open.due), open.seen);
-        self.close(&mut state, id, Some(seq), seen)?;
-        Ok(took)
+        let seen = open.seen;
+        self.close(&mut state, id, Some(seq), seen)
     }
 
     /// A message arrived on the other member's socket. Gives how long its way took.
@@ -202,8 +199,8 @@ mod tests {
     fn an_arrival_may_come_before_its_acknowledgement() {
         let (ledger, now) = ledger(&["a", "b"]);
         assert_eq!(kind(ledger.arrived("a", 11, 21, now)), "fine");
-        assert_eq!(kind(ledger.acknowledged("a", 11, now)), "fine");
-        assert_eq!(kind(ledger.acknowledged("b", 12, now)), "fine");
+        assert_eq!(kind(ledger.acknowledged("a", 11)), "fine");
+        assert_eq!(kind(ledger.acknowledged("b", 12)), "fine");
         assert!(ledger.is_waiting());
         assert_eq!(kind(ledger.arrived("b", 12, 22, now)), "fine");
         assert!(!ledger.is_waiting() && ledger.lost().is_empty());
@@ -212,8 +209,8 @@ mod tests {
 
     #[test]
     fn what_was_acknowledged_and_never_came_is_lost() {
-        let (ledger, now) = ledger(&["a", "b", "c"]);
-        assert_eq!(kind(ledger.acknowledged("a", 11, now)), "fine");
+        let (ledger, _) = ledger(&["a", "b", "c"]);
+        assert_eq!(kind(ledger.acknowledged("a", 11)), "fine");
         ledger.abandoned("b");
         assert_eq!(ledger.lost().len(), 1, "b is unknown, c is not answered yet");
         assert_eq!(ledger.lost()[0].kind(), "lost");
@@ -224,11 +221,11 @@ mod tests {
         let (ledger, now) = ledger(&["a", "b", "c", "d"]);
         assert_eq!(kind(ledger.arrived("a", 11, 21, now)), "fine");
         assert_eq!(kind(ledger.arrived("a", 12, 22, now)), "doubled");
-        assert_eq!(kind(ledger.acknowledged("a", 11, now)), "fine");
+        assert_eq!(kind(ledger.acknowledged("a", 11)), "fine");
         assert_eq!(kind(ledger.arrived("a", 11, 21, now)), "doubled");
         assert_eq!(kind(ledger.arrived("c", 13, 22, now)), "out_of_order");
         assert_eq!(kind(ledger.arrived("b", 12, 23, now)), "out_of_order");
-        assert_eq!(kind(ledger.acknowledged("b", 14, now)), "mismatched");
+        assert_eq!(kind(ledger.acknowledged("b", 14)), "mismatched");
         assert_eq!(kind(ledger.arrived("x", 13, 24, now)), "unexpected");
     }
 }

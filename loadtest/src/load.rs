@@ -1,66 +1,68 @@
-//! What is asked for.
+//! What every scenario takes: where to, how to judge, where the result goes.
 
-use std::{io::Write, time::Duration};
+use std::{io::Write, path::PathBuf};
 
 use beseda::config::Secret;
 use clap::Args;
 
-use crate::cpu::Process;
+use crate::{error::Error, limits::Limits, usage::Process};
 
-/// How long the last messages may take to arrive once nothing is sent any more: the service itself
-/// looks for what was lost every five seconds, so that three times this is an honest failure.
-const SETTLE: Duration = Duration::from_secs(15);
-
-/// How much, and for how long.
 #[derive(Debug, Clone, Args)]
-pub(crate) struct Load {
-    /// Rooms, each of two people; the second one listens on the replica after the first one's.
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
-    pub rooms: u32,
+pub(crate) struct Common {
+    /// Where a replica, or their balancer, is reached: http://…; once for each. Not with `local`.
+    #[arg(long = "url", help_heading = "Where")]
+    urls: Vec<reqwest::Url>,
 
-    /// Senders, each of which sends its next message when the one before was acknowledged.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
-    pub clients: u32,
+    /// The secret that the service checks HS256 tokens with. Not with `local`.
+    #[arg(
+        long = "jwt-secret",
+        env = "BESEDA_JWT_HS256_SECRET",
+        hide_env_values = true,
+        help_heading = "Where",
+        value_parser = |raw: &str| Ok::<_, std::convert::Infallible>(Secret::from(raw.to_owned()))
+    )]
+    secret: Option<Secret>,
 
-    /// How long to send.
-    #[arg(long, default_value_t = 20)]
-    pub seconds: u64,
-
-    /// Messages a second, all senders together; without it, as many as are acknowledged.
-    #[arg(long)]
-    pub rate: Option<f64>,
-
-    /// Length of a message's text, in bytes.
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=4000))]
-    pub bytes: u16,
+    /// A process whose CPU time and memory are measured, with its children: NAME=PID, the name being
+    /// service, postgres, redis or any other; one may come again. Not with `local`.
+    #[arg(long = "pid", value_name = "NAME=PID", help_heading = "Where")]
+    processes: Vec<Process>,
 
     /// What the ids of the users begin with. Rooms are used again by the next run.
-    #[arg(long, default_value = "loadtest")]
+    #[arg(long, default_value = "loadtest", help_heading = "Where")]
     pub prefix: String,
 
-    /// Print the result as JSON.
-    #[arg(long)]
-    pub json: bool,
+    /// Write the result as JSON to this file; `-`: to standard output, instead of the text.
+    #[arg(long, value_name = "FILE", help_heading = "Result")]
+    pub json: Option<PathBuf>,
+
+    /// Write the result as a page with plots to this file.
+    #[arg(long, value_name = "FILE", help_heading = "Result")]
+    pub html: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub limits: Limits,
 }
 
-impl Load {
-    pub(crate) fn duration(&self) -> Duration {
-        Duration::from_secs(self.seconds)
+impl Common {
+    /// The installation that was named.
+    pub(crate) fn target(&self) -> Result<Target, Error> {
+        if self.urls.is_empty() {
+            return Err(Error::Usage("say --url for each replica, or begin with `loadtest local`"));
+        }
+        let secret = self.secret.clone();
+        let secret =
+            secret.ok_or(Error::Usage("say --jwt-secret, or set BESEDA_JWT_HS256_SECRET"))?;
+        let processes = self.processes.clone();
+        Ok(Target { urls: self.urls.clone(), secret, processes, stores: None })
     }
 
-    pub(crate) fn settle(&self) -> Duration {
-        SETTLE
-    }
-
-    /// The time between two messages of one sender; `None`: without a pause.
-    pub(crate) fn interval(&self) -> Option<Duration> {
-        let rate = self.rate.filter(|rate| *rate > 0.0)?;
-        Some(Duration::from_secs_f64(f64::from(self.clients) / rate))
-    }
-
-    /// Longer than the run can take, so that no token expires in it.
-    pub(crate) fn token_ttl(&self) -> Duration {
-        self.duration() + Duration::from_secs(3_600)
+    /// For an installation of one's own, which says all that itself.
+    pub(crate) fn expect_no_target(&self) -> Result<(), Error> {
+        if self.urls.is_empty() && self.processes.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Usage("--url and --pid name an installation, and `local` starts its own"))
     }
 }
 
@@ -71,6 +73,25 @@ pub(crate) struct Target {
     pub urls: Vec<reqwest::Url>,
     pub secret: Secret,
     pub processes: Vec<Process>,
+    /// Where baselines are measured; `None` where the installation is not ours to fill.
+    pub stores: Option<Stores>,
+}
+
+/// What the installation stands on.
+#[derive(Debug, Clone)]
+pub(crate) struct Stores {
+    /// Of a database beside the service's.
+    pub baseline_url: String,
+    pub redis_port: u16,
+}
+
+impl Target {
+    /// The replicas as the user of this number takes them: their own first.
+    pub(crate) fn urls_for(&self, number: usize) -> Vec<reqwest::Url> {
+        let mut urls = self.urls.clone();
+        urls.rotate_left(number % self.urls.len());
+        urls
+    }
 }
 
 /// To whoever watches. Progress is no result: a closed stderr is no failure.

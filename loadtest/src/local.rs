@@ -23,11 +23,13 @@ use tokio::{
 };
 
 use crate::{
-    cpu::Process,
     error::Error,
-    load::{Load, Target, say},
+    load::{Stores, Target, say},
+    preload::Preload,
     report::Report,
     run,
+    scenario::Scenario,
+    usage::Process,
 };
 
 const DATABASE: &str = "loadtest";
@@ -55,8 +57,13 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
     replicas: u8,
 
-    #[command(flatten)]
-    pub load: Load,
+    /// Fill an empty database first: so many rooms with so many messages in each. The scenarios' own
+    /// rooms are the first of them.
+    #[arg(long, value_name = "ROOMSxMESSAGES")]
+    preload: Option<Preload>,
+
+    #[command(subcommand)]
+    pub scenario: Scenario,
 }
 
 /// Everything that runs. Dropped in this order, whatever the outcome.
@@ -73,6 +80,7 @@ struct Replica {
 }
 
 pub(crate) async fn run(options: &Options) -> Result<Report, Error> {
+    options.scenario.common().expect_no_target()?;
     let mut signals = Signals::catch().map_err(|error| Error::Io("cannot catch signals", error))?;
     let program = program(options.beseda.as_deref())?;
     let folder = Folder::new(options.data.as_deref())?;
@@ -127,7 +135,17 @@ async fn run_in(
 ) -> Result<Report, Error> {
     let installation = Installation::start(options, program, data, secret).await?;
     let target = installation.target(secret.clone());
-    let outcome = run::run(&target, &options.load).await;
+    let filled = match options.preload {
+        Some(preload) => {
+            let prefix = &options.scenario.common().prefix;
+            preload.fill(&installation.postgres.url(DATABASE), prefix).await
+        }
+        None => Ok(()),
+    };
+    let outcome = match filled {
+        Ok(()) => run::run(&target, &options.scenario).await,
+        Err(error) => Err(error),
+    };
     installation.stop().await;
     outcome
 }
@@ -212,7 +230,10 @@ impl Installation {
         );
         processes.extend(self.postgres.pid().map(|pid| process("postgres", pid)));
         processes.extend(self.redis.pid().map(|pid| process("redis", pid)));
-        Target { urls: urls.collect(), secret, processes }
+        // Postgres's own database, so that what is measured there is not beside the service's tables.
+        let baseline_url = self.postgres.url("postgres");
+        let stores = Some(Stores { baseline_url, redis_port: self.redis.port() });
+        Target { urls: urls.collect(), secret, processes, stores }
     }
 
     /// Ends it all in order: the replicas together, then Redis, then Postgres.

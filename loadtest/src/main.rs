@@ -1,33 +1,47 @@
 //! Load tests for Beseda: opens rooms, sends, listens on another replica, and checks what arrived.
 //!
-//! A run measures, and it also judges: a message lost, doubled or out of order, or a counter that is
-//! not right at the end, makes it end with 1.
+//! A run measures, and it also judges: a message lost, doubled or out of order, a wrong answer, a
+//! counter that is not right at the end, or a limit that was not kept make it end with 1.
+//!
+//! [`scenario`] has a file for each thing that can be run. They share [`talk`] (rooms in which
+//! everything is accounted for), [`crowd`] (very many sockets) and [`reads`], and measure through
+//! [`run`]. [`local`] starts an installation for them; [`chaos`] stands by itself.
 
+mod baseline;
 mod chaos;
-mod cpu;
+mod crowd;
 mod error;
 mod ledger;
+mod limits;
 mod listener;
 mod load;
 mod local;
+mod meter;
+mod people;
+mod preload;
+mod reads;
 mod report;
 mod rest;
+mod rooms;
 mod run;
-mod sender;
+mod scenario;
+mod send;
+mod socket;
+mod talk;
+mod tally;
+mod usage;
 
 use std::{
+    fs,
     io::{self, Write},
+    path::Path,
     process::ExitCode,
 };
 
-use beseda::config::Secret;
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use self::{
-    cpu::Process,
-    error::Error,
-    load::{Load, Target},
-};
+use self::{error::Error, load::Common, report::Report, scenario::Scenario};
 
 /// Load tests for Beseda, which also check that nothing is lost, doubled or out of order.
 #[derive(Parser)]
@@ -39,41 +53,24 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Send into rooms of a running installation, and await every message on another replica.
-    Send(Send),
-    /// The same against an installation of its own: real Postgres and Redis, replicas as processes.
+    #[command(flatten)]
+    There(Scenario),
+    /// Run one of these on an installation of its own: real Postgres and Redis, replicas as processes.
     Local(local::Options),
     /// Break an installation of its own in every way, by a seeded schedule, while people use it; then
     /// prove that nothing was lost, doubled, reordered, miscounted or told to strangers.
     Chaos(chaos::Options),
 }
 
-#[derive(Args)]
-struct Send {
-    /// Where a replica, or their balancer, is reached: http://…; once for each.
-    #[arg(long = "url", required = true)]
-    urls: Vec<reqwest::Url>,
-
-    /// The secret that the service checks HS256 tokens with.
-    #[arg(
-        long = "jwt-secret",
-        env = "BESEDA_JWT_HS256_SECRET",
-        hide_env_values = true,
-        value_parser = |raw: &str| Ok::<_, std::convert::Infallible>(Secret::from(raw.to_owned()))
-    )]
-    secret: Secret,
-
-    /// A process whose CPU time is measured, with its children: NAME=PID; a name may come again.
-    #[arg(long = "pid", value_name = "NAME=PID")]
-    processes: Vec<Process>,
-
-    #[command(flatten)]
-    load: Load,
-}
-
 #[tokio::main]
 async fn main() -> ExitCode {
-    match dispatch(Cli::parse().command).await {
+    let command = Cli::parse().command;
+    // Each socket takes a file here and one there; what we start inherits this.
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // Where it is refused, opening too many says so.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+    }
+    match dispatch(command).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -85,18 +82,37 @@ async fn main() -> ExitCode {
 
 /// Whether what was found is right.
 async fn dispatch(command: Command) -> Result<bool, Error> {
-    let (report, json) = match command {
-        Command::Send(Send { urls, secret, processes, load }) => {
-            (run::run(&Target { urls, secret, processes }, &load).await?, load.json)
+    match command {
+        Command::There(scenario) => {
+            let report = run::run(&scenario.common().target()?, &scenario).await?;
+            publish(&report, scenario.common())
         }
-        Command::Local(options) => (local::run(&options).await?, options.load.json),
+        Command::Local(options) => {
+            let report = local::run(&options).await?;
+            publish(&report, options.scenario.common())
+        }
         Command::Chaos(options) => {
             let report = chaos::run(&options).await?;
             print(&report.to_string())?;
-            return Ok(report.is_right());
+            Ok(report.is_right())
         }
-    };
-    print(&if json { report.to_json()? } else { report.to_string() })?;
+    }
+}
+
+/// Gives the result wherever it was asked for.
+fn publish(report: &Report, common: &Common) -> Result<bool, Error> {
+    let write = |path: &Path, text: String| fs::write(path, text).map_err(Error::Output);
+    match &common.json {
+        Some(path) if path == Path::new("-") => print(&report.to_json()?)?,
+        Some(path) => {
+            write(path, report.to_json()?)?;
+            print(&report.to_string())?;
+        }
+        None => print(&report.to_string())?,
+    }
+    if let Some(path) = &common.html {
+        write(path, report.to_html())?;
+    }
     Ok(report.is_right())
 }
 

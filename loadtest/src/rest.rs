@@ -77,8 +77,18 @@ impl Rest {
         token: &str,
         chat_id: ChatId,
     ) -> Result<Chat, Error> {
-        let request = self.client.get(path(url, &format!("/api/v1/chats/{chat_id}/")));
-        call("GET /chats/{chat}/", request.bearer_auth(token)).await
+        let url = path(url, &format!("/api/v1/chats/{chat_id}/"));
+        self.get("GET /chats/{chat}/", url, token).await
+    }
+
+    /// Any read.
+    pub(crate) async fn get<T: DeserializeOwned>(
+        &self,
+        name: &'static str,
+        url: Url,
+        token: &str,
+    ) -> Result<T, Error> {
+        call(name, self.client.get(url).bearer_auth(token)).await
     }
 
     /// One attempt at a durable send.

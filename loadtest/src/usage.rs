@@ -1,6 +1,11 @@
-//! CPU time of processes and all their children, from `/proc`.
+//! CPU time and memory of processes and all their children, from `/proc`.
 
-use std::{collections::HashMap, fs, str::FromStr, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    str::FromStr,
+    time::Duration,
+};
 
 use crate::error::Error;
 
@@ -24,33 +29,54 @@ impl FromStr for Process {
     }
 }
 
-/// CPU seconds by name, in the order of first mention.
+/// What this program is called in the results.
+const OWN: &str = "loadtest";
+
+/// What processes have used and hold, by name.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Sample(Vec<(String, Duration)>);
+pub(crate) struct Sample(BTreeMap<String, Usage>);
+
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Usage {
+    /// Since the processes began.
+    pub cpu: Duration,
+    /// Resident, in bytes; what the processes of a tree share counts once.
+    pub memory: u64,
+}
 
 impl Sample {
-    /// What these processes have used by now, and this one, without what it started.
+    /// These processes, and this one, without what it started.
     pub(crate) fn take(processes: &[Process]) -> Result<Self, Error> {
         let all = read_all();
         let time = |ticks| Duration::from_millis(ticks * 1_000 / TICKS_A_SECOND);
-        let own = all.get(&std::process::id()).map_or(0, |stat| stat.own);
-        let mut sample = Self(vec![("loadtest".to_owned(), time(own))]);
+        let id = std::process::id();
+        let own =
+            Usage { cpu: time(all.get(&id).map_or(0, |stat| stat.own)), memory: memory_of(&[id]) };
+        let mut sample = Self(BTreeMap::from([(OWN.to_owned(), own)]));
         for Process { name, pid } in processes {
-            let used = time(tree_ticks(&all, *pid).ok_or(Error::NoProcess(*pid))?);
-            match sample.0.iter_mut().find(|(known, _)| known == name) {
-                Some((_, sum)) => *sum += used,
-                None => sample.0.push((name.clone(), used)),
-            }
+            let used = tree_ticks(&all, *pid).ok_or(Error::NoProcess(*pid))?;
+            let usage = sample.0.entry(name.clone()).or_default();
+            usage.cpu += time(used);
+            usage.memory += memory_of(&tree(&all, *pid));
         }
         Ok(sample)
     }
 
-    /// What was used since `earlier`, by name.
-    pub(crate) fn since(&self, earlier: &Self) -> Vec<(String, Duration)> {
-        let before = |name: &str| {
-            earlier.0.iter().find(|(known, _)| known == name).map_or(Duration::ZERO, |(_, t)| *t)
-        };
-        self.0.iter().map(|(name, now)| (name.clone(), now.saturating_sub(before(name)))).collect()
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, Usage)> {
+        self.0.iter().map(|(name, usage)| (name.as_str(), *usage))
+    }
+
+    /// CPU time used since `earlier`, by name.
+    pub(crate) fn cpu_since(&self, earlier: &Self) -> BTreeMap<String, Duration> {
+        let before = |name: &str| earlier.0.get(name).map_or(Duration::ZERO, |usage| usage.cpu);
+        self.iter()
+            .map(|(name, now)| (name.to_owned(), now.cpu.saturating_sub(before(name))))
+            .collect()
+    }
+
+    /// Bytes held by what has this name; `None` where nothing has.
+    pub(crate) fn memory(&self, name: &str) -> Option<u64> {
+        self.0.get(name).map(|usage| usage.memory)
     }
 }
 
@@ -89,13 +115,39 @@ fn parse(stat: &str) -> Option<Stat> {
 
 /// `None` where there is no such process.
 fn tree_ticks(all: &HashMap<u32, Stat>, root: u32) -> Option<u64> {
-    let stat = all.get(&root)?;
-    let mut sum = stat.own + stat.reaped;
-    let children = all.iter().filter(|(pid, stat)| stat.parent == root && **pid != root);
-    for (pid, _) in children {
-        sum += tree_ticks(all, *pid).unwrap_or(0);
+    all.get(&root)?;
+    let used = |pid| all.get(pid).map_or(0, |stat: &Stat| stat.own + stat.reaped);
+    Some(tree(all, root).iter().map(used).sum())
+}
+
+/// A process and all that descend from it.
+fn tree(all: &HashMap<u32, Stat>, root: u32) -> Vec<u32> {
+    let mut found = vec![root];
+    let mut next = 0;
+    while let Some(parent) = found.get(next).copied() {
+        next += 1;
+        let children = all.iter().filter(|(pid, stat)| stat.parent == parent && **pid != parent);
+        found.extend(children.map(|(pid, _)| *pid));
     }
-    Some(sum)
+    found
+}
+
+/// What these processes hold: each one's own pages, and the largest share of what they have in
+/// common (Postgres's buffers, the program), which would else count once for each.
+fn memory_of(pids: &[u32]) -> u64 {
+    let (mut own, mut common) = (0, 0);
+    for pid in pids {
+        // One that has just ended holds nothing.
+        let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { continue };
+        let bytes = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            let kib = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
+            kib.unwrap_or(0) * 1024
+        };
+        own += bytes("RssAnon:");
+        common = common.max(bytes("RssFile:") + bytes("RssShmem:"));
+    }
+    own + common
 }
 
 #[cfg(test)]
@@ -121,8 +173,10 @@ mod tests {
         assert_eq!(tree_ticks(&all, 9), None);
         let own = Process { name: "me".to_owned(), pid: std::process::id() };
         let sample = Sample::take(&[own.clone(), own]).unwrap();
-        let names: Vec<&str> = sample.0.iter().map(|(name, _)| name.as_str()).collect();
+        let names: Vec<&str> = sample.iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["loadtest", "me"]);
+        let (once, twice) = (sample.memory("loadtest").unwrap(), sample.memory("me").unwrap());
+        assert!(once > 1 << 20 && twice > once, "{once} {twice}");
     }
 
     #[test]

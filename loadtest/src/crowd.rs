@@ -1,0 +1,334 @@
+//! Many sockets over few rooms, each of which checks for itself that nothing is missing.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use beseda::model::ChatId;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use tokio::{
+    sync::{Mutex, Notify, watch},
+    task::JoinSet,
+};
+
+use crate::{
+    error::Error,
+    ledger::Violation,
+    rooms::{Person, Room, SETUP_AT_ONCE},
+    run::Run,
+    send::{Post, send},
+    socket::{Frame, Position, Socket, read},
+    tally::{Tally, add},
+};
+
+/// Pauses before a socket is tried again, at random between these, as clients do lest they all come
+/// back in step.
+const RETRY_MS: std::ops::Range<u64> = 100..1_000;
+
+/// Sockets opened at once, while a run is prepared.
+const OPENING_AT_ONCE: usize = 64;
+
+/// How long one of them may take.
+const OPENING: Duration = Duration::from_secs(60);
+
+/// A count that can be waited for, by one task.
+#[derive(Debug, Default)]
+pub(crate) struct Count {
+    value: AtomicU64,
+    awaited: AtomicU64,
+    reached: Notify,
+}
+
+impl Count {
+    fn add(&self) {
+        let value = self.value.fetch_add(1, Ordering::SeqCst) + 1;
+        if value >= self.awaited.load(Ordering::SeqCst) {
+            self.reached.notify_one();
+        }
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.value.load(Ordering::SeqCst)
+    }
+
+    /// Whether it came to `value` within `limit`.
+    pub(crate) async fn reaches(&self, value: u64, limit: Duration) -> bool {
+        self.awaited.store(value, Ordering::SeqCst);
+        let waiting = async {
+            while self.get() < value {
+                self.reached.notified().await;
+            }
+        };
+        tokio::time::timeout(limit, waiting).await.is_ok()
+    }
+}
+
+/// What all sockets of a crowd share.
+#[derive(Debug)]
+struct Hall {
+    /// What moments in texts count from.
+    began: Instant,
+    delivered: Count,
+    synced: Count,
+    /// When all were last told to give up their connections.
+    cut: watch::Sender<Instant>,
+    tally: Arc<Tally>,
+}
+
+pub(crate) struct Crowd<'a> {
+    run: &'a Run<'a>,
+    pub rooms: Arc<Vec<Room>>,
+    hall: Arc<Hall>,
+    seats: Mutex<Vec<Arc<Seat>>>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+/// One socket's place.
+#[derive(Debug)]
+struct Seat {
+    room: u32,
+    chat_id: ChatId,
+    person: Person,
+    /// The last change that was told.
+    ev: AtomicU64,
+    hall: Arc<Hall>,
+}
+
+impl<'a> Crowd<'a> {
+    /// Opens rooms, and no sockets yet.
+    pub(crate) async fn gather(run: &'a Run<'a>, rooms: u32) -> Result<Self, Error> {
+        let rooms = run.rooms(rooms).await?;
+        let now = Instant::now();
+        let hall = Hall {
+            began: now,
+            delivered: Count::default(),
+            synced: Count::default(),
+            cut: watch::Sender::new(now),
+            tally: Arc::clone(&run.tally),
+        };
+        Ok(Self {
+            run,
+            rooms: Arc::new(rooms),
+            hall: Arc::new(hall),
+            seats: Mutex::default(),
+            tasks: Mutex::default(),
+        })
+    }
+
+    /// Opens sockets until there are this many, dealt out over the rooms and both of their people,
+    /// and returns once all are in step.
+    pub(crate) async fn fill(&self, to: u32) -> Result<(), Error> {
+        let mut seats = self.seats.lock().await;
+        let mut tasks = self.tasks.lock().await;
+        while seats.len() < to as usize {
+            let chunk = OPENING_AT_ONCE.min(to as usize - seats.len());
+            for _ in 0..chunk {
+                let number = seats.len();
+                let room = &self.rooms[number / 2 % self.rooms.len()];
+                let person = if number.is_multiple_of(2) { &room.reader } else { &room.sender };
+                let mut person = person.clone();
+                // More than two sockets in a room: on all replicas.
+                let turn = number / 2 / self.rooms.len() % person.urls.len();
+                person.urls.rotate_left(turn);
+                let seat = Arc::new(Seat {
+                    room: room.number,
+                    chat_id: room.chat_id,
+                    person,
+                    ev: AtomicU64::new(room.ev.unsigned_abs()),
+                    hall: Arc::clone(&self.hall),
+                });
+                tasks.spawn(Arc::clone(&seat).run());
+                seats.push(seat);
+            }
+            let reached = self.hall.synced.reaches(seats.len() as u64, OPENING).await;
+            if !reached {
+                let reason = "not all sockets were in step within 60 s".to_owned();
+                return Err(Error::Socket { room: 0, reason });
+            }
+        }
+        Ok(())
+    }
+
+    /// What was given to all sockets together.
+    pub(crate) fn delivered(&self) -> u64 {
+        self.hall.delivered.get()
+    }
+
+    pub(crate) async fn delivers(&self, count: u64, limit: Duration) -> bool {
+        self.hall.delivered.reaches(count, limit).await
+    }
+
+    /// Cuts all connections, without a word to the service. Gives after how long all sockets were in
+    /// step again; `None` where that took longer than `limit`.
+    pub(crate) async fn storm(&self, limit: Duration) -> Option<Duration> {
+        let sockets = self.seats.lock().await.len() as u64;
+        let awaited = self.hall.synced.get() + sockets;
+        let began = Instant::now();
+        self.hall.cut.send_replace(began);
+        self.hall.synced.reaches(awaited, limit).await.then(|| began.elapsed())
+    }
+
+    /// What sends to the rooms.
+    pub(crate) fn speaker(&self) -> Speaker {
+        let Run { rest, tally, id, .. } = self.run;
+        let (rest, tally, id) = (rest.clone(), Arc::clone(tally), id.clone());
+        Speaker { rest, tally, id, rooms: Arc::clone(&self.rooms), began: self.hall.began }
+    }
+
+    /// Waits until every socket has all that its room has, and names those that do not get it.
+    pub(crate) async fn judge(&self, limit: Duration) -> Result<(), Error> {
+        let heads = stream::iter(self.rooms.iter().cloned()).map(|room| async move {
+            let Person { urls, token, .. } = &room.reader;
+            let chat = self.run.rest.get_chat(&urls[0], token, room.chat_id).await?;
+            Ok::<_, Error>(chat.last_ev)
+        });
+        let heads: Vec<i64> = heads.buffered(SETUP_AT_ONCE).try_collect().await?;
+        let seats = self.seats.lock().await;
+        let behind = |seat: &&Arc<Seat>| seat.position() < heads[seat.room as usize];
+        let deadline = Instant::now() + limit;
+        while seats.iter().any(|seat| behind(&seat)) && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        for seat in seats.iter().filter(behind) {
+            let (room, what) = (seat.room, "the last change that a socket was told of");
+            let (found, expected) = (seat.position(), heads[seat.room as usize]);
+            self.run.tally.violation(&Violation::Count { room, what, found, expected });
+        }
+        Ok(())
+    }
+}
+
+/// Sends to the rooms of a crowd, in turn.
+#[derive(Clone)]
+pub(crate) struct Speaker {
+    rest: crate::rest::Rest,
+    tally: Arc<Tally>,
+    id: String,
+    rooms: Arc<Vec<Room>>,
+    began: Instant,
+}
+
+impl Speaker {
+    /// Whether it was acknowledged.
+    pub(crate) async fn send(&self, number: usize, due: Instant, bytes: u16) -> bool {
+        let room = &self.rooms[number % self.rooms.len()];
+        // Every socket can tell from this how long it took.
+        let micros = due.saturating_duration_since(self.began).as_micros();
+        let text = format!("{micros} {}", "x".repeat(bytes.into()));
+        let client_msg_id = format!("{}-{number}", self.id);
+        let (endpoints, token) = (room.endpoints(), &*room.sender.token);
+        let post = Post {
+            room: room.number,
+            endpoints: &endpoints,
+            token,
+            text: &text,
+            client_msg_id: &client_msg_id,
+            due,
+        };
+        send(&self.rest, &self.tally, post).await.is_some()
+    }
+}
+
+impl Seat {
+    fn position(&self) -> i64 {
+        self.ev.load(Ordering::Relaxed).cast_signed()
+    }
+
+    /// Listens for ever, resuming wherever it ended.
+    async fn run(self: Arc<Self>) {
+        let mut cut = self.hall.cut.subscribe();
+        let mut asked = Instant::now();
+        let mut epoch = None;
+        for url in self.person.urls.iter().cycle() {
+            let from = Position { ev: self.position(), epoch: epoch.clone() };
+            let opened = Socket::open(url, self.chat_id, &self.person.token, &from);
+            let end = match opened.await {
+                Ok(mut socket) => tokio::select! {
+                    end = self.listen(&mut socket, asked, &mut epoch) => end,
+                    _ = cut.changed() => {
+                        asked = *cut.borrow_and_update();
+                        continue;
+                    }
+                },
+                Err(error) => format!("not open: {error}"),
+            };
+            add(&self.hall.tally.reconnects);
+            self.hall.tally.note(&format!("a socket of room {} ended: {end}", self.room));
+            let pause = Duration::from_millis(rand::random_range(RETRY_MS));
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Reads to the socket's end, and says how it ended.
+    async fn listen(
+        &self,
+        socket: &mut Socket,
+        asked: Instant,
+        epoch: &mut Option<String>,
+    ) -> String {
+        let mut in_step = false;
+        loop {
+            let text = match socket.next().await {
+                Ok(text) => text,
+                Err(end) => return end,
+            };
+            let frame = match read(&text) {
+                Ok(frame) => frame,
+                Err(what) => {
+                    self.unexpected(what);
+                    continue;
+                }
+            };
+            match &*frame.kind {
+                "message.created" => self.on_message(&frame),
+                "subscribed" => *epoch = frame.epoch.map(std::borrow::Cow::into_owned),
+                "synced" if !in_step => {
+                    in_step = true;
+                    self.hall.tally.synced.record(asked.elapsed());
+                    self.hall.synced.add();
+                }
+                "catchup" => add(&self.hall.tally.catchups),
+                "message.updated" | "message.deleted" | "chat.read" | "reset" | "chat.deleted" => {
+                    self.unexpected(format!("a frame {} came", frame.kind));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn on_message(&self, frame: &Frame<'_>) {
+        let hall = &self.hall;
+        let Some(message) = &frame.message else {
+            return self.unexpected("a message.created without a message came".to_owned());
+        };
+        let (room, after_ev) = (self.room, self.position());
+        if frame.ev != after_ev + 1 {
+            let (seq, ev) = (message.seq, frame.ev);
+            let id = message.client_msg_id.as_deref().unwrap_or_default().to_owned();
+            // Only messages are sent, so that both numbers move together.
+            let after_seq = message.seq - (frame.ev - after_ev);
+            if ev <= after_ev {
+                return hall.tally.violation(&Violation::Doubled { room, id, seq, ev });
+            }
+            hall.tally.violation(&Violation::OutOfOrder { room, after_seq, after_ev, seq, ev });
+        }
+        self.ev.store(frame.ev.unsigned_abs(), Ordering::Relaxed);
+        let micros = message.text.split(' ').next().and_then(|micros| micros.parse().ok());
+        match micros {
+            Some(micros) => {
+                let due = hall.began + Duration::from_micros(micros);
+                hall.tally.arrived.record(due.elapsed());
+            }
+            None => self.unexpected(format!("{:?} is nothing that was sent", message.text)),
+        }
+        hall.delivered.add();
+    }
+
+    fn unexpected(&self, what: String) {
+        self.hall.tally.violation(&Violation::Unexpected { room: self.room, what });
+    }
+}

@@ -1,0 +1,83 @@
+//! A database that is full already: rooms with a history, written past the service.
+
+use std::str::FromStr;
+
+use beseda::model::MAX_USER_ID_CHARS;
+use tokio_postgres::NoTls;
+
+use crate::{error::Error, load::say, rooms::names};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Preload {
+    rooms: u32,
+    messages: u32,
+}
+
+impl FromStr for Preload {
+    type Err = &'static str;
+
+    fn from_str(raw: &str) -> Result<Self, Self::Err> {
+        let (rooms, messages) = raw.split_once('x').ok_or("must be ROOMSxMESSAGES: 1000x100")?;
+        let number = |raw: &str| raw.parse().map_err(|_| "both must be whole numbers");
+        Ok(Self { rooms: number(rooms)?, messages: number(messages)? })
+    }
+}
+
+/// Rooms that are there already, from an earlier run, stay as they are. `$1` is the sender's id with
+/// # for the number, `$2` the reader's.
+const ROOMS: &str = "\
+-- loadtest.preload_rooms
+INSERT INTO chats (chat_id, room_name, user_lo, user_hi, created_by, last_seq, last_ev, last_message_at)
+SELECT gen_random_uuid(), substr(md5(random()::text || n), 1, 22),
+       least(s.id, r.id), greatest(s.id, r.id), s.id, $4, $4, now()
+  FROM generate_series(0, $3 - 1) n,
+       LATERAL (SELECT replace($1, '#', n::text) COLLATE \"C\" AS id) s,
+       LATERAL (SELECT replace($2, '#', n::text) COLLATE \"C\" AS id) r
+    ON CONFLICT DO NOTHING";
+
+const REST: &str = "\
+-- loadtest.preload_rest
+INSERT INTO users (user_id)
+SELECT unnest(ARRAY[user_lo, user_hi]) FROM chats ON CONFLICT DO NOTHING;
+INSERT INTO members (chat_id, user_id, unread)
+SELECT chat_id, member, CASE WHEN member = created_by THEN 0 ELSE last_seq END
+  FROM chats, unnest(ARRAY[user_lo, user_hi]) member ON CONFLICT DO NOTHING;
+-- In the order of time, as they would have come: all rooms have their first before any its second.
+INSERT INTO messages (chat_id, seq, message_id, ev, sender_id, text, created_at)
+SELECT chat_id, seq, gen_random_uuid(), seq, created_by, repeat('x', 100), last_message_at
+  FROM generate_series(1, (SELECT max(last_seq) FROM chats)) seq
+  JOIN chats ON seq <= last_seq
+    ON CONFLICT DO NOTHING;
+VACUUM ANALYZE";
+
+impl Preload {
+    pub(crate) async fn fill(self, database: &str, prefix: &str) -> Result<(), Error> {
+        if prefix.len() + 20 > MAX_USER_ID_CHARS || prefix.contains('#') {
+            return Err(Error::Prefix(prefix.to_owned()));
+        }
+        say(&format!("writing {} rooms with {} messages each", self.rooms, self.messages));
+        let (client, connection) = tokio_postgres::connect(database, NoTls).await?;
+        // Ends with the client, or says through it that it broke.
+        tokio::spawn(connection);
+        let (sender, reader) = names(prefix, 0);
+        let (sender, reader) = (sender.replace("-0-", "-#-"), reader.replace("-0-", "-#-"));
+        let (rooms, messages) = (self.rooms.cast_signed(), i64::from(self.messages));
+        client.execute(ROOMS, &[&sender, &reader, &rooms, &messages]).await?;
+        for statement in REST.split(";\n") {
+            client.batch_execute(statement).await?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_two_numbers() {
+        assert_eq!("10x200".parse(), Ok(Preload { rooms: 10, messages: 200 }));
+        assert!("10".parse::<Preload>().is_err());
+        assert!("10x-1".parse::<Preload>().is_err());
+    }
+}

@@ -1,0 +1,99 @@
+//! Sockets on which nothing happens, and what the service holds for each.
+
+use std::time::{Duration, Instant};
+
+use clap::Args;
+
+use crate::{
+    crowd::Crowd,
+    error::Error,
+    report::Figure,
+    run::{Findings, Plan, Run, Which},
+    talk::SETTLE,
+    usage::Sample,
+};
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Sockets at the first look; both ends of them need a file each.
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..))]
+    from: u32,
+
+    /// Sockets at the second look; memory a socket is the slope between the two.
+    #[arg(long, default_value_t = 15_000, value_parser = clap::value_parser!(u32).range(2..))]
+    to: u32,
+
+    /// Rooms that the sockets follow.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
+    rooms: u32,
+
+    /// Seconds without anything before each look.
+    #[arg(long, default_value_t = 5)]
+    quiet: u64,
+
+    /// Messages to each room before the last look: what a burst leaves behind.
+    #[arg(long, default_value_t = 5)]
+    burst: u32,
+
+    /// Most resident memory of the service for a socket, in KiB.
+    #[arg(long, value_name = "KIB", help_heading = "Limits")]
+    max_socket: Option<f64>,
+
+    /// Most by which that may be more after the burst than before it, in KiB.
+    #[arg(long, value_name = "KIB", help_heading = "Limits")]
+    max_growth: Option<f64>,
+}
+
+/// Length of the texts of the burst, in bytes.
+const BYTES: u16 = 100;
+
+pub(super) async fn run(run: &Run<'_>, options: &Options) -> Result<Findings, Error> {
+    let Options { from, to, rooms, burst, .. } = *options;
+    if from >= to {
+        return Err(Error::Usage("--from must be less than --to"));
+    }
+    service_memory(run)?;
+    run.tally.say(&format!("opening {rooms} rooms"));
+    let crowd = Crowd::gather(run, rooms).await?;
+    let plan = Plan {
+        name: "opening",
+        unit: "sockets",
+        counted: Which::Synced,
+        latencies: &[("in step", Which::Synced)],
+        span: None,
+        limits: run.common.limits.clone(),
+    };
+    let opening = async {
+        crowd.fill(from).await?;
+        let first = quiet(run, options).await?;
+        crowd.fill(to).await?;
+        let second = quiet(run, options).await?;
+        Ok::<_, Error>((first, second))
+    };
+    let (looks, phase) = run.measure(plan, opening).await?;
+    let (first, second) = looks?;
+    for number in 0..(rooms * burst) as usize {
+        crowd.speaker().send(number, Instant::now(), BYTES).await;
+    }
+    crowd.judge(SETTLE).await?;
+    let third = quiet(run, options).await?;
+
+    let each = |bytes: f64, sockets: u32| Some(bytes / 1024.0 / f64::from(sockets));
+    let grown = |before: u64, after: u64| after as f64 - before as f64;
+    let slope = Figure::new("memory for a socket", "KiB", each(grown(first, second), to - from));
+    let after =
+        Figure::new("more after a burst, for a socket", "KiB", each(grown(second, third), to));
+    let figures = vec![slope.at_most(options.max_socket), after.at_most(options.max_growth)];
+    Ok(Findings { phases: vec![phase], figures })
+}
+
+/// The service's memory once nothing has happened for a while.
+async fn quiet(run: &Run<'_>, options: &Options) -> Result<u64, Error> {
+    tokio::time::sleep(Duration::from_secs(options.quiet)).await;
+    service_memory(run)
+}
+
+fn service_memory(run: &Run<'_>) -> Result<u64, Error> {
+    let memory = Sample::take(&run.target.processes)?.memory("service");
+    memory.ok_or(Error::Usage("say which the service's processes are: --pid service=PID, for each"))
+}

@@ -1,0 +1,94 @@
+//! Closed loop: every client sends its next message when the one before was acknowledged.
+
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use tokio::task::JoinSet;
+
+use crate::{
+    baseline,
+    error::Error,
+    report::Figure,
+    run::{Findings, Plan, Run},
+    talk::Talk,
+};
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Rooms, each of two people; the second one listens on the replica after the first one's.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    rooms: u32,
+
+    /// Senders, each of which sends its next message when the one before was acknowledged.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    clients: u32,
+
+    /// How long to send.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
+
+    /// Length of a message's text, in bytes.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=4000))]
+    bytes: u16,
+
+    /// Also measure how many rows pgbench commits one by one, with 32 clients (`local` only).
+    #[arg(long)]
+    baseline: bool,
+
+    /// Least ratio of messages to rows of pgbench; needs --baseline.
+    #[arg(long, value_name = "N", requires = "baseline", help_heading = "Limits")]
+    min_pgbench_ratio: Option<f64>,
+}
+
+/// Longest that pgbench runs; its rate is steady well before.
+const PGBENCH: Duration = Duration::from_secs(10);
+
+pub(super) async fn run(run: &Run<'_>, options: &Options) -> Result<Findings, Error> {
+    let Options { rooms, clients, bytes, .. } = *options;
+    let span = Duration::from_secs(options.seconds);
+    let mut findings = Findings::default();
+    let pgbench = match options.baseline {
+        true => {
+            run.tally.say("measuring single-row commits with pgbench");
+            baseline::pgbench(baseline::stores(run.target)?, bytes, span.min(PGBENCH)).await?
+        }
+        false => None,
+    };
+
+    let talk = Talk::open(run, rooms).await?;
+    let text = "x".repeat(bytes.into());
+    let end = Instant::now() + span;
+    let mut senders = JoinSet::new();
+    for client in 0..clients as usize {
+        // Rooms are dealt out to the clients, and shared where these are more.
+        let outlets: Vec<_> = (client..rooms.max(clients) as usize)
+            .step_by(clients as usize)
+            .map(|turn| talk.outlet(turn))
+            .collect();
+        let (text, id) = (text.clone(), run.id.clone());
+        senders.spawn(async move {
+            for (count, outlet) in outlets.iter().cycle().enumerate() {
+                if Instant::now() >= end {
+                    return;
+                }
+                outlet.send(&text, &format!("{id}-{client}-{count}"), Instant::now()).await;
+            }
+        });
+    }
+    let work = async {
+        senders.join_all().await;
+        talk.settle().await;
+    };
+    let plan = Plan::messages("send", Some(span), &run.common.limits);
+    let ((), phase) = run.measure(plan, work).await?;
+    talk.judge(run).await?;
+    if options.baseline {
+        let ratio = pgbench.map(|rows| phase.per_second / rows);
+        let figure = Figure::new("pgbench with 32 clients", "rows/s", pgbench);
+        findings.figures.push(figure);
+        let figure = Figure::new("messages for each row of pgbench", "", ratio);
+        findings.figures.push(figure.at_least(options.min_pgbench_ratio));
+    }
+    findings.phases.push(phase);
+    Ok(findings)
+}
