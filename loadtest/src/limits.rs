@@ -6,7 +6,7 @@ use crate::report::{Figure, Phase};
 
 /// Each holds for every stretch of a scenario that it has a figure for.
 #[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Limits (a run beyond one ends with 1)")]
+#[command(next_help_heading = "Limits")]
 pub(crate) struct Limits {
     /// Highest p99, in ms: from the moment a message was due to a socket, or a request to its answer.
     #[arg(long, value_name = "MS")]

@@ -13,8 +13,8 @@ body{max-width:70rem;margin:2rem auto;padding:0 1rem}
 table{border-collapse:collapse;margin:.5rem 0}
 td,th{padding:.15rem .8rem .15rem 0;text-align:right}
 td:first-child,th:first-child{text-align:left}
-.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(22rem,1fr));gap:1rem}
-figure{margin:0}svg{width:100%}svg text{font-size:11px;fill:currentColor}
+.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(30rem,100%),1fr));gap:1rem}
+figure{margin:0}svg{width:100%}svg text{font-size:12px;fill:currentColor}
 polyline{fill:none;stroke-width:1.6}.grid{stroke:currentColor;opacity:.15}
 .right{color:#007a55}.wrong{color:#d55e00}code{overflow-wrap:anywhere}
 ";

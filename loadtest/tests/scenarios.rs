@@ -1,0 +1,165 @@
+//! Every scenario for a few seconds against the real thing, as an operator would start it.
+
+use std::{path::Path, process::Output};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::process::Command;
+
+/// Runs of their own installation at once: each takes a Postgres, a Redis and two replicas.
+static TURNS: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(2);
+
+struct Outcome {
+    output: Output,
+    folder: TempDir,
+}
+
+/// `loadtest local` with these arguments, in a folder of its own.
+async fn local(arguments: &str) -> Outcome {
+    let _turn = TURNS.acquire().await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_loadtest"))
+        .arg("local")
+        .args(arguments.split_whitespace())
+        .args(["--json", "result.json", "--html", "result.html"])
+        .current_dir(&folder)
+        .kill_on_drop(true)
+        .output()
+        .await
+        .unwrap();
+    Outcome { output, folder }
+}
+
+impl Outcome {
+    fn text(&self) -> String {
+        let Output { stdout, stderr, .. } = &self.output;
+        format!("{}{}", String::from_utf8_lossy(stdout), String::from_utf8_lossy(stderr))
+    }
+
+    fn json(&self) -> Value {
+        let text = std::fs::read_to_string(self.folder.path().join("result.json"));
+        serde_json::from_str(&text.unwrap_or_else(|_| panic!("{}", self.text()))).unwrap()
+    }
+
+    /// Its result, where it ended well.
+    fn right(&self) -> Value {
+        assert!(self.output.status.success(), "{}", self.text());
+        let json = self.json();
+        assert_eq!(json["violations"], serde_json::json!({}), "{json}");
+        for phase in json["phases"].as_array().unwrap() {
+            assert!(phase["count"].as_u64() > Some(0), "{phase}");
+            let first = phase["latencies"].as_object().unwrap().values().next().unwrap();
+            assert!(
+                first["p50"].as_f64() > Some(0.0) && first["max"].as_f64() >= first["p50"].as_f64()
+            );
+        }
+        json
+    }
+}
+
+/// A number of the result.
+fn number(json: &Value, pointer: &str) -> f64 {
+    json.pointer(pointer).and_then(Value::as_f64).unwrap_or_else(|| panic!("{pointer}: {json}"))
+}
+
+fn figure(json: &Value, name: &str) -> f64 {
+    let mut figures = json["figures"].as_array().unwrap().iter();
+    let figure = figures.find(|figure| figure["name"] == name);
+    number(figure.unwrap_or_else(|| panic!("{name}: {json}")), "/value")
+}
+
+#[tokio::test]
+async fn send_counts_cpu_and_memory_of_all_and_draws_a_page() {
+    let outcome = local("send --rooms 6 --clients 4 --seconds 2").await;
+    let json = outcome.right();
+    for name in ["service", "postgres", "redis", "loadtest"] {
+        assert!(number(&json, &format!("/phases/0/memory_mib/{name}/max")) > 1.0);
+    }
+    assert!(number(&json, "/phases/0/cpu_seconds_per_1000/service") > 0.0);
+    assert_eq!(json["phases"][0]["latencies"]["POST"]["count"], json["phases"][0]["count"]);
+    let page = std::fs::read_to_string(outcome.folder.path().join("result.html")).unwrap();
+    assert!(page.contains("<svg") && page.contains("violations: none"));
+}
+
+#[tokio::test]
+async fn a_limit_that_is_not_kept_fails_the_run() {
+    let outcome = local("send --rooms 2 --clients 2 --seconds 1 --max-p99 0.001").await;
+    assert_eq!(outcome.output.status.code(), Some(1), "{}", outcome.text());
+    assert_eq!(outcome.json()["exceeded"].as_array().map(Vec::len), Some(1));
+    assert!(outcome.text().contains("FAILED: beyond a limit"), "{}", outcome.text());
+}
+
+#[tokio::test]
+async fn latency_sends_what_was_due_and_compares_with_the_bare_pair() {
+    let json = local("latency --rooms 6 --rate 40 --seconds 2 --baseline").await.right();
+    for phase in [0, 1] {
+        assert_eq!(number(&json, &format!("/phases/{phase}/count")), 80.0, "{json}");
+    }
+    assert!(figure(&json, "p99 for each p99 of the bare pair") > 0.0);
+}
+
+#[tokio::test]
+async fn fanout_delivers_to_every_socket() {
+    let json = local("fanout --sockets 30 --seconds 1 --burst 8").await.right();
+    assert_eq!(number(&json, "/phases/0/count") % 30.0, 0.0);
+    assert_eq!(number(&json, "/phases/1/count") % 240.0, 0.0);
+}
+
+#[tokio::test]
+async fn idle_weighs_sockets() {
+    let json = local("idle --from 10 --to 60 --rooms 5 --quiet 1 --burst 1").await.right();
+    assert_eq!(number(&json, "/phases/0/count"), 60.0);
+    assert!(figure(&json, "memory for a socket").is_finite());
+}
+
+#[tokio::test]
+async fn history_reads_what_was_there_before() {
+    let arguments = "--preload 4x120 history --rooms 4 --messages 120 --clients 3 --seconds 1";
+    local(arguments).await.right();
+}
+
+#[tokio::test]
+async fn inbox_and_unread_find_all_rooms() {
+    let inbox = local("inbox --people 2 --rooms-each 20 --limit 15 --clients 3 --seconds 1");
+    let unread = local("unread --people 2 --rooms-each 20 --clients 3 --seconds 1");
+    let (inbox, unread) = tokio::join!(inbox, unread);
+    inbox.right();
+    unread.right();
+}
+
+#[tokio::test]
+async fn a_storm_ends_with_all_in_step() {
+    let json = local("storm --sockets 60 --rooms 5 --quiet 1 --rate 10").await.right();
+    assert!(figure(&json, "all in step again after") > 0.0);
+    assert!(figure(&json, "slowest send meanwhile") > 0.0);
+}
+
+#[tokio::test]
+async fn a_soak_loses_nothing_to_cut_sockets() {
+    let json = local("soak --rooms 4 --rate 20 --seconds 6 --cuts 2").await.right();
+    assert_eq!(number(&json, "/phases/0/count"), 120.0);
+    assert!(figure(&json, "growth of the service's memory").is_finite());
+}
+
+#[tokio::test]
+async fn what_is_asked_wrongly_is_said_before_anything_starts() {
+    for (arguments, hint) in [
+        ("send", "--url"),
+        ("local send --url http://127.0.0.1:1/", "local"),
+        ("local send --min-pgbench-ratio 1", "--baseline"),
+        ("latency --url http://127.0.0.1:1/ --jwt-secret x --baseline", "local"),
+        ("idle --url http://127.0.0.1:1/ --jwt-secret x", "--pid"),
+        ("local latency --rate 0", "--rate"),
+        ("local --preload 7 send", "ROOMSxMESSAGES"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_loadtest"))
+            .args(arguments.split_whitespace())
+            .current_dir(Path::new("/"))
+            .env_remove("BESEDA_JWT_HS256_SECRET")
+            .output()
+            .await
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && text.contains(hint), "{arguments}: {text}");
+    }
+}
