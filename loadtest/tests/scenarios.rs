@@ -1,5 +1,7 @@
 //! Every scenario for a few seconds against the real thing, as an operator would start it.
 
+#![expect(clippy::unwrap_used, reason = "a test that panics has done its work")]
+
 use std::{path::Path, process::Output};
 
 use serde_json::Value;
