@@ -242,13 +242,14 @@ impl Seat {
     async fn run(self: Arc<Self>) {
         let mut cut = self.hall.cut.subscribe();
         let mut asked = Instant::now();
+        let mut in_step = None;
         let mut epoch = None;
         for url in self.person.urls.iter().cycle() {
             let from = Position { ev: self.position(), epoch: epoch.clone() };
             let opened = Socket::open(url, self.chat_id, &self.person.token, &from);
             let end = match opened.await {
                 Ok(mut socket) => tokio::select! {
-                    end = self.listen(&mut socket, asked, &mut epoch) => end,
+                    end = self.listen(&mut socket, asked, &mut in_step, &mut epoch) => end,
                     _ = cut.changed() => {
                         asked = *cut.borrow_and_update();
                         continue;
@@ -263,14 +264,15 @@ impl Seat {
         }
     }
 
-    /// Reads to the socket's end, and says how it ended.
+    /// Reads to the socket's end, and says how it ended. The seat is in step once for each moment at
+    /// which it was asked to be, however often its socket breaks on the way.
     async fn listen(
         &self,
         socket: &mut Socket,
         asked: Instant,
+        in_step: &mut Option<Instant>,
         epoch: &mut Option<String>,
     ) -> String {
-        let mut in_step = false;
         loop {
             let text = match socket.next().await {
                 Ok(text) => text,
@@ -286,8 +288,8 @@ impl Seat {
             match &*frame.kind {
                 "message.created" => self.on_message(&frame),
                 "subscribed" => *epoch = frame.epoch.map(std::borrow::Cow::into_owned),
-                "synced" if !in_step => {
-                    in_step = true;
+                "synced" if *in_step != Some(asked) => {
+                    *in_step = Some(asked);
                     self.hall.tally.synced.record(asked.elapsed());
                     self.hall.synced.add();
                 }
@@ -330,5 +332,55 @@ impl Seat {
 
     fn unexpected(&self, what: String) {
         self.hall.tally.violation(&Violation::Unexpected { room: self.room, what });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::socket::Content;
+
+    fn seat(ev: u64) -> Seat {
+        let now = Instant::now();
+        let hall = Hall {
+            began: now,
+            delivered: Count::default(),
+            synced: Count::default(),
+            cut: watch::Sender::new(now),
+            tally: Arc::new(Tally::new(indicatif::ProgressBar::hidden())),
+        };
+        let person = Person { user: String::new(), token: String::new(), urls: Vec::new() };
+        let (room, chat_id, ev) = (0, ChatId::nil(), AtomicU64::new(ev));
+        Seat { room, chat_id, person, ev, hall: Arc::new(hall) }
+    }
+
+    #[test]
+    fn a_socket_sees_what_is_missing_what_comes_twice_and_what_nobody_sent() {
+        let seat = seat(10);
+        let hear = |ev, text: &'static str| {
+            let content = Content { seq: ev, client_msg_id: None, text: text.into() };
+            let (kind, message) = ("message.created".into(), Some(content));
+            seat.on_message(&Frame { kind, ev, epoch: None, message });
+            seat.hall.tally.violations()
+        };
+        assert_eq!([hear(11, "5 x"), hear(12, "6 x")], [0, 0]);
+        assert_eq!(hear(12, "6 x"), 1, "twice");
+        assert_eq!(hear(14, "7 x"), 2, "one is missing");
+        assert_eq!(hear(15, "hello"), 3, "not of this run");
+        let kinds: Vec<String> = seat.hall.tally.counts().violations.into_keys().collect();
+        assert_eq!(kinds, ["doubled", "out_of_order", "unexpected"]);
+        assert_eq!((seat.position(), seat.hall.delivered.get()), (15, 4));
+    }
+
+    #[tokio::test]
+    async fn a_count_is_waited_for_and_not_for_ever() {
+        let count = Count::default();
+        assert!(!count.reaches(1, Duration::from_millis(10)).await);
+        let (reached, ()) = tokio::join!(count.reaches(2, Duration::from_secs(10)), async {
+            count.add();
+            tokio::task::yield_now().await;
+            count.add();
+        });
+        assert!(reached);
     }
 }

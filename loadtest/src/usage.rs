@@ -180,6 +180,13 @@ mod tests {
     }
 
     #[test]
+    fn what_two_processes_share_counts_once() {
+        let id = std::process::id();
+        let (one, two) = (memory_of(&[id]), memory_of(&[id, id]));
+        assert!(one < two && two < 2 * one, "{one} {two}");
+    }
+
+    #[test]
     fn processes_are_named() {
         let process = Process { name: "postgres".to_owned(), pid: 7 };
         assert_eq!("postgres=7".parse(), Ok(process));
