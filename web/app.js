@@ -1,14 +1,15 @@
 /**
  * The demo page: an ordinary client of Beseda's public API, nothing else.
  *
- * `beseda.js` speaks to the server; `live.js`, `timeline.js`, `rooms.js` and `outbox.js` keep what
- * it says; `session.js` puts them together; the `view-*.js` show it. This file signs in and walks
+ * The client library in `clients/typescript` speaks to the server and keeps what it says;
+ * `session.js` adds which room is open; the `view-*.js` show it. This file signs in and walks
  * between the rooms.
  */
+import { readClaims } from '../clients/typescript/src/index.js';
 import { attempt, byId, toast, translate } from './dom.js';
 import { lang, t } from './i18n.js';
 import { Session } from './session.js';
-import { readClaims, readFragment } from './text.js';
+import { readFragment } from './text.js';
 import { RoomView } from './view-room.js';
 import { RoomsView } from './view-rooms.js';
 
@@ -42,8 +43,7 @@ function takeToken() {
 
 function begin(token) {
   const claims = readClaims(token);
-  const base = new URL('api/v1/', document.baseURI).href;
-  session = new Session({ base, token, me: claims.sub });
+  session = new Session({ url: document.baseURI, token });
   // First of the listeners: a view cannot measure what is not shown yet.
   session.on('open', showPane);
   session.on('token', onTokenTrouble);
@@ -78,7 +78,7 @@ function openFromAddress() {
   if (!session) return;
   const { chat, token: fresh } = readFragment(location.hash);
   if (fresh !== null || (chat !== null && session.openId === chat)) return;
-  attempt(() => session.open(chat));
+  attempt(() => session.show(chat));
 }
 
 function showPane() {

@@ -45,7 +45,7 @@ export function translate(root) {
   for (const node of root.querySelectorAll('[data-t-placeholder]')) node.placeholder = t(node.dataset.tPlaceholder);
 }
 
-/** @param {import('./beseda.js').User} user */
+/** @param {import('../clients/typescript/src/index.js').User} user */
 export function displayName(user) {
   return user.name || user.user_id;
 }

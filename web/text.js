@@ -67,23 +67,6 @@ export function isSendable(text) {
 }
 
 /**
- * The claims of a JWT, unverified: the server decides, the page only wants to know who it is.
- * @param {string} token
- * @returns {?{sub: string, name?: string, exp?: number}}
- */
-export function readClaims(token) {
-  try {
-    const [, payload] = token.trim().split('.');
-    const binary = atob(payload.replaceAll('-', '+').replaceAll('_', '/'));
-    const bytes = Uint8Array.from(binary, (char) => char.charCodeAt(0));
-    const claims = JSON.parse(new TextDecoder().decode(bytes));
-    return typeof claims?.sub === 'string' && claims.sub !== '' ? claims : null;
-  } catch {
-    return null;
-  }
-}
-
-/**
  * What a URL fragment says: `#token=…` and `#chat=…`.
  * @param {string} hash
  */
@@ -110,9 +93,4 @@ export function hue(id) {
 export function dayKey(date) {
   const two = (number) => String(number).padStart(2, '0');
   return `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;
-}
-
-/** 32 random hex digits; `crypto.randomUUID` is missing where a page comes over plain HTTP. */
-export function randomId() {
-  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, '0')).join('');
 }

@@ -3,7 +3,7 @@ import { el, icon } from './dom.js';
 import { describeError, formatDay, formatFull, formatTime, t } from './i18n.js';
 import { segments } from './text.js';
 
-/** @typedef {import('./timeline.js').Row} Row */
+/** @typedef {import('./rows.js').Row} Row */
 
 /**
  * @typedef {object} MessageActions

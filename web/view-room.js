@@ -22,7 +22,7 @@ export class RoomView {
   #chatId = null;
   /** @type {Map<string, string>} what was being written in each room */
   #drafts = new Map();
-  /** @type {?import('./beseda.js').Message} */
+  /** @type {?import('../clients/typescript/src/index.js').Message} */
   #edited = null;
   #typingSaid = 0;
   #typingRest = null;
@@ -141,7 +141,7 @@ export class RoomView {
     draft.value = '';
     this.#onDraft();
     draft.focus();
-    await attempt(() => this.#session.send(this.#chatId, text));
+    await attempt(() => this.#session.sendHere(text));
   }
 
   #beginEdit(message) {
@@ -185,13 +185,13 @@ export class RoomView {
     this.#typingRest = setTimeout(() => this.#stopTyping(), TYPING_REST_MS);
     if (Date.now() - this.#typingSaid < TYPING_AGAIN_MS) return;
     this.#typingSaid = Date.now();
-    this.#session.live.typing(this.#chatId, true);
+    this.#session.sayTyping(this.#chatId, true);
   }
 
   #stopTyping() {
     clearTimeout(this.#typingRest);
     if (this.#typingSaid === 0) return;
     this.#typingSaid = 0;
-    this.#session.live.typing(this.#chatId, false);
+    this.#session.sayTyping(this.#chatId, false);
   }
 }

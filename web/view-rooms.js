@@ -22,7 +22,7 @@ export class RoomsView {
     byId('me-name').title = t('signedInAs', { name });
     byId('open-form').addEventListener('submit', (event) => this.#onSubmit(event));
     byId('more-rooms').addEventListener('click', () => attempt(() => session.loadMoreRooms()));
-    byId('link-retry').addEventListener('click', () => { session.live.restart(); session.refresh(); });
+    byId('link-retry').addEventListener('click', () => session.restart());
     byId('room-list').addEventListener('keydown', (event) => this.#onKey(event));
     session.on('rooms', () => this.render());
     session.on('typing', () => this.render());

@@ -4,6 +4,7 @@
  */
 import { announce, attempt, byId, displayName } from './dom.js';
 import { t } from './i18n.js';
+import { rowsOf } from './rows.js';
 import { RowView } from './view-message.js';
 
 /** Closer to an end of what is loaded than this, the next page is asked for. */
@@ -20,7 +21,7 @@ export class TimelineView {
   #actions;
   #scroller = byId('scroller');
   #list = byId('rows');
-  /** @type {?import('./timeline.js').Timeline} */
+  /** @type {?import('../clients/typescript/src/index.js').Timeline} */
   #timeline = null;
   /** @type {Map<string, RowView>} */
   #rows = new Map();
@@ -49,7 +50,7 @@ export class TimelineView {
     session.on('rooms', () => { if (this.#timeline?.loaded) this.#showNewestButton(); });
   }
 
-  /** @param {?import('./timeline.js').Timeline} timeline of the room that is open now */
+  /** @param {?import('../clients/typescript/src/index.js').Timeline} timeline of the room that is open now */
   show(timeline) {
     this.#timeline = timeline;
     this.#hit = null;
@@ -68,7 +69,7 @@ export class TimelineView {
     await this.#session.showAround(timeline, seq);
     if (timeline !== this.#timeline) return;
     this.render();
-    const row = timeline.rows().find(({ message }) => message?.message_id === messageId);
+    const row = rowsOf(timeline).find(({ message }) => message?.message_id === messageId);
     const element = row && this.#rows.get(row.key)?.element;
     if (!element) return;
     element.scrollIntoView({ block: 'center' });
@@ -102,12 +103,12 @@ export class TimelineView {
   render() {
     const timeline = this.#timeline;
     byId('loading').hidden = timeline === null || timeline.loaded;
-    byId('no-messages').hidden = !timeline?.loaded || timeline.rows().length > 0;
+    byId('no-messages').hidden = !timeline?.loaded || rowsOf(timeline).length > 0;
     if (!timeline?.loaded) return;
     // The browser tells of a scroll a frame late: one may have left the bottom already.
     if (this.#scroller.scrollTop < this.#bottomTop - 1 && this.#distanceToBottom() > BOTTOM_PX) this.#stick = false;
     const anchor = this.#stick ? null : this.#anchor();
-    this.#reconcile(timeline.rows());
+    this.#reconcile(rowsOf(timeline));
     if (!this.#placed) this.#place();
     else if (this.#stick) this.#toBottom();
     else this.#restore(anchor);

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Timeline } from '../timeline.js';
+import { Timeline } from '../src/timeline.js';
 
 const AT = '2026-05-01T12:00:00.000000Z';
 const message = (seq, fields = {}) => ({
@@ -22,9 +22,9 @@ const opened = (...pageOf) => {
 
 test('an event is taken once', () => {
   const timeline = opened(1, 3);
-  assert.equal(timeline.apply(created(message(4))), true);
-  assert.equal(timeline.apply(created(message(4))), false);
-  assert.equal(timeline.apply(created(message(2))), false);
+  assert.equal(timeline.apply(created(message(4))), 'news');
+  assert.equal(timeline.apply(created(message(4))), 'old');
+  assert.equal(timeline.apply(created(message(2))), 'old');
   assert.deepEqual(seqs(timeline), [1, 2, 3, 4]);
   assert.deepEqual(timeline.position, { ev: 4, epoch: 'e' });
 });
@@ -50,18 +50,6 @@ test('a deletion keeps the place, known message or not', () => {
   timeline.apply({ type: 'message.deleted', chat_id: 'c', ev: 5, message_id: 'm3', seq: 3, deleted_at: AT });
   assert.deepEqual(timeline.messages.map(({ text, sender_id }) => [text, sender_id]),
     [['text 1', 'bob'], ['', 'bob'], ['', null]]);
-});
-
-test('the echo gives way to the message, whichever way it comes first, under the same key', () => {
-  const timeline = opened(1, 1);
-  timeline.pending.push({ client_msg_id: 'x', text: 'hi', created_at: AT, failed: false, error: null });
-  assert.deepEqual(timeline.rows().filter(({ own }) => own).map(({ key, tick }) => [key, tick]), [['c:x', 'sending']]);
-  const sent = message(2, { sender_id: 'alice', client_msg_id: 'x' });
-  timeline.apply(created(sent));
-  timeline.accept(sent);
-  assert.deepEqual(timeline.rows().filter(({ own }) => own).map(({ key, tick }) => [key, tick]), [['c:x', 'sent']]);
-  timeline.apply({ type: 'chat.read', chat_id: 'c', ev: 3, user_id: 'bob', read_seq: 2 });
-  assert.equal(timeline.rows().at(-1).tick, 'read');
 });
 
 test("another person's client_msg_id means nothing here", () => {
@@ -111,16 +99,6 @@ test('a jump to another place keeps the position of the socket', () => {
   assert.equal(timeline.atEnd, false);
 });
 
-test('the line stands above the first message of the other that is not read', () => {
-  const timeline = opened(1, 4);
-  timeline.readSeq = 2;
-  timeline.drawLine();
-  const kinds = timeline.rows().map(({ kind, message: body }) => body?.seq ?? kind);
-  assert.deepEqual(kinds, ['day', 1, 2, 'new', 3, 4]);
-  timeline.lineAfter = null;
-  assert.ok(timeline.rows().every(({ kind }) => kind !== 'new'));
-});
-
 test("one's own messages and tombstones are not unread", () => {
   const timeline = opened(1, 2);
   timeline.readSeq = 2;
@@ -131,10 +109,12 @@ test("one's own messages and tombstones are not unread", () => {
   assert.equal(timeline.hasUnread, true);
 });
 
-test('messages of one person that are close together form a group', () => {
+test('a number that is missing while all of them should come is noticed, and nothing is taken', () => {
   const timeline = opened(1, 2);
-  timeline.accept(message(3, { created_at: '2026-05-01T12:20:00.000000Z' }));
-  timeline.accept(message(4, { created_at: '2026-05-01T12:21:00.000000Z', sender_id: 'alice' }));
-  const groups = timeline.rows().filter(({ kind }) => kind === 'message').map(({ first, last }) => [first, last]);
-  assert.deepEqual(groups, [[true, false], [false, true], [true, true], [true, true]]);
+  timeline.apply({ type: 'synced', chat_id: 'c', ev: 2 });
+  assert.equal(timeline.apply(created(message(3))), 'news');
+  assert.equal(timeline.apply(created(message(5))), 'gap');
+  assert.deepEqual(timeline.position, { ev: 3, epoch: 'e' });
+  timeline.apply({ type: 'catchup', chat_id: 'c', after_ev: 3 });
+  assert.equal(timeline.apply(created(message(5))), 'news');
 });

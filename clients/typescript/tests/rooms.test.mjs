@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Rooms } from '../rooms.js';
+import { Rooms } from '../src/rooms.js';
 
 const chat = (id, day, fields = {}) => ({
   chat_id: id, room_name: `room-${id}`, created_at: `2026-05-${day}T10:00:00.000000Z`, created_by: 'alice',

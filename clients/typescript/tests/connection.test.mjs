@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
 import { mock, test } from 'node:test';
-import { afterClose, ApiError, backoff, ResumingSocket } from '../beseda.js';
+import { ApiError } from '../src/api.js';
+import { afterClose, backoff, Connection } from '../src/connection.js';
 
 /** A socket whose other end is the test. */
 class FakeWebSocket {
   static opened = [];
+  readyState = 1;
   sent = [];
   closed = false;
 
@@ -27,7 +29,7 @@ async function begin(options = {}) {
   FakeWebSocket.opened = [];
   const phases = [];
   const frames = [];
-  const socket = new ResumingSocket({
+  const socket = new Connection({
     connect: async () => ({ ws_url: 'wss://chat.example/ws/?ticket=t' }),
     onFrame: (frame) => frames.push(frame.type),
     onState: ({ phase }) => phases.push(phase),
@@ -131,12 +133,13 @@ test('41xx tries one new ticket, then waits for a token', async () => {
   assert.equal(count(), 3);
 });
 
-test('a refused ticket: 401 waits for a token, 404 is not offered or gone, the rest is retried', async () => {
+test('a refused ticket: 401 waits for a token, 404 is the end, the rest is retried', async () => {
   const refuse = (status, code, retry) => ({
     connect: async () => { throw new ApiError(status, { code, retry_after_ms: retry }); },
   });
   assert.equal((await begin(refuse(401, 'token_expired'))).phases.at(-1), 'token');
-  assert.equal((await begin(refuse(404, 'route_not_found'))).phases.at(-1), 'unsupported');
+  const lost = await begin(refuse(404, 'route_not_found'));
+  assert.deepEqual(lost.socket.state, { phase: 'stopped', code: 404 });
   const gone = await begin(refuse(404, 'chat_not_found'));
   assert.deepEqual(gone.socket.state, { phase: 'stopped', code: 4004 });
   const busy = await begin(refuse(503, 'unavailable', 7000));
@@ -166,4 +169,20 @@ test('nothing of an abandoned attempt is heard', async () => {
   old.onclose({ code: 1006 });
   assert.deepEqual(frames, ['hello']);
   assert.equal(phases.at(-1), 'idle');
+});
+
+test('where a token can be had, 41xx asks for it, at once and then ever more slowly', async () => {
+  const asked = [];
+  const { last, socket } = await begin({
+    canRenew: true,
+    connect: async ({ renew }) => { asked.push(renew); return { ws_url: 'wss://chat.example/ws/?ticket=t' }; },
+  });
+  last().onclose({ code: 4101 });
+  await settle();
+  assert.deepEqual(asked, [false, true]);
+  last().onclose({ code: 4102 });
+  assert.equal(socket.state.phase, 'waiting');
+  mock.timers.tick(500);
+  await settle();
+  assert.deepEqual(asked, [false, true, true]);
 });

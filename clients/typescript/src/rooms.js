@@ -2,7 +2,8 @@
  * The list of rooms, latest activity first. A `Chat` is as new as its `last_ev`; the person in it
  * (name, presence) has no number and is taken as it comes.
  *
- * @typedef {import('./beseda.js').Chat} Chat
+ * @typedef {import('./schema.js').Chat} Chat
+ * @typedef {import('./frames.js').ServerFrame} ServerFrame
  */
 
 export class Rooms {
@@ -10,12 +11,12 @@ export class Rooms {
   #chats = new Map();
   /** Unread messages in all rooms, those not loaded included. */
   totalUnread = 0;
-  /** @type {?string} cursor of what is not loaded yet */
+  /** @type {string | null} cursor of what is not loaded yet */
   next = null;
 
   get size() { return this.#chats.size; }
 
-  /** @returns {Chat | undefined} by its id or its room's name */
+  /** @param {string} id its own, or its room's name @returns {Chat | undefined} */
   get(id) {
     return this.#chats.get(id) ?? [...this.#chats.values()].find((chat) => chat.room_name === id);
   }
@@ -28,11 +29,11 @@ export class Rooms {
   /**
    * Takes the top of the list as the server has it. Whatever should be in it and is not, is gone.
    * @param {Chat[]} chats
-   * @param {?string} next
+   * @param {string | null} next
    */
   setTop(chats, next) {
     const present = new Set(chats.map((chat) => chat.chat_id));
-    const oldest = next && chats.length ? activity(chats.at(-1)) : '';
+    const oldest = next && chats.length ? activity(/** @type {Chat} */ (chats.at(-1))) : '';
     for (const chat of [...this.#chats.values()]) {
       if (!present.has(chat.chat_id) && activity(chat) >= oldest) this.#chats.delete(chat.chat_id);
     }
@@ -40,7 +41,7 @@ export class Rooms {
     this.next = next;
   }
 
-  /** @param {Chat[]} chats @param {?string} next */
+  /** @param {Chat[]} chats @param {string | null} next */
   addPage(chats, next) {
     for (const chat of chats) this.put(chat);
     this.next = next;
@@ -58,6 +59,7 @@ export class Rooms {
     this.#chats.set(chat.chat_id, { ...newest, other_user });
   }
 
+  /** @param {string} chatId */
   remove(chatId) {
     this.#chats.delete(chatId);
   }
@@ -69,10 +71,12 @@ export class Rooms {
 
   /**
    * Follows a frame of a room, ahead of the server's word on the whole of it.
+   * @param {ServerFrame} frame
    * @returns {boolean} whether something in the list changed
    */
   apply(frame) {
     if (frame.type === 'presence') return this.setPresence(frame.user_id, frame.online, frame.last_seen_at);
+    if (!('chat_id' in frame)) return false;
     const chat = this.#chats.get(frame.chat_id);
     if (!chat) return false;
     const last = chat.last_message;
@@ -87,7 +91,7 @@ export class Rooms {
       });
       return true;
     }
-    if (frame.type === 'message.deleted' && last?.message_id === frame.message_id) {
+    if (frame.type === 'message.deleted' && last && last.message_id === frame.message_id) {
       const tombstone = { ...last, ev: frame.ev, text: '', metadata: null, deleted_at: frame.deleted_at };
       this.#patch(chat, { last_message: tombstone, last_ev: Math.max(chat.last_ev, frame.ev) });
       return true;
@@ -100,6 +104,7 @@ export class Rooms {
     return false;
   }
 
+  /** @param {string} userId @param {boolean} online @param {string | null} [lastSeenAt] */
   setPresence(userId, online, lastSeenAt = null) {
     let changed = false;
     for (const chat of this.#chats.values()) {
@@ -110,22 +115,25 @@ export class Rooms {
     return changed;
   }
 
+  /** @param {string} chatId @param {number} count @param {number} total in all rooms */
   setUnread(chatId, count, total) {
     const chat = this.#chats.get(chatId);
     if (chat) this.#patch(chat, { unread_count: count });
     this.totalUnread = total;
   }
 
+  /** @param {Chat} chat @param {Partial<Chat>} fields */
   #patch(chat, fields) {
     this.#chats.set(chat.chat_id, { ...chat, ...fields });
   }
 }
 
-/** Times come in one format, so they compare as text. */
+/** Times come in one format, so they compare as text. @param {Chat} chat */
 function activity(chat) {
   return chat.last_message?.created_at ?? chat.created_at;
 }
 
+/** @param {string} a @param {string} b */
 function compare(a, b) {
   return a < b ? -1 : Number(a > b);
 }

@@ -5,6 +5,7 @@ const TYPING_MS = 6_000;
 
 export class Typing {
   #onChange;
+  /** @type {Map<string, ReturnType<typeof setTimeout>>} */
   #timers = new Map();
 
   /** @param {() => void} onChange */

@@ -1,31 +1,28 @@
 /**
- * What the page knows of one room: a window of its messages without holes, the position in its
- * changes, the markers, and what is on its way out. Pure: frames and pages in, rows out.
+ * What a client knows of one room: a window of its messages without holes, the position in its
+ * changes, the markers, and what is on its way out. Pure: frames and pages in, state out.
  *
  * Two orders must not be mixed up. `seq` places a message; `ev` says how new a piece of knowledge
  * is. A frame is dropped by the room's `ev`, a version of a message by the message's own.
  */
-import { dayKey } from './text.js';
-
-/** Messages of one person this close together form a group. */
-const GROUP_MS = 5 * 60_000;
 /** Most messages kept in the window; beyond it the far end goes and is read again when needed. */
 const MAX_WINDOW = 600;
 
 /**
- * @typedef {import('./beseda.js').Message} Message
- * @typedef {import('./beseda.js').Page} Page
- * @typedef {{client_msg_id: string, text: string, created_at: string, failed: boolean, error: ?Error}} Pending
+ * @typedef {import('./schema.js').Message} FullMessage
+ * @typedef {Omit<FullMessage, 'sender_id' | 'created_at'> & {sender_id: string | null, created_at: string | null}} Message
+ *   a tombstone of a message never seen has neither sender nor time
+ * @typedef {import('./schema.js').HistoryView} Page
+ * @typedef {import('./frames.js').ServerFrame} ServerFrame
+ * @typedef {import('./frames.js').ChangeFrame} ChangeFrame
  *
- * @typedef {object} Row
- * @property {'day' | 'new' | 'message'} kind
- * @property {string} key                      stays the same while a row lives, through its acknowledgement too
- * @property {string} [at]                     for `day`
- * @property {Message | Pending} [message]
- * @property {boolean} [own]
- * @property {'sending' | 'failed' | 'sent' | 'read' | null} [tick]
- * @property {boolean} [first]                 first and last of a group
- * @property {boolean} [last]
+ * @typedef {object} Pending             a message on its way out
+ * @property {string} client_msg_id      stays its own through every attempt
+ * @property {string} text
+ * @property {Record<string, unknown> | null} metadata
+ * @property {string} created_at         by this machine's clock
+ * @property {boolean} failed            no attempt is made any more until somebody asks for one
+ * @property {import('./api.js').ApiError | null} error   why it failed
  */
 
 export class Timeline {
@@ -42,9 +39,14 @@ export class Timeline {
   epoch = '';
   readSeq = 0;
   peerReadSeq = 0;
-  /** Other people's messages above this stand below the "new messages" line; null: no line. */
+  /**
+   * Other people's messages above this stand below the "new messages" line; null: no line.
+   * @type {number | null}
+   */
   lineAfter = null;
-  /** @type {?object[]} frames that came while a page is on its way and may be newer than it */
+  /** Whether every `ev` comes now, one by one. */
+  synced = false;
+  /** @type {ChangeFrame[] | null} frames that came while a page is on its way and may be newer than it */
   #meanwhile = null;
   #loads = 0;
   /** Counts the fresh starts; a page asked for before the last one no longer fits. */
@@ -56,7 +58,7 @@ export class Timeline {
     this.me = me;
   }
 
-  /** @returns {import('./beseda.js').Position} */
+  /** Where to resume. @returns {import('./frames.js').Position} */
   get position() {
     return { ev: this.ev, epoch: this.epoch };
   }
@@ -89,7 +91,10 @@ export class Timeline {
     }
   }
 
-  /** Starts over with a page: the first one, one around a seq, or the newest after a reset. */
+  /**
+   * Starts over with a page: the first one, one around a seq, or the newest after a reset.
+   * @param {Page} page
+   */
   replace(page, { keepPosition = false } = {}) {
     this.messages = [...page.results];
     this.hasMoreBefore = page.has_more_before;
@@ -107,6 +112,7 @@ export class Timeline {
     for (const message of page.results) this.#forgetPending(message);
   }
 
+  /** @param {Page} page the one before the window */
   prepend(page) {
     const known = this.lowSeq;
     this.messages.unshift(...page.results.filter((message) => message.seq < known));
@@ -118,6 +124,7 @@ export class Timeline {
     }
   }
 
+  /** @param {Page} page the one after the window */
   append(page) {
     const known = this.highSeq;
     this.messages.push(...page.results.filter((message) => message.seq > known));
@@ -127,6 +134,7 @@ export class Timeline {
     this.#trimStart();
   }
 
+  /** @param {Page} page */
   #learn(page) {
     this.headSeq = Math.max(this.headSeq, page.head_seq);
     this.readSeq = Math.max(this.readSeq, page.read_seq);
@@ -135,27 +143,43 @@ export class Timeline {
 
   /**
    * Takes a frame of this room.
-   * @returns {boolean} whether it was news
+   * @param {ServerFrame} frame
+   * @returns {'news' | 'old' | 'gap'}  `gap`: something before it is missing, nothing was taken
    */
   apply(frame) {
-    if (frame.type === 'reset') {
-      this.ev = frame.head_ev;
-      this.epoch = frame.epoch;
-      this.#generation += 1;
-      if (this.#meanwhile) this.#meanwhile = [];
-      return true;
+    switch (frame.type) {
+      case 'reset':
+        this.ev = frame.head_ev;
+        this.epoch = frame.epoch;
+        this.synced = false;
+        this.#generation += 1;
+        if (this.#meanwhile) this.#meanwhile = [];
+        return 'news';
+      case 'subscribed':
+      case 'catchup':
+        // What was superseded is left out from here to `synced`, so numbers may be skipped.
+        this.synced = false;
+        return 'old';
+      case 'synced':
+        this.ev = Math.max(this.ev, frame.ev);
+        this.synced = true;
+        return 'old';
+      case 'message.created':
+      case 'message.updated':
+      case 'message.deleted':
+      case 'chat.read':
+        if (!(frame.ev > this.ev)) return 'old';
+        if (this.synced && frame.ev > this.ev + 1) return 'gap';
+        this.ev = frame.ev;
+        this.#meanwhile?.push(frame);
+        this.#change(frame);
+        return 'news';
+      default:
+        return 'old';
     }
-    if (frame.type === 'synced') {
-      this.ev = Math.max(this.ev, frame.ev);
-      return false;
-    }
-    if (!(frame.ev > this.ev)) return false;
-    this.ev = frame.ev;
-    this.#meanwhile?.push(frame);
-    this.#change(frame);
-    return true;
   }
 
+  /** @param {ChangeFrame} frame */
   #change(frame) {
     switch (frame.type) {
       case 'message.created':
@@ -186,13 +210,18 @@ export class Timeline {
     }
   }
 
-  /** A deleted message keeps what the frame does not repeat: whose it was, and when. */
+  /**
+   * A deleted message keeps what the frame does not repeat: whose it was, and when.
+   * @param {Extract<ChangeFrame, {type: 'message.deleted'}>} frame
+   */
   #bury({ chat_id, message_id, seq, ev, deleted_at }) {
+    /** @type {Message} */
     const known = this.messages.find((message) => message.message_id === message_id)
-      ?? { chat_id, message_id, seq, ev, sender_id: null, client_msg_id: null, created_at: null, edited_at: null };
+      ?? { chat_id, message_id, seq, ev, sender_id: null, text: '', metadata: null, created_at: null };
     if (known.ev <= ev) this.accept({ ...known, ev, deleted_at, text: '', metadata: null });
   }
 
+  /** @param {number} seq */
   #inWindow(seq) {
     if (!this.loaded) return false;
     if (seq > this.highSeq) return this.atEnd;
@@ -206,6 +235,7 @@ export class Timeline {
     this.hasMoreBefore = true;
   }
 
+  /** @param {Message} message */
   #forgetPending({ sender_id, client_msg_id }) {
     if (sender_id !== this.me || !client_msg_id) return;
     this.pending = this.pending.filter((pending) => pending.client_msg_id !== client_msg_id);
@@ -225,46 +255,4 @@ export class Timeline {
   drawLine() {
     if (this.lineAfter === null || this.readSeq > this.lineAfter) this.lineAfter = this.readSeq;
   }
-
-  /** @returns {Row[]} from top to bottom */
-  rows() {
-    /** @type {Row[]} */
-    const rows = [];
-    let day = null;
-    let lined = this.lineAfter === null;
-    let previous = null;
-    for (const message of [...this.messages, ...(this.atEnd ? this.pending : [])]) {
-      const isPending = message.seq === undefined;
-      const own = isPending || message.sender_id === this.me;
-      const at = message.created_at ?? previous?.at ?? null;
-      if (at && dayKey(new Date(at)) !== day) {
-        day = dayKey(new Date(at));
-        rows.push({ kind: 'day', key: `day:${day}`, at });
-        previous = null;
-      }
-      if (!lined && !own && !message.deleted_at && message.seq > this.lineAfter) {
-        rows.push({ kind: 'new', key: 'new' });
-        lined = true;
-        previous = null;
-      }
-      const sender = isPending ? this.me : message.sender_id;
-      const first = !previous || previous.sender !== sender || Date.parse(at) - Date.parse(previous.at) > GROUP_MS;
-      if (previous && !first) previous.row.last = false;
-      /** @type {Row} */
-      const row = { kind: 'message', key: rowKey(message, own), message, own, tick: null, first, last: true };
-      if (own && !message.deleted_at) row.tick = this.#tick(message);
-      rows.push(row);
-      previous = { sender, at, row };
-    }
-    return rows;
-  }
-
-  #tick(message) {
-    if (message.seq === undefined) return message.failed ? 'failed' : 'sending';
-    return message.seq <= this.peerReadSeq ? 'read' : 'sent';
-  }
-}
-
-function rowKey(message, own) {
-  return own && message.client_msg_id ? `c:${message.client_msg_id}` : `m:${message.message_id}`;
 }

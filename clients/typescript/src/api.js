@@ -1,0 +1,230 @@
+/**
+ * The REST calls. Their types come from the server's OpenAPI document: a path, a field or an answer
+ * that the document does not have is an error of the type checker.
+ *
+ * @typedef {import('./schema.js').Operations} Operations
+ * @typedef {import('./schema.js').Problem} Problem
+ * @typedef {import('./token.js').Credentials} Credentials
+ */
+
+/** How long a call may take: as long as the server gives itself. */
+const CALL_TIMEOUT_MS = 15_000;
+
+/** A call that failed. */
+export class ApiError extends Error {
+  /**
+   * @param {number} status  0 where no answer came
+   * @param {Partial<Problem>} problem
+   * @param {ErrorOptions} [options]
+   */
+  constructor(status, problem, options) {
+    super(problem.detail || problem.title || `HTTP ${status}`, options);
+    this.name = 'ApiError';
+    this.status = status;
+    /** Stable, as in the documentation; `network` where no answer came. */
+    this.code = problem.code ?? (status === 0 ? 'network' : 'unknown');
+    /** Which fields were at fault (422). */
+    this.errors = problem.errors ?? [];
+    this.retryAfterMs = problem.retry_after_ms ?? null;
+    this.requestId = problem.request_id ?? null;
+  }
+
+  /** Whether the same call may do better later. */
+  get temporary() {
+    return this.status === 0 || this.status === 429 || this.status >= 500;
+  }
+}
+
+/** @param {unknown} error @returns {ApiError} */
+export function asApiError(error) {
+  if (error instanceof ApiError) return error;
+  const detail = error instanceof Error ? error.message : String(error);
+  return new ApiError(0, { detail }, { cause: error });
+}
+
+export class Api {
+  #base;
+  #credentials;
+  #fetch;
+  #onUnauthenticated;
+
+  /**
+   * @param {object} options
+   * @param {string | URL} options.url         where Beseda lives, for example `https://chat.example/`
+   * @param {Credentials} options.credentials
+   * @param {typeof fetch} [options.fetch]
+   * @param {(error: ApiError) => void} [options.onUnauthenticated]  no token does any more
+   */
+  constructor({ url, credentials, fetch: fetcher, onUnauthenticated }) {
+    this.#base = new URL('api/v1/', String(url).replace(/\/*$/, '/')).href;
+    this.#credentials = credentials;
+    this.#fetch = fetcher ?? ((...args) => fetch(...args));
+    this.#onUnauthenticated = onUnauthenticated ?? (() => {});
+  }
+
+  /** @param {Operations['GET /chats/']['query']} [query] */
+  listChats(query) { return this.call('GET /chats/', { query }); }
+
+  /** Opens the room with a person, or finds it. @param {string} userId */
+  openChat(userId) { return this.call('POST /chats/', { body: { user_id: userId } }); }
+
+  /** For the host application's server: the room of two others. @param {string} first @param {string} second */
+  openChatOf(first, second) { return this.call('POST /chats/', { body: { user_ids: [first, second] } }); }
+
+  /** @param {string} chat a `chat_id` or a `room_name`, here and below */
+  getChat(chat) { return this.call('GET /chats/{chat}/', { path: { chat } }); }
+
+  /** @param {string} chat */
+  deleteChat(chat) { return this.call('DELETE /chats/{chat}/', { path: { chat } }); }
+
+  unread() { return this.call('GET /chats/unread/', {}); }
+
+  /** @param {string} chat @param {Operations['GET /chats/{chat}/messages/']['query']} [query] */
+  history(chat, query) { return this.call('GET /chats/{chat}/messages/', { path: { chat }, query }); }
+
+  /**
+   * With a `client_msg_id` it is safe to call again, however the first time ended.
+   * @param {string} chat
+   * @param {Operations['POST /chats/{chat}/messages/']['body']} message
+   */
+  sendMessage(chat, message) { return this.call('POST /chats/{chat}/messages/', { path: { chat }, body: message }); }
+
+  /** @param {string} chat @param {string} id */
+  getMessage(chat, id) {
+    return this.call('GET /chats/{chat}/messages/{message_id}/', { path: { chat, message_id: id } });
+  }
+
+  /** @param {string} chat @param {string} id @param {string} text */
+  editMessage(chat, id, text) {
+    return this.call('PATCH /chats/{chat}/messages/{message_id}/', { path: { chat, message_id: id }, body: { text } });
+  }
+
+  /** @param {string} chat @param {string} id */
+  deleteMessage(chat, id) {
+    return this.call('DELETE /chats/{chat}/messages/{message_id}/', { path: { chat, message_id: id } });
+  }
+
+  /** @param {string} chat @param {number} [upToSeq] without it: all that was sent up to now */
+  markRead(chat, upToSeq) {
+    return this.call('POST /chats/{chat}/mark_read/', { path: { chat }, body: { up_to_seq: upToSeq } });
+  }
+
+  /** @param {string} chat @param {Operations['GET /chats/{chat}/search/']['query']} query @param {AbortSignal} [signal] */
+  search(chat, query, signal) { return this.call('GET /chats/{chat}/search/', { path: { chat }, query, signal }); }
+
+  /** A ticket for a socket that follows one chat. @param {string} chat */
+  connectChat(chat) { return this.call('GET /chats/{chat}/connect/', { path: { chat } }); }
+
+  /** A ticket for the socket that carries many chats and the inbox. */
+  connect() { return this.call('POST /connect/', {}); }
+
+  /** @param {string} userId */
+  getUser(userId) { return this.call('GET /users/{user_id}/', { path: { user_id: userId } }); }
+
+  /** For the host application's server. @param {string} userId @param {Operations['PUT /users/{user_id}/']['body']} profile */
+  putUser(userId, profile) { return this.call('PUT /users/{user_id}/', { path: { user_id: userId }, body: profile }); }
+
+  /** For the host application's server. @param {Operations['POST /users/']['body']['users']} users */
+  putUsers(users) { return this.call('POST /users/', { body: { users } }); }
+
+  /** For the host application's server: erases the person. @param {string} userId */
+  deleteUser(userId) { return this.call('DELETE /users/{user_id}/', { path: { user_id: userId } }); }
+
+  /** @param {string} userId */
+  block(userId) { return this.call('PUT /users/{user_id}/block/', { path: { user_id: userId } }); }
+
+  /** @param {string} userId */
+  unblock(userId) { return this.call('DELETE /users/{user_id}/block/', { path: { user_id: userId } }); }
+
+  listBlocks() { return this.call('GET /blocks/', {}); }
+
+  /**
+   * Any call of the document. A token that the server no longer takes is renewed, and the call made
+   * once more.
+   * @template {keyof Operations} Name
+   * @param {Name} name  for example `GET /chats/{chat}/`
+   * @param {{path?: Operations[Name]['path'], query?: Operations[Name]['query'],
+   *   body?: Operations[Name]['body'], signal?: AbortSignal}} input
+   * @returns {Promise<Operations[Name]['result']>}
+   */
+  async call(name, input) {
+    const token = await this.#token(() => this.#credentials.current());
+    try {
+      return await this.#request(name, input, token);
+    } catch (error) {
+      const failure = asApiError(error);
+      if (failure.status !== 401) throw failure;
+      const reason = /** @type {import('./token.js').TokenReason} */ (failure.code);
+      if (await this.#token(() => this.#credentials.renew(token, reason))) {
+        try {
+          return await this.#request(name, input, this.#credentials.token);
+        } catch (again) {
+          if (asApiError(again).status === 401) this.#onUnauthenticated(asApiError(again));
+          throw again;
+        }
+      }
+      this.#onUnauthenticated(failure);
+      throw failure;
+    }
+  }
+
+  /** The host application could not be asked: as temporary as a network that is away. @template T @param {() => Promise<T>} ask */
+  async #token(ask) {
+    try {
+      return await ask();
+    } catch (error) {
+      throw asApiError(error);
+    }
+  }
+
+  /**
+   * @param {string} name
+   * @param {{path?: object, query?: object, body?: unknown, signal?: AbortSignal}} input
+   * @param {string | null} token
+   */
+  async #request(name, { path = {}, query = {}, body, signal }, token) {
+    const [method, template] = /** @type {[string, string]} */ (name.split(' '));
+    const values = /** @type {Record<string, string>} */ (path);
+    const filled = template.slice(1).replace(/\{(\w+)\}/g, (_, field) => encodeURIComponent(values[field] ?? ''));
+    const url = new URL(filled, this.#base);
+    for (const [field, value] of Object.entries(query)) {
+      if (value !== undefined && value !== null) url.searchParams.set(field, String(value));
+    }
+    /** @type {Record<string, string>} */
+    const headers = { Accept: 'application/json' };
+    if (token) headers.Authorization = `Bearer ${token}`;
+    if (body !== undefined) headers['Content-Type'] = 'application/json';
+    const abort = new AbortController();
+    const onAbort = () => abort.abort();
+    const timer = setTimeout(onAbort, CALL_TIMEOUT_MS);
+    if (signal?.aborted) onAbort();
+    signal?.addEventListener('abort', onAbort);
+    try {
+      const response = await this.#fetch(url, {
+        method,
+        headers,
+        body: body === undefined ? undefined : JSON.stringify(body),
+        signal: abort.signal,
+        credentials: 'omit',
+        cache: 'no-store',
+      });
+      const answer = await response.text();
+      if (!response.ok) throw new ApiError(response.status, parseObject(answer));
+      return answer === '' ? null : JSON.parse(answer);
+    } catch (error) {
+      throw asApiError(error);
+    } finally {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', onAbort);
+    }
+  }
+}
+
+/** A JSON object, or an empty one where a proxy answered in its own words. @param {string} text */
+export function parseObject(text) {
+  try {
+    return Object(JSON.parse(text));
+  } catch {
+    return {};
+  }
+}

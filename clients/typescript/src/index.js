@@ -1,0 +1,22 @@
+/** A client of Beseda: typed REST calls, and a socket that never loses its place. */
+export { Api, ApiError } from './api.js';
+export { Client } from './client.js';
+export { afterClose, backoff, Connection, PROTOCOL } from './connection.js';
+export { Live } from './live.js';
+export { Rooms } from './rooms.js';
+export { Timeline } from './timeline.js';
+export { Credentials, readClaims } from './token.js';
+
+/**
+ * @typedef {import('./client.js').Events} Events
+ * @typedef {import('./client.js').Options} Options
+ * @typedef {import('./connection.js').ConnectionState} ConnectionState
+ * @typedef {import('./frames.js').ClientFrame} ClientFrame
+ * @typedef {import('./frames.js').Position} Position
+ * @typedef {import('./frames.js').ServerFrame} ServerFrame
+ * @typedef {import('./schema.js').Chat} Chat
+ * @typedef {import('./schema.js').Operations} Operations
+ * @typedef {import('./schema.js').User} User
+ * @typedef {import('./timeline.js').Message} Message
+ * @typedef {import('./timeline.js').Pending} Pending
+ */
