@@ -219,6 +219,11 @@ pub struct Config {
     /// Apply missing migrations at the start.
     #[arg(long, env = "BESEDA_MIGRATE_ON_START", value_enum, default_value = "off")]
     pub migrate_on_start: Switch,
+
+    /// Names and tokens that the demo page gives to whoever asks. No setting: only `beseda dev`,
+    /// which serves nobody but this machine, fills it.
+    #[arg(skip)]
+    pub demo_people: Vec<(String, Secret)>,
 }
 
 /// A setting that can't be.

@@ -5,13 +5,14 @@
  * `session.js` adds which room is open; the `view-*.js` show it. This file signs in and walks
  * between the rooms.
  */
-import { readClaims } from '../clients/typescript/src/index.js';
 import { attempt, byId, toast, translate } from './dom.js';
 import { lang, t } from './i18n.js';
 import { Session } from './session.js';
+import { SignInView } from './sign-in.js';
 import { readFragment } from './text.js';
 import { RoomView } from './view-room.js';
 import { RoomsView } from './view-rooms.js';
+import { readClaims } from '../clients/typescript/src/index.js';
 
 const TOKEN_KEY = 'beseda.token';
 
@@ -21,7 +22,7 @@ let expiryNote = null;
 
 document.documentElement.lang = lang;
 translate(document);
-byId('token-form').addEventListener('submit', onTokenForm);
+const signIn = new SignInView({ onToken: useToken });
 byId('sign-out').addEventListener('click', signOut);
 window.addEventListener('hashchange', onFragment);
 window.addEventListener('online', () => session?.wake());
@@ -31,7 +32,7 @@ const given = takeToken();
 if (given) store(given);
 const first = given ?? stored();
 if (readClaims(first ?? '')) begin(first);
-else askForToken(first ? t('tokenBad') : '');
+else signIn.show(first ? t('tokenBad') : '');
 
 /** Takes the token out of the address, so that it is neither seen, nor shared, nor in the history. */
 function takeToken() {
@@ -50,8 +51,7 @@ function begin(token) {
   new RoomsView(session, { name: claims.name ?? claims.sub, onOpen: goTo });
   new RoomView(session, { onClose: () => goTo(null) });
   session.on('gone', ({ chatId }) => { if (readFragment(location.hash).chat === chatId) leaveAddress(); });
-  byId('sign-in').hidden = true;
-  byId('shell').hidden = false;
+  signIn.hide();
   session.start();
   openFromAddress();
 }
@@ -92,37 +92,22 @@ function onFragment() {
   if (fresh !== null) useToken(fresh);
 }
 
-function onTokenForm(event) {
-  event.preventDefault();
-  useToken(byId('token-input').value.trim());
-}
-
 function useToken(fresh) {
   const claims = readClaims(fresh);
-  if (!claims) return askForToken(t('tokenBad'));
+  if (!claims) return signIn.show(t('tokenBad'));
   store(fresh);
   // Another person begins with a clean page.
   if (!session || claims.sub !== session.me) return location.reload();
   expiryNote?.remove();
   expiryNote = null;
-  byId('token-input').value = '';
-  byId('sign-in').hidden = true;
-  byId('shell').hidden = false;
+  signIn.hide();
   return session.setToken(fresh);
 }
 
 function onTokenTrouble({ refused }) {
-  if (refused) return askForToken(t(refused === 'token_expired' ? 'tokenExpired' : 'error_token_invalid'));
-  expiryNote ??= toast(t('tokenExpiring'), { label: t('tokenRenew'), run: () => { expiryNote = null; askForToken(''); } });
+  if (refused) return signIn.show(t(refused === 'token_expired' ? 'tokenExpired' : 'error_token_invalid'));
+  expiryNote ??= toast(t('tokenExpiring'), { label: t('tokenRenew'), run: () => { expiryNote = null; signIn.show(''); } });
   return undefined;
-}
-
-function askForToken(trouble) {
-  const wasHidden = byId('sign-in').hidden;
-  byId('shell').hidden = true;
-  byId('sign-in').hidden = false;
-  byId('token-error').textContent = trouble;
-  if (wasHidden) byId('token-input').focus();
 }
 
 function signOut() {

@@ -4,6 +4,9 @@ import { dayKey } from './text.js';
 const WORDS = {
   en: {
     signInTitle: 'Sign in',
+    demoTitle: 'Try it as somebody',
+    demoHint: 'Choose one here and another one in a second window, and let them talk.',
+    or: 'or with a token',
     signInHint: 'The application that owns your account issues the token (a JWT). It stays in this tab only.',
     token: 'Token',
     signIn: 'Continue',
@@ -86,6 +89,9 @@ const WORDS = {
   },
   ru: {
     signInTitle: 'Вход',
+    demoTitle: 'Попробовать от чужого имени',
+    demoHint: 'Выберите одного здесь, другого — во втором окне, и пусть побеседуют.',
+    or: 'или по токену',
     signInHint: 'Токен (JWT) выдаёт приложение, в котором заведена ваша учётная запись. Он хранится только в этой вкладке.',
     token: 'Токен',
     signIn: 'Продолжить',

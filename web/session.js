@@ -12,7 +12,8 @@ export class Session extends Client {
   /** @param {import('../clients/typescript/src/client.js').Options} options */
   constructor(options) {
     super(options);
-    this.on('gone', ({ chatId }) => { if (this.openId === chatId) this.show(null); });
+    // Once everybody has heard of it: they may want to say that it was the open room.
+    this.on('gone', ({ chatId }) => queueMicrotask(() => { if (this.openId === chatId) this.show(null); }));
   }
 
   /** @param {?string} id of the room to show, or its name; null shows none */

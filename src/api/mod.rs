@@ -5,6 +5,7 @@ mod connect;
 mod document;
 mod extract;
 mod messages;
+mod page;
 pub(crate) mod problem;
 mod system;
 mod users;
@@ -90,8 +91,10 @@ pub fn public_router(context: &Context, sockets: Router<Context>) -> Router {
     let router = Router::new()
         .nest("/api/v1", api)
         .merge(sockets)
-        .route("/", get(system::page))
-        .route("/assets/{name}", get(system::asset))
+        .route("/", get(page::page))
+        .route("/assets/{name}", get(page::asset))
+        .route("/clients/typescript/src/{name}", get(page::client))
+        .route("/demo/people.json", get(page::people))
         .route("/openapi.json", get(system::openapi))
         .route("/asyncapi.json", get(system::asyncapi))
         .merge(documents)

@@ -1,19 +1,14 @@
-//! Health, metrics, documents, and the demo page.
+//! Health, metrics, and the documents.
 
 use axum::{
     Json,
-    extract::{Path, State},
-    http::{HeaderValue, StatusCode, header},
+    extract::State,
+    http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
 
-use crate::{context::Context, error::Error};
-
-/// What the demo page may do: nothing inline, nothing from elsewhere but sockets and avatars.
-const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
-    connect-src 'self' ws: wss:; img-src 'self' data: https:; base-uri 'none'; \
-    form-action 'none'; frame-ancestors 'self'";
+use crate::context::Context;
 
 #[derive(Serialize)]
 pub(super) struct Health {
@@ -74,63 +69,4 @@ pub(super) async fn openapi() -> Response {
 pub(super) async fn asyncapi() -> Response {
     let document = include_str!("asyncapi.json");
     ([(header::CONTENT_TYPE, "application/json")], document).into_response()
-}
-
-/// A file of the demo page.
-struct Asset {
-    name: &'static str,
-    kind: &'static str,
-    body: &'static str,
-}
-
-macro_rules! assets {
-    ($($name:literal: $kind:literal),* $(,)?) => {
-        &[$(Asset {
-            name: $name,
-            kind: $kind,
-            body: include_str!(concat!("../../web/", $name)),
-        }),*]
-    };
-}
-
-/// The page's files, embedded.
-const ASSETS: &[Asset] = assets! {
-    "index.html": "text/html; charset=utf-8",
-    "style.css": "text/css; charset=utf-8",
-    "app.js": "text/javascript; charset=utf-8",
-    "beseda.js": "text/javascript; charset=utf-8",
-    "dom.js": "text/javascript; charset=utf-8",
-    "i18n.js": "text/javascript; charset=utf-8",
-    "live.js": "text/javascript; charset=utf-8",
-    "outbox.js": "text/javascript; charset=utf-8",
-    "rooms.js": "text/javascript; charset=utf-8",
-    "session.js": "text/javascript; charset=utf-8",
-    "text.js": "text/javascript; charset=utf-8",
-    "timeline.js": "text/javascript; charset=utf-8",
-    "typing.js": "text/javascript; charset=utf-8",
-    "view-message.js": "text/javascript; charset=utf-8",
-    "view-room.js": "text/javascript; charset=utf-8",
-    "view-rooms.js": "text/javascript; charset=utf-8",
-    "view-search.js": "text/javascript; charset=utf-8",
-    "view-timeline.js": "text/javascript; charset=utf-8",
-};
-
-pub(super) async fn page() -> Result<Response, Error> {
-    serve("index.html")
-}
-
-pub(super) async fn asset(Path(name): Path<String>) -> Result<Response, Error> {
-    serve(&name)
-}
-
-fn serve(name: &str) -> Result<Response, Error> {
-    let asset = ASSETS.iter().find(|asset| asset.name == name).ok_or(Error::RouteNotFound)?;
-    let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static(asset.kind)),
-        (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(PAGE_POLICY)),
-        (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
-        // Part of the binary: a new release must show at once.
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
-    ];
-    Ok((headers, asset.body).into_response())
 }

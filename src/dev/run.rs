@@ -116,6 +116,9 @@ async fn start(options: &Options, data: &Path) -> Result<Stack, DevError> {
     // secret is, so that its tokens work as well.
     config.auth.jwt_public_key = None;
     let secret = config.auth.jwt_hs256_secret.get_or_insert(made).clone();
+    let users = demo_users(&config, &secret)?;
+    config.demo_people =
+        users.iter().map(|(name, token)| ((*name).to_owned(), token.clone().into())).collect();
 
     let mut stack = Stack { replicas: Vec::new(), redis, postgres };
     for listeners in listeners {
@@ -124,7 +127,6 @@ async fn start(options: &Options, data: &Path) -> Result<Stack, DevError> {
         config.internal_listen = address(&listeners.internal)?;
         stack.replicas.push(app::start(config, listeners).await?);
     }
-    let users = demo_users(&config, &secret)?;
     let environment = environment(&stack.replicas, &users);
     token::write_private(&data.join("demo.env"), &environment)?;
     say(&welcome(&stack, &users, &environment, &options.data));

@@ -9,7 +9,7 @@ import { mkdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { chromium } from 'playwright-core';
 import { Person } from './person.mjs';
-import { Stack } from './stack.mjs';
+import { Stack } from '../../../clients/typescript/tests/stack.mjs';
 import * as faults from './faults.mjs';
 import * as looks from './looks.mjs';
 import * as reading from './reading.mjs';

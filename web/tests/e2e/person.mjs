@@ -30,7 +30,7 @@ export class Person {
   /**
    * @param {object} world
    * @param {import('playwright-core').Browser} world.browser
-   * @param {import('./stack.mjs').Stack} world.stack
+   * @param {import('../../../clients/typescript/tests/stack.mjs').Stack} world.stack
    * @param {{id: string, name: string, replica: number}} who
    */
   constructor({ browser, stack }, { id, name, replica }) {

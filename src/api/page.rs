@@ -1,0 +1,111 @@
+//! The demo page, embedded: its own files, and the client library that it uses.
+
+use axum::{
+    Json,
+    extract::{Path, State},
+    http::{HeaderValue, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+
+use crate::{context::Context, error::Error};
+
+/// What the demo page may do: nothing inline, nothing from elsewhere but sockets and avatars.
+const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
+    connect-src 'self' ws: wss:; img-src 'self' data: https:; base-uri 'none'; \
+    form-action 'none'; frame-ancestors 'self'";
+
+/// An embedded file.
+struct Asset {
+    name: &'static str,
+    kind: &'static str,
+    body: &'static str,
+}
+
+const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const JS: &str = "text/javascript; charset=utf-8";
+
+macro_rules! assets {
+    ($folder:literal, $($name:literal: $kind:ident),* $(,)?) => {
+        &[$(Asset {
+            name: $name,
+            kind: $kind,
+            body: include_str!(concat!("../../", $folder, "/", $name)),
+        }),*]
+    };
+}
+
+/// The page's own files.
+const PAGE: &[Asset] = assets! {
+    "web",
+    "index.html": HTML,
+    "style.css": CSS,
+    "app.js": JS,
+    "dom.js": JS,
+    "i18n.js": JS,
+    "rows.js": JS,
+    "session.js": JS,
+    "sign-in.js": JS,
+    "text.js": JS,
+    "view-message.js": JS,
+    "view-room.js": JS,
+    "view-rooms.js": JS,
+    "view-search.js": JS,
+    "view-timeline.js": JS,
+};
+
+/// The client library, served at the path that it has in the repository: so the page's imports are
+/// the same there and here, and nothing has to be built.
+const CLIENT: &[Asset] = assets! {
+    "clients/typescript/src",
+    "api.js": JS,
+    "client.js": JS,
+    "connection.js": JS,
+    "index.js": JS,
+    "live.js": JS,
+    "outbox.js": JS,
+    "rooms.js": JS,
+    "timeline.js": JS,
+    "token.js": JS,
+    "typing.js": JS,
+};
+
+pub(super) async fn page() -> Result<Response, Error> {
+    serve(PAGE, "index.html")
+}
+
+pub(super) async fn asset(Path(name): Path<String>) -> Result<Response, Error> {
+    serve(PAGE, &name)
+}
+
+pub(super) async fn client(Path(name): Path<String>) -> Result<Response, Error> {
+    serve(CLIENT, &name)
+}
+
+fn serve(assets: &[Asset], name: &str) -> Result<Response, Error> {
+    let asset = assets.iter().find(|asset| asset.name == name).ok_or(Error::RouteNotFound)?;
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static(asset.kind)),
+        (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(PAGE_POLICY)),
+        (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+        // Part of the binary: a new release must show at once.
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+    ];
+    Ok((headers, asset.body).into_response())
+}
+
+/// Somebody whom one can be on the page, without a host application.
+#[derive(Serialize)]
+pub(super) struct Person<'a> {
+    name: &'a str,
+    token: &'a str,
+}
+
+/// Those who can be chosen on the page: nobody, but where `beseda dev` runs.
+pub(super) async fn people(State(context): State<Context>) -> Response {
+    let people = context.config.demo_people.iter();
+    let people: Vec<_> =
+        people.map(|(name, token)| Person { name, token: token.expose() }).collect();
+    ([(header::CACHE_CONTROL, "no-store")], Json(people)).into_response()
+}
