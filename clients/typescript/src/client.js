@@ -85,7 +85,8 @@ export class Client {
     this.#credentials = new Credentials({ token, getToken });
     this.#only = chat;
     this.#followedRooms = chat ? 0 : followed;
-    this.#learnWho();
+    this.#credentials.onToken = (fresh) => { this.me = readClaims(fresh)?.sub ?? this.me; };
+    if (token) this.#credentials.onToken(token);
     this.api = new Api({
       url,
       credentials: this.#credentials,
@@ -130,7 +131,6 @@ export class Client {
   async start() {
     this.#running = true;
     await this.#credentials.current().catch(() => null);
-    this.#learnWho();
     if (!this.#running) return;
     this.live.start();
     // The list need not wait for the socket.
@@ -151,7 +151,6 @@ export class Client {
   setToken(token) {
     if (this.me && readClaims(token)?.sub !== this.me) throw new TypeError('this token is of somebody else');
     this.#credentials.set(token);
-    this.#learnWho();
     this.live.renew(token);
     this.#wakeOutboxes();
     this.refresh();
@@ -166,10 +165,6 @@ export class Client {
   restart() {
     this.live.restart();
     this.refresh();
-  }
-
-  #learnWho() {
-    this.me = readClaims(this.#credentials.token ?? '')?.sub ?? this.me;
   }
 
   // ---- the list ----

@@ -32,6 +32,8 @@ export function readClaims(token) {
 export class Credentials {
   /** @type {string | null} the token in use */
   token;
+  /** Hears of every new one. @type {(token: string) => void} */
+  onToken = () => {};
   #getToken;
   /** @type {Promise<boolean> | null} one question at a time, however many calls wait for it */
   #asking = null;
@@ -51,6 +53,7 @@ export class Credentials {
   /** @param {string} token */
   set(token) {
     this.token = token;
+    this.onToken(token);
   }
 
   /** @returns {Promise<string | null>} the token in use; the first call asks for it */
@@ -76,7 +79,7 @@ export class Credentials {
   /** @param {GetToken} getToken @param {TokenReason} reason */
   async #ask(getToken, reason) {
     const token = await getToken(reason);
-    if (token) this.token = token;
+    if (token) this.set(token);
     return Boolean(token);
   }
 }

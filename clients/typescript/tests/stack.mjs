@@ -16,28 +16,32 @@ export class Stack {
   urls;
   /** @type {{port: number, pid: number}} */
   redis;
-  #program;
-  #folder;
+  /** @type {string} */
+  program;
+  /** @type {string} for data and logs */
+  folder;
+  /** @type {string} */
+  postgresUrl;
   #secret = randomBytes(48).toString('base64url');
   #child = null;
 
-  /** @param {string} program @param {string} folder for data and log */
+  /** @param {string} program @param {string} folder */
   constructor(program, folder) {
-    this.#program = program;
-    this.#folder = folder;
+    this.program = program;
+    this.folder = folder;
     mkdirSync(folder, { recursive: true });
     this.#removeData();
     rmSync(this.#log, { force: true });
   }
 
-  get #data() { return join(this.#folder, 'data'); }
-  get #log() { return join(this.#folder, 'beseda.log'); }
+  get #data() { return join(this.folder, 'data'); }
+  get #log() { return join(this.folder, 'beseda.log'); }
 
   async start() {
     const log = openSync(this.#log, 'a+');
     const from = readFileSync(this.#log).length;
     const port = this.urls ? ['--port', new URL(this.urls[0]).port] : [];
-    this.#child = spawn(this.#program, ['dev', '--end-with-parent', '--data', this.#data, ...port], {
+    this.#child = spawn(this.program, ['dev', '--end-with-parent', '--data', this.#data, ...port], {
       stdio: ['ignore', log, log],
       env: { ...process.env, BESEDA_RATE_LIMITS: 'off', BESEDA_JWT_HS256_SECRET: this.#secret },
     });
@@ -47,8 +51,10 @@ export class Stack {
       const said = readFileSync(this.#log).subarray(from).toString();
       const urls = [...said.matchAll(/^Replica [AB] +(http:\S+?)\/? /gm)].map(([, url]) => url);
       const redis = /^Redis +redis:\/\/127\.0\.0\.1:(\d+) +\(pid (\d+)\)/m.exec(said);
-      if (urls.length === 2 && redis && said.includes('Ctrl-C')) {
+      const postgres = /^Postgres +(\S+)/m.exec(said);
+      if (urls.length === 2 && redis && postgres && said.includes('Ctrl-C')) {
         this.urls = urls;
+        this.postgresUrl = postgres[1];
         this.redis = { port: Number(redis[1]), pid: Number(redis[2]) };
         return;
       }
@@ -57,6 +63,19 @@ export class Stack {
       await sleep(50);
     }
   }
+
+  /** What another replica of the same installation needs. */
+  get settings() {
+    return {
+      DATABASE_URL: this.postgresUrl,
+      REDIS_URL: `redis://127.0.0.1:${this.redis.port}`,
+      BESEDA_RATE_LIMITS: 'off',
+      BESEDA_JWT_HS256_SECRET: this.#secret,
+    };
+  }
+
+  /** The port of a replica: 0 or 1. */
+  port(index) { return Number(new URL(this.urls[index]).port); }
 
   /** Ends it in order, the sockets told; `SIGKILL`: at once. Its data stays. */
   async stop(signal = 'SIGTERM') {
