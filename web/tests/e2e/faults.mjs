@@ -1,10 +1,11 @@
 /** Things break: answers are lost, Redis forgets or hangs, replicas end. No message is lost or doubled. */
 import assert from 'node:assert/strict';
+import { Replica, Way } from '../../../clients/typescript/tests/world.mjs';
 import { REFUSED, until } from './person.mjs';
 
 /** Two people in one room, on two replicas. */
-async function together(meet) {
-  const alice = meet('Alice');
+async function together(meet, options = {}) {
+  const alice = meet('Alice', options);
   const bob = meet('Bob');
   for (const person of [alice, bob]) {
     person.expected.push(REFUSED);
@@ -113,6 +114,38 @@ async function outage({ meet, stack }, signal) {
 export const replicas_may_restart = (world) => outage(world, 'SIGTERM');
 
 export const replicas_may_be_killed = (world) => outage(world, 'SIGKILL');
+
+/** One of three replicas goes, and Redis forgets, in the middle of talking; the balancer leads elsewhere. */
+export async function a_replica_is_killed_and_redis_flushed_while_they_talk({ meet, stack }) {
+  const replica = await Replica.start(stack, 'killed');
+  const way = await Way.to(replica.port);
+  try {
+    const { alice, bob } = await together(meet, { way });
+    const said = ['before'];
+    for (let number = 1; number <= 12; number += 1) {
+      const speaker = number % 2 ? alice : bob;
+      said.push(`word ${number}`);
+      await speaker.write(said.at(-1));
+      await speaker.sees(said.at(-1));
+      if (number === 4) {
+        await replica.stop('SIGKILL');
+        way.lead(stack.port(1));
+      }
+      if (number === 8) await stack.toRedis('FLUSHALL');
+    }
+    for (const person of [alice, bob]) {
+      await until('all of it', async () => (await person.texts()).length === said.length);
+      assert.deepEqual((await person.texts()).toSorted(), said.toSorted(), 'nothing is missing, nothing twice');
+    }
+    assert.deepEqual(await alice.texts(), await bob.texts(), 'in one order');
+    await alice.isTicked('word 11', 'read');
+    await alice.is('online', '#link-dot[data-phase=live]');
+    await alice.leave();
+  } finally {
+    way.close();
+    await replica.stop();
+  }
+}
 
 export async function a_token_is_renewed_in_place({ meet, stack }) {
   const alice = meet('Alice');

@@ -1,5 +1,6 @@
 /** How it looks: wide and narrow, light and dark, English and Russian. The pictures are for people. */
 import assert from 'node:assert/strict';
+import { REFUSED, until } from './person.mjs';
 
 const PHONE = { viewport: { width: 360, height: 700 }, hasTouch: true, isMobile: true, deviceScaleFactor: 2 };
 
@@ -38,6 +39,7 @@ export async function the_page_fits_every_screen({ meet }) {
   const { alice, bob, dima } = await office(meet);
   await bob.arrive(PHONE);
   await fits(bob);
+  await bob.isAccessible();
   await bob.shot('phone-rooms');
   await bob.$('.room-entry').tap();
   await bob.sees(SAID.at(-1)[1]);
@@ -50,11 +52,13 @@ export async function the_page_fits_every_screen({ meet }) {
   await alice.reads('#room-status', 'typing…');
   await alice.shot('desktop');
   await fits(alice);
+  await alice.isAccessible();
   await bob.page.fill('#draft', 'And a very-long-word-'.repeat(9));
   await bob.$('#send').tap();
   await alice.sees('And a very-long-word-'.repeat(9));
   await fits(alice);
   await fits(bob);
+  await bob.isAccessible();
   await bob.shot('phone');
   await bob.$('#back').tap();
   await bob.is('the list', '.room-entry');
@@ -69,6 +73,73 @@ export async function the_page_fits_every_screen({ meet }) {
   await dima.reads('.result mark', 'неделю');
   await dima.shot('dark-russian');
   await fits(dima);
+  await dima.isAccessible();
+}
+
+export async function everything_that_opens_is_for_everybody({ meet }) {
+  const { alice, bob, carol } = await office(meet);
+  for (const colorScheme of ['light', 'dark']) {
+    await alice.arrive({ colorScheme });
+    await alice.pick('Carol Ng');
+    await alice.is('the line', '#rows .new');
+    await alice.pick('Bob Marsh');
+    await alice.row('Five, to be safe.').hover();
+    await alice.row('Five, to be safe.').locator('.more-actions').click();
+    await alice.is('the menu', '[role=menu]');
+    await alice.isAccessible();
+    await alice.shot(`menu-${colorScheme}`);
+    await alice.$('[role=menuitem]').nth(1).click();
+    await alice.is('the question', '#confirm');
+    await alice.isAccessible();
+    await alice.shot(`question-${colorScheme}`);
+    await alice.$('#confirm-no').click();
+    await alice.$('#search-open').click();
+    await alice.page.fill('#search-input', 'sensors');
+    await alice.is('a hit', '.result mark');
+    await alice.$('.result').last().click();
+    await alice.is('it is marked', '#rows mark');
+    await alice.isAccessible();
+    await alice.shot(`search-${colorScheme}`);
+    await alice.page.press('#search-input', 'Escape');
+    await alice.page.route('**/messages/', (route) => route.abort());
+    alice.expected.push(REFUSED);
+    await alice.write('Not yet out');
+    await alice.isTicked('Not yet out', 'failed');
+    await alice.isAccessible();
+    await alice.shot(`failed-${colorScheme}`);
+    await alice.leave();
+    await carol.say(await carol.chatWith(alice.id), 'And bring the map');
+  }
+  await bob.leave();
+}
+
+/** Without a mouse: signing in, walking to a room, writing, editing, searching, and back. */
+export async function the_keyboard_is_enough({ meet }) {
+  const { alice } = await office(meet);
+  await alice.arrive();
+  const press = async (...keys) => { for (const key of keys) await alice.page.keyboard.press(key); };
+  await alice.$('#open-input').focus();
+  await press('Tab', 'Tab', 'ArrowDown', 'Enter');
+  await alice.reads('#room-name', 'Carol Ng');
+  await alice.page.keyboard.type('Yes, with pleasure');
+  await press('Enter');
+  await alice.isTicked('Yes, with pleasure', 'sent');
+  await press('ArrowUp', 'End');
+  await alice.page.keyboard.type('!');
+  await press('Enter');
+  await alice.sees('Yes, with pleasure!');
+  await press('Shift+Tab', 'Shift+Tab');
+  const here = await alice.page.evaluate(() => document.activeElement.className);
+  assert.match(here, /more-actions|scroller/, 'backwards from the composer stand the messages');
+  await alice.$('#search-open').focus();
+  await press('Enter');
+  await alice.page.keyboard.type('treat');
+  await alice.is('a hit', '.result mark');
+  await press('Tab', 'Tab', 'Enter');
+  await alice.is('it is marked', '#rows mark');
+  await press('Escape');
+  await alice.is('search is closed', '#search', { state: 'hidden' });
+  assert.equal(await alice.page.evaluate(() => document.activeElement.id), 'search-open');
 }
 
 /** Two windows side by side: what `docs/page.png` is a copy of. */
@@ -101,9 +172,25 @@ export async function an_empty_page_says_what_to_do({ meet }) {
   await alice.arrive({ token: null, ...PHONE });
   await alice.is('the form', '#token-input');
   await fits(alice);
+  await alice.isAccessible();
   await alice.shot('sign-in');
   await alice.leave();
   await alice.arrive({ colorScheme: 'dark' });
   await alice.is('a hint', '#no-rooms');
+  await alice.isAccessible();
   await alice.shot('empty-dark');
+}
+
+export async function somebody_of_the_demo_is_chosen_with_one_click({ meet }) {
+  const visitor = meet('Visitor');
+  await visitor.arrive({ token: null, colorScheme: 'dark' });
+  await visitor.is('the people', '.person');
+  assert.deepEqual(await visitor.$('.person').allTextContents(), ['AAlice', 'BBob', 'CCarol']);
+  await visitor.isAccessible();
+  await visitor.shot('sign-in-dark');
+  await visitor.$('.person').nth(1).click();
+  await visitor.is('online', '#link-dot[data-phase=live]');
+  await visitor.reads('#me-name', 'Bob');
+  await visitor.page.reload();
+  await until('still Bob', async () => await visitor.text('#me-name') === 'Bob');
 }

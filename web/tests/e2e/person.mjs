@@ -1,9 +1,15 @@
 /** A person at the page: a browser window of their own, and a token for the API. */
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 /** Longest wait for anything; a machine of a CI may be slow, and a replica may have to come back. */
 const PATIENCE_MS = 20_000;
+
+/** A judge of accessibility; the page's own policy lets nobody add a script, the debugger may. */
+const AXE = readFileSync(fileURLToPath(import.meta.resolve('axe-core/axe.min.js')), 'utf8');
+const RULES = ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa', 'best-practice'];
 
 /** What the browser itself says of a call that failed on purpose. */
 export const REFUSED = /Failed to load resource|WebSocket connection to/;
@@ -31,14 +37,15 @@ export class Person {
    * @param {object} world
    * @param {import('playwright-core').Browser} world.browser
    * @param {import('../../../clients/typescript/tests/stack.mjs').Stack} world.stack
-   * @param {{id: string, name: string, replica: number}} who
+   * @param {{id: string, name: string, replica: number, way?: {url: string}}} who  on one of the
+   *   stack's replicas, or wherever a way leads
    */
-  constructor({ browser, stack }, { id, name, replica }) {
-    Object.assign(this, { browser, stack, id, name, replica });
+  constructor({ browser, stack }, { id, name, replica, way }) {
+    Object.assign(this, { browser, stack, id, name, replica, way });
     this.token = stack.token(id, name);
   }
 
-  get url() { return this.stack.urls[this.replica]; }
+  get url() { return this.way?.url ?? this.stack.urls[this.replica]; }
 
   /** @param {import('playwright-core').BrowserContextOptions & {token?: ?string}} [options] */
   async arrive({ token = this.token, ...options } = {}) {
@@ -111,6 +118,17 @@ export class Person {
       assert(rows.length < 2, `"${text}" stands there twice`);
       return rows.length === 1 && (await rows[0].getAttribute('class')).split(' ').includes(tick);
     });
+  }
+
+  /** Nothing that axe knows of keeps anybody out. */
+  async isAccessible() {
+    // Colours on their way from one to the other are neither.
+    await this.page.evaluate(() => Promise.allSettled(document.getAnimations().map((animation) => animation.finished)));
+    await this.page.evaluate(AXE);
+    const { violations } = await this.page.evaluate((values) =>
+      window.axe.run(document, { runOnly: { type: 'tag', values } }), RULES);
+    assert.deepEqual(violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.target).join(', ')}`), [],
+      `accessibility for ${this.id}`);
   }
 
   shot(name) {
