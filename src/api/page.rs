@@ -109,3 +109,27 @@ pub(super) async fn people(State(context): State<Context>) -> Response {
         people.map(|(name, token)| Person { name, token: token.expose() }).collect();
     ([(header::CACHE_CONTROL, "no-store")], Json(people)).into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_a_module_imports_is_embedded() {
+        let mut imports = 0;
+        for (assets, own) in [(PAGE, true), (CLIENT, false)] {
+            for asset in assets.iter().filter(|asset| asset.kind == JS) {
+                for rest in asset.body.split(" from '").skip(1) {
+                    let path = rest.split('\'').next().unwrap_or_default();
+                    let (from, name) = match path.strip_prefix("../clients/typescript/src/") {
+                        Some(name) if own => (CLIENT, name),
+                        _ => (assets, path.strip_prefix("./").unwrap_or(path)),
+                    };
+                    assert!(from.iter().any(|a| a.name == name), "{}: {path}", asset.name);
+                    imports += 1;
+                }
+            }
+        }
+        assert!(imports > 20, "{imports}");
+    }
+}

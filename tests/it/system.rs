@@ -118,6 +118,11 @@ async fn the_documents_name_every_route_and_need_no_network() {
 
     let asyncapi = get(cluster.anyone(0), "/asyncapi.json").await.expect(200);
     assert!(asyncapi["asyncapi"].as_str().is_some_and(|version| version.starts_with('3')));
+    // Tokens are for whoever runs `beseda dev`; here nobody can be chosen.
+    assert_eq!(
+        get(cluster.anyone(0), "/demo/people.json").await.expect(200),
+        serde_json::json!([])
+    );
     for page in ["/", "/docs/"] {
         let answer = get(cluster.anyone(0), page).await;
         assert_eq!(answer.status, 200, "{page}");

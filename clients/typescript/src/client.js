@@ -2,7 +2,7 @@
  * One person's client: their rooms, the timelines of those that are open, what is on its way out,
  * and the live connection that keeps it all right. No DOM; views listen.
  */
-import { Api, asApiError } from './api.js';
+import { Api, ApiError, asApiError } from './api.js';
 import { Live } from './live.js';
 import { Outbox } from './outbox.js';
 import { Rooms } from './rooms.js';
@@ -75,7 +75,8 @@ export class Client {
   #marking = new Set();
   #refreshing = false;
   #refreshAgain = false;
-  #running = false;
+  /** Stopped: whatever is still tried ends. */
+  #ended = false;
 
   /** @param {Options} options */
   constructor({ url, token = null, getToken = null, chat = null, followed = 20, fetch, WebSocket: Socket, random }) {
@@ -129,21 +130,26 @@ export class Client {
    * then on it is kept right, and `state` tells of the connection.
    */
   async start() {
-    this.#running = true;
+    this.#ended = false;
     await this.#credentials.current().catch(() => null);
-    if (!this.#running) return;
+    if (this.#ended) return;
     this.live.start();
     // The list need not wait for the socket.
     const only = this.#only;
-    if (only) await this.#surely(() => this.open(only), () => this.#running);
+    if (only) await this.#surely(() => this.open(only), () => true);
     else await this.refresh();
   }
 
-  /** Ends it; what has not been sent stays in the timelines. */
+  /** Ends it; what has not been sent stays in the timelines, and goes out after another `start`. */
   stop() {
-    this.#running = false;
+    this.#ended = true;
     clearTimeout(this.#refreshTimer);
     for (const outbox of this.#outboxes.values()) outbox.clear();
+    for (const timeline of this.#timelines.values()) {
+      for (const pending of timeline.pending.filter(({ failed }) => !failed)) {
+        Object.assign(pending, { failed: true, error: new ApiError(0, { title: 'stopped' }) });
+      }
+    }
     this.live.stop();
   }
 
@@ -173,7 +179,7 @@ export class Client {
   async refresh() {
     clearTimeout(this.#refreshTimer);
     this.#refreshAgain = this.#refreshing;
-    if (this.#refreshing || !this.#running) return;
+    if (this.#refreshing || this.#ended) return;
     this.#refreshing = true;
     try {
       await (this.#only ? this.#readOne(this.#only) : this.#readList());
@@ -346,7 +352,7 @@ export class Client {
    * @param {() => boolean} isWanted
    */
   async #surely(work, isWanted) {
-    while (isWanted()) {
+    while (isWanted() && !this.#ended) {
       try {
         await work();
         return;

@@ -16,6 +16,8 @@ export class Outbox {
   /** @type {Pending[]} */
   #queue = [];
   #running = false;
+  /** Counts the times that nothing was wanted any more. */
+  #cleared = 0;
   /** @type {(() => void) | null} ends the pause under way */
   #endPause = null;
 
@@ -47,18 +49,21 @@ export class Outbox {
 
   /** Nothing of it is wanted any more. */
   clear() {
+    this.#cleared += 1;
     this.#queue = [];
     this.wake();
   }
 
   /** @param {Pending} pending */
   async #deliver(pending) {
+    const cleared = this.#cleared;
     let failures = 0;
     for (let attempt = 1; ; attempt += 1) {
       try {
         await this.#options.send(pending);
         return;
       } catch (cause) {
+        if (cleared !== this.#cleared) return;
         const error = asApiError(cause);
         // A token that ran out says nothing of the message.
         const waits = error.status === 401 || (error.temporary && !this.#options.isConnected());
@@ -71,6 +76,7 @@ export class Outbox {
           return;
         }
         await this.#pause(error.retryAfterMs ?? backoff(failures++));
+        if (cleared !== this.#cleared) return;
       }
     }
   }
