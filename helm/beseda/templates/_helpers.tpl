@@ -1,0 +1,194 @@
+{{- define "beseda.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* At most 50 characters: the longest suffix, "-postgres" and a StatefulSet's hash, fits into 63. */}}
+{{- define "beseda.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
+{{- else if contains (include "beseda.name" .) .Release.Name -}}
+{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name (include "beseda.name" .) | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "beseda.selector" -}}
+app.kubernetes.io/name: {{ include "beseda.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{/* What the replicas' Service and policies select: not the database of `dev`, not the tests. */}}
+{{- define "beseda.replicaSelector" -}}
+{{ include "beseda.selector" . }}
+app.kubernetes.io/component: replica
+{{- end -}}
+
+{{- define "beseda.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{ include "beseda.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/part-of: beseda
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "beseda.image" -}}
+{{- $image := .Values.image -}}
+{{- if $image.digest -}}
+{{ $image.repository }}@{{ $image.digest }}
+{{- else -}}
+{{ $image.repository }}:{{ default .Chart.AppVersion $image.tag }}
+{{- end -}}
+{{- end -}}
+
+{{- define "beseda.serviceAccount" -}}
+{{- if .Values.serviceAccount.create -}}
+{{ default (include "beseda.fullname" .) .Values.serviceAccount.name }}
+{{- else -}}
+{{ default "default" .Values.serviceAccount.name }}
+{{- end -}}
+{{- end -}}
+
+{{- define "beseda.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+fsGroup: 65532
+seccompProfile: { type: RuntimeDefault }
+{{- end -}}
+
+{{- define "beseda.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: { drop: [ALL] }
+{{- end -}}
+
+{{- define "beseda.postgresSecret" -}}
+{{- if .Values.dev.enabled -}}{{ include "beseda.fullname" . }}-dev
+{{- else if .Values.cloudnativepg.enabled -}}{{ include "beseda.fullname" . }}-postgres-app
+{{- else -}}{{ .Values.postgres.existingSecret }}
+{{- end -}}
+{{- end -}}
+
+{{- define "beseda.postgresKey" -}}
+{{- if .Values.dev.enabled -}}database-url
+{{- else if .Values.cloudnativepg.enabled -}}uri
+{{- else -}}{{ .Values.postgres.key }}
+{{- end -}}
+{{- end -}}
+
+{{- define "beseda.redisSecret" -}}
+{{- if .Values.dev.enabled -}}{{ include "beseda.fullname" . }}-dev{{- else -}}{{ .Values.redis.existingSecret }}{{- end -}}
+{{- end -}}
+
+{{- define "beseda.redisKey" -}}
+{{- if .Values.dev.enabled -}}redis-url{{- else -}}{{ .Values.redis.key }}{{- end -}}
+{{- end -}}
+
+{{- define "beseda.jwtSecret" -}}
+{{- if and .Values.dev.enabled (not .Values.jwt.existingSecret) -}}{{ include "beseda.fullname" . }}-dev
+{{- else -}}{{ .Values.jwt.existingSecret }}
+{{- end -}}
+{{- end -}}
+
+{{- define "beseda.jwtKey" -}}
+{{- if and .Values.dev.enabled (not .Values.jwt.existingSecret) -}}jwt{{- else -}}{{ .Values.jwt.key }}{{- end -}}
+{{- end -}}
+
+{{- define "beseda.terminationGrace" -}}
+{{- $own := .Values.shutdown.terminationGracePeriodSeconds -}}
+{{- if kindIs "invalid" $own -}}{{ add (int .Values.shutdown.graceSeconds) 10 }}{{- else -}}{{ int $own }}{{- end -}}
+{{- end -}}
+
+{{/* What a schema can't say: values that have to fit together. */}}
+{{- define "beseda.validate" -}}
+{{- $v := .Values -}}
+{{- if ge (int $v.shutdown.drainDelaySeconds) (int $v.shutdown.graceSeconds) -}}
+{{- fail "shutdown.drainDelaySeconds must be less than shutdown.graceSeconds: else the replica is out of time before it begins to close its sockets" -}}
+{{- end -}}
+{{- if lt (int (include "beseda.terminationGrace" .)) (add (int $v.shutdown.graceSeconds) 5 | int) -}}
+{{- fail "shutdown.terminationGracePeriodSeconds must be at least 5 more than shutdown.graceSeconds: else Kubernetes kills replicas that still drain" -}}
+{{- end -}}
+{{- if and $v.dev.enabled $v.cloudnativepg.enabled -}}
+{{- fail "set dev.enabled or cloudnativepg.enabled, not both: each brings a Postgres" -}}
+{{- end -}}
+{{- if not (include "beseda.postgresSecret" .) -}}
+{{- fail "postgres.existingSecret is missing: a secret whose key postgres.key holds the URL of the database (or cloudnativepg.enabled, or to try it out dev.enabled)" -}}
+{{- end -}}
+{{- if and $v.cloudnativepg.enabled $v.postgres.existingSecret -}}
+{{- fail "set cloudnativepg.enabled or postgres.existingSecret, not both" -}}
+{{- end -}}
+{{- if and $v.dev.enabled (or $v.postgres.existingSecret $v.redis.existingSecret) -}}
+{{- fail "dev.enabled brings a Postgres and a Redis: leave postgres.existingSecret and redis.existingSecret empty" -}}
+{{- end -}}
+{{- if not (include "beseda.redisSecret" .) -}}
+{{- fail "redis.existingSecret is missing: a secret whose key redis.key holds the URL of Redis" -}}
+{{- end -}}
+{{- if not (include "beseda.jwtSecret" .) -}}
+{{- fail "jwt.existingSecret is missing: a secret whose key jwt.key holds what tokens are checked with" -}}
+{{- end -}}
+{{- if and (eq $v.migrations.mode "job") (or $v.dev.enabled $v.cloudnativepg.enabled) -}}
+{{- fail "migrations.mode job runs before anything of the release is there, so before its own Postgres: use initContainer" -}}
+{{- end -}}
+{{- if and $v.autoscaling.enabled (gt (int $v.autoscaling.minReplicas) (int $v.autoscaling.maxReplicas)) -}}
+{{- fail "autoscaling.minReplicas must not be more than autoscaling.maxReplicas" -}}
+{{- end -}}
+{{- if and $v.autoscaling.enabled (eq $v.autoscaling.engine "keda") (gt (int $v.autoscaling.socketsPerPod) 0) (not $v.autoscaling.prometheusUrl) -}}
+{{- fail "autoscaling.prometheusUrl is missing: KEDA asks Prometheus for beseda_sockets_open (or set autoscaling.socketsPerPod to 0)" -}}
+{{- end -}}
+{{- if and $v.autoscaling.enabled (eq (int $v.autoscaling.cpuPercent) 0) (eq (int $v.autoscaling.socketsPerPod) 0) -}}
+{{- fail "autoscaling needs autoscaling.cpuPercent or autoscaling.socketsPerPod above 0" -}}
+{{- end -}}
+{{- if and $v.ingress.enabled (not $v.ingress.hosts) -}}
+{{- fail "ingress.hosts is empty" -}}
+{{- end -}}
+{{- if and $v.httpRoute.enabled (not $v.httpRoute.parentRefs) -}}
+{{- fail "httpRoute.parentRefs is empty: name the Gateway" -}}
+{{- end -}}
+{{- if and $v.loadTest.enabled $v.config.rateLimits.enabled -}}
+{{- fail "loadTest needs config.rateLimits.enabled: false: it sends faster than people may" -}}
+{{- end -}}
+{{- if and $v.loadTest.enabled (not $v.loadTest.image) -}}
+{{- fail "loadTest.image is missing: `docker build --target loadtest` makes it" -}}
+{{- end -}}
+{{- if and $v.loadTest.enabled (ne $v.jwt.kind "hs256") -}}
+{{- fail "loadTest signs tokens itself: it needs jwt.kind hs256" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Secrets are files: unlike the environment they show in no description of a process. */}}
+{{- define "beseda.secretVolume" -}}
+- name: secrets
+  projected:
+    defaultMode: 0440
+    sources:
+      - secret:
+          name: {{ include "beseda.postgresSecret" . }}
+          items: [{ key: {{ include "beseda.postgresKey" . | quote }}, path: database-url }]
+      - secret:
+          name: {{ include "beseda.redisSecret" . }}
+          items: [{ key: {{ include "beseda.redisKey" . | quote }}, path: redis-url }]
+      - secret:
+          name: {{ include "beseda.jwtSecret" . }}
+          items: [{ key: {{ include "beseda.jwtKey" . | quote }}, path: jwt }]
+{{- end -}}
+
+{{- define "beseda.migrateContainer" -}}
+name: migrate
+image: {{ include "beseda.image" . | quote }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+args: [migrate]
+env:
+  - { name: DATABASE_URL_FILE, value: /run/secrets/beseda/database-url }
+  - { name: BESEDA_LOG_FORMAT, value: {{ .Values.config.logFormat }} }
+volumeMounts:
+  - { name: secrets, mountPath: /run/secrets/beseda, readOnly: true }
+resources:
+  requests: { cpu: 50m, memory: 64Mi }
+  limits: { memory: 128Mi }
+securityContext: {{- include "beseda.containerSecurity" . | nindent 2 }}
+{{- end -}}
+
