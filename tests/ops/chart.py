@@ -51,7 +51,7 @@ REFUSED = [
     ({"config": {"allowedOrigins": ["https://app.example.com/path"]}}, "allowedOrigins"),
     ({"jwt": {"existingSecret": "s", "leeway": "60s"}}, "leeway"),
     ({"image": {"digest": "latest"}}, "digest"),
-    ({"podLabels": {"app.kubernetes.io/name": "other"}}, "podLabels"),
+    ({"podLabels": {"app.kubernetes.io/name": "other"}}, "app.kubernetes.io/name"),
     ({"postgres": {"existingSecret": ""}}, "postgres.existingSecret is missing"),
     ({"redis": {"existingSecret": ""}}, "redis.existingSecret is missing"),
     ({"jwt": {"existingSecret": ""}}, "jwt.existingSecret is missing"),
