@@ -9,12 +9,15 @@ import yaml
 
 CHART = pathlib.Path(__file__).resolve().parents[2] / "helm/beseda"
 
+# Objects of Kubernetes' own, which its documents explain.
+FREE = {"resources", "affinity"}
+
 
 def leaves(value, schema, path=""):
     """Paths of the values; objects of free form are one."""
     for key, inner in value.items():
         known = schema["properties"][key]
-        if isinstance(inner, dict) and "properties" in known:
+        if isinstance(inner, dict) and "properties" in known and key not in FREE:
             yield from leaves(inner, known, f"{path}{key}.")
         else:
             yield path + key
