@@ -5,7 +5,7 @@ TARGET_DIR = $(or $(CARGO_TARGET_DIR),target)
 DATA = $(or $(BESEDA_DEV_DATA),data)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test page-test client-test client-schema check clean-data
+.PHONY: help setup run test page-test client-test client-schema ops-test check clean-data
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -30,6 +30,10 @@ client-test: setup ## The TypeScript client: types, vectors, replicas with fault
 
 client-schema: setup ## Write the client's types anew, after a change of the REST interface
 	@scripts/client-test --schema
+
+# The image, compose, chart and rules, with the real tools; on Debian it installs them.
+ops-test: ## Image, compose, chart, alerts, really run. ARGS="quick" without a Docker engine
+	@scripts/ops-test $(ARGS)
 
 check: ## What continuous integration runs
 	@.ci/run
