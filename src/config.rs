@@ -82,6 +82,11 @@ pub struct DatabaseConfig {
     #[arg(long, env = "BESEDA_DATABASE_CONNECTIONS", default_value_t = 16)]
     pub database_connections: usize,
 
+    /// Connections that write messages, each a batch at a time; fewer make larger batches, which cost
+    /// less, more hide the latency of a distant Postgres.
+    #[arg(long, env = "BESEDA_DATABASE_WRITERS", default_value_t = 1)]
+    pub database_writers: usize,
+
     /// How long one statement may run, and a request may wait for a connection or a lock.
     #[arg(long, env = "BESEDA_DATABASE_TIMEOUT", default_value = "5s", value_parser = humantime::parse_duration)]
     pub database_timeout: Duration,
@@ -256,10 +261,14 @@ impl Config {
         if self.heartbeat < Duration::from_millis(100) {
             return Err(ConfigError::new("BESEDA_SOCKET_HEARTBEAT", "must be at least 100ms"));
         }
-        if self.database.database_connections < 4 {
+        let DatabaseConfig { database_connections, database_writers, .. } = self.database;
+        if database_writers < 1 {
+            return Err(ConfigError::new("BESEDA_DATABASE_WRITERS", "must be at least 1"));
+        }
+        if database_connections < database_writers.saturating_add(2) {
             return Err(ConfigError::new(
                 "BESEDA_DATABASE_CONNECTIONS",
-                "must be at least 4: two writers, and two for all else",
+                "must leave at least 2 beside the writers",
             ));
         }
         if let Some(url) = &self.public_url

@@ -14,7 +14,7 @@ use crate::{
     model::Message,
     outbox::{ACK_WAIT, Commit, Outbox},
     protocol::{Publication, message_frame},
-    store::{Draft, SendOutcome, Store, StoreError, WRITER_LANES},
+    store::{Draft, SendOutcome, Store, StoreError},
 };
 
 /// Most messages of a batch: the gain is flat past it (100 rows: 87,000 a second, 500: 103,000),
@@ -59,7 +59,7 @@ impl Writer {
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Self {
-        let lanes = (0..WRITER_LANES)
+        let lanes = (0..store.writers())
             .map(|_| {
                 let (jobs, waiting) = mpsc::channel(QUEUE);
                 let (commits, to_publish) = mpsc::channel(PUBLISH_QUEUE);

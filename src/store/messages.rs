@@ -9,7 +9,7 @@ use tokio_postgres::{
 
 use super::{
     ChatState, Store, StoreError,
-    rows::{chat_state, message, message_columns, user},
+    rows::{chat_state, message, message_columns, opt_time, user},
 };
 use crate::{
     error::Error,
@@ -295,31 +295,39 @@ impl Store {
     }
 }
 
+/// What `send_messages` gives for a message. A retry is of the same chat, sender and key as the first
+/// send, or its id would be another one: these come from the draft.
 fn send_outcome(draft: &Draft, row: &Row) -> SendOutcome {
-    let outcome: &str = row.get(0);
-    match outcome {
-        "created" => SendOutcome::Created {
-            message: Message {
-                message_id: draft.message_id,
-                chat_id: draft.chat_id,
-                seq: row.get(1),
-                ev: row.get(2),
-                sender_id: draft.sender_id.clone(),
-                text: draft.text.clone(),
-                metadata: draft.metadata.clone(),
-                client_msg_id: draft.client_msg_id.clone(),
-                created_at: Time(row.get(8)),
-                edited_at: None,
-                deleted_at: None,
-            },
-            outbox_id: row.get(11),
-            state: chat_state(row, 12),
-        },
-        "replayed" => SendOutcome::Replayed {
-            message: message(draft.chat_id, row, 1),
-            state: chat_state(row, 12),
-        },
-        refused => SendOutcome::Refused(refusal(refused)),
+    let replayed = match row.get(0) {
+        "created" => false,
+        "replayed" => true,
+        refused => return SendOutcome::Refused(refusal(refused)),
+    };
+    let Draft { chat_id, sender_id, message_id, client_msg_id, digest: _, text, metadata } =
+        draft.clone();
+    let (text, metadata) = if replayed {
+        (row.get(3), row.get::<_, Option<Json<Box<RawValue>>>>(4).map(|json| json.0))
+    } else {
+        (text, metadata)
+    };
+    let message = Message {
+        message_id,
+        chat_id,
+        seq: row.get(1),
+        ev: row.get(2),
+        sender_id,
+        text,
+        metadata,
+        client_msg_id,
+        created_at: Time(row.get(5)),
+        edited_at: opt_time(row, 6),
+        deleted_at: opt_time(row, 7),
+    };
+    let state = chat_state(row, 9);
+    if replayed {
+        SendOutcome::Replayed { message, state }
+    } else {
+        SendOutcome::Created { message, state, outbox_id: row.get(8) }
     }
 }
 
@@ -369,13 +377,10 @@ fn change(chat_id: ChatId, row: &Row) -> Option<Change> {
 
 const SEND_MESSAGES: &str = "\
 -- store.send_messages
-SELECT m.outcome, m.seq, m.ev, i.id, m.sender_id, m.client_msg_id, m.text, m.metadata,
-       m.created_at, m.edited_at, m.deleted_at, m.outbox_id,
-       m.chat_id, m.room_name, m.user_lo, m.user_hi, m.last_seq, m.last_ev, m.activity,
-       m.lo_read, m.lo_unread, m.hi_read, m.hi_unread
-  FROM send_messages($1, $2, $3, $4, $5, $6, $7) m
-  JOIN unnest($3) WITH ORDINALITY AS i (id, idx) ON i.idx = m.idx
- ORDER BY m.idx";
+SELECT outcome, seq, ev, text, metadata, created_at, edited_at, deleted_at, outbox_id,
+       chat_id, room_name, user_lo, user_hi, last_seq, last_ev, activity,
+       lo_read, lo_unread, hi_read, hi_unread
+  FROM send_messages($1, $2, $3, $4, $5, $6, $7)";
 
 const EDIT_MESSAGE: &str = concat!(
     "-- store.edit_message

@@ -35,8 +35,11 @@ use crate::{
     metrics::Metrics,
 };
 
-/// Connections kept for group commit alone, one a lane, so that reads can never starve writes.
-pub const WRITER_LANES: usize = 2;
+/// What the connections of group commit are opened with; `send_messages` says why, and makes up for
+/// it where there are no start-up options. A chat that somebody else holds must not keep a batch of
+/// others waiting for long.
+const WRITER_SETTINGS: &str = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off \
+     -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off -c lock_timeout=500ms";
 
 /// What a statement's time-out is given on top before the client gives the connection up: the
 /// server's own answer is the better one.
@@ -101,6 +104,7 @@ type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 #[derive(Clone, Debug)]
 pub struct Store {
     reads: Pool,
+    /// For group commit alone, one a lane, so that reads can never starve writes.
     writes: Pool,
     prepared: bool,
     timeout: Duration,
@@ -110,10 +114,11 @@ pub struct Store {
 impl Store {
     /// Opens no connection yet: a replica also starts while Postgres is away.
     pub fn new(config: &DatabaseConfig, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
-        let reads = config.database_connections.saturating_sub(WRITER_LANES).max(1);
+        let writers = config.database_writers.max(1);
+        let reads = config.database_connections.saturating_sub(writers).max(1);
         Ok(Self {
-            reads: pool(config, reads)?,
-            writes: pool(config, WRITER_LANES)?,
+            reads: pool(config, reads, "")?,
+            writes: pool(config, writers, WRITER_SETTINGS)?,
             prepared: config.database_prepared == Switch::On,
             timeout: config.database_timeout,
             metrics,
@@ -151,6 +156,11 @@ impl Store {
     /// Names the history that positions belong to; opaque.
     pub async fn get_epoch(&self) -> Result<String, StoreError> {
         Ok(self.query_one(EPOCH, &[]).await?.get(0))
+    }
+
+    /// How many batches can be written at once.
+    pub fn writers(&self) -> usize {
+        self.writes.status().max_size
     }
 
     /// Connections in use and open, of both pools.
@@ -225,14 +235,15 @@ fn statement_name(sql: &'static str) -> &'static str {
     sql.lines().next().and_then(|line| line.strip_prefix("-- ")).unwrap_or("unnamed")
 }
 
-fn pool(config: &DatabaseConfig, size: usize) -> Result<Pool, StoreError> {
+/// `settings` come after the general ones, and so override them.
+fn pool(config: &DatabaseConfig, size: usize, settings: &str) -> Result<Pool, StoreError> {
     let mut postgres = parse_url(&config.database_url)?;
     if config.database_prepared == Switch::On {
         // Start-up options; PgBouncer refuses them: there they belong to the role.
         let millis = config.database_timeout.as_millis();
         postgres.options(format!(
             "-c statement_timeout={millis} -c lock_timeout={millis} \
-             -c idle_in_transaction_session_timeout={millis}"
+             -c idle_in_transaction_session_timeout={millis} {settings}"
         ));
     }
     let manager = manager(postgres)?;
