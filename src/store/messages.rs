@@ -9,7 +9,7 @@ use tokio_postgres::{
 
 use super::{
     ChatState, Store, StoreError,
-    rows::{chat_state, message, message_columns, opt_time, user},
+    rows::{chat_state, epoch, message, message_columns, opt_time, user},
 };
 use crate::{
     error::Error,
@@ -424,8 +424,9 @@ WITH head AS (
       JOIN members peer ON peer.chat_id = c.chat_id AND peer.user_id <> $2
      WHERE c.chat_id = $1
 )
-SELECT h.last_ev, h.last_seq, (SELECT epoch()), h.read_seq, h.peer_read_seq,
-       h.lo, least(h.hi, h.last_seq), ",
+SELECT h.last_ev, h.last_seq, ",
+    epoch!(),
+    ", h.read_seq, h.peer_read_seq, h.lo, least(h.hi, h.last_seq), ",
     message_columns!(),
     " FROM head h
   LEFT JOIN messages m ON m.chat_id = h.chat_id AND m.seq BETWEEN h.lo AND h.hi
@@ -433,8 +434,8 @@ SELECT h.last_ev, h.last_seq, (SELECT epoch()), h.read_seq, h.peer_read_seq,
 );
 
 /// The state since a position: there is no log of events to grow.
-const GET_CHANGES: &str = "\
--- store.get_changes
+const GET_CHANGES: &str = concat!(
+    "-- store.get_changes
 WITH head AS (
     SELECT c.chat_id, c.last_ev, c.last_seq, me.read_seq, peer.read_seq AS peer_read_seq
       FROM chats c
@@ -449,9 +450,12 @@ WITH head AS (
     (SELECT r.user_id, r.read_seq, NULL, r.ev, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
        FROM members r WHERE r.chat_id = $1 AND r.ev > $3)
 )
-SELECT h.last_ev, h.last_seq, (SELECT epoch()), h.read_seq, h.peer_read_seq, x.*
+SELECT h.last_ev, h.last_seq, ",
+    epoch!(),
+    ", h.read_seq, h.peer_read_seq, x.*
   FROM head h LEFT JOIN (SELECT * FROM moved ORDER BY ev LIMIT $4) x ON true
- ORDER BY x.ev";
+ ORDER BY x.ev"
+);
 
 const LIST_TEXTS: &str = "\
 -- store.list_texts

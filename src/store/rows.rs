@@ -31,6 +31,14 @@ macro_rules! message_columns {
 }
 pub(super) use message_columns;
 
+/// The function `epoch()` as an expression: called, it would be planned with every statement.
+macro_rules! epoch {
+    () => {
+        "(SELECT incarnation || '-' || left(pg_walfile_name(pg_current_wal_lsn()), 8) FROM instance)"
+    };
+}
+pub(super) use epoch;
+
 /// A user id from the database was checked when it came in.
 pub(super) fn user(raw: &str) -> UserId {
     UserId::trusted(raw)
