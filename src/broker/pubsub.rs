@@ -3,12 +3,11 @@
 use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
-use fred::{interfaces::PubsubInterface, types::Value};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    Away, Channel, Event, Link,
+    Away, Channel, Event, Link, Script,
     listener::{Listener, Request},
 };
 
@@ -16,13 +15,17 @@ use super::{
 /// admitted as lost.
 const EVENT_CAPACITY: usize = 4_096;
 
-/// Publications of one pipeline: one time-out covers all of it, and a thousand take some 10 ms.
-const A_PIPELINE: usize = 1_000;
+/// `KEYS` channels, which in a cluster choose the server, ARGV a payload for each. A command costs us
+/// several times what it costs Redis; so a batch is one.
+const PUBLISH: &str = r"
+for i = 1, #KEYS do redis.call('PUBLISH', KEYS[i], ARGV[i]) end
+return 1";
 
 /// Subscribes and publishes. Cheap to clone; the last clone dropped ends it.
 #[derive(Clone)]
 pub struct Broker {
     link: Link,
+    publish: Arc<Script>,
     requests: mpsc::UnboundedSender<Request>,
     end: CancellationToken,
     _guard: Arc<DropGuard>,
@@ -38,7 +41,8 @@ impl Broker {
         let end = CancellationToken::new();
         tokio::spawn(Listener::new(link, events, end.clone()).run(inbox));
         let _guard = Arc::new(end.clone().drop_guard());
-        (Self { link: link.clone(), requests, end, _guard }, taker)
+        let publish = Arc::new(Script::new(PUBLISH));
+        (Self { link: link.clone(), publish, requests, end, _guard }, taker)
     }
 
     /// Listens to `channel`. `Ok` once Redis has acknowledged it: what is published from then on
@@ -57,23 +61,14 @@ impl Broker {
         let _ = self.requests.send(Request::Unsubscribe(channel.clone()));
     }
 
-    /// Publishes to every replica, in this order, a thousand a round trip. `Ok`: Redis has taken all of
-    /// it, which says nothing about who got it.
+    /// Publishes to every replica, in this order. `Ok`: Redis has taken all of it, which says nothing
+    /// about who got it.
     pub async fn publish(&self, publications: &[(Channel, Bytes)]) -> Result<(), Away> {
-        for part in publications.chunks(A_PIPELINE) {
-            let pipeline = self.link.pipeline()?;
-            for (channel, payload) in part {
-                let name = channel.name(self.link.prefix());
-                // In a pipeline this only queues.
-                let _queued: Value =
-                    pipeline.publish(name, payload.clone()).await.map_err(|_| Away)?;
-            }
-            let results = self.link.send(&pipeline, part.len()).await?;
-            if results.iter().any(Result::is_err) {
-                return Err(Away);
-            }
-        }
-        Ok(())
+        let prefix = self.link.prefix();
+        let theirs = publications
+            .iter()
+            .map(|(channel, payload)| (channel.name(prefix), vec![payload.clone().into()]));
+        self.link.run_together(&self.publish, &[], theirs.collect()).await
     }
 
     /// Ends at once: nothing arrives any more.

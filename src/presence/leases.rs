@@ -178,8 +178,7 @@ impl Leases {
         users: &[UserId],
         args: impl Fn() -> Vec<Value>,
     ) -> Result<Vec<Value>, Away> {
-        let calls: Vec<Call> =
-            users.iter().map(|user| Call { key: self.key(user), args: args() }).collect();
+        let calls: Vec<Call> = users.iter().map(|user| Call::new(self.key(user), args())).collect();
         self.link.run(script, &calls).await
     }
 

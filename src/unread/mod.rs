@@ -15,7 +15,10 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use fred::{interfaces::HashesInterface, types::Value};
+use fred::{
+    interfaces::HashesInterface,
+    types::{Key, Value},
+};
 use uuid::Uuid;
 
 use crate::{
@@ -27,23 +30,29 @@ use crate::{
 /// counted anew from Postgres on return.
 const KEEP_SECONDS: i64 = 7 * 24 * 3_600;
 
-/// `KEYS[1]` a user's hash. ARGV: seconds to live, then pairs of chat and value. `gone` is a
-/// tombstone that no value replaces; it carries its time, so that it can be cleared away.
+/// `KEYS` users' hashes. ARGV: seconds to live, then for each key how many pairs follow, and these:
+/// chat and value. `gone` is a tombstone that no value replaces; it carries its time, so that it can
+/// be cleared away.
 const WRITE: &str = r"
-for i = 2, #ARGV, 2 do
-  local new, old = ARGV[i + 1], redis.call('HGET', KEYS[1], ARGV[i])
-  if new == 'gone' then
-    redis.call('HSET', KEYS[1], ARGV[i], 'gone|' .. redis.call('TIME')[1])
-  elseif not old then
-    redis.call('HSET', KEYS[1], ARGV[i], new)
-  elseif string.sub(old, 1, 5) ~= 'gone|' then
-    local had = tonumber(string.match(old, '^(%d+)|')) or -1
-    if tonumber(string.match(new, '^(%d+)|')) > had then
-      redis.call('HSET', KEYS[1], ARGV[i], new)
+local at = 2
+for k = 1, #KEYS do
+  local key, last = KEYS[k], at + 2 * tonumber(ARGV[at])
+  for i = at + 1, last, 2 do
+    local new, old = ARGV[i + 1], redis.call('HGET', key, ARGV[i])
+    if new == 'gone' then
+      redis.call('HSET', key, ARGV[i], 'gone|' .. redis.call('TIME')[1])
+    elseif not old then
+      redis.call('HSET', key, ARGV[i], new)
+    elseif string.sub(old, 1, 5) ~= 'gone|' then
+      local had = tonumber(string.match(old, '^(%d+)|')) or -1
+      if tonumber(string.match(new, '^(%d+)|')) > had then
+        redis.call('HSET', key, ARGV[i], new)
+      end
     end
   end
+  redis.call('EXPIRE', key, ARGV[1])
+  at = last + 1
 end
-redis.call('EXPIRE', KEYS[1], ARGV[1])
 return 1";
 
 /// `KEYS[1]` a user's hash. ARGV: seconds to live, epoch, generation, filler. Clears away what
@@ -153,20 +162,21 @@ impl Unread {
 
     /// Writes changes in one round trip; each counts only if it is newer than what is there.
     pub async fn write(&self, changes: &[(UserId, CounterChange)]) -> Result<(), Away> {
-        let mut calls: Vec<Call> = Vec::new();
-        let mut places: HashMap<&UserId, usize> = HashMap::new();
+        let mut pairs: HashMap<&UserId, Vec<Value>> = HashMap::new();
         for (user, change) in changes {
-            let place = *places.entry(user).or_insert_with(|| {
-                calls.push(Call { key: self.key(user), args: vec![KEEP_SECONDS.into()] });
-                calls.len() - 1
-            });
             let (chat, value) = match change {
                 CounterChange::Set(counter) => (counter.chat_id, counter.encode()),
                 CounterChange::Gone { chat_id } => (*chat_id, "gone".to_owned()),
             };
-            calls[place].args.extend([chat.to_string().into(), value.into()]);
+            let theirs = pairs.entry(user).or_insert_with(|| vec![0.into()]);
+            theirs.extend([chat.to_string().into(), value.into()]);
         }
-        self.shared.link.run(&self.shared.write, &calls).await.map(|_| ())
+        let counted = pairs.into_iter().map(|(user, mut theirs)| {
+            theirs[0] = Value::Integer((theirs.len() / 2) as i64);
+            (self.key(user), theirs)
+        });
+        let args = [KEEP_SECONDS.into()];
+        self.shared.link.run_together(&self.shared.write, &args, counted.collect()).await
     }
 
     /// All counters of `user`, in no order; `None` where there is no complete copy of the present
@@ -180,13 +190,20 @@ impl Unread {
         let answer = link.send(&pipeline, 1).await?.pop().and_then(Result::ok).ok_or(Away)?;
         // Asked again: the answer may come from a server that was restarted in between.
         let (Some(before), Some(after)) = (before, link.generation()) else { return Ok(None) };
-        let fields: HashMap<String, String> = answer.convert().map_err(|_| Away)?;
-        let is = |name: &str, value: &str| fields.get(name).is_some_and(|is| is == value);
+        // Read where it lies: a person may have hundreds of rooms.
+        let fields = answer.into_map().map_err(|_| Away)?.inner();
+        let is = |name: &'static str, value: &str| {
+            let field = fields.get(&Key::from_static_str(name));
+            field.and_then(Value::as_bytes).is_some_and(|is| is == value.as_bytes())
+        };
         let valid = before == after
             && is("complete", "1")
             && is("generation", &after)
             && is("epoch", &self.shared.epoch.load());
-        Ok(valid.then(|| fields.iter().filter_map(|(k, v)| Counter::decode(k, v)).collect()))
+        let decode = |(chat, value): (&Key, &Value)| {
+            Counter::decode(chat.as_str()?, std::str::from_utf8(value.as_bytes()?).ok()?)
+        };
+        Ok(valid.then(|| fields.iter().filter_map(decode).collect()))
     }
 
     /// All counters of `user`, in no order: the copy, or else what `load` brings (from Postgres;
@@ -239,7 +256,7 @@ impl Unread {
             (&*generation).into(),
             filler.0.as_str().into(),
         ];
-        let call = Call { key: self.key(user), args };
+        let call = Call::new(self.key(user), args);
         self.shared.link.run(&self.shared.begin_fill, &[call]).await?;
         Ok(Some(filler))
     }
@@ -254,7 +271,7 @@ impl Unread {
         for counter in counters {
             args.extend([counter.chat_id.to_string().into(), counter.encode().into()]);
         }
-        let call = Call { key: self.key(user), args };
+        let call = Call::new(self.key(user), args);
         let answers = self.shared.link.run(&self.shared.fill, &[call]).await?;
         Ok(answers.first().and_then(Value::as_i64) == Some(1))
     }
