@@ -25,6 +25,7 @@ use crate::{
     purge, server, socket,
     store::{self, Store, StoreError},
     unread::Unread,
+    verified::Verified,
     writer::Writer,
 };
 
@@ -137,6 +138,7 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
         feed,
         link,
         verifier,
+        verified: Verified::default(),
         tickets: Tickets::new(&secret),
         limits,
         metrics,

@@ -14,6 +14,7 @@ use crate::{
     hub::Feed,
     limits::Limits,
     metrics::Metrics,
+    verified::Verified,
 };
 
 /// Where a replica is in its life. Goes one way only.
@@ -38,6 +39,7 @@ pub struct Shared {
     pub feed: Feed,
     pub link: Link,
     pub verifier: Verifier,
+    pub verified: Verified,
     pub tickets: Tickets,
     pub limits: Arc<Limits>,
     pub metrics: Arc<Metrics>,
@@ -66,8 +68,15 @@ impl Context {
     }
 
     /// Checks a token and makes its bearer known, before anything is answered.
-    pub async fn authenticate(&self, token: &str) -> Result<Identity, Error> {
-        let identity = self.verifier.verify(token)?;
+    pub async fn authenticate(&self, token: &str) -> Result<Arc<Identity>, Error> {
+        let identity = match self.verified.get(token, self.verifier.leeway()) {
+            Some(identity) => identity,
+            None => {
+                let identity = Arc::new(self.verifier.verify(token)?);
+                self.verified.insert(token, Arc::clone(&identity));
+                identity
+            }
+        };
         self.chats.people().admit(&identity.profile).await?;
         Ok(identity)
     }

@@ -19,7 +19,7 @@
 //! | [`people`] | who was admitted, remembered for moments |
 //! | [`unread`], [`presence`] | copies of counters, leases of who is online |
 //! | [`broker`], [`store`] | Redis; Postgres |
-//! | [`auth`], [`limits`], [`input`], [`protocol`], [`model`], [`error`], [`config`], [`metrics`], [`telemetry`], [`signals`] | the ground floor |
+//! | [`auth`], [`verified`], [`limits`], [`input`], [`protocol`], [`model`], [`error`], [`config`], [`metrics`], [`telemetry`], [`signals`] | the ground floor |
 //! | [`dev`] | `beseda dev` and the tests' stack: Postgres and Redis as child processes |
 //!
 //! What this keeps, and by what means:
@@ -61,4 +61,5 @@ pub mod socket;
 pub mod store;
 pub mod telemetry;
 pub mod unread;
+pub mod verified;
 pub mod writer;

@@ -1,5 +1,7 @@
 //! What handlers are given: who asks, which chat, the fields of the body.
 
+use std::sync::Arc;
+
 use axum::{
     body::to_bytes,
     extract::{FromRequest, FromRequestParts, RawPathParams, Request, State},
@@ -25,7 +27,7 @@ const RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
 
 /// The caller, whose token was checked; a handler without it is public.
 #[derive(Debug, Clone)]
-pub(super) struct AuthUser(pub Identity);
+pub(super) struct AuthUser(pub Arc<Identity>);
 
 impl AuthUser {
     pub(super) fn id(&self) -> &UserId {
@@ -73,7 +75,7 @@ pub(super) async fn guard(
     response
 }
 
-async fn authenticate(context: &Context, headers: &HeaderMap) -> Result<Identity, Error> {
+async fn authenticate(context: &Context, headers: &HeaderMap) -> Result<Arc<Identity>, Error> {
     context.authenticate(bearer(headers)?.ok_or(Error::Unauthenticated)?).await
 }
 

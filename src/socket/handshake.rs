@@ -112,7 +112,7 @@ async fn admit(
             context.limits.check(identity.user_id(), Class::Connects).map_err(fail)?;
             Bearer {
                 token_expires_at: identity.expires_at,
-                user_id: identity.profile.user_id,
+                user_id: identity.user_id().clone(),
                 auth,
             }
         }
