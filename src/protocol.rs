@@ -1,5 +1,7 @@
 //! The socket protocol `chat.v1`: frames, close codes, and how publications travel through Redis.
 
+use std::io::Write as _;
+
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -220,6 +222,33 @@ pub fn message_frame(message: &Message) -> Frame {
     }
 }
 
+/// A message just created, encoded once for all who get it.
+#[derive(Debug, Clone)]
+pub struct Created {
+    /// [`Publication::Event`] with the frame [`ServerFrame::MessageCreated`], encoded.
+    pub publication: Bytes,
+    /// The message itself, for the answer: a part of the same bytes.
+    pub json: Bytes,
+}
+
+impl Created {
+    pub fn encode(message: &Message) -> Self {
+        let Message { chat_id, ev, created_at, .. } = message;
+        // Ids, names and times beside the text take some 400 bytes.
+        let mut bytes = Vec::with_capacity(512 + message.text.len());
+        let micros = created_at.0.as_microsecond();
+        // Neither writing to a Vec nor a plain struct can fail.
+        let _ = write!(bytes, "e {ev} {micros}\n{{\"type\":\"message.created\",");
+        let _ = write!(bytes, "\"chat_id\":\"{chat_id}\",\"ev\":{ev},\"message\":");
+        let start = bytes.len();
+        let _ = serde_json::to_writer(&mut bytes, message);
+        let end = bytes.len();
+        bytes.push(b'}');
+        let publication = Bytes::from(bytes);
+        Self { json: publication.slice(start..end), publication }
+    }
+}
+
 /// The frame that tells of a change as it is now.
 pub fn change_frame(chat_id: ChatId, change: &Change) -> Frame {
     match change {
@@ -339,6 +368,29 @@ impl Publication {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_created_message_is_encoded_as_its_parts_would_be() {
+        let time = Time(jiff::Timestamp::from_microsecond(1_800_000_000_123_456).expect("valid"));
+        let message = Message {
+            message_id: uuid::Uuid::from_u128(7),
+            chat_id: uuid::Uuid::from_u128(8),
+            seq: 3,
+            ev: 4,
+            sender_id: UserId::parse("a \"b\"").expect("a valid id"),
+            text: "line\n\"quoted\" \u{2028} ё".to_owned(),
+            metadata: None,
+            client_msg_id: Some("k".to_owned()),
+            created_at: time,
+            edited_at: None,
+            deleted_at: None,
+        };
+        let created = Created::encode(&message);
+        let micros = time.0.as_microsecond();
+        let event = Publication::Event { ev: message.ev, micros, frame: message_frame(&message) };
+        assert_eq!(created.publication, event.encode());
+        assert_eq!(created.json, serde_json::to_vec(&message).expect("serializes"));
+    }
 
     #[test]
     fn publications_survive_the_way_through_redis() {

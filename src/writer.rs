@@ -4,6 +4,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -13,7 +14,7 @@ use crate::{
     metrics::Metrics,
     model::Message,
     outbox::{ACK_WAIT, Commit, Outbox},
-    protocol::{Publication, message_frame},
+    protocol::Created,
     store::{Draft, SendOutcome, Store, StoreError},
 };
 
@@ -35,6 +36,8 @@ const PUBLISH_QUEUE: usize = 64;
 #[derive(Debug, Clone)]
 pub struct Sent {
     pub message: Message,
+    /// The same as JSON: of a new message the bytes that are published.
+    pub json: Bytes,
     /// An earlier send with the same `client_msg_id` had written it.
     pub replayed: bool,
 }
@@ -188,19 +191,15 @@ impl Lane {
             match outcome {
                 SendOutcome::Created { message, state, outbox_id } => {
                     self.metrics.messages_accepted.inc();
-                    let publication = Publication::Event {
-                        ev: message.ev,
-                        micros: message.created_at.0.as_microsecond(),
-                        frame: message_frame(&message),
-                    };
-                    commit.publish(Channel::Chat(message.chat_id), &publication);
+                    let Created { publication, json } = Created::encode(&message);
+                    commit.publications.push((Channel::Chat(message.chat_id), publication));
                     if let Some(id) = outbox_id
                         && commit.outbox_ids.last() != Some(&id)
                     {
                         commit.outbox_ids.push(id);
                     }
                     states.insert(state.chat_id, state);
-                    let sent = Sent { message, replayed: false };
+                    let sent = Sent { message, json, replayed: false };
                     acknowledgements.push(Acknowledgement { reply, sent });
                 }
                 // Whoever wrote it first may still be on the way to Redis: the retry's acknowledgement
@@ -208,7 +207,9 @@ impl Lane {
                 SendOutcome::Replayed { message, state } => {
                     self.metrics.messages_replayed.inc();
                     states.insert(state.chat_id, state);
-                    let sent = Sent { message, replayed: true };
+                    // A plain struct can't fail to serialize.
+                    let json = serde_json::to_vec(&message).unwrap_or_default().into();
+                    let sent = Sent { message, json, replayed: true };
                     acknowledgements.push(Acknowledgement { reply, sent });
                 }
                 SendOutcome::Refused(error) => {

@@ -3,7 +3,7 @@
 use axum::{
     Json,
     extract::State,
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 
@@ -80,11 +80,12 @@ pub(super) async fn create_message(
     };
     let new = NewMessage::parse(fields, key)?;
     let sent = context.chats.send_message(user.id(), chat_id, new).await?;
+    let json = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(if sent.replayed {
         let replayed = (IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
-        (StatusCode::OK, [replayed], Json(sent.message)).into_response()
+        (StatusCode::OK, [json, replayed], sent.json).into_response()
     } else {
-        (StatusCode::CREATED, Json(sent.message)).into_response()
+        (StatusCode::CREATED, [json], sent.json).into_response()
     })
 }
 
