@@ -91,10 +91,11 @@ pub struct Fill {
     pub head_ev: i64,
 }
 
-/// The hub's end of a socket's queue.
+/// The hub's end of a socket's queue. Each delivery is shared by all who get it: a queue takes room
+/// for 32 at once, which idle sockets have for nothing.
 #[derive(Debug, Clone)]
 pub struct Queue {
-    sender: mpsc::Sender<Delivery>,
+    sender: mpsc::Sender<Arc<Delivery>>,
     /// Something did not fit: the socket must catch up from Postgres.
     behind: Arc<AtomicBool>,
 }
@@ -102,7 +103,7 @@ pub struct Queue {
 /// The socket's end.
 #[derive(Debug)]
 pub struct Inbox {
-    pub receiver: mpsc::Receiver<Delivery>,
+    pub receiver: mpsc::Receiver<Arc<Delivery>>,
     behind: Arc<AtomicBool>,
 }
 
@@ -126,10 +127,10 @@ impl Queue {
     }
 
     /// Never waits: one slow reader must not delay the others.
-    fn push(&self, delivery: Delivery) {
+    fn push(&self, delivery: &Arc<Delivery>) {
         // Best effort, and nothing to catch up with.
-        let dispensable = matches!(delivery, Delivery::Typing { .. } | Delivery::Presence { .. });
-        if let Err(mpsc::error::TrySendError::Full(_)) = self.sender.try_send(delivery)
+        let dispensable = matches!(**delivery, Delivery::Typing { .. } | Delivery::Presence { .. });
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.sender.try_send(Arc::clone(delivery))
             && !dispensable
         {
             self.behind.store(true, Ordering::Release);
@@ -171,7 +172,8 @@ impl Entry {
     }
 
     fn push(&self, delivery: &Delivery) {
-        self.followers.iter().for_each(|queue| queue.push(delivery.clone()));
+        let shared = Arc::new(delivery.clone());
+        self.followers.iter().for_each(|queue| queue.push(&shared));
     }
 
     /// Gives out what follows the cursor without a gap.
@@ -339,8 +341,9 @@ impl Hub {
     }
 
     fn push_to_user(&self, user_id: &UserId, delivery: &Delivery) {
+        let shared = Arc::new(delivery.clone());
         for (queue, _) in self.users().get(user_id).into_iter().flatten() {
-            queue.push(delivery.clone());
+            queue.push(&shared);
         }
     }
 

@@ -20,8 +20,8 @@ fn hub() -> (Hub, Queue, Inbox) {
 fn given(inbox: &mut Inbox) -> Vec<i64> {
     let mut numbers = Vec::new();
     while let Ok(delivery) = inbox.receiver.try_recv() {
-        match delivery {
-            Delivery::Event { ev, .. } => numbers.push(ev),
+        match &*delivery {
+            Delivery::Event { ev, .. } => numbers.push(*ev),
             Delivery::Catchup { fill, .. } => numbers.extend(fill.frames.iter().map(|(ev, _)| ev)),
             _ => {}
         }

@@ -148,6 +148,7 @@ impl Connection {
         }
         self.token_expires_at = identity.expires_at;
         self.told_expiring = false;
+        self.expiry_due = None;
         self.ack(id, AckResult::Authenticated { token_expires_at: expiry(identity.expires_at) });
         Ok(())
     }

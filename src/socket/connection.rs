@@ -2,15 +2,14 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    pin::pin,
+    sync::Arc,
     time::Duration,
 };
 
 use axum::extract::ws::{CloseFrame, Message as WsMessage, Utf8Bytes, WebSocket};
 use futures_util::{FutureExt, SinkExt};
-use tokio::{
-    sync::watch,
-    time::{Instant, Interval, MissedTickBehavior, interval_at},
-};
+use tokio::{sync::watch, time::Instant};
 use uuid::Uuid;
 
 use super::{
@@ -68,6 +67,8 @@ pub(super) struct Connection {
     pub(super) limits: Option<SocketLimits>,
     pub(super) token_expires_at: i64,
     pub(super) told_expiring: bool,
+    /// [`Self::expiry_due`] once it is known; `None` again where one of these two has changed.
+    pub(super) expiry_due: Option<Instant>,
     /// Chats that could not be caught up with, and when to try again.
     pub(super) missing: HashSet<ChatId>,
     pub(super) retry_at: Option<Instant>,
@@ -120,6 +121,7 @@ impl Connection {
             limits: context.limits.socket(),
             token_expires_at: bearer.token_expires_at,
             told_expiring: false,
+            expiry_due: None,
             missing: HashSet::new(),
             retry_at: None,
             behind_since: None,
@@ -197,13 +199,21 @@ impl Connection {
     }
 
     async fn serve(&mut self) -> End {
-        let mut heartbeat = self.heartbeat();
+        // The first ping at a random part of the interval: sockets that came together need not be
+        // pinged together.
+        let first = self.context.config.heartbeat.mul_f64(rand::random_range(0.0..1.0));
+        let mut ping_at = Instant::now() + first;
         let mut phase = self.context.phase.clone();
-        let mut batch = Vec::with_capacity(TAKE);
+        let mut batch = Vec::new();
         // The replica goes: each socket has its own moment in the window, and is served until then.
         let mut leave_at = None;
+        // One timer for all: no delivery moves it, so that none has to pay for it.
+        let mut alarm = pin!(tokio::time::sleep_until(ping_at));
         loop {
-            let expiry = self.next_expiry();
+            let due = self.next_due(ping_at, leave_at);
+            if alarm.deadline() != due {
+                alarm.as_mut().reset(due);
+            }
             let flow = tokio::select! {
                 count = self.inbox.receiver.recv_many(&mut batch, TAKE) => {
                     // The hub's end lives in self.queue: it can't be closed.
@@ -211,18 +221,12 @@ impl Connection {
                     self.on_deliveries(&mut batch).await
                 }
                 frame = self.socket.recv() => self.on_frame(frame).await,
-                _ = heartbeat.tick() => self.ping().await,
-                () = tokio::time::sleep_until(self.last_heard + self.context.config.heartbeat * 2) => {
-                    self.on_silence().await
-                }
-                () = tokio::time::sleep_until(expiry) => self.on_expiry(),
-                () = sleep_until(self.retry_at) => self.retry().await,
+                () = alarm.as_mut() => self.on_alarm(&mut ping_at, leave_at).await,
                 () = closing(&mut phase), if leave_at.is_none() => {
                     let moment = drain_window(&self.context).mul_f64(rand::random_range(0.0..1.0));
                     leave_at = Some(Instant::now() + moment);
                     Ok(())
                 }
-                () = sleep_until(leave_at) => Err(End::Close(Close::Draining)),
             };
             let flow = match flow {
                 Ok(()) => self.catch_up_if_behind().await,
@@ -235,17 +239,44 @@ impl Connection {
             if let Err(end) = flow {
                 return end;
             }
+            // What a burst took is given back, down to what a Vec begins with: most sockets are idle.
+            batch.shrink_to(4);
         }
     }
 
-    /// The first ping at a random part of the interval: sockets that came together need not be
-    /// pinged together.
-    fn heartbeat(&self) -> Interval {
-        let every = self.context.config.heartbeat;
-        let first = Instant::now() + every.mul_f64(rand::random_range(0.0..1.0));
-        let mut heartbeat = interval_at(first, every);
-        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        heartbeat
+    /// The first of the moments at which something has to be looked at.
+    fn next_due(&mut self, ping_at: Instant, leave_at: Option<Instant>) -> Instant {
+        let due = ping_at.min(self.silent_at()).min(self.expiry_due());
+        [self.retry_at, leave_at].into_iter().flatten().fold(due, Instant::min)
+    }
+
+    async fn on_alarm(&mut self, ping_at: &mut Instant, leave_at: Option<Instant>) -> Flow {
+        let now = Instant::now();
+        if leave_at.is_some_and(|at| at <= now) {
+            return Err(End::Close(Close::Draining));
+        }
+        if self.silent_at() <= now {
+            self.on_silence().await?;
+        }
+        if self.expiry_due() <= now {
+            self.expiry_due = None;
+            self.on_expiry()?;
+        }
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.retry().await?;
+        }
+        if *ping_at <= now {
+            *ping_at = now + self.context.config.heartbeat;
+            // The end of a token is a matter of wall clocks, and these are set.
+            self.expiry_due = None;
+            self.ping().await?;
+        }
+        Ok(())
+    }
+
+    /// When the client has been silent for two heartbeats.
+    fn silent_at(&self) -> Instant {
+        self.last_heard + self.context.config.heartbeat * 2
     }
 
     /// Two heartbeats without a word, unless it is we who have not listened.
@@ -261,9 +292,9 @@ impl Connection {
         ping.await.map_err(|_| End::Left)
     }
 
-    async fn on_deliveries(&mut self, batch: &mut Vec<Delivery>) -> Flow {
+    async fn on_deliveries(&mut self, batch: &mut Vec<Arc<Delivery>>) -> Flow {
         for delivery in batch.drain(..) {
-            match self.session.on_delivery(delivery, &mut self.out) {
+            match self.session.on_delivery(Arc::unwrap_or_clone(delivery), &mut self.out) {
                 Todo::Nothing => {}
                 Todo::CatchUp(chat_id) => self.catch_up(chat_id).await?,
                 Todo::Refresh(chat_id) => self.rooms.mark(chat_id),
@@ -296,14 +327,17 @@ impl Connection {
     }
 
     /// When the token's end has to be looked at next: for the notice, then for the end itself.
-    fn next_expiry(&self) -> Instant {
+    fn expiry_due(&mut self) -> Instant {
+        if let Some(due) = self.expiry_due {
+            return due;
+        }
         let wait = if self.told_expiring {
             seconds_until(self.token_end())
         } else {
             seconds_until(self.token_expires_at).saturating_sub(EXPIRY_NOTICE)
         };
         // A day at most: far ends overflow an Instant, and clocks are set.
-        Instant::now() + wait.min(Duration::from_secs(86_400))
+        *self.expiry_due.insert(Instant::now() + wait.min(Duration::from_secs(86_400)))
     }
 
     /// `exp` plus the leeway, in seconds since 1970.
@@ -344,14 +378,6 @@ impl Connection {
             Ok(Err(_)) => Err(End::Left),
             Err(_) => Err(End::Close(Close::TooSlow)),
         }
-    }
-}
-
-/// Never, where there is no moment.
-async fn sleep_until(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => tokio::time::sleep_until(moment).await,
-        None => std::future::pending().await,
     }
 }
 
