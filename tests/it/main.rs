@@ -6,6 +6,7 @@ mod limits;
 mod messages;
 mod operators;
 mod people;
+mod plans;
 mod problems;
 mod retries;
 mod rooms;

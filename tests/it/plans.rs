@@ -1,0 +1,88 @@
+//! What is done often looks into indexes, however large the tables are.
+
+use serde_json::json;
+
+use crate::harness::{Cluster, eventually};
+
+/// Enough strangers' rooms that reading any table whole is never the cheaper way.
+const FILL: &str = "
+INSERT INTO users (user_id) SELECT 'filler-' || i FROM generate_series(1, 20000) i;
+INSERT INTO chats (chat_id, room_name, user_lo, user_hi, created_by, last_seq, last_ev, last_message_at)
+SELECT gen_random_uuid(), substr(md5(i::text), 1, 22), 'filler', 'filler-' || i, 'filler', 3, 3, now()
+  FROM generate_series(1, 20000) i;
+INSERT INTO members (chat_id, user_id, read_seq)
+SELECT chat_id, unnest(ARRAY[user_lo, user_hi]), 3 FROM chats WHERE created_by = 'filler';
+INSERT INTO messages (chat_id, seq, message_id, ev, sender_id, text, created_at)
+SELECT chat_id, n, gen_random_uuid(), n, 'filler', repeat('x', 50), now()
+  FROM chats, generate_series(1, 3) n WHERE created_by = 'filler';
+ANALYZE users, chats, members, messages";
+
+const EMPTY: &str = "
+DELETE FROM messages WHERE sender_id = 'filler';
+DELETE FROM members m USING chats c WHERE c.chat_id = m.chat_id AND c.created_by = 'filler';
+DELETE FROM chats WHERE created_by = 'filler'";
+
+/// Rows that were met by reading a table from its beginning, and looks into the indexes of messages.
+const COUNTS: &str = "
+SELECT string_agg(relname || ' ' || seq_tup_read, ', ' ORDER BY relname)
+       FILTER (WHERE relname IN ('users', 'chats', 'members', 'messages')),
+       sum(idx_scan) FILTER (WHERE relname = 'messages') FROM pg_stat_user_tables";
+
+/// What connections have counted is added up when they end; the replicas open new ones.
+const END_CONNECTIONS: &str = "
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+ WHERE datname = current_database() AND pid <> pg_backend_pid()";
+
+async fn counts(cluster: &Cluster) -> (String, i64) {
+    let rows = cluster.psql(COUNTS).await;
+    let [whole, looks] = <[_; 2]>::try_from(rows[0].clone()).expect("two columns");
+    (whole.unwrap_or_default(), looks.and_then(|n| n.parse().ok()).unwrap_or(0))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_hot_statement_reads_a_table_whole() {
+    let cluster = Cluster::start(1).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    cluster.psql(FILL).await;
+    let (a, b) = (alice.on(0), bob.on(0));
+    let chat = a.open_chat(&bob).await;
+    cluster.psql(END_CONNECTIONS).await;
+    let before = counts(&cluster).await;
+    // More often than Postgres plans a statement for the values at hand: then for any.
+    for round in 0..10 {
+        let body = json!({ "text": "one", "client_msg_id": format!("key {round}") });
+        let sent = eventually(async || {
+            let answer = a.post(&chat.path("messages/"), body.clone()).await;
+            if answer.status < 300 { Ok(answer.json) } else { Err(answer.text) }
+        })
+        .await;
+        let id = sent["message_id"].as_str().expect("an id");
+        let message = chat.path(&format!("messages/{id}/"));
+        a.post(&chat.path("messages/"), body).await.expect(200);
+        a.get(&message).await.expect(200);
+        a.patch(&message, json!({ "text": "two" })).await.expect(200);
+        b.connect(&chat).await.close().await;
+        for query in ["", "?before=3", "?after=1", "?around=2"] {
+            b.history(&chat, query).await;
+        }
+        for path in ["/chats/", "/chats/unread/"] {
+            b.get(path).await.expect(200);
+        }
+        b.chat(&chat).await;
+        b.get(&chat.path("search/?query=two")).await.expect(200);
+        b.mark_read(&chat).await;
+        a.delete(&message).await.expect(204);
+        // Counted in Postgres anew.
+        cluster.redis_flush().await;
+    }
+    cluster.psql(END_CONNECTIONS).await;
+    eventually(async || {
+        let after = counts(&cluster).await;
+        if after.1 < before.1 + 100 {
+            return Err(format!("not all is counted yet: {after:?}"));
+        }
+        if after.0 == before.0 { Ok(()) } else { Err(format!("from {before:?} to {after:?}")) }
+    })
+    .await;
+    cluster.psql(EMPTY).await;
+}
