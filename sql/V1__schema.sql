@@ -101,7 +101,7 @@ CREATE TABLE outbox (
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     -- When a sweeper may take it: time enough for whoever wrote it to publish it, and pushed on by
     -- whoever takes it, so that one sweeper at a time works on it and none can strand it.
-    due_at     timestamptz NOT NULL DEFAULT clock_timestamp() + interval '1 second',
+    due_at     timestamptz NOT NULL DEFAULT clock_timestamp() + interval '500 milliseconds',
     chats      uuid[] NOT NULL,
     -- Members of chats that are gone by now, who must be told; else empty.
     users      text[] NOT NULL DEFAULT '{}'

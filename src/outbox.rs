@@ -24,9 +24,9 @@ use crate::{
 /// it on any replica. A Redis that is frozen costs this once: then its breaker is open.
 pub const ACK_WAIT: Duration = Duration::from_millis(200);
 
-/// How often the sweeper looks; with the second a row rests first, what a crash left behind is out
-/// within 2 s.
-const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
+/// How often the sweeper looks; with the half second a row rests first, what a crash or a cut of one
+/// replica from Redis left behind is out within a second.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Rows a sweep takes.
 const SWEEP_ROWS: i64 = 500;
@@ -36,7 +36,7 @@ const SWEEP_ROWS: i64 = 500;
 const SWEEP_CHATS: usize = 500;
 
 /// How long finished rows are gathered, so that deleting them costs a statement a batch and not a
-/// message; well under the second after which a sweeper would take them.
+/// message; well under the half second after which a sweeper would take them.
 const FORGET_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What one transaction changed, ready for Redis.

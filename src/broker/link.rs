@@ -25,15 +25,17 @@ use super::{
     connection::{COMMAND_TIMEOUT, Live, Settings},
 };
 
-/// Pause between two questions whether Redis still answers.
-const WATCH_INTERVAL: Duration = Duration::from_millis(500);
+/// Pause between two questions whether Redis still answers: with the time-out of a command, a
+/// silent one is noticed within half a second even where nobody has anything to say to it.
+const WATCH_INTERVAL: Duration = Duration::from_millis(200);
 /// Pause between two looks at whether a connection has come about: asks nothing of Redis.
 const CONNECT_POLL: Duration = Duration::from_millis(50);
-/// Unanswered pings after which the connection is given up.
-const FAILURES_TO_GIVE_UP: u32 = 2;
+/// Unanswered pings after which the connection is given up, some 2 s: a server that merely stood
+/// still for a moment is worth waiting for, and nobody waits with us.
+const FAILURES_TO_GIVE_UP: u32 = 4;
 /// How many watchdog rounds (15 s) the server's identity is believed before it is read anew: a
 /// master's replication id can change under an open connection.
-const IDENTITY_ROUNDS: u32 = 30;
+const IDENTITY_ROUNDS: u32 = 75;
 
 /// How errors begin that refuse writes while reads go on.
 const REFUSALS: [&str; 3] = ["OOM", "NOREPLICAS", "MISCONF"];
@@ -52,8 +54,7 @@ struct Shared {
     prefix: String,
     live: ArcSwap<Live>,
     /// Whether commands are let through.
-    open: AtomicBool,
-    state: watch::Sender<bool>,
+    open: watch::Sender<bool>,
     /// Also the lock under which a live connection is asked whether it is a new one.
     generation: Mutex<Option<Arc<str>>>,
     /// Wakes the watchdog: something looked wrong.
@@ -76,8 +77,7 @@ impl Link {
             settings,
             prefix: prefix.to_owned(),
             live,
-            open: AtomicBool::new(false),
-            state: watch::Sender::new(false),
+            open: watch::Sender::new(false),
             generation: Mutex::new(None),
             suspicion: Notify::new(),
             misled: AtomicBool::new(false),
@@ -95,12 +95,12 @@ impl Link {
 
     /// Whether commands are let through. While not, every call fails at once.
     pub fn is_up(&self) -> bool {
-        self.shared.open.load(Relaxed)
+        *self.shared.open.borrow()
     }
 
-    /// Tells when Redis comes and goes. A single late answer does not show here.
+    /// Tells when [`Link::is_up`] changes: a single late answer is enough.
     pub fn subscribe_state(&self) -> watch::Receiver<bool> {
-        self.shared.state.subscribe()
+        self.shared.open.subscribe()
     }
 
     /// Whose data one reads: changes when Redis is another process than before, or another
@@ -113,8 +113,7 @@ impl Link {
     /// Closes the connection for good; every later call fails.
     pub async fn shutdown(&self) {
         self.shared.end.cancel();
-        self.shared.open.store(false, Relaxed);
-        self.shared.state.send_replace(false);
+        self.shared.close();
         // QUIT, so that what is on its way still arrives; a stuck socket goes with its task.
         let live = self.shared.live.load_full();
         let _ = tokio::time::timeout(COMMAND_TIMEOUT, live.client().quit()).await;
@@ -155,7 +154,7 @@ impl Link {
         match error.kind() {
             // One who waited in vain is enough: the others are spared until a ping is answered.
             ErrorKind::Timeout => {
-                self.shared.open.store(false, Relaxed);
+                self.shared.close();
                 self.shared.suspicion.notify_one();
             }
             ErrorKind::IO | ErrorKind::Canceled => self.shared.suspicion.notify_one(),
@@ -165,7 +164,7 @@ impl Link {
             }
             // What it has is no longer brought up to date, and so no longer true.
             _ if REFUSALS.iter().any(|refusal| error.details().starts_with(refusal)) => {
-                self.shared.open.store(false, Relaxed);
+                self.shared.close();
                 self.shared.refusing.store(true, Relaxed);
                 self.shared.suspicion.notify_one();
             }
@@ -191,14 +190,13 @@ impl Shared {
         known
     }
 
-    fn set_up(&self, up: bool) {
-        self.open.store(up, Relaxed);
-        let changed = self.state.send_if_modified(|state| std::mem::replace(state, up) != up);
-        if changed && up {
-            tracing::info!("Redis is up");
-        } else if changed {
-            tracing::warn!("Redis is away: going on without it");
-        }
+    /// Lets no more commands through, until a ping is answered.
+    fn close(&self) {
+        self.open.send_if_modified(|open| std::mem::replace(open, false));
+    }
+
+    fn let_through(&self) {
+        self.open.send_if_modified(|open| !std::mem::replace(open, true));
     }
 
     fn reopen(&self) {
@@ -212,13 +210,16 @@ impl Shared {
 /// replaces a connection that is stuck, learns the generation.
 async fn watch_over(shared: Arc<Shared>) {
     let (mut failures, mut rounds) = (0, 0);
+    // What the log was told: a single late answer is not worth a line.
+    let mut said_up = false;
     loop {
         let live = shared.live.load_full();
         let misled = shared.misled.swap(false, Relaxed);
         let refused = shared.refusing.load(Relaxed);
         if refused && live.is_connected() && !probe(&shared, &live).await {
             // Only a write that was taken opens the way again.
-            shared.set_up(false);
+            shared.close();
+            say(&mut said_up, false);
         } else if live.ping_all().await && !misled {
             shared.refusing.store(false, Relaxed);
             failures = 0;
@@ -227,19 +228,22 @@ async fn watch_over(shared: Arc<Shared>) {
                 rounds = 0;
                 learn_generation(&shared, &live).await;
             }
-            shared.set_up(true);
+            shared.let_through();
+            say(&mut said_up, true);
         } else if !live.is_connected() {
             failures = 0;
-            shared.set_up(false);
+            shared.close();
+            say(&mut said_up, false);
             *shared.generation() = None;
             if live.is_over() {
                 shared.reopen();
             }
         } else {
             failures += 1;
+            shared.close();
             if failures >= FAILURES_TO_GIVE_UP || misled {
                 failures = 0;
-                shared.set_up(false);
+                say(&mut said_up, false);
                 shared.reopen();
             }
         }
@@ -250,6 +254,14 @@ async fn watch_over(shared: Arc<Shared>) {
             () = tokio::time::sleep(pause) => {}
             () = shared.suspicion.notified() => {}
         }
+    }
+}
+
+fn say(said_up: &mut bool, up: bool) {
+    match (std::mem::replace(said_up, up), up) {
+        (false, true) => tracing::info!("Redis is up"),
+        (true, false) => tracing::warn!("Redis is away: going on without it"),
+        _ => {}
     }
 }
 

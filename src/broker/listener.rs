@@ -14,7 +14,7 @@ use tokio::{
     sync::{
         Notify,
         broadcast::{Receiver, error::RecvError},
-        mpsc, oneshot,
+        mpsc, oneshot, watch,
     },
     time::{MissedTickBehavior, interval},
 };
@@ -25,11 +25,12 @@ use super::{
     connection::{Live, Settings},
 };
 
-/// Pause between two pings on the connection: a dead one is noticed within 1.5 s, and what was
-/// lost on it is then read from Postgres.
-const WATCH_INTERVAL: Duration = Duration::from_millis(500);
-/// Unanswered pings after which the connection is replaced.
-const FAILURES_TO_GIVE_UP: u32 = 2;
+/// Pause between two pings on the connection: with their time-out, a dead one is noticed within half
+/// a second, and from then on what it does not bring is read from Postgres.
+const WATCH_INTERVAL: Duration = Duration::from_millis(200);
+/// Unanswered pings after which the connection is replaced, some 2 s: saying everything again costs
+/// more than a moment's patience, and the first one is enough for others not to rely on us.
+const FAILURES_TO_GIVE_UP: u32 = 4;
 /// Pause between two looks at whether a connection has come about: asks nothing of Redis.
 const CONNECT_POLL: Duration = Duration::from_millis(20);
 /// Channels subscribed before an acknowledgement is waited for: Redis takes this many in a few
@@ -54,6 +55,7 @@ pub(super) struct Listener {
     /// All of `wanted` is acknowledged on the connection there is.
     current: bool,
     failures: u32,
+    hearing: watch::Sender<bool>,
     events: mpsc::Sender<Event>,
     lost: Arc<Notify>,
     end: CancellationToken,
@@ -62,7 +64,12 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    pub(super) fn new(link: &Link, events: mpsc::Sender<Event>, end: CancellationToken) -> Self {
+    pub(super) fn new(
+        link: &Link,
+        hearing: watch::Sender<bool>,
+        events: mpsc::Sender<Event>,
+        end: CancellationToken,
+    ) -> Self {
         let settings = link.settings().clone();
         let live = Live::open(&settings);
         Self {
@@ -72,6 +79,7 @@ impl Listener {
             wanted: HashSet::new(),
             current: false,
             failures: 0,
+            hearing,
             events,
             lost: Arc::new(Notify::new()),
             attended: end.child_token(),
@@ -105,7 +113,13 @@ impl Listener {
                 self.failures = 0;
                 reconnects = self.attend();
             }
+            self.tell_hearing();
         }
+    }
+
+    fn tell_hearing(&self) {
+        let now = self.current && self.failures == 0;
+        self.hearing.send_if_modified(|hearing| std::mem::replace(hearing, now) != now);
     }
 
     /// Takes in what arrives on a fresh connection, before anything is subscribed on it.
@@ -142,7 +156,8 @@ impl Listener {
                 }
             }
         }
-        let outcome = if self.current && self.live.is_connected() {
+        let current = self.current && self.live.is_connected();
+        let outcome = if current {
             let pick = |wanted| {
                 let chosen = verdicts.iter().filter(move |(_, verdict)| **verdict == wanted);
                 chosen.map(|(channel, _)| channel.name(&self.prefix)).collect::<Vec<_>>()
@@ -155,7 +170,8 @@ impl Listener {
             // Who no longer waits needs no answer.
             let _ = done.send(outcome);
         }
-        self.judge(outcome)
+        // Where nothing was said, nothing failed.
+        current && self.judge(outcome)
     }
 
     /// Puts everything that should be subscribed onto a new connection, then admits the gap.
@@ -167,6 +183,8 @@ impl Listener {
         if !self.live.take_reconnected() && self.current {
             return false;
         }
+        self.current = false;
+        self.tell_hearing();
         let names: Vec<String> = self.wanted.iter().map(|c| c.name(&self.prefix)).collect();
         let mut outcome = Ok(());
         for chunk in names.chunks(CHANNELS_AN_ACK) {

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
@@ -27,6 +27,7 @@ pub struct Broker {
     link: Link,
     publish: Arc<Script>,
     requests: mpsc::UnboundedSender<Request>,
+    hearing: watch::Receiver<bool>,
     end: CancellationToken,
     _guard: Arc<DropGuard>,
 }
@@ -39,10 +40,17 @@ impl Broker {
         let (events, taker) = mpsc::channel(EVENT_CAPACITY);
         let (requests, inbox) = mpsc::unbounded_channel();
         let end = CancellationToken::new();
-        tokio::spawn(Listener::new(link, events, end.clone()).run(inbox));
+        let (tell_hearing, hearing) = watch::channel(false);
+        tokio::spawn(Listener::new(link, tell_hearing, events, end.clone()).run(inbox));
         let _guard = Arc::new(end.clone().drop_guard());
         let publish = Arc::new(Script::new(PUBLISH));
-        (Self { link: link.clone(), publish, requests, end, _guard }, taker)
+        (Self { link: link.clone(), publish, requests, hearing, end, _guard }, taker)
+    }
+
+    /// Tells whether publications can be relied on to arrive: all that is wanted is subscribed, and
+    /// the last ping on that connection was answered.
+    pub fn subscribe_hearing(&self) -> watch::Receiver<bool> {
+        self.hearing.clone()
     }
 
     /// Listens to `channel`. `Ok` once Redis has acknowledged it: what is published from then on

@@ -15,8 +15,9 @@ pub struct Unpublished {
 }
 
 impl Store {
-    /// Takes up to `limit` rows that are due, oldest first. They are due again a second later: if
-    /// the taker dies, another one publishes them, and publishing twice does no harm.
+    /// Takes up to `limit` rows that are due, oldest first. They are due again half a second later:
+    /// if the taker dies, or has lost Redis without knowing it yet, another one publishes them, and
+    /// publishing twice does no harm.
     pub async fn take_unpublished(&self, limit: i64) -> Result<Vec<Unpublished>, StoreError> {
         let rows = self.query(TAKE_UNPUBLISHED, &[(&limit, Type::INT8)]).await?;
         Ok(rows
@@ -44,7 +45,7 @@ impl Store {
 
 const TAKE_UNPUBLISHED: &str = "\
 -- store.take_unpublished
-UPDATE outbox SET due_at = clock_timestamp() + interval '1 second'
+UPDATE outbox SET due_at = clock_timestamp() + interval '500 milliseconds'
  WHERE outbox_id IN (SELECT outbox_id FROM outbox WHERE due_at <= clock_timestamp()
                       ORDER BY outbox_id LIMIT $1 FOR UPDATE SKIP LOCKED)
 RETURNING outbox_id, chats, users";
