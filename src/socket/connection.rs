@@ -16,6 +16,7 @@ use super::{
     command::Request,
     inbox::Rooms,
     session::{Session, Todo},
+    unseen::Unseen,
 };
 use crate::{
     context::{Context, Phase},
@@ -72,6 +73,7 @@ pub(super) struct Connection {
     /// Chats that could not be caught up with, and when to try again.
     pub(super) missing: HashSet<ChatId>,
     pub(super) retry_at: Option<Instant>,
+    pub(super) unseen: Unseen,
     pub(super) behind_since: Option<Instant>,
     last_heard: Instant,
     attached: Attached,
@@ -124,6 +126,7 @@ impl Connection {
             expiry_due: None,
             missing: HashSet::new(),
             retry_at: None,
+            unseen: Unseen::default(),
             behind_since: None,
             last_heard: Instant::now(),
             attached,
@@ -247,7 +250,7 @@ impl Connection {
     /// The first of the moments at which something has to be looked at.
     fn next_due(&mut self, ping_at: Instant, leave_at: Option<Instant>) -> Instant {
         let due = ping_at.min(self.silent_at()).min(self.expiry_due());
-        [self.retry_at, leave_at].into_iter().flatten().fold(due, Instant::min)
+        [self.retry_at, self.unseen.look_at, leave_at].into_iter().flatten().fold(due, Instant::min)
     }
 
     async fn on_alarm(&mut self, ping_at: &mut Instant, leave_at: Option<Instant>) -> Flow {
@@ -264,6 +267,9 @@ impl Connection {
         }
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry().await?;
+        }
+        if self.unseen.look_at.is_some_and(|at| at <= now) {
+            self.look_again().await;
         }
         if *ping_at <= now {
             *ping_at = now + self.context.config.heartbeat;
@@ -294,6 +300,11 @@ impl Connection {
 
     async fn on_deliveries(&mut self, batch: &mut Vec<Arc<Delivery>>) -> Flow {
         for delivery in batch.drain(..) {
+            if let Delivery::Presence { chat_id, user_id, .. } = &*delivery
+                && user_id != self.session.user_id()
+            {
+                self.unseen.remove(*chat_id);
+            }
             match self.session.on_delivery(Arc::unwrap_or_clone(delivery), &mut self.out) {
                 Todo::Nothing => {}
                 Todo::CatchUp(chat_id) => self.catch_up(chat_id).await?,

@@ -66,6 +66,9 @@ impl Connection {
         let head = changes.head.clone();
         let given_out = self.context.feed.note_head(chat_id, head.ev);
         let online = self.online(chat_id).await;
+        if !self.context.link.is_up() {
+            self.unseen.add(chat_id);
+        }
         self.out.push(subscribed_frame(id, chat_id, &head, online));
         match after {
             None => self.synced(chat_id, head.ev, &head.epoch),
@@ -98,7 +101,7 @@ impl Connection {
     }
 
     /// Those of the chat's two who are online and may be seen.
-    async fn online(&mut self, chat_id: ChatId) -> Vec<UserId> {
+    pub(super) async fn online(&mut self, chat_id: ChatId) -> Vec<UserId> {
         let me = self.session.user_id();
         let Ok(chat) = self.context.chats.get_chat(me, chat_id).await else {
             return vec![me.clone()];

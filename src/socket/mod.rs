@@ -7,6 +7,7 @@ mod follow;
 mod handshake;
 mod inbox;
 mod session;
+mod unseen;
 
 use std::net::SocketAddr;
 

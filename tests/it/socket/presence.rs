@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::{assert_members, kind};
-use crate::harness::{Cluster, Socket};
+use crate::harness::{Cluster, Socket, eventually};
 
 /// The contract's grace: shorter than this nobody was away.
 const GRACE: Duration = Duration::from_secs(3);
@@ -56,6 +56,31 @@ async fn coming_and_going_is_told_with_a_grace() {
     assert_eq!(hers.wait_for("presence").await["online"], true);
     let seen = alice.on(1).chat(&chat).await["other_user"].clone();
     assert_eq!((&seen["online"], &seen["last_seen_at"]), (&json!(true), &json!(null)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_there_while_redis_was_away_is_told_once_it_is_back() {
+    let cluster = Cluster::with_own_stack(2, |_| {}).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let chat = alice.on(0).open_chat(&bob).await;
+    let _his = bob.on(1).connect(&chat).await;
+    let redis = &cluster.stack().redis;
+    let seen = async |online: bool| {
+        eventually(async || {
+            let chat = alice.on(0).chat(&chat).await;
+            if chat["other_user"]["online"] == online { Ok(()) } else { Err(chat.to_string()) }
+        })
+        .await;
+    };
+    seen(true).await;
+    redis.pause().expect("it runs");
+    seen(false).await;
+    let mut hers = Socket::open(&alice.on(0).chat_url(&chat).await).await;
+    assert_eq!(online(&mut hers).await, ["alice"]);
+    hers.expect("synced").await;
+    redis.resume().expect("it runs");
+    let told = hers.wait_for("presence").await;
+    assert_eq!((&told["user_id"], &told["online"]), (&json!("bob"), &json!(true)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
