@@ -64,7 +64,7 @@ impl Postgres {
     /// No PostgreSQL 14 or newer is installed; `dir` is in use by another process or was made by
     /// another version; or the server did not come up (with the end of its log).
     pub async fn start(dir: &Path, durability: Durability) -> Result<Self, DevError> {
-        Self::start_in(dir, durability, Account::unprivileged()?, None).await
+        Self::start_in(dir, durability, Account::unprivileged()?, None, None).await
     }
 
     /// Starts a server for tests: in a new folder, without durability. Both end with this value, or
@@ -73,10 +73,28 @@ impl Postgres {
     /// # Errors
     /// As for [`Postgres::start`].
     pub async fn temporary() -> Result<Self, DevError> {
+        Self::temporary_from(None).await
+    }
+
+    /// Starts a standby for tests: a copy of this one that follows it, and can be read.
+    ///
+    /// # Errors
+    /// As for [`Postgres::start`]; or the copy could not be made.
+    pub async fn standby(&self) -> Result<Self, DevError> {
+        Self::temporary_from(Some(self.port)).await
+    }
+
+    /// Makes a standby a primary of its own, on a new timeline.
+    pub async fn promote(&self) -> Result<(), DevError> {
+        // Returns when it is done.
+        Ok(self.execute("SELECT pg_promote()").await?)
+    }
+
+    async fn temporary_from(primary: Option<u16>) -> Result<Self, DevError> {
         let account = Account::unprivileged()?;
         let folder = Temporary::create(account)?;
         let path = folder.path().to_owned();
-        Self::start_in(&path, Durability::None, account, Some(folder)).await
+        Self::start_in(&path, Durability::None, account, Some(folder), primary).await
     }
 
     async fn start_in(
@@ -84,6 +102,7 @@ impl Postgres {
         durability: Durability,
         account: Option<Account>,
         temporary: Option<Temporary>,
+        primary: Option<u16>,
     ) -> Result<Self, DevError> {
         let dir = place::create(dir)?;
         let lock = place::lock(&dir)?;
@@ -97,7 +116,7 @@ impl Postgres {
         let binaries = find_binaries(made_by.as_deref(), &cluster)?;
         end_stale(&cluster).await;
         if made_by.is_none() {
-            let major = initdb(&binaries, &cluster, account).await?;
+            let major = create(&binaries, &cluster, account, primary).await?;
             fs::write(&ready, major.to_string())
                 .map_err(DevError::io(format!("cannot write {}", ready.display())))?;
         }
@@ -283,28 +302,41 @@ fn command(binaries: &Path, name: &str, cluster: &Path, account: Option<Account>
     command
 }
 
-/// Makes the database's files and returns the major version they are of.
-async fn initdb(
+/// Makes the database's files, new ones or copied from the primary on that port, and returns the
+/// major version they are of.
+async fn create(
     binaries: &Path,
     cluster: &Path,
     account: Option<Account>,
+    primary: Option<u16>,
 ) -> Result<u32, DevError> {
-    // What an `initdb` cut short has left; it takes an empty folder only.
+    // What one cut short has left; it takes an empty folder only.
     for entry in fs::read_dir(cluster).into_iter().flatten().flatten() {
         let path = entry.path();
         let _ = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
     }
     // As servers have it. Elsewhere than on Linux that locale need not exist.
     let locale = if cfg!(target_os = "linux") { "C.UTF-8" } else { "C" };
-    let mut command = command(binaries, "initdb", cluster, account);
-    command.args(["--username", ROLE, "--auth=trust", "--encoding=UTF8", "--no-sync"]);
-    command.arg(format!("--locale={locale}"));
+    let (program, mut command) = match primary {
+        None => {
+            let mut command = command(binaries, "initdb", cluster, account);
+            command.args(["--auth=trust", "--encoding=UTF8", &format!("--locale={locale}")]);
+            ("initdb", command)
+        }
+        Some(port) => {
+            let mut command = command(binaries, "pg_basebackup", cluster, account);
+            command.args(["--host=127.0.0.1", &format!("--port={port}")]);
+            command.args(["--checkpoint=fast", "--write-recovery-conf"]);
+            ("pg_basebackup", command)
+        }
+    };
+    command.args(["--username", ROLE, "--no-sync"]);
     let mut command = tokio::process::Command::from(command);
     let output = command.process_group(0).kill_on_drop(true).output().await;
-    let output = output.map_err(DevError::io("cannot run initdb"))?;
+    let output = output.map_err(DevError::io(format!("cannot run {program}")))?;
     if !output.status.success() {
         let log = String::from_utf8_lossy(&output.stderr).trim_end().to_owned();
-        return Err(DevError::Ended { server: "initdb", status: output.status, log });
+        return Err(DevError::Ended { server: program, status: output.status, log });
     }
     Ok(major_version(binaries).unwrap_or_default())
 }

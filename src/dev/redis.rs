@@ -43,6 +43,7 @@ pub struct Redis {
     port: u16,
     durability: Durability,
     program: PathBuf,
+    arguments: Vec<String>,
     dir: PathBuf,
     log: PathBuf,
     _lock: File,
@@ -56,7 +57,7 @@ impl Redis {
     /// No Redis is installed, `dir` is in use by another process, or the server did not come up
     /// (with the end of its log).
     pub async fn start(dir: &Path, durability: Durability) -> Result<Self, DevError> {
-        Self::start_in(dir, durability, None).await
+        Self::start_in(dir, durability, None, &[]).await
     }
 
     /// Starts a server for tests: in a new folder, without durability. Both end with this value, or
@@ -65,15 +66,24 @@ impl Redis {
     /// # Errors
     /// As for [`Redis::start`].
     pub async fn temporary() -> Result<Self, DevError> {
+        Self::temporary_with(&[]).await
+    }
+
+    /// The same with `arguments` before our own: the path of a file with settings, options.
+    ///
+    /// # Errors
+    /// As for [`Redis::start`].
+    pub async fn temporary_with(arguments: &[&str]) -> Result<Self, DevError> {
         let folder = Temporary::create(None)?;
         let path = folder.path().to_owned();
-        Self::start_in(&path, Durability::None, Some(folder)).await
+        Self::start_in(&path, Durability::None, Some(folder), arguments).await
     }
 
     async fn start_in(
         dir: &Path,
         durability: Durability,
         temporary: Option<Temporary>,
+        arguments: &[&str],
     ) -> Result<Self, DevError> {
         let program = find_program()?;
         let dir = place::create(dir)?;
@@ -81,8 +91,17 @@ impl Redis {
         let log = dir.join("redis.log");
         File::create(&log).map_err(DevError::io(format!("cannot write {}", log.display())))?;
         let server = Mutex::new(None);
-        let mut redis =
-            Self { server, port: 0, durability, program, dir, log, _lock: lock, temporary };
+        let mut redis = Self {
+            server,
+            port: 0,
+            durability,
+            program,
+            arguments: arguments.iter().map(ToString::to_string).collect(),
+            dir,
+            log,
+            _lock: lock,
+            temporary,
+        };
         let mut attempts = 0;
         loop {
             attempts += 1;
@@ -190,6 +209,7 @@ impl Redis {
 
     fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
+        command.args(&self.arguments);
         command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"]);
         command.args(["--daemonize", "no", "--appendonly", "no"]);
         command.arg("--dir").arg(&self.dir).current_dir(&self.dir);

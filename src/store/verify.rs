@@ -51,13 +51,13 @@ impl fmt::Display for Verified {
 /// Looks at every chat. Safe beside a running service; a finding is never something under way.
 pub async fn verify(config: &DatabaseConfig) -> Result<Verified, StoreError> {
     let client = connect(config).await?;
-    client.batch_execute(READ_ONLY).await?;
     let mut verified = Verified::default();
     verified.look(&client, "outbox", OUTBOX, &[]).await?;
     let mut after = Uuid::nil();
     loop {
-        let page = client.query_one(PAGE_END, &[&after, &PAGE]).await?;
-        let (count, end): (i64, Option<Uuid>) = (page.get(0), page.get(1));
+        let page = client.query_typed(PAGE_END, &[(&after, Type::UUID), (&PAGE, Type::INT8)]).await?;
+        let (count, end): (i64, Option<Uuid>) =
+            page.first().map_or((0, None), |row| (row.get(0), row.get(1)));
         verified.chats += count.unsigned_abs();
         // Past the last chat there may still be what belongs to none.
         let last = if count < PAGE { Uuid::max() } else { end.unwrap_or(Uuid::max()) };
@@ -96,10 +96,6 @@ impl Verified {
         Ok(())
     }
 }
-
-const READ_ONLY: &str = "\
--- store.verify_read_only
-SET default_transaction_read_only = on";
 
 const PAGE_END: &str = "\
 -- store.verify_page

@@ -244,18 +244,26 @@ impl Request {
     }
 }
 
+impl Request {
+    /// The answer, or what became of a connection that broke.
+    pub(crate) async fn attempt(self) -> Result<Answer, reqwest::Error> {
+        let Self { builder, asked } = self;
+        let answer = builder.send().await?;
+        let (status, headers) = (answer.status(), answer.headers().clone());
+        let text = answer.text().await?;
+        documented::check_answer(&asked, status.as_u16(), &headers, &text);
+        Ok(Answer::new(asked, status, headers, text))
+    }
+}
+
 impl IntoFuture for Request {
     type Output = Answer;
     type IntoFuture = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let Self { builder, asked } = self;
-            let answer = builder.send().await.unwrap_or_else(|error| panic!("{asked}: {error:?}"));
-            let (status, headers) = (answer.status(), answer.headers().clone());
-            let text = answer.text().await.unwrap_or_else(|error| panic!("{asked}: {error:?}"));
-            documented::check_answer(&asked, status.as_u16(), &headers, &text);
-            Answer::new(asked, status, headers, text)
+            let asked = self.asked.clone();
+            self.attempt().await.unwrap_or_else(|error| panic!("{asked}: {error:?}"))
         })
     }
 }

@@ -4,7 +4,8 @@ use std::{str::FromStr, sync::Arc, time::Duration};
 
 use beseda::{
     app::{self, Listeners, Replica},
-    config::{Config, DatabaseConfig, Switch},
+    config::{Config, DatabaseConfig, Secret, Switch},
+    dev::Postgres,
 };
 use clap::{CommandFactory, FromArgMatches, Parser, builder::Resettable};
 use futures_util::future::join_all;
@@ -30,6 +31,8 @@ const DATABASE_CONNECTIONS: usize = 6;
 #[derive(Debug)]
 pub(crate) struct Cluster {
     stack: Arc<Stack>,
+    /// Where the database is, if no longer in the stack.
+    moved: Option<Postgres>,
     database: String,
     config: Config,
     replicas: Vec<Option<Replica>>,
@@ -63,6 +66,7 @@ impl Cluster {
         let psql = Psql::connect(&url).await;
         let mut cluster = Self {
             stack,
+            moved: None,
             database,
             config,
             replicas: Vec::new(),
@@ -129,11 +133,24 @@ impl Cluster {
 
     /// Where its database is.
     pub(crate) fn database_url(&self) -> String {
-        self.stack.postgres.url(&self.database)
+        self.config.database.database_url.expose().to_owned()
     }
 
-    pub(super) fn database(&self) -> &DatabaseConfig {
+    pub(super) fn database_config(&self) -> &DatabaseConfig {
         &self.config.database
+    }
+
+    /// The name of its database.
+    pub(crate) fn database(&self) -> &str {
+        &self.database
+    }
+
+    /// The database is that server's from now on, as far as the checks at the end are concerned.
+    pub(crate) async fn move_to(&mut self, postgres: Postgres) {
+        let url = postgres.url(&self.database);
+        self.psql = Psql::connect(&url).await;
+        self.config.database.database_url = Secret::from(url);
+        self.moved = Some(postgres);
     }
 
     /// Somebody with a token that is good for an hour.
@@ -180,6 +197,11 @@ impl Cluster {
         parsed.unwrap_or_else(|| panic!("{sql}: not one value, but {rows:?}"))
     }
 
+    /// What its keys and channels begin with.
+    pub(crate) fn redis_prefix(&self) -> &str {
+        &self.config.redis_prefix
+    }
+
     /// Its own keys in Redis.
     pub(crate) async fn redis(&self) -> Redis {
         Redis::connect(self.stack.redis.port(), &self.config.redis_prefix).await
@@ -198,7 +220,8 @@ impl Cluster {
         let ending = self.replicas.iter_mut().filter_map(Option::take).map(Replica::drain);
         let ended = tokio::time::timeout(grace, join_all(ending)).await;
         assert!(ended.is_ok(), "a replica without sockets did not end within {grace:?}");
-        stack.postgres.drop_database(&database).await.expect("the database can be dropped");
+        let postgres = self.moved.as_ref().unwrap_or(&stack.postgres);
+        postgres.drop_database(&database).await.expect("the database can be dropped");
     }
 }
 

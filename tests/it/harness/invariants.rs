@@ -20,7 +20,7 @@ pub(super) async fn check(cluster: &Cluster) {
         if left.is_empty() { Ok(()) } else { Err(format!("left in the outbox: {left:?}")) }
     })
     .await;
-    let verified = verify(cluster.database()).await.expect("the database can be looked at");
+    let verified = verify(cluster.database_config()).await.expect("the database can be looked at");
     assert!(verified.findings.is_empty(), "{verified}");
     eventually(async || {
         let followed: usize = cluster.followers();

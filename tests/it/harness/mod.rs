@@ -8,6 +8,7 @@ mod client;
 mod cluster;
 mod documented;
 mod invariants;
+mod pgbouncer;
 mod postgres;
 mod redis;
 mod socket;
@@ -22,6 +23,9 @@ pub(crate) use self::{
     answer::Answer,
     client::{Chat, Client, Request, User},
     cluster::Cluster,
+    pgbouncer::PgBouncer,
+    postgres::Psql,
+    redis::{Redis, Reply},
     socket::Socket,
     token::{SECRET, claims, now, sign, sign_with},
 };

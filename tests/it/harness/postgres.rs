@@ -18,6 +18,11 @@ impl Psql {
         Self { url: url.to_owned(), client: Mutex::new(connect(url).await) }
     }
 
+    /// As [`Psql::connect`], for a server that may refuse.
+    pub(crate) async fn try_connect(url: &str) -> Result<Self, tokio_postgres::Error> {
+        Ok(Self { url: url.to_owned(), client: Mutex::new(try_connect(url).await?) })
+    }
+
     /// Runs statements and gives the rows of all of them.
     pub(crate) async fn run(&self, sql: &str) -> Vec<Row> {
         let mut client = self.client.lock().await;
@@ -39,8 +44,11 @@ impl Psql {
 }
 
 async fn connect(url: &str) -> Client {
-    let (client, connection) =
-        tokio_postgres::connect(url, NoTls).await.expect("Postgres takes connections");
+    try_connect(url).await.expect("Postgres takes connections")
+}
+
+async fn try_connect(url: &str) -> Result<Client, tokio_postgres::Error> {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
     tokio::spawn(connection);
-    client
+    Ok(client)
 }

@@ -17,14 +17,14 @@ pub(crate) enum Reply {
 }
 
 impl Reply {
-    fn text(self) -> String {
+    pub(crate) fn text(self) -> String {
         match self {
             Self::Text(text) => text,
             other => panic!("expected a string, got {other:?}"),
         }
     }
 
-    fn list(self) -> Vec<Reply> {
+    pub(crate) fn list(self) -> Vec<Reply> {
         match self {
             Self::List(list) => list,
             other => panic!("expected a list, got {other:?}"),

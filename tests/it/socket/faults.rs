@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 use super::{follow, kind, seqs};
 use crate::harness::{Chat, Client, Cluster, eventually};
 
+/// A command of Redis.
+type Words = &'static [&'static str];
+
 async fn send_all(at: &Client, chat: &Chat, texts: std::ops::Range<i64>) -> Vec<Value> {
     let sending = texts.map(|number| {
         let text = format!("number {number}");
@@ -170,6 +173,41 @@ async fn a_frozen_redis_delays_a_first_send_no_more_than_one_that_is_gone() {
     let times = timed(&alice.on(0), &chat, &mut socket, 1..=5).await;
     cluster.stack().redis.resume().expect("it runs");
     assert_quick(&times);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_takes_no_writes_or_throws_keys_away_miscounts_nothing() {
+    let cluster = Cluster::with_own_stack(2, |_| {}).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let chat = alice.on(0).open_chat(&bob).await;
+    let mut socket = bob.on(1).connect(&chat).await;
+    let faults: [(&str, Words, Words); 3] = [
+        ("full", &["CONFIG", "SET", "maxmemory", "1"], &["CONFIG", "SET", "maxmemory", "0"]),
+        ("read-only", &["REPLICAOF", "127.0.0.1", "1"], &["REPLICAOF", "NO", "ONE"]),
+        ("evicting", &["CONFIG", "SET", "maxmemory", "1"], &["CONFIG", "SET", "maxmemory", "0"]),
+    ];
+    let mut sent = 0;
+    for (fault, breaking, healing) in faults {
+        if fault == "evicting" {
+            let policy = ["CONFIG", "SET", "maxmemory-policy", "allkeys-random"];
+            cluster.redis().await.command(&policy).await;
+        }
+        for (words, healed) in [(breaking, false), (healing, true)] {
+            cluster.redis().await.command(words).await;
+            for _ in 0..3 {
+                let message = alice.on(0).send(&chat, fault).await;
+                assert_eq!(follow(&mut socket, sent, sent + 1).await[0]["message"], message);
+                sent += 1;
+                for replica in 0..2 {
+                    eventually(async || match bob.on(replica).unread_in(&chat).await {
+                        unread if unread == sent => Ok(()),
+                        unread => Err(format!("{fault}, healed {healed}: {unread} of {sent}")),
+                    })
+                    .await;
+                }
+            }
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,6 +8,7 @@ mod handshake;
 mod inbox;
 mod lifecycle;
 mod presence;
+mod redis_forms;
 mod resume;
 
 use std::collections::BTreeSet;

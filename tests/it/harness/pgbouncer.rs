@@ -1,0 +1,75 @@
+//! A PgBouncer in transaction mode.
+
+use std::{
+    net::{Ipv4Addr, TcpListener},
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+
+use super::eventually;
+
+/// Debian keeps it where only root looks.
+const PROGRAM: &str = "/usr/sbin/pgbouncer";
+
+/// Ends the program when our end of the pipe closes, however this process ends.
+const GUARD: &str = r#""$@" & read -r _; kill "$!""#;
+
+/// Connections to Postgres: fewer than its clients have, so that they change under them.
+const POOL: usize = 4;
+
+/// Ended when this is dropped.
+#[derive(Debug)]
+pub(crate) struct PgBouncer {
+    guard: Child,
+    port: u16,
+    _settings: TempDir,
+}
+
+impl PgBouncer {
+    /// In front of the Postgres on that port, for any database of it.
+    pub(crate) async fn start(postgres: u16) -> Self {
+        let program = if Path::new(PROGRAM).exists() { PROGRAM } else { "pgbouncer" };
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let port = listener.local_addr().expect("it is bound").port();
+        drop(listener);
+        let settings = tempfile::tempdir().expect("a folder");
+        let file = settings.path().join("pgbouncer.ini");
+        let text = format!(
+            "[databases]\n* = host=127.0.0.1 port={postgres} user=beseda\n\
+             [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
+             auth_type = any\npool_mode = transaction\ndefault_pool_size = {POOL}\n"
+        );
+        std::fs::write(&file, text).expect("it can be written");
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", GUARD, "guard", program, "-q"]).arg(file);
+        if nix::unistd::geteuid().is_root() {
+            // It refuses to be root.
+            command.args(["-u", "postgres"]);
+        }
+        let guard = command.stdin(Stdio::piped()).spawn().expect("a shell");
+        let bouncer = Self { guard, port, _settings: settings };
+        eventually(async || {
+            let connected = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await;
+            connected.map_err(|error| {
+                format!("{error}; is PgBouncer installed? Debian: apt-get install pgbouncer")
+            })
+        })
+        .await;
+        bouncer
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+impl Drop for PgBouncer {
+    fn drop(&mut self) {
+        drop(self.guard.stdin.take());
+        // It was told to end; what can fail here concerns nobody.
+        let _ = self.guard.wait();
+    }
+}
