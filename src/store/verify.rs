@@ -55,7 +55,8 @@ pub async fn verify(config: &DatabaseConfig) -> Result<Verified, StoreError> {
     verified.look(&client, "outbox", OUTBOX, &[]).await?;
     let mut after = Uuid::nil();
     loop {
-        let page = client.query_typed(PAGE_END, &[(&after, Type::UUID), (&PAGE, Type::INT8)]).await?;
+        let page =
+            client.query_typed(PAGE_END, &[(&after, Type::UUID), (&PAGE, Type::INT8)]).await?;
         let (count, end): (i64, Option<Uuid>) =
             page.first().map_or((0, None), |row| (row.get(0), row.get(1)));
         verified.chats += count.unsigned_abs();
