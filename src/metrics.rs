@@ -1,7 +1,9 @@
 //! Prometheus metrics: one typed struct a replica. Labels are bounded: never a user, a chat, a raw
 //! path or a client's own close code.
 
-use std::time::Duration;
+mod process;
+
+use std::{sync::atomic::AtomicU64, time::Duration};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -13,6 +15,8 @@ use prometheus_client::{
     },
     registry::{Registry, Unit},
 };
+
+use self::process::Process;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct HttpLabels {
@@ -36,6 +40,11 @@ pub struct CodeLabels {
 pub struct CloseLabels {
     /// Our own close code; 1000 where the client left.
     pub code: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabels {
+    state: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -69,6 +78,7 @@ pub struct Metrics {
     pub sockets_closed: Family<CloseLabels, Counter>,
     pub sockets_behind: Counter,
     pub resumes: Counter,
+    pub catchups: Counter,
     pub resets: Counter,
     pub publications_received: Counter,
     pub resyncs: Counter,
@@ -77,15 +87,22 @@ pub struct Metrics {
     pub outbox_swept: Counter,
     pub redis_up: Gauge,
     pub draining: Gauge,
-    pub pool_in_use: Gauge,
-    pub pool_open: Gauge,
+    pool_connections: Family<StateLabels, Gauge>,
+    /// How long statements waited for a connection.
+    pub pool_wait: Histogram,
+    pub writer_queue_depth: Gauge,
+    pub outbox_rows: Gauge,
+    pub outbox_oldest: Gauge<f64, AtomicU64>,
+    delivery: Histogram,
     /// Commit to the publication's arrival on this replica.
     pub publication_lag: Histogram,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
-        let mut registry = Registry::with_prefix("beseda");
+        let mut all = Registry::default();
+        all.register_collector(Box::new(Process::new()));
+        let registry = all.sub_registry_with_prefix("beseda");
         let metrics = Self {
             http: Family::new_with_constructor(seconds),
             queries: Family::new_with_constructor(query_seconds),
@@ -100,6 +117,7 @@ impl Default for Metrics {
             sockets_closed: Family::default(),
             sockets_behind: Counter::default(),
             resumes: Counter::default(),
+            catchups: Counter::default(),
             resets: Counter::default(),
             publications_received: Counter::default(),
             resyncs: Counter::default(),
@@ -108,8 +126,12 @@ impl Default for Metrics {
             outbox_swept: Counter::default(),
             redis_up: Gauge::default(),
             draining: Gauge::default(),
-            pool_in_use: Gauge::default(),
-            pool_open: Gauge::default(),
+            pool_connections: Family::default(),
+            pool_wait: query_seconds(),
+            writer_queue_depth: Gauge::default(),
+            outbox_rows: Gauge::default(),
+            outbox_oldest: Gauge::default(),
+            delivery: seconds(),
             publication_lag: seconds(),
             registry: Registry::default(),
         };
@@ -148,7 +170,16 @@ impl Default for Metrics {
             "Times a slow socket lost its queue and caught up from Postgres",
             m.sockets_behind.clone(),
         );
-        registry.register("resumes", "Sockets that resumed from a position", m.resumes.clone());
+        registry.register(
+            "socket_resumes",
+            "Sockets that resumed from a position",
+            m.resumes.clone(),
+        );
+        registry.register(
+            "catchups",
+            "Times a socket read from Postgres what it had missed",
+            m.catchups.clone(),
+        );
         registry.register("resets", "Positions that could not be resumed", m.resets.clone());
         registry.register(
             "publications_received",
@@ -165,8 +196,39 @@ impl Default for Metrics {
         registry.register("outbox_swept", "Outbox rows published late", m.outbox_swept.clone());
         registry.register("redis_up", "1 while Redis answers", m.redis_up.clone());
         registry.register("draining", "1 while the replica drains", m.draining.clone());
-        registry.register("pool_connections_in_use", "Of the pools", m.pool_in_use.clone());
-        registry.register("pool_connections_open", "Of the pools", m.pool_open.clone());
+        registry.register(
+            "pool_connections",
+            "Connections to Postgres, by state: open, and those of them in use",
+            m.pool_connections.clone(),
+        );
+        registry.register_with_unit(
+            "pool_wait",
+            "Time that statements waited for a connection to Postgres",
+            Unit::Seconds,
+            m.pool_wait.clone(),
+        );
+        registry.register(
+            "writer_queue_depth",
+            "Sends that wait to be written",
+            m.writer_queue_depth.clone(),
+        );
+        registry.register(
+            "outbox_rows",
+            "Commits that Redis may not have yet, of all replicas",
+            m.outbox_rows.clone(),
+        );
+        registry.register_with_unit(
+            "outbox_oldest",
+            "Age of the oldest of these commits; 0 where there is none",
+            Unit::Seconds,
+            m.outbox_oldest.clone(),
+        );
+        registry.register_with_unit(
+            "delivery",
+            "From the commit to the socket: of what was written at once, the oldest",
+            Unit::Seconds,
+            m.delivery.clone(),
+        );
         registry.register_with_unit(
             "publication_lag",
             "From the commit to the arrival of its publication",
@@ -176,7 +238,7 @@ impl Default for Metrics {
         let build = Family::<VersionLabels, Gauge<i64, std::sync::atomic::AtomicI64>>::default();
         build.get_or_create(&VersionLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
         registry.register("build_info", "The running version", build);
-        Self { registry, ..metrics }
+        Self { registry: all, ..metrics }
     }
 }
 
@@ -192,6 +254,21 @@ impl Metrics {
 
     pub fn observe_query(&self, query: &'static str, elapsed: Duration) {
         self.queries.get_or_create(&QueryLabels { query }).observe(elapsed.as_secs_f64());
+    }
+
+    /// An event that was committed then has been written to a socket. Two clocks are compared:
+    /// Postgres's and this machine's.
+    pub fn observe_delivery(&self, committed_micros: i64) {
+        let micros = jiff::Timestamp::now().as_microsecond() - committed_micros;
+        self.delivery.observe(micros.max(0) as f64 / 1e6);
+    }
+
+    /// Connections to Postgres.
+    pub fn set_pool(&self, in_use: usize, open: usize) {
+        for (state, count) in [("in_use", in_use), ("open", open)] {
+            let gauge = self.pool_connections.get_or_create(&StateLabels { state });
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
     }
 
     pub fn count_error(&self, code: &'static str) {

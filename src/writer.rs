@@ -82,6 +82,11 @@ impl Writer {
         Self { lanes }
     }
 
+    /// Sends that wait for a lane.
+    pub fn queued(&self) -> usize {
+        self.lanes.iter().map(|lane| lane.max_capacity() - lane.capacity()).sum()
+    }
+
     /// Writes one message; returns once it is durable, and Redis has it or is too slow.
     pub async fn send(&self, draft: Draft) -> Result<Sent, Error> {
         let (reply, outcome) = oneshot::channel();

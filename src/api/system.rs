@@ -54,8 +54,14 @@ pub(super) async fn readyz(State(context): State<Context>) -> Response {
 /// Prometheus metrics; on the internal port only.
 pub(super) async fn metrics(State(context): State<Context>) -> Response {
     let (in_use, open) = context.chats.store().pool_usage();
-    context.metrics.pool_in_use.set(i64::try_from(in_use).unwrap_or(i64::MAX));
-    context.metrics.pool_open.set(i64::try_from(open).unwrap_or(i64::MAX));
+    context.metrics.set_pool(in_use, open);
+    let queued = i64::try_from(context.chats.writer().queued()).unwrap_or(i64::MAX);
+    context.metrics.writer_queue_depth.set(queued);
+    // Without Postgres the last figures stay: that it is away shows elsewhere.
+    if let Ok((rows, oldest)) = context.chats.store().get_backlog().await {
+        context.metrics.outbox_rows.set(rows);
+        context.metrics.outbox_oldest.set(oldest);
+    }
     context.metrics.redis_up.set(i64::from(context.link.is_up()));
     context.metrics.draining.set(i64::from(context.is_leaving()));
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -101,6 +101,10 @@ impl Chats {
         &self.store
     }
 
+    pub fn writer(&self) -> &Writer {
+        &self.writer
+    }
+
     pub fn presence(&self) -> &Presence {
         &self.presence
     }

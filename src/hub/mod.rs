@@ -46,6 +46,8 @@ pub enum Delivery {
     Event {
         chat_id: ChatId,
         ev: i64,
+        /// When it was committed, in microseconds since 1970.
+        micros: i64,
         frame: Frame,
     },
     /// What changed in a gap, as it is now.
@@ -146,7 +148,8 @@ struct Entry {
     cursor: Option<i64>,
     /// The highest `ev` heard of.
     heard: i64,
-    pending: BTreeMap<i64, Frame>,
+    /// Publications that wait for those before them, each with the moment of its commit.
+    pending: BTreeMap<i64, (i64, Frame)>,
     /// A task is on its way to fill the gap.
     filling: bool,
     /// When a publication or Postgres last said that the cursor is right.
@@ -184,10 +187,10 @@ impl Entry {
             if ev > cursor + 1 {
                 break;
             }
-            let frame = entry.remove();
+            let (micros, frame) = entry.remove();
             if ev == cursor + 1 {
                 cursor = ev;
-                self.push(&Delivery::Event { chat_id, ev, frame });
+                self.push(&Delivery::Event { chat_id, ev, micros, frame });
             }
         }
         self.cursor = Some(cursor);
@@ -291,13 +294,13 @@ impl Hub {
         let mut shard = self.shard(chat_id);
         let entry = shard.get_mut(&chat_id)?;
         match publication {
-            Publication::Event { ev, frame, .. } => {
+            Publication::Event { ev, micros, frame } => {
                 entry.heard = entry.heard.max(ev);
                 if entry.cursor.is_some_and(|cursor| ev <= cursor) {
                     return None;
                 }
                 if entry.pending.len() < MAX_PENDING {
-                    entry.pending.insert(ev, frame);
+                    entry.pending.insert(ev, (micros, frame));
                 }
                 entry.advance(chat_id);
                 entry.confirmed = Instant::now();

@@ -74,6 +74,8 @@ pub(super) struct Connection {
     pub(super) missing: HashSet<ChatId>,
     pub(super) retry_at: Option<Instant>,
     pub(super) unseen: Unseen,
+    /// When the oldest of the events in `out` was committed, in microseconds since 1970.
+    committed_at: Option<i64>,
     pub(super) behind_since: Option<Instant>,
     last_heard: Instant,
     attached: Attached,
@@ -127,6 +129,7 @@ impl Connection {
             missing: HashSet::new(),
             retry_at: None,
             unseen: Unseen::default(),
+            committed_at: None,
             behind_since: None,
             last_heard: Instant::now(),
             attached,
@@ -300,10 +303,17 @@ impl Connection {
 
     async fn on_deliveries(&mut self, batch: &mut Vec<Arc<Delivery>>) -> Flow {
         for delivery in batch.drain(..) {
-            if let Delivery::Presence { chat_id, user_id, .. } = &*delivery
-                && user_id != self.session.user_id()
-            {
-                self.unseen.remove(*chat_id);
+            match &*delivery {
+                Delivery::Event { micros, .. } => {
+                    let oldest = self.committed_at.get_or_insert(*micros);
+                    *oldest = (*oldest).min(*micros);
+                }
+                Delivery::Presence { chat_id, user_id, .. }
+                    if user_id != self.session.user_id() =>
+                {
+                    self.unseen.remove(*chat_id);
+                }
+                _ => {}
             }
             match self.session.on_delivery(Arc::unwrap_or_clone(delivery), &mut self.out) {
                 Todo::Nothing => {}
@@ -385,7 +395,12 @@ impl Connection {
             self.socket.flush().await
         };
         match tokio::time::timeout(BEHIND_LIMIT, writing).await {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(())) => {
+                if let Some(micros) = self.committed_at.take() {
+                    self.context.metrics.observe_delivery(micros);
+                }
+                Ok(())
+            }
             Ok(Err(_)) => Err(End::Left),
             Err(_) => Err(End::Close(Close::TooSlow)),
         }

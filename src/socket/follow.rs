@@ -153,6 +153,7 @@ impl Connection {
     /// Reads what this socket missed of a chat.
     pub(super) async fn catch_up(&mut self, chat_id: ChatId) -> Flow {
         let Some((after_ev, epoch)) = self.session.position(chat_id) else { return Ok(()) };
+        self.context.metrics.catchups.inc();
         let page = match self.read_changes(chat_id, after_ev, RESUME_PAGE).await {
             Ok(page) => page,
             // Deleted, and the hub's word of it may be what did not fit into the queue.

@@ -93,7 +93,7 @@ impl Session {
     /// Takes a delivery; frames to send are pushed to `out`.
     pub(super) fn on_delivery(&mut self, delivery: Delivery, out: &mut Vec<Frame>) -> Todo {
         match delivery {
-            Delivery::Event { chat_id, ev, frame } => self.on_event(chat_id, ev, frame, out),
+            Delivery::Event { chat_id, ev, frame, .. } => self.on_event(chat_id, ev, frame, out),
             Delivery::Catchup { chat_id, fill } => self.on_fill(chat_id, &fill, out),
             Delivery::Reset { chat_id, head_ev, epoch, reason } => {
                 self.on_reset(chat_id, head_ev, &epoch, reason, out);
@@ -188,7 +188,7 @@ mod tests {
     }
 
     fn event(ev: i64) -> Delivery {
-        Delivery::Event { chat_id: CHAT, ev, frame: Bytes::from(format!("ev {ev}")) }
+        Delivery::Event { chat_id: CHAT, ev, micros: 0, frame: Bytes::from(format!("ev {ev}")) }
     }
 
     fn texts(frames: &[Frame]) -> Vec<&str> {

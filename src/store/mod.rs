@@ -196,6 +196,7 @@ impl Store {
     ) -> Result<Vec<Row>, StoreError> {
         let started = std::time::Instant::now();
         let client = pool.get().await.map_err(|error| StoreError::Away(Some(Arc::new(error))))?;
+        self.metrics.pool_wait.observe(started.elapsed().as_secs_f64());
         let work = async {
             if self.prepared {
                 let types: Vec<Type> = params.iter().map(|(_, kind)| kind.clone()).collect();

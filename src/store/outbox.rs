@@ -36,6 +36,12 @@ impl Store {
         Ok(rows.iter().map(|row| chat_state(row, 0)).collect())
     }
 
+    /// How many rows there are, and the age of the oldest in seconds.
+    pub async fn get_backlog(&self) -> Result<(i64, f64), StoreError> {
+        let row = self.query_one(GET_BACKLOG, &[]).await?;
+        Ok((row.get(0), row.get(1)))
+    }
+
     /// Forgets rows that Redis has everything of.
     pub async fn delete_outbox(&self, ids: &[i64]) -> Result<(), StoreError> {
         self.query(DELETE_OUTBOX, &[(&ids, Type::INT8_ARRAY)]).await?;
@@ -53,6 +59,11 @@ RETURNING outbox_id, chats, users";
 const GET_STATES: &str = "\
 -- store.get_states
 SELECT s.* FROM chat_states($1) s";
+
+const GET_BACKLOG: &str = "\
+-- store.get_backlog
+SELECT count(*), coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)::float8
+  FROM outbox";
 
 const DELETE_OUTBOX: &str = "\
 -- store.delete_outbox
