@@ -14,8 +14,8 @@
 {{- end -}}
 
 {{- define "beseda.selector" -}}
-app.kubernetes.io/name: {{ include "beseda.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "beseda.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{/* What the replicas' Service and policies select: not the database of `dev`, not the tests. */}}
@@ -166,13 +166,13 @@ capabilities: { drop: [ALL] }
     defaultMode: 0440
     sources:
       - secret:
-          name: {{ include "beseda.postgresSecret" . }}
+          name: {{ include "beseda.postgresSecret" . | quote }}
           items: [{ key: {{ include "beseda.postgresKey" . | quote }}, path: database-url }]
       - secret:
-          name: {{ include "beseda.redisSecret" . }}
+          name: {{ include "beseda.redisSecret" . | quote }}
           items: [{ key: {{ include "beseda.redisKey" . | quote }}, path: redis-url }]
       - secret:
-          name: {{ include "beseda.jwtSecret" . }}
+          name: {{ include "beseda.jwtSecret" . | quote }}
           items: [{ key: {{ include "beseda.jwtKey" . | quote }}, path: jwt }]
 {{- end -}}
 
