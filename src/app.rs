@@ -88,6 +88,7 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
     store.check(true).await?;
     let secret = store.get_instance_secret().await?;
     let verifier = Verifier::new(&config.auth)?;
+    verifier.load().await;
 
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let link = Link::connect(config.redis_url.expose(), &config.redis_prefix)?;
@@ -128,6 +129,8 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
     tasks.spawn(tell_presence(Arc::clone(&chats), came_and_went, stop.clone()));
     let (purging, stopped) = (purge::run(chats.store().clone()), stop.clone());
     tasks.spawn(async move { stopped.run_until_cancelled(purging).await });
+    let (refreshing, stopped) = (verifier.clone().keep_fresh(), stop.clone());
+    tasks.spawn(async move { stopped.run_until_cancelled(refreshing).await });
     tasks.spawn(forget_buckets(Arc::clone(&limits), stop.clone()));
 
     let (phase, watching) = watch::channel(Phase::Serving);

@@ -67,8 +67,8 @@ impl Context {
 
     /// Checks a token and makes its bearer known, before anything is answered.
     pub async fn authenticate(&self, token: &str) -> Result<Identity, Error> {
-        let identity = self.verifier.verify(token)?;
-        self.chats.people().admit(&identity.profile).await?;
+        let identity = self.verifier.verify(token).await?;
+        self.chats.people().admit(&identity).await?;
         Ok(identity)
     }
 }

@@ -19,7 +19,7 @@
 //! | [`people`] | who was admitted, remembered for moments |
 //! | [`unread`], [`presence`] | copies of counters, leases of who is online |
 //! | [`broker`], [`store`] | Redis; Postgres |
-//! | [`auth`], [`limits`], [`input`], [`protocol`], [`model`], [`error`], [`config`], [`metrics`], [`telemetry`] | the ground floor |
+//! | [`auth`], [`limits`], [`input`], [`protocol`], [`model`], [`error`], [`config`], [`tls`], [`metrics`], [`telemetry`] | the ground floor |
 //! | [`dev`] | `beseda dev` and the tests' stack: Postgres and Redis as child processes |
 //!
 //! What this keeps, and by what means:
@@ -58,5 +58,6 @@ pub mod server;
 pub mod socket;
 pub mod store;
 pub mod telemetry;
+pub mod tls;
 pub mod unread;
 pub mod writer;

@@ -96,6 +96,7 @@ fn classes() -> [(Class, OpenApiRouter<Context>); 5] {
                 .routes(routes!(chats::delete_chat))
                 .routes(routes!(users::post_users))
                 .routes(routes!(users::put_user, users::delete_user))
+                .routes(routes!(users::revoke_tokens))
                 .routes(routes!(users::block_user, users::unblock_user)),
         ),
         (Class::Searches, OpenApiRouter::new().routes(routes!(chats::search))),

@@ -147,6 +147,7 @@ impl Connection {
             return Err(Error::Forbidden("This token is another user's."));
         }
         self.token_expires_at = identity.expires_at;
+        self.session.renew(identity.issued_at);
         self.told_expiring = false;
         self.ack(id, AckResult::Authenticated { token_expires_at: expiry(identity.expires_at) });
         Ok(())

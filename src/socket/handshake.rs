@@ -9,7 +9,7 @@ use super::{
     connection::{Bearer, Connection, FirstFrame, close},
 };
 use crate::{
-    auth::Ticket,
+    auth::{Ticket, is_revoked},
     chat::ChatRef,
     config::Switch,
     context::Context,
@@ -17,6 +17,7 @@ use crate::{
     limits::Class,
     model::{ChatId, Position},
     protocol::Close,
+    store::Barred,
 };
 
 /// How long a socket may stay without saying who it is.
@@ -95,15 +96,21 @@ async fn admit(
     };
     let bearer = match (&ticket, bearer) {
         (Some(ticket), _) => {
-            // It may have been given before its user was erased.
+            // It may have been given before its user was erased, or their tokens revoked.
             let user_id = std::slice::from_ref(&ticket.user_id);
-            let erased = context.chats.store().list_erased(user_id).await;
-            if !erased.map_err(|error| fail(error.into()))?.is_empty() {
-                return Err(Close::UserGone);
+            let barred = context.chats.store().list_barred(user_id).await;
+            for Barred { admission, .. } in barred.map_err(|error| fail(error.into()))? {
+                if admission.erased {
+                    return Err(Close::UserGone);
+                }
+                if is_revoked(ticket.token_issued_at, admission.revoked_at) {
+                    return Err(Close::TokenInvalid);
+                }
             }
             Bearer {
                 user_id: ticket.user_id.clone(),
                 token_expires_at: ticket.token_expires_at,
+                token_issued_at: ticket.token_issued_at,
                 auth: None,
             }
         }
@@ -112,6 +119,7 @@ async fn admit(
             context.limits.check(identity.user_id(), Class::Connects).map_err(fail)?;
             Bearer {
                 token_expires_at: identity.expires_at,
+                token_issued_at: identity.issued_at,
                 user_id: identity.profile.user_id,
                 auth,
             }

@@ -2,11 +2,13 @@
 
 mod delivery;
 mod harness;
+mod issuers;
 mod limits;
 mod messages;
 mod people;
 mod problems;
 mod retries;
+mod revocation;
 mod rooms;
 mod search;
 mod socket;

@@ -7,6 +7,7 @@ mod answer;
 mod client;
 mod cluster;
 mod invariants;
+pub(crate) mod keys;
 mod postgres;
 mod redis;
 mod socket;
