@@ -163,15 +163,22 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
     let mut redis_up = context.link.subscribe_state();
     // Away for longer: then without it.
     let _ = tokio::time::timeout(REDIS_WAIT, redis_up.wait_for(|up| *up)).await;
+    let limits = &context.config.limits;
+    let accept_rate = (limits.rate_limits == Switch::On)
+        .then(|| server::AcceptRate::per_second(limits.rate_accepts));
     let internal = server::serve(
         listeners.internal,
         api::internal_router(&context),
+        context.config.http.clone(),
+        None,
         stop_internal,
         context.abort.clone(),
     );
     let public = server::serve(
         listeners.public,
         api::public_router(&context, socket::router()),
+        context.config.http.clone(),
+        accept_rate,
         stop_serving,
         context.abort.clone(),
     );

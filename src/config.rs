@@ -9,6 +9,8 @@ use std::{
 use clap::{Args, ValueEnum};
 use url::Url;
 
+use crate::net::Network;
+
 /// Who may delete a whole room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum DeleteChat {
@@ -197,9 +199,63 @@ pub struct LimitConfig {
     #[arg(long, env = "BESEDA_RATE_CONNECTS", default_value_t = 10)]
     pub rate_connects: u32,
 
+    /// Requests and sockets a second from one address (IPv6: one /64), whoever asks, before tokens
+    /// are looked at; addresses behind proxies are seen through BESEDA_TRUSTED_PROXIES only.
+    #[arg(long, env = "BESEDA_RATE_ADDRESSES", default_value_t = 1_000)]
+    pub rate_addresses: u32,
+
+    /// Commands a second on one socket.
+    #[arg(long, env = "BESEDA_RATE_COMMANDS", default_value_t = 50)]
+    pub rate_commands: u32,
+
+    /// Connections a replica accepts a second; more wait their turn.
+    #[arg(long, env = "BESEDA_RATE_ACCEPTS", default_value_t = 1_000)]
+    pub rate_accepts: u32,
+
     /// Open sockets of one user on one replica; one more is closed with 4009.
     #[arg(long, env = "BESEDA_SOCKETS_PER_USER", default_value_t = 50)]
     pub sockets_per_user: usize,
+
+    /// Open sockets from one address (IPv6: one /64) on one replica; one more is closed with 4204.
+    #[arg(long, env = "BESEDA_SOCKETS_PER_ADDRESS", default_value_t = 5_000)]
+    pub sockets_per_address: usize,
+
+    /// Open sockets on one replica; one more is closed with 4204.
+    #[arg(long, env = "BESEDA_SOCKETS", default_value_t = 50_000)]
+    pub sockets: usize,
+
+    /// Chats that one socket may follow.
+    #[arg(long, env = "BESEDA_SUBSCRIPTIONS_PER_SOCKET", default_value_t = 1_000)]
+    pub subscriptions_per_socket: usize,
+}
+
+/// What a connection may cost, whoever is at its other end.
+#[derive(Debug, Clone, Args)]
+pub struct HttpConfig {
+    /// Largest head of a request, in bytes; 8192 or more.
+    #[arg(long, env = "BESEDA_MAX_HEAD_BYTES", default_value_t = 32 * 1024)]
+    pub max_head_bytes: usize,
+
+    /// Most headers of a request.
+    #[arg(long, env = "BESEDA_MAX_HEADERS", default_value_t = 64)]
+    pub max_headers: usize,
+
+    /// How long a new connection may stay silent, and a request's head may take.
+    #[arg(long, env = "BESEDA_HEAD_TIMEOUT", default_value = "10s", value_parser = humantime::parse_duration)]
+    pub head_timeout: Duration,
+
+    /// How long a request's body may take.
+    #[arg(long, env = "BESEDA_BODY_TIMEOUT", default_value = "8s", value_parser = humantime::parse_duration)]
+    pub body_timeout: Duration,
+
+    /// How long a client may take nothing of an answer.
+    #[arg(long, env = "BESEDA_WRITE_TIMEOUT", default_value = "10s", value_parser = humantime::parse_duration)]
+    pub write_timeout: Duration,
+
+    /// How long a connection may idle between two requests; longer than the balancer's own limit,
+    /// so that the balancer closes first.
+    #[arg(long, env = "BESEDA_IDLE_TIMEOUT", default_value = "75s", value_parser = humantime::parse_duration)]
+    pub idle_timeout: Duration,
 }
 
 /// Everything a replica needs.
@@ -228,9 +284,10 @@ pub struct Config {
     #[arg(long, env = "BESEDA_PUBLIC_URL")]
     pub public_url: Option<Url>,
 
-    /// Proxies whose X-Forwarded-Host and X-Forwarded-Proto are believed: addresses, comma-separated.
+    /// Proxies whose X-Forwarded-For, X-Forwarded-Host and X-Forwarded-Proto are believed: addresses
+    /// or ranges like 10.0.0.0/8, comma-separated.
     #[arg(long, env = "BESEDA_TRUSTED_PROXIES", value_delimiter = ',')]
-    pub trusted_proxies: Vec<std::net::IpAddr>,
+    pub trusted_proxies: Vec<Network>,
 
     /// Origins whose pages may open sockets and call the API, comma-separated; none given: the same host only.
     #[arg(long, env = "BESEDA_ALLOWED_ORIGINS", value_delimiter = ',')]
@@ -249,6 +306,9 @@ pub struct Config {
 
     #[command(flatten)]
     pub limits: LimitConfig,
+
+    #[command(flatten)]
+    pub http: HttpConfig,
 
     /// How long a request may take in all before it is answered 504.
     #[arg(long, env = "BESEDA_REQUEST_TIMEOUT", default_value = "15s", value_parser = humantime::parse_duration)]
@@ -322,9 +382,32 @@ impl Config {
             ("BESEDA_RATE_ROOMS", self.limits.rate_rooms),
             ("BESEDA_RATE_SEARCHES", self.limits.rate_searches),
             ("BESEDA_RATE_CONNECTS", self.limits.rate_connects),
+            ("BESEDA_RATE_ADDRESSES", self.limits.rate_addresses),
+            ("BESEDA_RATE_COMMANDS", self.limits.rate_commands),
+            ("BESEDA_RATE_ACCEPTS", self.limits.rate_accepts),
         ];
+        self.http.validate()?;
         match rates.into_iter().find(|(_, rate)| *rate == 0) {
             Some((name, _)) => Err(ConfigError::new(name, "must be at least 1")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl HttpConfig {
+    fn validate(&self) -> Result<(), ConfigError> {
+        // What the HTTP library needs at the least.
+        if self.max_head_bytes < 8 * 1024 {
+            return Err(ConfigError::new("BESEDA_MAX_HEAD_BYTES", "must be at least 8192"));
+        }
+        let times = [
+            ("BESEDA_HEAD_TIMEOUT", self.head_timeout),
+            ("BESEDA_BODY_TIMEOUT", self.body_timeout),
+            ("BESEDA_WRITE_TIMEOUT", self.write_timeout),
+            ("BESEDA_IDLE_TIMEOUT", self.idle_timeout),
+        ];
+        match times.into_iter().find(|(_, time)| *time < Duration::from_millis(100)) {
+            Some((name, _)) => Err(ConfigError::new(name, "must be at least 100ms")),
             None => Ok(()),
         }
     }

@@ -19,7 +19,7 @@
 //! | [`people`] | who was admitted, remembered for moments |
 //! | [`unread`], [`presence`] | copies of counters, leases of who is online |
 //! | [`broker`], [`store`] | Redis; Postgres |
-//! | [`auth`], [`limits`], [`input`], [`protocol`], [`model`], [`error`], [`config`], [`tls`], [`metrics`], [`telemetry`] | the ground floor |
+//! | [`auth`], [`limits`], [`input`], [`protocol`], [`model`], [`error`], [`config`], [`net`], [`tls`], [`metrics`], [`telemetry`] | the ground floor |
 //! | [`dev`] | `beseda dev` and the tests' stack: Postgres and Redis as child processes |
 //!
 //! What this keeps, and by what means:
@@ -48,6 +48,7 @@ pub mod input;
 pub mod limits;
 pub mod metrics;
 pub mod model;
+pub mod net;
 pub mod outbox;
 pub mod people;
 pub mod presence;

@@ -13,7 +13,7 @@ use std::time::Duration;
 use axum::{
     Router,
     extract::{Request, State},
-    http::{HeaderValue, Method, Uri, header, uri::PathAndQuery},
+    http::{HeaderName, HeaderValue, Method, Uri, header, uri::PathAndQuery},
     middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::get,
@@ -136,7 +136,7 @@ pub fn public_router(context: &Context, sockets: Router<Context>) -> Router {
         .route("/assets/{name}", get(system::asset))
         .route("/openapi.json", get(system::openapi))
         .route("/asyncapi.json", get(system::asyncapi))
-        .merge(documents)
+        .merge(Router::from(documents).layer(from_fn(docs_policy)))
         .merge(health());
     finish(router, context)
 }
@@ -161,7 +161,7 @@ fn finish(router: Router<Context>, context: &Context) -> Router {
         None => router,
     };
     let router = router
-        .layer(from_fn(no_store))
+        .layer(from_fn(harden))
         .layer(from_fn_with_state(context.clone(), problem::observe))
         .with_state(context.clone());
     // Around the whole router, as routing has happened by the time its own layers run.
@@ -182,16 +182,16 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
             .allow_headers([
                 header::AUTHORIZATION,
                 header::CONTENT_TYPE,
-                header::HeaderName::from_static("idempotency-key"),
-                header::HeaderName::from_static("x-request-id"),
+                HeaderName::from_static("idempotency-key"),
+                HeaderName::from_static("x-request-id"),
             ])
             .expose_headers([
                 header::RETRY_AFTER,
-                header::HeaderName::from_static("idempotent-replayed"),
-                header::HeaderName::from_static("ratelimit-limit"),
-                header::HeaderName::from_static("ratelimit-remaining"),
-                header::HeaderName::from_static("ratelimit-reset"),
-                header::HeaderName::from_static("x-request-id"),
+                HeaderName::from_static("idempotent-replayed"),
+                HeaderName::from_static("ratelimit-limit"),
+                HeaderName::from_static("ratelimit-remaining"),
+                HeaderName::from_static("ratelimit-reset"),
+                HeaderName::from_static("x-request-id"),
             ])
             .max_age(PREFLIGHT_LIFETIME),
     )
@@ -222,13 +222,39 @@ fn add_trailing_slash(mut request: Request) -> Request {
     request
 }
 
-/// Nothing of one person's may be kept by a cache that others share.
-async fn no_store(request: Request, next: Next) -> Response {
+/// What browsers are told of every answer that does not say otherwise itself: nothing of one person's
+/// may be kept by a cache that others share; no answer is a page, a frame, or another site's resource;
+/// and no address that one was at leaves with a link.
+const HARDENING: [(HeaderName, HeaderValue); 4] = [
+    (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    (
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
+    ),
+    (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    (
+        HeaderName::from_static("cross-origin-resource-policy"),
+        HeaderValue::from_static("same-origin"),
+    ),
+];
+
+async fn harden(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
+    for (name, value) in HARDENING {
+        response.headers_mut().entry(name).or_insert(value);
+    }
     response
-        .headers_mut()
-        .entry(header::CACHE_CONTROL)
-        .or_insert(HeaderValue::from_static("no-store"));
+}
+
+/// The page that shows the API needs its own scripts, and styles that they write into it.
+async fn docs_policy(request: Request, next: Next) -> Response {
+    const POLICY: HeaderValue = HeaderValue::from_static(
+        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
+         img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
+         frame-ancestors 'none'",
+    );
+    let mut response = next.run(request).await;
+    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, POLICY);
     response
 }
 

@@ -158,22 +158,28 @@ pub(crate) fn chain(error: &crate::error::Cause) -> String {
     line
 }
 
+impl Problem {
+    fn of(error: &Error, id: &str) -> Self {
+        Self {
+            kind: format!("urn:beseda:error:{}", error.code()),
+            title: error.title(),
+            status: error.status().as_u16(),
+            detail: error.to_string(),
+            code: error.code(),
+            request_id: id.to_owned(),
+            errors: match error {
+                Error::Validation(fields) => Some(fields.clone()),
+                _ => None,
+            },
+            retry_after_ms: error
+                .retry_after()
+                .map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
+        }
+    }
+}
+
 fn write(error: &Error, id: &str, mut headers: HeaderMap) -> Response {
-    let problem = Problem {
-        kind: format!("urn:beseda:error:{}", error.code()),
-        title: error.title(),
-        status: error.status().as_u16(),
-        detail: error.to_string(),
-        code: error.code(),
-        request_id: id.to_owned(),
-        errors: match error {
-            Error::Validation(fields) => Some(fields.clone()),
-            _ => None,
-        },
-        retry_after_ms: error
-            .retry_after()
-            .map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
-    };
+    let problem = Problem::of(error, id);
     // Plain structs can't fail to serialize.
     let body = serde_json::to_vec(&problem).unwrap_or_default();
     headers.remove(header::CONTENT_LENGTH);
@@ -191,6 +197,28 @@ fn write(error: &Error, id: &str, mut headers: HeaderMap) -> Response {
     *response.status_mut() = error.status();
     *response.headers_mut() = headers;
     response
+}
+
+/// A whole answer, to what could not be read as HTTP and so has reached no layer.
+pub(crate) fn unreadable(status: u16) -> Vec<u8> {
+    let error = Error::InvalidRequest(match status {
+        431 => "The request's head is too large, or has too many headers.",
+        414 => "The request's target is too long.",
+        _ => "This is not HTTP/1.1.",
+    });
+    let id = Uuid::now_v7().to_string();
+    let problem = Problem { status, ..Problem::of(&error, &id) };
+    // Plain structs can't fail to serialize.
+    let body = serde_json::to_string(&problem).unwrap_or_default();
+    let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+    format!(
+        "HTTP/1.1 {status} {}\r\nconnection: close\r\ncontent-type: application/problem+json\r\n\
+         cache-control: no-store\r\nx-content-type-options: nosniff\r\nx-request-id: {id}\r\n\
+         content-length: {}\r\n\r\n{body}",
+        reason.unwrap_or_default(),
+        body.len(),
+    )
+    .into_bytes()
 }
 
 /// A label for metrics: one of a fixed set, whatever the client sent.

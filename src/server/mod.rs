@@ -1,10 +1,15 @@
 //! HTTP/1.1 over TCP, with the time-outs that keep silent and slow connections from piling up.
 
 mod pace;
+mod refusal;
 
-use std::{net::SocketAddr, pin::pin, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU32, pin::pin, sync::Arc, time::Duration};
 
 use axum::{Router, extract::ConnectInfo};
+use governor::{
+    DefaultDirectRateLimiter, Quota, RateLimiter,
+    clock::{Clock, DefaultClock},
+};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
@@ -12,34 +17,60 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
 use self::pace::{Pace, Paced};
-
-/// Largest head of a request, in bytes: a token of 8 KiB and what proxies add.
-const MAX_HEAD_BYTES: usize = 32 * 1024;
-
-/// Most headers of a request.
-const MAX_HEADERS: usize = 64;
+use crate::config::HttpConfig;
 
 /// After a failed accept (no file descriptors left): long enough for some to come free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Connections accepted at once, as seconds of the rate: those of a moment's rush.
+const ACCEPT_BURST_SECONDS: u32 = 2;
+
+/// Accepts so many connections a second; more wait in the kernel's queue.
+#[derive(Debug)]
+pub struct AcceptRate(DefaultDirectRateLimiter);
+
+impl AcceptRate {
+    pub fn per_second(rate: u32) -> Self {
+        let rate = NonZeroU32::new(rate).unwrap_or(NonZeroU32::MIN);
+        let burst = rate.saturating_mul(NonZeroU32::MIN.saturating_add(ACCEPT_BURST_SECONDS - 1));
+        Self(RateLimiter::direct(Quota::per_second(rate).allow_burst(burst)))
+    }
+
+    async fn next(&self) {
+        while let Err(early) = self.0.check() {
+            tokio::time::sleep(early.wait_time_from(DefaultClock::default().now())).await;
+        }
+    }
+}
 
 /// Serves until `stop`, then finishes the requests under way, for as long as the caller waits.
 /// `abort` breaks every connection off.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
+    config: HttpConfig,
+    rate: Option<AcceptRate>,
     stop: CancellationToken,
     abort: CancellationToken,
 ) {
     let connections = TaskTracker::new();
+    let config = Arc::new(config);
     loop {
+        let accepting = async {
+            if let Some(rate) = &rate {
+                rate.next().await;
+            }
+            listener.accept().await
+        };
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = accepting => accepted,
             () = stop.cancelled() => break,
             () = abort.cancelled() => return,
         };
         match accepted {
             Ok((stream, peer)) => {
-                let connection = serve_connection(stream, peer, router.clone(), stop.clone());
+                let (router, config) = (router.clone(), Arc::clone(&config));
+                let connection = serve_connection(stream, peer, router, config, stop.clone());
                 let abort = abort.clone();
                 connections.spawn(async move { abort.run_until_cancelled(connection).await });
             }
@@ -59,11 +90,12 @@ async fn serve_connection(
     stream: TcpStream,
     peer: SocketAddr,
     router: Router,
+    config: Arc<HttpConfig>,
     stop: CancellationToken,
 ) {
     // Small frames must not wait for each other (Nagle); a socket that refuses is about to fail.
     let _ = stream.set_nodelay(true);
-    let pace = Pace::new();
+    let pace = Pace::new(Arc::clone(&config));
     let service = {
         let (router, pace) = (router, pace.clone());
         hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
@@ -77,10 +109,10 @@ async fn serve_connection(
             }
         })
     };
-    let stream = Paced { stream, pace: pace.clone() };
+    let stream = Paced::new(stream, pace.clone());
     let connection = hyper::server::conn::http1::Builder::new()
-        .max_buf_size(MAX_HEAD_BYTES)
-        .max_headers(MAX_HEADERS)
+        .max_buf_size(config.max_head_bytes)
+        .max_headers(config.max_headers)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut connection = pin!(connection);

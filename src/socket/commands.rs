@@ -69,6 +69,12 @@ impl Connection {
                     Ok(chat_id) if self.session.is_single() && self.session.follows(chat_id) => {
                         Ok(Err(Error::Forbidden("This socket follows its one chat already.")))
                     }
+                    Ok(chat_id)
+                        if !self.session.follows(chat_id)
+                            && !self.context.limits.may_follow(self.following.len()) =>
+                    {
+                        Ok(Err(Error::Forbidden("This socket follows as many chats as one may.")))
+                    }
                     Ok(chat_id) => self.subscribe(chat_id, id, after).await,
                     Err(error) => Ok(Err(error)),
                 };

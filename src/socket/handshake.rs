@@ -14,7 +14,7 @@ use crate::{
     config::Switch,
     context::Context,
     error::Error,
-    limits::Class,
+    limits::{Class, Place},
     model::{ChatId, Position},
     protocol::Close,
     store::Barred,
@@ -40,18 +40,26 @@ pub(super) enum Claim {
     Refused,
 }
 
+/// What is known of a socket before its upgrade.
+pub(super) struct Arrival {
+    pub opening: Opening,
+    pub claim: Claim,
+    pub after: Option<Position>,
+    /// Its place among the sockets, which it keeps to its end; or why there is none.
+    pub place: Result<Option<Place>, Error>,
+}
+
 /// Runs a socket from its upgrade to its end.
-pub(super) async fn run(
-    context: Context,
-    mut socket: WebSocket,
-    opening: Opening,
-    claim: Claim,
-    after: Option<Position>,
-) {
+pub(super) async fn run(context: Context, mut socket: WebSocket, arrival: Arrival) {
     context.metrics.sockets_opened.inc();
     let abort = context.abort.clone();
+    let Arrival { opening, claim, after, place } = arrival;
     let serving = async {
-        match admit(&context, &mut socket, &opening, claim).await {
+        let admitted = match &place {
+            Ok(_) => admit(&context, &mut socket, &opening, claim).await,
+            Err(error) => Err(Close::from(error)),
+        };
+        match admitted {
             Ok((mut bearer, single)) => {
                 let auth = bearer.auth.take();
                 let connection = Connection::open(context.clone(), socket, bearer, single).await;
