@@ -232,7 +232,8 @@ pub struct LimitConfig {
 /// What a connection may cost, whoever is at its other end.
 #[derive(Debug, Clone, Args)]
 pub struct HttpConfig {
-    /// Largest head of a request, in bytes; 8192 or more.
+    /// Largest head of a request, in bytes; 8192 or more. What has arrived by one read past it may
+    /// still be taken: up to twice as much.
     #[arg(long, env = "BESEDA_MAX_HEAD_BYTES", default_value_t = 32 * 1024)]
     pub max_head_bytes: usize,
 

@@ -5,7 +5,11 @@ mod refusal;
 
 use std::{net::SocketAddr, num::NonZeroU32, pin::pin, sync::Arc, time::Duration};
 
-use axum::{Router, extract::ConnectInfo};
+use axum::{
+    Router,
+    extract::ConnectInfo,
+    http::{HeaderValue, header},
+};
 use governor::{
     DefaultDirectRateLimiter, Quota, RateLimiter,
     clock::{Clock, DefaultClock},
@@ -101,9 +105,17 @@ async fn serve_connection(
         hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
             pace.begin_answer();
             request.extensions_mut().insert(ConnectInfo(peer));
+            // A proxy that went by a length beside it would see the next request elsewhere than we:
+            // after such a body there is none (RFC 9112 §6.1).
+            let last = request.headers().contains_key(header::TRANSFER_ENCODING);
             let (answer, pace) = (router.clone().oneshot(request), pace.clone());
             async move {
-                let answer = answer.await;
+                let mut answer = answer.await;
+                if let (true, Ok(answer)) = (last, &mut answer) {
+                    answer
+                        .headers_mut()
+                        .insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
                 pace.end_answer();
                 answer
             }
