@@ -20,6 +20,7 @@
 //! | [`unread`], [`presence`] | copies of counters, leases of who is online |
 //! | [`broker`], [`store`] | Redis; Postgres |
 //! | [`auth`], [`limits`], [`input`], [`protocol`], [`model`], [`error`], [`config`], [`net`], [`tls`], [`metrics`], [`telemetry`] | the ground floor |
+//! | [`doors`] | where strangers' bytes come in, as plain functions: for fuzzing |
 //! | [`dev`] | `beseda dev` and the tests' stack: Postgres and Redis as child processes |
 //!
 //! What this keeps, and by what means:
@@ -42,6 +43,7 @@ pub mod chat;
 pub mod config;
 pub mod context;
 pub mod dev;
+pub mod doors;
 pub mod error;
 pub mod hub;
 pub mod input;

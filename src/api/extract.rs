@@ -233,7 +233,8 @@ async fn read_object(
             Error::InvalidRequest("The body broke off.")
         }
     })?;
-    if body.is_empty() {
+    // A client's library may send a missing body as null.
+    if body.is_empty() || may_be_empty && body == "null" {
         return if may_be_empty {
             Ok(Fields::default())
         } else {

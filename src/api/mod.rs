@@ -25,7 +25,11 @@ use tower_http::{
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub(crate) use self::{connect::Reached, extract::bearer};
+pub(crate) use self::{
+    chats::{read_cursor, write_cursor},
+    connect::Reached,
+    extract::bearer,
+};
 use crate::{context::Context, error::Error, limits::Class};
 
 /// Largest body, in bytes: 4,000 characters of four bytes, escaped, with metadata.
@@ -127,6 +131,8 @@ pub fn public_router(context: &Context, sockets: Router<Context>) -> Router {
         all.merge(Router::from(routes.route_layer(guard)))
     });
     let api = guarded.layer(from_fn_with_state(context.clone(), time_out));
+    // Written once: anybody may ask for it, and writing it takes milliseconds.
+    let document = bytes::Bytes::from(openapi_json());
     let documents = utoipa_swagger_ui::SwaggerUi::new("/docs")
         .config(utoipa_swagger_ui::Config::new(["/openapi.json"]).use_base_layout());
     let router = Router::new()
@@ -134,7 +140,7 @@ pub fn public_router(context: &Context, sockets: Router<Context>) -> Router {
         .merge(sockets)
         .route("/", get(system::page))
         .route("/assets/{name}", get(system::asset))
-        .route("/openapi.json", get(system::openapi))
+        .route("/openapi.json", get(async move || system::openapi(document.clone())))
         .route("/asyncapi.json", get(system::asyncapi))
         .merge(Router::from(documents).layer(from_fn(docs_policy)))
         .merge(health());
@@ -199,27 +205,29 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
 
 /// `/api/v1/chats` answers like `/api/v1/chats/`, without a redirect.
 fn add_trailing_slash(mut request: Request) -> Request {
-    let uri = request.uri();
+    if let Some(uri) = slashed(request.uri()) {
+        *request.uri_mut() = uri;
+    }
+    request
+}
+
+/// The same with its last slash, where one is missing.
+pub(crate) fn slashed(uri: &Uri) -> Option<Uri> {
     let path = uri.path();
     let ours = ["/api", "/ws"].iter().any(|root| {
         path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     });
     if !ours || path.ends_with('/') {
-        return request;
+        return None;
     }
     let slashed = match uri.query() {
         Some(query) => format!("{path}/?{query}"),
         None => format!("{path}/"),
     };
     // It was a path already; what can't be one with a slash more is left to be not found.
-    if let Ok(path_and_query) = slashed.parse::<PathAndQuery>() {
-        let mut parts = uri.clone().into_parts();
-        parts.path_and_query = Some(path_and_query);
-        if let Ok(uri) = Uri::from_parts(parts) {
-            *request.uri_mut() = uri;
-        }
-    }
-    request
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(slashed.parse::<PathAndQuery>().ok()?);
+    Uri::from_parts(parts).ok()
 }
 
 /// What browsers are told of every answer that does not say otherwise itself: nothing of one person's

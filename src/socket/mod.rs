@@ -1,6 +1,6 @@
 //! Sockets: `/ws/chat/{chat}/` follows one chat, `/ws/` carries many and the user's inbox.
 
-mod command;
+pub(crate) mod command;
 mod commands;
 mod connection;
 mod follow;
@@ -38,6 +38,16 @@ const WRITE_BUFFER_BYTES: usize = 8 * 1024;
 
 pub(crate) fn router() -> Router<Context> {
     Router::new().route("/ws/", any(open_many)).route("/ws/chat/{chat}/", any(open_chat))
+}
+
+/// An upgrade with the settings of all our sockets; compression is never offered.
+pub fn configured(upgrade: WebSocketUpgrade) -> WebSocketUpgrade {
+    upgrade
+        .protocols([SUBPROTOCOL])
+        .max_message_size(MAX_FRAME_BYTES)
+        .max_frame_size(MAX_FRAME_BYTES)
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(WRITE_BUFFER_BYTES)
 }
 
 async fn open_chat(
@@ -102,12 +112,7 @@ fn open(
     });
     let arrival = Arrival { opening, claim, after, place };
     let sockets = context.sockets.clone();
-    Ok(upgrade
-        .protocols([SUBPROTOCOL])
-        .max_message_size(MAX_FRAME_BYTES)
-        .max_frame_size(MAX_FRAME_BYTES)
-        .read_buffer_size(READ_BUFFER_BYTES)
-        .write_buffer_size(WRITE_BUFFER_BYTES)
+    Ok(configured(upgrade)
         .on_upgrade(move |socket| sockets.track_future(handshake::run(context, socket, arrival))))
 }
 
