@@ -251,7 +251,7 @@ async fn of_several_issuers_each_signs_for_itself_only() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn settings_that_leave_in_doubt_whose_key_counts_are_refused() {
-    let cluster = Cluster::start(0).await;
+    let cluster = Cluster::start(1).await;
     let url = |raw: &str| raw.parse().expect("a URL");
     let refused = async |set: &dyn Fn(&mut Config), name: &str| {
         let refusal = cluster.refusal(set).await;

@@ -3,7 +3,9 @@
 mod delivery;
 mod harness;
 mod issuers;
+mod leaks;
 mod limits;
+mod matrix;
 mod messages;
 mod people;
 mod problems;
@@ -15,3 +17,4 @@ mod socket;
 mod system;
 mod tokens;
 mod unread;
+mod wire;

@@ -119,7 +119,7 @@ async fn revoking_is_the_host_applications_and_needs_no_acquaintance() {
     revoke(&cluster, 0, &carol).await;
     let later = issued(&cluster, "carol", 60);
     later.on(0).get("/chats/").await.expect_problem(401, "token_invalid");
-    cluster.host().on(0).put("/users/carol/", json!({})).await.expect(200);
+    cluster.host().on(0).put("/users/carol/", json!({})).await.expect(201);
     later.on(0).get("/chats/").await.expect(200);
     carol.on(0).get("/chats/").await.expect_problem(401, "token_invalid");
 }

@@ -1,6 +1,6 @@
 //! Replicas in this process, over a database and a Redis prefix of their own.
 
-use std::{str::FromStr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, str::FromStr, sync::Arc, time::Duration};
 
 use beseda::{
     app::{self, Listeners, Replica},
@@ -125,6 +125,26 @@ impl Cluster {
     /// The Postgres and the Redis underneath.
     pub(crate) fn stack(&self) -> &Stack {
         &self.stack
+    }
+
+    /// Where its database is.
+    pub(crate) fn database_url(&self) -> String {
+        self.stack.postgres.url(&self.database)
+    }
+
+    /// What its keys and channels in Redis begin with.
+    pub(crate) fn redis_prefix(&self) -> &str {
+        &self.config.redis_prefix
+    }
+
+    /// Knows a replica that runs elsewhere, by its ports, and gives its index. It ends by itself.
+    pub(crate) fn add_foreign_replica(
+        &mut self,
+        public: SocketAddr,
+        internal: SocketAddr,
+    ) -> usize {
+        self.replicas.push(None);
+        self.net.add(Addresses { public, internal })
     }
 
     /// Somebody with a token that is good for an hour.

@@ -22,6 +22,7 @@ pub(crate) use self::{
     answer::Answer,
     client::{Chat, Client, Request, User},
     cluster::Cluster,
+    redis::Reply,
     socket::Socket,
     token::{SECRET, claims, now, sign, sign_with},
 };
