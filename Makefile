@@ -5,7 +5,7 @@ TARGET_DIR = $(or $(CARGO_TARGET_DIR),target)
 DATA = $(or $(BESEDA_DEV_DATA),data)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test page-test check clean-data
+.PHONY: help setup run test page-test security-test check clean-data
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -24,6 +24,9 @@ test: setup ## All tests. ARGS="name" for some of them
 
 page-test: setup ## The demo page in a real browser (needs Node.js 20). ARGS="name" for some of the tests
 	@scripts/page-test $(ARGS)
+
+security-test: setup ## Outside judges: schemathesis, kosoku, slowhttptest (installs them where missing)
+	@scripts/security-test
 
 check: ## What continuous integration runs
 	@.ci/run
