@@ -89,6 +89,7 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
     store.check(true).await?;
     let secret = store.get_instance_secret().await?;
     let verifier = Verifier::new(&config.auth)?;
+    verifier.load().await;
 
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let link = Link::connect(config.redis_url.expose(), &config.redis_prefix)?;
@@ -129,6 +130,8 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
     tasks.spawn(tell_presence(Arc::clone(&chats), came_and_went, stop.clone()));
     let (purging, stopped) = (purge::run(chats.store().clone()), stop.clone());
     tasks.spawn(async move { stopped.run_until_cancelled(purging).await });
+    let (refreshing, stopped) = (verifier.clone().keep_fresh(), stop.clone());
+    tasks.spawn(async move { stopped.run_until_cancelled(refreshing).await });
     tasks.spawn(forget_buckets(Arc::clone(&limits), stop.clone()));
 
     let (phase, watching) = watch::channel(Phase::Serving);
@@ -162,15 +165,22 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
     let mut redis_up = context.link.subscribe_state();
     // Away for longer: then without it.
     let _ = tokio::time::timeout(REDIS_WAIT, redis_up.wait_for(|up| *up)).await;
+    let limits = &context.config.limits;
+    let accept_rate = (limits.rate_limits == Switch::On)
+        .then(|| server::AcceptRate::per_second(limits.rate_accepts));
     let internal = server::serve(
         listeners.internal,
         api::internal_router(&context),
+        context.config.http.clone(),
+        None,
         stop_internal,
         context.abort.clone(),
     );
     let public = server::serve(
         listeners.public,
         api::public_router(&context, socket::router()),
+        context.config.http.clone(),
+        accept_rate,
         stop_serving,
         context.abort.clone(),
     );

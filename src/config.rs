@@ -2,12 +2,18 @@
 
 mod files;
 
-use std::{borrow::Cow, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    borrow::Cow,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::{Args, ValueEnum};
 use url::Url;
 
 pub use self::files::secrets_from_files;
+use crate::net::Network;
 
 /// Who may delete a whole room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -108,6 +114,16 @@ pub struct AuthConfig {
     #[arg(long, env = "BESEDA_JWT_PUBLIC_KEY", hide_env_values = true)]
     pub jwt_public_key: Option<String>,
 
+    /// Where the issuer publishes its keys (a JWK set); read anew every ten minutes, and for a key
+    /// not heard of. https://, or http:// on this machine.
+    #[arg(long, env = "BESEDA_JWT_JWKS_URL")]
+    pub jwt_jwks_url: Option<Url>,
+
+    /// Issuers beside or instead of the one above: ISSUER=KEYS, comma-separated; KEYS is the URL of a
+    /// JWK set, or the path of a PEM file with a public key. `iss` chooses among them.
+    #[arg(long, env = "BESEDA_JWT_ISSUERS", value_delimiter = ',')]
+    pub jwt_issuers: Vec<IssuerConfig>,
+
     /// What `iss` must be, where given.
     #[arg(long, env = "BESEDA_JWT_ISSUER")]
     pub jwt_issuer: Option<String>,
@@ -119,6 +135,50 @@ pub struct AuthConfig {
     /// By how much the clocks of the issuer and of this machine may differ; 30s at most.
     #[arg(long, env = "BESEDA_JWT_LEEWAY", default_value = "10s", value_parser = humantime::parse_duration)]
     pub jwt_leeway: Duration,
+}
+
+/// One of several issuers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IssuerConfig {
+    /// What `iss` must be.
+    pub name: String,
+    pub keys: KeySource,
+}
+
+/// Where an issuer's keys are had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySource {
+    /// A JWK set.
+    Url(Url),
+    /// A public key in PEM.
+    File(PathBuf),
+}
+
+impl std::str::FromStr for IssuerConfig {
+    type Err = &'static str;
+
+    fn from_str(value: &str) -> Result<Self, Self::Err> {
+        match value.split_once('=') {
+            Some((name, keys)) if !name.is_empty() && !keys.is_empty() => Ok(Self {
+                name: name.to_owned(),
+                keys: match Url::parse(keys) {
+                    Ok(url) if url.has_host() => KeySource::Url(url),
+                    _ => KeySource::File(PathBuf::from(keys)),
+                },
+            }),
+            _ => Err("must be ISSUER=KEYS"),
+        }
+    }
+}
+
+impl IssuerConfig {
+    /// The public key's PEM.
+    pub fn pem(&self) -> Result<Vec<u8>, ConfigError> {
+        match &self.keys {
+            KeySource::File(path) => read_file("BESEDA_JWT_ISSUERS", path),
+            KeySource::Url(_) => Ok(Vec::new()),
+        }
+    }
 }
 
 /// Sustained requests a second of one user on one replica; ten seconds' worth may come at once.
@@ -148,9 +208,64 @@ pub struct LimitConfig {
     #[arg(long, env = "BESEDA_RATE_CONNECTS", default_value_t = 10)]
     pub rate_connects: u32,
 
+    /// Requests and sockets a second from one address (IPv6: one /64), whoever asks, before tokens
+    /// are looked at; addresses behind proxies are seen through BESEDA_TRUSTED_PROXIES only.
+    #[arg(long, env = "BESEDA_RATE_ADDRESSES", default_value_t = 1_000)]
+    pub rate_addresses: u32,
+
+    /// Commands a second on one socket.
+    #[arg(long, env = "BESEDA_RATE_COMMANDS", default_value_t = 50)]
+    pub rate_commands: u32,
+
+    /// Connections a replica accepts a second; more wait their turn.
+    #[arg(long, env = "BESEDA_RATE_ACCEPTS", default_value_t = 1_000)]
+    pub rate_accepts: u32,
+
     /// Open sockets of one user on one replica; one more is closed with 4009.
     #[arg(long, env = "BESEDA_SOCKETS_PER_USER", default_value_t = 50)]
     pub sockets_per_user: usize,
+
+    /// Open sockets from one address (IPv6: one /64) on one replica; one more is closed with 4204.
+    #[arg(long, env = "BESEDA_SOCKETS_PER_ADDRESS", default_value_t = 5_000)]
+    pub sockets_per_address: usize,
+
+    /// Open sockets on one replica; one more is closed with 4204.
+    #[arg(long, env = "BESEDA_SOCKETS", default_value_t = 50_000)]
+    pub sockets: usize,
+
+    /// Chats that one socket may follow.
+    #[arg(long, env = "BESEDA_SUBSCRIPTIONS_PER_SOCKET", default_value_t = 1_000)]
+    pub subscriptions_per_socket: usize,
+}
+
+/// What a connection may cost, whoever is at its other end.
+#[derive(Debug, Clone, Args)]
+pub struct HttpConfig {
+    /// Largest head of a request, in bytes; 8192 or more. What has arrived by one read past it may
+    /// still be taken: up to twice as much.
+    #[arg(long, env = "BESEDA_MAX_HEAD_BYTES", default_value_t = 32 * 1024)]
+    pub max_head_bytes: usize,
+
+    /// Most headers of a request.
+    #[arg(long, env = "BESEDA_MAX_HEADERS", default_value_t = 64)]
+    pub max_headers: usize,
+
+    /// How long a new connection may stay silent, and a request's head may take.
+    #[arg(long, env = "BESEDA_HEAD_TIMEOUT", default_value = "10s", value_parser = humantime::parse_duration)]
+    pub head_timeout: Duration,
+
+    /// How long a request's body may take.
+    #[arg(long, env = "BESEDA_BODY_TIMEOUT", default_value = "8s", value_parser = humantime::parse_duration)]
+    pub body_timeout: Duration,
+
+    /// How long a client may take nothing of an answer.
+    #[arg(long, env = "BESEDA_WRITE_TIMEOUT", default_value = "10s", value_parser = humantime::parse_duration)]
+    pub write_timeout: Duration,
+
+    /// How long a connection may idle between two requests; longer than the balancer's own limit,
+    /// so that the balancer closes first.
+    #[arg(long, env = "BESEDA_IDLE_TIMEOUT", default_value = "75s", value_parser = humantime::parse_duration)]
+    pub idle_timeout: Duration,
 }
 
 /// Everything a replica needs.
@@ -179,9 +294,10 @@ pub struct Config {
     #[arg(long, env = "BESEDA_PUBLIC_URL")]
     pub public_url: Option<Url>,
 
-    /// Proxies whose X-Forwarded-Host and X-Forwarded-Proto are believed: addresses, comma-separated.
+    /// Proxies whose X-Forwarded-For, X-Forwarded-Host and X-Forwarded-Proto are believed: addresses
+    /// or ranges like 10.0.0.0/8, comma-separated.
     #[arg(long, env = "BESEDA_TRUSTED_PROXIES", value_delimiter = ',')]
-    pub trusted_proxies: Vec<std::net::IpAddr>,
+    pub trusted_proxies: Vec<Network>,
 
     /// Origins whose pages may open sockets and call the API, comma-separated; none given: the same host only.
     #[arg(long, env = "BESEDA_ALLOWED_ORIGINS", value_delimiter = ',')]
@@ -200,6 +316,9 @@ pub struct Config {
 
     #[command(flatten)]
     pub limits: LimitConfig,
+
+    #[command(flatten)]
+    pub http: HttpConfig,
 
     /// How long a request may take in all before it is answered 504.
     #[arg(long, env = "BESEDA_REQUEST_TIMEOUT", default_value = "15s", value_parser = humantime::parse_duration)]
@@ -282,7 +401,11 @@ impl Config {
             ("BESEDA_RATE_ROOMS", self.limits.rate_rooms),
             ("BESEDA_RATE_SEARCHES", self.limits.rate_searches),
             ("BESEDA_RATE_CONNECTS", self.limits.rate_connects),
+            ("BESEDA_RATE_ADDRESSES", self.limits.rate_addresses),
+            ("BESEDA_RATE_COMMANDS", self.limits.rate_commands),
+            ("BESEDA_RATE_ACCEPTS", self.limits.rate_accepts),
         ];
+        self.http.validate()?;
         match rates.into_iter().find(|(_, rate)| *rate == 0) {
             Some((name, _)) => Err(ConfigError::new(name, "must be at least 1")),
             None => Ok(()),
@@ -290,27 +413,99 @@ impl Config {
     }
 }
 
+impl HttpConfig {
+    fn validate(&self) -> Result<(), ConfigError> {
+        // What the HTTP library needs at the least.
+        if self.max_head_bytes < 8 * 1024 {
+            return Err(ConfigError::new("BESEDA_MAX_HEAD_BYTES", "must be at least 8192"));
+        }
+        let times = [
+            ("BESEDA_HEAD_TIMEOUT", self.head_timeout),
+            ("BESEDA_BODY_TIMEOUT", self.body_timeout),
+            ("BESEDA_WRITE_TIMEOUT", self.write_timeout),
+            ("BESEDA_IDLE_TIMEOUT", self.idle_timeout),
+        ];
+        match times.into_iter().find(|(_, time)| *time < Duration::from_millis(100)) {
+            Some((name, _)) => Err(ConfigError::new(name, "must be at least 100ms")),
+            None => Ok(()),
+        }
+    }
+}
+
 impl AuthConfig {
     fn validate(&self) -> Result<(), ConfigError> {
-        match (&self.jwt_hs256_secret, &self.jwt_public_key) {
-            (Some(secret), None) if secret.expose().len() < MIN_HS256_SECRET_BYTES => {
-                Err(ConfigError::new(
-                    "BESEDA_JWT_HS256_SECRET",
-                    "must be at least 32 bytes; `openssl rand -base64 48` makes one",
-                ))
-            }
-            (None, None) => Err(ConfigError::new(
+        if let Some(secret) = &self.jwt_hs256_secret
+            && secret.expose().len() < MIN_HS256_SECRET_BYTES
+        {
+            return Err(ConfigError::new(
                 "BESEDA_JWT_HS256_SECRET",
-                "set this or BESEDA_JWT_PUBLIC_KEY: without a key no token can be checked",
-            )),
-            (Some(_), Some(_)) => Err(ConfigError::new(
-                "BESEDA_JWT_PUBLIC_KEY",
-                "set this or BESEDA_JWT_HS256_SECRET, not both: one key, one algorithm",
-            )),
-            _ if self.jwt_leeway > Duration::from_secs(30) => {
-                Err(ConfigError::new("BESEDA_JWT_LEEWAY", "must be 30s at most"))
+                "must be at least 32 bytes; `openssl rand -base64 48` makes one",
+            ));
+        }
+        let own = [
+            ("BESEDA_JWT_HS256_SECRET", self.jwt_hs256_secret.is_some()),
+            ("BESEDA_JWT_PUBLIC_KEY", self.jwt_public_key.is_some()),
+            ("BESEDA_JWT_JWKS_URL", self.jwt_jwks_url.is_some()),
+        ];
+        let mut given = own.iter().filter(|(_, given)| *given).map(|(name, _)| *name);
+        match (given.next(), given.next()) {
+            (None, _) if self.jwt_issuers.is_empty() => {
+                return Err(ConfigError::new(
+                    "BESEDA_JWT_HS256_SECRET",
+                    "set this, BESEDA_JWT_PUBLIC_KEY or BESEDA_JWT_JWKS_URL: without a key no token \
+                     can be checked",
+                ));
             }
-            _ => Ok(()),
+            (Some(one), Some(other)) => {
+                return Err(ConfigError::new(
+                    other,
+                    format!("set this or {one}, not both: an issuer has one source of keys"),
+                ));
+            }
+            (Some(_), None) if !self.jwt_issuers.is_empty() && self.jwt_issuer.is_none() => {
+                return Err(ConfigError::new(
+                    "BESEDA_JWT_ISSUER",
+                    "must be set beside BESEDA_JWT_ISSUERS: `iss` tells whose key a token needs",
+                ));
+            }
+            _ => {}
+        }
+        self.validate_issuers()?;
+        if self.jwt_leeway > Duration::from_secs(30) {
+            return Err(ConfigError::new("BESEDA_JWT_LEEWAY", "must be 30s at most"));
+        }
+        Ok(())
+    }
+
+    fn validate_issuers(&self) -> Result<(), ConfigError> {
+        let own = self.jwt_jwks_url.iter().map(|url| ("BESEDA_JWT_JWKS_URL", url));
+        let others = self.jwt_issuers.iter().filter_map(|issuer| match &issuer.keys {
+            KeySource::Url(url) => Some(("BESEDA_JWT_ISSUERS", url)),
+            KeySource::File(_) => None,
+        });
+        for (name, url) in own.chain(others) {
+            let local = match url.host() {
+                Some(url::Host::Domain(host)) => host == "localhost",
+                Some(url::Host::Ipv4(address)) => address.is_loopback(),
+                Some(url::Host::Ipv6(address)) => address.is_loopback(),
+                None => false,
+            };
+            if url.scheme() != "https" && !(url.scheme() == "http" && local) {
+                return Err(ConfigError::new(
+                    name,
+                    "must be https://: whoever can change the keys on their way can be anybody",
+                ));
+            }
+        }
+        let mut names: Vec<_> =
+            self.jwt_issuers.iter().map(|issuer| issuer.name.as_str()).collect();
+        names.extend(self.jwt_issuer.as_deref().filter(|_| !names.is_empty()));
+        names.sort_unstable();
+        match names.windows(2).find(|pair| pair[0] == pair[1]) {
+            Some(pair) => {
+                Err(ConfigError::new("BESEDA_JWT_ISSUERS", format!("{} is there twice", pair[0])))
+            }
+            None => Ok(()),
         }
     }
 }
@@ -322,9 +517,11 @@ impl AuthConfig {
         if value.trim_start().starts_with("-----BEGIN") {
             return Ok(Some(value.clone().into_bytes()));
         }
-        let path = PathBuf::from(value);
-        std::fs::read(&path).map(Some).map_err(|error| {
-            ConfigError::new("BESEDA_JWT_PUBLIC_KEY", format!("{}: {error}", path.display()))
-        })
+        read_file("BESEDA_JWT_PUBLIC_KEY", &PathBuf::from(value)).map(Some)
     }
+}
+
+fn read_file(name: &'static str, path: &Path) -> Result<Vec<u8>, ConfigError> {
+    std::fs::read(path)
+        .map_err(|error| ConfigError::new(name, format!("{}: {error}", path.display())))
 }

@@ -1,7 +1,8 @@
 //! What handlers and sockets of one replica share.
 
-use std::{ops::Deref, sync::Arc};
+use std::{net::IpAddr, ops::Deref, sync::Arc};
 
+use http::HeaderMap;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -12,8 +13,9 @@ use crate::{
     config::Config,
     error::Error,
     hub::Feed,
-    limits::Limits,
+    limits::{Allowance, Limits},
     metrics::Metrics,
+    net,
     verified::Verified,
 };
 
@@ -67,17 +69,33 @@ impl Context {
         *self.phase.borrow() > Phase::Serving
     }
 
+    /// Whom a request or an upgrade came from.
+    pub fn client_address(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        net::client_address(peer, headers, &self.config.trusted_proxies)
+    }
+
+    /// Takes one from the bucket of the address that a request came from. Without a peer, as where
+    /// another transport is in front, there is nobody to count for.
+    pub fn check_address(
+        &self,
+        peer: Option<IpAddr>,
+        headers: &HeaderMap,
+    ) -> Result<(), (Error, Allowance)> {
+        let Some(peer) = peer else { return Ok(()) };
+        self.limits.check_address(self.client_address(peer, headers))
+    }
+
     /// Checks a token and makes its bearer known, before anything is answered.
     pub async fn authenticate(&self, token: &str) -> Result<Arc<Identity>, Error> {
         let identity = match self.verified.get(token, self.verifier.leeway()) {
             Some(identity) => identity,
             None => {
-                let identity = Arc::new(self.verifier.verify(token)?);
+                let identity = Arc::new(self.verifier.verify(token).await?);
                 self.verified.insert(token, Arc::clone(&identity));
                 identity
             }
         };
-        self.chats.people().admit(&identity.profile).await?;
+        self.chats.people().admit(&identity).await?;
         Ok(identity)
     }
 }

@@ -19,7 +19,8 @@
 //! | [`people`] | who was admitted, remembered for moments |
 //! | [`unread`], [`presence`] | copies of counters, leases of who is online |
 //! | [`broker`], [`store`] | Redis; Postgres |
-//! | [`auth`], [`verified`], [`limits`], [`input`], [`protocol`], [`model`], [`error`], [`config`], [`metrics`], [`telemetry`], [`signals`] | the ground floor |
+//! | [`auth`], [`verified`], [`limits`], [`input`], [`protocol`], [`model`], [`error`], [`config`], [`net`], [`tls`], [`metrics`], [`telemetry`], [`signals`] | the ground floor |
+//! | [`doors`] | where strangers' bytes come in, as plain functions: for fuzzing |
 //! | [`dev`] | `beseda dev` and the tests' stack: Postgres and Redis as child processes |
 //!
 //! What this keeps, and by what means:
@@ -43,12 +44,14 @@ pub mod config;
 pub mod context;
 #[cfg(feature = "dev")]
 pub mod dev;
+pub mod doors;
 pub mod error;
 pub mod hub;
 pub mod input;
 pub mod limits;
 pub mod metrics;
 pub mod model;
+pub mod net;
 pub mod outbox;
 pub mod people;
 pub mod presence;
@@ -60,6 +63,7 @@ pub mod signals;
 pub mod socket;
 pub mod store;
 pub mod telemetry;
+pub mod tls;
 pub mod unread;
 pub mod verified;
 pub mod writer;

@@ -1,4 +1,4 @@
-//! Who is known: the bearers of valid tokens, and whether they were erased since.
+//! Who is known: the bearers of valid tokens, and whether they were erased, or their tokens revoked.
 
 use std::{
     collections::HashMap,
@@ -7,13 +7,14 @@ use std::{
 };
 
 use crate::{
+    auth::{Identity, is_revoked},
     error::Error,
-    model::UserId,
+    model::{Time, UserId},
     store::{Profile, Store},
 };
 
-/// How long a token's bearer counts as known, and as not erased, before Postgres is asked again.
-/// All replicas are told of an erasure at once; this bounds what a lost word of it can do.
+/// How long a token's bearer counts as known, and as neither erased nor revoked, before Postgres is
+/// asked again. All replicas are told of these at once; this bounds what a lost word can do.
 const ADMISSION_LIFETIME: Duration = Duration::from_secs(5);
 
 /// Admissions remembered before the old ones are thrown out: some 50 MB at the very most.
@@ -23,7 +24,21 @@ const MAX_ADMISSIONS: usize = 100_000;
 #[derive(Debug, Clone)]
 pub struct People {
     store: Store,
-    admitted: Arc<Mutex<HashMap<UserId, (Profile, Instant)>>>,
+    admitted: Arc<Mutex<HashMap<UserId, Admitted>>>,
+}
+
+#[derive(Debug)]
+struct Admitted {
+    profile: Profile,
+    /// Another token of theirs may be older.
+    revoked_at: Option<Time>,
+    at: Instant,
+}
+
+impl Admitted {
+    fn is_fresh(&self) -> bool {
+        self.at.elapsed() < ADMISSION_LIFETIME
+    }
 }
 
 impl People {
@@ -31,32 +46,42 @@ impl People {
         Self { store, admitted: Arc::default() }
     }
 
-    fn admitted(&self) -> MutexGuard<'_, HashMap<UserId, (Profile, Instant)>> {
+    fn admitted(&self) -> MutexGuard<'_, HashMap<UserId, Admitted>> {
         // A cache: a panic in between leaves nothing wrong in it.
         self.admitted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes the bearer of a valid token known before anything is answered; refuses the erased.
-    pub async fn admit(&self, profile: &Profile) -> Result<(), Error> {
+    /// Makes the bearer of a valid token known before anything is answered; refuses the erased, and
+    /// tokens revoked since they were issued.
+    pub async fn admit(&self, identity: &Identity) -> Result<(), Error> {
+        const REVOKED: Error = Error::TokenInvalid("it was revoked");
+        let Identity { profile, issued_at, .. } = identity;
         let known = self
             .admitted()
             .get(&profile.user_id)
-            .is_some_and(|(known, at)| known == profile && at.elapsed() < ADMISSION_LIFETIME);
-        if known {
-            return Ok(());
+            .filter(|known| known.profile == *profile && known.is_fresh())
+            .map(|known| known.revoked_at);
+        if let Some(revoked_at) = known {
+            return if is_revoked(*issued_at, revoked_at) { Err(REVOKED) } else { Ok(()) };
         }
-        if !self.store.admit_user(profile).await? {
+        let found = self.store.admit_bearer(profile, *issued_at).await?;
+        if found.erased {
             return Err(Error::TokenInvalid("its user was erased"));
+        }
+        if is_revoked(*issued_at, found.revoked_at) {
+            return Err(REVOKED);
         }
         let mut admitted = self.admitted();
         if admitted.len() >= MAX_ADMISSIONS {
-            admitted.retain(|_, (_, at)| at.elapsed() < ADMISSION_LIFETIME);
+            admitted.retain(|_, known| known.is_fresh());
         }
-        admitted.insert(profile.user_id.clone(), (profile.clone(), Instant::now()));
+        let (profile, revoked_at) = (profile.clone(), found.revoked_at);
+        let known = Admitted { profile, revoked_at, at: Instant::now() };
+        admitted.insert(known.profile.user_id.clone(), known);
         Ok(())
     }
 
-    /// They were erased or named anew: ask Postgres at the next request.
+    /// They were erased, revoked or named anew: ask Postgres at the next request.
     pub fn forget(&self, user_id: &UserId) {
         self.admitted().remove(user_id);
     }

@@ -315,6 +315,12 @@ pub enum Publication {
     Erased {
         user_id: UserId,
     },
+    /// To all replicas: this person's tokens issued before `micros` (since 1970) are void, and their
+    /// sockets to be closed.
+    Revoked {
+        user_id: UserId,
+        micros: i64,
+    },
 }
 
 impl Publication {
@@ -330,6 +336,7 @@ impl Publication {
             Self::Presence { user_id, frame } => (format!("p {user_id}\n"), Some(frame)),
             Self::Room { chat_id, ev } => (format!("r {chat_id} {ev}\n"), None),
             Self::Erased { user_id } => (format!("x {user_id}\n"), None),
+            Self::Revoked { user_id, micros } => (format!("v {micros} {user_id}\n"), None),
         };
         let mut bytes = head.into_bytes();
         bytes.extend_from_slice(frame.map_or(&[], |frame| frame));
@@ -360,6 +367,10 @@ impl Publication {
                 Self::Room { chat_id: chat_id.parse().ok()?, ev: ev.parse().ok()? }
             }
             "x" => Self::Erased { user_id: UserId::parse(rest)? },
+            "v" => {
+                let (micros, user_id) = rest.split_once(' ')?;
+                Self::Revoked { micros: micros.parse().ok()?, user_id: UserId::parse(user_id)? }
+            }
             _ => return None,
         })
     }
@@ -403,7 +414,8 @@ mod tests {
             Publication::Typing { user_id: user_id.clone(), micros: 5, frame: frame.clone() },
             Publication::Presence { user_id: user_id.clone(), frame },
             Publication::Room { chat_id: uuid::Uuid::nil(), ev: 3 },
-            Publication::Erased { user_id },
+            Publication::Erased { user_id: user_id.clone() },
+            Publication::Revoked { user_id, micros: 1_700_000_000_000_000 },
         ] {
             assert_eq!(Publication::decode(&publication.encode()), Some(publication));
         }

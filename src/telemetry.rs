@@ -2,7 +2,10 @@
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing::Level;
+use tracing_subscriber::{
+    EnvFilter, filter::filter_fn, fmt, layer::SubscriberExt, util::SubscriberInitExt,
+};
 
 use crate::config::LogFormat;
 
@@ -10,7 +13,7 @@ use crate::config::LogFormat;
 const DEFAULT_FILTER: &str = "info,refinery_core=warn,tokio_postgres=warn";
 
 /// Begins logging. `BESEDA_LOG` says what: `info`, `debug`, `beseda=debug,warn` …; without it, or
-/// where it can't be read, `info`.
+/// where it can't be read, `info`. Below that only the program's own is logged, whatever it says.
 ///
 /// For programs only: a process has one subscriber, so tests and libraries leave it alone. A second
 /// call does nothing.
@@ -22,7 +25,11 @@ pub fn init(format: LogFormat) {
         },
         Err(_) => (EnvFilter::new(DEFAULT_FILTER), None),
     };
-    let registry = tracing_subscriber::registry().with(filter);
+    // What libraries say below that is what they carry: texts, tokens, values of statements.
+    let quiet = filter_fn(|event| {
+        *event.level() <= Level::INFO || event.target().split("::").next() == Some("beseda")
+    });
+    let registry = tracing_subscriber::registry().with(filter).with(quiet);
     let layer = fmt::layer().with_writer(std::io::stderr);
     // Fails only where there is a subscriber already.
     let _ = match format {

@@ -89,7 +89,7 @@ mod tests {
     fn identity(expires_at: i64) -> Arc<Identity> {
         let user_id = UserId::parse("alice").expect("a valid id");
         let profile = Profile { user_id, name: None, avatar_url: None };
-        Arc::new(Identity { profile, admin: false, expires_at })
+        Arc::new(Identity { profile, admin: false, expires_at, issued_at: None })
     }
 
     #[test]

@@ -115,13 +115,13 @@ pub(super) async fn list_chats(
 }
 
 /// Activity in microseconds since 1970, then the chat's id.
-fn write_cursor((activity, chat_id): (Time, ChatId)) -> String {
+pub(crate) fn write_cursor((activity, chat_id): (Time, ChatId)) -> String {
     let mut bytes = activity.0.as_microsecond().to_be_bytes().to_vec();
     bytes.extend_from_slice(chat_id.as_bytes());
     BASE64_URL_SAFE_NO_PAD.encode(bytes)
 }
 
-fn read_cursor(raw: &str) -> Result<(Time, ChatId), Error> {
+pub(crate) fn read_cursor(raw: &str) -> Result<(Time, ChatId), Error> {
     const UNREADABLE: Error = Error::InvalidRequest("This cursor is none of ours.");
     let bytes = BASE64_URL_SAFE_NO_PAD.decode(raw).map_err(|_| UNREADABLE)?;
     let (micros, id) = bytes.split_first_chunk::<8>().ok_or(UNREADABLE)?;

@@ -13,7 +13,8 @@ use utoipa::ToSchema;
 
 use super::extract::{AuthUser, ChatPath};
 use crate::{
-    auth::TICKET_LIFETIME, config::Config, context::Context, error::Error, protocol::SUBPROTOCOL,
+    auth::TICKET_LIFETIME, config::Config, context::Context, error::Error, net::is_within,
+    protocol::SUBPROTOCOL,
 };
 
 /// How to open a chat's socket.
@@ -60,7 +61,7 @@ impl Reached {
             let value = headers.get(name)?.to_str().ok()?;
             Some(value.split(',').next()?.trim().to_owned())
         };
-        let trusted = peer.is_some_and(|peer| config.trusted_proxies.contains(&peer));
+        let trusted = peer.is_some_and(|peer| is_within(&config.trusted_proxies, peer));
         let forwarded = |name: &str| trusted.then(|| first(name)).flatten();
         let host = forwarded("x-forwarded-host").or_else(|| first(header::HOST.as_str()))?;
         let secure = forwarded("x-forwarded-proto").is_some_and(|proto| proto == "https");

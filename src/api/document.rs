@@ -79,6 +79,7 @@ const FAILURES: &[(&str, &[&str])] = &[
     ("put_user", &["forbidden", "user_not_found", "validation_failed"]),
     ("post_users", &["forbidden", "validation_failed"]),
     ("delete_user", &["forbidden", "user_not_found"]),
+    ("revoke_tokens", &["forbidden", "user_not_found"]),
     ("block_user", &["user_not_found", "validation_failed"]),
     ("unblock_user", &["user_not_found"]),
     ("list_blocks", &[]),

@@ -1,10 +1,10 @@
 //! What handlers are given: who asks, which chat, the fields of the body.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
     body::to_bytes,
-    extract::{FromRequest, FromRequestParts, RawPathParams, Request, State},
+    extract::{ConnectInfo, FromRequest, FromRequestParts, RawPathParams, Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
@@ -49,6 +49,12 @@ pub(super) async fn guard(
     mut request: Request,
     next: Next,
 ) -> Response {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+    if let Err((error, allowance)) = context.check_address(peer, request.headers()) {
+        let mut response = error.into_response();
+        tell(&mut response, &allowance);
+        return response;
+    }
     let identity = match authenticate(&context, request.headers()).await {
         Ok(identity) => identity,
         Err(error) => return error.into_response(),
@@ -66,13 +72,18 @@ pub(super) async fn guard(
             (error.into_response(), allowance)
         }
     };
-    if let Some(Allowance { limit, remaining, reset }) = allowance {
-        let headers = response.headers_mut();
-        headers.insert(LIMIT, HeaderValue::from(limit));
-        headers.insert(REMAINING, HeaderValue::from(remaining));
-        headers.insert(RESET, HeaderValue::from(reset.as_secs_f64().ceil() as u64));
+    if let Some(allowance) = allowance {
+        tell(&mut response, &allowance);
     }
     response
+}
+
+/// Says in an answer where its bucket stands.
+fn tell(response: &mut Response, Allowance { limit, remaining, reset }: &Allowance) {
+    let headers = response.headers_mut();
+    headers.insert(LIMIT, HeaderValue::from(*limit));
+    headers.insert(REMAINING, HeaderValue::from(*remaining));
+    headers.insert(RESET, HeaderValue::from(reset.as_secs_f64().ceil() as u64));
 }
 
 async fn authenticate(context: &Context, headers: &HeaderMap) -> Result<Arc<Identity>, Error> {
@@ -172,11 +183,11 @@ impl<S: Send + Sync> FromRequestParts<S> for QueryParams {
 #[derive(Debug)]
 pub(super) struct JsonBody(pub Fields);
 
-impl<S: Send + Sync> FromRequest<S> for JsonBody {
+impl FromRequest<Context> for JsonBody {
     type Rejection = Error;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, Error> {
-        read_object(request, MAX_BODY_BYTES, false).await.map(Self)
+    async fn from_request(request: Request, context: &Context) -> Result<Self, Error> {
+        read_object(context, request, MAX_BODY_BYTES, false).await.map(Self)
     }
 }
 
@@ -184,11 +195,11 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
 #[derive(Debug)]
 pub(super) struct OptionalJsonBody(pub Fields);
 
-impl<S: Send + Sync> FromRequest<S> for OptionalJsonBody {
+impl FromRequest<Context> for OptionalJsonBody {
     type Rejection = Error;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, Error> {
-        read_object(request, MAX_BODY_BYTES, true).await.map(Self)
+    async fn from_request(request: Request, context: &Context) -> Result<Self, Error> {
+        read_object(context, request, MAX_BODY_BYTES, true).await.map(Self)
     }
 }
 
@@ -196,17 +207,24 @@ impl<S: Send + Sync> FromRequest<S> for OptionalJsonBody {
 #[derive(Debug)]
 pub(super) struct BulkJsonBody(pub Fields);
 
-impl<S: Send + Sync> FromRequest<S> for BulkJsonBody {
+impl FromRequest<Context> for BulkJsonBody {
     type Rejection = Error;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, Error> {
-        read_object(request, MAX_BULK_BODY_BYTES, false).await.map(Self)
+    async fn from_request(request: Request, context: &Context) -> Result<Self, Error> {
+        read_object(context, request, MAX_BULK_BODY_BYTES, false).await.map(Self)
     }
 }
 
-async fn read_object(request: Request, limit: usize, may_be_empty: bool) -> Result<Fields, Error> {
+async fn read_object(
+    context: &Context,
+    request: Request,
+    limit: usize,
+    may_be_empty: bool,
+) -> Result<Fields, Error> {
     let (parts, body) = request.into_parts();
-    let body = to_bytes(body, limit).await.map_err(|error| {
+    let reading = tokio::time::timeout(context.config.http.body_timeout, to_bytes(body, limit));
+    let body = reading.await.map_err(|_| Error::InvalidRequest("The body took too long."))?;
+    let body = body.map_err(|error| {
         let too_large = std::error::Error::source(&error)
             .is_some_and(|cause| cause.is::<http_body_util::LengthLimitError>());
         if too_large {
@@ -215,7 +233,8 @@ async fn read_object(request: Request, limit: usize, may_be_empty: bool) -> Resu
             Error::InvalidRequest("The body broke off.")
         }
     })?;
-    if body.is_empty() {
+    // A client's library may send a missing body as null.
+    if body.is_empty() || may_be_empty && body == "null" {
         return if may_be_empty {
             Ok(Fields::default())
         } else {

@@ -15,7 +15,7 @@ use std::time::Duration;
 use axum::{
     Router,
     extract::{Request, State},
-    http::{HeaderValue, Method, Uri, header, uri::PathAndQuery},
+    http::{HeaderName, HeaderValue, Method, Uri, header, uri::PathAndQuery},
     middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::get,
@@ -27,7 +27,11 @@ use tower_http::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use self::document::openapi_json;
-pub(crate) use self::{connect::Reached, extract::bearer};
+pub(crate) use self::{
+    chats::{read_cursor, write_cursor},
+    connect::Reached,
+    extract::bearer,
+};
 use crate::{context::Context, error::Error, limits::Class};
 
 /// Largest body, in bytes: 4,000 characters of four bytes, escaped, with metadata.
@@ -67,6 +71,7 @@ fn classes() -> [(Class, OpenApiRouter<Context>); 5] {
                 .routes(routes!(chats::delete_chat))
                 .routes(routes!(users::post_users))
                 .routes(routes!(users::put_user, users::delete_user))
+                .routes(routes!(users::revoke_tokens))
                 .routes(routes!(users::block_user, users::unblock_user)),
         ),
         (Class::Searches, OpenApiRouter::new().routes(routes!(chats::search))),
@@ -86,6 +91,8 @@ pub fn public_router(context: &Context, sockets: Router<Context>) -> Router {
         all.merge(Router::from(routes.route_layer(guard)))
     });
     let api = guarded.layer(from_fn_with_state(context.clone(), time_out));
+    // Written once: anybody may ask for it, and writing it takes milliseconds.
+    let document = bytes::Bytes::from(openapi_json());
     let documents = utoipa_swagger_ui::SwaggerUi::new("/docs")
         .config(utoipa_swagger_ui::Config::new(["/openapi.json"]).use_base_layout());
     let router = Router::new()
@@ -95,9 +102,9 @@ pub fn public_router(context: &Context, sockets: Router<Context>) -> Router {
         .route("/assets/{name}", get(page::asset))
         .route("/clients/typescript/src/{name}", get(page::client))
         .route("/demo/people.json", get(page::people))
-        .route("/openapi.json", get(system::openapi))
+        .route("/openapi.json", get(async move || system::openapi(document.clone())))
         .route("/asyncapi.json", get(system::asyncapi))
-        .merge(documents)
+        .merge(Router::from(documents).layer(from_fn(docs_policy)))
         .merge(health());
     finish(router, context)
 }
@@ -122,7 +129,7 @@ fn finish(router: Router<Context>, context: &Context) -> Router {
         None => router,
     };
     let router = router
-        .layer(from_fn(no_store))
+        .layer(from_fn(harden))
         .layer(from_fn_with_state(context.clone(), problem::observe))
         .with_state(context.clone());
     // Around the whole router, as routing has happened by the time its own layers run.
@@ -143,16 +150,16 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
             .allow_headers([
                 header::AUTHORIZATION,
                 header::CONTENT_TYPE,
-                header::HeaderName::from_static("idempotency-key"),
-                header::HeaderName::from_static("x-request-id"),
+                HeaderName::from_static("idempotency-key"),
+                HeaderName::from_static("x-request-id"),
             ])
             .expose_headers([
                 header::RETRY_AFTER,
-                header::HeaderName::from_static("idempotent-replayed"),
-                header::HeaderName::from_static("ratelimit-limit"),
-                header::HeaderName::from_static("ratelimit-remaining"),
-                header::HeaderName::from_static("ratelimit-reset"),
-                header::HeaderName::from_static("x-request-id"),
+                HeaderName::from_static("idempotent-replayed"),
+                HeaderName::from_static("ratelimit-limit"),
+                HeaderName::from_static("ratelimit-remaining"),
+                HeaderName::from_static("ratelimit-reset"),
+                HeaderName::from_static("x-request-id"),
             ])
             .max_age(PREFLIGHT_LIFETIME),
     )
@@ -160,36 +167,64 @@ fn cors(origins: &[String]) -> Option<CorsLayer> {
 
 /// `/api/v1/chats` answers like `/api/v1/chats/`, without a redirect.
 fn add_trailing_slash(mut request: Request) -> Request {
-    let uri = request.uri();
+    if let Some(uri) = slashed(request.uri()) {
+        *request.uri_mut() = uri;
+    }
+    request
+}
+
+/// The same with its last slash, where one is missing.
+pub(crate) fn slashed(uri: &Uri) -> Option<Uri> {
     let path = uri.path();
     let ours = ["/api", "/ws"].iter().any(|root| {
         path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     });
     if !ours || path.ends_with('/') {
-        return request;
+        return None;
     }
     let slashed = match uri.query() {
         Some(query) => format!("{path}/?{query}"),
         None => format!("{path}/"),
     };
     // It was a path already; what can't be one with a slash more is left to be not found.
-    if let Ok(path_and_query) = slashed.parse::<PathAndQuery>() {
-        let mut parts = uri.clone().into_parts();
-        parts.path_and_query = Some(path_and_query);
-        if let Ok(uri) = Uri::from_parts(parts) {
-            *request.uri_mut() = uri;
-        }
-    }
-    request
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(slashed.parse::<PathAndQuery>().ok()?);
+    Uri::from_parts(parts).ok()
 }
 
-/// Nothing of one person's may be kept by a cache that others share.
-async fn no_store(request: Request, next: Next) -> Response {
+/// What browsers are told of every answer that does not say otherwise itself: nothing of one person's
+/// may be kept by a cache that others share; no answer is a page, a frame, or another site's resource;
+/// and no address that one was at leaves with a link.
+const HARDENING: [(HeaderName, HeaderValue); 4] = [
+    (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    (
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
+    ),
+    (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    (
+        HeaderName::from_static("cross-origin-resource-policy"),
+        HeaderValue::from_static("same-origin"),
+    ),
+];
+
+async fn harden(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
+    for (name, value) in HARDENING {
+        response.headers_mut().entry(name).or_insert(value);
+    }
     response
-        .headers_mut()
-        .entry(header::CACHE_CONTROL)
-        .or_insert(HeaderValue::from_static("no-store"));
+}
+
+/// The page that shows the API needs its own scripts, and styles that they write into it.
+async fn docs_policy(request: Request, next: Next) -> Response {
+    const POLICY: HeaderValue = HeaderValue::from_static(
+        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \
+         img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
+         frame-ancestors 'none'",
+    );
+    let mut response = next.run(request).await;
+    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, POLICY);
     response
 }
 

@@ -207,6 +207,28 @@ fn write(error: &Error, id: &str, mut headers: HeaderMap) -> Response {
     response
 }
 
+/// A whole answer, to what could not be read as HTTP and so has reached no layer.
+pub(crate) fn unreadable(status: u16) -> Vec<u8> {
+    let error = Error::InvalidRequest(match status {
+        431 => "The request's head is too large, or has too many headers.",
+        414 => "The request's target is too long.",
+        _ => "This is not HTTP/1.1.",
+    });
+    let id = Uuid::now_v7().to_string();
+    let problem = Problem { status, ..Problem::new(&error, &id) };
+    // Plain structs can't fail to serialize.
+    let body = serde_json::to_string(&problem).unwrap_or_default();
+    let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+    format!(
+        "HTTP/1.1 {status} {}\r\nconnection: close\r\ncontent-type: application/problem+json\r\n\
+         cache-control: no-store\r\nx-content-type-options: nosniff\r\nx-request-id: {id}\r\n\
+         content-length: {}\r\n\r\n{body}",
+        reason.unwrap_or_default(),
+        body.len(),
+    )
+    .into_bytes()
+}
+
 /// A label for metrics: one of a fixed set, whatever the client sent.
 fn method_label(method: &Method) -> &'static str {
     match method.as_str() {

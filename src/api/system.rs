@@ -68,8 +68,8 @@ pub(super) async fn metrics(State(context): State<Context>) -> Response {
     ([(header::CONTENT_TYPE, kind)], context.metrics.render()).into_response()
 }
 
-pub(super) async fn openapi() -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], super::openapi_json()).into_response()
+pub(super) fn openapi(document: bytes::Bytes) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], document).into_response()
 }
 
 pub(super) async fn asyncapi() -> Response {

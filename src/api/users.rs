@@ -160,6 +160,22 @@ pub(super) async fn delete_user(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Voids a person's tokens: those issued before now are refused, and sockets opened with them closed;
+/// `chat:admin` only. Time is that of the database; a token without `iat` counts as old.
+#[utoipa::path(post, path = "/users/{user_id}/revoke_tokens/", tag = "users",
+params(("user_id" = String, Path)), responses(
+    (status = 204, description = "Revoked"),
+))]
+pub(super) async fn revoke_tokens(
+    State(context): State<Context>,
+    user: AuthUser,
+    UserPath(user_id): UserPath,
+) -> Result<StatusCode, Error> {
+    user.require_admin()?;
+    context.chats.revoke_tokens(&user_id).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 /// Blocks somebody: no new rooms, sends and edits between the two, no presence, no typing.
 #[utoipa::path(put, path = "/users/{user_id}/block/", tag = "users",
 params(("user_id" = String, Path)), responses(

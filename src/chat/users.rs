@@ -44,6 +44,17 @@ impl Chats {
         Ok(())
     }
 
+    /// Voids a person's tokens that were issued before now, and closes the sockets opened with them.
+    pub async fn revoke_tokens(&self, user_id: &UserId) -> Result<(), Error> {
+        let at = self.store.revoke_tokens(user_id).await?;
+        self.people.forget(user_id);
+        let revoked =
+            Publication::Revoked { user_id: user_id.clone(), micros: at.0.as_microsecond() };
+        // Redis away: every replica finds the moment when it compares with Postgres.
+        let _ = self.broker.publish(&[(Channel::All, revoked.encode())]).await;
+        Ok(())
+    }
+
     pub async fn block_user(&self, blocker: &UserId, blocked: &UserId) -> Result<(), Error> {
         if blocker == blocked {
             return Err(Error::field("user_id", "must be somebody else"));

@@ -112,9 +112,11 @@ async fn start(options: &Options, data: &Path) -> Result<Stack, DevError> {
     )?;
     let made = token::secret_of(data)?;
     let mut config = config(&postgres.url(DATABASE), &redis.url())?;
-    // Demo tokens have to be signed here, so a public key is of no use; the host application's own
+    // Demo tokens have to be signed here, so public keys are of no use; the host application's own
     // secret is, so that its tokens work as well.
     config.auth.jwt_public_key = None;
+    config.auth.jwt_jwks_url = None;
+    config.auth.jwt_issuers = Vec::new();
     let secret = config.auth.jwt_hs256_secret.get_or_insert(made).clone();
     let users = demo_users(&config, &secret)?;
     config.demo_people =

@@ -26,7 +26,8 @@ const SECRET_BYTES: usize = 48;
 pub struct Claims {
     /// The user's id.
     pub sub: String,
-    /// Seconds since 1970.
+    /// Seconds since 1970, as `exp`.
+    pub iat: u64,
     pub exp: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
@@ -45,6 +46,7 @@ impl Claims {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             sub: user.to_owned(),
+            iat: now.as_secs(),
             exp: now.saturating_add(ttl).as_secs(),
             name: None,
             scope: None,

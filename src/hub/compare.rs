@@ -1,5 +1,5 @@
 //! The comparison with Postgres: finds a *last* publication that was lost, a Redis that was split
-//! off, an erasure that was not heard of, a database that went back in time.
+//! off, an erasure or a revocation that was not heard of, a database that went back in time.
 
 use std::{
     collections::HashMap,
@@ -15,7 +15,7 @@ use crate::{
     broker::Channel,
     model::{ChatId, UserId},
     protocol::ResetReason,
-    store::StoreError,
+    store::{Barred, StoreError},
 };
 
 /// How often heads are compared while Redis can't be relied on: then the comparison *is* the
@@ -68,7 +68,7 @@ impl Feed {
             }
             let compared = async {
                 self.compare_heads(since).await?;
-                self.close_erased().await?;
+                self.close_barred().await?;
                 inboxes.compare(&self.shared).await
             };
             if let Err(error) = compared.await {
@@ -86,12 +86,17 @@ impl Feed {
         }
     }
 
-    /// Closes the sockets of people whose erasure was not heard of.
-    async fn close_erased(&self) -> Result<(), StoreError> {
+    /// Closes the sockets of people whose erasure, or whose tokens' revocation, was not heard of. A
+    /// socket with a newer token stays.
+    async fn close_barred(&self) -> Result<(), StoreError> {
         for chunk in self.shared.hub.attached_users().chunks(COMPARE_CHUNK) {
-            for user_id in self.shared.store.list_erased(chunk).await? {
-                self.shared.people.forget(&user_id);
-                self.shared.hub.close_user(&user_id);
+            for Barred { user_id, admission } in self.shared.store.list_barred(chunk).await? {
+                if admission.erased {
+                    self.shared.people.forget(&user_id);
+                    self.shared.hub.close_user(&user_id);
+                } else if let Some(at) = admission.revoked_at {
+                    self.shared.hub.revoke_user(&user_id, at);
+                }
             }
         }
         Ok(())

@@ -13,7 +13,7 @@ use super::{Fill, Gap, Hub, Queue};
 use crate::{
     broker::{Broker, Channel, Event, Link},
     metrics::Metrics,
-    model::{ChatId, UserId},
+    model::{ChatId, Time, UserId},
     people::People,
     protocol::{MAX_REPLAY, Publication, ResetReason, change_frame},
     store::{Store, StoreError},
@@ -205,12 +205,19 @@ impl Feed {
                 }
             }
             Channel::User(user_id) => self.shared.hub.receive_for_user(user_id, &publication),
-            Channel::All => {
-                if let Publication::Erased { user_id } = &publication {
+            Channel::All => match &publication {
+                Publication::Erased { user_id } => {
                     self.shared.people.forget(user_id);
                     self.shared.hub.close_user(user_id);
                 }
-            }
+                Publication::Revoked { user_id, micros } => {
+                    self.shared.people.forget(user_id);
+                    if let Ok(at) = jiff::Timestamp::from_microsecond(*micros) {
+                        self.shared.hub.revoke_user(user_id, Time(at));
+                    }
+                }
+                _ => {}
+            },
         }
     }
 

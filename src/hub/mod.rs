@@ -21,7 +21,7 @@ use tokio::sync::{OnceCell, mpsc};
 pub use self::feed::{Attached, Feed, Following, Sources};
 use crate::{
     metrics::Metrics,
-    model::{ChatId, UserId},
+    model::{ChatId, Time, UserId},
     protocol::{Frame, Publication, ResetReason},
 };
 
@@ -83,6 +83,10 @@ pub enum Delivery {
     Inbox,
     /// The user was erased.
     Erased,
+    /// The user's tokens issued before `at` are void.
+    Revoked {
+        at: Time,
+    },
 }
 
 /// A gap's content: changes ascending by `ev`, from where it began up to the head they were read at.
@@ -327,7 +331,9 @@ impl Hub {
                 entry.push(&Delivery::Presence { chat_id, user_id, frame });
                 None
             }
-            Publication::Room { .. } | Publication::Erased { .. } => None,
+            Publication::Room { .. } | Publication::Erased { .. } | Publication::Revoked { .. } => {
+                None
+            }
         }
     }
 
@@ -341,6 +347,11 @@ impl Hub {
     /// The sockets of an erased person are to be closed.
     pub(crate) fn close_user(&self, user_id: &UserId) {
         self.push_to_user(user_id, &Delivery::Erased);
+    }
+
+    /// The sockets of a person are to be closed that were opened with a token issued before `at`.
+    pub(crate) fn revoke_user(&self, user_id: &UserId, at: Time) {
+        self.push_to_user(user_id, &Delivery::Revoked { at });
     }
 
     fn push_to_user(&self, user_id: &UserId, delivery: &Delivery) {

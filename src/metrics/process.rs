@@ -61,7 +61,8 @@ fn most_files() -> Option<f64> {
 }
 
 fn resident_bytes() -> Option<f64> {
-    let pages: f64 = fs::read_to_string("/proc/self/statm").ok()?.split(' ').nth(1)?.parse().ok()?;
+    let pages: f64 =
+        fs::read_to_string("/proc/self/statm").ok()?.split(' ').nth(1)?.parse().ok()?;
     let page_bytes = sysconf(SysconfVar::PAGE_SIZE).ok()??;
     Some(pages * page_bytes as f64)
 }

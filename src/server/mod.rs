@@ -2,47 +2,84 @@
 
 mod linger;
 mod pace;
+mod refusal;
 
-use std::{net::SocketAddr, pin::pin, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU32, pin::pin, sync::Arc, time::Duration};
 
-use axum::{Router, extract::ConnectInfo};
+use axum::{
+    Router,
+    extract::ConnectInfo,
+    http::{HeaderValue, header},
+};
+use governor::{
+    DefaultDirectRateLimiter, Quota, RateLimiter,
+    clock::{Clock, DefaultClock},
+};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
 use self::pace::{Pace, Paced};
-
-/// Largest head of a request, in bytes: a token of 8 KiB and what proxies add.
-const MAX_HEAD_BYTES: usize = 32 * 1024;
-
-/// Most headers of a request.
-const MAX_HEADERS: usize = 64;
+use crate::config::HttpConfig;
 
 /// After a failed accept (no file descriptors left): long enough for some to come free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Connections accepted at once, as seconds of the rate: those of a moment's rush.
+const ACCEPT_BURST_SECONDS: u32 = 2;
+
+/// Accepts so many connections a second; more wait in the kernel's queue.
+#[derive(Debug)]
+pub struct AcceptRate(DefaultDirectRateLimiter);
+
+impl AcceptRate {
+    pub fn per_second(rate: u32) -> Self {
+        let rate = NonZeroU32::new(rate).unwrap_or(NonZeroU32::MIN);
+        let burst = rate.saturating_mul(NonZeroU32::MIN.saturating_add(ACCEPT_BURST_SECONDS - 1));
+        Self(RateLimiter::direct(Quota::per_second(rate).allow_burst(burst)))
+    }
+
+    async fn next(&self) {
+        while let Err(early) = self.0.check() {
+            tokio::time::sleep(early.wait_time_from(DefaultClock::default().now())).await;
+        }
+    }
+}
 
 /// Serves until `stop`, then finishes the requests under way, for as long as the caller waits.
 /// `abort` breaks every connection off.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
+    config: HttpConfig,
+    rate: Option<AcceptRate>,
     stop: CancellationToken,
     abort: CancellationToken,
 ) {
     let connections = TaskTracker::new();
+    let config = Arc::new(config);
     loop {
+        let accepting = async {
+            if let Some(rate) = &rate {
+                rate.next().await;
+            }
+            listener.accept().await
+        };
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = accepting => accepted,
             () = stop.cancelled() => break,
             () = abort.cancelled() => return,
         };
         match accepted {
             Ok((stream, peer)) => {
+                // Small frames must not wait for each other (Nagle); a socket that refuses is about
+                // to fail.
+                let _ = stream.set_nodelay(true);
                 let abort = abort.clone();
-                let connection =
-                    serve_connection(stream, peer, router.clone(), stop.clone(), abort.clone());
+                let stream = Paced::new(stream, Pace::new(Arc::clone(&config)), abort.clone());
+                let connection = serve_connection(stream, peer, router.clone(), stop.clone());
                 connections.spawn(async move { abort.run_until_cancelled(connection).await });
             }
             Err(error) => {
@@ -58,32 +95,37 @@ pub async fn serve(
 
 /// Serves one connection to its end; after `stop` the request at hand is its last.
 async fn serve_connection(
-    stream: TcpStream,
+    stream: Paced,
     peer: SocketAddr,
     router: Router,
     stop: CancellationToken,
-    abort: CancellationToken,
 ) {
-    // Small frames must not wait for each other (Nagle); a socket that refuses is about to fail.
-    let _ = stream.set_nodelay(true);
-    let pace = Pace::new();
+    let pace = stream.pace().clone();
+    let config = Arc::clone(pace.config());
     let service = {
         let (router, pace) = (router, pace.clone());
         hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
             pace.begin_answer();
             request.extensions_mut().insert(ConnectInfo(peer));
+            // A proxy that went by a length beside it would see the next request elsewhere than we:
+            // after such a body there is none (RFC 9112 §6.1).
+            let last = request.headers().contains_key(header::TRANSFER_ENCODING);
             let (answer, pace) = (router.clone().oneshot(request), pace.clone());
             async move {
-                let answer = answer.await;
+                let mut answer = answer.await;
+                if let (true, Ok(answer)) = (last, &mut answer) {
+                    answer
+                        .headers_mut()
+                        .insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
                 pace.end_answer();
                 answer
             }
         })
     };
-    let stream = Paced::new(stream, pace.clone(), abort);
     let connection = hyper::server::conn::http1::Builder::new()
-        .max_buf_size(MAX_HEAD_BYTES)
-        .max_headers(MAX_HEADERS)
+        .max_buf_size(config.max_head_bytes)
+        .max_headers(config.max_headers)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut connection = pin!(connection);

@@ -1,4 +1,4 @@
-//! How long a connection may take for what. hyper's own time-out for a request's head also runs
+//! How long a connection may take for what (the settings of [`HttpConfig`]). hyper's own time-out for a request's head also runs
 //! while a kept connection is idle; balancers keep those for a minute, and a connection closed under
 //! the next request is an error to somebody. So: seconds for a head, more than a minute for idling.
 
@@ -19,17 +19,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::linger::linger;
+use super::{linger::linger, refusal::Refusal};
+use crate::config::HttpConfig;
 
-/// From a request's first byte to the end of its head, and from the connection to its first byte;
-/// with [`LOOK`] on top 10 s at most.
-const HEAD_LIMIT: Duration = Duration::from_millis(7_500);
-
-/// Between two requests: longer than the usual 60 s of balancers, so that they close first.
-const IDLE_LIMIT: Duration = Duration::from_secs(75);
-
-/// How often a connection is looked at: costs a timer and no work per request.
-const LOOK: Duration = Duration::from_millis(2_500);
+/// How often a connection is looked at, as a part of the time for a head: costs a timer and no work
+/// per request. A limit is up at the first look that the next one would be too late for.
+const LOOKS: u32 = 4;
 
 /// Nothing of the next request has come.
 const IDLE: u8 = 0;
@@ -48,7 +43,11 @@ pub(super) struct Pace {
 
 #[derive(Debug)]
 struct Shared {
+    config: Arc<HttpConfig>,
     opened: Instant,
+    /// Since when the client takes nothing of what is written, in milliseconds after `opened`, plus
+    /// one; 0: it takes all.
+    blocked_since: AtomicU64,
     phase: AtomicU8,
     /// Milliseconds after `opened`.
     since: AtomicU64,
@@ -56,16 +55,45 @@ struct Shared {
 
 impl Pace {
     /// A new connection owes its first head.
-    pub(super) fn new() -> Self {
-        let shared =
-            Shared { opened: Instant::now(), phase: AtomicU8::new(HEAD), since: AtomicU64::new(0) };
+    pub(super) fn new(config: Arc<HttpConfig>) -> Self {
+        let shared = Shared {
+            config,
+            opened: Instant::now(),
+            blocked_since: AtomicU64::new(0),
+            phase: AtomicU8::new(HEAD),
+            since: AtomicU64::new(0),
+        };
         Self { shared: Arc::new(shared) }
     }
 
+    fn now(&self) -> u64 {
+        u64::try_from(self.shared.opened.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
     fn enter(&self, phase: u8) {
-        let elapsed = self.shared.opened.elapsed().as_millis();
-        self.shared.since.store(u64::try_from(elapsed).unwrap_or(u64::MAX), Relaxed);
+        self.shared.since.store(self.now(), Relaxed);
         self.shared.phase.store(phase, Relaxed);
+    }
+
+    /// Whether no request is being answered: what is written then is the HTTP library's own.
+    pub(super) fn is_unasked(&self) -> bool {
+        self.shared.phase.load(Relaxed) != BUSY
+    }
+
+    /// Something could be written, or nothing.
+    fn wrote(&self, ready: bool) {
+        let blocked = &self.shared.blocked_since;
+        if ready {
+            if blocked.load(Relaxed) != 0 {
+                blocked.store(0, Relaxed);
+            }
+        } else if blocked.load(Relaxed) == 0 {
+            blocked.store(self.now().saturating_add(1), Relaxed);
+        }
+    }
+
+    pub(super) fn config(&self) -> &Arc<HttpConfig> {
+        &self.shared.config
     }
 
     /// A head is complete.
@@ -86,15 +114,26 @@ impl Pace {
 
     /// Resolves when the connection has taken too long.
     pub(super) async fn exceeded(self) {
+        let config = &self.shared.config;
+        let look = config.head_timeout.min(config.write_timeout) / LOOKS;
+        let over = |since: u64, limit: Duration| {
+            let elapsed = Duration::from_millis(self.now().saturating_sub(since));
+            elapsed + look >= limit
+        };
         loop {
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(look).await;
+            let blocked_since = self.shared.blocked_since.load(Relaxed);
+            if blocked_since > 0 && over(blocked_since - 1, config.write_timeout) {
+                self.enter(CUT);
+                return;
+            }
             let limit = match self.shared.phase.load(Relaxed) {
-                IDLE => IDLE_LIMIT,
-                HEAD => HEAD_LIMIT,
+                IDLE => config.idle_timeout,
+                HEAD => config.head_timeout,
+                // Its own time-outs hold.
                 _ => continue,
             };
-            let since = Duration::from_millis(self.shared.since.load(Relaxed));
-            if self.shared.opened.elapsed().saturating_sub(since) >= limit {
+            if over(self.shared.since.load(Relaxed), limit) {
                 self.enter(CUT);
                 return;
             }
@@ -102,13 +141,15 @@ impl Pace {
     }
 }
 
-/// A connection that notes when something comes, and that does not break off what was said last
-/// when it is dropped: see [`linger`].
+/// A connection that notes when something comes, and when nothing is taken; which says in our words
+/// what the HTTP library refuses; and which does not break off what was said last when it is
+/// dropped: see [`linger`].
 #[derive(Debug)]
 pub(super) struct Paced {
     /// `None` in `drop` only.
     stream: Option<TcpStream>,
     pace: Pace,
+    refusal: Refusal,
     /// The peer has ended its side, or the connection is broken.
     ended: bool,
     abort: CancellationToken,
@@ -116,7 +157,11 @@ pub(super) struct Paced {
 
 impl Paced {
     pub(super) fn new(stream: TcpStream, pace: Pace, abort: CancellationToken) -> Self {
-        Self { stream: Some(stream), pace, ended: false, abort }
+        Self { stream: Some(stream), pace, refusal: Refusal::default(), ended: false, abort }
+    }
+
+    pub(super) fn pace(&self) -> &Pace {
+        &self.pace
     }
 
     fn stream(&mut self) -> io::Result<Pin<&mut TcpStream>> {
@@ -161,7 +206,17 @@ impl AsyncWrite for Paced {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.stream()?.poll_write(context, bytes)
+        let Self { stream, pace, refusal, .. } = &mut *self;
+        let stream = stream.as_mut().ok_or(io::ErrorKind::NotConnected)?;
+        if pace.is_unasked() {
+            refusal.note(bytes);
+        }
+        let polled = match refusal.poll_write(stream, context) {
+            Some(written) => written,
+            None => Pin::new(stream).poll_write(context, bytes),
+        };
+        pace.wrote(polled.is_ready());
+        polled
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -177,7 +232,13 @@ impl AsyncWrite for Paced {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.stream()?.poll_write_vectored(context, slices)
+        // A refusal is one small buffer; what is longer is an answer of ours.
+        if let [one] = slices {
+            return self.poll_write(context, one);
+        }
+        let polled = self.stream()?.poll_write_vectored(context, slices);
+        self.pace.wrote(polled.is_ready());
+        polled
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -12,7 +12,7 @@ use crate::{
 
 /// A command, as far as it can be read without knowing the socket.
 #[derive(Debug)]
-pub(super) enum Command {
+pub(crate) enum Command {
     Subscribe { chat_id: Option<ChatId>, after: Option<Position> },
     Unsubscribe { chat_id: Option<ChatId> },
     Send { chat_id: Option<ChatId>, message: NewMessage },
@@ -23,14 +23,14 @@ pub(super) enum Command {
 }
 
 /// A frame's command, or what was wrong with it, with the id to answer under.
-pub(super) struct Request {
+pub(crate) struct Request {
     pub id: Option<CommandId>,
     pub command: Result<Command, Error>,
 }
 
 impl Request {
     /// An error means that the frame was no JSON object at all, and ends the socket.
-    pub(super) fn parse(frame: &str) -> Result<Self, Error> {
+    pub(crate) fn parse(frame: &str) -> Result<Self, Error> {
         let mut fields = match Fields::parse(frame.as_bytes()) {
             Ok(fields) => fields,
             // An array or a number is JSON: an error, and the socket stays.

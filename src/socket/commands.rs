@@ -69,6 +69,12 @@ impl Connection {
                     Ok(chat_id) if self.session.is_single() && self.session.follows(chat_id) => {
                         Ok(Err(Error::Forbidden("This socket follows its one chat already.")))
                     }
+                    Ok(chat_id)
+                        if !self.session.follows(chat_id)
+                            && !self.context.limits.may_follow(self.following.len()) =>
+                    {
+                        Ok(Err(Error::Forbidden("This socket follows as many chats as one may.")))
+                    }
                     Ok(chat_id) => self.subscribe(chat_id, id, after).await,
                     Err(error) => Ok(Err(error)),
                 };
@@ -147,6 +153,7 @@ impl Connection {
             return Err(Error::Forbidden("This token is another user's."));
         }
         self.token_expires_at = identity.expires_at;
+        self.session.renew(identity.issued_at);
         self.told_expiring = false;
         self.expiry_due = None;
         self.ack(id, AckResult::Authenticated { token_expires_at: expiry(identity.expires_at) });

@@ -45,6 +45,8 @@ pub(super) struct Bearer {
     pub user_id: UserId,
     /// Seconds since 1970.
     pub token_expires_at: i64,
+    /// Where the token says so.
+    pub token_issued_at: Option<Time>,
     /// Of the first frame, where that said who it is: it gets its `ack` after `hello`.
     pub auth: Option<FirstFrame>,
 }
@@ -115,7 +117,7 @@ impl Connection {
         let attached = context.feed.attach(&bearer.user_id, &queue, single.is_none()).await;
         let present = context.chats.presence().enter(&bearer.user_id);
         Self {
-            session: Session::new(bearer.user_id, single),
+            session: Session::new(bearer.user_id, bearer.token_issued_at, single),
             rooms: Rooms::default(),
             socket,
             queue,

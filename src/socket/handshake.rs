@@ -9,14 +9,15 @@ use super::{
     connection::{Bearer, Connection, FirstFrame, close},
 };
 use crate::{
-    auth::Ticket,
+    auth::{Ticket, is_revoked},
     chat::ChatRef,
     config::Switch,
     context::Context,
     error::Error,
-    limits::Class,
+    limits::{Class, Place},
     model::{ChatId, Position},
     protocol::Close,
+    store::Barred,
 };
 
 /// How long a socket may stay without saying who it is.
@@ -39,18 +40,26 @@ pub(super) enum Claim {
     Refused,
 }
 
+/// What is known of a socket before its upgrade.
+pub(super) struct Arrival {
+    pub opening: Opening,
+    pub claim: Claim,
+    pub after: Option<Position>,
+    /// Its place among the sockets, which it keeps to its end; or why there is none.
+    pub place: Result<Option<Place>, Error>,
+}
+
 /// Runs a socket from its upgrade to its end.
-pub(super) async fn run(
-    context: Context,
-    mut socket: WebSocket,
-    opening: Opening,
-    claim: Claim,
-    after: Option<Position>,
-) {
+pub(super) async fn run(context: Context, mut socket: WebSocket, arrival: Arrival) {
     context.metrics.sockets_opened.inc();
     let abort = context.abort.clone();
+    let Arrival { opening, claim, after, place } = arrival;
     let serving = async {
-        match admit(&context, &mut socket, &opening, claim).await {
+        let admitted = match &place {
+            Ok(_) => admit(&context, &mut socket, &opening, claim).await,
+            Err(error) => Err(Close::from(error)),
+        };
+        match admitted {
             Ok((mut bearer, single)) => {
                 let auth = bearer.auth.take();
                 let connection = Connection::open(context.clone(), socket, bearer, single).await;
@@ -95,15 +104,21 @@ async fn admit(
     };
     let bearer = match (&ticket, bearer) {
         (Some(ticket), _) => {
-            // It may have been given before its user was erased.
+            // It may have been given before its user was erased, or their tokens revoked.
             let user_id = std::slice::from_ref(&ticket.user_id);
-            let erased = context.chats.store().list_erased(user_id).await;
-            if !erased.map_err(|error| fail(error.into()))?.is_empty() {
-                return Err(Close::UserGone);
+            let barred = context.chats.store().list_barred(user_id).await;
+            for Barred { admission, .. } in barred.map_err(|error| fail(error.into()))? {
+                if admission.erased {
+                    return Err(Close::UserGone);
+                }
+                if is_revoked(ticket.token_issued_at, admission.revoked_at) {
+                    return Err(Close::TokenInvalid);
+                }
             }
             Bearer {
                 user_id: ticket.user_id.clone(),
                 token_expires_at: ticket.token_expires_at,
+                token_issued_at: ticket.token_issued_at,
                 auth: None,
             }
         }
@@ -112,6 +127,7 @@ async fn admit(
             context.limits.check(identity.user_id(), Class::Connects).map_err(fail)?;
             Bearer {
                 token_expires_at: identity.expires_at,
+                token_issued_at: identity.issued_at,
                 user_id: identity.user_id().clone(),
                 auth,
             }

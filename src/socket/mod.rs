@@ -1,6 +1,6 @@
 //! Sockets: `/ws/chat/{chat}/` follows one chat, `/ws/` carries many and the user's inbox.
 
-mod command;
+pub(crate) mod command;
 mod commands;
 mod connection;
 mod follow;
@@ -19,7 +19,7 @@ use axum::{
     routing::any,
 };
 
-use self::handshake::{Claim, Opening};
+use self::handshake::{Arrival, Claim, Opening};
 use crate::{
     api::{Reached, bearer},
     chat::ChatRef,
@@ -39,6 +39,16 @@ const WRITE_BUFFER_BYTES: usize = 8 * 1024;
 
 pub(crate) fn router() -> Router<Context> {
     Router::new().route("/ws/", any(open_many)).route("/ws/chat/{chat}/", any(open_chat))
+}
+
+/// An upgrade with the settings of all our sockets; compression is never offered.
+pub fn configured(upgrade: WebSocketUpgrade) -> WebSocketUpgrade {
+    upgrade
+        .protocols([SUBPROTOCOL])
+        .max_message_size(MAX_FRAME_BYTES)
+        .max_frame_size(MAX_FRAME_BYTES)
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(WRITE_BUFFER_BYTES)
 }
 
 async fn open_chat(
@@ -80,6 +90,13 @@ fn open(
         upgrade.map_err(|_| Error::InvalidRequest("This path takes WebSocket upgrades only."))?;
     let peer = peer.map(|axum::Extension(ConnectInfo(address))| address.ip());
     check_origin(&context, peer, headers)?;
+    let place = match peer.map(|peer| context.client_address(peer, headers)) {
+        Some(address) => match context.limits.check_address(address) {
+            Ok(()) => context.limits.take_place(address),
+            Err((error, _)) => Err(error),
+        },
+        None => Ok(None),
+    };
     let mut params = Params::parse(uri.query().unwrap_or_default());
     let claim = match params.string("ticket") {
         Some(ticket) => Claim::Ticket(ticket),
@@ -94,16 +111,10 @@ fn open(
         ev: raw.parse().ok().filter(|ev| *ev >= 0).unwrap_or(i64::MAX),
         epoch: params.string("epoch"),
     });
+    let arrival = Arrival { opening, claim, after, place };
     let sockets = context.sockets.clone();
-    Ok(upgrade
-        .protocols([SUBPROTOCOL])
-        .max_message_size(MAX_FRAME_BYTES)
-        .max_frame_size(MAX_FRAME_BYTES)
-        .read_buffer_size(READ_BUFFER_BYTES)
-        .write_buffer_size(WRITE_BUFFER_BYTES)
-        .on_upgrade(move |socket| {
-            sockets.track_future(handshake::run(context, socket, opening, claim, after))
-        }))
+    Ok(configured(upgrade)
+        .on_upgrade(move |socket| sockets.track_future(handshake::run(context, socket, arrival))))
 }
 
 /// Pages of other origins may not open sockets with what their browser knows. No `Origin`: no browser.

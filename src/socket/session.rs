@@ -3,8 +3,9 @@
 use std::{collections::HashMap, sync::Arc};
 
 use crate::{
+    auth::is_revoked,
     hub::{Delivery, Fill},
-    model::{ChatId, UserId},
+    model::{ChatId, Time, UserId},
     protocol::{Close, Frame, ResetReason, ServerFrame},
 };
 
@@ -32,14 +33,21 @@ struct Followed {
 #[derive(Debug)]
 pub(super) struct Session {
     user_id: UserId,
+    /// When the socket's token was issued, where it says so.
+    issued_at: Option<Time>,
     /// The socket's one chat; `None` on the many-chats socket.
     single: Option<ChatId>,
     chats: HashMap<ChatId, Followed>,
 }
 
 impl Session {
-    pub(super) fn new(user_id: UserId, single: Option<ChatId>) -> Self {
-        Self { user_id, single, chats: HashMap::new() }
+    pub(super) fn new(user_id: UserId, issued_at: Option<Time>, single: Option<ChatId>) -> Self {
+        Self { user_id, issued_at, single, chats: HashMap::new() }
+    }
+
+    /// The socket lives on with another token.
+    pub(super) fn renew(&mut self, issued_at: Option<Time>) {
+        self.issued_at = issued_at;
     }
 
     pub(super) fn user_id(&self) -> &UserId {
@@ -121,6 +129,10 @@ impl Session {
             Delivery::Inbox if self.single.is_none() => Todo::RefreshAll,
             Delivery::Room { .. } | Delivery::Inbox => Todo::Nothing,
             Delivery::Erased => Todo::Close(Close::UserGone),
+            Delivery::Revoked { at } if is_revoked(self.issued_at, Some(at)) => {
+                Todo::Close(Close::TokenInvalid)
+            }
+            Delivery::Revoked { .. } => Todo::Nothing,
         }
     }
 
@@ -182,7 +194,7 @@ mod tests {
     const CHAT: ChatId = ChatId::nil();
 
     fn session() -> Session {
-        let mut session = Session::new(UserId::parse("alice").expect("valid"), Some(CHAT));
+        let mut session = Session::new(UserId::parse("alice").expect("valid"), None, Some(CHAT));
         session.set_position(CHAT, 5, "e1");
         session
     }

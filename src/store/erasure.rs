@@ -28,13 +28,6 @@ impl Store {
         Ok(self.query_one(MARK_ERASED, &[(&user.as_str(), Type::TEXT)]).await?.get(0))
     }
 
-    /// Which of these people are erased.
-    pub async fn list_erased(&self, users: &[UserId]) -> Result<Vec<UserId>, StoreError> {
-        let ids: Vec<_> = users.iter().map(UserId::as_str).collect();
-        let rows = self.query(LIST_ERASED, &[(&ids, Type::TEXT_ARRAY)]).await?;
-        Ok(rows.iter().map(|row| super::rows::user(row.get(0))).collect())
-    }
-
     /// Rooms of a person, of whatever state.
     pub async fn list_chat_ids(&self, user: &UserId) -> Result<Vec<ChatId>, StoreError> {
         let rows = self.query(LIST_CHAT_IDS, &[(&user.as_str(), Type::TEXT)]).await?;
@@ -69,10 +62,6 @@ SELECT chat_id FROM members WHERE user_id = $1 ORDER BY chat_id";
 const ERASE_IN_CHAT: &str = "\
 -- store.erase_in_chat
 SELECT outbox_id FROM erase_in_chat($1, $2, $3)";
-
-const LIST_ERASED: &str = "\
--- store.list_erased
-SELECT user_id FROM users WHERE user_id = ANY($1) AND erased_at IS NOT NULL";
 
 const PURGE_MESSAGES: &str = "\
 -- store.purge_messages

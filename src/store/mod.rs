@@ -26,7 +26,7 @@ pub use self::{
     migrate::{migrate, pending_migrations},
     outbox::Unpublished,
     rows::ChatState,
-    users::{Profile, UserRow},
+    users::{Admission, Barred, Profile, UserRow},
     verify::{Finding, Verified, verify},
 };
 use crate::{
@@ -268,15 +268,8 @@ fn manager(config: tokio_postgres::Config) -> Result<Manager, StoreError> {
 }
 
 fn tls() -> Result<tokio_postgres_rustls::MakeRustlsConnect, StoreError> {
-    let mut roots = rustls::RootCertStore::empty();
-    // A broken certificate among the system's is no reason to trust none of them.
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| StoreError::Failed(Arc::new(error)))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+    let config =
+        crate::tls::client_config().map_err(|error| StoreError::Failed(Arc::new(error)))?;
     Ok(tokio_postgres_rustls::MakeRustlsConnect::new(config))
 }
 

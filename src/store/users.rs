@@ -16,6 +16,21 @@ pub struct Profile {
     pub avatar_url: Option<String>,
 }
 
+/// What stands against letting a person in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Admission {
+    pub erased: bool,
+    /// Tokens issued before it are void.
+    pub revoked_at: Option<Time>,
+}
+
+/// Somebody against whom something stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Barred {
+    pub user_id: UserId,
+    pub admission: Admission,
+}
+
 /// A person as kept, without presence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserRow {
@@ -26,19 +41,45 @@ pub struct UserRow {
 }
 
 impl Store {
-    /// Makes the bearer of a valid token known; false where they were erased.
-    pub async fn admit_user(&self, profile: &Profile) -> Result<bool, StoreError> {
+    /// Makes the bearer of a valid token known, unless it was revoked since it was issued.
+    pub async fn admit_bearer(
+        &self,
+        profile: &Profile,
+        issued_at: Option<Time>,
+    ) -> Result<Admission, StoreError> {
         let row = self
             .query_one(
-                ADMIT_USER,
+                ADMIT_BEARER,
                 &[
                     (&profile.user_id.as_str(), Type::TEXT),
                     (&profile.name, Type::TEXT),
                     (&profile.avatar_url, Type::TEXT),
+                    (&issued_at.map(|time| time.0), Type::TIMESTAMPTZ),
                 ],
             )
             .await?;
-        Ok(row.get(0))
+        Ok(Admission {
+            erased: row.get::<_, Option<bool>>(0).unwrap_or(false),
+            revoked_at: opt_time(&row, 1),
+        })
+    }
+
+    /// Voids the tokens of a person that were issued before now, and gives that moment. They are
+    /// known from then on.
+    pub async fn revoke_tokens(&self, user_id: &UserId) -> Result<Time, StoreError> {
+        let row = self.query_one(REVOKE_TOKENS, &[(&user_id.as_str(), Type::TEXT)]).await?;
+        Ok(Time(row.get(0)))
+    }
+
+    /// Those of these people who were erased, or whose tokens were revoked at some time.
+    pub async fn list_barred(&self, users: &[UserId]) -> Result<Vec<Barred>, StoreError> {
+        let ids: Vec<_> = users.iter().map(UserId::as_str).collect();
+        let rows = self.query(LIST_BARRED, &[(&ids, Type::TEXT_ARRAY)]).await?;
+        let barred = |row: &Row| Barred {
+            user_id: user(row.get(0)),
+            admission: Admission { erased: row.get(1), revoked_at: opt_time(row, 2) },
+        };
+        Ok(rows.iter().map(barred).collect())
     }
 
     /// Creates or replaces people, erased ones too; true where one is new. Ids must differ.
@@ -120,9 +161,21 @@ fn user_row(row: &Row) -> UserRow {
     }
 }
 
-const ADMIT_USER: &str = "\
--- store.admit_user
-SELECT admit_user($1, $2, $3)";
+const ADMIT_BEARER: &str = "\
+-- store.admit_bearer
+SELECT erased, revoked_at FROM admit_bearer($1, $2, $3, $4)";
+
+const REVOKE_TOKENS: &str = "\
+-- store.revoke_tokens
+INSERT INTO users AS u (user_id, tokens_revoked_at) VALUES ($1, clock_timestamp())
+    ON CONFLICT (user_id) DO UPDATE
+   SET tokens_revoked_at = greatest(u.tokens_revoked_at, excluded.tokens_revoked_at)
+RETURNING tokens_revoked_at";
+
+const LIST_BARRED: &str = "\
+-- store.list_barred
+SELECT user_id, erased_at IS NOT NULL, tokens_revoked_at FROM users
+ WHERE user_id = ANY($1) AND (erased_at IS NOT NULL OR tokens_revoked_at IS NOT NULL)";
 
 const NAME_USERS: &str = "\
 -- store.name_users

@@ -2,7 +2,10 @@
 
 mod delivery;
 mod harness;
+mod issuers;
+mod leaks;
 mod limits;
+mod matrix;
 mod messages;
 mod operators;
 mod people;
@@ -10,6 +13,7 @@ mod plans;
 mod postgres;
 mod problems;
 mod retries;
+mod revocation;
 mod rolling;
 mod rooms;
 mod search;
@@ -17,3 +21,4 @@ mod socket;
 mod system;
 mod tokens;
 mod unread;
+mod wire;

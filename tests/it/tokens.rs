@@ -1,67 +1,13 @@
 //! Whose tokens are taken: algorithms, keys, claims.
 
-use aws_lc_rs::{
-    encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der},
-    rsa,
-    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair},
-};
-use base64::{Engine, prelude::BASE64_STANDARD};
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
 
-use crate::harness::{Cluster, SECRET, claims, now, sign, sign_with};
-
-/// What the host application would sign with, and the PEM it would configure here.
-struct KeyOfHost {
-    algorithm: Algorithm,
-    private: EncodingKey,
-    public: String,
-}
-
-fn pem(kind: &str, der: &[u8]) -> String {
-    let base64 = BASE64_STANDARD.encode(der);
-    let lines: Vec<&str> =
-        base64.as_bytes().chunks(64).map(|line| str::from_utf8(line).expect("ASCII")).collect();
-    format!("-----BEGIN {kind}-----\n{}\n-----END {kind}-----\n", lines.join("\n"))
-}
-
-fn public_pem(key: &impl AsDer<PublicKeyX509Der<'static>>) -> String {
-    pem("PUBLIC KEY", AsDer::<PublicKeyX509Der>::as_der(key).expect("a public key").as_ref())
-}
-
-fn private_pem(der: impl AsRef<[u8]>) -> Vec<u8> {
-    pem("PRIVATE KEY", der.as_ref()).into_bytes()
-}
-
-fn rs256() -> KeyOfHost {
-    let key = rsa::KeyPair::generate(rsa::KeySize::Rsa2048).expect("a key");
-    let der: Pkcs8V1Der = key.as_der().expect("a private key");
-    KeyOfHost {
-        algorithm: Algorithm::RS256,
-        private: EncodingKey::from_rsa_pem(&private_pem(der.as_ref())).expect("a key"),
-        public: public_pem(key.public_key()),
-    }
-}
-
-fn es256() -> KeyOfHost {
-    let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key");
-    KeyOfHost {
-        algorithm: Algorithm::ES256,
-        private: EncodingKey::from_ec_pem(&private_pem(key.to_pkcs8v1().expect("a private key")))
-            .expect("a key"),
-        public: public_pem(key.public_key()),
-    }
-}
-
-fn eddsa() -> KeyOfHost {
-    let key = Ed25519KeyPair::generate().expect("a key");
-    KeyOfHost {
-        algorithm: Algorithm::EdDSA,
-        private: EncodingKey::from_ed_pem(&private_pem(key.to_pkcs8v1().expect("a private key")))
-            .expect("a key"),
-        public: public_pem(key.public_key()),
-    }
-}
+use crate::harness::{
+    Cluster, SECRET, claims,
+    keys::{eddsa, es256, rs256},
+    now, sign, sign_with,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_public_key_takes_tokens_of_its_own_algorithm_and_no_others() {

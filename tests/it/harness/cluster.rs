@@ -1,6 +1,6 @@
 //! Replicas in this process, over a database and a Redis prefix of their own.
 
-use std::{str::FromStr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, str::FromStr, sync::Arc, time::Duration};
 
 use beseda::{
     app::{self, Listeners, Replica},
@@ -151,6 +151,16 @@ impl Cluster {
         self.psql = Psql::connect(&url).await;
         self.config.database.database_url = Secret::from(url);
         self.moved = Some(postgres);
+    }
+
+    /// Knows a replica that runs elsewhere, by its ports, and gives its index. It ends by itself.
+    pub(crate) fn add_foreign_replica(
+        &mut self,
+        public: SocketAddr,
+        internal: SocketAddr,
+    ) -> usize {
+        self.replicas.push(None);
+        self.net.add(Addresses { public, internal })
     }
 
     /// Somebody with a token that is good for an hour.

@@ -8,6 +8,7 @@ mod client;
 mod cluster;
 mod documented;
 mod invariants;
+pub(crate) mod keys;
 mod pgbouncer;
 mod postgres;
 mod redis;

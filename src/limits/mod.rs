@@ -1,0 +1,278 @@
+//! Limits, all local to a replica: a token bucket per user and class of request, one per address
+//! before anybody's token is looked at, and places for sockets.
+
+mod places;
+
+use std::{hash::Hash, net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
+
+use governor::{
+    DefaultDirectRateLimiter, Quota, RateLimiter, clock::DefaultClock,
+    middleware::StateInformationMiddleware, state::keyed::DefaultKeyedStateStore,
+};
+
+pub use self::places::Place;
+use self::places::Places;
+use crate::{
+    config::{LimitConfig, Switch},
+    error::Error,
+    metrics::{ClassLabels, Metrics},
+    model::UserId,
+    net::neighbourhood,
+};
+
+/// When a client without a place for its socket may try again: others leave by and by.
+const PLACE_WAIT: Duration = Duration::from_secs(5);
+
+/// How many seconds' worth of requests may come at once.
+const BURST_SECONDS: u32 = 10;
+
+/// Kinds of requests that share a bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    Sends,
+    Reads,
+    Rooms,
+    Searches,
+    Connects,
+}
+
+impl Class {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Sends => "sends",
+            Self::Reads => "reads",
+            Self::Rooms => "rooms",
+            Self::Searches => "searches",
+            Self::Connects => "connects",
+        }
+    }
+}
+
+/// What an answer says of the bucket it was taken from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Allowance {
+    pub limit: u32,
+    pub remaining: u32,
+    /// Until the bucket is full again.
+    pub reset: Duration,
+}
+
+type Buckets<K> =
+    RateLimiter<K, DefaultKeyedStateStore<K>, DefaultClock, StateInformationMiddleware>;
+
+#[derive(Debug)]
+struct Limit<K: Clone + Eq + Hash> {
+    buckets: Buckets<K>,
+    per_second: NonZeroU32,
+}
+
+impl<K: Clone + Eq + Hash> Limit<K> {
+    fn new(per_second: u32) -> Self {
+        let per_second = NonZeroU32::new(per_second).unwrap_or(NonZeroU32::MIN);
+        let burst = per_second.saturating_mul(NonZeroU32::MIN.saturating_add(BURST_SECONDS - 1));
+        let quota = Quota::per_second(per_second).allow_burst(burst);
+        Self {
+            buckets: RateLimiter::dashmap(quota).with_middleware::<StateInformationMiddleware>(),
+            per_second,
+        }
+    }
+
+    fn burst(&self) -> u32 {
+        self.per_second.get().saturating_mul(BURST_SECONDS)
+    }
+
+    /// Takes one from a bucket; the error is how long to wait for the next.
+    fn take(&self, key: &K) -> Result<Allowance, Duration> {
+        match self.buckets.check_key(key) {
+            Ok(state) => {
+                let remaining = state.remaining_burst_capacity();
+                let missing = self.burst().saturating_sub(remaining);
+                let reset = f64::from(missing) / f64::from(self.per_second.get());
+                let reset = Duration::from_secs_f64(reset);
+                Ok(Allowance { limit: self.burst(), remaining, reset })
+            }
+            Err(refused) => {
+                Err(refused.wait_time_from(governor::clock::Clock::now(&DefaultClock::default())))
+            }
+        }
+    }
+
+    /// What a refusal says of its bucket.
+    fn spent(&self, retry_after: Duration) -> Allowance {
+        Allowance { limit: self.burst(), remaining: 0, reset: retry_after }
+    }
+
+    /// Forgets the buckets that are full again; without this, one stays for everybody ever seen.
+    fn forget_idle(&self) {
+        self.buckets.retain_recent();
+        self.buckets.shrink_to_fit();
+    }
+}
+
+/// How many `typing` a second of one socket, and how many at once: each is told to others, and
+/// clients say it every few seconds.
+const TYPINGS: (u32, u32) = (5, 10);
+
+/// One socket's own buckets.
+#[derive(Debug)]
+pub struct SocketLimits {
+    commands: DefaultDirectRateLimiter,
+    typings: DefaultDirectRateLimiter,
+}
+
+impl SocketLimits {
+    fn new(rate_commands: u32) -> Self {
+        let limiter = |(rate, burst): (u32, u32)| {
+            let part = |number| NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN);
+            RateLimiter::direct(Quota::per_second(part(rate)).allow_burst(part(burst)))
+        };
+        let commands = (rate_commands, rate_commands.saturating_mul(BURST_SECONDS));
+        Self { commands: limiter(commands), typings: limiter(TYPINGS) }
+    }
+
+    /// Any command.
+    pub fn check_command(&self) -> Result<(), Error> {
+        Self::check(&self.commands)
+    }
+
+    /// A `typing`, on top.
+    pub fn check_typing(&self) -> Result<(), Error> {
+        Self::check(&self.typings)
+    }
+
+    fn check(limiter: &DefaultDirectRateLimiter) -> Result<(), Error> {
+        limiter.check().map_err(|refused| {
+            let now = governor::clock::Clock::now(&DefaultClock::default());
+            Error::RateLimited { retry_after: refused.wait_time_from(now) }
+        })
+    }
+}
+
+/// All buckets of a replica; `None` inside where limits are off.
+#[derive(Debug)]
+pub struct Limits {
+    on: Option<On>,
+    metrics: Arc<Metrics>,
+}
+
+#[derive(Debug)]
+struct On {
+    users: [Limit<UserId>; 5],
+    addresses: Limit<IpAddr>,
+    places: Arc<Places>,
+    rate_commands: u32,
+    subscriptions: usize,
+}
+
+impl Limits {
+    pub fn new(config: &LimitConfig, metrics: Arc<Metrics>) -> Self {
+        let users = [
+            config.rate_sends,
+            config.rate_reads,
+            config.rate_rooms,
+            config.rate_searches,
+            config.rate_connects,
+        ];
+        let on = (config.rate_limits == Switch::On).then(|| On {
+            users: users.map(Limit::new),
+            addresses: Limit::new(config.rate_addresses),
+            places: Arc::new(Places::new(config.sockets_per_address, config.sockets)),
+            rate_commands: config.rate_commands,
+            subscriptions: config.subscriptions_per_socket,
+        });
+        Self { on, metrics }
+    }
+
+    fn refuse(&self, class: &'static str, retry_after: Duration) -> Error {
+        self.metrics.rate_limited.get_or_create(&ClassLabels { class }).inc();
+        Error::RateLimited { retry_after }
+    }
+
+    /// Takes one from the bucket of an address, before it is known who asks.
+    pub fn check_address(&self, address: IpAddr) -> Result<(), (Error, Allowance)> {
+        let Some(on) = &self.on else { return Ok(()) };
+        match on.addresses.take(&neighbourhood(address)) {
+            Ok(_) => Ok(()),
+            Err(wait) => Err((self.refuse("addresses", wait), on.addresses.spent(wait))),
+        }
+    }
+
+    /// A new socket's place; `None` where limits are off.
+    pub fn take_place(&self, address: IpAddr) -> Result<Option<Place>, Error> {
+        let Some(on) = &self.on else { return Ok(None) };
+        let place = on.places.take(address).ok_or_else(|| self.refuse("sockets", PLACE_WAIT))?;
+        Ok(Some(place))
+    }
+
+    /// Whether a socket that follows so many chats may follow one more.
+    pub fn may_follow(&self, following: usize) -> bool {
+        self.on.as_ref().is_none_or(|on| following < on.subscriptions)
+    }
+
+    /// Takes one from the user's bucket; `None` where limits are off.
+    pub fn check(&self, user: &UserId, class: Class) -> Result<Option<Allowance>, Error> {
+        let Some(on) = &self.on else { return Ok(None) };
+        let allowance = on.users[class as usize].take(user);
+        allowance.map(Some).map_err(|wait| self.refuse(class.name(), wait))
+    }
+
+    /// A new socket's buckets; `None` where limits are off.
+    pub fn socket(&self) -> Option<SocketLimits> {
+        self.on.as_ref().map(|on| SocketLimits::new(on.rate_commands))
+    }
+
+    /// What a refusal says of its bucket.
+    pub fn spent(&self, class: Class, retry_after: Duration) -> Option<Allowance> {
+        self.on.as_ref().map(|on| on.users[class as usize].spent(retry_after))
+    }
+
+    /// Forgets the buckets that are full again.
+    pub fn forget_idle(&self) {
+        if let Some(on) = &self.on {
+            on.users.iter().for_each(Limit::forget_idle);
+            on.addresses.forget_idle();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        limits: LimitConfig,
+    }
+
+    fn user(name: &str) -> UserId {
+        UserId::parse(name).expect("a valid id")
+    }
+
+    #[test]
+    fn a_burst_passes_then_the_user_waits_and_others_do_not() {
+        let config = Cli::parse_from(["t", "--rate-sends", "1"]).limits;
+        let limits = Limits::new(&config, Arc::default());
+        for left in (0..BURST_SECONDS).rev() {
+            let allowance = limits.check(&user("a"), Class::Sends).expect("within the burst");
+            assert_eq!(allowance.map(|a| a.remaining), Some(left));
+        }
+        match limits.check(&user("a"), Class::Sends) {
+            Err(Error::RateLimited { retry_after }) => {
+                assert!(retry_after > Duration::ZERO && retry_after <= Duration::from_secs(1));
+            }
+            other => panic!("expected a refusal, got {other:?}"),
+        }
+        assert!(limits.check(&user("b"), Class::Sends).is_ok());
+        assert!(limits.check(&user("a"), Class::Reads).is_ok());
+    }
+
+    #[test]
+    fn off_means_off() {
+        let config = Cli::parse_from(["t", "--rate-limits", "off", "--rate-sends", "1"]).limits;
+        let limits = Limits::new(&config, Arc::default());
+        assert!((0..100).all(|_| limits.check(&user("a"), Class::Sends).is_ok()));
+    }
+}

@@ -1,0 +1,150 @@
+//! Where a request comes from.
+
+use std::{
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    str::FromStr,
+};
+
+use http::HeaderMap;
+
+/// A range of addresses: `10.0.0.0/8`, `fd00::/8`, or a single one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    address: IpAddr,
+    /// How many of the leading bits count.
+    bits: u32,
+}
+
+impl FromStr for Network {
+    type Err = &'static str;
+
+    fn from_str(value: &str) -> Result<Self, Self::Err> {
+        const WRONG: &str = "must be an address, or a range like 10.0.0.0/8";
+        let (address, bits) = value.trim().split_once('/').unwrap_or((value.trim(), ""));
+        let address: IpAddr = address.parse().map_err(|_| WRONG)?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let bits = if bits.is_empty() { most } else { bits.parse().map_err(|_| WRONG)? };
+        if value.ends_with('/') || bits > most { Err(WRONG) } else { Ok(Self { address, bits }) }
+    }
+}
+
+impl Network {
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address) {
+            (IpAddr::V4(ours), IpAddr::V4(other)) => {
+                let differs = u32::from(ours) ^ u32::from(other);
+                differs.checked_shr(32 - self.bits).unwrap_or(0) == 0
+            }
+            (IpAddr::V6(ours), IpAddr::V6(other)) => {
+                let differs = u128::from(ours) ^ u128::from(other);
+                differs.checked_shr(128 - self.bits).unwrap_or(0) == 0
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Whether one of the ranges holds the address; an IPv4 address that came over IPv6 is itself.
+pub fn is_within(networks: &[Network], address: IpAddr) -> bool {
+    networks.iter().any(|network| network.contains(address.to_canonical()))
+}
+
+/// Whom a request came from: the peer, or, through trusted proxies, the last address in
+/// `X-Forwarded-For` that none of them has. What stands before it is the client's own claim.
+pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> IpAddr {
+    let mut client = peer.to_canonical();
+    let hops = headers.get_all("x-forwarded-for").iter().rev();
+    let hops = hops.flat_map(|value| value.to_str().unwrap_or_default().rsplit(','));
+    for hop in hops {
+        if !is_within(trusted, client) {
+            break;
+        }
+        // What can't be read is nobody's address: it counts as the proxy that passed it on.
+        let Some(address) = parse_hop(hop.trim()) else { break };
+        client = address;
+    }
+    client
+}
+
+/// Some proxies add the port.
+fn parse_hop(hop: &str) -> Option<IpAddr> {
+    let bare = hop.strip_prefix('[').and_then(|hop| hop.strip_suffix(']')).unwrap_or(hop);
+    let address = bare.parse().or_else(|_| hop.parse::<SocketAddr>().map(|it| it.ip()));
+    address.ok().map(|address| address.to_canonical())
+}
+
+/// What counts as one client in limits: an IPv4 address, or an IPv6 network of 64 bits, as everybody
+/// who has one of its addresses has all of them.
+pub fn neighbourhood(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let network = u128::from(address) & (u128::MAX << 64);
+            IpAddr::V6(Ipv6Addr::from(network))
+        }
+        address => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(raw: &str) -> IpAddr {
+        raw.parse().expect("an address")
+    }
+
+    fn networks(raw: &[&str]) -> Vec<Network> {
+        raw.iter().map(|raw| raw.parse().expect("a network")).collect()
+    }
+
+    #[test]
+    fn a_range_holds_what_it_should() {
+        for (range, inside, outside) in [
+            ("10.0.0.0/8", "10.255.0.1", "11.0.0.0"),
+            ("192.168.1.7", "192.168.1.7", "192.168.1.8"),
+            ("192.168.1.0/31", "192.168.1.1", "192.168.1.2"),
+            ("fd00::/8", "fdff::1", "fe00::1"),
+            ("::1", "::1", "::2"),
+        ] {
+            let networks = networks(&[range]);
+            assert!(is_within(&networks, ip(inside)), "{range} {inside}");
+            assert!(!is_within(&networks, ip(outside)), "{range} {outside}");
+        }
+        assert!(is_within(&networks(&["0.0.0.0/0"]), ip("203.0.113.9")));
+        assert!(!is_within(&networks(&["0.0.0.0/0"]), ip("2001:db8::1")));
+        assert!(is_within(&networks(&["127.0.0.1"]), ip("::ffff:127.0.0.1")));
+        for wrong in ["", "10.0.0.0/33", "10.0.0.0/", "10.0.0/8", "::/129", "a.example"] {
+            assert!(wrong.parse::<Network>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn only_trusted_proxies_are_believed_and_only_as_far_as_they_saw() {
+        let trusted = networks(&["10.0.0.0/8", "fd00::/8"]);
+        let client = |peer: &str, values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append("x-forwarded-for", value.parse().expect("a header"));
+            }
+            client_address(ip(peer), &headers, &trusted).to_string()
+        };
+        assert_eq!(client("203.0.113.9", &["198.51.100.1"]), "203.0.113.9");
+        assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
+        assert_eq!(client("10.0.0.1", &["198.51.100.1"]), "198.51.100.1");
+        // The client's own claim stands first.
+        assert_eq!(client("10.0.0.1", &["8.8.8.8, 198.51.100.1"]), "198.51.100.1");
+        assert_eq!(client("10.0.0.1", &["8.8.8.8", "198.51.100.1, 10.0.0.7"]), "198.51.100.1");
+        assert_eq!(client("10.0.0.1", &["10.0.0.2, 10.0.0.3"]), "10.0.0.2");
+        assert_eq!(client("::ffff:10.0.0.1", &["[2001:db8::1]:443"]), "2001:db8::1");
+        assert_eq!(client("10.0.0.1", &["198.51.100.1:5000"]), "198.51.100.1");
+        assert_eq!(client("10.0.0.1", &["198.51.100.1, unknown"]), "10.0.0.1");
+        assert_eq!(client("10.0.0.1", &["198.51.100.1,"]), "10.0.0.1");
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_neighbour() {
+        assert_eq!(neighbourhood(ip("2001:db8:1:2:3:4:5:6")), ip("2001:db8:1:2::"));
+        assert_eq!(neighbourhood(ip("203.0.113.9")), ip("203.0.113.9"));
+        assert_eq!(neighbourhood(ip("::ffff:203.0.113.9")), ip("203.0.113.9"));
+    }
+}

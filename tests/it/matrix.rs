@@ -1,0 +1,365 @@
+//! Who may do what: every route and every command of a socket, tried by everybody. Routes and
+//! commands are taken from the served documents, so that a new one has to say here what it answers.
+
+use jsonwebtoken::{Algorithm, EncodingKey};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::harness::{
+    Answer, Chat, Client, Cluster, SECRET, Socket, User, claims, now, sign, sign_with,
+};
+
+/// What a route is about, and so who may use it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum About {
+    /// The caller's own things.
+    Oneself,
+    /// A chat, for its two.
+    Chat,
+    /// A chat that a block closes for writing.
+    ChatUnlessBlocked,
+    /// A chat, for its two and for the host application.
+    ChatOrHost,
+    /// A person, for those who share a room with them, and for the host application.
+    Person,
+    /// Anything, for the host application only.
+    Host,
+}
+
+/// What a route takes and answers where all is right. Statuses: created now, or there already.
+struct Rule {
+    method: &'static str,
+    path: &'static str,
+    about: About,
+    statuses: [u16; 2],
+}
+
+const RULES: &[Rule] = {
+    use About::*;
+    const fn rule(
+        method: &'static str,
+        path: &'static str,
+        about: About,
+        statuses: [u16; 2],
+    ) -> Rule {
+        Rule { method, path, about, statuses }
+    }
+    &[
+        rule("get", "/chats/", Oneself, [200, 200]),
+        rule("post", "/chats/", Oneself, [200, 201]),
+        rule("get", "/chats/unread/", Oneself, [200, 200]),
+        rule("get", "/chats/{chat}/", Chat, [200, 200]),
+        rule("delete", "/chats/{chat}/", ChatOrHost, [204, 204]),
+        rule("get", "/chats/{chat}/messages/", Chat, [200, 200]),
+        rule("post", "/chats/{chat}/messages/", ChatUnlessBlocked, [201, 201]),
+        rule("get", "/chats/{chat}/messages/{message_id}/", Chat, [200, 200]),
+        rule("patch", "/chats/{chat}/messages/{message_id}/", ChatUnlessBlocked, [200, 200]),
+        rule("delete", "/chats/{chat}/messages/{message_id}/", ChatOrHost, [204, 204]),
+        rule("post", "/chats/{chat}/mark_read/", Chat, [200, 200]),
+        rule("get", "/chats/{chat}/search/", Chat, [200, 200]),
+        rule("get", "/chats/{chat}/connect/", Chat, [200, 200]),
+        rule("post", "/connect/", Oneself, [200, 200]),
+        rule("post", "/users/", Host, [200, 200]),
+        rule("get", "/users/{user_id}/", Person, [200, 200]),
+        rule("put", "/users/{user_id}/", Host, [200, 201]),
+        rule("delete", "/users/{user_id}/", Host, [204, 204]),
+        rule("post", "/users/{user_id}/revoke_tokens/", Host, [204, 204]),
+        rule("put", "/users/{user_id}/block/", Oneself, [204, 204]),
+        rule("delete", "/users/{user_id}/block/", Oneself, [204, 204]),
+        rule("get", "/blocks/", Oneself, [200, 200]),
+    ]
+};
+
+/// Two people, their room, and a message of the first.
+struct Pair {
+    one: User,
+    other: User,
+    chat: Chat,
+    message_id: String,
+}
+
+impl Pair {
+    async fn new(cluster: &Cluster, name: &str) -> Self {
+        let (one, other) = (cluster.user(name), cluster.user(&format!("{name}'s friend")));
+        let chat = one.on(0).open_chat(&other).await;
+        let message = one.on(0).send(&chat, "hello").await;
+        let message_id = message["message_id"].as_str().expect("an id").to_owned();
+        Self { one, other, chat, message_id }
+    }
+
+    fn path(&self, pattern: &str) -> String {
+        let user_id = self.other.id.replace('\'', "%27").replace(' ', "%20");
+        let path = pattern
+            .replace("{chat}", &self.chat.id)
+            .replace("{message_id}", &self.message_id)
+            .replace("{user_id}", &user_id);
+        if pattern.ends_with("search/") { format!("{path}?query=x") } else { path }
+    }
+
+    async fn ask(&self, rule: &Rule, caller: &Client) -> Answer {
+        let path = format!("/api/v1{}", self.path(rule.path));
+        let method = Method::from_bytes(rule.method.to_uppercase().as_bytes()).expect("a method");
+        let body = match (rule.method, rule.path) {
+            ("post", "/chats/") => Some(json!({ "user_id": self.other.id })),
+            ("post", "/users/") => Some(json!({ "users": [{ "user_id": self.other.id }] })),
+            ("post" | "patch" | "put", _) => Some(json!({ "text": "x", "name": "x" })),
+            _ => None,
+        };
+        let request = caller.request(method, &path);
+        match body {
+            Some(body) => request.body("application/json", body.to_string()).await,
+            None => request.await,
+        }
+    }
+}
+
+/// Tokens that let nobody in, and the code that says why.
+fn bad_tokens(cluster: &Cluster, erased: &User) -> Vec<(Option<User>, &'static str)> {
+    let alice = cluster.user("alice");
+    let mut old = claims("alice");
+    old["exp"] = json!(now() - 60);
+    let stranger = EncodingKey::from_secret(b"another secret of more than thirty-two bytes");
+    let secret = EncodingKey::from_secret(SECRET.as_bytes());
+    let with = |token: String| Some(alice.with_token(token));
+    vec![
+        (None, "unauthenticated"),
+        (with(sign(&old)), "token_expired"),
+        (with(sign_with(Algorithm::HS256, &stranger, &claims("alice"))), "token_invalid"),
+        (with(sign_with(Algorithm::HS512, &secret, &claims("alice"))), "token_invalid"),
+        (Some(erased.clone()), "token_invalid"),
+    ]
+}
+
+async fn erase(cluster: &Cluster, user: &User) {
+    user.on(0).get("/chats/").await.expect(200);
+    let path = format!("/users/{}/", user.id.replace(' ', "%20"));
+    let answer = cluster.host().on(0).delete(&path).await;
+    assert_eq!(answer.status, 204, "{}", answer.text);
+}
+
+#[track_caller]
+fn expect_ok(answer: &Answer, rule: &Rule) {
+    let text = &answer.text;
+    assert!(rule.statuses.contains(&answer.status), "{}: {} {text}", answer.asked, answer.status);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_route_answers_everybody_as_the_contract_says() {
+    let cluster = Cluster::start(1).await;
+    let document = cluster.anyone(0).request(Method::GET, "/openapi.json").await.expect(200);
+    let mut served: Vec<(String, String)> = Vec::new();
+    for (path, item) in document["paths"].as_object().expect("paths") {
+        let methods = item.as_object().expect("methods").keys();
+        let path = path.strip_prefix("/api/v1").expect("below /api/v1");
+        let methods =
+            methods.filter(|it| ["get", "put", "post", "patch", "delete"].contains(&it.as_str()));
+        served.extend(methods.map(|method| (method.clone(), path.to_owned())));
+    }
+    for (method, path) in &served {
+        let known = RULES.iter().any(|rule| rule.method == method && rule.path == path);
+        assert!(known, "say in RULES who may {method} {path}");
+    }
+    assert_eq!(served.len(), RULES.len(), "RULES has routes that are gone");
+
+    let (carol, host, erased) = (cluster.user("carol"), cluster.host(), cluster.user("erased"));
+    erase(&cluster, &erased).await;
+    for (number, rule) in RULES.iter().enumerate() {
+        let pair = Pair::new(&cluster, &format!("p{number}")).await;
+        for (bearer, code) in bad_tokens(&cluster, &erased) {
+            let caller = bearer.map_or_else(|| cluster.anyone(0), |bearer| bearer.on(0));
+            pair.ask(rule, &caller).await.expect_problem(401, code);
+        }
+        is_refused_to_strangers(&cluster, rule, &pair, &carol).await;
+        is_refused_in_a_room_that_is_gone(&cluster, rule, number).await;
+
+        let blocked = Pair::new(&cluster, &format!("b{number}")).await;
+        let block = blocked.path("/users/{user_id}/block/");
+        assert_eq!(blocked.one.on(0).put(&block, json!({})).await.status, 204);
+        for caller in [&blocked.one, &blocked.other] {
+            // The other one is no author, and not whoever opened the room.
+            if caller.id == blocked.other.id && matches!(rule.method, "patch" | "delete" | "put") {
+                continue;
+            }
+            let answer = blocked.ask(rule, &caller.on(0)).await;
+            match rule.about {
+                About::ChatUnlessBlocked => drop(answer.expect_problem(403, "blocked")),
+                About::Host => drop(answer.expect_problem(403, "forbidden")),
+                // Oneself can't be blocked, and is no stranger.
+                _ if answer.status == 422 && caller.id == blocked.other.id => {}
+                _ => expect_ok(&answer, rule),
+            }
+        }
+
+        let answer = pair.ask(rule, &pair.one.on(0)).await;
+        match rule.about {
+            About::Host => drop(answer.expect_problem(403, "forbidden")),
+            _ => expect_ok(&answer, rule),
+        }
+        let of_others = Pair::new(&cluster, &format!("h{number}")).await;
+        let answer = of_others.ask(rule, &host.on(0)).await;
+        match rule.about {
+            About::Chat | About::ChatUnlessBlocked => {
+                answer.expect_problem(404, "chat_not_found");
+            }
+            _ if (rule.method, rule.path) == ("post", "/chats/") => {
+                assert_eq!(answer.status, 201, "{}", answer.text);
+            }
+            _ => expect_ok(&answer, rule),
+        }
+    }
+}
+
+/// A room of others answers as one that does not exist: in status and body.
+async fn is_refused_to_strangers(cluster: &Cluster, rule: &Rule, pair: &Pair, carol: &User) {
+    let answer = pair.ask(rule, &carol.on(0)).await;
+    match rule.about {
+        About::Oneself => expect_ok(&answer, rule),
+        About::Person => drop(answer.expect_problem(404, "user_not_found")),
+        About::Host => drop(answer.expect_problem(403, "forbidden")),
+        About::Chat | About::ChatUnlessBlocked | About::ChatOrHost => {
+            let nowhere = Pair {
+                chat: Chat {
+                    id: "01a20a32-f544-7269-a867-60a8e5b5a762".to_owned(),
+                    room_name: "40Puh71q7C4LQ5AzjV3xbA".to_owned(),
+                },
+                one: pair.one.clone(),
+                other: pair.other.clone(),
+                message_id: pair.message_id.clone(),
+            };
+            let none = nowhere.ask(rule, &carol.on(0)).await;
+            let without_id = |answer: Answer| {
+                let mut problem = answer.expect_problem(404, "chat_not_found");
+                problem["request_id"] = Value::Null;
+                problem
+            };
+            assert_eq!(without_id(answer), without_id(none));
+            let by_name = pair.path(rule.path).replace(&pair.chat.id, &pair.chat.room_name);
+            let method = Method::from_bytes(rule.method.to_uppercase().as_bytes());
+            let request = cluster.user("carol").on(0);
+            let request = request.request(method.expect("a method"), &format!("/api/v1{by_name}"));
+            let request = request.body("application/json", r#"{"text":"x"}"#);
+            request.await.expect_problem(404, "chat_not_found");
+        }
+    }
+}
+
+async fn is_refused_in_a_room_that_is_gone(cluster: &Cluster, rule: &Rule, number: usize) {
+    if !rule.path.contains("{chat}") {
+        return;
+    }
+    let former = Pair::new(cluster, &format!("f{number}")).await;
+    let answer = former.one.on(0).delete(&former.chat.path("")).await;
+    assert_eq!(answer.status, 204, "{}", answer.text);
+    for caller in [former.one.on(0), former.other.on(0), cluster.host().on(0)] {
+        former.ask(rule, &caller).await.expect_problem(404, "chat_not_found");
+    }
+}
+
+/// What a client may send: all of the document's commands.
+const COMMANDS: [&str; 7] =
+    ["subscribe", "unsubscribe", "send", "mark_read", "typing", "auth", "ping"];
+
+async fn open(cluster: &Cluster, path: &str, bearer: &User) -> Socket {
+    let url = format!("ws://{}{path}", cluster.anyone(0).host());
+    let authorization = format!("Bearer {}", bearer.token);
+    let opened = Socket::open_with(&url, &[("authorization", &authorization)]).await;
+    opened.expect("refusals come after the upgrade")
+}
+
+/// The code of what answers a command; `ok` where that is no error.
+async fn outcome(socket: &mut Socket, command: Value) -> String {
+    let quiet = ["typing", "ping"].contains(&command["type"].as_str().unwrap_or_default());
+    if !quiet {
+        let answer = socket.ask(command).await;
+        return answer["code"].as_str().unwrap_or("ok").to_owned();
+    }
+    socket.send(command).await;
+    let frames = socket.frames_so_far().await;
+    let error = frames.iter().find(|frame| frame["type"] == "error");
+    error.and_then(|frame| frame["code"].as_str()).unwrap_or("ok").to_owned()
+}
+
+fn command(kind: &str, chat: &Chat, token: &str) -> Value {
+    let mut command = json!({ "type": kind, "id": 1, "chat_id": chat.id });
+    match kind {
+        "send" => command["text"] = json!("x"),
+        "typing" => command["typing"] = json!(true),
+        "auth" => command["token"] = json!(token),
+        _ => {}
+    }
+    command
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_command_answers_everybody_as_the_contract_says() {
+    let cluster = Cluster::start(1).await;
+    let document = cluster.anyone(0).request(Method::GET, "/asyncapi.json").await.expect(200);
+    let taken = document["operations"]["fromManyClient"]["messages"].as_array().expect("messages");
+    let mut served: Vec<&str> =
+        taken.iter().filter_map(|message| message["$ref"].as_str()?.rsplit('/').next()).collect();
+    let mut known = COMMANDS.to_vec();
+    served.sort_unstable();
+    known.sort_unstable();
+    assert_eq!(served, known, "say in COMMANDS what a new command answers");
+
+    let (carol, erased) = (cluster.user("carol"), cluster.user("erased"));
+    erase(&cluster, &erased).await;
+    let pair = Pair::new(&cluster, "alice").await;
+    let former = Pair::new(&cluster, "dave").await;
+    former.one.on(0).delete(&former.chat.path("")).await.expect(204);
+
+    // Who gets in.
+    let single = format!("/ws/chat/{}/", pair.chat);
+    for (bearer, code) in bad_tokens(&cluster, &erased) {
+        let Some(bearer) = bearer else { continue };
+        let close = if code == "token_expired" { 4101 } else { 4102 };
+        for path in ["/ws/", &single] {
+            let frames = open(&cluster, path, &bearer).await.expect_close(close).await;
+            assert!(frames.is_empty(), "{frames:?}");
+        }
+        // Nor does such a token keep anybody in.
+        let mut socket = open(&cluster, "/ws/", &pair.one).await;
+        socket.expect("hello").await;
+        let auth = command("auth", &pair.chat, &bearer.token);
+        assert_eq!(outcome(&mut socket, auth).await, code);
+    }
+    open(&cluster, &single, &carol).await.expect_close(4004).await;
+    let gone = format!("/ws/chat/{}/", former.chat);
+    open(&cluster, &gone, &former.one).await.expect_close(4004).await;
+    let mut nobody = Socket::open(&format!("ws://{}/ws/", carol.on(0).host())).await;
+    nobody.send(command("subscribe", &pair.chat, "")).await;
+    assert!(nobody.expect_close(4102).await.is_empty());
+
+    // What they may say.
+    let blocked = Pair::new(&cluster, "erin").await;
+    let block = blocked.path("/users/{user_id}/block/");
+    assert_eq!(blocked.one.on(0).put(&block, json!({})).await.status, 204);
+    let hosts = cluster.host();
+    let callers = [
+        ("member", &pair.one, &pair.chat),
+        ("stranger", &carol, &pair.chat),
+        ("host", &hosts, &pair.chat),
+        ("former", &former.one, &former.chat),
+        ("blocked", &blocked.one, &blocked.chat),
+        ("blocked", &blocked.other, &blocked.chat),
+    ];
+    for (who, user, chat) in callers {
+        let mut socket = open(&cluster, "/ws/", user).await;
+        socket.expect("hello").await;
+        let inside = matches!(who, "member" | "blocked");
+        // In this order: `typing` takes following, which `subscribe` begins.
+        for kind in ["subscribe", "send", "mark_read", "typing", "ping", "unsubscribe"] {
+            let expected = match kind {
+                "send" if who == "blocked" => "blocked",
+                "subscribe" | "send" | "mark_read" | "typing" if !inside => "chat_not_found",
+                _ => "ok",
+            };
+            let got = outcome(&mut socket, command(kind, chat, "")).await;
+            assert_eq!(got, expected, "{kind} by a {who}");
+        }
+        let others = command("auth", chat, &cluster.user("somebody else").token);
+        assert_eq!(outcome(&mut socket, others).await, "forbidden", "{who}");
+        let own = command("auth", chat, &user.token);
+        assert_eq!(outcome(&mut socket, own).await, "ok", "{who}");
+    }
+}
