@@ -196,7 +196,9 @@ impl Shared {
     }
 
     fn let_through(&self) {
-        self.open.send_if_modified(|open| !std::mem::replace(open, true));
+        // A ping may have been answered while the link was being shut down, which is for good.
+        self.open
+            .send_if_modified(|open| !self.end.is_cancelled() && !std::mem::replace(open, true));
     }
 
     fn reopen(&self) {
