@@ -9,6 +9,7 @@
 //!
 //! | | |
 //! |---|---|
+//! | [`admin`] | what operators ask |
 //! | [`app`] | wiring: a configuration becomes a running replica; its drain |
 //! | [`server`] | HTTP/1.1 over TCP, with time-outs |
 //! | [`api`], [`socket`] | the transport: REST, and the socket protocol `chat.v1` |
@@ -19,7 +20,7 @@
 //! | [`people`] | who was admitted, remembered for moments |
 //! | [`unread`], [`presence`] | copies of counters, leases of who is online |
 //! | [`broker`], [`store`] | Redis; Postgres |
-//! | [`auth`], [`verified`], [`limits`], [`input`], [`protocol`], [`model`], [`error`], [`config`], [`net`], [`tls`], [`metrics`], [`telemetry`], [`signals`] | the ground floor |
+//! | [`auth`], [`verified`], [`limits`], [`input`], [`protocol`], [`model`], [`error`], [`config`], [`net`], [`tls`], [`metrics`], [`telemetry`], [`trace`], [`signals`] | the ground floor |
 //! | [`doors`] | where strangers' bytes come in, as plain functions: for fuzzing |
 //! | [`dev`] | `beseda dev` and the tests' stack: Postgres and Redis as child processes |
 //!
@@ -35,6 +36,7 @@
 //!
 //! `ARCHITECTURE.md` has the reasons, and the test that proves each guarantee.
 
+pub mod admin;
 pub mod api;
 pub mod app;
 pub mod auth;
@@ -64,6 +66,7 @@ pub mod socket;
 pub mod store;
 pub mod telemetry;
 pub mod tls;
+pub mod trace;
 pub mod unread;
 pub mod verified;
 pub mod writer;

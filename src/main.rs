@@ -10,6 +10,7 @@ use std::{
 #[cfg(feature = "dev")]
 use beseda::dev::{self, DevError};
 use beseda::{
+    admin::{self, Question},
     app::{self, Listeners},
     config::{Config, ConfigError, DatabaseConfig, LogFormat, secrets_from_files},
     signals::Signals,
@@ -38,6 +39,11 @@ struct Cli {
     #[arg(long, global = true, env = "BESEDA_LOG_FORMAT", value_enum, default_value = "text")]
     log_format: LogFormat,
 
+    /// Where traces are sent to, over OTLP (HTTP, protobuf): http://collector:4318/v1/traces. None
+    /// are made without it.
+    #[arg(long, global = true, env = "BESEDA_OTLP_ENDPOINT")]
+    otlp_endpoint: Option<url::Url>,
+
     #[command(subcommand)]
     command: Command,
 }
@@ -51,6 +57,9 @@ enum Command {
     /// Look at every chat in the database for what must not be; reads only. Ends with 0 where all is
     /// well, with 1 where something is wrong, with 2 where it could not look.
     Verify(DatabaseConfig),
+    /// Ask about single things.
+    #[command(subcommand)]
+    Admin(Question),
     /// Two replicas with a private Postgres and Redis, to try and to develop; not for production.
     #[cfg(feature = "dev")]
     Dev(dev::Options),
@@ -92,7 +101,7 @@ fn arguments() -> Result<Cli, ConfigError> {
     if let Some(chosen) = chosen {
         let mut failed = None;
         command = command.mut_subcommand(chosen, |chosen| {
-            secrets_from_files(chosen.clone(), |name| std::env::var_os(name)).unwrap_or_else(
+            secrets_from_files(chosen.clone(), &|name: &str| std::env::var_os(name)).unwrap_or_else(
                 |error| {
                     failed = Some(error);
                     chosen
@@ -112,7 +121,11 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return fail(&error),
     };
-    telemetry::init(cli.log_format);
+    // To the end: what is left of the traces is sent when this goes.
+    let _telemetry = match telemetry::init(cli.log_format, cli.otlp_endpoint.as_ref()) {
+        Ok(telemetry) => telemetry,
+        Err(error) => return fail(&error),
+    };
     raise_file_limit();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -143,6 +156,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, BoxError> {
         Command::Serve(config) => return serve(*config).await,
         Command::Migrate(options) => return migrate(&options).await,
         Command::Verify(config) => return verify(&config).await,
+        Command::Admin(question) => print(&admin::answer(question).await?)?,
         #[cfg(feature = "dev")]
         Command::Dev(options) => dev::run(options).await?,
         #[cfg(feature = "dev")]

@@ -232,13 +232,14 @@ pub struct Created {
 }
 
 impl Created {
-    pub fn encode(message: &Message) -> Self {
+    /// `trace`: its place in a trace, where somebody traces.
+    pub fn encode(message: &Message, trace: Option<&str>) -> Self {
         let Message { chat_id, ev, created_at, .. } = message;
         // Ids, names and times beside the text take some 400 bytes.
         let mut bytes = Vec::with_capacity(512 + message.text.len());
         let micros = created_at.0.as_microsecond();
         // Neither writing to a Vec nor a plain struct can fail.
-        let _ = write!(bytes, "e {ev} {micros}\n{{\"type\":\"message.created\",");
+        let _ = write!(bytes, "{}{{\"type\":\"message.created\",", event_head(*ev, micros, trace));
         let _ = write!(bytes, "\"chat_id\":\"{chat_id}\",\"ev\":{ev},\"message\":");
         let start = bytes.len();
         let _ = serde_json::to_writer(&mut bytes, message);
@@ -246,6 +247,14 @@ impl Created {
         bytes.push(b'}');
         let publication = Bytes::from(bytes);
         Self { json: publication.slice(start..end), publication }
+    }
+}
+
+/// The first line of an event's publication.
+fn event_head(ev: i64, micros: i64, trace: Option<&str>) -> String {
+    match trace {
+        Some(trace) => format!("e {ev} {micros} {trace}\n"),
+        None => format!("e {ev} {micros}\n"),
     }
 }
 
@@ -286,6 +295,8 @@ pub enum Publication {
     Event {
         ev: i64,
         micros: i64,
+        /// Its place in a trace, where somebody traces.
+        trace: Option<String>,
         frame: Frame,
     },
     /// The chat has come to `ev`: who is behind reads Postgres.
@@ -326,7 +337,9 @@ pub enum Publication {
 impl Publication {
     pub fn encode(&self) -> Bytes {
         let (head, frame) = match self {
-            Self::Event { ev, micros, frame } => (format!("e {ev} {micros}\n"), Some(frame)),
+            Self::Event { ev, micros, trace, frame } => {
+                (event_head(*ev, *micros, trace.as_deref()), Some(frame))
+            }
             Self::Head { ev } => (format!("h {ev}\n"), None),
             Self::Deleted => ("d\n".to_owned(), None),
             // A user id holds no control character, so the line ends where it should.
@@ -351,8 +364,9 @@ impl Publication {
         let (kind, rest) = head.split_once(' ').unwrap_or((head, ""));
         Some(match kind {
             "e" => {
-                let (ev, micros) = rest.split_once(' ')?;
-                Self::Event { ev: ev.parse().ok()?, micros: micros.parse().ok()?, frame }
+                let mut words = rest.split(' ');
+                let (ev, micros) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+                Self::Event { ev, micros, trace: words.next().map(str::to_owned), frame }
             }
             "h" => Self::Head { ev: rest.parse().ok()? },
             "d" => Self::Deleted,
@@ -396,9 +410,10 @@ mod tests {
             edited_at: None,
             deleted_at: None,
         };
-        let created = Created::encode(&message);
+        let created = Created::encode(&message, None);
         let micros = time.0.as_microsecond();
-        let event = Publication::Event { ev: message.ev, micros, frame: message_frame(&message) };
+        let frame = message_frame(&message);
+        let event = Publication::Event { ev: message.ev, micros, trace: None, frame };
         assert_eq!(created.publication, event.encode());
         assert_eq!(created.json, serde_json::to_vec(&message).expect("serializes"));
     }
@@ -408,7 +423,18 @@ mod tests {
         let user_id = UserId::parse("a b\u{2028}ё").expect("a valid id");
         let frame = Bytes::from_static(b"{\"type\":\"x\",\"text\":\"line\\nline\"}");
         for publication in [
-            Publication::Event { ev: 7, micros: 1_700_000_000_000_000, frame: frame.clone() },
+            Publication::Event {
+                ev: 7,
+                micros: 1_700_000_000_000_000,
+                trace: None,
+                frame: frame.clone(),
+            },
+            Publication::Event {
+                ev: 8,
+                micros: 1,
+                trace: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
+                frame: frame.clone(),
+            },
             Publication::Head { ev: 9 },
             Publication::Deleted,
             Publication::Typing { user_id: user_id.clone(), micros: 5, frame: frame.clone() },

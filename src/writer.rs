@@ -7,6 +7,7 @@ use std::{collections::HashSet, sync::Arc};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Span;
 
 use crate::{
     broker::Channel,
@@ -16,6 +17,7 @@ use crate::{
     outbox::{ACK_WAIT, Commit, Outbox},
     protocol::Created,
     store::{Draft, SendOutcome, Store, StoreError},
+    trace,
 };
 
 /// Most messages of a batch: the gain is flat past it (100 rows: 87,000 a second, 500: 103,000),
@@ -44,7 +46,20 @@ pub struct Sent {
 
 struct Job {
     draft: Draft,
+    asker: Asker,
+}
+
+/// Who waits for an answer, and the span that it is a part of.
+struct Asker {
     reply: oneshot::Sender<Result<Sent, Error>>,
+    span: Span,
+}
+
+impl Asker {
+    fn answer(self, answer: Result<Sent, Error>) {
+        // Nobody may be left to take it; what was done is done all the same.
+        let _ = self.reply.send(answer);
+    }
 }
 
 /// The entrance to the lanes. Cheap to clone.
@@ -92,7 +107,8 @@ impl Writer {
         let (reply, outcome) = oneshot::channel();
         // The random end of the id; its start is a clock.
         let lane = usize::from(draft.chat_id.as_bytes()[15]) % self.lanes.len();
-        self.lanes[lane].try_send(Job { draft, reply }).map_err(|_| Error::Unavailable(None))?;
+        let job = Job { draft, asker: Asker { reply, span: Span::current() } };
+        self.lanes[lane].try_send(job).map_err(|_| Error::Unavailable(None))?;
         // A lane that died answers nobody: the outcome is unknown, and the retry is safe.
         outcome.await.map_err(|_| Error::Unavailable(None))?
     }
@@ -111,14 +127,13 @@ struct Lane {
 
 /// Who is told what once Redis has it.
 struct Acknowledgement {
-    reply: oneshot::Sender<Result<Sent, Error>>,
+    asker: Asker,
     sent: Sent,
 }
 
 impl Acknowledgement {
     fn send(self) {
-        // The asker may be gone; the message is durable all the same.
-        let _ = self.reply.send(Ok(self.sent));
+        self.asker.answer(Ok(self.sent));
     }
 }
 
@@ -159,15 +174,15 @@ impl Lane {
         // A batch with a row that Postgres refuses is split until the culprit stands alone.
         let mut parts = vec![batch.split_off(0)];
         while let Some(mut part) = parts.pop() {
-            let (drafts, replies): (Vec<_>, Vec<_>) =
-                part.drain(..).map(|job| (job.draft, job.reply)).unzip();
+            let (drafts, askers): (Vec<_>, Vec<_>) =
+                part.drain(..).map(|job| (job.draft, job.asker)).unzip();
             match self.store.send_messages(&drafts).await {
-                Ok(outcomes) => self.acknowledge(outcomes, replies).await,
+                Ok(outcomes) => self.acknowledge(outcomes, askers).await,
                 Err(StoreError::Data(_) | StoreError::Locked(_)) if drafts.len() > 1 => {
                     let mut jobs: Vec<Job> = drafts
                         .into_iter()
-                        .zip(replies)
-                        .map(|(draft, reply)| Job { draft, reply })
+                        .zip(askers)
+                        .map(|(draft, asker)| Job { draft, asker })
                         .collect();
                     let rest = jobs.split_off(jobs.len() / 2);
                     // Last in, first out: order within a chat is kept.
@@ -176,27 +191,27 @@ impl Lane {
                 }
                 Err(error) => {
                     let error = Error::from(error);
-                    for reply in replies {
-                        let _ = reply.send(Err(error.clone()));
+                    for asker in askers {
+                        asker.answer(Err(error.clone()));
                     }
                 }
             }
         }
     }
 
-    async fn acknowledge(
-        &self,
-        outcomes: Vec<SendOutcome>,
-        replies: Vec<oneshot::Sender<Result<Sent, Error>>>,
-    ) {
+    async fn acknowledge(&self, outcomes: Vec<SendOutcome>, askers: Vec<Asker>) {
+        let batch = outcomes.len();
         let mut commit = Commit::default();
         let mut acknowledgements = Vec::new();
         let mut states = std::collections::BTreeMap::new();
-        for (outcome, reply) in outcomes.into_iter().zip(replies) {
+        for (outcome, asker) in outcomes.into_iter().zip(askers) {
             match outcome {
                 SendOutcome::Created { message, state, outbox_id } => {
                     self.metrics.messages_accepted.inc();
-                    let Created { publication, json } = Created::encode(&message);
+                    trace::committed(&asker.span, &message, batch);
+                    let parent = trace::parent_of(&asker.span);
+                    let Created { publication, json } =
+                        Created::encode(&message, parent.as_deref());
                     commit.publications.push((Channel::Chat(message.chat_id), publication));
                     if let Some(id) = outbox_id
                         && commit.outbox_ids.last() != Some(&id)
@@ -205,7 +220,7 @@ impl Lane {
                     }
                     states.insert(state.chat_id, state);
                     let sent = Sent { message, json, replayed: false };
-                    acknowledgements.push(Acknowledgement { reply, sent });
+                    acknowledgements.push(Acknowledgement { asker, sent });
                 }
                 // Whoever wrote it first may still be on the way to Redis: the retry's acknowledgement
                 // too means that the counters are right.
@@ -215,10 +230,10 @@ impl Lane {
                     // A plain struct can't fail to serialize.
                     let json = serde_json::to_vec(&message).unwrap_or_default().into();
                     let sent = Sent { message, json, replayed: true };
-                    acknowledgements.push(Acknowledgement { reply, sent });
+                    acknowledgements.push(Acknowledgement { asker, sent });
                 }
                 SendOutcome::Refused(error) => {
-                    let _ = reply.send(Err(error));
+                    asker.answer(Err(error));
                 }
             }
         }
@@ -241,9 +256,14 @@ async fn publish_in_order(
     while let Some((commit, acknowledgements)) = commits.recv().await {
         let publishing = outbox.publish(commit);
         tokio::pin!(publishing);
-        let in_time = tokio::time::timeout(ACK_WAIT, &mut publishing).await.is_ok();
-        acknowledgements.into_iter().for_each(Acknowledgement::send);
-        if !in_time {
+        let outcome = tokio::time::timeout(ACK_WAIT, &mut publishing).await;
+        for acknowledgement in acknowledgements {
+            if matches!(outcome, Ok(Ok(()))) && !acknowledgement.sent.replayed {
+                trace::published(&acknowledgement.asker.span, &acknowledgement.sent.message);
+            }
+            acknowledgement.send();
+        }
+        if outcome.is_err() {
             // The commands have their own time-outs; what fails is swept.
             let _ = publishing.await;
         }

@@ -10,6 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use tracing::Instrument;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -17,6 +18,7 @@ use crate::{
     context::Context,
     error::{Error, FieldError},
     metrics::HttpLabels,
+    trace,
 };
 
 /// Longest request id taken from a client, in characters.
@@ -57,7 +59,7 @@ impl IntoResponse for Error {
 /// The outermost layer: gives each request its id, writes failures out, logs them once, measures.
 pub(super) async fn observe(
     State(context): State<Context>,
-    mut request: Request,
+    request: Request,
     next: Next,
 ) -> Response {
     let started = Instant::now();
@@ -67,8 +69,8 @@ pub(super) async fn observe(
         .extensions()
         .get::<MatchedPath>()
         .map_or_else(|| "none".to_owned(), |path| path.as_str().to_owned());
-    request.extensions_mut().insert(RequestId(id.clone()));
-    let mut response = next.run(request).await;
+    let span = trace::request(request.headers(), method, &route, &id);
+    let mut response = next.run(request).instrument(span).await;
     let error = response.extensions_mut().remove::<Error>().or_else(|| unexplained(&response));
     if let Some(error) = error {
         log(&error, &id, method, &route);
@@ -86,10 +88,6 @@ pub(super) async fn observe(
     context.metrics.observe_http(labels, started.elapsed());
     response
 }
-
-/// The id of the request at hand.
-#[derive(Debug, Clone)]
-pub(super) struct RequestId(#[expect(dead_code, reason = "carried for the log's span")] String);
 
 /// The client's own id where it is a well-formed one, else a new one.
 fn request_id(headers: &HeaderMap) -> String {

@@ -12,6 +12,8 @@ pub use self::{
     rooms::{HistoryView, ReadResult, UnreadRoom, UnreadSummary},
     search::{SearchHit, SearchPage},
 };
+use tracing::Span;
+
 use crate::{
     auth::derive_key,
     broker::{Broker, Channel},
@@ -23,6 +25,7 @@ use crate::{
     presence::Presence,
     protocol::{Publication, ServerFrame, message_frame},
     store::{ChatState, Store},
+    trace,
     unread::Unread,
     writer::{Sent, Writer},
 };
@@ -169,6 +172,7 @@ impl Chats {
         let event = Publication::Event {
             ev: message.ev,
             micros: at.0.as_microsecond(),
+            trace: trace::parent_of(&Span::current()),
             frame: message_frame(message),
         };
         self.publish_event(state, outbox_id, &event).await;

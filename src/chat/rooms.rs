@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
+use tracing::Span;
 use utoipa::ToSchema;
 
 use super::Chats;
@@ -14,6 +15,7 @@ use crate::{
     presence::Transition,
     protocol::{Publication, ServerFrame},
     store::{Room, Window},
+    trace,
     unread::Counter,
 };
 
@@ -237,7 +239,8 @@ impl Chats {
         if let Some(ev) = outcome.moved_ev {
             let frame = ServerFrame::ChatRead { chat_id, ev, user_id: user, read_seq }.encode();
             let micros = jiff::Timestamp::now().as_microsecond();
-            let event = Publication::Event { ev, micros, frame };
+            let trace = trace::parent_of(&Span::current());
+            let event = Publication::Event { ev, micros, trace, frame };
             self.publish_event(state, outcome.outbox_id, &event).await;
         }
         Ok(result)

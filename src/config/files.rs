@@ -15,10 +15,10 @@ use super::ConfigError;
 /// read is not there perhaps.
 pub fn secrets_from_files(
     command: Command,
-    variable: impl Fn(&str) -> Option<OsString>,
+    variable: &impl Fn(&str) -> Option<OsString>,
 ) -> Result<Command, ConfigError> {
     let mut failed = None;
-    let command = command.mut_args(|arg| match secret_of(&arg, &variable) {
+    let command = command.mut_args(|arg| match secret_of(&arg, variable) {
         Ok(Some(secret)) => arg.required(false).hide_default_value(true).default_value(secret),
         Ok(None) => arg,
         Err(error) => {
@@ -26,7 +26,16 @@ pub fn secrets_from_files(
             arg
         }
     });
-    failed.map_or(Ok(command), Err)
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    let nested: Vec<String> =
+        command.get_subcommands().map(|nested| nested.get_name().to_owned()).collect();
+    nested.into_iter().try_fold(command, |command, name| {
+        let nested = command.find_subcommand(&name).cloned().unwrap_or_default();
+        let nested = secrets_from_files(nested, variable)?;
+        Ok(command.mut_subcommand(name, |_| nested))
+    })
 }
 
 fn secret_of(
@@ -68,7 +77,7 @@ mod tests {
         let lookup = |name: &str| {
             variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into())
         };
-        let command = secrets_from_files(command, lookup).map_err(|error| error.to_string())?;
+        let command = secrets_from_files(command, &lookup).map_err(|error| error.to_string())?;
         let words = ["test"].iter().chain(flags);
         let matches = command.try_get_matches_from(words).map_err(|error| error.to_string())?;
         let config = DatabaseConfig::from_arg_matches(&matches).map_err(|e| e.to_string())?;

@@ -23,6 +23,7 @@ use crate::{
     metrics::Metrics,
     model::{ChatId, Time, UserId},
     protocol::{Frame, Publication, ResetReason},
+    trace,
 };
 
 /// What a socket's queue holds: small, because a socket that is this far behind is better served
@@ -298,7 +299,8 @@ impl Hub {
         let mut shard = self.shard(chat_id);
         let entry = shard.get_mut(&chat_id)?;
         match publication {
-            Publication::Event { ev, micros, frame } => {
+            Publication::Event { ev, micros, trace, frame } => {
+                trace::delivered(trace.as_deref(), chat_id, ev, entry.followers.len());
                 entry.heard = entry.heard.max(ev);
                 if entry.cursor.is_some_and(|cursor| ev <= cursor) {
                     return None;

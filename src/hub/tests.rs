@@ -6,7 +6,7 @@ use super::*;
 const CHAT: ChatId = ChatId::nil();
 
 fn event(ev: i64) -> Publication {
-    Publication::Event { ev, micros: 0, frame: Bytes::from(ev.to_string()) }
+    Publication::Event { ev, micros: 0, trace: None, frame: Bytes::from(ev.to_string()) }
 }
 
 fn hub() -> (Hub, Queue, Inbox) {

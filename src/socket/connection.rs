@@ -10,6 +10,7 @@ use std::{
 use axum::extract::ws::{CloseFrame, Message as WsMessage, Utf8Bytes, WebSocket};
 use futures_util::{FutureExt, SinkExt};
 use tokio::{sync::watch, time::Instant};
+use tracing::Instrument;
 use uuid::Uuid;
 
 use super::{
@@ -25,6 +26,7 @@ use crate::{
     model::{ChatId, Position, Time, UserId},
     presence::PresenceGuard,
     protocol::{AckResult, Close, CommandId, Frame, ServerFrame},
+    trace,
 };
 
 /// How long a socket may be behind, or a write may take, before it is closed: long enough for a
@@ -343,7 +345,9 @@ impl Connection {
             // Binary, too large, or against the protocol.
             Some(Ok(WsMessage::Binary(_)) | Err(_)) => Err(End::Close(Close::BadFrame)),
             Some(Ok(WsMessage::Text(text))) => match Request::parse(&text) {
-                Ok(Request { id, command }) => self.on_request(id, command).await,
+                Ok(Request { id, command }) => {
+                    self.on_request(id, command).instrument(trace::command()).await
+                }
                 Err(_) => Err(End::Close(Close::BadFrame)),
             },
         }

@@ -7,6 +7,7 @@ mod messages;
 mod migrate;
 mod outbox;
 mod rows;
+mod trace;
 mod users;
 mod verify;
 
@@ -26,6 +27,7 @@ pub use self::{
     migrate::{migrate, pending_migrations},
     outbox::Unpublished,
     rows::ChatState,
+    trace::{Trail, trail},
     users::{Admission, Barred, Profile, UserRow},
     verify::{Finding, Verified, verify},
 };

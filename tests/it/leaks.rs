@@ -1,16 +1,10 @@
 //! What must not get out, and what the service must not be able to do.
 
-use std::{
-    io::Read,
-    process::{Child, Command, Stdio},
-    sync::{Arc, Mutex},
-};
-
 use beseda::config::{Secret, Switch};
 use reqwest::Method;
 use serde_json::json;
 
-use crate::harness::{Cluster, Reply, SECRET, Socket, eventually};
+use crate::harness::{Cluster, Program, Reply, SECRET, Socket, eventually};
 
 /// The documented roles.
 const SECURITY: &str = include_str!("../../docs/security.md");
@@ -21,72 +15,12 @@ fn documented(language: &str) -> &'static str {
     rest.split_once("```").expect("the block's end").0
 }
 
-/// The real program, whose log is gathered.
-struct Program {
-    child: Child,
-    log: Arc<Mutex<String>>,
-}
-
-impl Program {
-    fn serve(environment: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_beseda"))
-            .arg("serve")
-            .env_clear()
-            .envs(environment.iter().copied())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program starts");
-        let log = Arc::new(Mutex::new(String::new()));
-        let (mut stderr, gathered) = (child.stderr.take().expect("its log"), Arc::clone(&log));
-        std::thread::spawn(move || {
-            let mut buffer = [0; 4_096];
-            while let Ok(read @ 1..) = stderr.read(&mut buffer) {
-                let text = String::from_utf8_lossy(&buffer[..read]);
-                gathered.lock().expect("no panic").push_str(&text);
-            }
-        });
-        Self { child, log }
-    }
-
-    fn log(&self) -> String {
-        self.log.lock().expect("no panic").clone()
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn logs_and_metrics_hold_no_token_ticket_text_or_query() {
     let mut cluster = Cluster::with_own_stack(1, |_| {}).await;
-    let url = cluster.database_url();
-    let redis = cluster.stack().redis.url();
-    let program = Program::serve(&[
-        ("BESEDA_LOG", "trace"),
-        ("DATABASE_URL", &url.replace("beseda@", "beseda:pa55word@")),
-        ("REDIS_URL", &redis),
-        ("BESEDA_REDIS_PREFIX", cluster.redis_prefix()),
-        ("BESEDA_JWT_HS256_SECRET", SECRET),
-        ("BESEDA_LISTEN", "127.0.0.1:0"),
-        ("BESEDA_INTERNAL_LISTEN", "127.0.0.1:0"),
-    ]);
-    let address = |log: &str, name: &str| {
-        let (_, rest) = log.split_once(&format!("{name}="))?;
-        rest.split_whitespace().next()?.parse().ok()
-    };
-    let (public, internal) = eventually(async || {
-        let log = strip_colours(&program.log());
-        let serving = log.lines().find(|line| line.contains(" serving ")).map(str::to_owned);
-        let found =
-            serving.and_then(|line| Some((address(&line, "public")?, address(&line, "internal")?)));
-        found.ok_or(log)
-    })
-    .await;
-    let replica = cluster.add_foreign_replica(public, internal);
+    let url = cluster.database_url().replace("beseda@", "beseda:pa55word@");
+    let settings = [("BESEDA_LOG", "trace"), ("DATABASE_URL", url.as_str())];
+    let (program, replica) = Program::join(&mut cluster, &settings).await;
 
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let chat = alice.on(replica).open_chat(&bob).await;
@@ -122,7 +56,7 @@ async fn logs_and_metrics_hold_no_token_ticket_text_or_query() {
     .await;
 
     let metrics = cluster.operator(replica).request(Method::GET, "/metrics").await.text;
-    let log = strip_colours(&program.log());
+    let log = program.log();
     assert!(log.contains("request refused") && log.contains("request failed"), "{log}");
     let ticket = ticket.rsplit('=').next().expect("a ticket");
     for told in [&log, &metrics] {
@@ -132,17 +66,6 @@ async fn logs_and_metrics_hold_no_token_ticket_text_or_query() {
         }
     }
     drop((program, socket));
-}
-
-/// The log's colours stand between a name and its value.
-fn strip_colours(log: &str) -> String {
-    let mut plain = String::new();
-    let mut rest = log;
-    while let Some((before, after)) = rest.split_once('\u{1b}') {
-        plain.push_str(before);
-        rest = after.split_once('m').map_or("", |(_, rest)| rest);
-    }
-    plain + rest
 }
 
 #[test]

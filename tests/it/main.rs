@@ -20,5 +20,6 @@ mod search;
 mod socket;
 mod system;
 mod tokens;
+mod traces;
 mod unread;
 mod wire;

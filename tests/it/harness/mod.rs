@@ -11,6 +11,7 @@ mod invariants;
 pub(crate) mod keys;
 mod pgbouncer;
 mod postgres;
+mod program;
 mod redis;
 mod socket;
 mod stack;
@@ -26,6 +27,7 @@ pub(crate) use self::{
     cluster::Cluster,
     pgbouncer::PgBouncer,
     postgres::Psql,
+    program::Program,
     redis::{Redis, Reply},
     socket::Socket,
     token::{SECRET, claims, now, sign, sign_with},

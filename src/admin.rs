@@ -1,0 +1,96 @@
+//! `beseda admin`: what operators ask about single things.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader},
+    path::{Path, PathBuf},
+};
+
+use clap::{Args, Subcommand};
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::{
+    config::DatabaseConfig,
+    store::{self, StoreError, Trail},
+    trace::TARGET,
+};
+
+#[derive(Debug, Subcommand)]
+pub enum Question {
+    /// Follow one message: what the database knows of it, and what replicas have logged about it.
+    Trace(TraceOptions),
+}
+
+#[derive(Debug, Args)]
+pub struct TraceOptions {
+    /// The message's id.
+    message_id: Uuid,
+
+    /// Its chat's id; without it every message is looked at.
+    #[arg(long)]
+    chat: Option<Uuid>,
+
+    /// Logs of replicas, written with BESEDA_LOG_FORMAT=json and BESEDA_LOG=info,beseda::trace=debug;
+    /// `-` is standard input. May be given several times.
+    #[arg(long = "log")]
+    logs: Vec<PathBuf>,
+
+    #[command(flatten)]
+    database: DatabaseConfig,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    #[error("there is no such message")]
+    NoSuchMessage,
+    #[error("Postgres: {0}")]
+    Store(#[from] StoreError),
+    #[error("{}: {error}", path.display())]
+    Log { path: PathBuf, error: io::Error },
+}
+
+/// The answer, as text.
+pub async fn answer(question: Question) -> Result<String, AdminError> {
+    let Question::Trace(options) = question;
+    let trail = store::trail(&options.database, options.message_id, options.chat).await?;
+    let trail = trail.ok_or(AdminError::NoSuchMessage)?;
+    let mut sightings = Vec::new();
+    for path in &options.logs {
+        let failed = |error| AdminError::Log { path: path.clone(), error };
+        let lines: Box<dyn BufRead> = if path == Path::new("-") {
+            Box::new(io::stdin().lock())
+        } else {
+            Box::new(BufReader::new(File::open(path).map_err(failed)?))
+        };
+        for line in lines.lines() {
+            sightings.extend(sighting(&trail, &line.map_err(failed)?, path));
+        }
+    }
+    // Times are written so that their order is that of text.
+    sightings.sort();
+    let mut text = trail.to_string();
+    for sighting in sightings {
+        text += &format!("logged     {sighting}\n");
+    }
+    Ok(text.trim_end().to_owned())
+}
+
+/// What a line of a log says of the message, if anything: when, what, and whose log it is.
+fn sighting(trail: &Trail, line: &str, log: &Path) -> Option<String> {
+    let entry: Value = serde_json::from_str(line).ok()?;
+    let is = |name: &str, id: Uuid| entry[name].as_str() == Some(&id.to_string());
+    // A delivery knows its chat and its number only.
+    let ours = is("message_id", trail.message_id)
+        || is("chat_id", trail.chat_id) && entry["ev"].as_i64() == Some(trail.ev);
+    if entry["target"] != TARGET || !ours {
+        return None;
+    }
+    let detail = ["batch", "sockets"]
+        .iter()
+        .filter(|name| !entry[**name].is_null())
+        .map(|name| format!(" {name}={}", entry[*name]));
+    let (at, what) = (entry["timestamp"].as_str()?, entry["message"].as_str()?);
+    Some(format!("{at} {what}{} ({})", detail.collect::<String>(), log.display()))
+}
