@@ -130,6 +130,9 @@ export class Api {
   /** For the host application's server: erases the person. @param {string} userId */
   deleteUser(userId) { return this.call('DELETE /users/{user_id}/', { path: { user_id: userId } }); }
 
+  /** For the host application's server: voids the person's tokens. @param {string} userId */
+  revokeTokens(userId) { return this.call('POST /users/{user_id}/revoke_tokens/', { path: { user_id: userId } }); }
+
   /** @param {string} userId */
   block(userId) { return this.call('PUT /users/{user_id}/block/', { path: { user_id: userId } }); }
 

@@ -22,7 +22,7 @@ export type Chat = {
   created_by: UserId;
   kind: ChatKind;
   last_ev: number;
-  last_message?: Message | null;
+  last_message: Message | null;
   last_seq: number;
   other_user: User;
   /** Up to which `seq` the other has read. */
@@ -41,7 +41,7 @@ export type ChatKind = "direct";
 /** A page of rooms. */
 export type ChatPage = {
   /** The `cursor` of the next page; null where there is none. */
-  next?: string | null;
+  next: string | null;
   /** Latest activity first. */
   results: Chat[];
 };
@@ -76,9 +76,9 @@ export type FieldError = {
 /** A page of history with the position it was read at. */
 export type HistoryView = {
   /** The `after` of the page after this one; null where there is none. */
-  after?: number | null;
+  after: number | null;
   /** The `before` of the page before this one; null where there is none. */
-  before?: number | null;
+  before: number | null;
   epoch: string;
   has_more_after: boolean;
   has_more_before: boolean;
@@ -114,16 +114,16 @@ export type MarkRead = {
 /** A message, or its tombstone. */
 export type Message = {
   chat_id: string;
-  client_msg_id?: string | null;
+  client_msg_id: string | null;
   /** Never before the previous message's. */
   created_at: Time;
-  deleted_at?: Time | null;
-  edited_at?: Time | null;
+  deleted_at: Time | null;
+  edited_at: Time | null;
   /** The number of its latest change among all changes of the chat. */
   ev: number;
   message_id: string;
   /** The host application's own JSON object, as sent. */
-  metadata?: Record<string, unknown> | null;
+  metadata: Record<string, unknown> | null;
   sender_id: UserId;
   /** Its number in the chat: 1, 2, 3 … without a hole, in commit order. */
   seq: number;
@@ -203,7 +203,7 @@ export type SearchPage = {
   /** False where the time was up before the room's beginning or enough hits. */
   complete: boolean;
   /** The `before` to go on with; null where all was searched. */
-  next?: number | null;
+  next: number | null;
   /** Newest first. */
   results: SearchHit[];
 };
@@ -228,9 +228,9 @@ export type UnreadSummary = {
 
 /** A person. */
 export type User = {
-  avatar_url?: string | null;
-  last_seen_at?: Time | null;
-  name?: string | null;
+  avatar_url: string | null;
+  last_seen_at: Time | null;
+  name: string | null;
   online: boolean;
   user_id: UserId;
 };
@@ -361,6 +361,12 @@ export interface Operations {
     result: null;
   };
   'DELETE /users/{user_id}/block/': {
+    path: { user_id: string };
+    query: {};
+    body: undefined;
+    result: null;
+  };
+  'POST /users/{user_id}/revoke_tokens/': {
     path: { user_id: string };
     query: {};
     body: undefined;
