@@ -217,7 +217,10 @@ export class Timeline {
   #bury({ chat_id, message_id, seq, ev, deleted_at }) {
     /** @type {Message} */
     const known = this.messages.find((message) => message.message_id === message_id)
-      ?? { chat_id, message_id, seq, ev, sender_id: null, text: '', metadata: null, created_at: null };
+      ?? {
+        chat_id, message_id, seq, ev, sender_id: null, text: '', metadata: null, client_msg_id: null,
+        created_at: null, edited_at: null, deleted_at,
+      };
     if (known.ev <= ev) this.accept({ ...known, ev, deleted_at, text: '', metadata: null });
   }
 
