@@ -87,6 +87,7 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
     let metrics = Arc::new(Metrics::default());
     let store = Store::new(&config.database, Arc::clone(&metrics))?;
     store.check(true).await?;
+    store.warm_up().await;
     let secret = store.get_instance_secret().await?;
     let verifier = Verifier::new(&config.auth)?;
     verifier.load().await;

@@ -164,8 +164,16 @@ struct On {
     subscriptions: usize,
 }
 
+/// What refusals are counted by.
+const REFUSED: [&str; 7] =
+    ["sends", "reads", "rooms", "searches", "connects", "addresses", "sockets"];
+
 impl Limits {
     pub fn new(config: &LimitConfig, metrics: Arc<Metrics>) -> Self {
+        // There from the start: a rate over a series that begins with its first refusal misses it.
+        for class in REFUSED {
+            drop(metrics.rate_limited.get_or_create(&ClassLabels { class }));
+        }
         let users = [
             config.rate_sends,
             config.rate_reads,

@@ -14,6 +14,7 @@ mod verify;
 use std::{sync::Arc, time::Duration};
 
 use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
+use futures_util::future::join_all;
 use tokio_postgres::{
     NoTls, Row,
     config::SslMode,
@@ -42,6 +43,10 @@ use crate::{
 /// others waiting for long.
 const WRITER_SETTINGS: &str = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off \
      -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off -c lock_timeout=500ms";
+
+/// Connections for all but writing that a replica opens before it serves: some, as one is shared by
+/// those who come one after another.
+const WARM_READS: usize = 3;
 
 /// What a statement's time-out is given on top before the client gives the connection up: the
 /// server's own answer is the better one.
@@ -158,6 +163,15 @@ impl Store {
     /// Names the history that positions belong to; opaque.
     pub async fn get_epoch(&self) -> Result<String, StoreError> {
         Ok(self.query_one(EPOCH, &[]).await?.get(0))
+    }
+
+    /// Opens the connections of the writers and some others, so that the first requests do not wait
+    /// for that. What can't be had now is opened when it is needed.
+    pub async fn warm_up(&self) {
+        let wanted = [(&self.writes, self.writers()), (&self.reads, WARM_READS)];
+        let opening = wanted.map(|(pool, count)| join_all((0..count).map(|_| pool.get())));
+        // All at once: each that is given back would be given out again.
+        join_all(opening).await;
     }
 
     /// How many batches can be written at once.
