@@ -8,7 +8,11 @@ use opentelemetry_otlp::WithExportConfig;
 use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
 use tracing::Level;
 use tracing_subscriber::{
-    EnvFilter, Layer, filter::filter_fn, fmt, layer::SubscriberExt, util::SubscriberInitExt,
+    EnvFilter, Layer,
+    filter::{FilterExt, LevelFilter, filter_fn},
+    fmt,
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
 };
 use url::Url;
 
@@ -54,15 +58,17 @@ pub fn init(format: LogFormat, endpoint: Option<&Url>) -> Result<Telemetry, Tele
     let traces = provider.as_ref().map(|provider| {
         let spans = tracing_opentelemetry::layer().with_tracer(provider.tracer("beseda"));
         // The library's own code lines and threads are of no use to anybody's trace.
-        spans
-            .with_location(false)
-            .with_threads(false)
-            .with_filter(filter_fn(|span| span.target() == trace::TARGET))
+        spans.with_location(false).with_threads(false).with_filter(
+            filter_fn(|span| span.target() == trace::TARGET)
+                .with_max_level_hint(LevelFilter::DEBUG),
+        )
     });
     // Fails only where there is a subscriber already.
     let _ = tracing_subscriber::registry()
         .with(traces)
-        .with(logs(format).with_filter(filter).with_filter(filter_fn(is_ours_or_worth_it)))
+        // One filter: two of them, one inside the other, would have no highest level in common, and
+        // all that libraries have to say would be looked at.
+        .with(logs(format).with_filter(filter.and(filter_fn(is_ours_or_worth_it))))
         .try_init();
     if let Some(error) = refused {
         tracing::warn!(%error, "BESEDA_LOG can't be read; logging at info");
