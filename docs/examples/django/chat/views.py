@@ -1,0 +1,42 @@
+from django.conf import settings
+from django.contrib.auth.decorators import login_required
+from django.http import JsonResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET, require_POST
+
+from . import beseda
+from .models import User
+
+
+@require_GET
+@login_required
+def people(request):
+    """Whom one can write to."""
+    others = User.objects.filter(is_active=True).exclude(pk=request.user.pk)
+    return render(request, "chat/people.html", {"people": others})
+
+
+@require_GET
+@never_cache
+def token(request):
+    """Asked by the page, now and whenever its token runs out."""
+    if not request.user.is_authenticated:
+        return JsonResponse({"detail": "Sign in first."}, status=401)
+    return JsonResponse({"token": beseda.user_token(request.user)})
+
+
+@require_POST
+@login_required
+def contact(request, public_id):
+    """Who may write to whom is this application's to say: here, everybody to everybody."""
+    other = get_object_or_404(User, public_id=public_id, is_active=True)
+    return redirect("room", chat_id=beseda.open_room(request.user, other))
+
+
+@require_GET
+@login_required
+def room(request, chat_id):
+    """Whether it is theirs, Beseda says: the page shows what the user's own token may read."""
+    context = {"chat_id": str(chat_id), "url": settings.BESEDA_PUBLIC_URL}
+    return render(request, "chat/room.html", {"context": context})
