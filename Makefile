@@ -5,7 +5,7 @@ TARGET_DIR = $(or $(CARGO_TARGET_DIR),target)
 DATA = $(or $(BESEDA_DEV_DATA),data)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test page-test client-test client-schema ops-test security-test check clean-data
+.PHONY: help setup run test page-test client-test examples-test client-schema ops-test security-test check clean-data
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -27,6 +27,9 @@ page-test: setup ## The demo page in a real browser (needs Node.js 20). ARGS="na
 
 client-test: setup ## The TypeScript client: types, vectors, replicas with faults (needs Node.js 20)
 	@scripts/client-test
+
+examples-test: setup ## The examples of docs/examples, against a Beseda of their own. ARGS="django" for one
+	@scripts/examples-test $(ARGS)
 
 client-schema: setup ## Write the client's types anew, after a change of the REST interface
 	@scripts/client-test --schema

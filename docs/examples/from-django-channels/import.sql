@@ -1,0 +1,97 @@
+-- Brings an old chat's rooms of two into Beseda, from the files that export.sql wrote; run it in their
+-- folder, after `beseda migrate`:
+--
+--   psql "$DATABASE_URL" -f import.sql
+--
+-- One transaction: all of it, or nothing. Replicas may be running. It can be run again: pairs that
+-- have a room in Beseda by then are left alone.
+\set ON_ERROR_STOP on
+BEGIN;
+
+CREATE TEMP TABLE old_users (user_id text COLLATE "C", name text) ON COMMIT DROP;
+CREATE TEMP TABLE old_rooms (room_id bigint, created_at timestamptz) ON COMMIT DROP;
+CREATE TEMP TABLE old_members (room_id bigint, user_id text COLLATE "C") ON COMMIT DROP;
+CREATE TEMP TABLE old_messages (
+    id bigint, room_id bigint, sender_id text COLLATE "C", text text,
+    created_at timestamptz, edited_at timestamptz, deleted boolean) ON COMMIT DROP;
+CREATE TEMP TABLE old_reads (room_id bigint, user_id text COLLATE "C", last_read_id bigint) ON COMMIT DROP;
+\copy old_users FROM 'users.csv' CSV
+\copy old_rooms FROM 'rooms.csv' CSV
+\copy old_members FROM 'members.csv' CSV
+\copy old_messages FROM 'messages.csv' CSV
+\copy old_reads FROM 'reads.csv' CSV
+
+INSERT INTO users (user_id, name) SELECT user_id, left(name, 256) FROM old_users ON CONFLICT DO NOTHING;
+
+-- Rooms of two. A pair with several gets one, with all their messages: Beseda has one room a pair.
+CREATE TEMP TABLE two ON COMMIT DROP AS
+SELECT m.room_id, min(m.user_id) AS lo, max(m.user_id) AS hi, min(r.created_at) AS created_at
+  FROM old_members m JOIN old_rooms r USING (room_id)
+ GROUP BY m.room_id HAVING count(DISTINCT m.user_id) = 2;
+CREATE TEMP TABLE pairs ON COMMIT DROP AS
+SELECT gen_random_uuid() AS chat_id, lo, hi, min(created_at) AS created_at
+  FROM two
+ WHERE NOT EXISTS (SELECT FROM chats c WHERE (c.user_lo, c.user_hi) = (two.lo, two.hi))
+ GROUP BY lo, hi;
+
+-- `seq` counts a room's messages in the order of their times, 1, 2, 3 …; here `ev` counts the same.
+CREATE TEMP TABLE numbered ON COMMIT DROP AS
+SELECT p.chat_id, m.*,
+       row_number() OVER (PARTITION BY p.chat_id ORDER BY m.created_at, m.id) AS seq
+  FROM old_messages m JOIN two USING (room_id) JOIN pairs p USING (lo, hi)
+ WHERE m.sender_id IN (p.lo, p.hi) AND (m.deleted OR m.text !~ '^\s*$');
+CREATE INDEX ON numbered (chat_id, seq);
+ANALYZE numbered;
+
+-- Texts end at 4,000 characters. Deleted ones come without their content, which Beseda never keeps.
+INSERT INTO messages (chat_id, seq, message_id, ev, sender_id, text, metadata, created_at, edited_at, deleted_at)
+SELECT chat_id, seq, gen_random_uuid(), seq, sender_id,
+       CASE WHEN deleted THEN '' ELSE left(text, 4000) END,
+       CASE WHEN NOT deleted THEN json_build_object('imported_id', id) END,
+       created_at,
+       CASE WHEN NOT deleted THEN edited_at END,
+       CASE WHEN deleted THEN coalesce(edited_at, created_at) END
+  FROM numbered;
+
+-- How far each of the two had read. A marker that stands somewhere is a change too, with an `ev`.
+CREATE TEMP TABLE marked ON COMMIT DROP AS
+SELECT chat_id, user_id, read_seq,
+       CASE WHEN read_seq > 0
+            THEN row_number() OVER (PARTITION BY chat_id, read_seq > 0 ORDER BY user_id) ELSE 0 END AS nth
+  FROM (SELECT p.chat_id, u.user_id,
+               coalesce((SELECT max(n.seq) FROM old_reads r JOIN numbered n USING (room_id)
+                          WHERE r.user_id = u.user_id AND n.chat_id = p.chat_id AND n.id <= r.last_read_id), 0) AS read_seq
+          FROM pairs p CROSS JOIN LATERAL (VALUES (p.lo), (p.hi)) u (user_id)) m;
+CREATE TEMP TABLE heads ON COMMIT DROP AS
+SELECT p.*, coalesce(n.last_seq, 0) AS last_seq, n.last_message_at,
+       coalesce(n.last_seq, 0) + (SELECT max(nth) FROM marked m WHERE m.chat_id = p.chat_id) AS last_ev,
+       coalesce(n.first_sender, p.lo) AS created_by
+  FROM pairs p
+  LEFT JOIN (SELECT chat_id, max(seq) AS last_seq, max(created_at) AS last_message_at,
+                    max(sender_id) FILTER (WHERE seq = 1) AS first_sender
+               FROM numbered GROUP BY chat_id) n USING (chat_id);
+
+-- `room_name`: 128 random bits in base64url, which nobody can guess.
+INSERT INTO chats (chat_id, room_name, user_lo, user_hi, created_by, created_at, last_seq, last_ev, last_message_at)
+SELECT chat_id,
+       translate(rtrim(encode(substr(sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), 1, 16), 'base64'), '='), '+/', '-_'),
+       lo, hi, created_by, created_at, last_seq, last_ev, last_message_at
+  FROM heads;
+INSERT INTO members (chat_id, user_id, read_seq, unread, ev)
+SELECT m.chat_id, m.user_id, m.read_seq,
+       (SELECT count(*) FROM numbered n
+         WHERE n.chat_id = m.chat_id AND n.seq > m.read_seq AND n.sender_id <> m.user_id AND NOT n.deleted),
+       CASE WHEN m.nth > 0 THEN h.last_seq + m.nth ELSE 0 END
+  FROM marked m JOIN heads h USING (chat_id);
+
+-- Replicas that run are told, a hundred rooms at a time: counters in Redis, inboxes that are open.
+INSERT INTO outbox (chats)
+SELECT array_agg(chat_id) FROM (SELECT chat_id, (row_number() OVER () - 1) / 100 AS batch FROM heads) h GROUP BY batch;
+
+SELECT (SELECT count(*) FROM heads) AS rooms,
+       (SELECT count(*) FROM numbered) AS messages,
+       (SELECT count(*) FROM numbered WHERE NOT deleted AND char_length(text) > 4000) AS cut,
+       (SELECT count(*) FROM old_messages) - (SELECT count(*) FROM numbered) AS messages_left_out,
+       (SELECT count(*) FROM old_rooms) - (SELECT count(*) FROM two) AS rooms_not_of_two;
+COMMIT;
+ANALYZE chats, members, messages, users;
