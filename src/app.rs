@@ -94,7 +94,8 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
 
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let link = Link::connect(config.redis_url.expose(), &config.redis_prefix)?;
-    let (broker, events) = Broker::connect(&link);
+    let sharded = config.redis_sharded_pubsub == Switch::On;
+    let (broker, events) = Broker::connect(&link, sharded);
     let unread = Unread::new(link.clone());
     unread.set_epoch(&store.get_epoch().await?);
     let (transitions, came_and_went) = mpsc::unbounded_channel();

@@ -282,6 +282,11 @@ pub struct Config {
     #[arg(long, env = "BESEDA_REDIS_PREFIX", default_value = "beseda:")]
     pub redis_prefix: String,
 
+    /// Publications by sharded pub/sub, each on one shard and not on all servers: for a redis-cluster://…
+    /// of Redis 7 or newer. On all replicas or on none: they do not hear each other otherwise.
+    #[arg(long, env = "BESEDA_REDIS_SHARDED_PUBSUB", value_enum, default_value = "off")]
+    pub redis_sharded_pubsub: Switch,
+
     /// Where clients are served: REST, sockets, the demo page.
     #[arg(long, env = "BESEDA_LISTEN", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
@@ -379,6 +384,15 @@ impl Config {
         }
         if self.heartbeat < Duration::from_millis(100) {
             return Err(ConfigError::new("BESEDA_SOCKET_HEARTBEAT", "must be at least 100ms"));
+        }
+        let cluster = ["redis-cluster://", "rediss-cluster://"];
+        if self.redis_sharded_pubsub == Switch::On
+            && !cluster.iter().any(|scheme| self.redis_url.expose().starts_with(scheme))
+        {
+            return Err(ConfigError::new(
+                "BESEDA_REDIS_SHARDED_PUBSUB",
+                "needs a REDIS_URL that begins with redis-cluster:// or rediss-cluster://",
+            ));
         }
         let DatabaseConfig { database_connections, database_writers, .. } = self.database;
         if database_writers < 1 {

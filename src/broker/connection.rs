@@ -9,7 +9,7 @@ use fred::{
     clients::Client,
     interfaces::{ClientLike, EventInterface, FredResult},
     types::{
-        ClusterHash, RespVersion,
+        ClusterHash, ClusterStateChange, RespVersion,
         config::{
             Config, ConnectionConfig, Options, PerformanceConfig, ReconnectPolicy, Server,
             TcpConfig,
@@ -94,14 +94,18 @@ pub(crate) struct Live {
     /// fred announces a connection here before anything can be answered on it: so looking here
     /// after an answer tells whether everything before it was said to the same server.
     reconnects: Mutex<Receiver<Server>>,
+    /// fred says here whenever it has read anew which server has which slots of a cluster: on
+    /// connecting, and where a server sent it elsewhere.
+    moves: Mutex<Receiver<Vec<ClusterStateChange>>>,
 }
 
 impl Live {
     pub(crate) fn open(settings: &Settings) -> Self {
         let client = settings.client();
         let reconnects = Mutex::new(client.reconnect_rx());
+        let moves = Mutex::new(client.cluster_change_rx());
         let task = client.connect();
-        Self { client, task, reconnects }
+        Self { client, task, reconnects, moves }
     }
 
     pub(crate) fn reopen(&self, settings: &Settings) -> Self {
@@ -124,14 +128,12 @@ impl Live {
 
     /// Whether there was a new connection since this was last asked.
     pub(crate) fn take_reconnected(&self) -> bool {
-        let mut reconnects = self.reconnects.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut any = false;
-        loop {
-            match reconnects.try_recv() {
-                Ok(_) | Err(TryRecvError::Lagged(_)) => any = true,
-                Err(TryRecvError::Empty | TryRecvError::Closed) => return any,
-            }
-        }
+        take_any(&self.reconnects)
+    }
+
+    /// Whether slots may have moved since this was last asked, as far as fred has noticed.
+    pub(crate) fn take_moved(&self) -> bool {
+        take_any(&self.moves)
     }
 
     /// Asks every server that this client talks to for an answer.
@@ -150,7 +152,7 @@ impl Live {
         !servers.is_empty() && futures_util::future::join_all(pings).await.into_iter().all(|ok| ok)
     }
 
-    /// A ping on the connection that fred puts subscriptions on: in a cluster that is the node of
+    /// A ping on the connection that fred puts classic subscriptions on: in a cluster that is the node of
     /// the slot of the client's own name, elsewhere there is one connection only.
     pub(crate) async fn ping_subscriptions(&self) -> bool {
         let slot = redis_keyslot(self.client.id().as_bytes());
@@ -160,6 +162,18 @@ impl Live {
             ..Options::default()
         };
         self.is_connected() && self.client.with_options(&options).ping::<()>(None).await.is_ok()
+    }
+}
+
+/// Whether anything was told since this was last asked.
+fn take_any<T: Clone>(told: &Mutex<Receiver<T>>) -> bool {
+    let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut any = false;
+    loop {
+        match told.try_recv() {
+            Ok(_) | Err(TryRecvError::Lagged(_)) => any = true,
+            Err(TryRecvError::Empty | TryRecvError::Closed) => return any,
+        }
     }
 }
 

@@ -1,14 +1,17 @@
-//! Publications between replicas: one connection a replica listens on all its channels.
+//! Publications between replicas: one connection a replica listens on all its channels; where they
+//! are sharded, one to each master.
 
 use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
+use fred::{interfaces::PubsubInterface, types::Value};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
     Away, Channel, Event, Link, Script,
     listener::{Listener, Request},
+    script::CALLS_A_PIPELINE,
 };
 
 /// Events that wait for their one taker; then fred's own buffer fills, and what overflows that is
@@ -26,6 +29,7 @@ return 1";
 pub struct Broker {
     link: Link,
     publish: Arc<Script>,
+    sharded: bool,
     requests: mpsc::UnboundedSender<Request>,
     hearing: watch::Receiver<bool>,
     end: CancellationToken,
@@ -35,16 +39,19 @@ pub struct Broker {
 impl Broker {
     /// Opens the connection for subscriptions beside `link`, on which it publishes. The receiver
     /// is the only one there is; while nobody takes from it, publications wait, then get lost, and
-    /// [`Event::Lost`] says so. Must be called within a Tokio runtime.
-    pub fn connect(link: &Link) -> (Self, mpsc::Receiver<Event>) {
+    /// [`Event::Lost`] says so. `sharded`, for a cluster only: each channel lives on the shard of
+    /// its slot, and not on all servers. All replicas must agree on it. Must be called within a Tokio
+    /// runtime.
+    pub fn connect(link: &Link, sharded: bool) -> (Self, mpsc::Receiver<Event>) {
         let (events, taker) = mpsc::channel(EVENT_CAPACITY);
         let (requests, inbox) = mpsc::unbounded_channel();
         let end = CancellationToken::new();
         let (tell_hearing, hearing) = watch::channel(false);
-        tokio::spawn(Listener::new(link, tell_hearing, events, end.clone()).run(inbox));
+        let listener = Listener::new(link, sharded, tell_hearing, events, end.clone());
+        tokio::spawn(listener.run(inbox));
         let _guard = Arc::new(end.clone().drop_guard());
         let publish = Arc::new(Script::new(PUBLISH));
-        (Self { link: link.clone(), publish, requests, hearing, end, _guard }, taker)
+        (Self { link: link.clone(), publish, sharded, requests, hearing, end, _guard }, taker)
     }
 
     /// Tells whether publications can be relied on to arrive: all that is wanted is subscribed, and
@@ -73,10 +80,32 @@ impl Broker {
     /// about who got it.
     pub async fn publish(&self, publications: &[(Channel, Bytes)]) -> Result<(), Away> {
         let prefix = self.link.prefix();
-        let theirs = publications
+        let named = publications
             .iter()
-            .map(|(channel, payload)| (channel.name(prefix), vec![payload.clone().into()]));
+            .map(|(channel, payload)| (channel.name(prefix), Value::from(payload.clone())));
+        if self.sharded {
+            return self.publish_to_shards(&named.collect::<Vec<_>>()).await;
+        }
+        let theirs = named.map(|(channel, payload)| (channel, vec![payload]));
         self.link.run_together(&self.publish, &[], theirs.collect()).await
+    }
+
+    /// Not by a script: while its slot is on the way to another server, a script with this channel
+    /// for a key is sent on to there, as there is no such key here any more; but the subscribers
+    /// still are here.
+    async fn publish_to_shards(&self, publications: &[(String, Value)]) -> Result<(), Away> {
+        for chunk in publications.chunks(CALLS_A_PIPELINE) {
+            let pipeline = self.link.pipeline()?;
+            for (channel, payload) in chunk {
+                // In a pipeline this only queues.
+                let queued = pipeline.spublish::<(), _, _>(channel.as_str(), payload.clone());
+                queued.await.map_err(|_| Away)?;
+            }
+            if self.link.send(&pipeline, chunk.len()).await?.iter().any(Result::is_err) {
+                return Err(Away);
+            }
+        }
+        Ok(())
     }
 
     /// Ends at once: nothing arrives any more.

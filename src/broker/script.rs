@@ -12,7 +12,7 @@ use super::{Away, Link};
 
 /// Calls in one pipeline: as many as Redis runs well within the command time-out (about 10 µs
 /// each), few enough not to keep others waiting.
-const CALLS_A_PIPELINE: usize = 500;
+pub(super) const CALLS_A_PIPELINE: usize = 500;
 
 /// Keys in one call of a script that takes many (some 3 µs each): Redis does nothing else meanwhile.
 const KEYS_A_CALL: usize = 100;

@@ -32,6 +32,43 @@ pub(crate) async fn link(redis: &Redis) -> Link {
     link
 }
 
+/// Three masters of a cluster with the slots among them, a link to each alone, and one to all.
+pub(crate) async fn ring() -> (Vec<Redis>, Vec<Link>, Link) {
+    let options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"];
+    let (mut servers, mut links) = (Vec::new(), Vec::new());
+    for (number, slots) in ["0 5460", "5461 10922", "10923 16383"].iter().enumerate() {
+        let server = Redis::temporary_with(&options).await.expect("Redis is installed");
+        let own = link(&server).await;
+        command(&own, &format!("CLUSTER ADDSLOTSRANGE {slots}")).await;
+        command(&own, &format!("CLUSTER SET-CONFIG-EPOCH {}", number + 1)).await;
+        servers.push(server);
+        links.push(own);
+    }
+    for own in &links[1..] {
+        command(own, &format!("CLUSTER MEET 127.0.0.1 {}", servers[0].port())).await;
+    }
+    let agreed = async {
+        for own in &links {
+            loop {
+                let info = command(own, "CLUSTER INFO").await.into_string().unwrap_or_default();
+                if info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3") {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    };
+    timeout(CEILING, agreed).await.expect("they find each other");
+    let all = Link::connect(&ring_url(&servers), "test:").expect("a URL");
+    up(&all).await;
+    (servers, links, all)
+}
+
+pub(crate) fn ring_url(servers: &[Redis]) -> String {
+    let hosts: Vec<String> = servers.iter().map(|s| format!("127.0.0.1:{}", s.port())).collect();
+    format!("redis-cluster://{}?node={}&node={}", hosts[0], hosts[1], hosts[2])
+}
+
 /// Waits until commands are let through and the generation is known.
 pub(crate) async fn up(link: &Link) {
     let known = async {

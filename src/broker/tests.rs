@@ -14,7 +14,11 @@ fn chat(number: u128) -> Channel {
 
 /// A broker that is connected: what its first connection admits is taken.
 async fn broker(link: &Link) -> (Broker, mpsc::Receiver<Event>) {
-    let (broker, mut events) = Broker::connect(link);
+    connected(link, false).await
+}
+
+async fn connected(link: &Link, sharded: bool) -> (Broker, mpsc::Receiver<Event>) {
+    let (broker, mut events) = Broker::connect(link, sharded);
     lost(&mut events).await;
     (broker, events)
 }
@@ -31,6 +35,32 @@ async fn channels(link: &Link) -> usize {
     command(link, "PUBSUB CHANNELS").await.into_array().len()
 }
 
+/// What one publishes right after the other's subscription was acknowledged, arrives; and no
+/// subscription stays behind. `count` gives those that Redis knows of.
+async fn arrives(here: &Link, there: &Link, sharded: bool, count: impl AsyncFn() -> usize) {
+    let (listener, mut events) = connected(here, sharded).await;
+    let (publisher, _events) = Broker::connect(there, sharded);
+    for number in 0..500 {
+        listener.subscribe(&chat(number)).await.expect("Redis is there");
+        let publication = (chat(number), Bytes::from(number.to_string()));
+        publisher.publish(std::slice::from_ref(&publication)).await.expect("Redis is there");
+        let (channel, payload) = publication;
+        assert_eq!(next(&mut events).await, Event::Publication { channel, payload });
+    }
+    // Many at once share their acknowledgements.
+    let storm: Vec<Channel> = (500..5_500).map(chat).collect();
+    let all = join_all(storm.iter().map(|channel| listener.subscribe(channel))).await;
+    assert!(all.into_iter().all(|outcome| outcome.is_ok()));
+    assert_eq!(count().await, 5_500);
+    for channel in &storm {
+        listener.unsubscribe(channel);
+    }
+    let begin = Instant::now();
+    while count().await != 500 {
+        assert!(begin.elapsed() < CEILING);
+    }
+}
+
 #[test]
 fn a_channel_survives_its_name() {
     for channel in [chat(7), Channel::User(user("a:b chat:ё"))] {
@@ -45,7 +75,7 @@ async fn a_wrong_url_is_an_error_and_an_absent_redis_is_not() {
         assert!(Link::connect(wrong, "").is_err(), "{wrong}");
     }
     let link = Link::connect("redis://127.0.0.1:1", "").expect("a URL");
-    let (broker, _events) = Broker::connect(&link);
+    let (broker, _events) = Broker::connect(&link, false);
     assert_eq!(broker.subscribe(&chat(1)).await, Err(Away));
     assert_eq!(broker.publish(&[(chat(1), Bytes::new())]).await, Err(Away));
     assert!(!link.is_up() && link.generation().is_none());
@@ -55,27 +85,43 @@ async fn a_wrong_url_is_an_error_and_an_absent_redis_is_not() {
 async fn what_is_published_after_an_acknowledged_subscription_arrives() {
     let (redis, here) = redis().await;
     let there = link(&redis).await;
-    let (listener, mut events) = broker(&here).await;
-    let (publisher, _events) = Broker::connect(&there);
-    for number in 0..500 {
-        listener.subscribe(&chat(number)).await.expect("Redis is there");
-        let publication = (chat(number), Bytes::from(number.to_string()));
-        publisher.publish(std::slice::from_ref(&publication)).await.expect("Redis is there");
-        let (channel, payload) = publication;
-        assert_eq!(next(&mut events).await, Event::Publication { channel, payload });
+    arrives(&here, &there, false, async || channels(&here).await).await;
+}
+
+#[tokio::test]
+async fn with_shards_too_what_is_published_after_an_acknowledged_subscription_arrives() {
+    let (servers, links, here) = ring().await;
+    let there = Link::connect(&ring_url(&servers), "test:").expect("a URL");
+    up(&there).await;
+    let count = async || {
+        let mut count = 0;
+        for link in &links {
+            assert_eq!(channels(link).await, 0, "none on all servers");
+            let own = command(link, "PUBSUB SHARDCHANNELS").await.into_array().len();
+            assert!(own < 5_500, "each has a part");
+            count += own;
+        }
+        count
+    };
+    arrives(&here, &there, true, count).await;
+}
+
+#[tokio::test]
+async fn what_is_published_while_a_slot_is_on_its_way_arrives() {
+    let (_servers, links, here) = ring().await;
+    let (broker, mut events) = connected(&here, true).await;
+    let publication = (chat(1), Bytes::from_static(b"x"));
+    broker.subscribe(&publication.0).await.expect("Redis is there");
+    let slot = fred::util::redis_keyslot(publication.0.name("test:").as_bytes());
+    let from = usize::from(slot) / 5_462;
+    let to = (from + 1) % 3;
+    for (here, there, state) in [(to, from, "IMPORTING"), (from, to, "MIGRATING")] {
+        let id = command(&links[there], "CLUSTER MYID").await.into_string().expect("an id");
+        command(&links[here], &format!("CLUSTER SETSLOT {slot} {state} {id}")).await;
     }
-    // Many at once share their acknowledgements.
-    let storm: Vec<Channel> = (500..5_500).map(chat).collect();
-    let all = join_all(storm.iter().map(|channel| listener.subscribe(channel))).await;
-    assert!(all.into_iter().all(|outcome| outcome.is_ok()));
-    assert_eq!(channels(&here).await, 5_500);
-    for channel in &storm {
-        listener.unsubscribe(channel);
-    }
-    let begin = Instant::now();
-    while channels(&here).await != 500 {
-        assert!(begin.elapsed() < CEILING);
-    }
+    broker.publish(std::slice::from_ref(&publication)).await.expect("Redis takes it");
+    let (channel, payload) = publication;
+    assert_eq!(next(&mut events).await, Event::Publication { channel, payload });
 }
 
 #[tokio::test]

@@ -1,8 +1,9 @@
-//! Redis Cluster and Sentinel, real ones: all is as with one server, also while masters change.
+//! Redis Cluster (classic and sharded) and Sentinel, real ones: all is as with one server, also
+//! while masters change.
 
 use std::time::Duration;
 
-use beseda::dev;
+use beseda::{config::Switch, dev};
 use futures_util::future::join_all;
 
 use super::follow;
@@ -11,6 +12,10 @@ use crate::harness::{Chat, Cluster, Redis, Reply, Socket, User, eventually, even
 /// How long changing a master may take: the servers' own second or two of doubt, an election, our
 /// reconnecting, on a crowded machine.
 const FAILOVER: Duration = Duration::from_secs(40);
+
+/// How long a sharded subscription whose slot has moved may be none: 30 s until its turn comes, on a
+/// crowded machine.
+const ROUND: Duration = Duration::from_secs(45);
 
 /// Publications alone must do while all is well: the comparison would find what they lost.
 const NO_HEAD_CHECK: Duration = Duration::from_secs(600);
@@ -112,8 +117,8 @@ impl Ring {
         format!("redis-cluster://127.0.0.1:{first}?node=127.0.0.1:{second}&node=127.0.0.1:{third}")
     }
 
-    /// Moves the slot of a key to the next master, keys and all.
-    async fn move_slot_of(&self, key: &str) {
+    /// Moves the slot of a key (or channel) to the next master, keys and all: says which that is.
+    async fn move_slot_of(&self, key: &str) -> usize {
         let Reply::Int(slot) = say(&self.0[0], &["CLUSTER", "KEYSLOT", key]).await else {
             panic!("a slot is a number")
         };
@@ -131,6 +136,7 @@ impl Ring {
         for server in [to, from, (to + 1) % 3] {
             say(&self.0[server], &["CLUSTER", "SETSLOT", &slot, "NODE", &ids[1]]).await;
         }
+        to
     }
 }
 
@@ -161,6 +167,80 @@ async fn a_redis_cluster_may_move_slots_and_lose_a_master() {
     until_says(&ring.0[3], &["INFO", "replication"], &["role:master"]).await;
     until_ready(&cluster).await;
     talk(&alice, &mut listeners).await;
+}
+
+/// Two replicas on such a ring, whose publications are sharded.
+async fn sharded(ring: &Ring) -> Cluster {
+    Cluster::with(2, |config| {
+        config.redis_url = ring.url().into();
+        config.redis_sharded_pubsub = Switch::On;
+        config.head_check_interval = NO_HEAD_CHECK;
+    })
+    .await
+}
+
+/// How many channels of either kind a server has.
+async fn channels(server: &dev::Redis, listing: &str) -> usize {
+    say(server, &["PUBSUB", listing]).await.list().len()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sharded_publications_cross_replicas_and_survive_a_lost_master() {
+    let ring = Ring::start().await;
+    let cluster = sharded(&ring).await;
+    let alice = cluster.user("alice");
+    let mut listeners = listeners(&cluster, &alice, 9).await;
+    talk(&alice, &mut listeners).await;
+    for server in &ring.0[..3] {
+        assert_eq!(channels(server, "CHANNELS").await, 0, "none on all servers");
+        assert_ne!(channels(server, "SHARDCHANNELS").await, 0, "each master has a part");
+    }
+
+    ring.0[0].kill();
+    talk(&alice, &mut listeners).await;
+    until_says(&ring.0[3], &["INFO", "replication"], &["role:master"]).await;
+    until_ready(&cluster).await;
+    // Publications alone do again, from the new master too.
+    eventually_within(FAILOVER, async || match channels(&ring.0[3], "SHARDCHANNELS").await {
+        0 => Err("nothing is subscribed on the new master".to_owned()),
+        _ => Ok(()),
+    })
+    .await;
+    talk(&alice, &mut listeners).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sharded_subscription_whose_slot_has_moved_is_found_and_loses_nothing() {
+    let ring = Ring::start().await;
+    let cluster = sharded(&ring).await;
+    let alice = cluster.user("alice");
+    let mut listeners = listeners(&cluster, &alice, 9).await;
+    talk(&alice, &mut listeners).await;
+
+    let Listener { chat, socket, sent, .. } = &mut listeners[0];
+    let channel = format!("{}chat:{}", cluster.redis_prefix(), chat.id);
+    let to = ring.move_slot_of(&channel).await;
+    // Nobody is subscribed on the new server, and nothing but the subscription's turn tells.
+    let message = alice.on(0).send(chat, "x").await;
+    eventually_within(ROUND, async || {
+        match say(&ring.0[to], &["PUBSUB", "SHARDNUMSUB", &channel]).await.list().pop() {
+            Some(Reply::Int(1)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    let frames = follow(socket, *sent, *sent + 1).await;
+    assert_eq!(frames[0]["message"], message);
+    *sent += 1;
+    // From then on all of them arrive as before, at once.
+    talk(&alice, &mut listeners).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sharded_publications_need_a_cluster() {
+    let cluster = Cluster::start(1).await;
+    let refusal = cluster.refusal(|config| config.redis_sharded_pubsub = Switch::On).await;
+    assert!(refusal.contains("BESEDA_REDIS_SHARDED_PUBSUB"), "{refusal}");
 }
 
 /// A master, its replica, and one Sentinel who decides alone.
