@@ -35,6 +35,10 @@ async fn channels(link: &Link) -> usize {
     command(link, "PUBSUB CHANNELS").await.into_array().len()
 }
 
+async fn shard_channels(link: &Link) -> usize {
+    command(link, "PUBSUB SHARDCHANNELS").await.into_array().len()
+}
+
 /// What one publishes right after the other's subscription was acknowledged, arrives; and no
 /// subscription stays behind. `count` gives those that Redis knows of.
 async fn arrives(here: &Link, there: &Link, sharded: bool, count: impl AsyncFn() -> usize) {
@@ -97,7 +101,7 @@ async fn with_shards_too_what_is_published_after_an_acknowledged_subscription_ar
         let mut count = 0;
         for link in &links {
             assert_eq!(channels(link).await, 0, "none on all servers");
-            let own = command(link, "PUBSUB SHARDCHANNELS").await.into_array().len();
+            let own = shard_channels(link).await;
             assert!(own < 5_500, "each has a part");
             count += own;
         }
@@ -133,6 +137,19 @@ async fn a_lost_connection_is_admitted_once_everything_is_subscribed_again() {
         command(&link, "CLIENT KILL TYPE pubsub").await;
         lost(&mut events).await;
         assert_eq!(channels(&link).await, 1_000);
+    }
+}
+
+#[tokio::test]
+async fn with_shards_too_a_lost_connection_is_admitted_once_everything_is_subscribed_again() {
+    let (_servers, links, here) = ring().await;
+    let (broker, mut events) = connected(&here, true).await;
+    join_all((0..1_000).map(chat).collect::<Vec<_>>().iter().map(|c| broker.subscribe(c))).await;
+    for link in &links {
+        let before = shard_channels(link).await;
+        command(link, "CLIENT KILL TYPE pubsub").await;
+        lost(&mut events).await;
+        assert_eq!(shard_channels(link).await, before);
     }
 }
 
