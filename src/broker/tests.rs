@@ -154,6 +154,27 @@ async fn with_shards_too_a_lost_connection_is_admitted_once_everything_is_subscr
 }
 
 #[tokio::test]
+async fn slots_that_have_moved_are_admitted_and_subscribed_where_they_are() {
+    let (_servers, links, here) = ring().await;
+    let (broker, mut events) = connected(&here, true).await;
+    join_all((0..2_000).map(chat).collect::<Vec<_>>().iter().map(|c| broker.subscribe(c))).await;
+    let to = command(&links[1], "CLUSTER MYID").await.into_string().expect("an id");
+    // So many that the turn of one of their channels comes soon.
+    for slot in 0..1_000 {
+        for link in [&links[1], &links[0], &links[2]] {
+            command(link, &format!("CLUSTER SETSLOT {slot} NODE {to}")).await;
+        }
+    }
+    lost(&mut events).await;
+    let begin = Instant::now();
+    let everywhere =
+        async || join_all(links.iter().map(shard_channels)).await.iter().sum::<usize>();
+    while everywhere().await != 2_000 {
+        assert!(begin.elapsed() < CEILING);
+    }
+}
+
+#[tokio::test]
 async fn nobody_waits_for_a_frozen_redis_and_it_heals() {
     let (redis, link) = redis().await;
     let (broker, mut events) = broker(&link).await;
