@@ -150,7 +150,7 @@ impl Connection {
         auth: Option<FirstFrame>,
         after: Option<Position>,
     ) -> u16 {
-        let end = match self.start(single, auth, after).await {
+        let end = match Box::pin(self.start(single, auth, after)).await {
             Ok(()) => self.serve().await,
             Err(end) => end,
         };
@@ -162,7 +162,7 @@ impl Connection {
                 // Nobody is here any more, however long the goodbye takes.
                 let Self { mut socket, following, attached, present, .. } = self;
                 drop((following, attached, present));
-                close(&mut socket, reason).await;
+                Box::pin(close(&mut socket, reason)).await;
                 reason.code()
             }
         }
@@ -273,10 +273,10 @@ impl Connection {
             self.on_expiry()?;
         }
         if self.retry_at.is_some_and(|at| at <= now) {
-            self.retry().await?;
+            Box::pin(self.retry()).await?;
         }
         if self.unseen.look_at.is_some_and(|at| at <= now) {
-            self.look_again().await;
+            Box::pin(self.look_again()).await;
         }
         if *ping_at <= now {
             *ping_at = now + self.context.config.heartbeat;
@@ -321,7 +321,7 @@ impl Connection {
             }
             match self.session.on_delivery(Arc::unwrap_or_clone(delivery), &mut self.out) {
                 Todo::Nothing => {}
-                Todo::CatchUp(chat_id) => self.catch_up(chat_id).await?,
+                Todo::CatchUp(chat_id) => Box::pin(self.catch_up(chat_id)).await?,
                 Todo::Refresh(chat_id) => self.rooms.mark(chat_id),
                 Todo::RefreshAll => self.rooms.mark_all(),
                 Todo::Close(reason) => return Err(End::Close(reason)),
@@ -333,7 +333,9 @@ impl Connection {
             self.flush().await?;
         }
         // One read for a burst of changes to a room; what comes meanwhile marks it again.
-        self.refresh_rooms().await;
+        if self.rooms.any_marked() {
+            Box::pin(self.refresh_rooms()).await;
+        }
         Ok(())
     }
 
@@ -346,7 +348,8 @@ impl Connection {
             Some(Ok(WsMessage::Binary(_)) | Err(_)) => Err(End::Close(Close::BadFrame)),
             Some(Ok(WsMessage::Text(text))) => match Request::parse(&text) {
                 Ok(Request { id, command }) => {
-                    self.on_request(id, command).instrument(trace::command()).await
+                    let answering = self.on_request(id, command).instrument(trace::command());
+                    Box::pin(answering).await
                 }
                 Err(_) => Err(End::Close(Close::BadFrame)),
             },

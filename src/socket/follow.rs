@@ -219,10 +219,10 @@ impl Connection {
             return Err(End::Close(Close::TooSlow));
         }
         for chat_id in self.session.followed() {
-            self.catch_up(chat_id).await?;
+            Box::pin(self.catch_up(chat_id)).await?;
         }
         self.rooms.mark_all();
-        self.refresh_rooms().await;
+        Box::pin(self.refresh_rooms()).await;
         Ok(())
     }
 }

@@ -50,27 +50,37 @@ pub(super) struct Arrival {
 }
 
 /// Runs a socket from its upgrade to its end.
+///
+/// A future has room for the largest of all that it ever waits for, and a socket idles nearly all of
+/// its life. So whatever is rare (here and in [`Connection`]: coming in, commands, reading from
+/// Postgres) is boxed, and has its room only while it happens.
 pub(super) async fn run(context: Context, mut socket: WebSocket, arrival: Arrival) {
     context.metrics.sockets_opened.inc();
     let abort = context.abort.clone();
     let Arrival { opening, claim, after, place } = arrival;
     let serving = async {
         let admitted = match &place {
-            Ok(_) => admit(&context, &mut socket, &opening, claim).await,
+            Ok(_) => Box::pin(admit(&context, &mut socket, &opening, claim)).await,
             Err(error) => Err(Close::from(error)),
         };
         match admitted {
             Ok((mut bearer, single)) => {
                 let auth = bearer.auth.take();
-                let connection = Connection::open(context.clone(), socket, bearer, single).await;
+                let opening = Connection::open(context.clone(), socket, bearer, single);
+                let connection = Box::pin(opening).await;
                 connection.run(single, auth, after).await
             }
             Err(reason) => {
-                close(&mut socket, reason).await;
+                Box::pin(close(&mut socket, reason)).await;
                 reason.code()
             }
         }
     };
+    eprintln!(
+        "SIZE {} conn {}",
+        std::mem::size_of_val(&serving),
+        std::mem::size_of::<Connection>()
+    );
     if let Some(code) = abort.run_until_cancelled(serving).await {
         context.metrics.count_close(code);
     }

@@ -44,6 +44,11 @@ impl Rooms {
         self.all_marked = true;
     }
 
+    /// Whether there is anything to be read.
+    pub(super) fn any_marked(&self) -> bool {
+        self.all_marked || !self.marked.is_empty()
+    }
+
     /// Tells of the marked rooms that really moved. What can't be read stays marked.
     pub(super) async fn refresh(
         &mut self,
