@@ -76,11 +76,6 @@ pub(super) async fn run(context: Context, mut socket: WebSocket, arrival: Arriva
             }
         }
     };
-    eprintln!(
-        "SIZE {} conn {}",
-        std::mem::size_of_val(&serving),
-        std::mem::size_of::<Connection>()
-    );
     if let Some(code) = abort.run_until_cancelled(serving).await {
         context.metrics.count_close(code);
     }
