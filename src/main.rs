@@ -96,7 +96,7 @@ struct HealthOptions {
 /// The arguments, with secrets from files in place.
 fn arguments() -> Result<Cli, ConfigError> {
     let mut command = Cli::command();
-    let chosen = std::env::args()
+    let chosen = std::env::args_os()
         .find_map(|word| command.find_subcommand(word).map(|chosen| chosen.get_name().to_owned()));
     if let Some(chosen) = chosen {
         let mut failed = None;

@@ -2,7 +2,10 @@
 //! in one round trip. Under no load a batch is one message; under load throughput rises and latency
 //! stays.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
@@ -13,7 +16,7 @@ use crate::{
     broker::Channel,
     error::Error,
     metrics::Metrics,
-    model::Message,
+    model::{ChatId, Message},
     outbox::{ACK_WAIT, Commit, Outbox},
     protocol::Created,
     store::{Draft, SendOutcome, Store, StoreError},
@@ -171,23 +174,27 @@ impl Lane {
     }
 
     async fn write(&self, mut batch: Vec<Job>) {
-        // A batch with a row that Postgres refuses is split until the culprit stands alone.
+        // A batch with a row that Postgres refuses is split until the culprit stands alone; one that
+        // could not have all its chats' locks is split by chat.
         let mut parts = vec![batch.split_off(0)];
         while let Some(mut part) = parts.pop() {
             let (drafts, askers): (Vec<_>, Vec<_>) =
                 part.drain(..).map(|job| (job.draft, job.asker)).unzip();
             match self.store.send_messages(&drafts).await {
                 Ok(outcomes) => self.acknowledge(outcomes, askers).await,
-                Err(StoreError::Data(_) | StoreError::Locked(_)) if drafts.len() > 1 => {
-                    let mut jobs: Vec<Job> = drafts
-                        .into_iter()
-                        .zip(askers)
-                        .map(|(draft, asker)| Job { draft, asker })
-                        .collect();
+                // Last in, first out: order within a chat is kept.
+                Err(StoreError::Data(_)) if drafts.len() > 1 => {
+                    let mut jobs = rejoin(drafts, askers);
                     let rest = jobs.split_off(jobs.len() / 2);
-                    // Last in, first out: order within a chat is kept.
-                    parts.push(rest);
-                    parts.push(jobs);
+                    parts.extend([rest, jobs]);
+                }
+                // The chat that somebody else holds is waited for once more, and no other one with it.
+                Err(StoreError::Locked(_)) if in_several_chats(&drafts) => {
+                    let mut chats: BTreeMap<ChatId, Vec<Job>> = BTreeMap::new();
+                    for job in rejoin(drafts, askers) {
+                        chats.entry(job.draft.chat_id).or_default().push(job);
+                    }
+                    parts.extend(chats.into_values());
                 }
                 Err(error) => {
                     let error = Error::from(error);
@@ -203,7 +210,7 @@ impl Lane {
         let batch = outcomes.len();
         let mut commit = Commit::default();
         let mut acknowledgements = Vec::new();
-        let mut states = std::collections::BTreeMap::new();
+        let mut states = BTreeMap::new();
         for (outcome, asker) in outcomes.into_iter().zip(askers) {
             match outcome {
                 SendOutcome::Created { message, state, outbox_id } => {
@@ -268,6 +275,14 @@ async fn publish_in_order(
             let _ = publishing.await;
         }
     }
+}
+
+fn rejoin(drafts: Vec<Draft>, askers: Vec<Asker>) -> Vec<Job> {
+    drafts.into_iter().zip(askers).map(|(draft, asker)| Job { draft, asker }).collect()
+}
+
+fn in_several_chats(drafts: &[Draft]) -> bool {
+    drafts.iter().any(|draft| draft.chat_id != drafts[0].chat_id)
 }
 
 fn size(draft: &Draft) -> usize {

@@ -17,7 +17,8 @@ use crate::{config::ConfigError, tls};
 /// How often the set is read anew: what an issuer has taken back is believed that long.
 const REFRESH: Duration = Duration::from_secs(600);
 
-/// The same while there is no set at all, so that nobody can come in.
+/// The same after a failure: while there is no set at all nobody can come in, and a new key is not
+/// known.
 const RETRY: Duration = Duration::from_secs(5);
 
 /// How often a key nobody has heard of may make us ask: anybody can invent one.
@@ -35,8 +36,8 @@ pub(super) struct Jwks {
     rules: Validation,
     client: Client,
     keys: ArcSwapOption<KeySet>,
-    /// When an unknown key last made us ask; also, one asks at a time.
-    asked: Mutex<Option<Instant>>,
+    /// Before when no unknown key makes us ask; also, one asks at a time.
+    not_before: Mutex<Option<Instant>>,
 }
 
 /// Why a set could not be had.
@@ -67,7 +68,8 @@ impl Jwks {
             .timeout(FETCH_TIMEOUT)
             .build()
             .map_err(|error| refused(&error))?;
-        Ok(Self { url, rules, client, keys: ArcSwapOption::empty(), asked: Mutex::default() })
+        let (keys, not_before) = (ArcSwapOption::empty(), Mutex::default());
+        Ok(Self { url, rules, client, keys, not_before })
     }
 
     /// The set as last read; `None` before the first one.
@@ -76,13 +78,19 @@ impl Jwks {
     }
 
     /// Reads the set anew for a key nobody has heard of, unless that was done a moment ago.
-    pub(super) async fn ask_again(&self) {
-        let mut asked = self.asked.lock().await;
-        if asked.is_some_and(|at| at.elapsed() < ASK_AGAIN) {
-            return;
-        }
-        *asked = Some(Instant::now());
-        self.refresh().await;
+    pub(super) async fn ask_again(self: &Arc<Self>) {
+        let jwks = Arc::clone(self);
+        // A task of its own: who asks may leave at any moment, and must not take with them what the
+        // next one has to wait a minute for.
+        let asking = tokio::spawn(async move {
+            let mut not_before = jwks.not_before.lock().await;
+            if not_before.is_none_or(|at| Instant::now() >= at) {
+                let pause = if jwks.refresh().await { ASK_AGAIN } else { RETRY };
+                *not_before = Some(Instant::now() + pause);
+            }
+        });
+        // It panics as little as this does.
+        let _ = asking.await;
     }
 
     /// Reads the set anew, again and again.
@@ -95,16 +103,18 @@ impl Jwks {
         }
     }
 
-    /// Reads the set anew; what there is stays where that fails.
-    pub(super) async fn refresh(&self) {
+    /// Reads the set anew; what there is stays where that fails, which is false.
+    pub(super) async fn refresh(&self) -> bool {
         match self.fetch().await {
             Ok(keys) => {
                 tracing::debug!(url = %self.url, keys = keys.len(), "read an issuer's keys");
                 self.keys.store(Some(Arc::new(keys)));
+                true
             }
             Err(error) => {
                 let kept = self.keys.load().as_ref().map_or(0, |keys| keys.len());
                 tracing::warn!(url = %self.url, %error, kept, "reading an issuer's keys failed");
+                false
             }
         }
     }

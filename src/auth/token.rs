@@ -68,7 +68,7 @@ struct Issuer {
 
 enum Keys {
     Fixed(Key),
-    Published(Jwks),
+    Published(Arc<Jwks>),
 }
 
 /// Checks the host application's tokens. A key's kind fixes the algorithm. Cheap to clone.
@@ -97,13 +97,13 @@ impl Verifier {
             let keys = Keys::Fixed(Key::from_pem(&pem, "BESEDA_JWT_PUBLIC_KEY", &rules)?);
             issuers.push(Issuer { name: own.map(str::to_owned), keys });
         } else if let Some(url) = &config.jwt_jwks_url {
-            let keys = Keys::Published(Jwks::new(url.clone(), rules)?);
+            let keys = Keys::Published(Arc::new(Jwks::new(url.clone(), rules)?));
             issuers.push(Issuer { name: own.map(str::to_owned), keys });
         }
         for issuer in &config.jwt_issuers {
             let rules = self::rules(config, Some(&issuer.name));
             let keys = match &issuer.keys {
-                KeySource::Url(url) => Keys::Published(Jwks::new(url.clone(), rules)?),
+                KeySource::Url(url) => Keys::Published(Arc::new(Jwks::new(url.clone(), rules)?)),
                 KeySource::File(_) => {
                     Keys::Fixed(Key::from_pem(&issuer.pem()?, "BESEDA_JWT_ISSUERS", &rules)?)
                 }
@@ -121,15 +121,15 @@ impl Verifier {
 
     /// Reads what issuers publish, once. An issuer that is away is no reason not to start.
     pub async fn load(&self) {
-        join_all(self.published().map(Jwks::refresh)).await;
+        join_all(self.published().map(|jwks| jwks.refresh())).await;
     }
 
     /// Keeps what issuers publish fresh, for ever.
     pub async fn keep_fresh(self) {
-        join_all(self.published().map(Jwks::keep_fresh)).await;
+        join_all(self.published().map(|jwks| jwks.keep_fresh())).await;
     }
 
-    fn published(&self) -> impl Iterator<Item = &Jwks> {
+    fn published(&self) -> impl Iterator<Item = &Arc<Jwks>> {
         self.issuers.iter().filter_map(|issuer| match &issuer.keys {
             Keys::Published(jwks) => Some(jwks),
             Keys::Fixed(_) => None,

@@ -19,7 +19,10 @@ pub fn secrets_from_files(
 ) -> Result<Command, ConfigError> {
     let mut failed = None;
     let command = command.mut_args(|arg| match secret_of(&arg, variable) {
-        Ok(Some(secret)) => arg.required(false).hide_default_value(true).default_value(secret),
+        // An empty variable beside the file is as good as none, but clap would take it.
+        Ok(Some(secret)) => {
+            arg.env(None::<&str>).required(false).hide_default_value(true).default_value(secret)
+        }
         Ok(None) => arg,
         Err(error) => {
             failed = Some(error);
@@ -48,7 +51,7 @@ fn secret_of(
     }
     let file_name = format!("{name}_FILE");
     let Some(path) = variable(&file_name).filter(|path| !path.is_empty()) else { return Ok(None) };
-    if variable(name).is_some() {
+    if variable(name).is_some_and(|value| !value.is_empty()) {
         return Err(ConfigError::new(file_name, format!("set this or {name}, not both")));
     }
     let refuse = |reason: String| {
@@ -92,6 +95,8 @@ mod tests {
         let variables = [("DATABASE_URL_FILE", path)];
         assert_eq!(url(&variables, &[]).as_deref(), Ok("postgresql://db "));
         assert_eq!(url(&variables, &["--database-url", "x"]).as_deref(), Ok("x"));
+        let beside_nothing = [("DATABASE_URL_FILE", path), ("DATABASE_URL", "")];
+        assert_eq!(url(&beside_nothing, &[]).as_deref(), Ok("postgresql://db "));
         assert!(url(&[("DATABASE_URL_FILE", "")], &[]).is_err(), "none is as good as not set");
     }
 
