@@ -11,7 +11,7 @@ use tracing_subscriber::{
     EnvFilter, Layer,
     filter::{FilterExt, LevelFilter, filter_fn},
     fmt,
-    layer::SubscriberExt,
+    layer::{Filter, SubscriberExt},
     util::SubscriberInitExt,
 };
 use url::Url;
@@ -66,9 +66,7 @@ pub fn init(format: LogFormat, endpoint: Option<&Url>) -> Result<Telemetry, Tele
     // Fails only where there is a subscriber already.
     let _ = tracing_subscriber::registry()
         .with(traces)
-        // One filter: two of them, one inside the other, would have no highest level in common, and
-        // all that libraries have to say would be looked at.
-        .with(logs(format).with_filter(filter.and(filter_fn(is_ours_or_worth_it))))
+        .with(logs(format).with_filter(quiet(filter)))
         .try_init();
     if let Some(error) = refused {
         tracing::warn!(%error, "BESEDA_LOG can't be read; logging at info");
@@ -76,9 +74,15 @@ pub fn init(format: LogFormat, endpoint: Option<&Url>) -> Result<Telemetry, Tele
     Ok(Telemetry(provider))
 }
 
-/// What libraries say below `info` is what they carry: texts, tokens, values of statements.
-fn is_ours_or_worth_it(event: &tracing::Metadata<'_>) -> bool {
-    *event.level() <= Level::INFO || event.target().split("::").next() == Some("beseda")
+/// `filter` without what libraries say below `info`: that is what they carry, such as texts, tokens
+/// and values of statements.
+fn quiet<S>(filter: EnvFilter) -> impl Filter<S> {
+    let ours_or_worth_it = filter_fn(|event| {
+        *event.level() <= Level::INFO || event.target().split("::").next() == Some("beseda")
+    });
+    // Without a level of its own the two would have none in common, and each record of each library,
+    // made with the `log` crate thousands of times a second, would be looked at.
+    filter.and(ours_or_worth_it.with_max_level_hint(LevelFilter::TRACE))
 }
 
 fn logs<S>(format: LogFormat) -> Box<dyn Layer<S> + Send + Sync>
@@ -106,4 +110,19 @@ fn provider(endpoint: &Url) -> Result<SdkTracerProvider, TelemetryError> {
         .with_attributes([version, instance])
         .build();
     Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing_subscriber::Registry;
+
+    use super::*;
+
+    #[test]
+    fn what_is_below_the_level_is_not_even_looked_at() {
+        for (said, level) in [(DEFAULT_FILTER, LevelFilter::INFO), ("debug", LevelFilter::DEBUG)] {
+            let filter = quiet::<Registry>(EnvFilter::new(said));
+            assert_eq!(Filter::<Registry>::max_level_hint(&filter), Some(level), "{said}");
+        }
+    }
 }
