@@ -87,7 +87,7 @@ impl Broker {
             return self.publish_to_shards(&named.collect::<Vec<_>>()).await;
         }
         let theirs = named.map(|(channel, payload)| (channel, vec![payload]));
-        self.link.run_together(&self.publish, &[], theirs.collect()).await
+        self.link.run_together(&self.publish, &[], theirs.collect()).await.map(drop)
     }
 
     /// Not by a script: while its slot is on the way to another server, a script with this channel

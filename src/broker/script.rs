@@ -83,13 +83,14 @@ impl Link {
     }
 
     /// Runs a script that takes many keys, with `args` and then `theirs` of each key as arguments: in
-    /// few calls, since a call costs us more than it costs Redis. In a cluster, in one a key.
+    /// few calls, since a call costs us more than it costs Redis. In a cluster, in one a key. Gives what
+    /// each call has answered, in the order of the keys.
     pub(crate) async fn run_together(
         &self,
         script: &Script,
         args: &[Value],
         theirs: Vec<(String, Vec<Value>)>,
-    ) -> Result<(), Away> {
+    ) -> Result<Vec<Value>, Away> {
         let keys_a_call = if self.pipeline()?.is_clustered() { 1 } else { KEYS_A_CALL };
         let mut calls: Vec<Call> = Vec::with_capacity(theirs.len().div_ceil(keys_a_call));
         for (key, own) in theirs {
@@ -101,10 +102,11 @@ impl Link {
                 None => calls.push(Call::new(key, [args, &own].concat())),
             }
         }
+        let mut answers = Vec::with_capacity(calls.len());
         for part in calls.chunks(CALLS_A_PIPELINE / keys_a_call) {
-            self.run(script, part).await?;
+            answers.extend(self.run(script, part).await?);
         }
-        Ok(())
+        Ok(answers)
     }
 
     async fn run_by(

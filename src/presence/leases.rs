@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fred::{
-    interfaces::{ClientLike, HashesInterface, KeysInterface, SortedSetsInterface},
+    interfaces::{ClientLike, KeysInterface, SortedSetsInterface},
     types::{ClusterHash, CustomCommand, Expiration, Value, sorted_sets::Ordering},
 };
 use jiff::Timestamp;
@@ -32,6 +32,18 @@ local new = 1 - redis.call('EXISTS', KEYS[1])
 redis.call('HSET', KEYS[1], ARGV[1], now + ARGV[2])
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 return {new, now + ARGV[2], now}";
+
+/// `KEYS` people's hashes: a sign for each, 1 for who has a live lease.
+const LIVE: &str = r"
+local t = redis.call('TIME')
+local now, live = t[1] * 1000 + math.floor(t[2] / 1000), {}
+for i = 1, #KEYS do
+  live[i] = 0
+  for _, expiry in ipairs(redis.call('HVALS', KEYS[i])) do
+    if (tonumber(expiry) or 0) > now then live[i] = 1 end
+  end
+end
+return table.concat(live)";
 
 /// `KEYS[1]` a person's hash. ARGV: replica, or '' to take off only what ran out. Answers whether
 /// the hash (0) is not there, (1) still has leases, (2) was emptied by this; then whether the
@@ -71,6 +83,7 @@ pub(super) enum Left {
 pub(super) struct Leases {
     link: Link,
     replica: String,
+    live: Script,
     renew: Script,
     leave: Script,
 }
@@ -78,7 +91,8 @@ pub(super) struct Leases {
 impl Leases {
     pub(super) fn new(link: Link, replica: Uuid) -> Self {
         let replica = replica.to_string();
-        Self { link, replica, renew: Script::new(RENEW), leave: Script::new(LEAVE) }
+        let [live, renew, leave] = [LIVE, RENEW, LEAVE].map(Script::new);
+        Self { link, replica, live, renew, leave }
     }
 
     pub(super) fn link(&self) -> &Link {
@@ -87,19 +101,15 @@ impl Leases {
 
     /// Those of `users` with a live lease, in one round trip.
     pub(super) async fn live<'a>(&self, users: &[&'a UserId]) -> Result<Vec<&'a UserId>, Away> {
-        let pipeline = self.link.pipeline()?;
-        let time = CustomCommand::new_static("TIME", ClusterHash::Random, false);
-        let _queued: Value = pipeline.custom::<_, Value>(time, vec![]).await.map_err(|_| Away)?;
-        for user in users {
-            let _queued: Value = pipeline.hvals(self.key(user)).await.map_err(|_| Away)?;
-        }
-        let mut answers = self.link.send(&pipeline, users.len() + 1).await?.into_iter();
-        let now = answers.next().and_then(Result::ok).and_then(millis).ok_or(Away)?;
-        let is_live = |answer: Result<Value, _>| {
-            let expiries = answer.ok().and_then(|value| value.convert::<Vec<i64>>().ok());
-            expiries.is_some_and(|expiries| expiries.into_iter().any(|expiry| expiry > now))
-        };
-        Ok(users.iter().zip(answers).filter(|(_, a)| is_live(a.clone())).map(|(u, _)| *u).collect())
+        let keys = users.iter().map(|user| (self.key(user), Vec::new())).collect();
+        let answers = self.link.run_together(&self.live, &[], keys).await?;
+        let signs = answers.iter().filter_map(Value::as_bytes).flatten();
+        Ok(users
+            .iter()
+            .zip(signs)
+            .filter(|(_, sign)| **sign == b'1')
+            .map(|(user, _)| *user)
+            .collect())
     }
 
     /// Writes a lease for each of `users`; tells for each whether they were not announced as

@@ -462,7 +462,7 @@ async fn a_room_that_somebody_holds_keeps_no_other_waiting() {
         answer.expect(201);
         begin.elapsed()
     });
-    let took = futures_util::future::join_all(sends).await;
+    let took = join_all(sends).await;
     // Half a second for the lock in the batch that they share, once more where it is waited for first.
     let slowest = took.iter().max().expect("rooms");
     assert!(*slowest < std::time::Duration::from_millis(2_500), "{slowest:?}");
