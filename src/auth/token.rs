@@ -67,7 +67,7 @@ struct Issuer {
 }
 
 enum Keys {
-    Fixed(Key),
+    Fixed(Box<Key>),
     Published(Arc<Jwks>),
 }
 
@@ -91,10 +91,10 @@ impl Verifier {
         let own = config.jwt_issuer.as_deref();
         let rules = rules(config, own);
         if let Some(secret) = &config.jwt_hs256_secret {
-            let keys = Keys::Fixed(Key::from_secret(secret, &rules));
+            let keys = Keys::Fixed(Box::new(Key::from_secret(secret, &rules)));
             issuers.push(Issuer { name: own.map(str::to_owned), keys });
         } else if let Some(pem) = config.public_key_pem()? {
-            let keys = Keys::Fixed(Key::from_pem(&pem, "BESEDA_JWT_PUBLIC_KEY", &rules)?);
+            let keys = Keys::Fixed(Box::new(Key::from_pem(&pem, "BESEDA_JWT_PUBLIC_KEY", &rules)?));
             issuers.push(Issuer { name: own.map(str::to_owned), keys });
         } else if let Some(url) = &config.jwt_jwks_url {
             let keys = Keys::Published(Arc::new(Jwks::new(url.clone(), rules)?));
@@ -104,9 +104,11 @@ impl Verifier {
             let rules = self::rules(config, Some(&issuer.name));
             let keys = match &issuer.keys {
                 KeySource::Url(url) => Keys::Published(Arc::new(Jwks::new(url.clone(), rules)?)),
-                KeySource::File(_) => {
-                    Keys::Fixed(Key::from_pem(&issuer.pem()?, "BESEDA_JWT_ISSUERS", &rules)?)
-                }
+                KeySource::File(_) => Keys::Fixed(Box::new(Key::from_pem(
+                    &issuer.pem()?,
+                    "BESEDA_JWT_ISSUERS",
+                    &rules,
+                )?)),
             };
             issuers.push(Issuer { name: Some(issuer.name.clone()), keys });
         }
