@@ -164,16 +164,19 @@ impl Outbox {
     /// True where there may be more.
     async fn sweep(&self) -> Result<bool, StoreError> {
         let rows = self.store.take_unpublished(SWEEP_ROWS).await?;
-        if rows.is_empty() {
-            return Ok(false);
-        }
-        for part in slices(&rows) {
+        let mut parts = slices(&rows);
+        while let Some(part) = parts.pop() {
             let commit = self.commit_of(part).await?;
-            if self.publish(commit).await.is_err() {
+            if self.publish(commit).await.is_ok() {
+                self.metrics.outbox_swept.inc_by(part.len() as u64);
+            } else if !self.link.is_up() {
                 return Ok(false);
+            } else if let (first @ [_, ..], second @ [_, ..]) = part.split_at(part.len() / 2) {
+                // One key that Redis refuses (of a slot that a cluster's servers disagree about) must
+                // not hold up all the others.
+                parts.extend([second, first]);
             }
         }
-        self.metrics.outbox_swept.inc_by(rows.len() as u64);
         Ok(i64::try_from(rows.len()) == Ok(SWEEP_ROWS))
     }
 
@@ -201,7 +204,7 @@ impl Outbox {
     }
 }
 
-/// Runs of rows that name some [`SWEEP_CHATS`] chats each.
+/// Runs of rows that name some [`SWEEP_CHATS`] chats each, the first one last.
 fn slices(rows: &[Unpublished]) -> Vec<&[Unpublished]> {
     let mut parts = Vec::new();
     let (mut start, mut chats) = (0, 0);
@@ -215,6 +218,7 @@ fn slices(rows: &[Unpublished]) -> Vec<&[Unpublished]> {
     if start < rows.len() {
         parts.push(&rows[start..]);
     }
+    parts.reverse();
     parts
 }
 

@@ -28,8 +28,10 @@ const PROGRAMS: [&str; 2] = ["redis-server", "valkey-server"];
 /// Where Debian and macOS have programs that a bare `PATH` may miss.
 const FOLDERS: [&str; 3] = ["/usr/bin", "/usr/local/bin", "/opt/homebrew/bin"];
 
-/// Ports tried before giving up: each can have been taken since it was found free.
-const PORT_ATTEMPTS: usize = 5;
+/// Ports tried before giving up: each can have been taken since it was found free, and a cluster's
+/// second port (10,000 higher) is one of those that the kernel gives to clients, of which tests have
+/// thousands. An attempt takes some 25 ms.
+const PORT_ATTEMPTS: usize = 40;
 
 /// How long one attempt to reach it may take; the answer comes from this machine.
 const PING_CEILING: Duration = Duration::from_secs(1);

@@ -246,3 +246,26 @@ async fn without_redis_counters_come_from_postgres() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_counter_that_redis_refuses_holds_up_no_others() {
+    let cluster = Cluster::start(2).await;
+    let (alice, bob, carol) = (cluster.user("alice"), cluster.user("bob"), cluster.user("carol"));
+    let (with_bob, with_carol) =
+        (alice.on(0).open_chat(&bob).await, alice.on(0).open_chat(&carol).await);
+    // No hash: every write of carol's counters fails while all else goes well.
+    let key = format!("{}unread:carol", cluster.redis_prefix());
+    cluster.redis().await.command(&["SET", &key, "x"]).await;
+    alice.on(0).send(&with_carol, "not to be counted").await;
+    // A commit whose replica died before it could tell of it.
+    let orphan = format!("INSERT INTO outbox (chats) VALUES ('{{{}}}')", with_bob.id);
+    cluster.psql(&orphan).await;
+    let left = "SELECT array_to_string(array_agg(DISTINCT chats[1]), ',') FROM outbox";
+    eventually(async || match cluster.psql_value::<String>(left).await {
+        chats if chats == with_carol.id => Ok(()),
+        chats => Err(format!("left are those of {chats}")),
+    })
+    .await;
+    assert_eq!(carol.on(1).unread_in(&with_carol).await, 1, "Postgres knows");
+    cluster.redis().await.command(&["DEL", &key]).await;
+}

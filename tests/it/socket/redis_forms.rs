@@ -122,7 +122,8 @@ impl Ring {
         let Reply::Int(slot) = say(&self.0[0], &["CLUSTER", "KEYSLOT", key]).await else {
             panic!("a slot is a number")
         };
-        let (from, slot) = (usize::try_from(slot / 5_462).expect("small"), slot.to_string());
+        let from = [5_461, 10_923].iter().filter(|first| slot >= **first).count();
+        let slot = slot.to_string();
         let to = (from + 1) % 3;
         let ids = [self.id(from).await, self.id(to).await];
         say(&self.0[to], &["CLUSTER", "SETSLOT", &slot, "IMPORTING", &ids[0]]).await;
@@ -136,8 +137,48 @@ impl Ring {
         for server in [to, from, (to + 1) % 3] {
             say(&self.0[server], &["CLUSTER", "SETSLOT", &slot, "NODE", &ids[1]]).await;
         }
+        self.agree().await;
         to
     }
+
+    /// Waits until all servers say the same of slots, and know of the newest change. A change is
+    /// made without asking the others: two at once can be of one epoch, and then servers may disagree
+    /// for ever.
+    async fn agree(&self) {
+        eventually_within(FAILOVER, async || {
+            let views = join_all(self.0.iter().map(async |server| {
+                let info = say(server, &["CLUSTER", "INFO"]).await.text();
+                let epoch = info.lines().find(|line| line.starts_with("cluster_current_epoch:"));
+                (epoch.map(str::to_owned), owners(say(server, &["CLUSTER", "SLOTS"]).await))
+            }))
+            .await;
+            if views.windows(2).all(|two| two[0] == two[1]) {
+                Ok(())
+            } else {
+                Err(format!("{views:?}"))
+            }
+        })
+        .await;
+    }
+}
+
+/// Of an answer to `CLUSTER SLOTS`: from which to which slot a master (its host, port and id) has them.
+fn owners(slots: Reply) -> Vec<[Reply; 3]> {
+    let mut owners: Vec<_> = slots
+        .list()
+        .into_iter()
+        .map(|range| {
+            let mut parts = range.list().into_iter();
+            let mut next = || parts.next().expect("a range is two numbers and its servers");
+            let (first, last, master) = (next(), next(), next());
+            [first, last, master]
+        })
+        .collect();
+    owners.sort_by_key(|[first, ..]| match first {
+        Reply::Int(slot) => *slot,
+        other => panic!("a slot is a number, not {other:?}"),
+    });
+    owners
 }
 
 #[tokio::test(flavor = "multi_thread")]
