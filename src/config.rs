@@ -84,7 +84,7 @@ pub struct DatabaseConfig {
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: Secret,
 
-    /// Most connections to Postgres a replica opens (its writers included).
+    /// Most connections to Postgres a replica opens (its writers and readers included).
     #[arg(long, env = "BESEDA_DATABASE_CONNECTIONS", default_value_t = 16)]
     pub database_connections: usize,
 
@@ -92,6 +92,11 @@ pub struct DatabaseConfig {
     /// less, more hide the latency of a distant Postgres.
     #[arg(long, env = "BESEDA_DATABASE_WRITERS", default_value_t = 1)]
     pub database_writers: usize,
+
+    /// Connections that all short reads share, one behind the other: fewer cost Postgres and the
+    /// service less, more use more of Postgres's cores.
+    #[arg(long, env = "BESEDA_DATABASE_READERS", default_value_t = 2)]
+    pub database_readers: usize,
 
     /// How long one statement may run, and a request may wait for a connection or a lock.
     #[arg(long, env = "BESEDA_DATABASE_TIMEOUT", default_value = "5s", value_parser = humantime::parse_duration)]
@@ -394,14 +399,20 @@ impl Config {
                 "needs a REDIS_URL that begins with redis-cluster:// or rediss-cluster://",
             ));
         }
-        let DatabaseConfig { database_connections, database_writers, .. } = self.database;
+        let DatabaseConfig { database_connections, database_writers, database_readers, .. } =
+            self.database;
         if database_writers < 1 {
             return Err(ConfigError::new("BESEDA_DATABASE_WRITERS", "must be at least 1"));
         }
-        if database_connections < database_writers.saturating_add(2) {
+        if database_readers < 1 {
+            return Err(ConfigError::new("BESEDA_DATABASE_READERS", "must be at least 1"));
+        }
+        if database_connections
+            < database_writers.saturating_add(database_readers).saturating_add(2)
+        {
             return Err(ConfigError::new(
                 "BESEDA_DATABASE_CONNECTIONS",
-                "must leave at least 2 beside the writers",
+                "must leave at least 2 beside the writers and readers",
             ));
         }
         if let Some(url) = &self.public_url

@@ -174,11 +174,14 @@ impl Connection {
         auth: Option<FirstFrame>,
         after: Option<Position>,
     ) -> Flow {
+        let mut followed = None;
         let epoch = match single {
             Some(chat_id) => {
-                let user_id = self.session.user_id();
-                let head = self.context.chats.get_head(user_id, chat_id).await;
-                head.map_err(|error| End::Close(Close::from(&error)))?.epoch
+                let changes = self.begin_following(chat_id, after.as_ref()).await;
+                let changes = changes.map_err(|error| End::Close(Close::from(&error)))?;
+                let epoch = changes.head.epoch.clone();
+                followed = Some((chat_id, changes));
+                epoch
             }
             None => {
                 self.rooms = Rooms::load(&self.context, self.session.user_id())
@@ -200,10 +203,8 @@ impl Connection {
             let token_expires_at = expiry(self.token_expires_at);
             self.ack(id.as_deref(), AckResult::Authenticated { token_expires_at });
         }
-        if let Some(chat_id) = single {
-            self.follow(chat_id, None, after)
-                .await?
-                .map_err(|error| End::Close(Close::from(&error)))?;
+        if let Some((chat_id, changes)) = followed {
+            self.give_followed(chat_id, None, after, changes).await?;
         }
         self.flush().await
     }

@@ -39,33 +39,48 @@ impl Connection {
 
     /// Follows a chat: registered and subscribed first, then what was missed, then live. The inner
     /// error is the client's, the outer one the socket's.
-    pub(super) async fn follow(
+    async fn follow(
         &mut self,
         chat_id: ChatId,
         id: Option<&RawValue>,
         after: Option<Position>,
     ) -> Result<Result<(), Error>, End> {
+        match self.begin_following(chat_id, after.as_ref()).await {
+            Ok(changes) => self.give_followed(chat_id, id, after, changes).await.map(Ok),
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    /// Registers and subscribes, then reads what was missed, which must then be given.
+    pub(super) async fn begin_following(
+        &mut self,
+        chat_id: ChatId,
+        after: Option<&Position>,
+    ) -> Result<Changes, Error> {
         // Followed already: ended first, since the end of the old one would end the new one too.
         drop(self.following.remove(&chat_id));
         let following = self.context.feed.follow(chat_id, &self.queue).await;
-        let (after_ev, limit) = match &after {
-            Some(position) => (position.ev, RESUME_PAGE),
-            None => (i64::MAX, 0),
-        };
-        let changes = match self.read_changes(chat_id, after_ev, limit).await {
-            Ok(changes) => changes,
-            Err(error) => {
-                // As before: what came in between shows as a gap.
-                if self.session.follows(chat_id) {
-                    self.following.insert(chat_id, following);
-                }
-                return Ok(Err(error));
-            }
-        };
-        self.following.insert(chat_id, following);
+        let (after_ev, limit) = after.map_or((i64::MAX, 0), |position| (position.ev, RESUME_PAGE));
+        let changes = self.read_changes(chat_id, after_ev, limit).await;
+        // Where it failed, one that is followed stays so: what came in between shows as a gap.
+        if changes.is_ok() || self.session.follows(chat_id) {
+            self.following.insert(chat_id, following);
+        }
+        changes
+    }
+
+    /// Tells of the chat, and gives what was missed.
+    pub(super) async fn give_followed(
+        &mut self,
+        chat_id: ChatId,
+        id: Option<&RawValue>,
+        after: Option<Position>,
+        changes: Changes,
+    ) -> Flow {
         let head = changes.head.clone();
         let given_out = self.context.feed.note_head(chat_id, head.ev);
-        let online = self.online(chat_id).await;
+        let mut online = vec![self.session.user_id().clone()];
+        online.extend(self.context.chats.presence().online(changes.visible.as_slice()).await);
         if !self.context.link.is_up() {
             self.unseen.add(chat_id);
         }
@@ -86,7 +101,7 @@ impl Connection {
         if self.session.position(chat_id).is_some_and(|(ev, _)| ev < given_out) {
             self.catch_up(chat_id).await?;
         }
-        Ok(Ok(()))
+        Ok(())
     }
 
     async fn read_changes(

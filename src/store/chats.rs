@@ -47,9 +47,8 @@ impl Store {
         member: Option<&UserId>,
     ) -> Result<Option<ChatId>, StoreError> {
         let member = member.map(UserId::as_str);
-        let row =
-            self.query_opt(CHAT_ID, &[(&room_name, Type::TEXT), (&member, Type::TEXT)]).await?;
-        Ok(row.map(|row| row.get(0)))
+        let rows = self.read(CHAT_ID, &[(&room_name, Type::TEXT), (&member, Type::TEXT)]).await?;
+        Ok(rows.first().map(|row| row.get(0)))
     }
 
     /// Opens the pair's room, or finds it: one room a pair, whoever races.
@@ -91,10 +90,9 @@ impl Store {
         chat_id: ChatId,
         user: &UserId,
     ) -> Result<Option<Room>, StoreError> {
-        let row = self
-            .query_opt(GET_ROOM, &[(&user.as_str(), Type::TEXT), (&chat_id, Type::UUID)])
-            .await?;
-        Ok(row.map(|row| room(&row)))
+        let rows =
+            self.read(GET_ROOM, &[(&user.as_str(), Type::TEXT), (&chat_id, Type::UUID)]).await?;
+        Ok(rows.first().map(room))
     }
 
     /// Those of these rooms that are the user's, and all of the user's unread messages, of one

@@ -100,6 +100,8 @@ impl Change {
 #[derive(Debug, Clone)]
 pub struct Changes {
     pub head: Head,
+    /// The reader's other; `None` where one of the two has blocked the other.
+    pub visible: Option<UserId>,
     pub changes: Vec<Change>,
     /// There is more past the last one: the limit was reached.
     pub more: bool,
@@ -183,11 +185,12 @@ impl Store {
         user: &UserId,
     ) -> Result<Message, Error> {
         let row = self
-            .query_opt(
+            .read(
                 GET_MESSAGE,
                 &[(&chat_id, Type::UUID), (&message_id, Type::UUID), (&user.as_str(), Type::TEXT)],
             )
             .await?
+            .pop()
             .ok_or(Error::ChatNotFound)?;
         match row.get::<_, Option<i64>>(0) {
             Some(_) => Ok(message(chat_id, &row, 0)),
@@ -210,7 +213,7 @@ impl Store {
             Window::Around(seq) => ("around", seq),
         };
         let rows = self
-            .query(
+            .read(
                 GET_HISTORY,
                 &[
                     (&chat_id, Type::UUID),
@@ -245,7 +248,7 @@ impl Store {
         limit: i64,
     ) -> Result<Option<Changes>, StoreError> {
         let rows = self
-            .query(
+            .read(
                 GET_CHANGES,
                 &[
                     (&chat_id, Type::UUID),
@@ -258,7 +261,12 @@ impl Store {
         let Some(first) = rows.first() else { return Ok(None) };
         let changes: Vec<Change> = rows.iter().filter_map(|row| change(chat_id, row)).collect();
         let more = i64::try_from(changes.len()).is_ok_and(|count| count >= limit);
-        Ok(Some(Changes { head: head(first), changes, more }))
+        Ok(Some(Changes {
+            head: head(first),
+            visible: first.get::<_, Option<&str>>(17).map(user),
+            changes,
+            more,
+        }))
     }
 
     /// The head of a chat; `None` where it is not the user's.
@@ -437,7 +445,8 @@ SELECT h.last_ev, h.last_seq, ",
 const GET_CHANGES: &str = concat!(
     "-- store.get_changes
 WITH head AS (
-    SELECT c.chat_id, c.last_ev, c.last_seq, me.read_seq, peer.read_seq AS peer_read_seq
+    SELECT c.chat_id, c.last_ev, c.last_seq, me.read_seq, peer.read_seq AS peer_read_seq,
+           CASE WHEN NOT c.blocked THEN peer.user_id END AS visible
       FROM chats c
       JOIN members me ON me.chat_id = c.chat_id AND me.user_id = coalesce($2, c.user_lo)
       JOIN members peer ON peer.chat_id = c.chat_id AND peer.user_id <> coalesce($2, c.user_lo)
@@ -452,7 +461,7 @@ WITH head AS (
 )
 SELECT h.last_ev, h.last_seq, ",
     epoch!(),
-    ", h.read_seq, h.peer_read_seq, x.*
+    ", h.read_seq, h.peer_read_seq, x.*, h.visible
   FROM head h LEFT JOIN (SELECT * FROM moved ORDER BY ev LIMIT $4) x ON true
  ORDER BY x.ev"
 );

@@ -7,13 +7,19 @@ mod messages;
 mod migrate;
 mod outbox;
 mod rows;
+mod shared;
 mod trace;
 mod users;
 mod verify;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
+use deadpool_postgres::{
+    ClientWrapper, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime,
+};
 use futures_util::future::join_all;
 use tokio_postgres::{
     NoTls, Row,
@@ -22,6 +28,7 @@ use tokio_postgres::{
     types::{ToSql, Type},
 };
 
+use self::shared::Shared;
 pub use self::{
     chats::{Opened, ReadOutcome, Room},
     messages::{Change, Changes, Draft, Edited, History, Page, SendOutcome, Window},
@@ -118,6 +125,8 @@ pub struct Store {
     reads: Pool,
     /// For group commit alone, one a lane, so that reads can never starve writes.
     writes: Pool,
+    /// For short reads; see there.
+    shared: Arc<Shared>,
     prepared: bool,
     timeout: Duration,
     metrics: Arc<Metrics>,
@@ -126,11 +135,12 @@ pub struct Store {
 impl Store {
     /// Opens no connection yet: a replica also starts while Postgres is away.
     pub fn new(config: &DatabaseConfig, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
-        let writers = config.database_writers.max(1);
-        let reads = config.database_connections.saturating_sub(writers).max(1);
+        let (writers, readers) = (config.database_writers.max(1), config.database_readers.max(1));
+        let reads = config.database_connections.saturating_sub(writers + readers).max(1);
         Ok(Self {
             reads: pool(config, reads, "")?,
             writes: pool(config, writers, WRITER_SETTINGS)?,
+            shared: Arc::new(Shared::new(manager(settings(config, "")?)?, readers)),
             prepared: config.database_prepared == Switch::On,
             timeout: config.database_timeout,
             metrics,
@@ -176,7 +186,8 @@ impl Store {
         let wanted = [(&self.writes, self.writers()), (&self.reads, WARM_READS)];
         let opening = wanted.map(|(pool, count)| join_all((0..count).map(|_| pool.get())));
         // All at once: each that is given back would be given out again.
-        join_all(opening).await;
+        let shared = (0..self.shared.size()).map(|_| self.shared.get());
+        tokio::join!(join_all(opening), join_all(shared));
     }
 
     /// How many batches can be written at once.
@@ -184,7 +195,7 @@ impl Store {
         self.writes.status().max_size
     }
 
-    /// Connections in use and open, of both pools.
+    /// Connections in use and open, of both pools; those of short reads are none's alone.
     pub fn pool_usage(&self) -> (usize, usize) {
         let (reads, writes) = (self.reads.status(), self.writes.status());
         let size = reads.size + writes.size;
@@ -193,6 +204,25 @@ impl Store {
 
     async fn query(&self, sql: &'static str, params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {
         self.run(&self.reads, sql, params).await
+    }
+
+    /// For short reads, many at once on a connection: see [`Shared`].
+    async fn read(&self, sql: &'static str, params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {
+        if !self.prepared {
+            // A pooler may not take a statement before it has answered the last one.
+            return self.query(sql, params).await;
+        }
+        let started = Instant::now();
+        let client = tokio::time::timeout(self.timeout, self.shared.get())
+            .await
+            .map_err(|_| StoreError::Away(None))??;
+        match self.ask(&client, sql, params, started).await {
+            Some(rows) => rows,
+            None => {
+                self.shared.give_up(&client).await;
+                Err(StoreError::Away(None))
+            }
+        }
     }
 
     async fn query_opt(
@@ -215,8 +245,26 @@ impl Store {
         sql: &'static str,
         params: &[Param<'_>],
     ) -> Result<Vec<Row>, StoreError> {
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         let client = pool.get().await.map_err(|error| StoreError::Away(Some(Arc::new(error))))?;
+        match self.ask(&client, sql, params, started).await {
+            Some(rows) => rows,
+            None => {
+                // The statement may still run there: nobody else must queue behind it.
+                drop(Object::take(client));
+                Err(StoreError::Away(None))
+            }
+        }
+    }
+
+    /// Runs a statement on a connection that was asked for at `started`; `None`: it is stuck.
+    async fn ask(
+        &self,
+        client: &ClientWrapper,
+        sql: &'static str,
+        params: &[Param<'_>],
+        started: Instant,
+    ) -> Option<Result<Vec<Row>, StoreError>> {
         self.metrics.pool_wait.observe(started.elapsed().as_secs_f64());
         let work = async {
             if self.prepared {
@@ -230,14 +278,7 @@ impl Store {
         };
         let outcome = tokio::time::timeout(self.timeout + CLIENT_GRACE, work).await;
         self.metrics.observe_query(statement_name(sql), started.elapsed());
-        match outcome {
-            Ok(rows) => Ok(rows?),
-            Err(_) => {
-                // The statement may still run there: nobody else must queue behind it.
-                drop(Object::take(client));
-                Err(StoreError::Away(None))
-            }
-        }
+        outcome.ok().map(|rows| Ok(rows?))
     }
 }
 
@@ -257,8 +298,20 @@ fn statement_name(sql: &'static str) -> &'static str {
     sql.lines().next().and_then(|line| line.strip_prefix("-- ")).unwrap_or("unnamed")
 }
 
-/// `settings` come after the general ones, and so override them.
 fn pool(config: &DatabaseConfig, size: usize, settings: &str) -> Result<Pool, StoreError> {
+    let manager = manager(self::settings(config, settings)?)?;
+    Pool::builder(manager)
+        .max_size(size)
+        .wait_timeout(Some(config.database_timeout))
+        .create_timeout(Some(config.database_timeout))
+        .recycle_timeout(Some(config.database_timeout))
+        .runtime(Runtime::Tokio1)
+        .build()
+        .map_err(|error| StoreError::Failed(Arc::new(error)))
+}
+
+/// `settings` come after the general ones, and so override them.
+fn settings(config: &DatabaseConfig, settings: &str) -> Result<tokio_postgres::Config, StoreError> {
     let mut postgres = parse_url(&config.database_url)?;
     if config.database_prepared == Switch::On {
         // Start-up options; PgBouncer refuses them: there they belong to the role.
@@ -268,15 +321,7 @@ fn pool(config: &DatabaseConfig, size: usize, settings: &str) -> Result<Pool, St
              -c idle_in_transaction_session_timeout={millis} {PLANNING} {settings}"
         ));
     }
-    let manager = manager(postgres)?;
-    Pool::builder(manager)
-        .max_size(size)
-        .wait_timeout(Some(config.database_timeout))
-        .create_timeout(Some(config.database_timeout))
-        .recycle_timeout(Some(config.database_timeout))
-        .runtime(Runtime::Tokio1)
-        .build()
-        .map_err(|error| StoreError::Failed(Arc::new(error)))
+    Ok(postgres)
 }
 
 fn manager(config: tokio_postgres::Config) -> Result<Manager, StoreError> {

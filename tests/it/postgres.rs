@@ -4,6 +4,10 @@ use std::time::{Duration, Instant};
 
 use beseda::config::{Secret, Switch};
 use futures_util::future::join_all;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -222,4 +226,31 @@ async fn behind_pgbouncer_in_transaction_mode_all_goes_on_as_without() {
     let created = frames.iter().filter(|frame| frame["type"] == "message.created").count();
     assert_eq!(created, 15, "{frames:?}");
     assert_eq!(frames.last().map(|frame| &frame["ev"]), Some(&json!(23)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_of_short_reads_that_are_stuck_are_given_up() {
+    let cluster = Cluster::with(1, |config| {
+        config.database.database_readers = 1;
+        config.database.database_timeout = Duration::from_millis(500);
+    })
+    .await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let chat = alice.on(0).open_chat(&bob).await;
+    let sent = alice.on(0).send(&chat, "x").await;
+    alice.on(0).history(&chat, "").await;
+    let reader = "SELECT pid FROM pg_stat_activity
+                   WHERE datname = current_database() AND query LIKE '%store.get\\_history%'
+                     AND pid <> pg_backend_pid()";
+    let reader = Pid::from_raw(cluster.psql_value(reader).await);
+    kill(reader, Signal::SIGSTOP).expect("it runs");
+    let path = chat.path("messages/");
+    let at = alice.on(0);
+    let (one, other) = tokio::join!(async { at.get(&path).await }, async { at.get(&path).await });
+    for answer in [one, other] {
+        assert_eq!((answer.status, &answer.json["code"]), (503, &json!("unavailable")));
+    }
+    let history = alice.on(0).history(&chat, "").await;
+    assert_eq!(history["results"][0], sent, "on another connection");
+    kill(reader, Signal::SIGCONT).expect("it runs");
 }
