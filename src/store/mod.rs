@@ -140,7 +140,11 @@ impl Store {
         Ok(Self {
             reads: pool(config, reads, "")?,
             writes: pool(config, writers, WRITER_SETTINGS)?,
-            shared: Arc::new(Shared::new(manager(settings(config, "")?)?, readers)),
+            shared: Arc::new(Shared::new(
+                manager(settings(config, "")?)?,
+                readers,
+                config.database_timeout,
+            )),
             prepared: config.database_prepared == Switch::On,
             timeout: config.database_timeout,
             metrics,
@@ -213,9 +217,7 @@ impl Store {
             return self.query(sql, params).await;
         }
         let started = Instant::now();
-        let client = tokio::time::timeout(self.timeout, self.shared.get())
-            .await
-            .map_err(|_| StoreError::Away(None))??;
+        let client = self.shared.get().await?;
         match self.ask(&client, sql, params, started).await {
             Some(rows) => rows,
             None => {

@@ -1,14 +1,18 @@
 //! Connections that many short reads share.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering::Relaxed},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
 use deadpool::managed::Manager as _;
 use deadpool_postgres::{ClientWrapper, Manager};
-use tokio::sync::Mutex;
-use tokio_postgres::Error;
+use tokio::{sync::Mutex, time::timeout};
+
+use super::StoreError;
 
 /// Connections on which statements queue one behind the other: while Postgres works on one it has the
 /// next ones at hand, wakes up less often, and answers several at once. For statements only that read
@@ -16,26 +20,35 @@ use tokio_postgres::Error;
 #[derive(Debug)]
 pub(super) struct Shared {
     manager: Manager,
+    /// For opening one, which can take as long as Postgres likes, and for waiting for that.
+    ceiling: Duration,
     connections: Vec<Mutex<Option<Arc<ClientWrapper>>>>,
     next: AtomicUsize,
 }
 
 impl Shared {
     /// Opens none yet. `size` must be at least 1.
-    pub(super) fn new(manager: Manager, size: usize) -> Self {
+    pub(super) fn new(manager: Manager, size: usize, ceiling: Duration) -> Self {
         let connections = (0..size).map(|_| Mutex::new(None)).collect();
-        Self { manager, connections, next: AtomicUsize::new(0) }
+        Self { manager, ceiling, connections, next: AtomicUsize::new(0) }
     }
 
     pub(super) fn size(&self) -> usize {
         self.connections.len()
     }
 
-    /// One of the connections, in turn; opened where it isn't yet, or has broken. Opening one can take
-    /// as long as Postgres likes: the caller sets a limit.
-    pub(super) async fn get(&self) -> Result<Arc<ClientWrapper>, Error> {
+    /// One of the connections, in turn; opened where it isn't yet, or has broken.
+    pub(super) async fn get(&self) -> Result<Arc<ClientWrapper>, StoreError> {
         let turn = self.next.fetch_add(1, Relaxed) % self.connections.len();
-        let mut connection = self.connections[turn].lock().await;
+        let opening = self.get_or_open(&self.connections[turn]);
+        timeout(self.ceiling, opening).await.unwrap_or(Err(StoreError::Away(None)))
+    }
+
+    async fn get_or_open(
+        &self,
+        connection: &Mutex<Option<Arc<ClientWrapper>>>,
+    ) -> Result<Arc<ClientWrapper>, StoreError> {
+        let mut connection = connection.lock().await;
         match &*connection {
             Some(open) if !open.is_closed() => Ok(Arc::clone(open)),
             _ => {
