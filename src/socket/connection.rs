@@ -112,13 +112,13 @@ impl Connection {
         socket: WebSocket,
         bearer: Bearer,
         single: Option<ChatId>,
-    ) -> Self {
+    ) -> Box<Self> {
         let (queue, inbox) = queue();
         context.metrics.sockets_open.inc();
         let open = OpenGauge(context.clone());
         let attached = context.feed.attach(&bearer.user_id, &queue, single.is_none()).await;
         let present = context.chats.presence().enter(&bearer.user_id);
-        Self {
+        Box::new(Self {
             session: Session::new(bearer.user_id, bearer.token_issued_at, single),
             rooms: Rooms::default(),
             socket,
@@ -140,12 +140,12 @@ impl Connection {
             present,
             _open: open,
             context,
-        }
+        })
     }
 
     /// Runs to the socket's end; gives the close code (1000 where the client left).
     pub(super) async fn run(
-        mut self,
+        mut self: Box<Self>,
         single: Option<ChatId>,
         auth: Option<FirstFrame>,
         after: Option<Position>,
@@ -160,7 +160,7 @@ impl Connection {
                 // Not at any price: it may be closed because it takes nothing.
                 let _ = tokio::time::timeout(CLOSE_WAIT, self.flush()).await;
                 // Nobody is here any more, however long the goodbye takes.
-                let Self { mut socket, following, attached, present, .. } = self;
+                let Self { mut socket, following, attached, present, .. } = *self;
                 drop((following, attached, present));
                 Box::pin(close(&mut socket, reason)).await;
                 reason.code()

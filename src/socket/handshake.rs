@@ -1,6 +1,6 @@
 //! From the upgrade to a socket that knows its user.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use axum::extract::ws::{Message as WsMessage, WebSocket};
 
@@ -53,12 +53,13 @@ pub(super) struct Arrival {
 ///
 /// A future has room for the largest of all that it ever waits for, and a socket idles nearly all of
 /// its life. So whatever is rare (here and in [`Connection`]: coming in, commands, reading from
-/// Postgres) is boxed, and has its room only while it happens.
+/// Postgres) is boxed, and has its room only while it happens. What is passed on by value has room
+/// in both, so that a connection is boxed too.
 pub(super) async fn run(context: Context, mut socket: WebSocket, arrival: Arrival) {
     context.metrics.sockets_opened.inc();
     let abort = context.abort.clone();
     let Arrival { opening, claim, after, place } = arrival;
-    let serving = async {
+    let mut serving = pin!(async {
         let admitted = match &place {
             Ok(_) => Box::pin(admit(&context, &mut socket, &opening, claim)).await,
             Err(error) => Err(Close::from(error)),
@@ -75,9 +76,12 @@ pub(super) async fn run(context: Context, mut socket: WebSocket, arrival: Arriva
                 reason.code()
             }
         }
-    };
-    if let Some(code) = abort.run_until_cancelled(serving).await {
-        context.metrics.count_close(code);
+    });
+    // Not by the token's own method, which would have room for `serving` twice.
+    tokio::select! {
+        biased;
+        () = abort.cancelled() => {}
+        code = &mut serving => context.metrics.count_close(code),
     }
 }
 
