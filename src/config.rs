@@ -193,7 +193,7 @@ pub struct LimitConfig {
     #[arg(long, env = "BESEDA_RATE_LIMITS", value_enum, default_value = "on")]
     pub rate_limits: Switch,
 
-    /// Sends, edits, deletions and read markers a second, per user and replica.
+    /// Sends, edits, deletions, reports and read markers a second, per user and replica.
     #[arg(long, env = "BESEDA_RATE_SENDS", default_value_t = 10)]
     pub rate_sends: u32,
 

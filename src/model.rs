@@ -12,6 +12,8 @@ use uuid::Uuid;
 pub type ChatId = Uuid;
 /// A message's id: a UUIDv7, or a UUIDv8 derived from its `client_msg_id` (see [`crate::chat`]).
 pub type MessageId = Uuid;
+/// A report's id: a UUIDv7.
+pub type ReportId = Uuid;
 
 /// Reads an id as it is written everywhere, with hyphens; the library also takes braces and URNs.
 pub fn parse_id(raw: &str) -> Option<Uuid> {
@@ -30,6 +32,9 @@ pub const MAX_METADATA_BYTES: usize = 4 * 1024;
 pub const MAX_NAME_CHARS: usize = 256;
 /// Longest avatar URL, in characters: what browsers and proxies pass on everywhere.
 pub const MAX_AVATAR_URL_CHARS: usize = 2_048;
+
+/// Longest reason of a report, in characters.
+pub const MAX_REASON_CHARS: usize = 1_000;
 
 /// The host application's own id of a person, compared byte for byte. A clone counts a reference.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, ToSchema)]
@@ -140,6 +145,31 @@ impl PartialEq for Message {
             && self.edited_at == other.edited_at
             && self.deleted_at == other.deleted_at
     }
+}
+
+/// A message that somebody has reported to the host application.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Report {
+    #[schema(value_type = Uuid)]
+    pub report_id: ReportId,
+    #[schema(value_type = Uuid)]
+    pub chat_id: ChatId,
+    #[schema(value_type = Uuid)]
+    pub message_id: MessageId,
+    pub seq: i64,
+    /// Whose message it is.
+    pub sender_id: UserId,
+    /// Null once whoever reported it was erased.
+    pub reporter_id: Option<UserId>,
+    /// In the reporter's words.
+    pub reason: Option<String>,
+    /// As it was when it was reported, whatever became of the message; empty once its sender was
+    /// erased.
+    pub text: String,
+    /// Likewise; null once its sender was erased.
+    #[schema(value_type = Option<Object>)]
+    pub metadata: Option<Box<RawValue>>,
+    pub created_at: Time,
 }
 
 /// What kind of room it is. There is one kind; clients must be ready for others.

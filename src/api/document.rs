@@ -26,7 +26,7 @@ use crate::error::{Error, FieldError};
     components(schemas(Problem)),
     tags(
         (name = "chats", description = "Rooms, read markers, search"),
-        (name = "messages", description = "History, sending, editing, deleting"),
+        (name = "messages", description = "History, sending, editing, deleting, reporting"),
         (name = "users", description = "People, and whom one has blocked"),
         (name = "sockets", description = "Tickets; the protocol is in /asyncapi.json"),
     )
@@ -75,6 +75,8 @@ const FAILURES: &[(&str, &[&str])] = &[
         ],
     ),
     ("delete_message", &["not_author", "chat_not_found", "message_not_found"]),
+    ("report_message", &["chat_not_found", "message_not_found", "validation_failed"]),
+    ("list_reports", &["forbidden", "validation_failed"]),
     ("get_user", &["user_not_found"]),
     ("put_user", &["forbidden", "user_not_found", "validation_failed"]),
     ("post_users", &["forbidden", "validation_failed"]),
@@ -102,8 +104,17 @@ const BODY_FAILURES: &[&str] =
     &["invalid_json", "payload_too_large", "unsupported_media_type", "validation_failed"];
 
 /// What is sent to us; of all else every member is always there, null where there is nothing.
-const REQUESTS: &[&str] =
-    &["NewChat", "NewMessage", "Edit", "MarkRead", "NewProfile", "NewUser", "NewUsers", "Problem"];
+const REQUESTS: &[&str] = &[
+    "NewChat",
+    "NewMessage",
+    "Edit",
+    "MarkRead",
+    "NewReport",
+    "NewProfile",
+    "NewUser",
+    "NewUsers",
+    "Problem",
+];
 
 /// Real values of the documented types, by name.
 const EXAMPLES: &str = include_str!("examples.json");

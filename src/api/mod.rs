@@ -7,6 +7,7 @@ mod extract;
 mod messages;
 mod page;
 pub(crate) mod problem;
+mod reports;
 mod system;
 mod users;
 
@@ -51,7 +52,8 @@ fn classes() -> [(Class, OpenApiRouter<Context>); 5] {
             OpenApiRouter::new()
                 .routes(routes!(messages::create_message))
                 .routes(routes!(messages::edit_message, messages::delete_message))
-                .routes(routes!(chats::mark_read)),
+                .routes(routes!(chats::mark_read))
+                .routes(routes!(reports::report_message)),
         ),
         (
             Class::Reads,
@@ -62,7 +64,8 @@ fn classes() -> [(Class, OpenApiRouter<Context>); 5] {
                 .routes(routes!(messages::list_messages))
                 .routes(routes!(messages::get_message))
                 .routes(routes!(users::get_user))
-                .routes(routes!(users::list_blocks)),
+                .routes(routes!(users::list_blocks))
+                .routes(routes!(reports::list_reports)),
         ),
         (
             Class::Rooms,

@@ -1,6 +1,7 @@
 //! The operations and their rules; REST and socket commands call the same ones.
 
 mod draft;
+mod reports;
 mod rooms;
 mod search;
 mod users;

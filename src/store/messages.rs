@@ -340,7 +340,7 @@ fn send_outcome(draft: &Draft, row: &Row) -> SendOutcome {
 }
 
 /// The errors that the writing functions name.
-fn refusal(outcome: &str) -> Error {
+pub(super) fn refusal(outcome: &str) -> Error {
     match outcome {
         "message_not_found" => Error::MessageNotFound,
         "not_author" => Error::NotAuthor,

@@ -6,6 +6,7 @@ mod erasure;
 mod messages;
 mod migrate;
 mod outbox;
+mod reports;
 mod rows;
 mod shared;
 mod trace;

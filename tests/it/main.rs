@@ -12,6 +12,7 @@ mod people;
 mod plans;
 mod postgres;
 mod problems;
+mod reports;
 mod retries;
 mod revocation;
 mod rolling;

@@ -55,6 +55,8 @@ const RULES: &[Rule] = {
         rule("get", "/chats/{chat}/messages/{message_id}/", Chat, [200, 200]),
         rule("patch", "/chats/{chat}/messages/{message_id}/", ChatUnlessBlocked, [200, 200]),
         rule("delete", "/chats/{chat}/messages/{message_id}/", ChatOrHost, [204, 204]),
+        rule("post", "/chats/{chat}/messages/{message_id}/report/", Chat, [200, 201]),
+        rule("get", "/reports/", Host, [200, 200]),
         rule("post", "/chats/{chat}/mark_read/", Chat, [200, 200]),
         rule("get", "/chats/{chat}/search/", Chat, [200, 200]),
         rule("get", "/chats/{chat}/connect/", Chat, [200, 200]),

@@ -15,9 +15,13 @@ SELECT chat_id, unnest(ARRAY[user_lo, user_hi]), 3 FROM chats WHERE created_by =
 INSERT INTO messages (chat_id, seq, message_id, ev, sender_id, text, created_at)
 SELECT chat_id, n, gen_random_uuid(), n, 'filler', repeat('x', 50), now()
   FROM chats, generate_series(1, 3) n WHERE created_by = 'filler';
-ANALYZE users, chats, members, messages";
+INSERT INTO reports (report_id, chat_id, message_id, seq, sender_id, reporter_id, text)
+SELECT gen_random_uuid(), chat_id, gen_random_uuid(), 1, 'filler', 'filler', 'x'
+  FROM chats WHERE created_by = 'filler';
+ANALYZE users, chats, members, messages, reports";
 
 const EMPTY: &str = "
+DELETE FROM reports;
 DELETE FROM messages WHERE sender_id = 'filler';
 DELETE FROM members m USING chats c WHERE c.chat_id = m.chat_id AND c.created_by = 'filler';
 DELETE FROM chats WHERE created_by = 'filler'";
@@ -25,7 +29,7 @@ DELETE FROM chats WHERE created_by = 'filler'";
 /// Rows that were met by reading a table from its beginning, and looks into the indexes of messages.
 const COUNTS: &str = "
 SELECT string_agg(relname || ' ' || seq_tup_read, ', ' ORDER BY relname)
-       FILTER (WHERE relname IN ('users', 'chats', 'members', 'messages')),
+       FILTER (WHERE relname IN ('users', 'chats', 'members', 'messages', 'reports')),
        sum(idx_scan) FILTER (WHERE relname = 'messages') FROM pg_stat_user_tables";
 
 /// What connections have counted is added up when they end; the replicas open new ones.
@@ -44,7 +48,7 @@ async fn no_hot_statement_reads_a_table_whole() {
     let cluster = Cluster::start(1).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     cluster.psql(FILL).await;
-    let (a, b) = (alice.on(0), bob.on(0));
+    let (a, b, host) = (alice.on(0), bob.on(0), cluster.host().on(0));
     let chat = a.open_chat(&bob).await;
     cluster.psql(END_CONNECTIONS).await;
     let before = counts(&cluster).await;
@@ -71,6 +75,10 @@ async fn no_hot_statement_reads_a_table_whole() {
         b.chat(&chat).await;
         b.get(&chat.path("search/?query=two")).await.expect(200);
         b.mark_read(&chat).await;
+        b.post(&format!("{message}report/"), json!({})).await.expect(201);
+        let page = host.get("/reports/?limit=2").await.expect(200);
+        let next = page["next"].as_str().expect("a cursor");
+        host.get(&format!("/reports/?cursor={next}")).await.expect(200);
         a.delete(&message).await.expect(204);
         // Counted in Postgres anew.
         cluster.redis_flush().await;

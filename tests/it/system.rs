@@ -97,6 +97,7 @@ async fn the_documents_name_every_route_and_need_no_network() {
         ("/api/v1/chats/unread/".to_owned(), &["get"]),
         (format!("{chat}/"), &["get", "delete"]),
         (format!("{chat}/messages/"), &["get", "post"]),
+        (format!("{message}report/"), &["post"]),
         (message, &["get", "patch", "delete"]),
         (format!("{chat}/mark_read/"), &["post"]),
         (format!("{chat}/search/"), &["get"]),
@@ -107,6 +108,7 @@ async fn the_documents_name_every_route_and_need_no_network() {
         ("/api/v1/users/{user_id}/revoke_tokens/".to_owned(), &["post"]),
         ("/api/v1/users/{user_id}/block/".to_owned(), &["put", "delete"]),
         ("/api/v1/blocks/".to_owned(), &["get"]),
+        ("/api/v1/reports/".to_owned(), &["get"]),
     ];
     let paths = openapi["paths"].as_object().expect("paths");
     for (path, methods) in &calls {
@@ -275,6 +277,11 @@ async fn without_named_statements_as_behind_a_pooler_all_is_the_same() {
     socket.wait_for("hello").await;
     socket.close().await;
     alice.on(0).delete(&path).await.expect(204);
+    let reported = alice.on(0).send(&chat, "rude").await;
+    let reported =
+        chat.path(&format!("messages/{}/", reported["message_id"].as_str().expect("an id")));
+    let report = bob.on(0).post(&format!("{reported}report/"), json!({})).await.expect(201);
+    assert_eq!(host.on(1).get("/reports/").await.expect(200)["results"], json!([report]));
     bob.on(0).put("/users/alice/block/", json!({})).await.expect(204);
     assert_eq!(bob.on(1).get("/blocks/").await.expect(200)["results"][0]["user_id"], "alice");
     bob.on(1).delete("/users/alice/block/").await.expect(204);

@@ -104,6 +104,17 @@ export class Api {
     return this.call('DELETE /chats/{chat}/messages/{message_id}/', { path: { chat, message_id: id } });
   }
 
+  /**
+   * Reports a message to the host application; again: the report that there is.
+   * @param {string} chat @param {string} id @param {string} [reason]
+   */
+  reportMessage(chat, id, reason) {
+    return this.call('POST /chats/{chat}/messages/{message_id}/report/', { path: { chat, message_id: id }, body: { reason } });
+  }
+
+  /** For the host application's server: what people have reported, latest first. @param {Operations['GET /reports/']['query']} [query] */
+  listReports(query) { return this.call('GET /reports/', { query }); }
+
   /** @param {string} chat @param {number} [upToSeq] without it: all that was sent up to now */
   markRead(chat, upToSeq) {
     return this.call('POST /chats/{chat}/mark_read/', { path: { chat }, body: { up_to_seq: upToSeq } });

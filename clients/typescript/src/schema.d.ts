@@ -154,6 +154,11 @@ export type NewProfile = {
   name?: string | null;
 };
 
+/** Why a message is reported. */
+export type NewReport = {
+  reason?: string | null;
+};
+
 export type NewUser = {
   avatar_url?: string | null;
   name?: string | null;
@@ -191,6 +196,32 @@ export type ReadResult = {
   room_name: string;
   total_unread: number;
   unread_count: number;
+};
+
+/** A message that somebody has reported to the host application. */
+export type Report = {
+  chat_id: string;
+  created_at: Time;
+  message_id: string;
+  /** Likewise; null once its sender was erased. */
+  metadata: Record<string, unknown> | null;
+  /** In the reporter's words. */
+  reason: string | null;
+  report_id: string;
+  reporter_id: UserId | null;
+  /** Whose message it is. */
+  sender_id: UserId;
+  seq: number;
+  /** As it was when it was reported, whatever became of the message; empty once its sender was erased. */
+  text: string;
+};
+
+/** A page of reports. */
+export type ReportPage = {
+  /** The `cursor` of the next page; null where there is none. */
+  next: string | null;
+  /** Latest first. */
+  results: Report[];
 };
 
 export type SearchHit = {
@@ -318,6 +349,12 @@ export interface Operations {
     body: undefined;
     result: null;
   };
+  'POST /chats/{chat}/messages/{message_id}/report/': {
+    path: { chat: string; message_id: string };
+    query: {};
+    body: NewReport | null;
+    result: Report;
+  };
   'GET /chats/{chat}/search/': {
     path: { chat: string };
     query: { query: string; limit?: number; before?: number };
@@ -329,6 +366,12 @@ export interface Operations {
     query: {};
     body: undefined;
     result: ManyChatsTicket;
+  };
+  'GET /reports/': {
+    path: {};
+    query: { limit?: number; cursor?: string };
+    body: undefined;
+    result: ReportPage;
   };
   'POST /users/': {
     path: {};
