@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::{
     config::DatabaseConfig,
-    store::{self, StoreError, Trail},
+    store::{self, DeadLetter, StoreError, Trail},
     trace::TARGET,
 };
 
@@ -20,6 +20,8 @@ use crate::{
 pub enum Question {
     /// Follow one message: what the database knows of it, and what replicas have logged about it.
     Trace(TraceOptions),
+    /// List webhooks that were given up, or have them sent again.
+    Webhooks(WebhookOptions),
 }
 
 #[derive(Debug, Args)]
@@ -40,11 +42,30 @@ pub struct TraceOptions {
     database: DatabaseConfig,
 }
 
+#[derive(Debug, Args)]
+pub struct WebhookOptions {
+    /// Have this event sent again, as if it were new.
+    #[arg(long, value_name = "EVENT_ID", conflicts_with = "replay_all")]
+    replay: Option<Uuid>,
+
+    /// Have all that were given up sent again.
+    #[arg(long)]
+    replay_all: bool,
+
+    #[command(flatten)]
+    database: DatabaseConfig,
+}
+
+/// Dead letters listed: a screen or two; more are counted only.
+const LISTED: i64 = 100;
+
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
     #[error("there is no such message")]
     NoSuchMessage,
+    #[error("no such event was given up")]
+    NoSuchEvent,
     #[error("Postgres: {0}")]
     Store(#[from] StoreError),
     #[error("{}: {error}", path.display())]
@@ -53,7 +74,33 @@ pub enum AdminError {
 
 /// The answer, as text.
 pub async fn answer(question: Question) -> Result<String, AdminError> {
-    let Question::Trace(options) = question;
+    match question {
+        Question::Trace(options) => trace(options).await,
+        Question::Webhooks(options) => webhooks(options).await,
+    }
+}
+
+async fn webhooks(options: WebhookOptions) -> Result<String, AdminError> {
+    let WebhookOptions { replay, replay_all, database } = options;
+    if replay_all || replay.is_some() {
+        let replayed = store::replay_dead_letters(&database, replay).await?;
+        if replayed == 0 && replay.is_some() {
+            return Err(AdminError::NoSuchEvent);
+        }
+        return Ok(format!("{replayed} to be sent again"));
+    }
+    let (letters, all) = store::dead_letters(&database, LISTED).await?;
+    let lines = letters.iter().map(|letter| {
+        let DeadLetter { event_id, kind, chat_id, dead_at, attempts, last_error } = letter;
+        format!(
+            "{event_id}  {kind}  chat {chat_id}  given up {} after {attempts} attempts: {last_error}\n",
+            dead_at.0
+        )
+    });
+    Ok(lines.collect::<String>() + &format!("{all} given up"))
+}
+
+async fn trace(options: TraceOptions) -> Result<String, AdminError> {
     let trail = store::trail(&options.database, options.message_id, options.chat).await?;
     let trail = trail.ok_or(AdminError::NoSuchMessage)?;
     let mut sightings = Vec::new();

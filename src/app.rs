@@ -26,6 +26,7 @@ use crate::{
     store::{self, Store, StoreError},
     unread::Unread,
     verified::Verified,
+    webhooks,
     writer::Writer,
 };
 
@@ -71,6 +72,8 @@ pub struct Replica {
     stop_serving: CancellationToken,
     /// Ends the health and metrics port, the last of all.
     stop_internal: CancellationToken,
+    /// Ends the taking of webhooks: before all else, as those on their way may take seconds.
+    stop_webhooks: CancellationToken,
     /// Ends what runs in the background.
     stop: CancellationToken,
     servers: TaskTracker,
@@ -85,7 +88,8 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
         store::migrate(&config.database).await?;
     }
     let metrics = Arc::new(Metrics::default());
-    let store = Store::new(&config.database, Arc::clone(&metrics))?;
+    let store =
+        Store::new(&config.database, Arc::clone(&metrics))?.with_webhooks(config.webhooks.delay());
     store.check(true).await?;
     store.warm_up().await;
     let secret = store.get_instance_secret().await?;
@@ -126,6 +130,18 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
         &tasks,
         stop.clone(),
     );
+    let (stop_webhooks, abort) = (stop.child_token(), CancellationToken::new());
+    webhooks::start(
+        &config.webhooks,
+        webhooks::Parts {
+            store: store.clone(),
+            presence: presence.clone(),
+            metrics: Arc::clone(&metrics),
+        },
+        &tasks,
+        stop_webhooks.clone(),
+        abort.clone(),
+    )?;
     let parts = Parts { store, writer, outbox, broker, unread, presence, people };
     let chats: SharedChats = Arc::new(Chats::new(parts, &config, &secret));
     let limits = Arc::new(Limits::new(&config.limits, Arc::clone(&metrics)));
@@ -149,7 +165,7 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
         metrics,
         phase: watching,
         sockets: TaskTracker::new(),
-        abort: CancellationToken::new(),
+        abort,
     });
     let (stop_serving, stop_internal) = (CancellationToken::new(), CancellationToken::new());
     let servers = TaskTracker::new();
@@ -159,6 +175,7 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
         phase,
         stop_serving: stop_serving.clone(),
         stop_internal: stop_internal.clone(),
+        stop_webhooks,
         stop,
         servers: servers.clone(),
         tasks,
@@ -256,6 +273,7 @@ impl Replica {
 
     async fn leave(&self) {
         self.phase.send_replace(Phase::Leaving);
+        self.stop_webhooks.cancel();
         // Balancers notice by and by; until then connections still come, and are served.
         tokio::time::sleep(self.context.config.drain_delay).await;
         self.phase.send_replace(Phase::Closing);

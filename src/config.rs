@@ -1,6 +1,7 @@
 //! Configuration: flags and environment, one name each. The doc comment is the `--help`.
 
 mod files;
+mod webhooks;
 
 use std::{
     borrow::Cow,
@@ -12,7 +13,7 @@ use std::{
 use clap::{Args, ValueEnum};
 use url::Url;
 
-pub use self::files::secrets_from_files;
+pub use self::{files::secrets_from_files, webhooks::WebhookConfig};
 use crate::net::Network;
 
 /// Who may delete a whole room.
@@ -330,6 +331,9 @@ pub struct Config {
     #[command(flatten)]
     pub http: HttpConfig,
 
+    #[command(flatten)]
+    pub webhooks: WebhookConfig,
+
     /// How long a request may take in all before it is answered 504.
     #[arg(long, env = "BESEDA_REQUEST_TIMEOUT", default_value = "15s", value_parser = humantime::parse_duration)]
     pub request_timeout: Duration,
@@ -381,6 +385,7 @@ impl Config {
     /// Checks what belongs together.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.auth.validate()?;
+        self.webhooks.validate()?;
         if self.drain_delay >= self.shutdown_grace {
             return Err(ConfigError::new(
                 "BESEDA_DRAIN_DELAY",

@@ -16,6 +16,7 @@
 //! | [`context`] | what handlers and sockets of one replica share |
 //! | [`chat`] | the operations and their rules; [`search`]: what a query means |
 //! | [`writer`], [`outbox`], [`purge`] | group commit; from a commit to Redis; what takes long |
+//! | [`webhooks`] | events for the host application's own server |
 //! | [`hub`] | who on this replica follows what, and up to where it was given |
 //! | [`people`] | who was admitted, remembered for moments |
 //! | [`unread`], [`presence`] | copies of counters, leases of who is online |
@@ -69,4 +70,5 @@ pub mod tls;
 pub mod trace;
 pub mod unread;
 pub mod verified;
+pub mod webhooks;
 pub mod writer;

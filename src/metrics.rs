@@ -43,6 +43,35 @@ pub struct CloseLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    outcome: &'static str,
+}
+
+/// What became of an event for webhooks, or of one attempt to send it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WebhookOutcome {
+    Delivered,
+    /// An attempt; there is another one.
+    Failed,
+    Dead,
+    /// Nobody's news any more.
+    Skipped,
+}
+
+impl WebhookOutcome {
+    const ALL: [Self; 4] = [Self::Delivered, Self::Failed, Self::Dead, Self::Skipped];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Failed => "failed",
+            Self::Dead => "dead",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StateLabels {
     state: &'static str,
 }
@@ -93,6 +122,10 @@ pub struct Metrics {
     pub writer_queue_depth: Gauge,
     pub outbox_rows: Gauge,
     pub outbox_oldest: Gauge<f64, AtomicU64>,
+    webhooks: Family<OutcomeLabels, Counter>,
+    pub webhook_rows: Gauge,
+    pub webhook_oldest: Gauge<f64, AtomicU64>,
+    pub webhook_dead_rows: Gauge,
     delivery: Histogram,
     /// Commit to the publication's arrival on this replica.
     pub publication_lag: Histogram,
@@ -131,6 +164,10 @@ impl Default for Metrics {
             writer_queue_depth: Gauge::default(),
             outbox_rows: Gauge::default(),
             outbox_oldest: Gauge::default(),
+            webhooks: Family::default(),
+            webhook_rows: Gauge::default(),
+            webhook_oldest: Gauge::default(),
+            webhook_dead_rows: Gauge::default(),
             delivery: seconds(),
             publication_lag: seconds(),
             registry: Registry::default(),
@@ -223,6 +260,31 @@ impl Default for Metrics {
             Unit::Seconds,
             m.outbox_oldest.clone(),
         );
+        registry.register(
+            "webhooks",
+            "Events for webhooks, by what became of them; `failed` counts attempts",
+            m.webhooks.clone(),
+        );
+        // There from the beginning, so that a first failure is an increase.
+        for outcome in WebhookOutcome::ALL {
+            drop(m.webhooks.get_or_create(&OutcomeLabels { outcome: outcome.label() }));
+        }
+        registry.register(
+            "webhook_rows",
+            "Events for webhooks that wait, of all replicas",
+            m.webhook_rows.clone(),
+        );
+        registry.register_with_unit(
+            "webhook_oldest",
+            "How long the oldest of these events has been tried; 0 where there is none",
+            Unit::Seconds,
+            m.webhook_oldest.clone(),
+        );
+        registry.register(
+            "webhook_dead_rows",
+            "Events for webhooks that were given up and not replayed",
+            m.webhook_dead_rows.clone(),
+        );
         registry.register_with_unit(
             "delivery",
             "From the commit to the socket: of what was written at once, the oldest",
@@ -273,6 +335,10 @@ impl Metrics {
 
     pub fn count_error(&self, code: &'static str) {
         self.errors.get_or_create(&CodeLabels { code }).inc();
+    }
+
+    pub fn count_webhook(&self, outcome: WebhookOutcome) {
+        self.webhooks.get_or_create(&OutcomeLabels { outcome: outcome.label() }).inc();
     }
 
     pub fn count_close(&self, code: u16) {

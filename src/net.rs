@@ -49,6 +49,41 @@ pub fn is_within(networks: &[Network], address: IpAddr) -> bool {
     networks.iter().any(|network| network.contains(address.to_canonical()))
 }
 
+/// Whether an address is one of the internet's at large: not private, not of this machine or link, not
+/// reserved (RFC 6890 and its successors).
+pub fn is_public(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => {
+            let [a, b, c, _] = address.octets();
+            !(address.is_private()
+                || address.is_loopback()
+                || address.is_link_local()
+                || address.is_documentation()
+                || matches!(a, 0 | 224..)
+                || (a == 100 && (64..128).contains(&b))
+                || (a, b, c) == (192, 0, 0)
+                || (a, b, c) == (192, 88, 99)
+                || (a == 198 && (18..20).contains(&b)))
+        }
+        IpAddr::V6(address) => {
+            let [a, b, c, d, e, f, g, h] = address.segments();
+            match (a, b) {
+                // Translated for those who speak IPv6 only (RFC 6052): what it leads to counts.
+                (0x64, 0xff9b) if [c, d, e, f] == [0; 4] => {
+                    let [w, x] = g.to_be_bytes();
+                    let [y, z] = h.to_be_bytes();
+                    is_public(IpAddr::from([w, x, y, z]))
+                }
+                // Special purposes, Teredo among them, and addresses for documents.
+                (0x2001, ..0x200 | 0xdb8) | (0x3fff, ..0x1000) => false,
+                // Tunnels to any IPv4 address.
+                (0x2002, _) => false,
+                _ => a & 0xe000 == 0x2000,
+            }
+        }
+    }
+}
+
 /// Whom a request came from: the peer, or, through trusted proxies, the last address in
 /// `X-Forwarded-For` that none of them has. What stands before it is the client's own claim.
 pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> IpAddr {
@@ -115,6 +150,62 @@ mod tests {
         assert!(is_within(&networks(&["127.0.0.1"]), ip("::ffff:127.0.0.1")));
         for wrong in ["", "10.0.0.0/33", "10.0.0.0/", "10.0.0/8", "::/129", "a.example"] {
             assert!(wrong.parse::<Network>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn public_addresses_are_told_from_all_others() {
+        for public in [
+            "8.8.8.8",
+            "1.1.1.1",
+            "172.15.0.1",
+            "172.32.0.1",
+            "100.63.0.1",
+            "100.128.0.1",
+            "223.255.255.1",
+            "::ffff:8.8.8.8",
+            "64:ff9b::8.8.8.8",
+            "2606:4700::1111",
+            "2a00:1450::1",
+        ] {
+            assert!(is_public(ip(public)), "{public}");
+        }
+        for private in [
+            "0.0.0.0",
+            "10.1.2.3",
+            "100.64.0.1",
+            "127.0.0.1",
+            "127.9.9.9",
+            "169.254.169.254",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.0.0.8",
+            "192.0.2.1",
+            "192.168.0.1",
+            "198.18.0.1",
+            "203.0.113.9",
+            "224.0.0.1",
+            "240.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "::127.0.0.1",
+            "::ffff:127.0.0.1",
+            "::ffff:10.0.0.1",
+            "64:ff9b::10.0.0.1",
+            "64:ff9b:1::1",
+            "100::1",
+            "2001::1",
+            "2001:db8::1",
+            "2002:7f00:1::",
+            "3fff::1",
+            "fc00::1",
+            "fd12::1",
+            "fe80::1",
+            "fec0::1",
+            "ff02::1",
+        ] {
+            assert!(!is_public(ip(private)), "{private}");
         }
     }
 

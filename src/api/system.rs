@@ -62,6 +62,13 @@ pub(super) async fn metrics(State(context): State<Context>) -> Response {
         context.metrics.outbox_rows.set(rows);
         context.metrics.outbox_oldest.set(oldest);
     }
+    if context.config.webhooks.delay().is_some()
+        && let Ok(backlog) = context.chats.store().get_webhook_backlog().await
+    {
+        context.metrics.webhook_rows.set(backlog.waiting);
+        context.metrics.webhook_oldest.set(backlog.oldest);
+        context.metrics.webhook_dead_rows.set(backlog.dead);
+    }
     context.metrics.redis_up.set(i64::from(context.link.is_up()));
     context.metrics.draining.set(i64::from(context.is_leaving()));
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -8,8 +8,9 @@ use tokio_postgres::{
 };
 
 use super::{
-    ChatState, Store, StoreError,
+    ChatState, Param, Store, StoreError,
     rows::{chat_state, epoch, message, message_columns, opt_time, user},
+    webhooks::note_webhooks,
 };
 use crate::{
     error::Error,
@@ -117,21 +118,24 @@ impl Store {
         let digests: Vec<_> = batch.iter().map(|d| d.digest.as_deref()).collect();
         let texts: Vec<_> = batch.iter().map(|d| d.text.as_str()).collect();
         let metadata: Vec<_> = batch.iter().map(|d| d.metadata.as_ref().map(Json)).collect();
-        let rows = self
-            .run(
-                &self.writes,
-                SEND_MESSAGES,
-                &[
-                    (&chats, Type::UUID_ARRAY),
-                    (&senders, Type::TEXT_ARRAY),
-                    (&ids, Type::UUID_ARRAY),
-                    (&keys, Type::TEXT_ARRAY),
-                    (&digests, Type::BYTEA_ARRAY),
-                    (&texts, Type::TEXT_ARRAY),
-                    (&metadata, Type::JSON_ARRAY),
-                ],
-            )
-            .await?;
+        let delay = self.webhook_delay.map(|delay| delay.as_secs_f64());
+        let mut params: Vec<Param<'_>> = vec![
+            (&chats, Type::UUID_ARRAY),
+            (&senders, Type::TEXT_ARRAY),
+            (&ids, Type::UUID_ARRAY),
+            (&keys, Type::TEXT_ARRAY),
+            (&digests, Type::BYTEA_ARRAY),
+            (&texts, Type::TEXT_ARRAY),
+            (&metadata, Type::JSON_ARRAY),
+        ];
+        let sql = match &delay {
+            Some(delay) => {
+                params.push((delay, Type::FLOAT8));
+                SEND_MESSAGES_NOTING
+            }
+            None => SEND_MESSAGES,
+        };
+        let rows = self.run(&self.writes, sql, &params).await?;
         Ok(batch.iter().zip(&rows).map(|(draft, row)| send_outcome(draft, row)).collect())
     }
 
@@ -383,12 +387,39 @@ fn change(chat_id: ChatId, row: &Row) -> Option<Change> {
     })
 }
 
-const SEND_MESSAGES: &str = "\
--- store.send_messages
-SELECT outcome, seq, ev, text, metadata, created_at, edited_at, deleted_at, outbox_id,
-       chat_id, room_name, user_lo, user_hi, last_seq, last_ev, activity,
-       lo_read, lo_unread, hi_read, hi_unread
-  FROM send_messages($1, $2, $3, $4, $5, $6, $7)";
+/// The columns that [`send_outcome`] reads.
+macro_rules! sent_columns {
+    () => {
+        "outcome, seq, ev, text, metadata, created_at, edited_at, deleted_at, outbox_id, chat_id, \
+         room_name, user_lo, user_hi, last_seq, last_ev, activity, lo_read, lo_unread, hi_read, \
+         hi_unread"
+    };
+}
+
+const SEND_MESSAGES: &str = concat!(
+    "-- store.send_messages\nSELECT ",
+    sent_columns!(),
+    " FROM send_messages($1, $2, $3, $4, $5, $6, $7)"
+);
+
+/// The same, and an event for each new message's recipient, in the same transaction.
+const SEND_MESSAGES_NOTING: &str = concat!(
+    "-- store.send_messages_noting
+WITH sent AS MATERIALIZED (
+    SELECT * FROM send_messages($1, $2, $3, $4, $5, $6, $7) WITH ORDINALITY AS s (",
+    sent_columns!(),
+    ", idx)
+), events (kind, chat_id, recipient_id, seq, report_id, due_at) AS (
+    SELECT 'message.created', s.chat_id,
+           CASE ($2)[s.idx::integer] WHEN s.user_lo THEN s.user_hi ELSE s.user_lo END,
+           s.seq, NULL::uuid, clock_timestamp() + $8 * interval '1 second'
+      FROM sent s WHERE s.outcome = 'created'
+), ",
+    note_webhooks!(),
+    " SELECT ",
+    sent_columns!(),
+    " FROM sent ORDER BY idx"
+);
 
 const EDIT_MESSAGE: &str = concat!(
     "-- store.edit_message

@@ -12,6 +12,7 @@ mod shared;
 mod trace;
 mod users;
 mod verify;
+mod webhooks;
 
 use std::{
     sync::Arc,
@@ -39,6 +40,10 @@ pub use self::{
     trace::{Trail, trail},
     users::{Admission, Barred, Profile, UserRow},
     verify::{Finding, Verified, verify},
+    webhooks::{
+        DeadLetter, Event, Lane, Notice, Settled, Waiting, WebhookBacklog, dead_letters,
+        replay_dead_letters,
+    },
 };
 use crate::{
     config::{DatabaseConfig, Secret, Switch},
@@ -130,6 +135,9 @@ pub struct Store {
     shared: Arc<Shared>,
     prepared: bool,
     timeout: Duration,
+    /// Messages and reports are noted as events for webhooks, and how long a message's waits; `None`:
+    /// they are not, and cost nothing.
+    webhook_delay: Option<Duration>,
     metrics: Arc<Metrics>,
 }
 
@@ -148,8 +156,15 @@ impl Store {
             )),
             prepared: config.database_prepared == Switch::On,
             timeout: config.database_timeout,
+            webhook_delay: None,
             metrics,
         })
+    }
+
+    /// The same, which notes events for webhooks where `delay` is given: for how long a message's waits
+    /// until it is looked at.
+    pub fn with_webhooks(self, delay: Option<Duration>) -> Self {
+        Self { webhook_delay: delay, ..self }
     }
 
     /// Whether Postgres answers and has the schema this program needs. One that is newer is refused

@@ -7,7 +7,7 @@ use tokio_postgres::{
 };
 use uuid::Uuid;
 
-use super::{Store, StoreError, messages::refusal, rows::user};
+use super::{Store, StoreError, messages::refusal, rows::user, webhooks::note_webhooks};
 use crate::{
     error::Error,
     model::{ChatId, MessageId, Report, ReportId, Time, UserId},
@@ -23,9 +23,10 @@ impl Store {
         reason: Option<&str>,
     ) -> Result<(Report, bool), Error> {
         let report_id = Uuid::now_v7();
+        let noting = self.webhook_delay.is_some();
         let row = self
             .query_one(
-                REPORT_MESSAGE,
+                if noting { REPORT_MESSAGE_NOTING } else { REPORT_MESSAGE },
                 &[
                     (&chat_id, Type::UUID),
                     (&message_id, Type::UUID),
@@ -65,9 +66,10 @@ macro_rules! report_columns {
          r.metadata, r.created_at"
     };
 }
+pub(super) use report_columns;
 
 /// `report_columns!()` from column `at` on.
-fn report(row: &Row, at: usize) -> Report {
+pub(super) fn report(row: &Row, at: usize) -> Report {
     Report {
         report_id: row.get(at),
         chat_id: row.get(at + 1),
@@ -87,6 +89,22 @@ const REPORT_MESSAGE: &str = concat!(
 SELECT f.outcome, ",
     report_columns!(),
     " FROM report_message($1, $2, $3, $4, $5) f, LATERAL (SELECT (f.report).*) r"
+);
+
+/// The same, and an event for a new report, in the same transaction.
+const REPORT_MESSAGE_NOTING: &str = concat!(
+    "-- store.report_message_noting
+WITH f AS MATERIALIZED (
+    SELECT * FROM report_message($1, $2, $3, $4, $5)
+), events (kind, chat_id, recipient_id, seq, report_id, due_at) AS (
+    SELECT 'report.created', (f.report).chat_id, NULL::text, NULL::bigint, (f.report).report_id,
+           clock_timestamp()
+      FROM f WHERE f.outcome = 'created'
+), ",
+    note_webhooks!(),
+    " SELECT f.outcome, ",
+    report_columns!(),
+    " FROM f, LATERAL (SELECT (f.report).*) r"
 );
 
 /// The bound is a row comparison, so that a page is a range of the index, read backwards.

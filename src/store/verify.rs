@@ -53,6 +53,7 @@ pub async fn verify(config: &DatabaseConfig) -> Result<Verified, StoreError> {
     let client = connect(config).await?;
     let mut verified = Verified::default();
     verified.look(&client, "outbox", OUTBOX, &[]).await?;
+    verified.look(&client, "webhooks", WEBHOOKS, &[]).await?;
     let mut after = Uuid::nil();
     loop {
         let page =
@@ -108,6 +109,14 @@ const OUTBOX: &str = "\
 -- store.verify_outbox
 SELECT 'row ' || outbox_id || ' waits since ' || created_at FROM outbox
  WHERE created_at < clock_timestamp() - interval '1 minute' ORDER BY outbox_id";
+
+/// An event is taken by its chat's lane, and made together with it.
+const WEBHOOKS: &str = "\
+-- store.verify_webhooks
+SELECT format('%s: event %s waits without a lane', w.chat_id, w.event_id) FROM webhooks w
+ WHERE w.dead_at IS NULL
+   AND NOT EXISTS (SELECT FROM webhook_lanes l WHERE l.chat_id = w.chat_id)
+ ORDER BY w.webhook_id";
 
 /// Each takes a range of chats, and gives a line for each place that is wrong.
 const CHECKS: [(&str, &str); 7] = [

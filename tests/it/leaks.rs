@@ -6,6 +6,8 @@ use serde_json::json;
 
 use crate::harness::{Cluster, Program, Reply, SECRET, Socket, eventually};
 
+const WEBHOOK_SECRET: &str = "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
 /// The documented roles.
 const SECURITY: &str = include_str!("../../docs/security.md");
 
@@ -19,7 +21,13 @@ fn documented(language: &str) -> &'static str {
 async fn logs_and_metrics_hold_no_token_ticket_text_or_query() {
     let mut cluster = Cluster::with_own_stack(1, |_| {}).await;
     let url = cluster.database_url().replace("beseda@", "beseda:pa55word@");
-    let settings = [("BESEDA_LOG", "trace"), ("DATABASE_URL", url.as_str())];
+    let settings = [
+        ("BESEDA_LOG", "trace"),
+        ("DATABASE_URL", url.as_str()),
+        ("BESEDA_WEBHOOK_URL", "https://localhost:1/events"),
+        ("BESEDA_WEBHOOK_SECRET", WEBHOOK_SECRET),
+        ("BESEDA_WEBHOOK_DELAY", "0s"),
+    ];
     let (program, replica) = Program::join(&mut cluster, &settings).await;
 
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
@@ -60,12 +68,23 @@ async fn logs_and_metrics_hold_no_token_ticket_text_or_query() {
     assert!(log.contains("request refused") && log.contains("request failed"), "{log}");
     let ticket = ticket.rsplit('=').next().expect("a ticket");
     for told in [&log, &metrics] {
-        for secret in ["hush", &alice.token, &bob.token, ticket, SECRET, "pa55word"] {
+        let settings = [SECRET, "pa55word", WEBHOOK_SECRET];
+        for secret in ["hush", &alice.token, &bob.token, ticket].into_iter().chain(settings) {
             let line = told.lines().find(|line| line.contains(secret));
             assert!(line.is_none(), "{secret} in {line:?}");
         }
     }
     drop((program, socket));
+}
+
+/// Why an event was not taken, once it was tried.
+async fn why_not_taken(cluster: &Cluster) -> String {
+    eventually(async || {
+        let tried = "SELECT last_error FROM webhooks WHERE attempts > 0 LIMIT 1";
+        let rows = cluster.psql(tried).await;
+        rows.first().and_then(|row| row[0].clone()).ok_or_else(|| "none was tried".to_owned())
+    })
+    .await
 }
 
 #[test]
@@ -93,6 +112,11 @@ async fn the_service_runs_under_the_documented_roles_and_can_do_no_more() {
             config.migrate_on_start = Switch::Off;
             config.database.database_url = Secret::from(service.clone());
             config.redis_url = Secret::from(redis_url);
+            // Nobody is there: all is noted, tried, and noted again.
+            config.webhooks.webhook_url = "http://127.0.0.1:1/".parse().ok();
+            config.webhooks.webhook_secret = Some(Secret::from(WEBHOOK_SECRET.to_owned()));
+            config.webhooks.webhook_allow_private = Switch::On;
+            config.webhooks.webhook_delay = std::time::Duration::ZERO;
         })
         .await;
 
@@ -119,12 +143,15 @@ async fn the_service_runs_under_the_documented_roles_and_can_do_no_more() {
     host.on(replica).put("/users/carol/", json!({ "name": "Carol" })).await.expect(201);
     host.on(replica).post("/users/carol/revoke_tokens/", json!({})).await.expect(204);
     host.on(replica).delete("/users/carol/").await.expect(204);
+    let away = alice.on(replica).open_chat(&cluster.user("somebody away")).await;
+    alice.on(replica).send(&away, "are you there?").await;
     let (other, dave) = (cluster.user("erin"), cluster.user("dave"));
     let doomed = other.on(replica).open_chat(&dave).await;
     other.on(replica).send(&doomed, "soon gone").await;
     other.on(replica).delete(&doomed.path("")).await.expect(204);
     socket.close().await;
     inbox.close().await;
+    assert_eq!(why_not_taken(&cluster).await, "no connection");
     let refused = redis.command(&["ACL", "LOG"]).await;
     assert_eq!(refused, Reply::List(Vec::new()), "Redis refused something");
 

@@ -23,4 +23,5 @@ mod system;
 mod tokens;
 mod traces;
 mod unread;
+mod webhooks;
 mod wire;

@@ -258,7 +258,14 @@ async fn pages_of_allowed_origins_may_call_the_api_and_no_others() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_named_statements_as_behind_a_pooler_all_is_the_same() {
-    let off = |config: &mut Config| config.database.database_prepared = Switch::Off;
+    let off = |config: &mut Config| {
+        config.database.database_prepared = Switch::Off;
+        // Nobody is there to take them.
+        config.webhooks.webhook_url = "http://127.0.0.1:1/".parse().ok();
+        config.webhooks.webhook_secret = Some("A".repeat(32).into());
+        config.webhooks.webhook_allow_private = Switch::On;
+        config.webhooks.webhook_delay = std::time::Duration::ZERO;
+    };
     let cluster = Cluster::with(2, off).await;
     let (alice, bob, host) = (cluster.user("alice"), cluster.user("bob"), cluster.host());
     let chat = alice.on(0).open_chat(&bob).await;
@@ -289,6 +296,12 @@ async fn without_named_statements_as_behind_a_pooler_all_is_the_same() {
     alice.on(1).get("/chats/").await.expect(200);
     host.on(1).delete("/users/bob/").await.expect(204);
     alice.on(0).delete(&chat.path("")).await.expect(204);
+    let tried = "SELECT count(*) FROM webhooks WHERE kind = 'report.created' AND attempts > 0";
+    eventually(async || match cluster.psql_value::<i64>(tried).await {
+        1 => Ok(()),
+        count => Err(count.to_string()),
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

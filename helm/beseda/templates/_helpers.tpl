@@ -130,6 +130,12 @@ capabilities: { drop: [ALL] }
 {{- if not (include "beseda.jwtSecret" .) -}}
 {{- fail "jwt.existingSecret is missing: a secret whose key jwt.key holds what tokens are checked with" -}}
 {{- end -}}
+{{- if and $v.webhooks.url (not $v.webhooks.existingSecret) -}}
+{{- fail "webhooks.existingSecret is missing: a secret whose key webhooks.key holds what events are signed with" -}}
+{{- end -}}
+{{- if and (hasPrefix "http://" $v.webhooks.url) (not $v.webhooks.allowPrivate) -}}
+{{- fail "webhooks.url must be https://, or http:// with webhooks.allowPrivate: people's messages are in it" -}}
+{{- end -}}
 {{- if and (eq $v.migrations.mode "job") (or $v.dev.enabled $v.cloudnativepg.enabled) -}}
 {{- fail "migrations.mode job runs before anything of the release is there, so before its own Postgres: use initContainer" -}}
 {{- end -}}
@@ -174,6 +180,11 @@ capabilities: { drop: [ALL] }
       - secret:
           name: {{ include "beseda.jwtSecret" . | quote }}
           items: [{ key: {{ include "beseda.jwtKey" . | quote }}, path: jwt }]
+      {{- if .Values.webhooks.url }}
+      - secret:
+          name: {{ .Values.webhooks.existingSecret | quote }}
+          items: [{ key: {{ .Values.webhooks.key | quote }}, path: webhook }]
+      {{- end }}
 {{- end -}}
 
 {{- define "beseda.migrateContainer" -}}

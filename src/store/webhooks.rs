@@ -1,0 +1,269 @@
+//! Events that wait to be sent to the host application's server. They name what happened; what is said
+//! of it is read when it is sent.
+
+use std::{collections::HashMap, time::Duration};
+
+use tokio_postgres::{Row, types::Type};
+use uuid::Uuid;
+
+use super::{
+    Store, StoreError,
+    migrate::connect,
+    reports::{report, report_columns},
+    rows::{message, message_columns, user},
+};
+use crate::{
+    config::DatabaseConfig,
+    model::{ChatId, Message, Report, Time, UserId},
+};
+
+/// The right to send the next event of a chat, until somebody else has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lane {
+    pub chat_id: ChatId,
+    turn: i64,
+}
+
+/// The first event of a chat, as things are now.
+#[derive(Debug)]
+pub struct Waiting {
+    webhook_id: i64,
+    /// What its receiver knows it by.
+    pub event_id: Uuid,
+    pub created_at: Time,
+    /// Since when it is tried.
+    pub age: Duration,
+    /// How many attempts have failed.
+    pub attempts: u32,
+    /// It may be sent already.
+    pub due: bool,
+    pub event: Event,
+}
+
+#[derive(Debug)]
+pub enum Event {
+    Message(Box<Notice>),
+    Report(Box<Report>),
+    /// Nothing to tell any more: the message was read or deleted, the room is gone or closed.
+    Void,
+}
+
+/// A message, for whom it is.
+#[derive(Debug)]
+pub struct Notice {
+    pub recipient_id: UserId,
+    pub room_name: String,
+    pub message: Message,
+    /// The recipient's unread messages in the room, and in all rooms.
+    pub unread_count: i64,
+    pub total_unread: i64,
+}
+
+/// How the turn on a lane ended.
+#[derive(Debug, Clone, Copy)]
+pub enum Settled<'a> {
+    /// Nothing was tried: there was no event, or it is not due.
+    Nothing,
+    /// Sent, or not wanted any more.
+    Done(&'a Waiting),
+    /// To be tried again after a pause.
+    Retry(&'a Waiting, Duration, &'a str),
+    /// Given up.
+    Dead(&'a Waiting, &'a str),
+}
+
+/// How much waits, and how much was given up.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct WebhookBacklog {
+    pub waiting: i64,
+    /// How long the oldest of them has been tried, in seconds; 0 where there is none.
+    pub oldest: f64,
+    pub dead: i64,
+}
+
+impl Store {
+    /// Takes up to `limit` chats whose first event is due, for `lease`: nobody else has them then.
+    pub async fn take_webhook_lanes(
+        &self,
+        limit: i64,
+        lease: Duration,
+    ) -> Result<Vec<Lane>, StoreError> {
+        let lease = lease.as_secs_f64();
+        let rows = self.query(TAKE_LANES, &[(&limit, Type::INT8), (&lease, Type::FLOAT8)]).await?;
+        Ok(rows.iter().map(|row| Lane { chat_id: row.get(0), turn: row.get(1) }).collect())
+    }
+
+    /// The first event of each of these chats. A statement of its own: its snapshot is younger than
+    /// the taking of the lanes, so that nothing that was settled before is seen again.
+    pub async fn list_webhooks(
+        &self,
+        lanes: &[Lane],
+    ) -> Result<Vec<(Lane, Option<Waiting>)>, StoreError> {
+        let chats: Vec<_> = lanes.iter().map(|lane| lane.chat_id).collect();
+        let rows = self.query(LIST_WEBHOOKS, &[(&chats, Type::UUID_ARRAY)]).await?;
+        let mut found: HashMap<ChatId, Waiting> = rows.iter().map(waiting).collect();
+        Ok(lanes.iter().map(|lane| (*lane, found.remove(&lane.chat_id))).collect())
+    }
+
+    /// Ends the turn on a lane; the chat's next event is due then.
+    pub async fn settle_webhook(&self, lane: Lane, settled: Settled<'_>) -> Result<(), StoreError> {
+        let (outcome, event, pause, error) = match settled {
+            Settled::Nothing => ("none", None, Duration::ZERO, None),
+            Settled::Done(event) => ("done", Some(event), Duration::ZERO, None),
+            Settled::Retry(event, pause, error) => ("retry", Some(event), pause, Some(error)),
+            Settled::Dead(event, error) => ("dead", Some(event), Duration::ZERO, Some(error)),
+        };
+        self.query(
+            SETTLE_WEBHOOK,
+            &[
+                (&lane.chat_id, Type::UUID),
+                (&lane.turn, Type::INT8),
+                (&event.map(|event| event.webhook_id), Type::INT8),
+                (&outcome, Type::TEXT),
+                (&pause.as_secs_f64(), Type::FLOAT8),
+                (&error, Type::TEXT),
+            ],
+        )
+        .await?;
+        Ok(())
+    }
+
+    pub async fn get_webhook_backlog(&self) -> Result<WebhookBacklog, StoreError> {
+        let row = self.query_one(GET_WEBHOOK_BACKLOG, &[]).await?;
+        Ok(WebhookBacklog { waiting: row.get(0), oldest: row.get(1), dead: row.get(2) })
+    }
+}
+
+fn waiting(row: &Row) -> (ChatId, Waiting) {
+    let chat_id = row.get(0);
+    let event = if row.get(7) {
+        Event::Message(Box::new(Notice {
+            recipient_id: user(row.get(8)),
+            room_name: row.get(9),
+            unread_count: row.get(10),
+            total_unread: row.get(11),
+            message: message(chat_id, row, 12),
+        }))
+    } else if row.get::<_, Option<Uuid>>(22).is_some() {
+        Event::Report(Box::new(report(row, 22)))
+    } else {
+        Event::Void
+    };
+    let waiting = Waiting {
+        webhook_id: row.get(1),
+        event_id: row.get(2),
+        created_at: Time(row.get(3)),
+        age: Duration::try_from_secs_f64(row.get(4)).unwrap_or_default(),
+        attempts: row.get::<_, i32>(5).unsigned_abs(),
+        due: row.get(6),
+        event,
+    };
+    (chat_id, waiting)
+}
+
+/// A dead letter.
+#[derive(Debug, Clone)]
+pub struct DeadLetter {
+    pub event_id: Uuid,
+    pub kind: String,
+    pub chat_id: ChatId,
+    pub dead_at: Time,
+    pub attempts: i32,
+    pub last_error: String,
+}
+
+/// Dead letters, latest first, up to `limit`; and how many there are in all.
+pub async fn dead_letters(
+    config: &DatabaseConfig,
+    limit: i64,
+) -> Result<(Vec<DeadLetter>, i64), StoreError> {
+    let client = connect(config).await?;
+    let rows = client.query_typed(DEAD_LETTERS, &[(&limit, Type::INT8)]).await?;
+    let letter = |row: &Row| DeadLetter {
+        event_id: row.get(0),
+        kind: row.get(1),
+        chat_id: row.get(2),
+        dead_at: Time(row.get(3)),
+        attempts: row.get(4),
+        last_error: row.get(5),
+    };
+    Ok((rows.iter().map(letter).collect(), rows.first().map_or(0, |row| row.get(6))))
+}
+
+/// Has a dead letter sent as if it were new, `None`: all of them. Gives how many.
+pub async fn replay_dead_letters(
+    config: &DatabaseConfig,
+    event_id: Option<Uuid>,
+) -> Result<i64, StoreError> {
+    let client = connect(config).await?;
+    let rows = client.query_typed(REPLAY, &[(&event_id, Type::UUID)]).await?;
+    Ok(rows.first().map_or(0, |row| row.get(0)))
+}
+
+/// Notes the events of a statement, which names them `events (kind, chat_id, recipient_id, seq,
+/// report_id, due_at)`. A lane that is there is locked, so that it is not taken away as empty meanwhile.
+macro_rules! note_webhooks {
+    () => {
+        "noted AS (
+    INSERT INTO webhooks (kind, chat_id, recipient_id, seq, report_id, due_at)
+    SELECT kind, chat_id, recipient_id, seq, report_id, due_at FROM events ORDER BY seq
+), laned AS (
+    INSERT INTO webhook_lanes AS l (chat_id, due_at)
+    SELECT DISTINCT ON (chat_id) chat_id, due_at FROM events ORDER BY chat_id, due_at
+    ON CONFLICT (chat_id) DO UPDATE SET turn = l.turn
+)"
+    };
+}
+pub(super) use note_webhooks;
+
+const TAKE_LANES: &str = "\
+-- store.take_webhook_lanes
+UPDATE webhook_lanes
+   SET due_at = clock_timestamp() + $2 * interval '1 second', turn = turn + 1
+ WHERE chat_id IN (SELECT chat_id FROM webhook_lanes WHERE due_at <= clock_timestamp()
+                    ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED)
+RETURNING chat_id, turn";
+
+/// A message that its recipient has read, that is deleted, or whose room is gone, blocked or one of an
+/// erased person, is nobody's news.
+const LIST_WEBHOOKS: &str = concat!(
+    "-- store.list_webhooks
+SELECT w.chat_id, w.webhook_id, w.event_id, w.created_at,
+       extract(epoch FROM clock_timestamp() - w.begun_at)::float8, w.attempts,
+       w.due_at <= clock_timestamp(),
+       coalesce(NOT c.blocked AND NOT c.erased AND me.read_seq < m.seq AND m.deleted_at IS NULL,
+                false),
+       w.recipient_id, c.room_name, me.unread,
+       (SELECT sum(a.unread)::bigint FROM members a WHERE a.user_id = w.recipient_id), ",
+    message_columns!(),
+    ", ",
+    report_columns!(),
+    "
+  FROM unnest($1) AS lane (chat_id)
+ CROSS JOIN LATERAL (SELECT * FROM webhooks w
+                      WHERE w.chat_id = lane.chat_id AND w.dead_at IS NULL
+                      ORDER BY w.webhook_id LIMIT 1) w
+  LEFT JOIN chats c ON c.chat_id = w.chat_id AND w.seq IS NOT NULL
+  LEFT JOIN members me ON me.chat_id = c.chat_id AND me.user_id = w.recipient_id
+  LEFT JOIN messages m ON m.chat_id = c.chat_id AND m.seq = w.seq
+  LEFT JOIN reports r ON r.report_id = w.report_id"
+);
+
+const SETTLE_WEBHOOK: &str = "\
+-- store.settle_webhook
+SELECT settle_webhook($1, $2, $3, $4, $5 * interval '1 second', $6)";
+
+const GET_WEBHOOK_BACKLOG: &str = "\
+-- store.get_webhook_backlog
+SELECT count(*), coalesce(extract(epoch FROM clock_timestamp() - min(begun_at)), 0)::float8,
+       (SELECT count(*) FROM webhooks WHERE dead_at IS NOT NULL)
+  FROM webhooks WHERE dead_at IS NULL";
+
+const DEAD_LETTERS: &str = "\
+-- store.dead_letters
+SELECT event_id, kind, chat_id, dead_at, attempts, coalesce(last_error, ''), count(*) OVER ()
+  FROM webhooks WHERE dead_at IS NOT NULL ORDER BY dead_at DESC, webhook_id DESC LIMIT $1";
+
+const REPLAY: &str = "\
+-- store.replay_webhooks
+SELECT replay_webhooks($1)";

@@ -1,0 +1,245 @@
+//! Webhooks: events that are POSTed to the host application's own server.
+//!
+//! They are noted in the transactions that make them. A worker on every replica takes chats whose first
+//! event is due, one event at a time of each, and sends it: at least once, in order within a chat. What
+//! fails is tried again, less and less often, until it is too old: then it is a dead letter, and the
+//! next one's turn.
+
+mod courier;
+
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use serde::Serialize;
+use tokio::task::JoinSet;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::courier::Courier;
+use crate::{
+    config::{ConfigError, WebhookConfig},
+    metrics::{Metrics, WebhookOutcome},
+    model::{Message, Report, Time, UserId},
+    presence::Presence,
+    store::{Event, Lane, Settled, Store, StoreError, Waiting},
+};
+
+/// How often it is looked for what is due: little beside the seconds that an event waits anyway.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// What a lane is held for beyond an attempt's own time: to note its end, even if Postgres takes its
+/// time. A replica that dies delays its chats by that much.
+const LEASE_GRACE: Duration = Duration::from_secs(15);
+
+/// Between two attempts to note an end: one that was not noted is sent twice.
+const SETTLE_PAUSE: Duration = Duration::from_secs(1);
+
+/// The pause after a first failure; each further one doubles it.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+
+/// The longest pause: how late a receiver that was away for long may get the first events.
+const LONGEST_PAUSE: Duration = Duration::from_secs(600);
+
+/// What the worker needs of its replica.
+#[derive(Debug)]
+pub struct Parts {
+    pub store: Store,
+    pub presence: Presence,
+    pub metrics: Arc<Metrics>,
+}
+
+/// Starts the worker, where webhooks are asked for. After `stop` it takes nothing more and ends with
+/// what is on its way; `abort` breaks that off.
+pub fn start(
+    config: &WebhookConfig,
+    parts: Parts,
+    tasks: &TaskTracker,
+    stop: CancellationToken,
+    abort: CancellationToken,
+) -> Result<(), ConfigError> {
+    let Some(url) = &config.webhook_url else { return Ok(()) };
+    let courier = Courier::new(url.clone(), config)?;
+    let worker = Arc::new(Worker { courier, config: config.clone(), parts });
+    tasks.spawn(async move { abort.run_until_cancelled(worker.run(stop)).await });
+    Ok(())
+}
+
+struct Worker {
+    courier: Courier,
+    config: WebhookConfig,
+    parts: Parts,
+}
+
+impl Worker {
+    async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let mut under_way = JoinSet::new();
+        loop {
+            let free = self.config.webhook_concurrency.saturating_sub(under_way.len());
+            if free > 0
+                && let Err(error) = self.begin(free, &mut under_way).await
+            {
+                tracing::warn!(%error, "looking for webhooks failed");
+            }
+            let pause = tokio::time::sleep(LOOK.mul_f64(rand::random_range(0.8..1.2)));
+            tokio::select! {
+                () = stop.cancelled() => break,
+                // What ended may have made way for the next event of its chat.
+                Some(_) = under_way.join_next() => while under_way.try_join_next().is_some() {},
+                () = pause => {}
+            }
+        }
+        while under_way.join_next().await.is_some() {}
+    }
+
+    /// Takes up to `limit` chats and begins to send the first event of each.
+    async fn begin(
+        self: &Arc<Self>,
+        limit: usize,
+        under_way: &mut JoinSet<()>,
+    ) -> Result<(), StoreError> {
+        let lease = self.config.webhook_timeout + LEASE_GRACE;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let lanes = self.parts.store.take_webhook_lanes(limit, lease).await?;
+        if lanes.is_empty() {
+            return Ok(());
+        }
+        let expiry = Instant::now() + lease;
+        let taken = self.parts.store.list_webhooks(&lanes).await?;
+        let online = self.online(&taken).await;
+        for (lane, waiting) in taken {
+            let here = waiting.as_ref().is_some_and(|it| is_for(it, &online));
+            let worker = Arc::clone(self);
+            under_way.spawn(async move { worker.attempt(lane, waiting, here, expiry).await });
+        }
+        Ok(())
+    }
+
+    /// Recipients who are online and need no word from elsewhere. While Redis is away, who is on other
+    /// replicas is not known, and counts as away.
+    async fn online(&self, taken: &[(Lane, Option<Waiting>)]) -> HashSet<UserId> {
+        let recipients = taken.iter().filter_map(|(_, waiting)| match &waiting.as_ref()?.event {
+            Event::Message(notice) => Some(notice.recipient_id.clone()),
+            _ => None,
+        });
+        let recipients: Vec<UserId> = recipients.collect();
+        if recipients.is_empty() {
+            return HashSet::new();
+        }
+        self.parts.presence.online(&recipients).await
+    }
+
+    /// Sends an event, unless there is no need to, and notes what became of it.
+    async fn attempt(&self, lane: Lane, waiting: Option<Waiting>, here: bool, expiry: Instant) {
+        let Some(waiting) = waiting.filter(|waiting| waiting.due) else {
+            return self.settle(lane, Settled::Nothing, expiry).await;
+        };
+        let count = |outcome| self.parts.metrics.count_webhook(outcome);
+        let Some(body) = body(&waiting).filter(|_| !here) else {
+            count(WebhookOutcome::Skipped);
+            return self.settle(lane, Settled::Done(&waiting), expiry).await;
+        };
+        let event_id = waiting.event_id;
+        let Err(failure) = self.courier.post(event_id, body).await else {
+            count(WebhookOutcome::Delivered);
+            return self.settle(lane, Settled::Done(&waiting), expiry).await;
+        };
+        let reason = failure.to_string();
+        if waiting.age >= self.config.webhook_max_age {
+            count(WebhookOutcome::Dead);
+            tracing::warn!(%event_id, reason, "a webhook is given up");
+            self.settle(lane, Settled::Dead(&waiting, &reason), expiry).await;
+        } else {
+            count(WebhookOutcome::Failed);
+            tracing::debug!(%event_id, reason, attempts = waiting.attempts, "a webhook failed");
+            let pause = pause_after(waiting.attempts);
+            self.settle(lane, Settled::Retry(&waiting, pause, &reason), expiry).await;
+        }
+    }
+
+    /// Notes the end of an attempt, if need be again, for as long as the lane is ours. After that
+    /// somebody else sends the event once more.
+    async fn settle(&self, lane: Lane, settled: Settled<'_>, expiry: Instant) {
+        while let Err(error) = self.parts.store.settle_webhook(lane, settled).await {
+            if Instant::now() + SETTLE_PAUSE >= expiry {
+                tracing::warn!(%error, "what became of a webhook could not be noted");
+                return;
+            }
+            tokio::time::sleep(SETTLE_PAUSE).await;
+        }
+    }
+}
+
+fn is_for(waiting: &Waiting, people: &HashSet<UserId>) -> bool {
+    matches!(&waiting.event, Event::Message(notice) if people.contains(&notice.recipient_id))
+}
+
+/// How long to wait after so many failures and one more; spread, so that what failed together does not
+/// come back together.
+fn pause_after(failures: u32) -> Duration {
+    let doubled = FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(failures));
+    doubled.min(LONGEST_PAUSE).mul_f64(rand::random_range(0.8..1.2))
+}
+
+/// What is sent: the three members that Standard Webhooks asks for.
+#[derive(Serialize)]
+struct Envelope<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// When it happened.
+    timestamp: Time,
+    data: Data<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Data<'a> {
+    Message {
+        recipient_id: &'a UserId,
+        room_name: &'a str,
+        message: &'a Message,
+        unread_count: i64,
+        total_unread: i64,
+    },
+    Report(&'a Report),
+}
+
+/// The body that tells of an event; `None` where there is nothing to tell any more.
+fn body(waiting: &Waiting) -> Option<Vec<u8>> {
+    let (kind, data) = match &waiting.event {
+        Event::Void => return None,
+        Event::Report(report) => ("report.created", Data::Report(report)),
+        Event::Message(notice) => (
+            "message.created",
+            Data::Message {
+                recipient_id: &notice.recipient_id,
+                room_name: &notice.room_name,
+                message: &notice.message,
+                unread_count: notice.unread_count,
+                total_unread: notice.total_unread,
+            },
+        ),
+    };
+    // Plain structs can't fail to serialize.
+    serde_json::to_vec(&Envelope { kind, timestamp: waiting.created_at, data }).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_ten_minutes_and_are_spread() {
+        let within = |failures, seconds: f64| {
+            let pause = pause_after(failures).as_secs_f64();
+            assert!((seconds * 0.79..seconds * 1.21).contains(&pause), "{failures}: {pause}");
+        };
+        for (failures, seconds) in [(0, 1.0), (1, 2.0), (5, 32.0), (9, 512.0), (10, 600.0)] {
+            within(failures, seconds);
+        }
+        within(u32::MAX, 600.0);
+        let some: HashSet<_> = (0..10).map(|_| pause_after(3)).collect();
+        assert!(some.len() > 1);
+    }
+}
