@@ -334,7 +334,7 @@ pub struct Config {
     #[command(flatten)]
     pub webhooks: WebhookConfig,
 
-    /// How long a request may take in all before it is answered 504.
+    /// How long a request may take in all before it is answered 504; an export, until its answer begins.
     #[arg(long, env = "BESEDA_REQUEST_TIMEOUT", default_value = "15s", value_parser = humantime::parse_duration)]
     pub request_timeout: Duration,
 

@@ -65,6 +65,11 @@ impl Context {
         Self(Arc::new(shared))
     }
 
+    /// It no longer waits for what takes long.
+    pub fn is_closing(&self) -> bool {
+        *self.phase.borrow() >= Phase::Closing
+    }
+
     pub fn is_leaving(&self) -> bool {
         *self.phase.borrow() > Phase::Serving
     }

@@ -1,5 +1,7 @@
 //! The objects clients see, and the bounds on what they may send.
 
+mod export;
+
 use std::{fmt, sync::Arc};
 
 use jiff::Timestamp;
@@ -7,6 +9,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use uuid::Uuid;
+
+pub use self::export::{
+    ExportEnd, ExportLine, ExportedBlock, ExportedProfile, ExportedReport, ExportedRoom,
+};
 
 /// A chat's id: a UUIDv7, so that new chats lie together in the index.
 pub type ChatId = Uuid;

@@ -82,6 +82,7 @@ const FAILURES: &[(&str, &[&str])] = &[
     ("post_users", &["forbidden", "validation_failed"]),
     ("delete_user", &["forbidden", "user_not_found"]),
     ("revoke_tokens", &["forbidden", "user_not_found"]),
+    ("export_user", &["forbidden", "user_not_found"]),
     ("block_user", &["user_not_found", "validation_failed"]),
     ("unblock_user", &["user_not_found"]),
     ("list_blocks", &[]),

@@ -3,6 +3,7 @@
 mod chats;
 mod connect;
 mod document;
+mod export;
 mod extract;
 mod messages;
 mod page;
@@ -65,7 +66,8 @@ fn classes() -> [(Class, OpenApiRouter<Context>); 5] {
                 .routes(routes!(messages::get_message))
                 .routes(routes!(users::get_user))
                 .routes(routes!(users::list_blocks))
-                .routes(routes!(reports::list_reports)),
+                .routes(routes!(reports::list_reports))
+                .routes(routes!(export::export_user)),
         ),
         (
             Class::Rooms,

@@ -1,6 +1,7 @@
 //! The operations and their rules; REST and socket commands call the same ones.
 
 mod draft;
+mod export;
 mod reports;
 mod rooms;
 mod search;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 
 pub use self::{
     draft::{Edit, NewMessage},
+    export::Export,
     rooms::{HistoryView, ReadResult, UnreadRoom, UnreadSummary},
     search::{SearchHit, SearchPage},
 };

@@ -8,6 +8,7 @@ use std::{net::SocketAddr, num::NonZeroU32, pin::pin, sync::Arc, time::Duration}
 
 use axum::{
     Router,
+    body::{Body, HttpBody},
     extract::ConnectInfo,
     http::{HeaderValue, header},
 };
@@ -15,6 +16,7 @@ use governor::{
     DefaultDirectRateLimiter, Quota, RateLimiter,
     clock::{Clock, DefaultClock},
 };
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
@@ -93,6 +95,29 @@ pub async fn serve(
     connections.wait().await;
 }
 
+/// The connection is busy until all of the answer is sent: one that is made while it is sent may take
+/// longer than a connection may idle. What is whole already is sent at once.
+fn until_sent(body: Body, pace: Pace) -> Body {
+    let end = AnswerEnd(pace);
+    if body.size_hint().exact().is_some() {
+        return body;
+    }
+    Body::new(body.map_frame(move |frame| {
+        // Goes with the body, sent or broken off.
+        let _ = &end;
+        frame
+    }))
+}
+
+/// Dropped, it ends the answer.
+struct AnswerEnd(Pace);
+
+impl Drop for AnswerEnd {
+    fn drop(&mut self) {
+        self.0.end_answer();
+    }
+}
+
 /// Serves one connection to its end; after `stop` the request at hand is its last.
 async fn serve_connection(
     stream: Paced,
@@ -118,8 +143,7 @@ async fn serve_connection(
                         .headers_mut()
                         .insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
-                pace.end_answer();
-                answer
+                answer.map(|answer| answer.map(|body| until_sent(body, pace)))
             }
         })
     };

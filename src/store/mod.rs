@@ -3,6 +3,7 @@
 
 mod chats;
 mod erasure;
+mod export;
 mod messages;
 mod migrate;
 mod outbox;

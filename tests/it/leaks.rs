@@ -137,6 +137,7 @@ async fn the_service_runs_under_the_documented_roles_and_can_do_no_more() {
     socket.send(json!({ "type": "typing", "typing": true })).await;
     bob.on(replica).post(&format!("{path}report/"), json!({})).await.expect(201);
     host.on(replica).get("/reports/").await.expect(200);
+    assert_eq!(host.on(replica).get("/users/bob/export/").await.status, 200);
     alice.on(replica).delete(&path).await.expect(204);
     bob.on(replica).put("/users/alice/block/", json!({})).await.expect(204);
     bob.on(replica).delete("/users/alice/block/").await.expect(204);

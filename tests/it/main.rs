@@ -1,6 +1,7 @@
 //! The guarantees, seen from outside: real Postgres, real Redis, several replicas in one process.
 
 mod delivery;
+mod export;
 mod harness;
 mod issuers;
 mod leaks;

@@ -66,6 +66,7 @@ const RULES: &[Rule] = {
         rule("put", "/users/{user_id}/", Host, [200, 201]),
         rule("delete", "/users/{user_id}/", Host, [204, 204]),
         rule("post", "/users/{user_id}/revoke_tokens/", Host, [204, 204]),
+        rule("get", "/users/{user_id}/export/", Host, [200, 200]),
         rule("put", "/users/{user_id}/block/", Oneself, [204, 204]),
         rule("delete", "/users/{user_id}/block/", Oneself, [204, 204]),
         rule("get", "/blocks/", Oneself, [200, 200]),

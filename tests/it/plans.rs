@@ -95,6 +95,7 @@ async fn no_hot_statement_reads_a_table_whole() {
         let page = host.get("/reports/?limit=2").await.expect(200);
         let next = page["next"].as_str().expect("a cursor");
         host.get(&format!("/reports/?cursor={next}")).await.expect(200);
+        assert_eq!(host.get("/users/bob/export/").await.status, 200);
         a.delete(&message).await.expect(204);
         // Counted in Postgres anew.
         cluster.redis_flush().await;

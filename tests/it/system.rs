@@ -106,6 +106,7 @@ async fn the_documents_name_every_route_and_need_no_network() {
         ("/api/v1/users/".to_owned(), &["post"]),
         ("/api/v1/users/{user_id}/".to_owned(), &["get", "put", "delete"]),
         ("/api/v1/users/{user_id}/revoke_tokens/".to_owned(), &["post"]),
+        ("/api/v1/users/{user_id}/export/".to_owned(), &["get"]),
         ("/api/v1/users/{user_id}/block/".to_owned(), &["put", "delete"]),
         ("/api/v1/blocks/".to_owned(), &["get"]),
         ("/api/v1/reports/".to_owned(), &["get"]),

@@ -10,6 +10,9 @@
 /** How long a call may take: as long as the server gives itself. */
 const CALL_TIMEOUT_MS = 15_000;
 
+/** Values one by one: more than one would wait for, or hold at once. */
+const LINES = 'application/x-ndjson';
+
 /** A call that failed. */
 export class ApiError extends Error {
   /**
@@ -144,6 +147,16 @@ export class Api {
   /** For the host application's server: voids the person's tokens. @param {string} userId */
   revokeTokens(userId) { return this.call('POST /users/{user_id}/revoke_tokens/', { path: { user_id: userId } }); }
 
+  /**
+   * For the host application's server: all that is kept of a person, line by line as it comes. It throws
+   * where the export broke off; the last line is `end`.
+   * @param {string} userId
+   */
+  async exportUser(userId) {
+    const lines = await this.call('GET /users/{user_id}/export/', { path: { user_id: userId } });
+    return /** @type {AsyncGenerator<typeof lines, void>} */ (/** @type {unknown} */ (lines));
+  }
+
   /** @param {string} userId */
   block(userId) { return this.call('PUT /users/{user_id}/block/', { path: { user_id: userId } }); }
 
@@ -222,6 +235,7 @@ export class Api {
         credentials: 'omit',
         cache: 'no-store',
       });
+      if (response.ok && response.headers.get('Content-Type') === LINES) return linesOf(response);
       const answer = await response.text();
       if (!response.ok) throw new ApiError(response.status, parseObject(answer));
       return answer === '' ? null : JSON.parse(answer);
@@ -232,6 +246,34 @@ export class Api {
       signal?.removeEventListener('abort', onAbort);
     }
   }
+}
+
+/**
+ * The values of JSON lines, as they come. Whatever ends without its last line broke off.
+ * @param {Response} response
+ */
+async function* linesOf(response) {
+  const reader = /** @type {ReadableStream<Uint8Array>} */ (response.body).getReader();
+  const decoder = new TextDecoder();
+  let rest = '';
+  let last = null;
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) break;
+      const lines = (rest + decoder.decode(value, { stream: true })).split('\n');
+      rest = lines.pop() ?? '';
+      for (const line of lines) {
+        last = JSON.parse(line);
+        yield last;
+      }
+    }
+  } catch (error) {
+    throw asApiError(error);
+  } finally {
+    reader.cancel().catch(() => {});
+  }
+  if (last?.type !== 'end') throw new ApiError(0, { detail: 'the export broke off' });
 }
 
 /** A JSON object, or an empty one where a proxy answered in its own words. @param {string} text */

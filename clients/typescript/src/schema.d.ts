@@ -65,6 +65,70 @@ export type Edit = {
   text: string;
 };
 
+/** How many lines of each kind there were. */
+export type ExportEnd = {
+  blocks: number;
+  messages: number;
+  reports: number;
+  rooms: number;
+};
+
+/** A line of an export. */
+export type ExportLine = ExportedProfile & {
+  type: "profile";
+} | ExportedBlock & {
+  type: "block";
+} | ExportedRoom & {
+  type: "room";
+} | Message & {
+  type: "message";
+} | ExportedReport & {
+  type: "report";
+} | ExportEnd & {
+  type: "end";
+};
+
+/** Somebody whom the person has blocked. */
+export type ExportedBlock = {
+  created_at: Time;
+  user_id: UserId;
+};
+
+/** The person. */
+export type ExportedProfile = {
+  avatar_url: string | null;
+  /** When they became known. */
+  created_at: Time;
+  last_seen_at: Time | null;
+  name: string | null;
+  user_id: UserId;
+};
+
+/** A report that the person has made; without the message, which is somebody else's words. */
+export type ExportedReport = {
+  chat_id: string;
+  created_at: Time;
+  message_id: string;
+  reason: string | null;
+  report_id: string;
+  /** Whose message it is. */
+  sender_id: UserId;
+  seq: number;
+};
+
+/** A room of the person's. */
+export type ExportedRoom = {
+  chat_id: string;
+  created_at: Time;
+  created_by: UserId;
+  /** How many messages the room has, of both; the person's own up to it follow. */
+  last_seq: number;
+  other_user_id: UserId;
+  /** Up to which `seq` the person has read. */
+  read_seq: number;
+  room_name: string;
+};
+
 /** What was wrong with one field of a request. */
 export type FieldError = {
   /** The field's name as sent; `body` where the whole document is at fault. */
@@ -408,6 +472,12 @@ export interface Operations {
     query: {};
     body: undefined;
     result: null;
+  };
+  'GET /users/{user_id}/export/': {
+    path: { user_id: string };
+    query: {};
+    body: undefined;
+    result: ExportLine;
   };
   'POST /users/{user_id}/revoke_tokens/': {
     path: { user_id: string };

@@ -7,6 +7,8 @@ use jsonschema::Validator;
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 
+const NDJSON: &str = "application/x-ndjson";
+
 /// One call of the OpenAPI document.
 struct Call {
     method: String,
@@ -104,12 +106,17 @@ pub(super) fn check_answer(asked: &str, status: u16, headers: &HeaderMap, text: 
     let Some(schema) = response.bodies.get(kind) else {
         panic!("{asked}: the OpenAPI document knows no {kind} with {status}");
     };
-    let body: Value = serde_json::from_str(text).unwrap_or_else(|e| panic!("{asked}: {e}: {text}"));
-    if let Err(error) = schema.validate(&body) {
-        panic!(
-            "{asked}: {status} is not as documented: {error} at {}: {text}",
-            error.instance_path()
-        );
+    // Of JSON lines, each is one.
+    let bodies = if kind == NDJSON { text.lines().collect() } else { vec![text] };
+    for text in bodies {
+        let body: Value =
+            serde_json::from_str(text).unwrap_or_else(|e| panic!("{asked}: {e}: {text}"));
+        if let Err(error) = schema.validate(&body) {
+            panic!(
+                "{asked}: {status} is not as documented: {error} at {}: {text}",
+                error.instance_path()
+            );
+        }
     }
 }
 

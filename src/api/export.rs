@@ -1,0 +1,73 @@
+//! All that is kept of a person: `/api/v1/users/{user_id}/export/`.
+
+use axum::{
+    body::Body,
+    extract::State,
+    http::{HeaderValue, header},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use futures_util::stream::try_unfold;
+
+use super::extract::{AuthUser, UserPath};
+use crate::{chat::Export, context::Context, error::Error, model::ExportLine, store::StoreError};
+
+const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
+
+/// All that is kept of a person, as JSON lines; `chat:admin` only. First their profile, then their
+/// blocks, their rooms, each with their own messages after it, the reports that they have made, and as
+/// the last line `end`: without it the export broke off, and has to be asked for again. It is read
+/// while it is sent, so what changes meanwhile may be in it or not; all else is in it once.
+#[utoipa::path(get, path = "/users/{user_id}/export/", tag = "users",
+params(("user_id" = String, Path)), responses(
+    (status = 200, description = "A JSON object a line", body = ExportLine,
+     content_type = "application/x-ndjson"),
+))]
+pub(super) async fn export_user(
+    State(context): State<Context>,
+    user: AuthUser,
+    UserPath(user_id): UserPath,
+) -> Result<Response, Error> {
+    user.require_admin()?;
+    let export = context.chats.export_user(&user_id).await?;
+    let pages = try_unfold((context, export), next_page);
+    Ok(([(header::CONTENT_TYPE, NDJSON)], Body::from_stream(pages)).into_response())
+}
+
+/// Why an export broke off; its reader sees no more than that it did.
+#[derive(Debug, thiserror::Error)]
+enum BrokenOff {
+    #[error("the replica shuts down")]
+    Draining,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The next page, asked for when the one before it was taken. An error ends the connection.
+async fn next_page(
+    (context, mut export): (Context, Export),
+) -> Result<Option<(Bytes, (Context, Export))>, BrokenOff> {
+    // It may take longer than the grace: whoever asks again finds another replica.
+    let next = if context.is_closing() {
+        Err(BrokenOff::Draining)
+    } else {
+        export.next_page().await.map_err(BrokenOff::from)
+    };
+    match next {
+        Ok(lines) => Ok(lines.map(|lines| (encode(&lines), (context, export)))),
+        Err(error) => {
+            tracing::warn!(%error, "an export broke off");
+            Err(error)
+        }
+    }
+}
+
+fn encode(lines: &[ExportLine]) -> Bytes {
+    let mut bytes = Vec::new();
+    for line in lines {
+        // Plain structs into memory can't fail.
+        let _ = serde_json::to_writer(&mut bytes, line);
+        bytes.push(b'\n');
+    }
+    bytes.into()
+}

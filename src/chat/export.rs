@@ -1,0 +1,135 @@
+//! All that is kept of one person, page by page: however much it is, a page of it is in memory.
+
+use std::collections::VecDeque;
+
+use super::Chats;
+use crate::{
+    error::Error,
+    model::{ChatId, ExportEnd, ExportLine, ExportedProfile, ExportedRoom, MessageId, UserId},
+    store::{Store, StoreError},
+};
+
+/// Rows of a page, and numbers of a room's messages that one statement looks at: 5 MB if all of them
+/// are as large as can be.
+const PAGE: i64 = 250;
+
+/// An export under way.
+#[derive(Debug)]
+pub struct Export {
+    store: Store,
+    user_id: UserId,
+    step: Step,
+    /// What was given so far.
+    given: ExportEnd,
+}
+
+/// What comes next.
+#[derive(Debug)]
+enum Step {
+    Profile(ExportedProfile),
+    /// Past this one.
+    Blocks(Option<UserId>),
+    /// Past this one.
+    Rooms(ChatId),
+    /// These rooms; of the first, messages from this `seq` on.
+    Messages(VecDeque<ExportedRoom>, i64),
+    /// Past this one.
+    Reports(ChatId, MessageId),
+    End,
+    Over,
+}
+
+impl Chats {
+    /// Begins to give all that is kept of a person.
+    pub async fn export_user(&self, user_id: &UserId) -> Result<Export, Error> {
+        let profile = self.store.get_exported_profile(user_id).await?;
+        let profile = profile.ok_or(Error::UserNotFound)?;
+        Ok(Export {
+            store: self.store.clone(),
+            user_id: user_id.clone(),
+            step: Step::Profile(profile),
+            given: ExportEnd::default(),
+        })
+    }
+}
+
+impl Export {
+    /// The next lines, some at least; `None` after the last. After an error there are none either.
+    pub async fn next_page(&mut self) -> Result<Option<Vec<ExportLine>>, StoreError> {
+        loop {
+            let lines = match std::mem::replace(&mut self.step, Step::Over) {
+                Step::Over => return Ok(None),
+                Step::Profile(profile) => {
+                    self.step = Step::Blocks(None);
+                    vec![ExportLine::Profile(profile)]
+                }
+                Step::Blocks(after) => self.blocks(after).await?,
+                Step::Rooms(after) => {
+                    let rooms = self.store.list_exported_rooms(&self.user_id, after, PAGE).await?;
+                    self.step = Step::Messages(rooms.into(), 1);
+                    Vec::new()
+                }
+                Step::Messages(rooms, from) => self.messages(rooms, from).await?,
+                Step::Reports(chat_id, message_id) => self.reports((chat_id, message_id)).await?,
+                Step::End => vec![ExportLine::End(self.given)],
+            };
+            if !lines.is_empty() {
+                return Ok(Some(lines));
+            }
+        }
+    }
+
+    async fn blocks(&mut self, after: Option<UserId>) -> Result<Vec<ExportLine>, StoreError> {
+        let (store, user_id) = (&self.store, &self.user_id);
+        let blocks = store.list_exported_blocks(user_id, after.as_ref(), PAGE).await?;
+        self.step = match blocks.last() {
+            Some(last) => Step::Blocks(Some(last.user_id.clone())),
+            None => Step::Rooms(ChatId::nil()),
+        };
+        self.given.blocks += blocks.len() as u64;
+        Ok(blocks.into_iter().map(ExportLine::Block).collect())
+    }
+
+    /// A room, before its first messages, and some of them.
+    async fn messages(
+        &mut self,
+        mut rooms: VecDeque<ExportedRoom>,
+        from: i64,
+    ) -> Result<Vec<ExportLine>, StoreError> {
+        let Some(room) = rooms.front().cloned() else {
+            self.step = Step::Reports(ChatId::nil(), MessageId::nil());
+            return Ok(Vec::new());
+        };
+        let (chat_id, up_to) = (room.chat_id, room.last_seq);
+        let to = up_to.min(from.saturating_add(PAGE - 1));
+        let messages = if from <= to {
+            self.store.list_exported_messages(chat_id, &self.user_id, from, to).await?
+        } else {
+            Vec::new()
+        };
+        let mut lines = Vec::new();
+        if from == 1 {
+            self.given.rooms += 1;
+            lines.push(ExportLine::Room(room));
+        }
+        self.given.messages += messages.len() as u64;
+        lines.extend(messages.into_iter().map(|message| ExportLine::Message(Box::new(message))));
+        self.step = if to < up_to {
+            Step::Messages(rooms, to + 1)
+        } else {
+            rooms.pop_front();
+            if rooms.is_empty() { Step::Rooms(chat_id) } else { Step::Messages(rooms, 1) }
+        };
+        Ok(lines)
+    }
+
+    async fn reports(&mut self, after: (ChatId, MessageId)) -> Result<Vec<ExportLine>, StoreError> {
+        let reports = self.store.list_exported_reports(&self.user_id, after, PAGE).await?;
+        self.step = match reports.last() {
+            Some(last) => Step::Reports(last.chat_id, last.message_id),
+            None => Step::End,
+        };
+        self.given.reports += reports.len() as u64;
+        Ok(reports.into_iter().map(ExportLine::Report).collect())
+    }
+}
