@@ -18,6 +18,7 @@ async fn list(host: &Client, limit: usize) -> Vec<Value> {
         let results = page["results"].as_array().expect("a list");
         assert!(results.len() <= limit);
         reports.extend(results.iter().cloned());
+        assert!(reports.len() < 100, "pages without an end: {reports:?}");
         match page["next"].as_str() {
             Some(next) => query = format!("?limit={limit}&cursor={next}"),
             None => return reports,
