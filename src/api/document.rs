@@ -19,7 +19,8 @@ use crate::error::{Error, FieldError};
         description = "One-to-one chat that another application embeds. Every path also works \
                        without its trailing slash. Failures are application/problem+json; go by \
                        `code`, which is stable. Fields and query parameters that are not known are \
-                       ignored, and clients must ignore those that they do not know."
+                       ignored, and clients must ignore those that they do not know. \
+                       [The socket protocol](/docs/socket/) has a page of its own."
     ),
     modifiers(&BearerToken),
     security(("token" = [])),
@@ -28,7 +29,7 @@ use crate::error::{Error, FieldError};
         (name = "chats", description = "Rooms, read markers, search"),
         (name = "messages", description = "History, sending, editing, deleting, reporting"),
         (name = "users", description = "People, and whom one has blocked"),
-        (name = "sockets", description = "Tickets; the protocol is in /asyncapi.json"),
+        (name = "sockets", description = "Tickets; [the protocol](/docs/socket/) is in /asyncapi.json"),
     )
 )]
 struct Document;

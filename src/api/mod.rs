@@ -9,6 +9,7 @@ mod messages;
 mod page;
 pub(crate) mod problem;
 mod reports;
+mod socket_page;
 mod system;
 mod users;
 
@@ -98,6 +99,8 @@ pub fn public_router(context: &Context, sockets: Router<Context>) -> Router {
     let api = guarded.layer(from_fn_with_state(context.clone(), time_out));
     // Written once: anybody may ask for it, and writing it takes milliseconds.
     let document = bytes::Bytes::from(openapi_json());
+    let socket_page = system::socket_page();
+    let socket_page = get(async move || page::made(socket_page.clone()));
     let documents = utoipa_swagger_ui::SwaggerUi::new("/docs")
         .config(utoipa_swagger_ui::Config::new(["/openapi.json"]).use_base_layout());
     let router = Router::new()
@@ -109,6 +112,8 @@ pub fn public_router(context: &Context, sockets: Router<Context>) -> Router {
         .route("/demo/people.json", get(page::people))
         .route("/openapi.json", get(async move || system::openapi(document.clone())))
         .route("/asyncapi.json", get(system::asyncapi))
+        .route("/docs/socket", socket_page.clone())
+        .route("/docs/socket/", socket_page)
         .merge(Router::from(documents).layer(from_fn(docs_policy)))
         .merge(health());
     finish(router, context)

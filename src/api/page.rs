@@ -1,4 +1,4 @@
-//! The demo page, embedded: its own files, and the client library that it uses.
+//! The demo page, embedded: its own files, and the client library that it uses; how pages are served.
 
 use axum::{
     Json,
@@ -41,6 +41,7 @@ const PAGE: &[Asset] = assets! {
     "web",
     "index.html": HTML,
     "style.css": CSS,
+    "docs.css": CSS,
     "app.js": JS,
     "dom.js": JS,
     "i18n.js": JS,
@@ -79,20 +80,29 @@ pub(super) async fn asset(Path(name): Path<String>) -> Result<Response, Error> {
     serve(PAGE, &name)
 }
 
+/// A page made by the program, under the same policy.
+pub(super) fn made(html: bytes::Bytes) -> Response {
+    shown(HTML, html)
+}
+
 pub(super) async fn client(Path(name): Path<String>) -> Result<Response, Error> {
     serve(CLIENT, &name)
 }
 
 fn serve(assets: &[Asset], name: &str) -> Result<Response, Error> {
     let asset = assets.iter().find(|asset| asset.name == name).ok_or(Error::RouteNotFound)?;
+    Ok(shown(asset.kind, asset.body))
+}
+
+fn shown(kind: &'static str, body: impl IntoResponse) -> Response {
     let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static(asset.kind)),
+        (header::CONTENT_TYPE, HeaderValue::from_static(kind)),
         (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(PAGE_POLICY)),
         (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
         // Part of the binary: a new release must show at once.
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
     ];
-    Ok((headers, asset.body).into_response())
+    (headers, body).into_response()
 }
 
 /// Somebody whom one can be on the page, without a host application.

@@ -79,7 +79,16 @@ pub(super) fn openapi(document: bytes::Bytes) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], document).into_response()
 }
 
+/// The socket protocol. Written by hand, and held against every frame that the tests see.
+const ASYNCAPI: &str = include_str!("asyncapi.json");
+
 pub(super) async fn asyncapi() -> Response {
-    let document = include_str!("asyncapi.json");
-    ([(header::CONTENT_TYPE, "application/json")], document).into_response()
+    ([(header::CONTENT_TYPE, "application/json")], ASYNCAPI).into_response()
+}
+
+/// The same document as a page.
+pub(super) fn socket_page() -> bytes::Bytes {
+    // Our own file; a test reads it too.
+    let document = serde_json::from_str(ASYNCAPI).unwrap_or_default();
+    super::socket_page::render(&document).into()
 }

@@ -127,7 +127,7 @@ async fn the_documents_name_every_route_and_need_no_network() {
         get(cluster.anyone(0), "/demo/people.json").await.expect(200),
         serde_json::json!([])
     );
-    for page in ["/", "/docs/"] {
+    for page in ["/", "/docs/", "/docs/socket/"] {
         let answer = get(cluster.anyone(0), page).await;
         assert_eq!(answer.status, 200, "{page}");
         assert!(answer.header("content-type").is_some_and(|kind| kind.starts_with("text/html")));
@@ -149,6 +149,40 @@ async fn the_documents_name_every_route_and_need_no_network() {
             }
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_of_the_socket_says_all_that_its_document_says() {
+    let cluster = Cluster::start(1).await;
+    let asyncapi = get(cluster.anyone(0), "/asyncapi.json").await.expect(200);
+    let page = get(cluster.anyone(0), "/docs/socket/").await;
+    let policy = page.header("content-security-policy").expect("a policy");
+    assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+    assert!(!page.text.contains("<script") && !page.text.contains("style="));
+    let members = |object: &Value| object.as_object().expect("an object").clone();
+    for (key, message) in members(&asyncapi["components"]["messages"]) {
+        let Some((_, rest)) = page.text.split_once(&format!("-{key}\"><h3>")) else {
+            panic!("{key} is not on the page");
+        };
+        let (shown, _) = rest.split_once("</article>").expect("its end");
+        for name in members(&message["payload"]["properties"]).keys() {
+            assert!(shown.contains(&format!("<code>{name}</code></th>")), "{key}: {name}");
+        }
+        let examples = message["examples"].as_array().expect("examples");
+        assert_eq!(shown.matches("<pre").count(), examples.len(), "{key}");
+    }
+    for name in members(&asyncapi["components"]["schemas"]).keys() {
+        assert!(page.text.contains(&format!("<h3>{name}</h3>")), "{name}");
+    }
+    for (_, channel) in members(&asyncapi["channels"]) {
+        for close in channel["x-close-codes"].as_array().expect("close codes") {
+            assert!(page.text.contains(&format!("<th scope=\"row\">{}</th>", close["code"])));
+        }
+    }
+    // From the page of the REST API one finds it, by a link in the document that it shows.
+    let openapi = get(cluster.anyone(0), "/openapi.json").await.expect(200);
+    let about = openapi["info"]["description"].as_str().expect("a description");
+    assert!(about.contains("(/docs/socket/)") && page.text.contains("href=\"/docs/\""));
 }
 
 #[tokio::test(flavor = "multi_thread")]

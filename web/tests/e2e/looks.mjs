@@ -194,3 +194,23 @@ export async function somebody_of_the_demo_is_chosen_with_one_click({ meet }) {
   await visitor.page.reload();
   await until('still Bob', async () => await visitor.text('#me-name') === 'Bob');
 }
+
+/** The socket protocol's page: on any screen, in both schemes, and reached from the API's page. */
+export async function the_page_of_the_socket_is_for_everybody({ meet }) {
+  const reader = meet('Rita Reader');
+  for (const [name, options] of [['light', {}], ['dark', { colorScheme: 'dark' }], ['phone', PHONE]]) {
+    await reader.arrive({ token: null, ...options });
+    await reader.page.goto(`${reader.url}/docs/`);
+    // The API's page writes its links itself; this one opens in place.
+    await reader.page.locator('.info a[href="/docs/socket/"]').evaluate((link) => link.removeAttribute('target'));
+    await reader.page.locator('.info a[href="/docs/socket/"]').click();
+    await reader.is('the title', 'h1');
+    await fits(reader);
+    await reader.isAccessible();
+    await reader.shot(`socket-${name}`);
+    await reader.page.locator('nav a[href="#server-hello"]').click();
+    await reader.is('hello', '#server-hello:target');
+    await reader.shot(`socket-${name}-frames`);
+    await reader.leave();
+  }
+}
