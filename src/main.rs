@@ -7,14 +7,17 @@ use std::{
     time::Duration,
 };
 
-#[cfg(feature = "dev")]
-use beseda::dev::{self, DevError};
 use beseda::{
     admin::{self, Question},
     app::{self, Listeners},
     config::{Config, ConfigError, DatabaseConfig, LogFormat, secrets_from_files},
     signals::Signals,
     store, telemetry,
+};
+#[cfg(feature = "dev")]
+use beseda::{
+    dev::{self, DevError},
+    talk,
 };
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio::net::TcpListener;
@@ -66,6 +69,9 @@ enum Command {
     /// Print a token, as the host application would sign it; for trying out.
     #[cfg(feature = "dev")]
     Token(dev::TokenOptions),
+    /// Talk to somebody, in a terminal or through a pipe: each line is a message.
+    #[cfg(feature = "dev")]
+    Chat(talk::Options),
     /// Ask the replica on this machine whether it is ready: ends with 0 or 1.
     Healthcheck(HealthOptions),
     /// Print the OpenAPI document.
@@ -161,6 +167,8 @@ async fn dispatch(command: Command) -> Result<ExitCode, BoxError> {
         Command::Dev(options) => dev::run(options).await?,
         #[cfg(feature = "dev")]
         Command::Token(options) => print(&dev::token(options)?)?,
+        #[cfg(feature = "dev")]
+        Command::Chat(options) => talk::run(options).await?,
         Command::Healthcheck(options) => healthcheck(&options)?,
         Command::Openapi => print(&beseda::api::openapi_json())?,
     }

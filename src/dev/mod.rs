@@ -20,7 +20,7 @@ pub use self::{
     postgres::Postgres,
     redis::Redis,
     run::{Options, run},
-    token::{Claims, TokenOptions, sign, token},
+    token::{Claims, Signing, TokenOptions, sign, token},
 };
 
 /// What a child keeps when the machine, not only the process, goes down.

@@ -250,6 +250,23 @@ fn welcome(stack: &Stack, users: &[(&str, String)], environment: &str, data: &Pa
     for ((name, token), replica) in users.iter().zip(stack.replicas.iter().cycle()) {
         let _ = writeln!(text, "{name:5}  http://{}/#token={token}", replica.public_addr());
     }
+    let program = std::env::args().next().unwrap_or_else(|| "beseda".to_owned());
+    let urls: Vec<String> = stack
+        .replicas
+        .iter()
+        .map(|replica| format!("--url http://{}", replica.public_addr()))
+        .collect();
+    let mut data_option = String::new();
+    if data != Path::new(DEFAULT_DATA) {
+        data_option = format!(" --data {}", data.display());
+    }
+    text += "\nThe same in terminals of their own:\n";
+    for (me, with, urls) in [
+        ("alice", "bob", urls.join(" ")),
+        ("bob", "alice", urls.iter().rev().cloned().collect::<Vec<_>>().join(" ")),
+    ] {
+        let _ = writeln!(text, "{program} chat {urls}{data_option} --as {me} --with {with}");
+    }
     let _ = write!(
         text,
         "\nFor a shell (also in {}, for `.`):\n{}\n\n{}\n\nData is kept in {}. Ctrl-C ends it all.\n",

@@ -81,6 +81,13 @@ pub struct TokenOptions {
     #[arg(long)]
     pub scope: Option<String>,
 
+    #[command(flatten)]
+    pub signing: Signing,
+}
+
+/// What a token is signed with.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Signing {
     /// Sign with the secret that `beseda dev` made in this folder. Without it: with
     /// BESEDA_JWT_HS256_SECRET, else with the secret in ./data.
     #[arg(long, env = "BESEDA_DEV_DATA")]
@@ -104,7 +111,8 @@ pub fn token(options: TokenOptions) -> Result<String, DevError> {
     if UserId::parse(&options.user).is_none() {
         return Err(DevError::UserId(options.user));
     }
-    let secret = match (options.data, options.jwt_hs256_secret) {
+    let signing = options.signing;
+    let secret = match (signing.data, signing.jwt_hs256_secret) {
         (Some(data), _) => read_secret(&data)?,
         (None, Some(secret)) => secret,
         (None, None) => {
@@ -118,8 +126,8 @@ pub fn token(options: TokenOptions) -> Result<String, DevError> {
     let claims = Claims {
         name: options.name,
         scope: options.scope,
-        iss: options.jwt_issuer,
-        aud: options.jwt_audience,
+        iss: signing.jwt_issuer,
+        aud: signing.jwt_audience,
         ..Claims::new(&options.user, options.ttl)
     };
     sign(&secret, &claims)

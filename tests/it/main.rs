@@ -21,6 +21,7 @@ mod rooms;
 mod search;
 mod socket;
 mod system;
+mod talk;
 mod tokens;
 mod traces;
 mod unread;

@@ -15,6 +15,7 @@ mod program;
 mod redis;
 mod socket;
 mod stack;
+mod talker;
 mod token;
 
 use std::time::Duration;
@@ -30,6 +31,7 @@ pub(crate) use self::{
     program::Program,
     redis::{Redis, Reply},
     socket::Socket,
+    talker::Talker,
     token::{SECRET, claims, now, sign, sign_with},
 };
 
