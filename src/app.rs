@@ -57,7 +57,7 @@ pub enum StartError {
     Listen(#[from] std::io::Error),
     #[error("Postgres: {0}")]
     Store(#[from] StoreError),
-    #[error("REDIS_URL: {0}")]
+    #[error("Redis: {0}")]
     Redis(#[from] RedisError),
 }
 
@@ -97,7 +97,8 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
     verifier.load().await;
 
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-    let link = Link::connect(config.redis_url.expose(), &config.redis_prefix)?;
+    let link =
+        Link::connect(config.redis_url.expose(), config.redis_ca.as_deref(), &config.redis_prefix)?;
     let sharded = config.redis_sharded_pubsub == Switch::On;
     let (broker, events) = Broker::connect(&link, sharded);
     let unread = Unread::new(link.clone());

@@ -81,9 +81,14 @@ impl std::fmt::Debug for Secret {
 /// The database.
 #[derive(Debug, Clone, Args)]
 pub struct DatabaseConfig {
-    /// Postgres: postgresql://USER:PASSWORD@HOST:PORT/DATABASE; `sslmode=require` verifies the certificate.
+    /// Postgres: postgresql://USER:PASSWORD@HOST:PORT/DATABASE; with `?sslmode=verify-full` over TLS.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: Secret,
+
+    /// The authorities that Postgres's certificate may be of: a PEM file. Without it: those that the
+    /// system trusts.
+    #[arg(long, env = "BESEDA_DATABASE_CA")]
+    pub database_ca: Option<PathBuf>,
 
     /// Most connections to Postgres a replica opens (its writers and readers included).
     #[arg(long, env = "BESEDA_DATABASE_CONNECTIONS", default_value_t = 16)]
@@ -283,6 +288,11 @@ pub struct Config {
     /// Redis: redis://…, rediss://…, redis-sentinel://… or redis-cluster://…
     #[arg(long, env = "REDIS_URL", hide_env_values = true)]
     pub redis_url: Secret,
+
+    /// The authorities that Redis's certificate may be of, for rediss://…: a PEM file. Without it:
+    /// those that the system trusts.
+    #[arg(long, env = "BESEDA_REDIS_CA")]
+    pub redis_ca: Option<PathBuf>,
 
     /// What every Redis key and channel begins with, so that one Redis can serve several installations.
     #[arg(long, env = "BESEDA_REDIS_PREFIX", default_value = "beseda:")]

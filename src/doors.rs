@@ -3,9 +3,10 @@
 
 use futures_util::FutureExt;
 use http::{HeaderMap, HeaderValue, Uri};
+use serde_json::Value;
 
 use crate::{
-    api,
+    api::{self, problem},
     auth::{Ticket, Tickets, Verifier},
     chat::ChatRef,
     config::{AuthConfig, Secret},
@@ -44,16 +45,25 @@ impl Doors {
     /// A token and a ticket. Nobody who has not got the key can make one.
     pub fn token(&self, raw: &str) {
         let verified = self.verifier.verify(raw).now_or_never();
-        assert!(verified.expect("a secret is not asked for").is_err(), "a forged token");
+        let verified = verified.expect("a secret is not asked for");
+        refused(&verified.expect_err("a forged token"), raw);
         let ticket: Result<Ticket, Error> = self.tickets.check(raw);
-        assert!(ticket.is_err(), "a forged ticket");
+        refused(&ticket.expect_err("a forged ticket"), raw);
     }
 
     /// A frame on a socket. Its id is echoed: it must stand in JSON as it is.
     pub fn frame(&self, raw: &str) {
-        if let Ok(Request { id: Some(id), .. }) = Request::parse(raw) {
-            let echoed = format!(r#"{{"id":{}}}"#, id.get());
-            assert!(serde_json::from_str::<serde_json::Value>(&echoed).is_ok(), "{echoed}");
+        match Request::parse(raw) {
+            Ok(Request { id, command }) => {
+                if let Some(id) = id {
+                    let echoed = format!(r#"{{"id":{}}}"#, id.get());
+                    assert!(serde_json::from_str::<Value>(&echoed).is_ok(), "{echoed}");
+                }
+                if let Err(error) = command {
+                    refused(&error, "an id of the client's own");
+                }
+            }
+            Err(error) => refused(&error, "an id of the client's own"),
         }
     }
 
@@ -67,11 +77,17 @@ impl Doors {
             |fields| fields.optional_strings("text").is_some(),
         ];
         for read in read {
-            if let Ok(mut fields) = Fields::parse(raw) {
-                // What was read is without fault.
-                let read = read(&mut fields);
-                let finished = fields.finish();
-                assert!(!read || finished.is_ok());
+            match Fields::parse(raw) {
+                Ok(mut fields) => {
+                    // What was read is without fault.
+                    let read = read(&mut fields);
+                    let finished = fields.finish();
+                    assert!(!read || finished.is_ok());
+                    if let Err(error) = finished {
+                        refused(&error, "an id of the client's own");
+                    }
+                }
+                Err(error) => refused(&error, "an id of the client's own"),
             }
         }
     }
@@ -96,7 +112,7 @@ impl Doors {
         }
     }
 
-    /// A path with its query, and the names in it.
+    /// A path with its query, the names in it, and what is answered where they are refused.
     pub fn path(&self, raw: &str) {
         if let Ok(uri) = raw.parse::<Uri>() {
             if let Some(slashed) = api::slashed(&uri) {
@@ -107,8 +123,11 @@ impl Doors {
             let mut params = Params::parse(uri.query().unwrap_or_default());
             let _ = params.integer("limit", 1, 100);
             let _ = params.string("query");
-            let _ = params.finish();
+            if let Err(error) = params.finish() {
+                refused(&error, raw);
+            }
         }
+        refused(&Error::RouteNotFound, raw);
         let _ = ChatRef::parse(raw);
         if let Some(user_id) = UserId::parse(raw) {
             assert_eq!(user_id.as_str(), raw);
@@ -126,6 +145,26 @@ impl Doors {
             net::client_address(peer, &headers, &[all]);
         }
     }
+}
+
+/// Most bytes of a failure's answer: what is at fault is named, and not sent back.
+const LONGEST_PROBLEM: usize = 8 * 1024;
+
+/// A refusal is the client's fault, and told in JSON of a bounded size, with the id that the client
+/// gave to its request if that is one.
+fn refused(error: &Error, id: &str) {
+    let mut headers = HeaderMap::new();
+    if let Ok(value) = HeaderValue::from_str(id) {
+        headers.insert("x-request-id", value);
+    }
+    let id = problem::request_id(&headers);
+    assert!(HeaderValue::from_str(&id).is_ok() && id.len() <= 128, "{id:?}");
+    let body = problem::encode(error, &id);
+    assert!(body.len() <= LONGEST_PROBLEM, "{error} takes {} bytes", body.len());
+    let told: Value = serde_json::from_slice(&body).expect("a problem is JSON");
+    assert!(error.status().is_client_error(), "{told}");
+    assert_eq!(told["status"], error.status().as_u16());
+    assert_eq!(told["request_id"], *id);
 }
 
 #[cfg(test)]

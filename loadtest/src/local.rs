@@ -177,7 +177,8 @@ impl Installation {
         let _ = postgres.create_database(DATABASE).await;
         let mut installation = Self { replicas: Vec::new(), redis, postgres };
         for _ in 0..options.replicas {
-            installation.start_replica(program, secret).await?;
+            let limits = options.scenario.needs_limits();
+            installation.start_replica(program, secret, limits).await?;
         }
         for (number, replica) in installation.replicas.iter_mut().enumerate() {
             replica.ready(number).await?;
@@ -185,7 +186,12 @@ impl Installation {
         Ok(installation)
     }
 
-    async fn start_replica(&mut self, program: &Path, secret: &Secret) -> Result<(), Error> {
+    async fn start_replica(
+        &mut self,
+        program: &Path,
+        secret: &Secret,
+        limits: bool,
+    ) -> Result<(), Error> {
         let (public, internal) = (free_address().await?, free_address().await?);
         let mut command = Command::new(program);
         // Only what is said here: settings in the caller's environment are another installation's.
@@ -202,8 +208,7 @@ impl Installation {
             .env("BESEDA_LISTEN", public.to_string())
             .env("BESEDA_INTERNAL_LISTEN", internal.to_string())
             .env("BESEDA_MIGRATE_ON_START", "on")
-            // The load is few people's.
-            .env("BESEDA_RATE_LIMITS", "off")
+            .env("BESEDA_RATE_LIMITS", if limits { "on" } else { "off" })
             .env("BESEDA_DRAIN_DELAY", "0s")
             .env("BESEDA_SHUTDOWN_GRACE", "3s")
             .env("BESEDA_LOG", "warn")

@@ -7,6 +7,7 @@
 //! everything is accounted for), [`crowd`] (very many sockets) and [`reads`], and measure through
 //! [`run`]. [`local`] starts an installation for them; [`chaos`] stands by itself.
 
+mod attack;
 mod baseline;
 mod chaos;
 mod crowd;
@@ -60,6 +61,9 @@ enum Command {
     /// Break an installation of its own in every way, by a seeded schedule, while people use it; then
     /// prove that nothing was lost, doubled, reordered, miscounted or told to strangers.
     Chaos(chaos::Options),
+    /// What `hostile` starts; of no use by itself.
+    #[command(hide = true)]
+    Attack(attack::Options),
 }
 
 #[tokio::main]
@@ -96,6 +100,7 @@ async fn dispatch(command: Command) -> Result<bool, Error> {
             print(&report.to_string())?;
             Ok(report.is_right())
         }
+        Command::Attack(options) => attack::run(&options).await.map(|()| true),
     }
 }
 

@@ -90,7 +90,7 @@ pub(super) async fn observe(
 }
 
 /// The client's own id where it is a well-formed one, else a new one.
-fn request_id(headers: &HeaderMap) -> String {
+pub(crate) fn request_id(headers: &HeaderMap) -> String {
     headers
         .get(X_REQUEST_ID)
         .and_then(|value| value.to_str().ok())
@@ -184,10 +184,14 @@ impl Problem {
     }
 }
 
-fn write(error: &Error, id: &str, mut headers: HeaderMap) -> Response {
-    let problem = Problem::new(error, id);
+/// The body of an answer.
+pub(crate) fn encode(error: &Error, id: &str) -> Vec<u8> {
     // Plain structs can't fail to serialize.
-    let body = serde_json::to_vec(&problem).unwrap_or_default();
+    serde_json::to_vec(&Problem::new(error, id)).unwrap_or_default()
+}
+
+fn write(error: &Error, id: &str, mut headers: HeaderMap) -> Response {
+    let body = encode(error, id);
     headers.remove(header::CONTENT_LENGTH);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -61,7 +61,7 @@ impl Jwks {
             reason: format!("no HTTP client: {error}"),
         };
         let client = Client::builder()
-            .tls_backend_preconfigured(tls::client_config().map_err(|error| refused(&error))?)
+            .tls_backend_preconfigured(tls::client_config(None).map_err(|error| refused(&error))?)
             // What is configured is asked, and nobody else.
             .redirect(Policy::none())
             .no_proxy()

@@ -1,12 +1,14 @@
 //! One connection of fred's, with what fred leaves to its users: a way out of a stuck socket.
 
 use std::{
+    path::Path,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
 use fred::{
     clients::Client,
+    error::Error as FredError,
     interfaces::{ClientLike, EventInterface, FredResult},
     types::{
         ClusterHash, ClusterStateChange, RespVersion,
@@ -23,6 +25,7 @@ use tokio::{
 };
 
 use super::RedisError;
+use crate::tls;
 
 /// How long a command may take. Redis answers in well under a millisecond; who waits longer than
 /// this is better served from Postgres.
@@ -46,14 +49,25 @@ const SCHEMES: [&str; 6] =
 pub(crate) struct Settings(Config);
 
 impl Settings {
-    pub(crate) fn parse(url: &str) -> Result<Self, RedisError> {
+    /// `ca` names the authorities that the server's certificate may be of, where not the system's.
+    pub(crate) fn parse(url: &str, ca: Option<&Path>) -> Result<Self, RedisError> {
         // fred takes any scheme it does not know for a single server's.
         let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
         if !SCHEMES.contains(&scheme) {
             return Err(RedisError::Url(format!("it must begin with one of {SCHEMES:?}")));
         }
+        // fred's own TLS gives up where one of the system's certificates is broken: ours instead.
+        let plain = match url.strip_prefix("rediss") {
+            Some(rest) => &format!("redis{rest}"),
+            None => url,
+        };
         let mut config =
-            Config::from_url(url).map_err(|error| RedisError::Url(error.details().to_owned()))?;
+            Config::from_url(plain).map_err(|error| RedisError::Url(error.details().to_owned()))?;
+        if scheme.starts_with("rediss") {
+            config.tls = Some(tls::client_config(ca)?.into());
+        } else if ca.is_some() {
+            return Err(RedisError::PlainWithCa);
+        }
         // Its publications arrive beside replies on one socket only with RESP3.
         config.version = RespVersion::RESP3;
         // Redis may be away when a replica starts.
@@ -97,6 +111,8 @@ pub(crate) struct Live {
     /// fred says here whenever it has read anew which server has which slots of a cluster: on
     /// connecting, and where a server sent it elsewhere.
     moves: Mutex<Receiver<Vec<ClusterStateChange>>>,
+    /// fred says here why a connection broke or was not made.
+    errors: Mutex<Receiver<(FredError, Option<Server>)>>,
 }
 
 impl Live {
@@ -104,8 +120,9 @@ impl Live {
         let client = settings.client();
         let reconnects = Mutex::new(client.reconnect_rx());
         let moves = Mutex::new(client.cluster_change_rx());
+        let errors = Mutex::new(client.error_rx());
         let task = client.connect();
-        Self { client, task, reconnects, moves }
+        Self { client, task, reconnects, moves, errors }
     }
 
     pub(crate) fn reopen(&self, settings: &Settings) -> Self {
@@ -134,6 +151,11 @@ impl Live {
     /// Whether slots may have moved since this was last asked, as far as fred has noticed.
     pub(crate) fn take_moved(&self) -> bool {
         take_any(&self.moves)
+    }
+
+    /// Why there is no connection, where anything new was said of it since this was last asked.
+    pub(crate) fn take_error(&self) -> Option<String> {
+        take_last(&self.errors).map(|(error, _)| error.details().to_owned())
     }
 
     /// Asks every server that this client talks to for an answer.
@@ -173,6 +195,19 @@ fn take_any<T: Clone>(told: &Mutex<Receiver<T>>) -> bool {
         match told.try_recv() {
             Ok(_) | Err(TryRecvError::Lagged(_)) => any = true,
             Err(TryRecvError::Empty | TryRecvError::Closed) => return any,
+        }
+    }
+}
+
+/// The last that was told since this was last asked.
+fn take_last<T: Clone>(told: &Mutex<Receiver<T>>) -> Option<T> {
+    let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut last = None;
+    loop {
+        match told.try_recv() {
+            Ok(value) => last = Some(value),
+            Err(TryRecvError::Lagged(_)) => {}
+            Err(TryRecvError::Empty | TryRecvError::Closed) => return last,
         }
     }
 }

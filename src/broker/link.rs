@@ -3,6 +3,7 @@
 use std::{
     fmt,
     hash::{DefaultHasher, Hash, Hasher},
+    path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -68,9 +69,10 @@ struct Shared {
 
 impl Link {
     /// Begins to connect and returns at once: Redis may be away, now or at any time.
+    /// `ca`: a PEM file with the authorities that its certificate may be of, where not the system's.
     /// Must be called within a Tokio runtime.
-    pub fn connect(url: &str, prefix: &str) -> Result<Self, RedisError> {
-        let settings = Settings::parse(url)?;
+    pub fn connect(url: &str, ca: Option<&Path>, prefix: &str) -> Result<Self, RedisError> {
+        let settings = Settings::parse(url, ca)?;
         let live = ArcSwap::from_pointee(Live::open(&settings));
         let end = CancellationToken::new();
         let shared = Arc::new(Shared {
@@ -214,6 +216,8 @@ async fn watch_over(shared: Arc<Shared>) {
     let (mut failures, mut rounds) = (0, 0);
     // What the log was told: a single late answer is not worth a line.
     let mut said_up = false;
+    // The same reason, attempt after attempt, neither.
+    let mut said_why = None;
     loop {
         let live = shared.live.load_full();
         let misled = shared.misled.swap(false, Relaxed);
@@ -232,10 +236,16 @@ async fn watch_over(shared: Arc<Shared>) {
             }
             shared.let_through();
             say(&mut said_up, true);
+            said_why = None;
         } else if !live.is_connected() {
             failures = 0;
             shared.close();
             say(&mut said_up, false);
+            if let Some(cause) = live.take_error().filter(|cause| Some(cause) != said_why.as_ref())
+            {
+                tracing::warn!(cause, "no connection to Redis");
+                said_why = Some(cause);
+            }
             *shared.generation() = None;
             if live.is_over() {
                 shared.reopen();

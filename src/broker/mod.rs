@@ -22,13 +22,20 @@ pub use link::Link;
 pub use pubsub::Broker;
 pub(crate) use script::{Call, Script};
 
-use crate::model::{ChatId, UserId};
+use crate::{
+    model::{ChatId, UserId},
+    tls::TlsError,
+};
 
 /// Why there can be no connection, ever.
 #[derive(Debug, thiserror::Error)]
 pub enum RedisError {
     #[error("the URL of Redis is not usable: {0}")]
     Url(String),
+    #[error("no TLS to Redis")]
+    Tls(#[from] TlsError),
+    #[error("BESEDA_REDIS_CA needs a REDIS_URL that begins with rediss")]
+    PlainWithCa,
 }
 
 /// Redis does not answer, or not in time. What was asked may still happen, late.

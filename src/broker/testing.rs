@@ -27,7 +27,7 @@ pub(crate) async fn redis() -> (Redis, Link) {
 
 /// Another link, as another replica has.
 pub(crate) async fn link(redis: &Redis) -> Link {
-    let link = Link::connect(&redis.url(), "test:").expect("a URL");
+    let link = Link::connect(&redis.url(), None, "test:").expect("a URL");
     up(&link).await;
     link
 }
@@ -59,7 +59,7 @@ pub(crate) async fn ring() -> (Vec<Redis>, Vec<Link>, Link) {
         }
     };
     timeout(CEILING, agreed).await.expect("they find each other");
-    let all = Link::connect(&ring_url(&servers), "test:").expect("a URL");
+    let all = Link::connect(&ring_url(&servers), None, "test:").expect("a URL");
     up(&all).await;
     (servers, links, all)
 }

@@ -76,9 +76,9 @@ fn a_channel_survives_its_name() {
 #[tokio::test]
 async fn a_wrong_url_is_an_error_and_an_absent_redis_is_not() {
     for wrong in ["", "nonsense", "http://127.0.0.1:6379", "redis://"] {
-        assert!(Link::connect(wrong, "").is_err(), "{wrong}");
+        assert!(Link::connect(wrong, None, "").is_err(), "{wrong}");
     }
-    let link = Link::connect("redis://127.0.0.1:1", "").expect("a URL");
+    let link = Link::connect("redis://127.0.0.1:1", None, "").expect("a URL");
     let (broker, _events) = Broker::connect(&link, false);
     assert_eq!(broker.subscribe(&chat(1)).await, Err(Away));
     assert_eq!(broker.publish(&[(chat(1), Bytes::new())]).await, Err(Away));
@@ -95,7 +95,7 @@ async fn what_is_published_after_an_acknowledged_subscription_arrives() {
 #[tokio::test]
 async fn with_shards_too_what_is_published_after_an_acknowledged_subscription_arrives() {
     let (servers, links, here) = ring().await;
-    let there = Link::connect(&ring_url(&servers), "test:").expect("a URL");
+    let there = Link::connect(&ring_url(&servers), None, "test:").expect("a URL");
     up(&there).await;
     let count = async || {
         let mut count = 0;

@@ -113,11 +113,16 @@ impl<K: Clone + Eq + Hash> Limit<K> {
 /// clients say it every few seconds.
 const TYPINGS: (u32, u32) = (5, 10);
 
+/// How many refused frames a second of one socket, and how many at once: whoever goes on through these
+/// does not listen, and each refusal costs as much as what it refuses.
+const REFUSALS: (u32, u32) = (1, 100);
+
 /// One socket's own buckets.
 #[derive(Debug)]
 pub struct SocketLimits {
     commands: DefaultDirectRateLimiter,
     typings: DefaultDirectRateLimiter,
+    refusals: DefaultDirectRateLimiter,
 }
 
 impl SocketLimits {
@@ -127,12 +132,17 @@ impl SocketLimits {
             RateLimiter::direct(Quota::per_second(part(rate)).allow_burst(part(burst)))
         };
         let commands = (rate_commands, rate_commands.saturating_mul(BURST_SECONDS));
-        Self { commands: limiter(commands), typings: limiter(TYPINGS) }
+        Self { commands: limiter(commands), typings: limiter(TYPINGS), refusals: limiter(REFUSALS) }
     }
 
-    /// Any command.
+    /// Any command, and any of WebSocket's own pings and pongs.
     pub fn check_command(&self) -> Result<(), Error> {
         Self::check(&self.commands)
+    }
+
+    /// Whether a socket that was refused so just now has been refused often enough to be closed.
+    pub fn is_flooding(&self) -> bool {
+        self.refusals.check().is_err()
     }
 
     /// A `typing`, on top.

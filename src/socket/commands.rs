@@ -10,7 +10,7 @@ use crate::{
     error::Error,
     limits::{Class, SocketLimits},
     model::ChatId,
-    protocol::{AckResult, CommandId, ServerFrame},
+    protocol::{AckResult, Close, CommandId, ServerFrame},
 };
 
 impl Connection {
@@ -19,7 +19,7 @@ impl Connection {
         id: Option<CommandId>,
         command: Result<Command, Error>,
     ) -> Flow {
-        let within = self.limits.as_ref().map_or(Ok(()), SocketLimits::check_command);
+        let within = self.take_frame()?;
         let outcome = match within.and(command) {
             Ok(command) => self.on_command(id.as_deref(), command).await?,
             Err(error) => Err(error),
@@ -49,6 +49,15 @@ impl Connection {
             self.out.push(frame.encode());
         }
         Ok(())
+    }
+
+    /// Takes a frame from the socket's bucket. Past its refusals it is closed.
+    pub(super) fn take_frame(&self) -> Result<Result<(), Error>, End> {
+        let Some(limits) = &self.limits else { return Ok(Ok(())) };
+        match limits.check_command() {
+            Err(_) if limits.is_flooding() => Err(End::Close(Close::RateLimited)),
+            within => Ok(within),
+        }
     }
 
     async fn on_command(

@@ -344,7 +344,8 @@ impl Connection {
         self.last_heard = Instant::now();
         match frame {
             None | Some(Ok(WsMessage::Close(_))) => Err(End::Left),
-            Some(Ok(WsMessage::Ping(_) | WsMessage::Pong(_))) => Ok(()),
+            // Answered by the library already; so they cost as much as a command.
+            Some(Ok(WsMessage::Ping(_) | WsMessage::Pong(_))) => self.take_frame().map(drop),
             // Binary, too large, or against the protocol.
             Some(Ok(WsMessage::Binary(_)) | Err(_)) => Err(End::Close(Close::BadFrame)),
             Some(Ok(WsMessage::Text(text))) => match Request::parse(&text) {

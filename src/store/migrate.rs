@@ -53,8 +53,8 @@ pub async fn pending_migrations(config: &DatabaseConfig) -> Result<Vec<String>, 
 /// A connection of one's own, without the pool's limits on time.
 pub(super) async fn connect(config: &DatabaseConfig) -> Result<tokio_postgres::Client, StoreError> {
     let postgres = parse_url(&config.database_url)?;
-    if postgres.get_ssl_mode() == tokio_postgres::config::SslMode::Require {
-        let (client, connection) = postgres.connect(tls()?).await?;
+    if let Some(tls) = tls(config, &postgres)? {
+        let (client, connection) = postgres.connect(tls).await?;
         tokio::spawn(connection);
         Ok(client)
     } else {

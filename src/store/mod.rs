@@ -151,7 +151,7 @@ impl Store {
             reads: pool(config, reads, "")?,
             writes: pool(config, writers, WRITER_SETTINGS)?,
             shared: Arc::new(Shared::new(
-                manager(settings(config, "")?)?,
+                manager(config, settings(config, "")?)?,
                 readers,
                 config.database_timeout,
             )),
@@ -318,7 +318,7 @@ fn statement_name(sql: &'static str) -> &'static str {
 }
 
 fn pool(config: &DatabaseConfig, size: usize, settings: &str) -> Result<Pool, StoreError> {
-    let manager = manager(self::settings(config, settings)?)?;
+    let manager = manager(config, self::settings(config, settings)?)?;
     Pool::builder(manager)
         .max_size(size)
         .wait_timeout(Some(config.database_timeout))
@@ -343,19 +343,35 @@ fn settings(config: &DatabaseConfig, settings: &str) -> Result<tokio_postgres::C
     Ok(postgres)
 }
 
-fn manager(config: tokio_postgres::Config) -> Result<Manager, StoreError> {
+fn manager(
+    config: &DatabaseConfig,
+    postgres: tokio_postgres::Config,
+) -> Result<Manager, StoreError> {
     let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-    if config.get_ssl_mode() == SslMode::Require {
-        Ok(Manager::from_config(config, tls()?, recycling))
-    } else {
-        Ok(Manager::from_config(config, NoTls, recycling))
-    }
+    Ok(match tls(config, &postgres)? {
+        Some(tls) => Manager::from_config(postgres, tls, recycling),
+        None => Manager::from_config(postgres, NoTls, recycling),
+    })
 }
 
-fn tls() -> Result<tokio_postgres_rustls::MakeRustlsConnect, StoreError> {
+/// TLS where the URL requires it, `None` where not.
+fn tls(
+    config: &DatabaseConfig,
+    postgres: &tokio_postgres::Config,
+) -> Result<Option<tokio_postgres_rustls::MakeRustlsConnect>, StoreError> {
+    let ca = config.database_ca.as_deref();
+    if postgres.get_ssl_mode() != SslMode::Require {
+        // Whoever names an authority believes that it is asked.
+        return match ca {
+            Some(_) => Err(StoreError::Schema(
+                "BESEDA_DATABASE_CA needs sslmode=verify-full in DATABASE_URL".to_owned(),
+            )),
+            None => Ok(None),
+        };
+    }
     let config =
-        crate::tls::client_config().map_err(|error| StoreError::Failed(Arc::new(error)))?;
-    Ok(tokio_postgres_rustls::MakeRustlsConnect::new(config))
+        crate::tls::client_config(ca).map_err(|error| StoreError::Failed(Arc::new(error)))?;
+    Ok(Some(tokio_postgres_rustls::MakeRustlsConnect::new(config)))
 }
 
 /// The parser knows `disable`, `prefer` and `require` only; ours verifies always, so the stricter

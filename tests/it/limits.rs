@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use beseda::config::{Config, Switch};
 use serde_json::json;
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::harness::{Answer, Cluster, Socket};
 
@@ -272,4 +273,43 @@ async fn a_socket_follows_and_says_so_much_and_no_more() {
     }
     // Twenty at once, six of which had been used, and what drips in.
     assert!((10..40).contains(&refused), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_that_goes_on_through_its_refusals_is_closed() {
+    let cluster = Cluster::with(1, |config| {
+        config.limits.rate_limits = Switch::On;
+        config.limits.rate_commands = 1;
+    })
+    .await;
+    let alice = cluster.user("alice");
+    let ping = || Message::text(json!({ "type": "ping" }).to_string());
+    let control = || Message::Ping(Vec::new().into());
+    // Ten at once are taken, a hundred refused, and few drip in.
+    let mut socket = alice.on(0).connect_many().await;
+    for _ in 0..100 {
+        socket.send_raw(ping()).await;
+    }
+    let (mut taken, mut refused) = (0, 0);
+    while taken + refused < 100 {
+        match socket.next_frame().await["type"].as_str() {
+            Some("error") => refused += 1,
+            Some("pong") => taken += 1,
+            _ => {}
+        }
+    }
+    assert!(taken >= BURST && refused > 0, "{taken} taken, {refused} refused");
+    socket.close().await;
+    for message in [ping, control] {
+        let mut socket = alice.on(0).connect_many().await;
+        // More than can drip in while they are sent.
+        for _ in 0..400 {
+            if socket.try_send_raw(message()).await.is_err() {
+                break;
+            }
+        }
+        let frames = socket.expect_close(4204).await;
+        let refused = frames.iter().filter(|frame| frame["code"] == "rate_limited").count();
+        assert!(refused <= 150, "{refused} refusals");
+    }
 }

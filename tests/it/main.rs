@@ -22,6 +22,8 @@ mod search;
 mod socket;
 mod system;
 mod talk;
+mod timing;
+mod tls;
 mod tokens;
 mod traces;
 mod unread;

@@ -124,6 +124,12 @@ capabilities: { drop: [ALL] }
 {{- if and $v.dev.enabled (or $v.postgres.existingSecret $v.redis.existingSecret) -}}
 {{- fail "dev.enabled brings a Postgres and a Redis: leave postgres.existingSecret and redis.existingSecret empty" -}}
 {{- end -}}
+{{- if and $v.postgres.caKey (not $v.postgres.existingSecret) -}}
+{{- fail "postgres.caKey is a key of postgres.existingSecret, which is empty" -}}
+{{- end -}}
+{{- if and $v.redis.caKey (not $v.redis.existingSecret) -}}
+{{- fail "redis.caKey is a key of redis.existingSecret, which is empty" -}}
+{{- end -}}
 {{- if not (include "beseda.redisSecret" .) -}}
 {{- fail "redis.existingSecret is missing: a secret whose key redis.key holds the URL of Redis" -}}
 {{- end -}}
@@ -165,6 +171,14 @@ capabilities: { drop: [ALL] }
 {{- end -}}
 {{- end -}}
 
+{{/* What is taken out of the secret for Postgres. */}}
+{{- define "beseda.postgresItems" -}}
+- { key: {{ include "beseda.postgresKey" . | quote }}, path: database-url }
+{{- with .Values.postgres.caKey }}
+- { key: {{ . | quote }}, path: database-ca }
+{{- end }}
+{{- end -}}
+
 {{/* Secrets are files: unlike the environment they show in no description of a process. */}}
 {{- define "beseda.secretVolume" -}}
 - name: secrets
@@ -173,10 +187,15 @@ capabilities: { drop: [ALL] }
     sources:
       - secret:
           name: {{ include "beseda.postgresSecret" . | quote }}
-          items: [{ key: {{ include "beseda.postgresKey" . | quote }}, path: database-url }]
+          items:
+            {{- include "beseda.postgresItems" . | nindent 12 }}
       - secret:
           name: {{ include "beseda.redisSecret" . | quote }}
-          items: [{ key: {{ include "beseda.redisKey" . | quote }}, path: redis-url }]
+          items:
+            - { key: {{ include "beseda.redisKey" . | quote }}, path: redis-url }
+            {{- with .Values.redis.caKey }}
+            - { key: {{ . | quote }}, path: redis-ca }
+            {{- end }}
       - secret:
           name: {{ include "beseda.jwtSecret" . | quote }}
           items: [{ key: {{ include "beseda.jwtKey" . | quote }}, path: jwt }]
@@ -194,6 +213,9 @@ imagePullPolicy: {{ .Values.image.pullPolicy }}
 args: [migrate]
 env:
   - { name: DATABASE_URL_FILE, value: /run/secrets/beseda/database-url }
+  {{- if .Values.postgres.caKey }}
+  - { name: BESEDA_DATABASE_CA, value: /run/secrets/beseda/database-ca }
+  {{- end }}
   - { name: BESEDA_LOG_FORMAT, value: {{ .Values.config.logFormat }} }
 volumeMounts:
   - { name: secrets, mountPath: /run/secrets/beseda, readOnly: true }

@@ -2,6 +2,7 @@
 
 mod fanout;
 mod history;
+mod hostile;
 mod idle;
 mod inbox;
 mod latency;
@@ -36,6 +37,9 @@ pub(crate) enum Scenario {
     Unread(Asked<unread::Options>),
     /// Cut all sockets at once while sends go on: how soon all have resumed.
     Storm(Asked<storm::Options>),
+    /// Send at a fixed rate, alone and then beside thousands of hostile sockets and a flood: what these
+    /// cost the others. The service's limits must be on.
+    Hostile(Asked<hostile::Options>),
     /// Send at a fixed rate for long, cutting sockets now and then: whether memory stays.
     Soak(Asked<soak::Options>),
 }
@@ -54,6 +58,11 @@ impl Scenario {
         self.parts().0
     }
 
+    /// Whether the service's limits are a part of it; elsewhere the load is few people's.
+    pub(crate) fn needs_limits(&self) -> bool {
+        matches!(self, Self::Hostile(_))
+    }
+
     pub(crate) fn common(&self) -> &Common {
         self.parts().1
     }
@@ -68,6 +77,7 @@ impl Scenario {
             Self::Inbox(asked) => ("inbox", &asked.common),
             Self::Unread(asked) => ("unread", &asked.common),
             Self::Storm(asked) => ("storm", &asked.common),
+            Self::Hostile(asked) => ("hostile", &asked.common),
             Self::Soak(asked) => ("soak", &asked.common),
         }
     }
@@ -82,6 +92,7 @@ impl Scenario {
             Self::Inbox(asked) => inbox::run(run, &asked.options).await,
             Self::Unread(asked) => unread::run(run, &asked.options).await,
             Self::Storm(asked) => storm::run(run, &asked.options).await,
+            Self::Hostile(asked) => hostile::run(run, &asked.options).await,
             Self::Soak(asked) => soak::run(run, &asked.options).await,
         }
     }

@@ -97,12 +97,15 @@ impl Cluster {
         self.net.add(addresses)
     }
 
-    /// Why a replica with such settings does not start.
+    /// Why a replica with such settings does not start, down to the first cause.
     pub(crate) async fn refusal(&self, set: impl FnOnce(&mut Config)) -> String {
         let mut config = self.config.clone();
         set(&mut config);
         let started = app::start(config, listeners().await).await;
-        started.map(Replica::abort).expect_err("no replica starts").to_string()
+        let refusal = started.map(Replica::abort).expect_err("no replica starts");
+        let first: &dyn std::error::Error = &refusal;
+        let causes = std::iter::successors(Some(first), |error| error.source());
+        causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
     }
 
     /// Ends a replica as SIGTERM does; returns when it is gone.

@@ -4,6 +4,7 @@
 //! it goes out of scope, it asserts what must always hold (see [`invariants`]).
 
 mod answer;
+mod authority;
 mod client;
 mod cluster;
 mod documented;
@@ -24,6 +25,7 @@ use serde_json::Value;
 
 pub(crate) use self::{
     answer::Answer,
+    authority::{Authority, Certificate},
     client::{Chat, Client, Request, User},
     cluster::Cluster,
     pgbouncer::PgBouncer,

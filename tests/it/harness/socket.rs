@@ -231,8 +231,13 @@ impl Socket {
 
     /// Anything that a WebSocket can carry.
     pub(crate) async fn send_raw(&mut self, message: Message) {
-        let sent = self.stream.send(message).await;
+        let sent = self.try_send_raw(message).await;
         sent.unwrap_or_else(|error| panic!("the socket takes nothing: {error}; {}", self.seen()));
+    }
+
+    /// The same to a socket that may be closed by now.
+    pub(crate) async fn try_send_raw(&mut self, message: Message) -> Result<(), WsError> {
+        self.stream.send(message).await
     }
 
     /// Sends a command and gives what answers its `id`: `ack` or `error` (or `subscribed`).

@@ -1,0 +1,161 @@
+//! Hostile clients, as a process of its own that [`crate::scenario`]'s `hostile` starts at the lowest
+//! priority: real ones bring machines of their own, and the service must not seem slow because the
+//! attack itself takes the CPU.
+
+mod bot;
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use beseda::{
+    config::Secret,
+    dev::{Claims, sign},
+};
+use clap::Args;
+use reqwest::Url;
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
+
+use self::bot::{Bot, Counts, Kind};
+use crate::{
+    error::Error,
+    rest::{Rest, Sent, messages_endpoint},
+};
+
+/// Sockets of one hostile user: what fits into their bucket of new sockets at once.
+const SOCKETS_EACH: u32 = 20;
+
+/// Longer than any run.
+const TOKEN_TTL: Duration = Duration::from_secs(24 * 3_600);
+
+/// How often it is said how many there are.
+const TOLD_EVERY: Duration = Duration::from_millis(500);
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Options {
+    #[arg(long = "url", required = true)]
+    pub urls: Vec<Url>,
+
+    #[arg(long, env = "BESEDA_JWT_HS256_SECRET", hide_env_values = true,
+          value_parser = |raw: &str| Ok::<_, std::convert::Infallible>(Secret::from(raw.to_owned())))]
+    pub secret: Secret,
+
+    #[arg(long)]
+    pub prefix: String,
+
+    #[arg(long)]
+    pub sockets: u32,
+
+    /// Loopback addresses that they come from, where the service is on one itself.
+    #[arg(long)]
+    pub addresses: u8,
+
+    /// Messages a second of one user more.
+    #[arg(long)]
+    pub flood: u32,
+}
+
+/// How the attack goes, a line of JSON each time.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub(crate) struct Told {
+    /// Bots that were connected at least once.
+    pub came: u64,
+    /// Connected now.
+    pub open: u64,
+    /// Connections made so far.
+    pub connections: u64,
+    /// Messages of the flood that were taken, and refused.
+    pub flood_sent: u64,
+    pub flood_refused: u64,
+}
+
+/// Attacks for ever: whoever has started it ends it.
+pub(crate) async fn run(options: &Options) -> Result<(), Error> {
+    let counts = Arc::new(Counts::default());
+    let mut tasks = JoinSet::new();
+    for number in 0..options.sockets {
+        let url = &options.urls[number as usize % options.urls.len()];
+        let at = address(url).await?;
+        let user = format!("{}-hostile-{}", options.prefix, number / SOCKETS_EACH);
+        let bot = Bot {
+            kind: Kind::of(number),
+            at,
+            from: source(at, number, options.addresses),
+            token: sign(&options.secret, &Claims::new(&user, TOKEN_TTL))?,
+        };
+        tasks.spawn(bot.run(Arc::clone(&counts)));
+    }
+    let flooded = Arc::new((AtomicU64::new(0), AtomicU64::new(0)));
+    tasks.spawn(flood(options.clone(), Arc::clone(&flooded)));
+    loop {
+        tokio::time::sleep(TOLD_EVERY).await;
+        let told = Told {
+            came: counts.came.load(Relaxed),
+            open: counts.open.load(Relaxed),
+            connections: counts.connections.load(Relaxed),
+            flood_sent: flooded.0.load(Relaxed),
+            flood_refused: flooded.1.load(Relaxed),
+        };
+        crate::print(&serde_json::to_string(&told)?)?;
+    }
+}
+
+async fn address(url: &Url) -> Result<SocketAddr, Error> {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    let port = url.port_or_known_default().unwrap_or(80);
+    let found = tokio::net::lookup_host((host, port)).await;
+    let mut found = found.map_err(|error| Error::Io("an address of --url", error))?;
+    found.next().ok_or(Error::Usage("an address of --url is none"))
+}
+
+/// 127.0.1.1 and so on: other addresses than the well-behaved users', where there can be any.
+fn source(at: SocketAddr, number: u32, addresses: u8) -> Option<IpAddr> {
+    let last = number % u32::from(addresses.max(1)) + 1;
+    let last = u8::try_from(last).unwrap_or(u8::MAX);
+    (at.ip().is_loopback() && at.is_ipv4()).then_some(Ipv4Addr::new(127, 0, 1, last).into())
+}
+
+/// One user who sends as if there were no limit.
+async fn flood(options: Options, flooded: Arc<(AtomicU64, AtomicU64)>) {
+    let user = format!("{}-flood", options.prefix);
+    let Ok(token) = sign(&options.secret, &Claims::new(&user, TOKEN_TTL)) else { return };
+    let Ok(rest) = Rest::new() else { return };
+    let other = format!("{user}ed");
+    let Ok(chat) = rest.open_chat(&options.urls[0], &token, &other).await else { return };
+    let endpoint = messages_endpoint(&options.urls[0], chat.chat_id);
+    let mut every = tokio::time::interval(Duration::from_secs(1) / options.flood.max(1));
+    for number in 0_u64.. {
+        every.tick().await;
+        let (rest, endpoint, token) = (rest.clone(), endpoint.clone(), token.clone());
+        let flooded = Arc::clone(&flooded);
+        tokio::spawn(async move {
+            let id = format!("{}-{number}", std::process::id());
+            let counter = match rest.send(&endpoint, &token, "one of very many", &id).await {
+                Sent::Acknowledged { .. } => &flooded.0,
+                _ => &flooded.1,
+            };
+            counter.fetch_add(1, Relaxed);
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hostile_ones_have_other_addresses_than_the_others() {
+        let at = |raw: &str| raw.parse::<SocketAddr>().expect("an address");
+        let found: Vec<_> = (0..4).map(|number| source(at("127.0.0.1:80"), number, 3)).collect();
+        let expected = ["127.0.1.1", "127.0.1.2", "127.0.1.3", "127.0.1.1"];
+        assert_eq!(found, expected.map(|raw| raw.parse().ok()));
+        assert_eq!(source(at("192.0.2.1:80"), 0, 3), None);
+        assert_eq!(source(at("[::1]:80"), 0, 3), None);
+    }
+}

@@ -1,0 +1,188 @@
+//! What hostile clients cost the others: sends of well-behaved people, first alone, then beside
+//! thousands of sockets that misbehave and one user who floods.
+
+use std::{
+    future,
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, Command},
+    sync::watch,
+};
+
+use super::latency::Flow;
+use crate::{
+    attack::Told,
+    error::Error,
+    report::{Figure, Phase},
+    run::{Findings, Plan, Run, Which},
+    talk::Talk,
+    usage::Sample,
+};
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Hostile sockets, always coming again; both ends of them need a file each.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    sockets: u32,
+
+    /// Addresses that they come from: 127.0.1.1 and so on, where the service is on a loopback address.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u8).range(1..))]
+    addresses: u8,
+
+    /// Messages a second that one hostile user tries to send: ten times what one may.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    flood: u32,
+
+    /// Rooms of well-behaved people.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    rooms: u32,
+
+    /// Messages a second that they send together; each may send 10.
+    #[arg(long, default_value_t = 100.0, value_parser = super::latency::rate)]
+    rate: f64,
+
+    /// Seconds of sends, without the attack and then during it.
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
+
+    /// Highest ratio of the p99 of well-behaved sends during the attack to that before it.
+    #[arg(long, value_name = "N", default_value_t = 2.0, help_heading = "Limits")]
+    max_ratio: f64,
+
+    /// Most memory of the service for a hostile socket, in KiB.
+    #[arg(long, value_name = "KIB", default_value_t = 32.0, help_heading = "Limits")]
+    max_socket: f64,
+}
+
+/// Length of the texts, in bytes.
+const BYTES: u16 = 100;
+
+/// Most requests under way at once; one beyond these waits, and its wait counts.
+const AT_ONCE: u32 = 1_000;
+
+/// How long all hostile sockets may take to come: the service itself lets no more in than it likes.
+const COMING: Duration = Duration::from_secs(120);
+
+/// Until the service has noticed that the attack is over.
+const AFTERMATH: Duration = Duration::from_secs(5);
+
+/// The attackers' process; they end with it.
+struct Attack {
+    told: watch::Receiver<Told>,
+    _process: Child,
+}
+
+impl Attack {
+    fn start(run: &Run<'_>, options: &Options) -> Result<Self, Error> {
+        let program = std::env::current_exe()
+            .map_err(|error| Error::Io("this program does not know where it is", error))?;
+        // At the lowest priority: see `attack`.
+        let mut command = Command::new("nice");
+        command.args(["-n", "19"]).arg(program).arg("attack");
+        for url in &run.target.urls {
+            command.arg("--url").arg(url.as_str());
+        }
+        command
+            .args(["--prefix", &run.common.prefix])
+            .args(["--sockets", &options.sockets.to_string()])
+            .args(["--addresses", &options.addresses.to_string()])
+            .args(["--flood", &options.flood.to_string()])
+            .env("BESEDA_JWT_HS256_SECRET", run.target.secret.expose())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true);
+        let mut process =
+            command.spawn().map_err(|error| Error::Io("cannot run the attackers", error))?;
+        let (telling, told) = watch::channel(Told::default());
+        if let Some(output) = process.stdout.take() {
+            let mut lines = BufReader::new(output).lines();
+            tokio::spawn(async move {
+                while let Ok(Some(line)) = lines.next_line().await {
+                    if let Ok(told) = serde_json::from_str(&line) {
+                        telling.send_replace(told);
+                    }
+                }
+            });
+        }
+        Ok(Self { told, _process: process })
+    }
+
+    fn told(&self) -> Told {
+        *self.told.borrow()
+    }
+
+    /// Returns when all have come.
+    async fn stands(&mut self, sockets: u32) -> Result<(), Error> {
+        let coming = self.told.wait_for(|told| told.came >= u64::from(sockets));
+        match tokio::time::timeout(COMING, coming).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(Error::Usage("the hostile sockets did not come: are there files enough?")),
+        }
+    }
+}
+
+pub(super) async fn run(run: &Run<'_>, options: &Options) -> Result<Findings, Error> {
+    let span = Duration::from_secs(options.seconds);
+    let flow = Flow { rooms: options.rooms, rate: options.rate, bytes: BYTES, at_once: AT_ONCE };
+    let talk = Talk::open(run, flow.rooms).await?;
+    let plan = |name| Plan {
+        latencies: &[("POST", Which::Answered), ("POST to socket", Which::Arrived)],
+        ..Plan::messages(name, Some(span), &run.common.limits)
+    };
+    // Connections are open, and all that is read once is read.
+    flow.send(run, &talk, Duration::from_secs(3), future::pending()).await;
+    let sending = flow.send(run, &talk, span, future::pending());
+    let ((), quiet) = run.measure(plan("quiet"), sending).await?;
+
+    run.tally.say(&format!("{} hostile sockets come", options.sockets));
+    let before = service_memory(run)?;
+    let began = Instant::now();
+    let mut attack = Attack::start(run, options)?;
+    attack.stands(options.sockets).await?;
+    let took = began.elapsed();
+    let sending = flow.send(run, &talk, span, future::pending());
+    let ((), attacked) = run.measure(plan("attack"), sending).await?;
+    let told = attack.told();
+    drop(attack);
+    talk.judge(run).await?;
+    tokio::time::sleep(AFTERMATH).await;
+    let after = service_memory(run)?;
+
+    let most = attacked.memory_mib.get("service").map(|memory| memory.max);
+    let sockets = f64::from(options.sockets);
+    let each = before.zip(most).map(|(before, most)| (most - before).max(0.0) * 1024.0 / sockets);
+    let ratio = Some(p99(&attacked) / p99(&quiet));
+    Ok(Findings {
+        figures: vec![
+            Figure::new("p99 of well-behaved sends, attack to quiet", "", ratio)
+                .at_most(Some(options.max_ratio)),
+            Figure::new("memory for a hostile socket", "KiB", each)
+                .at_most(Some(options.max_socket)),
+            Figure::new("memory before the attack", "MiB", before),
+            Figure::new("memory during it, at most", "MiB", most),
+            Figure::new("memory after it", "MiB", after),
+            Figure::new("until all hostile sockets had come", "s", Some(took.as_secs_f64())),
+            Figure::new("hostile sockets open at its end", "", Some(told.open as f64)),
+            Figure::new("hostile connections in all", "", Some(told.connections as f64)),
+            Figure::new("messages of the flood taken", "", Some(told.flood_sent as f64)),
+            Figure::new("messages of the flood refused", "", Some(told.flood_refused as f64)),
+        ],
+        phases: vec![quiet, attacked],
+    })
+}
+
+/// Of the time from the moment when a send was due to its answer.
+fn p99(phase: &Phase) -> f64 {
+    phase.latencies.first().map_or(f64::NAN, |(_, latency)| latency.p99)
+}
+
+/// In MiB; `None` where the service's processes are not known.
+fn service_memory(run: &Run<'_>) -> Result<Option<f64>, Error> {
+    let memory = Sample::take(&run.target.processes)?.memory("service");
+    Ok(memory.map(|bytes| bytes as f64 / f64::from(1 << 20)))
+}

@@ -1,0 +1,111 @@
+//! What time tells: whether a room is there must not show in how long its refusal takes.
+
+use std::time::{Duration, Instant};
+
+use reqwest::Method;
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::harness::{Client, Cluster};
+
+/// Requests of each kind in a round. The share below then strays by 0.02 where there is no difference.
+const PAIRS: usize = 200;
+
+/// How far the share may be from a half. What differs by a tenth of its spread is off by 0.03; a
+/// millisecond more on an idle machine by 0.5. Noise makes both kinds alike, so that a busy machine
+/// only hides what there is to find.
+const STRAY: f64 = 0.25;
+
+/// Rounds, of which one must be good: a difference is there in all of them.
+const ROUNDS: usize = 4;
+
+/// The share of pairs, one of each, in which the first took longer.
+fn share_above(first: &[Duration], second: &[Duration]) -> f64 {
+    let above = first.iter().map(|first| {
+        let above = second.iter().filter(|second| first > *second).count();
+        let equal = second.iter().filter(|second| first == *second).count();
+        above as f64 + equal as f64 / 2.0
+    });
+    above.sum::<f64>() / (first.len() * second.len()) as f64
+}
+
+/// The routes below a room, cheap and dear.
+async fn refuse(eve: &Client, route: usize, room: &str) -> Duration {
+    let path = format!("/chats/{room}/");
+    let request = match route {
+        0 => eve.get(&path),
+        1 => eve.get(&format!("{path}messages/")),
+        2 => eve.post(&format!("{path}messages/"), json!({ "text": "anybody there?" })),
+        3 => eve.post(&format!("{path}mark_read/"), json!({})),
+        4 => eve.get(&format!("{path}search/?query=secret")),
+        5 => eve.get(&format!("{path}connect/")),
+        6 => eve.delete(&format!("{path}messages/{}/", Uuid::now_v7())),
+        _ => eve.delete(&path),
+    };
+    let began = Instant::now();
+    let answer = request.await;
+    let took = began.elapsed();
+    answer.expect_problem(404, "chat_not_found");
+    took
+}
+
+const ROUTES: usize = 8;
+
+#[test]
+fn the_share_tells_a_shift_from_none() {
+    let times = |shift: u64| -> Vec<Duration> {
+        (0..PAIRS as u64).map(|n| Duration::from_micros(500 + n * 37 % 301 + shift)).collect()
+    };
+    assert!((share_above(&times(0), &times(0)) - 0.5).abs() < 0.01);
+    assert!((share_above(&times(1_000), &times(0)) - 0.5).abs() > STRAY);
+    assert!((share_above(&times(0), &times(1_000)) - 0.5).abs() > STRAY);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_room_of_others_takes_as_long_to_refuse_as_one_that_does_not_exist() {
+    let cluster = Cluster::start(1).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let eve = cluster.user("eve").on(0);
+    // With something in it: what is there to be read could be what takes longer.
+    let chat = alice.on(0).open_chat(&bob).await;
+    for number in 0..50 {
+        alice.on(0).send(&chat, &format!("secret {number}")).await;
+    }
+    assert_eq!(eve.request(Method::GET, "/api/v1/chats/").await.status, 200);
+    for by_name in [false, true] {
+        for route in 0..ROUTES {
+            let mut shares = Vec::new();
+            // The first round also warms up.
+            let alike = loop {
+                let (mut foreign, mut absent) = (Vec::new(), Vec::new());
+                for _ in 0..PAIRS {
+                    let (there, nowhere) = if by_name {
+                        let name: String =
+                            (0..22).map(|_| char::from(rand::random_range(b'a'..=b'z'))).collect();
+                        // The last character holds two bits only.
+                        (chat.room_name.clone(), format!("{}A", &name[1..]))
+                    } else {
+                        (chat.id.clone(), Uuid::now_v7().to_string())
+                    };
+                    // Either may come first: the second finds the way warmer.
+                    if rand::random() {
+                        foreign.push(refuse(&eve, route, &there).await);
+                        absent.push(refuse(&eve, route, &nowhere).await);
+                    } else {
+                        absent.push(refuse(&eve, route, &nowhere).await);
+                        foreign.push(refuse(&eve, route, &there).await);
+                    }
+                }
+                let share = share_above(&foreign, &absent);
+                shares.push(share);
+                if (share - 0.5).abs() <= STRAY || shares.len() == ROUNDS {
+                    break (share - 0.5).abs() <= STRAY;
+                }
+            };
+            assert!(
+                alike,
+                "route {route}, by name: {by_name}: a room of others took longer in {shares:?} of the pairs"
+            );
+        }
+    }
+}
