@@ -52,7 +52,10 @@ REFUSED = [
     ({"postgres": {"existingSecret": ""}}, "postgres.existingSecret is missing"),
     ({"redis": {"existingSecret": ""}}, "redis.existingSecret is missing"),
     ({"jwt": {"existingSecret": ""}}, "jwt.existingSecret is missing"),
-    ({"postgres": {"existingSecret": "", "caKey": "ca.crt"}}, "postgres.caKey"),
+    (
+        {"cloudnativepg": {"enabled": True}, "postgres": {"existingSecret": "", "caKey": "ca"}},
+        "postgres.caKey",
+    ),
     ({"redis": {"existingSecret": "", "caKey": "ca.crt"}}, "redis.caKey"),
     ({"shutdown": {"graceSeconds": 5, "drainDelaySeconds": 5}}, "drainDelaySeconds must be less"),
     ({"shutdown": {"terminationGracePeriodSeconds": 25}}, "at least 5 more"),

@@ -135,7 +135,7 @@ impl Bot {
     async fn misbehave(&self, mut stream: TcpStream) -> Result<(), tungstenite::Error> {
         match self.kind {
             Kind::Silent => {
-                stream.read(&mut [0; 64]).await?;
+                stream.read_u8().await?;
             }
             Kind::Trickle => {
                 stream.write_all(b"GET /ws/ HTTP/1.1\r\nHost: chat\r\nX-Slow: ").await?;
