@@ -135,8 +135,8 @@ pub(super) async fn run(run: &Run<'_>, options: &Options) -> Result<Findings, Er
         ..Plan::messages(name, Some(span), &run.common.limits)
     };
     // Connections are open, and all that is read once is read.
-    flow.send(run, &talk, Duration::from_secs(3), future::pending()).await;
-    let sending = flow.send(run, &talk, span, future::pending());
+    flow.send(run, &talk, "warm", Duration::from_secs(3), future::pending()).await;
+    let sending = flow.send(run, &talk, "quiet", span, future::pending());
     let ((), quiet) = run.measure(plan("quiet"), sending).await?;
 
     run.tally.say(&format!("{} hostile sockets come", options.sockets));
@@ -145,7 +145,7 @@ pub(super) async fn run(run: &Run<'_>, options: &Options) -> Result<Findings, Er
     let mut attack = Attack::start(run, options)?;
     attack.stands(options.sockets).await?;
     let took = began.elapsed();
-    let sending = flow.send(run, &talk, span, future::pending());
+    let sending = flow.send(run, &talk, "attack", span, future::pending());
     let ((), attacked) = run.measure(plan("attack"), sending).await?;
     let told = attack.told();
     drop(attack);

@@ -65,11 +65,13 @@ pub(super) fn rate(raw: &str) -> Result<f64, String> {
 }
 
 impl Flow {
-    /// Sends for `span`, or until `stop` has come, and waits for what was sent.
+    /// Sends for `span`, or until `stop` has come, and waits for what was sent. `name` is unique in a
+    /// run: by it its messages differ from others'.
     pub(super) async fn send(
         &self,
         run: &Run<'_>,
         talk: &Talk,
+        name: &str,
         span: Duration,
         stop: impl Future<Output = ()>,
     ) {
@@ -77,7 +79,7 @@ impl Flow {
         let due = pace(self.rate, span);
         open_loop(due, stop, self.at_once as usize, |number, due| {
             let (outlet, text) = (talk.outlet(number), Arc::clone(&text));
-            let id = format!("{}-{number}", run.id);
+            let id = format!("{}-{name}-{number}", run.id);
             async move { outlet.send(&text, &id, due).await }
         })
         .await;
@@ -100,7 +102,7 @@ pub(super) async fn run(run: &Run<'_>, options: &Options) -> Result<Findings, Er
     }
     let talk = Talk::open(run, rooms).await?;
     let plan = Plan::messages("latency", Some(span), &run.common.limits);
-    let work = options.flow.send(run, &talk, span, future::pending());
+    let work = options.flow.send(run, &talk, "latency", span, future::pending());
     let ((), phase) = run.measure(plan, work).await?;
     talk.judge(run).await?;
     if let Some(bare) = findings.phases.first() {

@@ -43,7 +43,7 @@ pub(super) async fn run(run: &Run<'_>, options: &Options) -> Result<Findings, Er
         }
     };
     let work = async {
-        tokio::join!(options.flow.send(run, &talk, span, std::future::pending()), cutting);
+        tokio::join!(options.flow.send(run, &talk, "soak", span, std::future::pending()), cutting);
     };
     let plan = Plan::messages("soak", Some(span), &run.common.limits);
     let ((), phase) = run.measure(plan, work).await?;
