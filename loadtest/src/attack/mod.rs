@@ -79,6 +79,10 @@ pub(crate) struct Told {
 pub(crate) async fn run(options: &Options) -> Result<(), Error> {
     let counts = Arc::new(Counts::default());
     let mut tasks = JoinSet::new();
+    // First of all: behind ten thousand others its connection would wait for its turn.
+    let flooded = Arc::new((AtomicU64::new(0), AtomicU64::new(0)));
+    let flood = Flood::prepare(options).await?;
+    tasks.spawn(flood.run(options.flood, Arc::clone(&flooded)));
     for number in 0..options.sockets {
         let url = &options.urls[number as usize % options.urls.len()];
         let at = address(url).await?;
@@ -91,8 +95,6 @@ pub(crate) async fn run(options: &Options) -> Result<(), Error> {
         };
         tasks.spawn(bot.run(Arc::clone(&counts)));
     }
-    let flooded = Arc::new((AtomicU64::new(0), AtomicU64::new(0)));
-    tasks.spawn(flood(options.clone(), Arc::clone(&flooded)));
     loop {
         tokio::time::sleep(TOLD_EVERY).await;
         let told = Told {
@@ -122,26 +124,37 @@ fn source(at: SocketAddr, number: u32, addresses: u8) -> Option<IpAddr> {
 }
 
 /// One user who sends as if there were no limit.
-async fn flood(options: Options, flooded: Arc<(AtomicU64, AtomicU64)>) {
-    let user = format!("{}-flood", options.prefix);
-    let Ok(token) = sign(&options.secret, &Claims::new(&user, TOKEN_TTL)) else { return };
-    let Ok(rest) = Rest::new() else { return };
-    let other = format!("{user}ed");
-    let Ok(chat) = rest.open_chat(&options.urls[0], &token, &other).await else { return };
-    let endpoint = messages_endpoint(&options.urls[0], chat.chat_id);
-    let mut every = tokio::time::interval(Duration::from_secs(1) / options.flood.max(1));
-    for number in 0_u64.. {
-        every.tick().await;
-        let (rest, endpoint, token) = (rest.clone(), endpoint.clone(), token.clone());
-        let flooded = Arc::clone(&flooded);
-        tokio::spawn(async move {
-            let id = format!("{}-{number}", std::process::id());
-            let counter = match rest.send(&endpoint, &token, "one of very many", &id).await {
-                Sent::Acknowledged { .. } => &flooded.0,
-                _ => &flooded.1,
-            };
-            counter.fetch_add(1, Relaxed);
-        });
+struct Flood {
+    rest: Rest,
+    endpoint: Url,
+    token: String,
+}
+
+impl Flood {
+    async fn prepare(options: &Options) -> Result<Self, Error> {
+        let user = format!("{}-flood", options.prefix);
+        let token = sign(&options.secret, &Claims::new(&user, TOKEN_TTL))?;
+        let (rest, url) = (Rest::new()?, &options.urls[0]);
+        let chat = rest.open_chat(url, &token, &format!("{user}ed")).await?;
+        Ok(Self { rest, endpoint: messages_endpoint(url, chat.chat_id), token })
+    }
+
+    async fn run(self, rate: u32, flooded: Arc<(AtomicU64, AtomicU64)>) {
+        let mut every = tokio::time::interval(Duration::from_secs(1) / rate.max(1));
+        for number in 0_u64.. {
+            every.tick().await;
+            let Self { rest, endpoint, token } = &self;
+            let (rest, endpoint, token) = (rest.clone(), endpoint.clone(), token.clone());
+            let flooded = Arc::clone(&flooded);
+            tokio::spawn(async move {
+                let id = format!("{}-{number}", std::process::id());
+                let counter = match rest.send(&endpoint, &token, "one of very many", &id).await {
+                    Sent::Acknowledged { .. } => &flooded.0,
+                    _ => &flooded.1,
+                };
+                counter.fetch_add(1, Relaxed);
+            });
+        }
     }
 }
 
