@@ -28,6 +28,7 @@ use self::{
 use crate::{
     dev::{DevError, Signing},
     signals::Signals,
+    tls::TlsError,
 };
 
 /// How often every address is tried before the room is open: later it is tried for ever, but an
@@ -72,7 +73,7 @@ pub enum TalkError {
     #[error("this is a token of {theirs:?}, not of {me:?}")]
     TokenOfAnother { theirs: String, me: String },
     #[error("TLS can't be used")]
-    Tls(#[from] rustls::Error),
+    Tls(#[from] TlsError),
     #[error("HTTP can't be used")]
     Http(#[from] reqwest::Error),
     #[error("signals can't be caught")]

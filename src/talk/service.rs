@@ -54,7 +54,7 @@ pub(super) struct Service {
 
 impl Service {
     pub(super) fn new(urls: &[Url]) -> Result<Self, TalkError> {
-        let tls = tls::client_config()?;
+        let tls = tls::client_config(None)?;
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(tls.clone())
             // A redirect would carry the token to wherever it leads.

@@ -54,7 +54,7 @@ impl Courier {
             reason: format!("no HTTP client: {error}"),
         };
         let mut builder = Client::builder()
-            .tls_backend_preconfigured(tls::client_config().map_err(|error| refused(&error))?)
+            .tls_backend_preconfigured(tls::client_config(None).map_err(|error| refused(&error))?)
             // What is configured is told, and nobody else.
             .redirect(Policy::none())
             .no_proxy()
