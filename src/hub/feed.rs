@@ -78,6 +78,16 @@ pub struct Following {
     queue: Queue,
 }
 
+impl Following {
+    /// Ends it as if it had never been: of a chat that is none to its follower nothing stays behind,
+    /// unless others follow it.
+    pub fn abandon(self) {
+        let (feed, chat_id) = (self.feed.clone(), self.chat_id);
+        drop(self);
+        feed.shared.hub.forget(chat_id, || feed.shared.broker.unsubscribe(&Channel::Chat(chat_id)));
+    }
+}
+
 impl Drop for Following {
     fn drop(&mut self) {
         self.feed.shared.hub.remove_follower(self.chat_id, &self.queue);

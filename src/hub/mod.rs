@@ -462,6 +462,16 @@ impl Hub {
         all
     }
 
+    /// Forgets a chat, if nobody follows it; `unsubscribe` is called under the lock, so that it can't
+    /// overtake a later subscription.
+    pub(crate) fn forget(&self, chat_id: ChatId, unsubscribe: impl FnOnce()) {
+        let mut shard = self.shard(chat_id);
+        if shard.get(&chat_id).is_some_and(|entry| entry.followers.is_empty()) {
+            shard.remove(&chat_id);
+            unsubscribe();
+        }
+    }
+
     /// Forgets chats that nobody has followed since `before`; `unsubscribe` is called under the
     /// lock, so that it can't overtake a later subscription.
     pub(crate) fn forget_idle(&self, before: Instant, unsubscribe: impl Fn(ChatId)) {

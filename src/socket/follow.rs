@@ -62,9 +62,11 @@ impl Connection {
         let following = self.context.feed.follow(chat_id, &self.queue).await;
         let (after_ev, limit) = after.map_or((i64::MAX, 0), |position| (position.ev, RESUME_PAGE));
         let changes = self.read_changes(chat_id, after_ev, limit).await;
-        // Where it failed, one that is followed stays so: what came in between shows as a gap.
-        if changes.is_ok() || self.session.follows(chat_id) {
-            self.following.insert(chat_id, following);
+        match &changes {
+            Err(Error::ChatNotFound) if !self.session.follows(chat_id) => following.abandon(),
+            Err(_) if !self.session.follows(chat_id) => drop(following),
+            // Where it failed, one that is followed stays so: what came in between shows as a gap.
+            _ => drop(self.following.insert(chat_id, following)),
         }
         changes
     }
