@@ -140,9 +140,10 @@ impl SocketLimits {
         Self::check(&self.commands)
     }
 
-    /// Whether a socket that was refused so just now has been refused often enough to be closed.
-    pub fn is_flooding(&self) -> bool {
-        self.refusals.check().is_err()
+    /// Counts a refusal by [`Self::check_command`]; false: the socket was refused often enough to be
+    /// closed.
+    pub fn take_refusal(&self) -> bool {
+        self.refusals.check().is_ok()
     }
 
     /// A `typing`, on top.

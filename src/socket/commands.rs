@@ -55,7 +55,7 @@ impl Connection {
     pub(super) fn take_frame(&self) -> Result<Result<(), Error>, End> {
         let Some(limits) = &self.limits else { return Ok(Ok(())) };
         match limits.check_command() {
-            Err(_) if limits.is_flooding() => Err(End::Close(Close::RateLimited)),
+            Err(_) if !limits.take_refusal() => Err(End::Close(Close::RateLimited)),
             within => Ok(within),
         }
     }
