@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     net::TcpListener,
-    sync::{mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
@@ -15,7 +15,7 @@ use crate::{
     broker::{Broker, Link, RedisError},
     chat::{Chats, Parts, SharedChats},
     config::{Config, ConfigError, Switch},
-    context::{Context, Phase, Shared},
+    context::{Context, OPENINGS, Phase, Shared},
     hub::{Feed, Sources},
     limits::Limits,
     metrics::Metrics,
@@ -166,6 +166,7 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
         metrics,
         phase: watching,
         sockets: TaskTracker::new(),
+        openings: Semaphore::new(OPENINGS),
         abort,
     });
     let (stop_serving, stop_internal) = (CancellationToken::new(), CancellationToken::new());

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, ops::Deref, sync::Arc};
 
 use http::HeaderMap;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -29,6 +29,11 @@ pub enum Phase {
     Closing,
 }
 
+/// Sockets that a replica opens at once. The rest of a rush waits in line, so that a send meets tens
+/// that want the processors, Postgres and Redis before it, and not thousands. As each waits for two
+/// or three round trips, fewer would leave a processor idle.
+pub const OPENINGS: usize = 32;
+
 /// A clone counts one reference: every layer of every request has one.
 #[derive(Clone, Debug)]
 pub struct Context(Arc<Shared>);
@@ -48,6 +53,8 @@ pub struct Shared {
     pub phase: watch::Receiver<Phase>,
     /// Sockets, which a server's own graceful shutdown does not wait for.
     pub sockets: TaskTracker,
+    /// Turns of sockets to be opened, [`OPENINGS`].
+    pub openings: Semaphore,
     /// Ends everything at once.
     pub abort: CancellationToken,
 }

@@ -9,7 +9,10 @@ use std::{
 
 use axum::extract::ws::{CloseFrame, Message as WsMessage, Utf8Bytes, WebSocket};
 use futures_util::{FutureExt, SinkExt};
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{SemaphorePermit, watch},
+    time::Instant,
+};
 use tracing::Instrument;
 use uuid::Uuid;
 
@@ -149,8 +152,9 @@ impl Connection {
         single: Option<ChatId>,
         auth: Option<FirstFrame>,
         after: Option<Position>,
+        turn: SemaphorePermit<'_>,
     ) -> u16 {
-        let end = match Box::pin(self.start(single, auth, after)).await {
+        let end = match Box::pin(self.start(single, auth, after, turn)).await {
             Ok(()) => self.serve().await,
             Err(end) => end,
         };
@@ -173,6 +177,7 @@ impl Connection {
         single: Option<ChatId>,
         auth: Option<FirstFrame>,
         after: Option<Position>,
+        turn: SemaphorePermit<'_>,
     ) -> Flow {
         let mut followed = None;
         let epoch = match single {
@@ -190,6 +195,8 @@ impl Connection {
                 self.rooms.epoch().to_owned()
             }
         };
+        // What follows waits for the client.
+        drop(turn);
         let hello = ServerFrame::Hello {
             connection_id: Uuid::now_v7(),
             user_id: self.session.user_id(),

@@ -3,6 +3,7 @@
 use std::{pin::pin, time::Duration};
 
 use axum::extract::ws::{Message as WsMessage, WebSocket};
+use tokio::sync::SemaphorePermit;
 
 use super::{
     command::{Command, Request},
@@ -65,11 +66,11 @@ pub(super) async fn run(context: Context, mut socket: WebSocket, arrival: Arriva
             Err(error) => Err(Close::from(error)),
         };
         match admitted {
-            Ok((mut bearer, single)) => {
+            Ok(Admitted { mut bearer, single, turn }) => {
                 let auth = bearer.auth.take();
                 let opening = Connection::open(context.clone(), socket, bearer, single);
                 let connection = Box::pin(opening).await;
-                connection.run(single, auth, after).await
+                connection.run(single, auth, after, turn).await
             }
             Err(reason) => {
                 Box::pin(close(&mut socket, reason)).await;
@@ -85,12 +86,21 @@ pub(super) async fn run(context: Context, mut socket: WebSocket, arrival: Arriva
     }
 }
 
-async fn admit(
-    context: &Context,
+/// A socket that may be opened.
+struct Admitted<'a> {
+    bearer: Bearer,
+    /// The chat it was opened for; `None`: for many.
+    single: Option<ChatId>,
+    /// Kept until all that it begins with was read.
+    turn: SemaphorePermit<'a>,
+}
+
+async fn admit<'a>(
+    context: &'a Context,
     socket: &mut WebSocket,
     opening: &Opening,
     claim: Claim,
-) -> Result<(Bearer, Option<ChatId>), Close> {
+) -> Result<Admitted<'a>, Close> {
     let fail = |error: Error| {
         if let Error::Internal(cause) | Error::Unavailable(Some(cause)) = &error {
             let cause = crate::api::problem::chain(cause);
@@ -98,18 +108,22 @@ async fn admit(
         }
         Close::from(&error)
     };
+    let (claim, auth) = match claim {
+        Claim::FirstFrame => {
+            let (token, auth) = first_frame(socket).await?;
+            (Claim::Token(token), Some(auth))
+        }
+        claim => (claim, None),
+    };
+    // Only now, so that nobody's silence takes a turn. The semaphore is never closed.
+    let turn = context.openings.acquire().await.map_err(|_| Close::Draining)?;
     let ticket = match &claim {
         Claim::Ticket(raw) => Some(use_ticket(context, raw).await.map_err(fail)?),
         _ => None,
     };
     let bearer = match claim {
-        Claim::Ticket(_) => None,
-        Claim::Token(token) => Some((token, None)),
-        Claim::FirstFrame => {
-            let (token, auth) = first_frame(socket).await?;
-            Some((token, Some(auth)))
-        }
-        Claim::Refused => return Err(Close::TokenInvalid),
+        Claim::Token(token) => Some((token, auth)),
+        _ => None,
     };
     let bearer = match (&ticket, bearer) {
         (Some(ticket), _) => {
@@ -159,7 +173,7 @@ async fn admit(
     {
         return Err(Close::TooManySockets);
     }
-    Ok((bearer, single))
+    Ok(Admitted { bearer, single, turn })
 }
 
 /// A ticket opens one socket. While Redis is away nobody remembers which were used: then the minute

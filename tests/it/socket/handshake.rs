@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use beseda::{auth::derive_key, config::Switch};
+use beseda::{auth::derive_key, config::Switch, context::OPENINGS};
 use jsonwebtoken::{Algorithm, EncodingKey};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -99,6 +99,24 @@ async fn an_old_ticket_opens_nothing() {
     // The same with time left opens: it is the age that is refused.
     expect_greeting(&mut open(&bob.on(0), &path(now + 60).await, &[]).await).await;
     open(&bob.on(0), &path(now - 30).await, &[]).await.expect_close(4101).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sockets_that_do_not_say_who_they_are_keep_nobody_waiting() {
+    let cluster = Cluster::start(1).await;
+    let alice = cluster.user("alice");
+    let at = alice.on(0);
+    let started = Instant::now();
+    let mut silent = Vec::new();
+    for _ in 0..=OPENINGS {
+        silent.push(open(&at, "/ws/", &[]).await);
+    }
+    open_as(&at, "/ws/", &alice.token).await.expect("hello").await;
+    // They had five seconds: none of them had been given up yet.
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    for mut socket in silent {
+        socket.expect_close(4102).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
