@@ -90,11 +90,12 @@ pub struct DatabaseConfig {
     #[arg(long, env = "BESEDA_DATABASE_CA")]
     pub database_ca: Option<PathBuf>,
 
-    /// Most connections to Postgres a replica opens (its writers and readers included).
+    /// Most connections to Postgres a replica opens: its writers and readers, one that writes what
+    /// changes (edits, deletions, read markers), and 2 or more for all else.
     #[arg(long, env = "BESEDA_DATABASE_CONNECTIONS", default_value_t = 16)]
     pub database_connections: usize,
 
-    /// Connections that write messages, each a batch at a time; fewer make larger batches, which cost
+    /// Connections that write new messages, each a batch at a time; fewer make larger batches, which cost
     /// less, more hide the latency of a distant Postgres.
     #[arg(long, env = "BESEDA_DATABASE_WRITERS", default_value_t = 1)]
     pub database_writers: usize,
@@ -424,11 +425,11 @@ impl Config {
             return Err(ConfigError::new("BESEDA_DATABASE_READERS", "must be at least 1"));
         }
         if database_connections
-            < database_writers.saturating_add(database_readers).saturating_add(2)
+            < database_writers.saturating_add(database_readers).saturating_add(3)
         {
             return Err(ConfigError::new(
                 "BESEDA_DATABASE_CONNECTIONS",
-                "must leave at least 2 beside the writers and readers",
+                "must leave at least 3 beside the writers and readers",
             ));
         }
         if let Some(url) = &self.public_url

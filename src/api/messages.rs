@@ -120,7 +120,7 @@ pub(super) async fn edit_message(
     JsonBody(fields): JsonBody,
 ) -> Result<Json<Message>, Error> {
     let edit = Edit::parse(fields)?;
-    Ok(Json(context.chats.edit_message(user.id(), chat_id, message_id, &edit).await?))
+    Ok(Json(context.chats.edit_message(user.id(), chat_id, message_id, edit).await?))
 }
 
 /// Deletes a message; its author, or `chat:admin`. A tombstone keeps its place.

@@ -15,20 +15,17 @@ pub use self::{
     rooms::{HistoryView, ReadResult, UnreadRoom, UnreadSummary},
     search::{SearchHit, SearchPage},
 };
-use tracing::Span;
-
 use crate::{
     auth::derive_key,
     broker::{Broker, Channel},
     config::{Config, DeleteChat, UnknownUsers},
     error::Error,
     model::{ChatId, Message, MessageId, UserId, parse_id},
-    outbox::{Commit, Outbox},
+    outbox::Outbox,
     people::People,
     presence::Presence,
-    protocol::{Publication, ServerFrame, message_frame},
-    store::{ChatState, Store},
-    trace,
+    protocol::{Publication, ServerFrame},
+    store::{Amendment, AmendmentKind, AmendmentResult, Store},
     unread::Unread,
     writer::{Sent, Writer},
 };
@@ -150,11 +147,14 @@ impl Chats {
         author: &UserId,
         chat_id: ChatId,
         message_id: MessageId,
-        edit: &Edit,
+        edit: Edit,
     ) -> Result<Message, Error> {
-        let edited = self.store.edit_message(chat_id, message_id, author, &edit.text).await?;
-        self.publish_change(&edited.message, edited.change).await;
-        Ok(edited.message)
+        let kind = AmendmentKind::Edit { message_id, text: edit.text };
+        // An edit gives its message, always.
+        match self.amend(author, chat_id, kind).await? {
+            AmendmentResult::Message(message) => Ok(*message),
+            AmendmentResult::Mark { .. } => Err(Error::MessageNotFound),
+        }
     }
 
     pub async fn delete_message(
@@ -164,29 +164,18 @@ impl Chats {
         chat_id: ChatId,
         message_id: MessageId,
     ) -> Result<(), Error> {
-        let edited = self.store.delete_message(chat_id, message_id, user, admin).await?;
-        self.publish_change(&edited.message, edited.change).await;
-        Ok(())
+        let kind = AmendmentKind::Delete { message_id, admin };
+        self.amend(user, chat_id, kind).await.map(drop)
     }
 
-    async fn publish_change(&self, message: &Message, change: Option<(ChatState, Option<i64>)>) {
-        let Some((state, outbox_id)) = change else { return };
-        let at = message.deleted_at.or(message.edited_at).unwrap_or(message.created_at);
-        let event = Publication::Event {
-            ev: message.ev,
-            micros: at.0.as_microsecond(),
-            trace: trace::parent_of(&Span::current()),
-            frame: message_frame(message),
-        };
-        self.publish_event(state, outbox_id, &event).await;
-    }
-
-    async fn publish_event(&self, state: ChatState, outbox_id: Option<i64>, event: &Publication) {
-        let mut commit =
-            Commit { outbox_ids: outbox_id.into_iter().collect(), ..Commit::default() };
-        commit.publish(Channel::Chat(state.chat_id), event);
-        commit.add_state(&state);
-        self.outbox.publish_soon(commit).await;
+    async fn amend(
+        &self,
+        user: &UserId,
+        chat_id: ChatId,
+        kind: AmendmentKind,
+    ) -> Result<AmendmentResult, Error> {
+        let amendment = Amendment { chat_id, user: user.clone(), kind };
+        Ok(self.writer.amend(amendment).await?.result)
     }
 
     /// Tells the others of a chat that somebody types. Best effort: nothing is kept, and nothing is

@@ -3,7 +3,6 @@
 use std::collections::{HashMap, HashSet};
 
 use serde::Serialize;
-use tracing::Span;
 use utoipa::ToSchema;
 
 use super::Chats;
@@ -14,8 +13,7 @@ use crate::{
     outbox::{Commit, counters},
     presence::Transition,
     protocol::{Publication, ServerFrame},
-    store::{Room, Window},
-    trace,
+    store::{AmendmentKind, AmendmentResult, Room, Window},
     unread::Counter,
 };
 
@@ -222,28 +220,13 @@ impl Chats {
         chat_id: ChatId,
         up_to_seq: Option<i64>,
     ) -> Result<ReadResult, Error> {
-        let outcome = self.store.mark_read(chat_id, user, up_to_seq).await?;
-        let state = outcome.state;
-        let (read_seq, unread_count) = if *user == state.user_lo {
-            (state.lo_read, state.lo_unread)
-        } else {
-            (state.hi_read, state.hi_unread)
+        // A mark gives where it leads, always.
+        let AmendmentResult::Mark { room_name, read_seq, unread, total_unread, .. } =
+            self.amend(user, chat_id, AmendmentKind::Mark { up_to_seq }).await?
+        else {
+            return Err(Error::ChatNotFound);
         };
-        let result = ReadResult {
-            chat_id,
-            room_name: state.room_name.clone(),
-            read_seq,
-            unread_count,
-            total_unread: outcome.total_unread,
-        };
-        if let Some(ev) = outcome.moved_ev {
-            let frame = ServerFrame::ChatRead { chat_id, ev, user_id: user, read_seq }.encode();
-            let micros = jiff::Timestamp::now().as_microsecond();
-            let trace = trace::parent_of(&Span::current());
-            let event = Publication::Event { ev, micros, trace, frame };
-            self.publish_event(state, outcome.outbox_id, &event).await;
-        }
-        Ok(result)
+        Ok(ReadResult { chat_id, room_name, read_seq, unread_count: unread, total_unread })
     }
 
     pub async fn delete_chat(

@@ -29,16 +29,6 @@ pub struct Opened {
     pub outbox_id: Option<i64>,
 }
 
-/// What moving a read marker did.
-#[derive(Debug, Clone)]
-pub struct ReadOutcome {
-    /// The change's number; `None` where nothing moved.
-    pub moved_ev: Option<i64>,
-    pub outbox_id: Option<i64>,
-    pub state: ChatState,
-    pub total_unread: i64,
-}
-
 impl Store {
     /// The id behind a `room_name`, for a member; `None` as the member: for anybody.
     pub async fn get_chat_id(
@@ -146,30 +136,6 @@ impl Store {
         let ids: Vec<_> = users.into_iter().map(UserId::as_str).collect();
         let rows = self.query(LIST_UNBLOCKED, &[(&ids, Type::TEXT_ARRAY)]).await?;
         Ok(rows.iter().map(|row| (user(row.get(0)), row.get(1))).collect())
-    }
-
-    /// Moves a read marker forward, `None`: to the head. Never back.
-    pub async fn mark_read(
-        &self,
-        chat_id: ChatId,
-        user: &UserId,
-        up_to_seq: Option<i64>,
-    ) -> Result<ReadOutcome, Error> {
-        let row = self
-            .query_one(
-                MARK_READ,
-                &[(&chat_id, Type::UUID), (&user.as_str(), Type::TEXT), (&up_to_seq, Type::INT8)],
-            )
-            .await?;
-        if row.get::<_, &str>(0) != "ok" {
-            return Err(Error::ChatNotFound);
-        }
-        Ok(ReadOutcome {
-            moved_ev: row.get(1),
-            outbox_id: row.get(2),
-            total_unread: row.get(3),
-            state: chat_state(&row, 4),
-        })
     }
 
     /// Deletes a room and all that is in it; gives its members and the outbox row.
@@ -327,10 +293,6 @@ const LIST_UNBLOCKED: &str = "\
 -- store.list_unblocked
 SELECT me.user_id, c.chat_id FROM members me JOIN chats c ON c.chat_id = me.chat_id
  WHERE me.user_id = ANY($1) AND NOT c.blocked";
-
-const MARK_READ: &str = "\
--- store.mark_read
-SELECT outcome, moved_ev, outbox_id, total_unread, (state).* FROM mark_read($1, $2, $3)";
 
 const DELETE_CHAT: &str = "\
 -- store.delete_chat

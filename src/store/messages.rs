@@ -46,14 +46,6 @@ pub enum SendOutcome {
     Refused(Error),
 }
 
-/// What became of an edit or a deletion.
-#[derive(Debug)]
-pub struct Edited {
-    pub message: Message,
-    /// `None`: there was nothing to change.
-    pub change: Option<(ChatState, Option<i64>)>,
-}
-
 /// Which page of a chat's history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Window {
@@ -137,48 +129,6 @@ impl Store {
         };
         let rows = self.run(&self.writes, sql, &params).await?;
         Ok(batch.iter().zip(&rows).map(|(draft, row)| send_outcome(draft, row)).collect())
-    }
-
-    pub async fn edit_message(
-        &self,
-        chat_id: ChatId,
-        message_id: MessageId,
-        author: &UserId,
-        text: &str,
-    ) -> Result<Edited, Error> {
-        let row = self
-            .query_one(
-                EDIT_MESSAGE,
-                &[
-                    (&chat_id, Type::UUID),
-                    (&message_id, Type::UUID),
-                    (&author.as_str(), Type::TEXT),
-                    (&text, Type::TEXT),
-                ],
-            )
-            .await?;
-        edited(chat_id, &row)
-    }
-
-    pub async fn delete_message(
-        &self,
-        chat_id: ChatId,
-        message_id: MessageId,
-        user: &UserId,
-        admin: bool,
-    ) -> Result<Edited, Error> {
-        let row = self
-            .query_one(
-                DELETE_MESSAGE,
-                &[
-                    (&chat_id, Type::UUID),
-                    (&message_id, Type::UUID),
-                    (&user.as_str(), Type::TEXT),
-                    (&admin, Type::BOOL),
-                ],
-            )
-            .await?;
-        edited(chat_id, &row)
     }
 
     /// One message; an error says whether it is the chat or the message that the user has not.
@@ -355,19 +305,6 @@ pub(super) fn refusal(outcome: &str) -> Error {
     }
 }
 
-fn edited(chat_id: ChatId, row: &Row) -> Result<Edited, Error> {
-    match row.get::<_, &str>(0) {
-        "ok" => {
-            let changed: bool = row.get(1);
-            Ok(Edited {
-                change: changed.then(|| (chat_state(row, 3), row.get(2))),
-                message: message(chat_id, row, 14),
-            })
-        }
-        refused => Err(refusal(refused)),
-    }
-}
-
 fn head(row: &Row) -> Head {
     Head {
         ev: row.get(0),
@@ -419,20 +356,6 @@ WITH sent AS MATERIALIZED (
     " SELECT ",
     sent_columns!(),
     " FROM sent ORDER BY idx"
-);
-
-const EDIT_MESSAGE: &str = concat!(
-    "-- store.edit_message
-SELECT e.outcome, e.changed, e.outbox_id, (e.state).*, ",
-    message_columns!(),
-    " FROM edit_message($1, $2, $3, $4) e, LATERAL (SELECT (e.message).*) m"
-);
-
-const DELETE_MESSAGE: &str = concat!(
-    "-- store.delete_message
-SELECT e.outcome, e.changed, e.outbox_id, (e.state).*, ",
-    message_columns!(),
-    " FROM delete_message($1, $2, $3, $4) e, LATERAL (SELECT (e.message).*) m"
 );
 
 const GET_MESSAGE: &str = concat!(

@@ -1,6 +1,7 @@
 //! Postgres, the truth. A method is one atomic unit: one statement, one snapshot, or one function
 //! that locks. The SQL stands beside the code that binds it.
 
+mod amendments;
 mod chats;
 mod erasure;
 mod export;
@@ -33,8 +34,9 @@ use tokio_postgres::{
 
 use self::shared::Shared;
 pub use self::{
-    chats::{Opened, ReadOutcome, Room},
-    messages::{Change, Changes, Draft, Edited, History, Page, SendOutcome, Window},
+    amendments::{Amended, Amendment, AmendmentKind, AmendmentOutcome, AmendmentResult},
+    chats::{Opened, Room},
+    messages::{Change, Changes, Draft, History, Page, SendOutcome, Window},
     migrate::{migrate, pending_migrations},
     outbox::Unpublished,
     rows::ChatState,
@@ -62,6 +64,9 @@ const WRITER_SETTINGS: &str = "-c lock_timeout=500ms";
 /// whole, and stay with it: a list of rooms took 1.3 to 1.8 ms so, and takes 0.9.
 const PLANNING: &str = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off \
      -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off";
+
+/// Connections that write edits, deletions and read markers, beside those of new messages.
+pub const AMENDERS: usize = 1;
 
 /// Connections for all but writing that a replica opens before it serves: some, as one is shared by
 /// those who come one after another.
@@ -130,7 +135,8 @@ type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 #[derive(Clone, Debug)]
 pub struct Store {
     reads: Pool,
-    /// For group commit alone, one a lane, so that reads can never starve writes.
+    /// For group commit alone, one a lane, so that reads can never starve writes: those of new
+    /// messages, and [`AMENDERS`].
     writes: Pool,
     /// For short reads; see there.
     shared: Arc<Shared>,
@@ -146,6 +152,7 @@ impl Store {
     /// Opens no connection yet: a replica also starts while Postgres is away.
     pub fn new(config: &DatabaseConfig, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
         let (writers, readers) = (config.database_writers.max(1), config.database_readers.max(1));
+        let writers = writers + AMENDERS;
         let reads = config.database_connections.saturating_sub(writers + readers).max(1);
         Ok(Self {
             reads: pool(config, reads, "")?,
@@ -204,16 +211,16 @@ impl Store {
     /// Opens the connections of the writers and some others, so that the first requests do not wait
     /// for that. What can't be had now is opened when it is needed.
     pub async fn warm_up(&self) {
-        let wanted = [(&self.writes, self.writers()), (&self.reads, WARM_READS)];
+        let wanted = [(&self.writes, self.writers() + AMENDERS), (&self.reads, WARM_READS)];
         let opening = wanted.map(|(pool, count)| join_all((0..count).map(|_| pool.get())));
         // All at once: each that is given back would be given out again.
         let shared = (0..self.shared.size()).map(|_| self.shared.get());
         tokio::join!(join_all(opening), join_all(shared));
     }
 
-    /// How many batches can be written at once.
+    /// How many batches of new messages can be written at once.
     pub fn writers(&self) -> usize {
-        self.writes.status().max_size
+        self.writes.status().max_size - AMENDERS
     }
 
     /// Connections in use and open, of both pools; those of short reads are none's alone.

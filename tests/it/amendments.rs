@@ -1,0 +1,181 @@
+//! Edits, deletions and read markers go in batches, and no one of them is another's concern.
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio_postgres::NoTls;
+
+use crate::harness::{Chat, Cluster, User, eventually};
+
+/// Holds a chat's row in a transaction of its own, until dropped.
+async fn hold(cluster: &Cluster, chat: &Chat) -> tokio_postgres::Client {
+    let (client, connection) =
+        tokio_postgres::connect(&cluster.database_url(), NoTls).await.expect("a connection");
+    tokio::spawn(connection);
+    let lock = format!("BEGIN; SELECT FROM chats WHERE chat_id = '{chat}' FOR UPDATE");
+    client.batch_execute(&lock).await.expect("a lock");
+    client
+}
+
+/// Somebody waits for a row.
+async fn until_one_waits(cluster: &Cluster) {
+    eventually(async || {
+        let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted";
+        match cluster.psql_value::<i64>(waiting).await {
+            0 => Err("nobody waits".to_owned()),
+            _ => Ok(()),
+        }
+    })
+    .await;
+}
+
+/// Rooms of `user` with others, with one message of the other's in each.
+async fn rooms(cluster: &Cluster, user: &User, count: usize) -> Vec<(User, Chat)> {
+    let mut rooms = Vec::new();
+    for number in 0..count {
+        let peer = cluster.user(&format!("peer {number}"));
+        let chat = user.on(0).open_chat(&peer).await;
+        peer.on(1).send(&chat, "hi").await;
+        rooms.push((peer, chat));
+    }
+    rooms
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_meanwhile_is_written_at_once() {
+    const ROOMS: usize = 40;
+    let cluster = Cluster::start(2).await;
+    let alice = cluster.user("alice");
+    let rooms = rooms(&cluster, &alice, ROOMS).await;
+    let noted = async || {
+        let last = "SELECT last_value FROM outbox_outbox_id_seq";
+        cluster.psql_value::<i64>(last).await
+    };
+    // Lanes take the connection that has rested longest, so any of these may be the next one.
+    for (peer, chat) in &rooms[..2] {
+        peer.on(0).mark_read(chat).await;
+        peer.on(0).send(chat, "hi").await;
+    }
+    let lanes = "SELECT pid::text FROM pg_stat_activity
+                  WHERE datname = current_database() AND pid <> pg_backend_pid()
+                    AND (query LIKE '%store.amend\\_chats%' OR query LIKE '%store.send\\_messages%')";
+    let lanes: Vec<Pid> = cluster
+        .psql(lanes)
+        .await
+        .iter()
+        .filter_map(|row| Some(Pid::from_raw(row[0].as_ref()?.parse().ok()?)))
+        .collect();
+    let before = noted().await;
+    for lane in &lanes {
+        kill(*lane, Signal::SIGSTOP).expect("it runs");
+    }
+    let mut marks = JoinSet::new();
+    for (_, chat) in &rooms {
+        let (at, chat) = (alice.on(0), chat.clone());
+        marks.spawn(async move { at.mark_read(&chat).await });
+    }
+    let queued = async || {
+        let metrics = cluster.operator(0).request(Method::GET, "/metrics").await.text;
+        let depth =
+            metrics.lines().find_map(|line| line.strip_prefix("beseda_writer_queue_depth "));
+        depth.and_then(|depth| depth.parse::<usize>().ok()).unwrap_or(0)
+    };
+    // The first batch has some of them; it is under way.
+    eventually(async || match queued().await {
+        few if few < ROOMS / 2 => Err(format!("{few} wait")),
+        _ => Ok(()),
+    })
+    .await;
+    for lane in &lanes {
+        kill(*lane, Signal::SIGCONT).expect("it runs");
+    }
+    let mut totals: Vec<i64> = Vec::new();
+    for marked in marks.join_all().await {
+        assert_eq!(marked["unread_count"], 0, "{marked}");
+        totals.push(marked["total_unread"].as_i64().expect("a number"));
+    }
+    let batches = noted().await - before;
+    assert!(batches < 10, "{batches} transactions that changed something");
+    // What is told is what is left after all of the batch.
+    totals.sort_unstable();
+    assert_eq!(totals[..ROOMS / 2], [0; ROOMS / 2], "{totals:?}");
+    assert_eq!(alice.on(1).get("/chats/unread/").await.expect(200)["total"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_room_that_is_held_holds_up_no_other() {
+    let cluster = Cluster::start(2).await;
+    let alice = cluster.user("alice");
+    let rooms = rooms(&cluster, &alice, 2).await;
+    let [(_, held), (peer, free)] = &rooms[..] else { unreachable!("two rooms") };
+    let mine = alice.on(0).send(free, "mine").await;
+    let message =
+        |chat: &Chat, id: &Value| chat.path(&format!("messages/{}/", id.as_str().expect("an id")));
+    let lock = hold(&cluster, held).await;
+    let mut stuck = JoinSet::new();
+    for _ in 0..3 {
+        let (at, path) = (alice.on(0), held.path("mark_read/"));
+        stuck.spawn(async move { at.post(&path, json!({})).await });
+    }
+    until_one_waits(&cluster).await;
+    // A batch with the room that is held comes apart; the others of it are written.
+    let path = message(free, &mine["message_id"]);
+    let edit = json!({ "text": "edited" });
+    let edited = alice.on(0).patch(&path, edit).await.expect(200);
+    assert_eq!(edited["text"], "edited");
+    peer.on(0).mark_read(free).await;
+    alice.on(0).delete(&path).await.expect(204);
+    for refused in stuck.join_all().await {
+        refused.expect_problem(503, "unavailable");
+    }
+    drop(lock);
+    eventually(async || {
+        let answer = alice.on(0).post(&held.path("mark_read/"), json!({})).await;
+        if answer.status == 200 { Ok(()) } else { Err(answer.text) }
+    })
+    .await;
+    assert_eq!(alice.on(1).get("/chats/unread/").await.expect(200)["total"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_of_one_room_at_once_are_all_made_and_numbered() {
+    let cluster = Cluster::start(2).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let chat = alice.on(0).open_chat(&bob).await;
+    let mut ids = Vec::new();
+    for number in 0..12 {
+        let sent = alice.on(0).send(&chat, &format!("{number}")).await;
+        ids.push(sent["message_id"].as_str().expect("an id").to_owned());
+    }
+    let mut socket = bob.on(1).connect(&chat).await;
+    let mut changes = JoinSet::new();
+    for (number, id) in ids.iter().enumerate() {
+        let (at, path) = (alice.on(0), chat.path(&format!("messages/{id}/")));
+        changes.spawn(async move {
+            if number % 3 == 0 {
+                at.delete(&path).await.expect(204);
+            } else {
+                at.patch(&path, json!({ "text": "new" })).await.expect(200);
+            }
+        });
+        let (at, path) = (bob.on(number % 2), chat.path("mark_read/"));
+        let body = json!({ "up_to_seq": number + 1 });
+        changes.spawn(async move { drop(at.post(&path, body).await.expect(200)) });
+    }
+    changes.join_all().await;
+    let head = bob.on(1).history(&chat, "").await["head_ev"].as_i64().expect("a number");
+    // Every change, once, in order, whichever replica made it.
+    let mut last = 12;
+    while last < head {
+        let frame = socket.next_frame().await;
+        if let Some(ev) = frame["ev"].as_i64() {
+            assert_eq!(ev, last + 1, "{frame}");
+            last = ev;
+        }
+    }
+    assert_eq!(bob.on(0).unread_in(&chat).await, 0);
+}
