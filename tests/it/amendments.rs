@@ -33,6 +33,37 @@ async fn until_one_waits(cluster: &Cluster) {
     .await;
 }
 
+/// The servers of the connections that lanes write on. One that is stopped takes its batch, and does
+/// nothing with it.
+async fn lanes(cluster: &Cluster) -> Vec<Pid> {
+    let lanes = "SELECT pid::text FROM pg_stat_activity
+                  WHERE datname = current_database() AND pid <> pg_backend_pid()
+                    AND (query LIKE '%store.amend\\_chats%' OR query LIKE '%store.send\\_messages%')";
+    let rows = cluster.psql(lanes).await;
+    rows.iter().filter_map(|row| Some(Pid::from_raw(row[0].as_ref()?.parse().ok()?))).collect()
+}
+
+fn signal(lanes: &[Pid], signal: Signal) {
+    assert!(!lanes.is_empty(), "nobody to send {signal} to");
+    for lane in lanes {
+        kill(*lane, signal).expect("it runs");
+    }
+}
+
+/// So many wait for the lanes of the first replica.
+async fn until_queued(cluster: &Cluster, count: usize) {
+    eventually(async || {
+        let metrics = cluster.operator(0).request(Method::GET, "/metrics").await.text;
+        let depth =
+            metrics.lines().find_map(|line| line.strip_prefix("beseda_writer_queue_depth "));
+        match depth.and_then(|depth| depth.parse::<usize>().ok()) {
+            Some(depth) if depth >= count => Ok(()),
+            other => Err(format!("{other:?} wait")),
+        }
+    })
+    .await;
+}
+
 /// Rooms of `user` with others, with one message of the other's in each.
 async fn rooms(cluster: &Cluster, user: &User, count: usize) -> Vec<(User, Chat)> {
     let mut rooms = Vec::new();
@@ -60,39 +91,17 @@ async fn what_waits_meanwhile_is_written_at_once() {
         peer.on(0).mark_read(chat).await;
         peer.on(0).send(chat, "hi").await;
     }
-    let lanes = "SELECT pid::text FROM pg_stat_activity
-                  WHERE datname = current_database() AND pid <> pg_backend_pid()
-                    AND (query LIKE '%store.amend\\_chats%' OR query LIKE '%store.send\\_messages%')";
-    let lanes: Vec<Pid> = cluster
-        .psql(lanes)
-        .await
-        .iter()
-        .filter_map(|row| Some(Pid::from_raw(row[0].as_ref()?.parse().ok()?)))
-        .collect();
+    let lanes = lanes(&cluster).await;
     let before = noted().await;
-    for lane in &lanes {
-        kill(*lane, Signal::SIGSTOP).expect("it runs");
-    }
+    signal(&lanes, Signal::SIGSTOP);
     let mut marks = JoinSet::new();
     for (_, chat) in &rooms {
         let (at, chat) = (alice.on(0), chat.clone());
         marks.spawn(async move { at.mark_read(&chat).await });
     }
-    let queued = async || {
-        let metrics = cluster.operator(0).request(Method::GET, "/metrics").await.text;
-        let depth =
-            metrics.lines().find_map(|line| line.strip_prefix("beseda_writer_queue_depth "));
-        depth.and_then(|depth| depth.parse::<usize>().ok()).unwrap_or(0)
-    };
     // The first batch has some of them; it is under way.
-    eventually(async || match queued().await {
-        few if few < ROOMS / 2 => Err(format!("{few} wait")),
-        _ => Ok(()),
-    })
-    .await;
-    for lane in &lanes {
-        kill(*lane, Signal::SIGCONT).expect("it runs");
-    }
+    until_queued(&cluster, ROOMS / 2).await;
+    signal(&lanes, Signal::SIGCONT);
     let mut totals: Vec<i64> = Vec::new();
     for marked in marks.join_all().await {
         assert_eq!(marked["unread_count"], 0, "{marked}");
@@ -152,6 +161,9 @@ async fn changes_of_one_room_at_once_are_all_made_and_numbered() {
         ids.push(sent["message_id"].as_str().expect("an id").to_owned());
     }
     let mut socket = bob.on(1).connect(&chat).await;
+    bob.on(0).post(&chat.path("mark_read/"), json!({ "up_to_seq": 0 })).await.expect(200);
+    let lanes = lanes(&cluster).await;
+    signal(&lanes, Signal::SIGSTOP);
     let mut changes = JoinSet::new();
     for (number, id) in ids.iter().enumerate() {
         let (at, path) = (alice.on(0), chat.path(&format!("messages/{id}/")));
@@ -166,8 +178,13 @@ async fn changes_of_one_room_at_once_are_all_made_and_numbered() {
         let body = json!({ "up_to_seq": number + 1 });
         changes.spawn(async move { drop(at.post(&path, body).await.expect(200)) });
     }
+    // All that go to the first replica but the batch that is under way.
+    until_queued(&cluster, 6).await;
+    signal(&lanes, Signal::SIGCONT);
     changes.join_all().await;
-    let head = bob.on(1).history(&chat, "").await["head_ev"].as_i64().expect("a number");
+    let history = bob.on(1).history(&chat, "").await;
+    assert_eq!(history["read_seq"], 12, "the furthest mark");
+    let head = history["head_ev"].as_i64().expect("a number");
     // Every change, once, in order, whichever replica made it.
     let mut last = 12;
     while last < head {
