@@ -11,6 +11,7 @@ use beseda::{
     admin::{self, Question},
     app::{self, Listeners},
     config::{Config, ConfigError, DatabaseConfig, LogFormat, secrets_from_files},
+    server,
     signals::Signals,
     store, telemetry,
 };
@@ -20,7 +21,6 @@ use beseda::{
     talk,
 };
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use tokio::net::TcpListener;
 
 /// After 10,000 disconnects 16 MB stay resident with this one, against 67 MB with glibc's.
 #[global_allocator]
@@ -179,8 +179,8 @@ async fn serve(config: Config) -> Result<ExitCode, BoxError> {
     // First of all: a signal during the start must not be lost.
     let mut signals = Signals::catch()?;
     let listeners = Listeners {
-        public: TcpListener::bind(config.listen).await?,
-        internal: TcpListener::bind(config.internal_listen).await?,
+        public: server::listen(config.listen)?,
+        internal: server::listen(config.internal_listen)?,
     };
     let replica = tokio::select! {
         replica = app::start(config, listeners) => replica?,

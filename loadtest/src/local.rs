@@ -177,7 +177,7 @@ impl Installation {
         let _ = postgres.create_database(DATABASE).await;
         let mut installation = Self { replicas: Vec::new(), redis, postgres };
         for _ in 0..options.replicas {
-            let limits = options.scenario.needs_limits();
+            let limits = options.scenario.limits();
             installation.start_replica(program, secret, limits).await?;
         }
         for (number, replica) in installation.replicas.iter_mut().enumerate() {
@@ -190,7 +190,7 @@ impl Installation {
         &mut self,
         program: &Path,
         secret: &Secret,
-        limits: bool,
+        limits: &[(&str, &str)],
     ) -> Result<(), Error> {
         let (public, internal) = (free_address().await?, free_address().await?);
         let mut command = Command::new(program);
@@ -208,10 +208,10 @@ impl Installation {
             .env("BESEDA_LISTEN", public.to_string())
             .env("BESEDA_INTERNAL_LISTEN", internal.to_string())
             .env("BESEDA_MIGRATE_ON_START", "on")
-            .env("BESEDA_RATE_LIMITS", if limits { "on" } else { "off" })
             .env("BESEDA_DRAIN_DELAY", "0s")
             .env("BESEDA_SHUTDOWN_GRACE", "3s")
             .env("BESEDA_LOG", "warn")
+            .envs(limits.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::inherit())
             // Ctrl-C reaches us alone, and we end them in order.

@@ -2,7 +2,6 @@
 
 use std::{
     fmt::Write as _,
-    future::Future,
     io::Write as _,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -17,6 +16,7 @@ use super::{Claims, DevError, Durability, Postgres, Redis, parent, place, sign, 
 use crate::{
     app::{self, Listeners, Replica},
     config::{Config, Secret},
+    server,
     signals::Signals,
 };
 
@@ -100,7 +100,7 @@ pub async fn run(options: Options) -> Result<(), DevError> {
 }
 
 async fn start(options: &Options, data: &Path) -> Result<Stack, DevError> {
-    let listeners = bind(options.port).await?;
+    let listeners = bind(options.port)?;
     let (postgres_dir, redis_dir) = (data.join("postgres"), data.join("redis"));
     let (postgres, redis) = tokio::try_join!(
         async {
@@ -172,35 +172,35 @@ fn config(database_url: &str, redis_url: &str) -> Result<Config, DevError> {
 }
 
 /// Sockets for both replicas.
-async fn bind(port: Option<u16>) -> Result<[Listeners; 2], DevError> {
+fn bind(port: Option<u16>) -> Result<[Listeners; 2], DevError> {
     let first = match port {
-        Some(port) => listen(port).await.map_err(|_| DevError::PortTaken(port))?,
-        None => listen_near(DEFAULT_PORT).await?,
+        Some(port) => listen(port).map_err(|_| DevError::PortTaken(port))?,
+        None => listen_near(DEFAULT_PORT)?,
     };
     let next = address(&first)?.port().saturating_add(1);
-    let second = listen_near(next).await?;
-    let internal = (listen_any().await?, listen_any().await?);
+    let second = listen_near(next)?;
+    let internal = (listen_any()?, listen_any()?);
     Ok([
         Listeners { public: first, internal: internal.0 },
         Listeners { public: second, internal: internal.1 },
     ])
 }
 
-async fn listen_near(port: u16) -> Result<TcpListener, DevError> {
+fn listen_near(port: u16) -> Result<TcpListener, DevError> {
     for port in port..port.saturating_add(NEAR_PORTS) {
-        if let Ok(listener) = listen(port).await {
+        if let Ok(listener) = listen(port) {
             return Ok(listener);
         }
     }
-    listen_any().await
+    listen_any()
 }
 
-async fn listen_any() -> Result<TcpListener, DevError> {
-    listen(0).await.map_err(DevError::io("no free port on 127.0.0.1"))
+fn listen_any() -> Result<TcpListener, DevError> {
+    listen(0).map_err(DevError::io("no free port on 127.0.0.1"))
 }
 
-fn listen(port: u16) -> impl Future<Output = std::io::Result<TcpListener>> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+fn listen(port: u16) -> std::io::Result<TcpListener> {
+    server::listen((Ipv4Addr::LOCALHOST, port).into())
 }
 
 fn address(listener: &TcpListener) -> Result<SocketAddr, DevError> {
@@ -301,9 +301,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_taken_port_is_an_error_only_where_asked_for() {
-        let taken = listen_any().await.unwrap();
+        let taken = listen_any().unwrap();
         let port = address(&taken).unwrap().port();
-        assert!(matches!(bind(Some(port)).await, Err(DevError::PortTaken(p)) if p == port));
-        assert!(listen_near(port).await.is_ok());
+        assert!(matches!(bind(Some(port)), Err(DevError::PortTaken(p)) if p == port));
+        assert!(listen_near(port).is_ok());
     }
 }

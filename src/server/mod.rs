@@ -4,7 +4,7 @@ mod linger;
 mod pace;
 mod refusal;
 
-use std::{net::SocketAddr, num::NonZeroU32, pin::pin, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, num::NonZeroU32, pin::pin, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -19,7 +19,7 @@ use governor::{
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
@@ -31,6 +31,24 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Connections accepted at once, as seconds of the rate: those of a moment's rush.
 const ACCEPT_BURST_SECONDS: u32 = 2;
+
+/// Connections that may wait in the kernel's queue to be accepted. One beyond these is not refused: its
+/// SYN is dropped, and the client's kernel says it again after 1, 3, 7 … s, a minute in the end. So there
+/// is room for what a replica's part of ten thousand that come at once leaves waiting. Linux takes no
+/// more than `net.core.somaxconn`, which is as much since 5.4.
+const BACKLOG: u32 = 4_096;
+
+/// Listens for connections; port 0: any that is free.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // What the last process on this port left in TIME_WAIT is no hindrance.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
 
 /// Accepts so many connections a second; more wait in the kernel's queue.
 #[derive(Debug)]

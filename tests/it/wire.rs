@@ -1,6 +1,9 @@
 //! What a connection may cost, and what passes as a request: bytes as they are.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use beseda::config::{Config, Switch};
 use reqwest::Method;
@@ -227,6 +230,26 @@ async fn connections_past_the_rate_wait_and_are_served() {
     }
     // Ten at once, then five a second.
     assert!(began.elapsed() > Duration::from_millis(1_500), "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rush_of_connections_waits_and_none_is_dropped() {
+    // More than the 1,024 that sockets usually have room for, and as many as the system allows.
+    let most = std::fs::read_to_string("/proc/sys/net/core/somaxconn");
+    let most: usize = most.map_or(128, |most| most.trim().parse().expect("a number"));
+    let cluster = Cluster::with(1, |config| {
+        config.limits.rate_limits = Switch::On;
+        config.limits.rate_accepts = 1;
+    })
+    .await;
+    let address: SocketAddr = cluster.anyone(0).host().parse().expect("an address");
+    let mut waiting = Vec::new();
+    for number in 0..most.min(1_500) {
+        // One that is dropped is tried again after a second.
+        let opening = timeout(Duration::from_millis(900), TcpStream::connect(address)).await;
+        let stream = opening.unwrap_or_else(|_| panic!("connection {number} was dropped"));
+        waiting.push(stream.expect("the replica listens"));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

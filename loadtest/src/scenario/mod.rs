@@ -58,9 +58,23 @@ impl Scenario {
         self.parts().0
     }
 
-    /// Whether the service's limits are a part of it; elsewhere the load is few people's.
-    pub(crate) fn needs_limits(&self) -> bool {
-        matches!(self, Self::Hostile(_))
+    /// What the replicas of `local` are told of their limits. The load is few people's at one address,
+    /// so that most scenarios are without; a rush of connections meets the rate of accepting.
+    pub(crate) fn limits(&self) -> &'static [(&'static str, &'static str)] {
+        const MANY: &str = "1000000";
+        match self {
+            Self::Hostile(_) => &[],
+            Self::Storm(_) => &[
+                ("BESEDA_RATE_SENDS", MANY),
+                ("BESEDA_RATE_READS", MANY),
+                ("BESEDA_RATE_ROOMS", MANY),
+                ("BESEDA_RATE_CONNECTS", MANY),
+                ("BESEDA_RATE_ADDRESSES", MANY),
+                ("BESEDA_SOCKETS_PER_USER", MANY),
+                ("BESEDA_SOCKETS_PER_ADDRESS", MANY),
+            ],
+            _ => &[("BESEDA_RATE_LIMITS", "off")],
+        }
     }
 
     pub(crate) fn common(&self) -> &Common {

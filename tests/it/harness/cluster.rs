@@ -1,17 +1,23 @@
 //! Replicas in this process, over a database and a Redis prefix of their own.
 
-use std::{net::SocketAddr, str::FromStr, sync::Arc, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    str::FromStr,
+    sync::Arc,
+    time::Duration,
+};
 
 use beseda::{
     app::{self, Listeners, Replica},
     config::{Config, DatabaseConfig, Secret, Switch},
     dev::Postgres,
+    server,
 };
 use clap::{CommandFactory, FromArgMatches, Parser, builder::Resettable};
 use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::Value;
-use tokio::{net::TcpListener, runtime::Handle, sync::OwnedSemaphorePermit, task::block_in_place};
+use tokio::{runtime::Handle, sync::OwnedSemaphorePermit, task::block_in_place};
 
 use super::{
     CEILING, Client, SECRET, User, claims,
@@ -101,7 +107,7 @@ impl Cluster {
     pub(crate) async fn refusal(&self, set: impl FnOnce(&mut Config)) -> String {
         let mut config = self.config.clone();
         set(&mut config);
-        let started = app::start(config, listeners().await).await;
+        let started = app::start(config, listeners()).await;
         let refusal = started.map(Replica::abort).expect_err("no replica starts");
         let first: &dyn std::error::Error = &refusal;
         let causes = std::iter::successors(Some(first), |error| error.source());
@@ -250,15 +256,15 @@ impl Drop for Cluster {
 }
 
 /// Ports that are free.
-async fn listeners() -> Listeners {
-    let bind = async || TcpListener::bind(("127.0.0.1", 0)).await.expect("a free port");
-    Listeners { public: bind().await, internal: bind().await }
+fn listeners() -> Listeners {
+    let listen = || server::listen((Ipv4Addr::LOCALHOST, 0).into()).expect("a free port");
+    Listeners { public: listen(), internal: listen() }
 }
 
 /// Starts a replica and waits until it has Redis: it starts without, and then a test's first
 /// publication would be late.
 async fn launch(config: Config) -> (Replica, Addresses) {
-    let replica = app::start(config, listeners().await).await.expect("a replica starts");
+    let replica = app::start(config, listeners()).await.expect("a replica starts");
     let addresses = Addresses { public: replica.public_addr(), internal: replica.internal_addr() };
     let operator = Client::anonymous(addresses.internal, &Arc::new(Net::new()));
     eventually(async || {
