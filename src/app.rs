@@ -166,7 +166,7 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
         metrics,
         phase: watching,
         sockets: TaskTracker::new(),
-        openings: Semaphore::new(OPENINGS),
+        openings: Arc::new(Semaphore::new(OPENINGS)),
         abort,
     });
     let (stop_serving, stop_internal) = (CancellationToken::new(), CancellationToken::new());

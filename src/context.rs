@@ -3,7 +3,7 @@
 use std::{net::IpAddr, ops::Deref, sync::Arc};
 
 use http::HeaderMap;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -34,6 +34,10 @@ pub enum Phase {
 /// or three round trips, fewer would leave a processor idle.
 pub const OPENINGS: usize = 32;
 
+/// A socket's turn to be opened, until dropped.
+#[derive(Debug)]
+pub struct Turn(#[expect(dead_code, reason = "held, not read")] Option<OwnedSemaphorePermit>);
+
 /// A clone counts one reference: every layer of every request has one.
 #[derive(Clone, Debug)]
 pub struct Context(Arc<Shared>);
@@ -54,7 +58,7 @@ pub struct Shared {
     /// Sockets, which a server's own graceful shutdown does not wait for.
     pub sockets: TaskTracker,
     /// Turns of sockets to be opened, [`OPENINGS`].
-    pub openings: Semaphore,
+    pub openings: Arc<Semaphore>,
     /// Ends everything at once.
     pub abort: CancellationToken,
 }
@@ -79,6 +83,12 @@ impl Context {
 
     pub fn is_leaving(&self) -> bool {
         *self.phase.borrow() > Phase::Serving
+    }
+
+    /// Waits until a socket may be opened. To be held only while nothing waits for its client.
+    pub async fn take_turn(&self) -> Turn {
+        // Never closed: there is always a permit in the end.
+        Turn(Arc::clone(&self.openings).acquire_owned().await.ok())
     }
 
     /// Whom a request or an upgrade came from.

@@ -179,6 +179,12 @@ impl<'a> Crowd<'a> {
         Speaker { rest, tally, id, rooms: Arc::clone(&self.rooms), began: self.hall.began }
     }
 
+    /// The same with connections of its own, for another runtime: they belong to the one that opened
+    /// them.
+    pub(crate) fn speaker_apart(&self) -> Result<Speaker, Error> {
+        Ok(Speaker { rest: crate::rest::Rest::new()?, ..self.speaker() })
+    }
+
     /// Waits until every socket has all that its room has, and names those that do not get it.
     pub(crate) async fn judge(&self, limit: Duration) -> Result<(), Error> {
         let heads = stream::iter(self.rooms.iter().cloned()).map(|room| async move {

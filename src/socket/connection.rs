@@ -9,10 +9,7 @@ use std::{
 
 use axum::extract::ws::{CloseFrame, Message as WsMessage, Utf8Bytes, WebSocket};
 use futures_util::{FutureExt, SinkExt};
-use tokio::{
-    sync::{SemaphorePermit, watch},
-    time::Instant,
-};
+use tokio::{sync::watch, time::Instant};
 use tracing::Instrument;
 use uuid::Uuid;
 
@@ -23,7 +20,7 @@ use super::{
     unseen::Unseen,
 };
 use crate::{
-    context::{Context, Phase},
+    context::{Context, Phase, Turn},
     hub::{Attached, Delivery, Following, Inbox, Queue, queue},
     limits::SocketLimits,
     model::{ChatId, Position, Time, UserId},
@@ -152,7 +149,7 @@ impl Connection {
         single: Option<ChatId>,
         auth: Option<FirstFrame>,
         after: Option<Position>,
-        turn: SemaphorePermit<'_>,
+        turn: Turn,
     ) -> u16 {
         let end = match Box::pin(self.start(single, auth, after, turn)).await {
             Ok(()) => self.serve().await,
@@ -177,7 +174,7 @@ impl Connection {
         single: Option<ChatId>,
         auth: Option<FirstFrame>,
         after: Option<Position>,
-        turn: SemaphorePermit<'_>,
+        turn: Turn,
     ) -> Flow {
         let mut followed = None;
         let epoch = match single {

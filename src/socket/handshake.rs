@@ -3,7 +3,6 @@
 use std::{pin::pin, time::Duration};
 
 use axum::extract::ws::{Message as WsMessage, WebSocket};
-use tokio::sync::SemaphorePermit;
 
 use super::{
     command::{Command, Request},
@@ -13,7 +12,7 @@ use crate::{
     auth::{Ticket, is_revoked},
     chat::ChatRef,
     config::Switch,
-    context::Context,
+    context::{Context, Turn},
     error::Error,
     limits::{Class, Place},
     model::{ChatId, Position},
@@ -48,6 +47,8 @@ pub(super) struct Arrival {
     pub after: Option<Position>,
     /// Its place among the sockets, which it keeps to its end; or why there is none.
     pub place: Result<Option<Place>, Error>,
+    /// Taken already, unless it has to say first who it is.
+    pub turn: Option<Turn>,
 }
 
 /// Runs a socket from its upgrade to its end.
@@ -59,10 +60,10 @@ pub(super) struct Arrival {
 pub(super) async fn run(context: Context, mut socket: WebSocket, arrival: Arrival) {
     context.metrics.sockets_opened.inc();
     let abort = context.abort.clone();
-    let Arrival { opening, claim, after, place } = arrival;
+    let Arrival { opening, claim, after, place, turn } = arrival;
     let mut serving = pin!(async {
         let admitted = match &place {
-            Ok(_) => Box::pin(admit(&context, &mut socket, &opening, claim)).await,
+            Ok(_) => Box::pin(admit(&context, &mut socket, &opening, claim, turn)).await,
             Err(error) => Err(Close::from(error)),
         };
         match admitted {
@@ -87,20 +88,21 @@ pub(super) async fn run(context: Context, mut socket: WebSocket, arrival: Arriva
 }
 
 /// A socket that may be opened.
-struct Admitted<'a> {
+struct Admitted {
     bearer: Bearer,
     /// The chat it was opened for; `None`: for many.
     single: Option<ChatId>,
     /// Kept until all that it begins with was read.
-    turn: SemaphorePermit<'a>,
+    turn: Turn,
 }
 
-async fn admit<'a>(
-    context: &'a Context,
+async fn admit(
+    context: &Context,
     socket: &mut WebSocket,
     opening: &Opening,
     claim: Claim,
-) -> Result<Admitted<'a>, Close> {
+    turn: Option<Turn>,
+) -> Result<Admitted, Close> {
     let fail = |error: Error| {
         if let Error::Internal(cause) | Error::Unavailable(Some(cause)) = &error {
             let cause = crate::api::problem::chain(cause);
@@ -113,10 +115,14 @@ async fn admit<'a>(
             let (token, auth) = first_frame(socket).await?;
             (Claim::Token(token), Some(auth))
         }
+        Claim::Refused => return Err(Close::TokenInvalid),
         claim => (claim, None),
     };
-    // Only now, so that nobody's silence takes a turn. The semaphore is never closed.
-    let turn = context.openings.acquire().await.map_err(|_| Close::Draining)?;
+    let turn = match turn {
+        Some(turn) => turn,
+        // Only now, so that nobody's silence takes a turn.
+        None => context.take_turn().await,
+    };
     let ticket = match &claim {
         Claim::Ticket(raw) => Some(use_ticket(context, raw).await.map_err(fail)?),
         _ => None,

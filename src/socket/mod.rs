@@ -61,7 +61,7 @@ async fn open_chat(
 ) -> Result<Response, Error> {
     // What can't name a chat is as good as unknown, and said by a close code like the rest.
     let chat = chat.ok().and_then(|Path(raw)| ChatRef::parse(&raw));
-    open(context, Opening::Chat(chat), upgrade, peer, &headers, &uri)
+    open(context, Opening::Chat(chat), upgrade, peer, &headers, &uri).await
 }
 
 async fn open_many(
@@ -71,11 +71,11 @@ async fn open_many(
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, Error> {
-    open(context, Opening::Many, upgrade, peer, &headers, &uri)
+    open(context, Opening::Many, upgrade, peer, &headers, &uri).await
 }
 
 /// Refusals that a browser must not see by status come after the upgrade, as close codes.
-fn open(
+async fn open(
     context: Context,
     opening: Opening,
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
@@ -111,7 +111,12 @@ fn open(
         ev: raw.parse().ok().filter(|ev| *ev >= 0).unwrap_or(i64::MAX),
         epoch: params.string("epoch"),
     });
-    let arrival = Arrival { opening, claim, after, place };
+    // Whoever says who they are with the upgrade waits here, where they have cost least.
+    let turn = match (&place, &claim) {
+        (Ok(_), Claim::Ticket(_) | Claim::Token(_)) => Some(context.take_turn().await),
+        _ => None,
+    };
+    let arrival = Arrival { opening, claim, after, place, turn };
     let sockets = context.sockets.clone();
     Ok(configured(upgrade)
         .on_upgrade(move |socket| sockets.track_future(handshake::run(context, socket, arrival))))

@@ -2,15 +2,23 @@
 
 use std::{
     future,
-    sync::atomic::{AtomicUsize, Ordering},
-    time::Duration,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use clap::Args;
+use tokio::{
+    runtime::{Builder, Runtime},
+    sync::{mpsc, oneshot},
+};
 
 use super::latency::rate;
 use crate::{
-    crowd::Crowd,
+    crowd::{Crowd, Speaker},
     error::Error,
     limits::Limits,
     report::Figure,
@@ -64,23 +72,72 @@ pub(super) async fn run(run: &Run<'_>, options: &Options) -> Result<Findings, Er
         latencies: &[("POST", Which::Answered), ("POST to socket", Which::Arrived)],
         ..Plan::messages(name, None, limits)
     };
-    let number = AtomicUsize::new(0);
-    let speak = |_, due| {
-        let (speaker, number) = (crowd.speaker(), number.fetch_add(1, Ordering::Relaxed));
-        async move {
-            speaker.send(number, due, BYTES).await;
-        }
-    };
-    let sends = open_loop(pace(options.rate, quiet), future::pending(), AT_ONCE, speak);
+    let voice = Voice::new(crowd.speaker_apart()?)?;
+    let sends = voice.speak(pace(options.rate, quiet), future::pending());
     let ((), before) = run.measure(plan("before", &run.common.limits), sends).await?;
-    let mut took = None;
-    let breaking = async { took = crowd.storm(GIVE_UP).await };
-    let sends = open_loop(pace(options.rate, GIVE_UP), breaking, AT_ONCE, speak);
-    let ((), storm) = run.measure(plan("storm", &Limits::default()), sends).await?;
+    let storm = async {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let stopped = async move {
+            let _ = stopped.await;
+        };
+        let sends = pin!(voice.speak(pace(options.rate, GIVE_UP), stopped));
+        let breaking = async {
+            let took = crowd.storm(GIVE_UP).await;
+            let _ = stop.send(());
+            took
+        };
+        tokio::join!(breaking, sends).0
+    };
+    let (took, storm) = run.measure(plan("storm", &Limits::default()), storm).await?;
     crowd.judge(SETTLE).await?;
     let seconds = took.map(|took| took.as_secs_f64());
     let slowest = storm.latencies.first().map(|(_, latency)| latency.max);
     let synced = Figure::new("all in step again after", "s", seconds).at_most(options.max_sync);
     let slowest = Figure::new("slowest send meanwhile", "ms", slowest).at_most(options.max_send);
     Ok(Findings { phases: vec![before, storm], figures: vec![synced, slowest] })
+}
+
+/// Sends from a runtime with a thread of its own: thousands of sockets that all come back keep this
+/// program's other tasks waiting, too, and that is not the service's doing.
+struct Voice {
+    /// `None` in `drop` only.
+    runtime: Option<Runtime>,
+    speaker: Speaker,
+    said: Arc<AtomicUsize>,
+}
+
+impl Voice {
+    fn new(speaker: Speaker) -> Result<Self, Error> {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.map_err(|error| Error::Io("no thread for the sends", error))?;
+        Ok(Self { runtime: Some(runtime), speaker, said: Arc::default() })
+    }
+
+    /// Sends whenever one is `due`, until `stop`, and waits for what was sent.
+    async fn speak(
+        &self,
+        due: mpsc::UnboundedReceiver<Instant>,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let (speaker, said) = (self.speaker.clone(), Arc::clone(&self.said));
+        let sending = open_loop(due, stop, AT_ONCE, move |_, due| {
+            let (speaker, number) = (speaker.clone(), said.fetch_add(1, Ordering::Relaxed));
+            async move {
+                speaker.send(number, due, BYTES).await;
+            }
+        });
+        if let Some(runtime) = &self.runtime {
+            // A panic there has been told of already.
+            let _ = runtime.spawn(sending).await;
+        }
+    }
+}
+
+impl Drop for Voice {
+    fn drop(&mut self) {
+        // A runtime must not wait for its end within another one.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
 }

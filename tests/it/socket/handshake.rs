@@ -102,7 +102,7 @@ async fn an_old_ticket_opens_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sockets_that_do_not_say_who_they_are_keep_nobody_waiting() {
+async fn sockets_that_say_nothing_or_do_not_go_keep_nobody_waiting() {
     let cluster = Cluster::start(1).await;
     let alice = cluster.user("alice");
     let at = alice.on(0);
@@ -110,6 +110,8 @@ async fn sockets_that_do_not_say_who_they_are_keep_nobody_waiting() {
     let mut silent = Vec::new();
     for _ in 0..=OPENINGS {
         silent.push(open(&at, "/ws/", &[]).await);
+        // Refused, and this client does not say goodbye before it is read from.
+        silent.push(open_as(&at, "/ws/", "x").await);
     }
     open_as(&at, "/ws/", &alice.token).await.expect("hello").await;
     // They had five seconds: none of them had been given up yet.
