@@ -100,8 +100,8 @@ pub struct DatabaseConfig {
     #[arg(long, env = "BESEDA_DATABASE_WRITERS", default_value_t = 1)]
     pub database_writers: usize,
 
-    /// Connections that all short reads share, one behind the other: fewer cost Postgres and the
-    /// service less, more use more of Postgres's cores.
+    /// Connections that all short reads share, one behind the other, and as many that lists of rooms
+    /// share: fewer cost Postgres and the service less, more use more of Postgres's cores.
     #[arg(long, env = "BESEDA_DATABASE_READERS", default_value_t = 2)]
     pub database_readers: usize,
 
@@ -425,11 +425,11 @@ impl Config {
             return Err(ConfigError::new("BESEDA_DATABASE_READERS", "must be at least 1"));
         }
         if database_connections
-            < database_writers.saturating_add(database_readers).saturating_add(3)
+            < database_writers.saturating_add(database_readers.saturating_mul(2)).saturating_add(3)
         {
             return Err(ConfigError::new(
                 "BESEDA_DATABASE_CONNECTIONS",
-                "must leave at least 3 beside the writers and readers",
+                "must leave at least 3 beside the writers and twice the readers",
             ));
         }
         if let Some(url) = &self.public_url

@@ -109,7 +109,7 @@ impl Store {
     ) -> Result<Vec<Room>, StoreError> {
         let (activity, chat_id) = after.map(|(time, id)| (time.0, id)).unzip();
         let rows = self
-            .query(
+            .list(
                 LIST_ROOMS,
                 &[
                     (&user.as_str(), Type::TEXT),

@@ -140,6 +140,8 @@ pub struct Store {
     writes: Pool,
     /// For short reads; see there.
     shared: Arc<Shared>,
+    /// The same for lists of rooms, which take longer the more rooms somebody has.
+    lists: Arc<Shared>,
     prepared: bool,
     timeout: Duration,
     /// Messages and reports are noted as events for webhooks, and how long a message's waits; `None`:
@@ -153,15 +155,16 @@ impl Store {
     pub fn new(config: &DatabaseConfig, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
         let (writers, readers) = (config.database_writers.max(1), config.database_readers.max(1));
         let writers = writers + AMENDERS;
-        let reads = config.database_connections.saturating_sub(writers + readers).max(1);
+        let reads = config.database_connections.saturating_sub(writers + 2 * readers).max(1);
+        let shared = || {
+            let manager = manager(config, settings(config, "")?)?;
+            Ok::<_, StoreError>(Arc::new(Shared::new(manager, readers, config.database_timeout)))
+        };
         Ok(Self {
             reads: pool(config, reads, "")?,
             writes: pool(config, writers, WRITER_SETTINGS)?,
-            shared: Arc::new(Shared::new(
-                manager(config, settings(config, "")?)?,
-                readers,
-                config.database_timeout,
-            )),
+            shared: shared()?,
+            lists: shared()?,
             prepared: config.database_prepared == Switch::On,
             timeout: config.database_timeout,
             webhook_delay: None,
@@ -214,7 +217,9 @@ impl Store {
         let wanted = [(&self.writes, self.writers() + AMENDERS), (&self.reads, WARM_READS)];
         let opening = wanted.map(|(pool, count)| join_all((0..count).map(|_| pool.get())));
         // All at once: each that is given back would be given out again.
-        let shared = (0..self.shared.size()).map(|_| self.shared.get());
+        let shared = [&self.shared, &self.lists]
+            .into_iter()
+            .flat_map(|shared| (0..shared.size()).map(|_| shared.get()));
         tokio::join!(join_all(opening), join_all(shared));
     }
 
@@ -236,16 +241,30 @@ impl Store {
 
     /// For short reads, many at once on a connection: see [`Shared`].
     async fn read(&self, sql: &'static str, params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {
+        self.share(&self.shared, sql, params).await
+    }
+
+    /// The same for lists of rooms.
+    async fn list(&self, sql: &'static str, params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {
+        self.share(&self.lists, sql, params).await
+    }
+
+    async fn share(
+        &self,
+        shared: &Shared,
+        sql: &'static str,
+        params: &[Param<'_>],
+    ) -> Result<Vec<Row>, StoreError> {
         if !self.prepared {
             // A pooler may not take a statement before it has answered the last one.
             return self.query(sql, params).await;
         }
         let started = Instant::now();
-        let client = self.shared.get().await?;
+        let client = shared.get().await?;
         match self.ask(&client, sql, params, started).await {
             Some(rows) => rows,
             None => {
-                self.shared.give_up(&client).await;
+                shared.give_up(&client).await;
                 Err(StoreError::Away(None))
             }
         }
