@@ -42,9 +42,6 @@ const CLOSE_WAIT: Duration = Duration::from_secs(5);
 /// How long before its end a token's expiry is announced.
 const EXPIRY_NOTICE: Duration = Duration::from_secs(60);
 
-/// Deliveries taken at once: a burst is one write.
-const TAKE: usize = 64;
-
 /// Whom a socket belongs to.
 pub(super) struct Bearer {
     pub user_id: UserId,
@@ -222,7 +219,6 @@ impl Connection {
         let first = self.context.config.heartbeat.mul_f64(rand::random_range(0.0..1.0));
         let mut ping_at = Instant::now() + first;
         let mut phase = self.context.phase.clone();
-        let mut batch = Vec::new();
         // The replica goes: each socket has its own moment in the window, and is served until then.
         let mut leave_at = None;
         // One timer for all: no delivery moves it, so that none has to pay for it.
@@ -233,11 +229,7 @@ impl Connection {
                 alarm.as_mut().reset(due);
             }
             let flow = tokio::select! {
-                count = self.inbox.receiver.recv_many(&mut batch, TAKE) => {
-                    // The hub's end lives in self.queue: it can't be closed.
-                    debug_assert!(count > 0);
-                    self.on_deliveries(&mut batch).await
-                }
+                deliveries = self.inbox.take() => self.on_deliveries(deliveries).await,
                 frame = self.socket.recv() => self.on_frame(frame).await,
                 () = alarm.as_mut() => self.on_alarm(&mut ping_at, leave_at).await,
                 () = closing(&mut phase), if leave_at.is_none() => {
@@ -257,8 +249,6 @@ impl Connection {
             if let Err(end) = flow {
                 return end;
             }
-            // What a burst took is given back, down to what a Vec begins with: most sockets are idle.
-            batch.shrink_to(4);
         }
     }
 
@@ -313,8 +303,8 @@ impl Connection {
         ping.await.map_err(|_| End::Left)
     }
 
-    async fn on_deliveries(&mut self, batch: &mut Vec<Arc<Delivery>>) -> Flow {
-        for delivery in batch.drain(..) {
+    async fn on_deliveries(&mut self, deliveries: Vec<Arc<Delivery>>) -> Flow {
+        for delivery in deliveries {
             match &*delivery {
                 Delivery::Event { micros, .. } => {
                     let oldest = self.committed_at.get_or_insert(*micros);

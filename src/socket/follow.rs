@@ -225,7 +225,7 @@ impl Connection {
     pub(super) async fn catch_up_if_behind(&mut self) -> Flow {
         if !self.inbox.take_behind() {
             // A moment without loss, and the queue empty: it keeps up again.
-            if self.inbox.receiver.is_empty() {
+            if self.inbox.is_empty() {
                 self.behind_since = None;
             }
             return Ok(());
