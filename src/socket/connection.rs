@@ -7,12 +7,12 @@ use std::{
     time::Duration,
 };
 
-use axum::extract::ws::{CloseFrame, Message as WsMessage, Utf8Bytes, WebSocket};
-use futures_util::{FutureExt, SinkExt};
+use futures_util::FutureExt;
 use tokio::{
     sync::{SemaphorePermit, watch},
     time::Instant,
 };
+use tokio_tungstenite::tungstenite::{self, Utf8Bytes, protocol::CloseFrame};
 use tracing::Instrument;
 use uuid::Uuid;
 
@@ -21,11 +21,12 @@ use super::{
     inbox::Rooms,
     session::{Session, Todo},
     unseen::Unseen,
+    wire::{Wire, WsMessage, text},
 };
 use crate::{
     context::{Context, Phase},
     hub::{Attached, Delivery, Following, Inbox, Queue, queue},
-    limits::SocketLimits,
+    limits::{Place, SocketLimits},
     model::{ChatId, Position, Time, UserId},
     presence::PresenceGuard,
     protocol::{AckResult, Close, CommandId, Frame, ServerFrame},
@@ -60,7 +61,7 @@ pub(super) struct FirstFrame {
 
 pub(super) struct Connection {
     pub(super) context: Context,
-    socket: WebSocket,
+    wire: Wire,
     pub(super) session: Session,
     pub(super) queue: Queue,
     pub(super) inbox: Inbox,
@@ -85,6 +86,8 @@ pub(super) struct Connection {
     attached: Attached,
     present: PresenceGuard,
     _open: OpenGauge,
+    /// Among all sockets; kept to the end.
+    _place: Option<Place>,
 }
 
 /// Counts open sockets, panics included.
@@ -109,7 +112,8 @@ pub(super) type Flow = Result<(), End>;
 impl Connection {
     pub(super) async fn open(
         context: Context,
-        socket: WebSocket,
+        wire: Wire,
+        place: Option<Place>,
         bearer: Bearer,
         single: Option<ChatId>,
     ) -> Box<Self> {
@@ -121,7 +125,7 @@ impl Connection {
         Box::new(Self {
             session: Session::new(bearer.user_id, bearer.token_issued_at, single),
             rooms: Rooms::default(),
-            socket,
+            wire,
             queue,
             inbox,
             following: HashMap::new(),
@@ -139,37 +143,38 @@ impl Connection {
             attached,
             present,
             _open: open,
+            _place: place,
             context,
         })
     }
 
-    /// Runs to the socket's end; gives the close code (1000 where the client left).
-    pub(super) async fn run(
-        mut self: Box<Self>,
-        single: Option<ChatId>,
-        auth: Option<FirstFrame>,
-        after: Option<Position>,
-        turn: SemaphorePermit<'_>,
-    ) -> u16 {
-        let end = match Box::pin(self.start(single, auth, after, turn)).await {
-            Ok(()) => self.serve().await,
-            Err(end) => end,
-        };
-        match end {
+    /// Runs an open socket to its end.
+    pub(super) async fn run(mut self: Box<Self>) {
+        let end = self.serve().await;
+        Box::pin(self.end(end)).await;
+    }
+
+    pub(super) async fn end(mut self: Box<Self>, end: End) {
+        let code = match end {
             End::Left => 1000,
             End::Close(reason) => {
                 // Not at any price: it may be closed because it takes nothing.
                 let _ = tokio::time::timeout(CLOSE_WAIT, self.flush()).await;
-                // Nobody is here any more, however long the goodbye takes.
-                let Self { mut socket, following, attached, present, .. } = *self;
-                drop((following, attached, present));
-                Box::pin(close(&mut socket, reason)).await;
                 reason.code()
             }
+        };
+        let context = self.context.clone();
+        // Nobody is here any more, however long the goodbye takes.
+        let Self { mut wire, following, attached, present, .. } = *self;
+        drop((following, attached, present));
+        if let End::Close(reason) = end {
+            close(&mut wire, reason).await;
         }
+        context.metrics.count_close(code);
     }
 
-    async fn start(
+    /// Greets, and gives what the socket begins with.
+    pub(super) async fn start(
         &mut self,
         single: Option<ChatId>,
         auth: Option<FirstFrame>,
@@ -230,7 +235,7 @@ impl Connection {
             }
             let flow = tokio::select! {
                 deliveries = self.inbox.take() => self.on_deliveries(deliveries).await,
-                frame = self.socket.recv() => self.on_frame(frame).await,
+                frame = self.wire.recv() => self.on_frame(frame).await,
                 () = alarm.as_mut() => self.on_alarm(&mut ping_at, leave_at).await,
                 () = closing(&mut phase), if leave_at.is_none() => {
                     let moment = drain_window(&self.context).mul_f64(rand::random_range(0.0..1.0));
@@ -292,15 +297,14 @@ impl Connection {
 
     /// Two heartbeats without a word, unless it is we who have not listened.
     async fn on_silence(&mut self) -> Flow {
-        match self.socket.recv().now_or_never() {
+        match self.wire.recv().now_or_never() {
             Some(frame) => self.on_frame(frame).await,
             None => Err(End::Close(Close::NoPong)),
         }
     }
 
     async fn ping(&mut self) -> Flow {
-        let ping = self.socket.feed(WsMessage::Ping(bytes::Bytes::new()));
-        ping.await.map_err(|_| End::Left)
+        self.wire.ping().await.map_err(|_| End::Left)
     }
 
     async fn on_deliveries(&mut self, deliveries: Vec<Arc<Delivery>>) -> Flow {
@@ -337,14 +341,16 @@ impl Connection {
         Ok(())
     }
 
-    async fn on_frame(&mut self, frame: Option<Result<WsMessage, axum::Error>>) -> Flow {
+    async fn on_frame(&mut self, frame: Option<Result<WsMessage, tungstenite::Error>>) -> Flow {
         self.last_heard = Instant::now();
         match frame {
             None | Some(Ok(WsMessage::Close(_))) => Err(End::Left),
             // Answered by the library already; so they cost as much as a command.
             Some(Ok(WsMessage::Ping(_) | WsMessage::Pong(_))) => self.take_frame().map(drop),
             // Binary, too large, or against the protocol.
-            Some(Ok(WsMessage::Binary(_)) | Err(_)) => Err(End::Close(Close::BadFrame)),
+            Some(Ok(WsMessage::Binary(_) | WsMessage::Frame(_)) | Err(_)) => {
+                Err(End::Close(Close::BadFrame))
+            }
             Some(Ok(WsMessage::Text(text))) => match Request::parse(&text) {
                 Ok(Request { id, command }) => {
                     let answering = self.on_request(id, command).instrument(trace::command());
@@ -394,14 +400,7 @@ impl Connection {
     pub(super) async fn flush(&mut self) -> Flow {
         let frames = std::mem::take(&mut self.out);
         self.context.metrics.frames_delivered.inc_by(frames.len() as u64);
-        let writing = async {
-            for frame in frames {
-                // Our own encoder wrote it: it is text.
-                let Ok(text) = Utf8Bytes::try_from(frame) else { continue };
-                self.socket.feed(WsMessage::Text(text)).await?;
-            }
-            self.socket.flush().await
-        };
+        let writing = self.wire.send(frames.into_iter().map(text));
         match tokio::time::timeout(BEHIND_LIMIT, writing).await {
             Ok(Ok(())) => {
                 if let Some(micros) = self.committed_at.take() {
@@ -428,24 +427,16 @@ pub(crate) fn drain_window(context: &Context) -> Duration {
     left.mul_f64(0.4).min(Duration::from_secs(10))
 }
 
-/// Says why, closes, and reads on until the client has answered: else every close is unclean.
-pub(super) async fn close(socket: &mut WebSocket, reason: Close) {
+/// Closes a socket, and says why.
+pub(super) async fn close(wire: &mut Wire, reason: Close) {
     let (code, text) = (reason.code(), reason.reason());
-    let closing = async {
-        if code >= 4200 {
-            let reconnect_in_ms = rand::random_range(500..5_000);
-            let bye = ServerFrame::Bye { code, reason: text, reconnect_in_ms }.encode();
-            if let Ok(text) = Utf8Bytes::try_from(bye) {
-                socket.feed(WsMessage::Text(text)).await?;
-            }
-        }
-        let frame = CloseFrame { code, reason: Utf8Bytes::from_static(text) };
-        socket.send(WsMessage::Close(Some(frame))).await?;
-        while let Some(Ok(_)) = socket.recv().await {}
-        Ok::<_, axum::Error>(())
-    };
+    let bye = (code >= 4200).then(|| {
+        let reconnect_in_ms = rand::random_range(500..5_000);
+        ServerFrame::Bye { code, reason: text, reconnect_in_ms }.encode()
+    });
+    let frame = CloseFrame { code: code.into(), reason: Utf8Bytes::from_static(text) };
     // Whoever does not answer is cut off.
-    let _ = tokio::time::timeout(CLOSE_WAIT, closing).await;
+    let _ = tokio::time::timeout(CLOSE_WAIT, wire.close(bye, frame)).await;
 }
 
 pub(super) fn expiry(seconds: i64) -> Time {
