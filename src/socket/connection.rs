@@ -1,11 +1,6 @@
 //! A socket's one loop: deliveries, the client's frames, the heartbeat, the token's end, the drain.
 
-use std::{
-    collections::{HashMap, HashSet},
-    pin::pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use tokio::{
@@ -65,8 +60,10 @@ pub(super) struct Connection {
     pub(super) session: Session,
     pub(super) queue: Queue,
     pub(super) inbox: Inbox,
-    pub(super) following: HashMap<ChatId, Following>,
-    pub(super) rooms: Rooms,
+    /// In no order.
+    pub(super) following: Vec<Following>,
+    /// Of the many-chats socket.
+    pub(super) rooms: Option<Box<Rooms>>,
     /// Frames to be sent with the next flush.
     pub(super) out: Vec<Frame>,
     /// `None`: limits are off.
@@ -76,7 +73,7 @@ pub(super) struct Connection {
     /// [`Self::expiry_due`] once it is known; `None` again where one of these two has changed.
     pub(super) expiry_due: Option<Instant>,
     /// Chats that could not be caught up with, and when to try again.
-    pub(super) missing: HashSet<ChatId>,
+    pub(super) missing: BTreeSet<ChatId>,
     pub(super) retry_at: Option<Instant>,
     pub(super) unseen: Unseen,
     /// When the oldest of the events in `out` was committed, in microseconds since 1970.
@@ -124,17 +121,17 @@ impl Connection {
         let present = context.chats.presence().enter(&bearer.user_id);
         Box::new(Self {
             session: Session::new(bearer.user_id, bearer.token_issued_at, single),
-            rooms: Rooms::default(),
+            rooms: None,
             wire,
             queue,
             inbox,
-            following: HashMap::new(),
+            following: Vec::with_capacity(usize::from(single.is_some())),
             out: Vec::new(),
             limits: context.limits.socket(),
             token_expires_at: bearer.token_expires_at,
             told_expiring: false,
             expiry_due: None,
-            missing: HashSet::new(),
+            missing: BTreeSet::new(),
             retry_at: None,
             unseen: Unseen::default(),
             committed_at: None,
@@ -191,10 +188,11 @@ impl Connection {
                 epoch
             }
             None => {
-                self.rooms = Rooms::load(&self.context, self.session.user_id())
-                    .await
-                    .map_err(|error| End::Close(Close::from(&error)))?;
-                self.rooms.epoch().to_owned()
+                let loading = Rooms::load(&self.context, self.session.user_id());
+                let loaded = loading.await.map_err(|error| End::Close(Close::from(&error)));
+                let (rooms, epoch) = loaded?;
+                self.rooms = Some(Box::new(rooms));
+                epoch
             }
         };
         // What follows waits for the client.
@@ -324,18 +322,18 @@ impl Connection {
             match self.session.on_delivery(Arc::unwrap_or_clone(delivery), &mut self.out) {
                 Todo::Nothing => {}
                 Todo::CatchUp(chat_id) => Box::pin(self.catch_up(chat_id)).await?,
-                Todo::Refresh(chat_id) => self.rooms.mark(chat_id),
-                Todo::RefreshAll => self.rooms.mark_all(),
+                Todo::Refresh(chat_id) => self.mark_room(chat_id),
+                Todo::RefreshAll => self.mark_all_rooms(),
                 Todo::Close(reason) => return Err(End::Close(reason)),
             }
         }
         if !self.session.is_single() {
-            self.following.retain(|chat_id, _| self.session.follows(*chat_id));
+            self.following.retain(|following| self.session.follows(following.chat_id()));
             // What is in memory does not wait for what has to be read.
             self.flush().await?;
         }
         // One read for a burst of changes to a room; what comes meanwhile marks it again.
-        if self.rooms.any_marked() {
+        if self.rooms.as_ref().is_some_and(|rooms| rooms.any_marked()) {
             Box::pin(self.refresh_rooms()).await;
         }
         Ok(())
