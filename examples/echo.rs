@@ -3,16 +3,22 @@
 
 use axum::{
     Router,
-    extract::{
-        WebSocketUpgrade,
-        ws::{Message, WebSocket},
-    },
-    response::Response,
+    extract::Request,
+    http::StatusCode,
+    response::{IntoResponse, Response},
     routing::any,
 };
-use beseda::{config::HttpConfig, server, socket};
+use beseda::{
+    config::HttpConfig,
+    server,
+    socket::{Upgrade, WsMessage},
+};
 use clap::Parser;
 use tokio::net::TcpListener;
+use tokio_tungstenite::tungstenite::protocol::frame::{
+    Frame,
+    coding::{Data, OpCode},
+};
 use tokio_util::sync::CancellationToken;
 
 #[derive(Parser)]
@@ -28,22 +34,28 @@ async fn main() -> std::io::Result<()> {
     {
         println!("{}", listener.local_addr()?);
     }
-    let router =
-        Router::new().fallback_service(any(async |upgrade: WebSocketUpgrade| -> Response {
-            socket::configured(upgrade).on_upgrade(echo)
-        }));
+    let router = Router::new().fallback_service(any(async |mut request: Request| -> Response {
+        let Some((upgrade, response)) = Upgrade::accept(&mut request) else {
+            return StatusCode::UPGRADE_REQUIRED.into_response();
+        };
+        tokio::spawn(echo(upgrade));
+        response
+    }));
     let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
     server::serve(listener, router, Settings::parse().http, None, stop, abort).await;
     Ok(())
 }
 
-async fn echo(mut socket: WebSocket) {
-    while let Some(Ok(message)) = socket.recv().await {
-        let echoed = match message {
-            Message::Text(_) | Message::Binary(_) => socket.send(message).await,
-            Message::Ping(_) | Message::Pong(_) | Message::Close(_) => Ok(()),
+async fn echo(upgrade: Upgrade) {
+    let Some(mut wire) = upgrade.finish().await else { return };
+    while let Some(Ok(message)) = wire.recv().await {
+        let kind = match message {
+            WsMessage::Text(_) => Data::Text,
+            WsMessage::Binary(_) => Data::Binary,
+            _ => continue,
         };
-        if echoed.is_err() {
+        let echoed = Frame::message(message.into_data(), OpCode::Data(kind), true);
+        if wire.send([echoed]).await.is_err() {
             return;
         }
     }

@@ -17,9 +17,6 @@ use crate::{
 /// asked again. All replicas are told of these at once; this bounds what a lost word can do.
 const ADMISSION_LIFETIME: Duration = Duration::from_secs(5);
 
-/// Admissions remembered before the old ones are thrown out: some 50 MB at the very most.
-const MAX_ADMISSIONS: usize = 100_000;
-
 /// Remembers whom Postgres has just called known, so that a request costs no query for it.
 #[derive(Debug, Clone)]
 pub struct People {
@@ -72,8 +69,14 @@ impl People {
             return Err(REVOKED);
         }
         let mut admitted = self.admitted();
-        if admitted.len() >= MAX_ADMISSIONS {
+        // Before it grows: what is no longer believed is thrown out. Where that was less than half,
+        // there are so many, and looking again soon would find no more.
+        let capacity = admitted.capacity();
+        if admitted.len() == capacity {
             admitted.retain(|_, known| known.is_fresh());
+            if admitted.len() > capacity / 2 {
+                admitted.reserve(capacity);
+            }
         }
         let (profile, revoked_at) = (profile.clone(), found.revoked_at);
         let known = Admitted { profile, revoked_at, at: Instant::now() };

@@ -79,6 +79,10 @@ pub struct Following {
 }
 
 impl Following {
+    pub fn chat_id(&self) -> ChatId {
+        self.chat_id
+    }
+
     /// Ends it as if it had never been: of a chat that is none to its follower nothing stays behind,
     /// unless others follow it.
     pub fn abandon(self) {

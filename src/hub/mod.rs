@@ -6,29 +6,26 @@
 
 mod compare;
 mod feed;
+mod queue;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
-use tokio::sync::{OnceCell, mpsc};
+use tokio::sync::OnceCell;
 
-pub use self::feed::{Attached, Feed, Following, Sources};
+pub use self::{
+    feed::{Attached, Feed, Following, Sources},
+    queue::{Inbox, QUEUE, Queue, queue},
+};
 use crate::{
     metrics::Metrics,
     model::{ChatId, Time, UserId},
     protocol::{Frame, Publication, ResetReason},
     trace,
 };
-
-/// What a socket's queue holds: small, because a socket that is this far behind is better served
-/// from Postgres at its own pace.
-pub const QUEUE: usize = 256;
 
 /// Publications kept past a gap of one chat. More means that the gap is no straggler; what is
 /// dropped here is read from Postgres with the gap.
@@ -96,53 +93,6 @@ pub struct Fill {
     pub after_ev: i64,
     pub frames: Vec<(i64, Frame)>,
     pub head_ev: i64,
-}
-
-/// The hub's end of a socket's queue. Each delivery is shared by all who get it: a queue takes room
-/// for 32 at once, which idle sockets have for nothing.
-#[derive(Debug, Clone)]
-pub struct Queue {
-    sender: mpsc::Sender<Arc<Delivery>>,
-    /// Something did not fit: the socket must catch up from Postgres.
-    behind: Arc<AtomicBool>,
-}
-
-/// The socket's end.
-#[derive(Debug)]
-pub struct Inbox {
-    pub receiver: mpsc::Receiver<Arc<Delivery>>,
-    behind: Arc<AtomicBool>,
-}
-
-impl Inbox {
-    /// True once after something did not fit.
-    pub fn take_behind(&self) -> bool {
-        self.behind.swap(false, Ordering::AcqRel)
-    }
-}
-
-/// A socket's queue.
-pub fn queue() -> (Queue, Inbox) {
-    let (sender, receiver) = mpsc::channel(QUEUE);
-    let behind = Arc::new(AtomicBool::new(false));
-    (Queue { sender, behind: Arc::clone(&behind) }, Inbox { receiver, behind })
-}
-
-impl Queue {
-    fn is(&self, other: &Self) -> bool {
-        self.sender.same_channel(&other.sender)
-    }
-
-    /// Never waits: one slow reader must not delay the others.
-    fn push(&self, delivery: &Arc<Delivery>) {
-        // Best effort, and nothing to catch up with.
-        let dispensable = matches!(**delivery, Delivery::Typing { .. } | Delivery::Presence { .. });
-        if let Err(mpsc::error::TrySendError::Full(_)) = self.sender.try_send(Arc::clone(delivery))
-            && !dispensable
-        {
-            self.behind.store(true, Ordering::Release);
-        }
-    }
 }
 
 /// One followed chat.

@@ -1,4 +1,5 @@
 use bytes::Bytes;
+use futures_util::FutureExt;
 use proptest::prelude::*;
 
 use super::*;
@@ -19,7 +20,7 @@ fn hub() -> (Hub, Queue, Inbox) {
 /// The numbers a follower got, a fill counting as all that it covers.
 fn given(inbox: &mut Inbox) -> Vec<i64> {
     let mut numbers = Vec::new();
-    while let Ok(delivery) = inbox.receiver.try_recv() {
+    for delivery in inbox.take().now_or_never().into_iter().flatten() {
         match &*delivery {
             Delivery::Event { ev, .. } => numbers.push(*ev),
             Delivery::Catchup { fill, .. } => numbers.extend(fill.frames.iter().map(|(ev, _)| ev)),

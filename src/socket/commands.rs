@@ -93,7 +93,7 @@ impl Connection {
                     return Err(Error::Forbidden("This socket follows its one chat."));
                 }
                 self.session.unfollow(chat_id);
-                self.following.remove(&chat_id);
+                self.end_following(chat_id);
                 self.ack(id, AckResult::Unsubscribed { chat_id });
                 Ok(())
             }),

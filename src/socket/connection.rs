@@ -1,15 +1,10 @@
 //! A socket's one loop: deliveries, the client's frames, the heartbeat, the token's end, the drain.
 
-use std::{
-    collections::{HashMap, HashSet},
-    pin::pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, pin::pin, sync::Arc, time::Duration};
 
-use axum::extract::ws::{CloseFrame, Message as WsMessage, Utf8Bytes, WebSocket};
-use futures_util::{FutureExt, SinkExt};
+use futures_util::FutureExt;
 use tokio::{sync::watch, time::Instant};
+use tokio_tungstenite::tungstenite::{self, Utf8Bytes, protocol::CloseFrame};
 use tracing::Instrument;
 use uuid::Uuid;
 
@@ -18,11 +13,12 @@ use super::{
     inbox::Rooms,
     session::{Session, Todo},
     unseen::Unseen,
+    wire::{Wire, WsMessage, text},
 };
 use crate::{
     context::{Context, Phase, Turn},
     hub::{Attached, Delivery, Following, Inbox, Queue, queue},
-    limits::SocketLimits,
+    limits::{Place, SocketLimits},
     model::{ChatId, Position, Time, UserId},
     presence::PresenceGuard,
     protocol::{AckResult, Close, CommandId, Frame, ServerFrame},
@@ -38,9 +34,6 @@ const CLOSE_WAIT: Duration = Duration::from_secs(5);
 
 /// How long before its end a token's expiry is announced.
 const EXPIRY_NOTICE: Duration = Duration::from_secs(60);
-
-/// Deliveries taken at once: a burst is one write.
-const TAKE: usize = 64;
 
 /// Whom a socket belongs to.
 pub(super) struct Bearer {
@@ -60,12 +53,14 @@ pub(super) struct FirstFrame {
 
 pub(super) struct Connection {
     pub(super) context: Context,
-    socket: WebSocket,
+    wire: Wire,
     pub(super) session: Session,
     pub(super) queue: Queue,
     pub(super) inbox: Inbox,
-    pub(super) following: HashMap<ChatId, Following>,
-    pub(super) rooms: Rooms,
+    /// In no order.
+    pub(super) following: Vec<Following>,
+    /// Of the many-chats socket.
+    pub(super) rooms: Option<Box<Rooms>>,
     /// Frames to be sent with the next flush.
     pub(super) out: Vec<Frame>,
     /// `None`: limits are off.
@@ -75,7 +70,7 @@ pub(super) struct Connection {
     /// [`Self::expiry_due`] once it is known; `None` again where one of these two has changed.
     pub(super) expiry_due: Option<Instant>,
     /// Chats that could not be caught up with, and when to try again.
-    pub(super) missing: HashSet<ChatId>,
+    pub(super) missing: BTreeSet<ChatId>,
     pub(super) retry_at: Option<Instant>,
     pub(super) unseen: Unseen,
     /// When the oldest of the events in `out` was committed, in microseconds since 1970.
@@ -85,6 +80,8 @@ pub(super) struct Connection {
     attached: Attached,
     present: PresenceGuard,
     _open: OpenGauge,
+    /// Among all sockets; kept to the end.
+    _place: Option<Place>,
 }
 
 /// Counts open sockets, panics included.
@@ -109,7 +106,8 @@ pub(super) type Flow = Result<(), End>;
 impl Connection {
     pub(super) async fn open(
         context: Context,
-        socket: WebSocket,
+        wire: Wire,
+        place: Option<Place>,
         bearer: Bearer,
         single: Option<ChatId>,
     ) -> Box<Self> {
@@ -120,17 +118,17 @@ impl Connection {
         let present = context.chats.presence().enter(&bearer.user_id);
         Box::new(Self {
             session: Session::new(bearer.user_id, bearer.token_issued_at, single),
-            rooms: Rooms::default(),
-            socket,
+            rooms: None,
+            wire,
             queue,
             inbox,
-            following: HashMap::new(),
+            following: Vec::with_capacity(usize::from(single.is_some())),
             out: Vec::new(),
             limits: context.limits.socket(),
             token_expires_at: bearer.token_expires_at,
             told_expiring: false,
             expiry_due: None,
-            missing: HashSet::new(),
+            missing: BTreeSet::new(),
             retry_at: None,
             unseen: Unseen::default(),
             committed_at: None,
@@ -139,37 +137,38 @@ impl Connection {
             attached,
             present,
             _open: open,
+            _place: place,
             context,
         })
     }
 
-    /// Runs to the socket's end; gives the close code (1000 where the client left).
-    pub(super) async fn run(
-        mut self: Box<Self>,
-        single: Option<ChatId>,
-        auth: Option<FirstFrame>,
-        after: Option<Position>,
-        turn: Turn,
-    ) -> u16 {
-        let end = match Box::pin(self.start(single, auth, after, turn)).await {
-            Ok(()) => self.serve().await,
-            Err(end) => end,
-        };
-        match end {
+    /// Runs an open socket to its end.
+    pub(super) async fn run(mut self: Box<Self>) {
+        let end = self.serve().await;
+        Box::pin(self.end(end)).await;
+    }
+
+    pub(super) async fn end(mut self: Box<Self>, end: End) {
+        let code = match end {
             End::Left => 1000,
             End::Close(reason) => {
                 // Not at any price: it may be closed because it takes nothing.
                 let _ = tokio::time::timeout(CLOSE_WAIT, self.flush()).await;
-                // Nobody is here any more, however long the goodbye takes.
-                let Self { mut socket, following, attached, present, .. } = *self;
-                drop((following, attached, present));
-                Box::pin(close(&mut socket, reason)).await;
                 reason.code()
             }
+        };
+        let context = self.context.clone();
+        // Nobody is here any more, however long the goodbye takes.
+        let Self { mut wire, following, attached, present, .. } = *self;
+        drop((following, attached, present));
+        if let End::Close(reason) = end {
+            close(&mut wire, reason).await;
         }
+        context.metrics.count_close(code);
     }
 
-    async fn start(
+    /// Greets, and gives what the socket begins with.
+    pub(super) async fn start(
         &mut self,
         single: Option<ChatId>,
         auth: Option<FirstFrame>,
@@ -186,10 +185,11 @@ impl Connection {
                 epoch
             }
             None => {
-                self.rooms = Rooms::load(&self.context, self.session.user_id())
-                    .await
-                    .map_err(|error| End::Close(Close::from(&error)))?;
-                self.rooms.epoch().to_owned()
+                let loading = Rooms::load(&self.context, self.session.user_id());
+                let loaded = loading.await.map_err(|error| End::Close(Close::from(&error)));
+                let (rooms, epoch) = loaded?;
+                self.rooms = Some(Box::new(rooms));
+                epoch
             }
         };
         // What follows waits for the client.
@@ -219,7 +219,6 @@ impl Connection {
         let first = self.context.config.heartbeat.mul_f64(rand::random_range(0.0..1.0));
         let mut ping_at = Instant::now() + first;
         let mut phase = self.context.phase.clone();
-        let mut batch = Vec::new();
         // The replica goes: each socket has its own moment in the window, and is served until then.
         let mut leave_at = None;
         // One timer for all: no delivery moves it, so that none has to pay for it.
@@ -230,12 +229,8 @@ impl Connection {
                 alarm.as_mut().reset(due);
             }
             let flow = tokio::select! {
-                count = self.inbox.receiver.recv_many(&mut batch, TAKE) => {
-                    // The hub's end lives in self.queue: it can't be closed.
-                    debug_assert!(count > 0);
-                    self.on_deliveries(&mut batch).await
-                }
-                frame = self.socket.recv() => self.on_frame(frame).await,
+                deliveries = self.inbox.take() => self.on_deliveries(deliveries).await,
+                frame = self.wire.recv() => self.on_frame(frame).await,
                 () = alarm.as_mut() => self.on_alarm(&mut ping_at, leave_at).await,
                 () = closing(&mut phase), if leave_at.is_none() => {
                     let moment = drain_window(&self.context).mul_f64(rand::random_range(0.0..1.0));
@@ -254,8 +249,6 @@ impl Connection {
             if let Err(end) = flow {
                 return end;
             }
-            // What a burst took is given back, down to what a Vec begins with: most sockets are idle.
-            batch.shrink_to(4);
         }
     }
 
@@ -299,19 +292,18 @@ impl Connection {
 
     /// Two heartbeats without a word, unless it is we who have not listened.
     async fn on_silence(&mut self) -> Flow {
-        match self.socket.recv().now_or_never() {
+        match self.wire.recv().now_or_never() {
             Some(frame) => self.on_frame(frame).await,
             None => Err(End::Close(Close::NoPong)),
         }
     }
 
     async fn ping(&mut self) -> Flow {
-        let ping = self.socket.feed(WsMessage::Ping(bytes::Bytes::new()));
-        ping.await.map_err(|_| End::Left)
+        self.wire.ping().await.map_err(|_| End::Left)
     }
 
-    async fn on_deliveries(&mut self, batch: &mut Vec<Arc<Delivery>>) -> Flow {
-        for delivery in batch.drain(..) {
+    async fn on_deliveries(&mut self, deliveries: Vec<Arc<Delivery>>) -> Flow {
+        for delivery in deliveries {
             match &*delivery {
                 Delivery::Event { micros, .. } => {
                     let oldest = self.committed_at.get_or_insert(*micros);
@@ -327,31 +319,33 @@ impl Connection {
             match self.session.on_delivery(Arc::unwrap_or_clone(delivery), &mut self.out) {
                 Todo::Nothing => {}
                 Todo::CatchUp(chat_id) => Box::pin(self.catch_up(chat_id)).await?,
-                Todo::Refresh(chat_id) => self.rooms.mark(chat_id),
-                Todo::RefreshAll => self.rooms.mark_all(),
+                Todo::Refresh(chat_id) => self.mark_room(chat_id),
+                Todo::RefreshAll => self.mark_all_rooms(),
                 Todo::Close(reason) => return Err(End::Close(reason)),
             }
         }
         if !self.session.is_single() {
-            self.following.retain(|chat_id, _| self.session.follows(*chat_id));
+            self.following.retain(|following| self.session.follows(following.chat_id()));
             // What is in memory does not wait for what has to be read.
             self.flush().await?;
         }
         // One read for a burst of changes to a room; what comes meanwhile marks it again.
-        if self.rooms.any_marked() {
+        if self.rooms.as_ref().is_some_and(|rooms| rooms.any_marked()) {
             Box::pin(self.refresh_rooms()).await;
         }
         Ok(())
     }
 
-    async fn on_frame(&mut self, frame: Option<Result<WsMessage, axum::Error>>) -> Flow {
+    async fn on_frame(&mut self, frame: Option<Result<WsMessage, tungstenite::Error>>) -> Flow {
         self.last_heard = Instant::now();
         match frame {
             None | Some(Ok(WsMessage::Close(_))) => Err(End::Left),
             // Answered by the library already; so they cost as much as a command.
             Some(Ok(WsMessage::Ping(_) | WsMessage::Pong(_))) => self.take_frame().map(drop),
             // Binary, too large, or against the protocol.
-            Some(Ok(WsMessage::Binary(_)) | Err(_)) => Err(End::Close(Close::BadFrame)),
+            Some(Ok(WsMessage::Binary(_) | WsMessage::Frame(_)) | Err(_)) => {
+                Err(End::Close(Close::BadFrame))
+            }
             Some(Ok(WsMessage::Text(text))) => match Request::parse(&text) {
                 Ok(Request { id, command }) => {
                     let answering = self.on_request(id, command).instrument(trace::command());
@@ -401,14 +395,7 @@ impl Connection {
     pub(super) async fn flush(&mut self) -> Flow {
         let frames = std::mem::take(&mut self.out);
         self.context.metrics.frames_delivered.inc_by(frames.len() as u64);
-        let writing = async {
-            for frame in frames {
-                // Our own encoder wrote it: it is text.
-                let Ok(text) = Utf8Bytes::try_from(frame) else { continue };
-                self.socket.feed(WsMessage::Text(text)).await?;
-            }
-            self.socket.flush().await
-        };
+        let writing = self.wire.send(frames.into_iter().map(text));
         match tokio::time::timeout(BEHIND_LIMIT, writing).await {
             Ok(Ok(())) => {
                 if let Some(micros) = self.committed_at.take() {
@@ -435,24 +422,16 @@ pub(crate) fn drain_window(context: &Context) -> Duration {
     left.mul_f64(0.4).min(Duration::from_secs(10))
 }
 
-/// Says why, closes, and reads on until the client has answered: else every close is unclean.
-pub(super) async fn close(socket: &mut WebSocket, reason: Close) {
+/// Closes a socket, and says why.
+pub(super) async fn close(wire: &mut Wire, reason: Close) {
     let (code, text) = (reason.code(), reason.reason());
-    let closing = async {
-        if code >= 4200 {
-            let reconnect_in_ms = rand::random_range(500..5_000);
-            let bye = ServerFrame::Bye { code, reason: text, reconnect_in_ms }.encode();
-            if let Ok(text) = Utf8Bytes::try_from(bye) {
-                socket.feed(WsMessage::Text(text)).await?;
-            }
-        }
-        let frame = CloseFrame { code, reason: Utf8Bytes::from_static(text) };
-        socket.send(WsMessage::Close(Some(frame))).await?;
-        while let Some(Ok(_)) = socket.recv().await {}
-        Ok::<_, axum::Error>(())
-    };
+    let bye = (code >= 4200).then(|| {
+        let reconnect_in_ms = rand::random_range(500..5_000);
+        ServerFrame::Bye { code, reason: text, reconnect_in_ms }.encode()
+    });
+    let frame = CloseFrame { code: code.into(), reason: Utf8Bytes::from_static(text) };
     // Whoever does not answer is cut off.
-    let _ = tokio::time::timeout(CLOSE_WAIT, closing).await;
+    let _ = tokio::time::timeout(CLOSE_WAIT, wire.close(bye, frame)).await;
 }
 
 pub(super) fn expiry(seconds: i64) -> Time {

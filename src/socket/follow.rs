@@ -51,6 +51,10 @@ impl Connection {
         }
     }
 
+    pub(super) fn end_following(&mut self, chat_id: ChatId) {
+        self.following.retain(|following| following.chat_id() != chat_id);
+    }
+
     /// Registers and subscribes, then reads what was missed, which must then be given.
     pub(super) async fn begin_following(
         &mut self,
@@ -58,7 +62,7 @@ impl Connection {
         after: Option<&Position>,
     ) -> Result<Changes, Error> {
         // Followed already: ended first, since the end of the old one would end the new one too.
-        drop(self.following.remove(&chat_id));
+        self.end_following(chat_id);
         let following = self.context.feed.follow(chat_id, &self.queue).await;
         let (after_ev, limit) = after.map_or((i64::MAX, 0), |position| (position.ev, RESUME_PAGE));
         let changes = self.read_changes(chat_id, after_ev, limit).await;
@@ -66,7 +70,7 @@ impl Connection {
             Err(Error::ChatNotFound) if !self.session.follows(chat_id) => following.abandon(),
             Err(_) if !self.session.follows(chat_id) => drop(following),
             // Where it failed, one that is followed stays so: what came in between shows as a gap.
-            _ => drop(self.following.insert(chat_id, following)),
+            _ => self.following.push(following),
         }
         changes
     }
@@ -196,7 +200,7 @@ impl Connection {
     fn on_gone(&mut self, chat_id: ChatId) -> Flow {
         match self.session.on_delivery(Delivery::Deleted { chat_id }, &mut self.out) {
             Todo::Close(reason) => return Err(End::Close(reason)),
-            Todo::Refresh(chat_id) => self.rooms.mark(chat_id),
+            Todo::Refresh(chat_id) => self.mark_room(chat_id),
             _ => {}
         }
         Ok(())
@@ -212,10 +216,23 @@ impl Connection {
         Ok(())
     }
 
+    pub(super) fn mark_room(&mut self, chat_id: ChatId) {
+        if let Some(rooms) = &mut self.rooms {
+            rooms.mark(chat_id);
+        }
+    }
+
+    pub(super) fn mark_all_rooms(&mut self) {
+        if let Some(rooms) = &mut self.rooms {
+            rooms.mark_all();
+        }
+    }
+
     /// Tells of rooms that moved; what can't be read now is tried again.
     pub(super) async fn refresh_rooms(&mut self) {
+        let Some(rooms) = &mut self.rooms else { return };
         let user_id = self.session.user_id();
-        if let Err(error) = self.rooms.refresh(&self.context, user_id, &mut self.out).await {
+        if let Err(error) = rooms.refresh(&self.context, user_id, &mut self.out).await {
             tracing::warn!(code = error.code(), "reading an inbox failed");
             self.retry_at = Some(Instant::now() + RETRY);
         }
@@ -225,7 +242,7 @@ impl Connection {
     pub(super) async fn catch_up_if_behind(&mut self) -> Flow {
         if !self.inbox.take_behind() {
             // A moment without loss, and the queue empty: it keeps up again.
-            if self.inbox.receiver.is_empty() {
+            if self.inbox.is_empty() {
                 self.behind_since = None;
             }
             return Ok(());
@@ -238,7 +255,7 @@ impl Connection {
         for chat_id in self.session.followed() {
             Box::pin(self.catch_up(chat_id)).await?;
         }
-        self.rooms.mark_all();
+        self.mark_all_rooms();
         Box::pin(self.refresh_rooms()).await;
         Ok(())
     }

@@ -2,11 +2,10 @@
 
 use std::{pin::pin, time::Duration};
 
-use axum::extract::ws::{Message as WsMessage, WebSocket};
-
 use super::{
     command::{Command, Request},
     connection::{Bearer, Connection, FirstFrame, close},
+    wire::{Upgrade, Wire, WsMessage},
 };
 use crate::{
     auth::{Ticket, is_revoked},
@@ -55,36 +54,55 @@ pub(super) struct Arrival {
 ///
 /// A future has room for the largest of all that it ever waits for, and a socket idles nearly all of
 /// its life. So whatever is rare (here and in [`Connection`]: coming in, commands, reading from
-/// Postgres) is boxed, and has its room only while it happens. What is passed on by value has room
-/// in both, so that a connection is boxed too.
-pub(super) async fn run(context: Context, mut socket: WebSocket, arrival: Arrival) {
-    context.metrics.sockets_opened.inc();
+/// Postgres, going) is boxed, and has its room only while it happens. What is passed on by value has
+/// room in both, so that a connection is boxed too.
+pub(super) fn run(
+    context: Context,
+    upgrade: Upgrade,
+    arrival: Arrival,
+) -> impl Future<Output = ()> + Send {
     let abort = context.abort.clone();
-    let Arrival { opening, claim, after, place, turn } = arrival;
-    let mut serving = pin!(async {
-        let admitted = match &place {
-            Ok(_) => Box::pin(admit(&context, &mut socket, &opening, claim, turn)).await,
-            Err(error) => Err(Close::from(error)),
-        };
-        match admitted {
-            Ok(Admitted { mut bearer, single, turn }) => {
-                let auth = bearer.auth.take();
-                let opening = Connection::open(context.clone(), socket, bearer, single);
-                let connection = Box::pin(opening).await;
-                connection.run(single, auth, after, turn).await
+    let opening = Box::pin(open(context, upgrade, arrival));
+    async move {
+        let mut serving = pin!(async {
+            if let Some(connection) = opening.await {
+                connection.run().await;
             }
-            Err(reason) => {
-                Box::pin(close(&mut socket, reason)).await;
-                reason.code()
+        });
+        // Not by the token's own method, which would have room for `serving` twice.
+        tokio::select! {
+            biased;
+            () = abort.cancelled() => {}
+            () = &mut serving => {}
+        }
+    }
+}
+
+/// Opens a socket; `None` where it is over already.
+async fn open(context: Context, upgrade: Upgrade, arrival: Arrival) -> Option<Box<Connection>> {
+    let mut wire = upgrade.finish().await?;
+    context.metrics.sockets_opened.inc();
+    let Arrival { opening, claim, after, place, turn } = arrival;
+    let (place, admitted) = match place {
+        Ok(place) => (place, admit(&context, &mut wire, &opening, claim, turn).await),
+        Err(error) => (None, Err(Close::from(&error))),
+    };
+    match admitted {
+        Ok(Admitted { mut bearer, single, turn }) => {
+            let auth = bearer.auth.take();
+            let mut connection =
+                Connection::open(context.clone(), wire, place, bearer, single).await;
+            match connection.start(single, auth, after, turn).await {
+                Ok(()) => return Some(connection),
+                Err(end) => connection.end(end).await,
             }
         }
-    });
-    // Not by the token's own method, which would have room for `serving` twice.
-    tokio::select! {
-        biased;
-        () = abort.cancelled() => {}
-        code = &mut serving => context.metrics.count_close(code),
+        Err(reason) => {
+            close(&mut wire, reason).await;
+            context.metrics.count_close(reason.code());
+        }
     }
+    None
 }
 
 /// A socket that may be opened.
@@ -98,7 +116,7 @@ struct Admitted {
 
 async fn admit(
     context: &Context,
-    socket: &mut WebSocket,
+    wire: &mut Wire,
     opening: &Opening,
     claim: Claim,
     turn: Option<Turn>,
@@ -112,7 +130,7 @@ async fn admit(
     };
     let (claim, auth) = match claim {
         Claim::FirstFrame => {
-            let (token, auth) = first_frame(socket).await?;
+            let (token, auth) = first_frame(wire).await?;
             (Claim::Token(token), Some(auth))
         }
         Claim::Refused => return Err(Close::TokenInvalid),
@@ -192,10 +210,10 @@ async fn use_ticket(context: &Context, raw: &str) -> Result<Ticket, Error> {
     Ok(ticket)
 }
 
-async fn first_frame(socket: &mut WebSocket) -> Result<(String, FirstFrame), Close> {
+async fn first_frame(wire: &mut Wire) -> Result<(String, FirstFrame), Close> {
     let frame = tokio::time::timeout(AUTH_WAIT, async {
         loop {
-            match socket.recv().await {
+            match wire.recv().await {
                 Some(Ok(WsMessage::Ping(_) | WsMessage::Pong(_))) => {}
                 other => return other,
             }

@@ -1,6 +1,6 @@
 //! The inbox of a many-chats socket: what moved among the user's rooms, with its badges.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 use crate::{
     context::Context,
@@ -17,23 +17,19 @@ const MAX_SINGLE_READS: usize = 20;
 pub(super) struct Rooms {
     /// The newest change of each room that the client knows of.
     told: HashMap<ChatId, i64>,
-    marked: HashSet<ChatId>,
+    marked: BTreeSet<ChatId>,
     all_marked: bool,
-    epoch: String,
 }
 
 impl Rooms {
-    /// Where all rooms stand now: what the client reads by REST after `hello` is at least as new.
-    pub(super) async fn load(context: &Context, user_id: &UserId) -> Result<Self, Error> {
+    /// Where all rooms stand now, and in which history: what the client reads by REST after `hello` is
+    /// at least as new.
+    pub(super) async fn load(context: &Context, user_id: &UserId) -> Result<(Self, String), Error> {
         let store = context.chats.store();
         let epoch = store.get_epoch().await?;
         let states = store.list_states(user_id).await?;
         let told = states.into_iter().map(|state| (state.chat_id, state.last_ev)).collect();
-        Ok(Self { told, epoch, ..Self::default() })
-    }
-
-    pub(super) fn epoch(&self) -> &str {
-        &self.epoch
+        Ok((Self { told, ..Self::default() }, epoch))
     }
 
     pub(super) fn mark(&mut self, chat_id: ChatId) {
@@ -56,10 +52,6 @@ impl Rooms {
         user_id: &UserId,
         out: &mut Vec<Frame>,
     ) -> Result<(), Error> {
-        // Nothing was ever loaded: a socket of one chat.
-        if self.epoch.is_empty() {
-            return Ok(());
-        }
         if self.all_marked || self.marked.len() > MAX_SINGLE_READS {
             let states = context.chats.store().list_states(user_id).await?;
             let now: HashMap<ChatId, i64> =

@@ -8,18 +8,20 @@ mod handshake;
 mod inbox;
 mod session;
 mod unseen;
+mod wire;
 
 use std::net::SocketAddr;
 
 use axum::{
     Router,
-    extract::{ConnectInfo, Path, State, WebSocketUpgrade, rejection::PathRejection},
-    http::{HeaderMap, Uri, header},
+    extract::{ConnectInfo, Path, Request, State, rejection::PathRejection},
+    http::{HeaderMap, header},
     response::Response,
     routing::any,
 };
 
 use self::handshake::{Arrival, Claim, Opening};
+pub use self::wire::{Upgrade, Wire, WsMessage};
 use crate::{
     api::{Reached, bearer},
     chat::ChatRef,
@@ -27,68 +29,35 @@ use crate::{
     error::Error,
     input::Params,
     model::Position,
-    protocol::{MAX_FRAME_BYTES, SUBPROTOCOL},
 };
-
-/// What is read from a socket at once, in bytes. The library's own 128 KiB would be most of an idle
-/// socket's memory; larger frames just take more reads.
-const READ_BUFFER_BYTES: usize = 1024;
-
-/// Frames are gathered up to this many bytes before they are written even without a flush.
-const WRITE_BUFFER_BYTES: usize = 8 * 1024;
 
 pub(crate) fn router() -> Router<Context> {
     Router::new().route("/ws/", any(open_many)).route("/ws/chat/{chat}/", any(open_chat))
 }
 
-/// An upgrade with the settings of all our sockets; compression is never offered.
-pub fn configured(upgrade: WebSocketUpgrade) -> WebSocketUpgrade {
-    upgrade
-        .protocols([SUBPROTOCOL])
-        .max_message_size(MAX_FRAME_BYTES)
-        .max_frame_size(MAX_FRAME_BYTES)
-        .read_buffer_size(READ_BUFFER_BYTES)
-        .write_buffer_size(WRITE_BUFFER_BYTES)
-}
-
 async fn open_chat(
     State(context): State<Context>,
     chat: Result<Path<String>, PathRejection>,
-    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
-    peer: Option<axum::Extension<ConnectInfo<SocketAddr>>>,
-    headers: HeaderMap,
-    uri: Uri,
+    request: Request,
 ) -> Result<Response, Error> {
     // What can't name a chat is as good as unknown, and said by a close code like the rest.
     let chat = chat.ok().and_then(|Path(raw)| ChatRef::parse(&raw));
-    open(context, Opening::Chat(chat), upgrade, peer, &headers, &uri).await
+    open(context, Opening::Chat(chat), request).await
 }
 
-async fn open_many(
-    State(context): State<Context>,
-    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
-    peer: Option<axum::Extension<ConnectInfo<SocketAddr>>>,
-    headers: HeaderMap,
-    uri: Uri,
-) -> Result<Response, Error> {
-    open(context, Opening::Many, upgrade, peer, &headers, &uri).await
+async fn open_many(State(context): State<Context>, request: Request) -> Result<Response, Error> {
+    open(context, Opening::Many, request).await
 }
 
 /// Refusals that a browser must not see by status come after the upgrade, as close codes.
-async fn open(
-    context: Context,
-    opening: Opening,
-    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
-    peer: Option<axum::Extension<ConnectInfo<SocketAddr>>>,
-    headers: &HeaderMap,
-    uri: &Uri,
-) -> Result<Response, Error> {
+async fn open(context: Context, opening: Opening, mut request: Request) -> Result<Response, Error> {
     if context.is_leaving() {
         return Err(Error::Unavailable(None));
     }
-    let upgrade =
-        upgrade.map_err(|_| Error::InvalidRequest("This path takes WebSocket upgrades only."))?;
-    let peer = peer.map(|axum::Extension(ConnectInfo(address))| address.ip());
+    let (upgrade, response) = Upgrade::accept(&mut request)
+        .ok_or(Error::InvalidRequest("This path takes WebSocket upgrades only."))?;
+    let headers = request.headers();
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
     check_origin(&context, peer, headers)?;
     let place = match peer.map(|peer| context.client_address(peer, headers)) {
         Some(address) => match context.limits.check_address(address) {
@@ -97,7 +66,7 @@ async fn open(
         },
         None => Ok(None),
     };
-    let mut params = Params::parse(uri.query().unwrap_or_default());
+    let mut params = Params::parse(request.uri().query().unwrap_or_default());
     let claim = match params.string("ticket") {
         Some(ticket) => Claim::Ticket(ticket),
         None => match bearer(headers) {
@@ -118,8 +87,8 @@ async fn open(
     };
     let arrival = Arrival { opening, claim, after, place, turn };
     let sockets = context.sockets.clone();
-    Ok(configured(upgrade)
-        .on_upgrade(move |socket| sockets.track_future(handshake::run(context, socket, arrival))))
+    drop(sockets.spawn(handshake::run(context, upgrade, arrival)));
+    Ok(response)
 }
 
 /// Pages of other origins may not open sockets with what their browser knows. No `Origin`: no browser.

@@ -1,6 +1,6 @@
 //! Chats followed while Redis was away: who was there could not be known, and is told later.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use tokio::time::Instant;
 
@@ -17,7 +17,7 @@ const PAUSE_SECONDS: std::ops::Range<f64> = 2.5..5.0;
 
 #[derive(Debug, Default)]
 pub(super) struct Unseen {
-    chats: HashSet<ChatId>,
+    chats: BTreeSet<ChatId>,
     /// When to look next.
     pub(super) look_at: Option<Instant>,
     /// Whether Redis was there at the last look.

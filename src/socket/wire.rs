@@ -1,0 +1,196 @@
+//! A socket on its wire. The library reads, answers pings and closes, and frames what we say; but
+//! what we say goes past its buffer, which would keep the size of the largest burst to the end.
+
+use axum::{body::Body, extract::Request, response::Response};
+use bytes::{Buf, BufMut, BytesMut};
+use futures_util::{SinkExt, StreamExt};
+use http::{HeaderValue, header};
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt;
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        self,
+        handshake::server::create_response_with_body,
+        protocol::{
+            CloseFrame, Role, WebSocketConfig,
+            frame::{
+                Frame as WsFrame,
+                coding::{Data, OpCode},
+            },
+        },
+    },
+};
+
+pub use tokio_tungstenite::tungstenite::Message as WsMessage;
+
+use crate::protocol::{Frame, MAX_FRAME_BYTES, SUBPROTOCOL};
+
+/// What is read from a socket at once, in bytes. The library's own 128 KiB would be most of an idle
+/// socket's memory; larger frames just take more reads.
+const READ_BUFFER_BYTES: usize = 512;
+
+/// Frames are gathered up to this many bytes, and then written.
+const WRITE_BUFFER_BYTES: usize = 8 * 1024;
+
+/// An upgrade that a client has asked for.
+#[derive(Debug)]
+pub struct Upgrade(OnUpgrade);
+
+impl Upgrade {
+    /// The answer to the request, and what comes of it once that is sent. Compression is never
+    /// offered. `None`: it asks for no upgrade to a WebSocket.
+    pub fn accept(request: &mut Request) -> Option<(Self, Response)> {
+        let mut response = create_response_with_body(request, Body::empty).ok()?;
+        let offers = request.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL);
+        let mut offers = offers.iter().filter_map(|offer| offer.to_str().ok());
+        if offers.any(|offer| offer.split(',').any(|one| one.trim() == SUBPROTOCOL)) {
+            let ours = HeaderValue::from_static(SUBPROTOCOL);
+            response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, ours);
+        }
+        Some((Self(hyper::upgrade::on(request)), response))
+    }
+
+    /// Waits until the answer is sent; `None` where the client has gone before.
+    pub async fn finish(self) -> Option<Wire> {
+        let stream = TokioIo::new(self.0.await.ok()?);
+        let config = WebSocketConfig::default()
+            .max_message_size(Some(MAX_FRAME_BYTES))
+            .max_frame_size(Some(MAX_FRAME_BYTES))
+            .read_buffer_size(READ_BUFFER_BYTES);
+        let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
+        Some(Wire { socket, unsent: BytesMut::new() })
+    }
+}
+
+/// An open socket.
+#[derive(Debug)]
+pub struct Wire {
+    socket: WebSocketStream<TokioIo<Upgraded>>,
+    /// Of our frames, what could not be written yet.
+    unsent: BytesMut,
+}
+
+/// What our own encoder wrote, which is text, as the protocol has it.
+pub(super) fn text(frame: Frame) -> WsFrame {
+    WsFrame::message(frame, OpCode::Data(Data::Text), true)
+}
+
+impl Wire {
+    /// The next frame; can be cancelled. What the protocol wants answered, the library has answered.
+    pub async fn recv(&mut self) -> Option<Result<WsMessage, tungstenite::Error>> {
+        self.socket.next().await
+    }
+
+    /// Writes frames with as few system calls as they fit into. Cancelled, it may have written any
+    /// part of them: only [`Self::close`] may follow.
+    pub async fn send(
+        &mut self,
+        frames: impl IntoIterator<Item = WsFrame>,
+    ) -> Result<(), tungstenite::Error> {
+        // What was begun comes first: ours, then the library's.
+        self.write().await?;
+        self.socket.flush().await?;
+        for frame in frames {
+            frame.format(&mut (&mut self.unsent).writer())?;
+            if self.unsent.len() > WRITE_BUFFER_BYTES {
+                self.write().await?;
+            }
+        }
+        self.write().await
+    }
+
+    async fn write(&mut self) -> Result<(), tungstenite::Error> {
+        if self.unsent.has_remaining() {
+            self.socket.get_mut().write_all_buf(&mut self.unsent).await?;
+        }
+        // What a burst took is given back: most sockets are idle.
+        self.unsent = BytesMut::new();
+        Ok(())
+    }
+
+    pub(super) async fn ping(&mut self) -> Result<(), tungstenite::Error> {
+        self.socket.feed(WsMessage::Ping(bytes::Bytes::new())).await
+    }
+
+    /// Says why after what is still to be said, closes, and reads on until the client has answered:
+    /// else every close is unclean.
+    pub(super) async fn close(
+        &mut self,
+        last: Option<Frame>,
+        close: CloseFrame,
+    ) -> Result<(), tungstenite::Error> {
+        self.send(last.map(text)).await?;
+        self.socket.send(WsMessage::Close(Some(close))).await?;
+        while let Some(Ok(_)) = self.recv().await {}
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, time::Duration};
+
+    use bytes::Bytes;
+    use tokio::{io::DuplexStream, sync::mpsc};
+    use tokio_tungstenite::client_async;
+
+    use super::*;
+
+    /// Both ends of a socket, over a pipe that holds so many bytes.
+    async fn pair(holds: usize) -> (Wire, WebSocketStream<DuplexStream>) {
+        let (ours, theirs) = tokio::io::duplex(holds);
+        let (upgrades, mut upgraded) = mpsc::unbounded_channel();
+        let service = hyper::service::service_fn(move |request: hyper::Request<_>| {
+            let mut request = request.map(Body::new);
+            let (upgrade, response) = Upgrade::accept(&mut request).expect("an upgrade");
+            upgrades.send(upgrade).expect("the test waits");
+            std::future::ready(Ok::<_, Infallible>(response))
+        });
+        let server = hyper::server::conn::http1::Builder::new();
+        tokio::spawn(server.serve_connection(TokioIo::new(ours), service).with_upgrades());
+        let (client, _) = client_async("ws://beseda/", theirs).await.expect("a socket");
+        let upgrade = upgraded.recv().await.expect("an upgrade");
+        (upgrade.finish().await.expect("a socket"), client)
+    }
+
+    fn frames(count: usize, length: usize) -> impl Iterator<Item = WsFrame> {
+        (0..count).map(move |_| text(Bytes::from("x".repeat(length))))
+    }
+
+    #[tokio::test]
+    async fn what_a_burst_took_is_given_back() {
+        let (mut wire, client) = pair(1 << 20).await;
+        wire.send(frames(100, 3_000)).await.expect("written");
+        assert_eq!(wire.unsent.capacity(), 0);
+        assert_eq!(
+            client.take(100).filter(|frame| std::future::ready(frame.is_ok())).count().await,
+            100
+        );
+    }
+
+    #[tokio::test]
+    async fn a_close_comes_whole_after_a_write_that_was_cut_short() {
+        let (mut wire, mut client) = pair(10_000).await;
+        let sending = wire.send(frames(100, 3_000));
+        let cut = tokio::time::timeout(Duration::from_millis(50), sending).await;
+        assert!(cut.is_err() && wire.unsent.has_remaining(), "nobody reads");
+        let close = CloseFrame { code: 4000.into(), reason: "so".into() };
+        let said = close.clone();
+        // Drops its end at last.
+        let closing = async move { wire.close(Some(Bytes::from_static(b"bye")), said).await };
+        let reading = async {
+            let mut told = Vec::new();
+            while let Some(Ok(message)) = client.next().await {
+                told.push(message);
+            }
+            told
+        };
+        let (closed, told) = tokio::join!(closing, reading);
+        closed.expect("a clean end");
+        let [texts @ .., bye, last] = told.as_slice() else { panic!("{told:?}") };
+        assert!(texts.iter().all(|text| text.len() == 3_000), "{texts:?}");
+        assert_eq!((bye, last), (&WsMessage::text("bye"), &WsMessage::Close(Some(close))));
+    }
+}
