@@ -15,6 +15,8 @@ impl Chats {
         message_id: MessageId,
         reason: Option<&str>,
     ) -> Result<(Report, bool), Error> {
+        // As in `delete_chat`.
+        self.get_head(reporter, chat_id).await?;
         self.store.report_message(chat_id, message_id, reporter, reason).await
     }
 

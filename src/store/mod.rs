@@ -214,7 +214,9 @@ impl Store {
     /// Opens the connections of the writers and some others, so that the first requests do not wait
     /// for that. What can't be had now is opened when it is needed.
     pub async fn warm_up(&self) {
-        let wanted = [(&self.writes, self.writers() + AMENDERS), (&self.reads, WARM_READS)];
+        // No more than there can be: the next one would be waited for in vain.
+        let reads = WARM_READS.min(self.reads.status().max_size);
+        let wanted = [(&self.writes, self.writers() + AMENDERS), (&self.reads, reads)];
         let opening = wanted.map(|(pool, count)| join_all((0..count).map(|_| pool.get())));
         // All at once: each that is given back would be given out again.
         let shared = [&self.shared, &self.lists]

@@ -229,6 +229,22 @@ async fn behind_pgbouncer_in_transaction_mode_all_goes_on_as_without() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_replica_with_few_connections_does_not_wait_for_more() {
+    const LONG: Duration = Duration::from_secs(60);
+    let began = Instant::now();
+    let cluster = Cluster::with(1, |config| {
+        let database = &mut config.database;
+        database.database_timeout = LONG;
+        // The fewest that are allowed.
+        database.database_connections =
+            database.database_writers + 2 * database.database_readers + 3;
+    })
+    .await;
+    assert!(began.elapsed() < LONG, "{:?}", began.elapsed());
+    cluster.user("alice").on(0).get("/chats/").await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn connections_of_short_reads_that_are_stuck_are_given_up() {
     let cluster = Cluster::with(1, |config| {
         config.database.database_readers = 1;

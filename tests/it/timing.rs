@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::harness::{Client, Cluster};
+use crate::harness::{Client, Cluster, eventually};
 
 /// Requests of each kind in a round. Where there is no difference, the share below strays from a half
 /// by 0.05 (one standard deviation).
@@ -41,6 +41,11 @@ async fn refuse(eve: &Client, route: usize, room: &str) -> Duration {
         4 => eve.get(&format!("{path}search/?query=secret")),
         5 => eve.get(&format!("{path}connect/")),
         6 => eve.delete(&format!("{path}messages/{}/", Uuid::now_v7())),
+        7 => {
+            let body = json!({ "text": "new" });
+            eve.patch(&format!("{path}messages/{}/", Uuid::now_v7()), body)
+        }
+        8 => eve.post(&format!("{path}messages/{}/report/", Uuid::now_v7()), json!({})),
         _ => eve.delete(&path),
     };
     let began = Instant::now();
@@ -50,7 +55,7 @@ async fn refuse(eve: &Client, route: usize, room: &str) -> Duration {
     took
 }
 
-const ROUTES: usize = 8;
+const ROUTES: usize = 10;
 
 #[test]
 fn the_share_tells_a_shift_from_none() {
@@ -108,5 +113,28 @@ async fn a_room_of_others_takes_as_long_to_refuse_as_one_that_does_not_exist() {
                 "route {route}, by name: {by_name}: a room of others took longer in {shares:?} of the pairs"
             );
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_writes_nothing() {
+    // What writes waits for the flush of the log, which the databases of tests do without. Its own, as a
+    // transaction that writes anywhere has a number.
+    let cluster = Cluster::with_own_stack(1, |_| {}).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let eve = cluster.user("eve").on(0);
+    let chat = alice.on(0).open_chat(&bob).await;
+    alice.on(0).send(&chat, "secret").await;
+    refuse(&eve, 0, &chat.id).await;
+    for route in 0..ROUTES {
+        eventually(async || {
+            let next = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text";
+            let before: u64 = cluster.psql_value(next).await;
+            refuse(&eve, route, &chat.id).await;
+            let after: u64 = cluster.psql_value(next).await;
+            // The server's own work may come in between, now and then.
+            if after == before { Ok(()) } else { Err(format!("route {route} wrote")) }
+        })
+        .await;
     }
 }
