@@ -172,7 +172,11 @@ BEGIN
         SELECT j.*, j.had IS NOT NULL AND j.target > j.had AS moves,
                CASE
                    WHEN j.had IS NULL OR j.target <= j.had THEN 0
-                   WHEN j.target = j.last_seq THEN j.unread
+                   -- The shorter side is counted: whoever marks has mostly read nearly all.
+                   WHEN j.last_seq - j.target < j.target - j.had
+                       THEN j.unread - (SELECT count(*) FROM messages m
+                                         WHERE m.chat_id = j.chat_id AND m.seq > j.target
+                                           AND m.sender_id <> j.user_id AND m.deleted_at IS NULL)
                    ELSE (SELECT count(*) FROM messages m
                           WHERE m.chat_id = j.chat_id AND m.seq > j.had AND m.seq <= j.target
                             AND m.sender_id <> j.user_id AND m.deleted_at IS NULL)

@@ -1,6 +1,6 @@
 //! What handlers and sockets of one replica share.
 
-use std::{net::IpAddr, ops::Deref, sync::Arc};
+use std::{net::IpAddr, ops::Deref, sync::Arc, time::Duration};
 
 use http::HeaderMap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -34,9 +34,12 @@ pub enum Phase {
 /// or three round trips, fewer would leave a processor idle.
 pub const OPENINGS: usize = 32;
 
+/// How long a socket waits for its turn: as long as clients wait for a connection.
+const TURN_WAIT: Duration = Duration::from_secs(10);
+
 /// A socket's turn to be opened, until dropped.
 #[derive(Debug)]
-pub struct Turn(#[expect(dead_code, reason = "held, not read")] Option<OwnedSemaphorePermit>);
+pub struct Turn(#[expect(dead_code, reason = "held, not read")] OwnedSemaphorePermit);
 
 /// A clone counts one reference: every layer of every request has one.
 #[derive(Clone, Debug)]
@@ -85,10 +88,15 @@ impl Context {
         *self.phase.borrow() > Phase::Serving
     }
 
-    /// Waits until a socket may be opened. To be held only while nothing waits for its client.
-    pub async fn take_turn(&self) -> Turn {
-        // Never closed: there is always a permit in the end.
-        Turn(Arc::clone(&self.openings).acquire_owned().await.ok())
+    /// Waits until a socket may be opened, [`TURN_WAIT`] at most. To be held only while nothing waits
+    /// for its client, nor for anybody else outside.
+    pub async fn take_turn(&self) -> Result<Turn, Error> {
+        let waiting = tokio::time::timeout(TURN_WAIT, Arc::clone(&self.openings).acquire_owned());
+        match waiting.await {
+            Ok(Ok(permit)) => Ok(Turn(permit)),
+            // Too late; the semaphore itself is never closed.
+            _ => Err(Error::Unavailable(None)),
+        }
     }
 
     /// Whom a request or an upgrade came from.
@@ -107,16 +115,19 @@ impl Context {
         self.limits.check_address(self.client_address(peer, headers))
     }
 
+    /// Checks a token. May wait for its issuer's keys.
+    pub async fn verify(&self, token: &str) -> Result<Arc<Identity>, Error> {
+        if let Some(identity) = self.verified.get(token, self.verifier.leeway()) {
+            return Ok(identity);
+        }
+        let identity = Arc::new(self.verifier.verify(token).await?);
+        self.verified.insert(token, Arc::clone(&identity));
+        Ok(identity)
+    }
+
     /// Checks a token and makes its bearer known, before anything is answered.
     pub async fn authenticate(&self, token: &str) -> Result<Arc<Identity>, Error> {
-        let identity = match self.verified.get(token, self.verifier.leeway()) {
-            Some(identity) => identity,
-            None => {
-                let identity = Arc::new(self.verifier.verify(token).await?);
-                self.verified.insert(token, Arc::clone(&identity));
-                identity
-            }
-        };
+        let identity = self.verify(token).await?;
         self.chats.people().admit(&identity).await?;
         Ok(identity)
     }

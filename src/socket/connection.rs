@@ -161,8 +161,10 @@ impl Connection {
         // Nobody is here any more, however long the goodbye takes.
         let Self { mut wire, following, attached, present, .. } = *self;
         drop((following, attached, present));
-        if let End::Close(reason) = end {
-            close(&mut wire, reason).await;
+        match end {
+            End::Close(reason) => close(&mut wire, reason).await,
+            // Where it said goodbye, the library has the answer ready, and sends it with the next read.
+            End::Left => drop(tokio::time::timeout(CLOSE_WAIT, wire.recv()).await),
         }
         context.metrics.count_close(code);
     }

@@ -1,6 +1,8 @@
 //! From the upgrade to a socket that knows its user.
 
-use std::{pin::pin, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use tokio::time::timeout;
 
 use super::{
     command::{Command, Request},
@@ -8,7 +10,7 @@ use super::{
     wire::{Upgrade, Wire, WsMessage},
 };
 use crate::{
-    auth::{Ticket, is_revoked},
+    auth::{Identity, Ticket, is_revoked},
     chat::ChatRef,
     config::Switch,
     context::{Context, Turn},
@@ -22,6 +24,9 @@ use crate::{
 /// How long a socket may stay without saying who it is.
 const AUTH_WAIT: Duration = Duration::from_secs(5);
 
+/// How long the answer to an upgrade may take to be sent: it is one small packet.
+const UPGRADE_WAIT: Duration = Duration::from_secs(1);
+
 /// What a socket was opened for.
 pub(super) enum Opening {
     /// `None`: a path that can name no chat.
@@ -32,7 +37,8 @@ pub(super) enum Opening {
 /// How a socket says who it is.
 pub(super) enum Claim {
     Ticket(String),
-    Token(String),
+    /// A token, as far as it can be judged without the database.
+    Token(Result<Arc<Identity>, Error>),
     /// Not in the upgrade: by its first frame.
     FirstFrame,
     /// By something that is no token.
@@ -80,7 +86,8 @@ pub(super) fn run(
 
 /// Opens a socket; `None` where it is over already.
 async fn open(context: Context, upgrade: Upgrade, arrival: Arrival) -> Option<Box<Connection>> {
-    let mut wire = upgrade.finish().await?;
+    // A client that takes not even the answer to its upgrade must not keep a turn.
+    let mut wire = timeout(UPGRADE_WAIT, upgrade.finish()).await.ok()??;
     context.metrics.sockets_opened.inc();
     let Arrival { opening, claim, after, place, turn } = arrival;
     let (place, admitted) = match place {
@@ -103,6 +110,12 @@ async fn open(context: Context, upgrade: Upgrade, arrival: Arrival) -> Option<Bo
         }
     }
     None
+}
+
+/// Who it is, before the database was asked.
+enum Known {
+    Ticket(String),
+    Identity(Arc<Identity>, Option<FirstFrame>),
 }
 
 /// A socket that may be opened.
@@ -128,29 +141,23 @@ async fn admit(
         }
         Close::from(&error)
     };
-    let (claim, auth) = match claim {
+    let known = match claim {
+        Claim::Ticket(raw) => Known::Ticket(raw),
+        Claim::Token(identity) => Known::Identity(identity.map_err(fail)?, None),
         Claim::FirstFrame => {
             let (token, auth) = first_frame(wire).await?;
-            (Claim::Token(token), Some(auth))
+            Known::Identity(context.verify(&token).await.map_err(fail)?, Some(auth))
         }
         Claim::Refused => return Err(Close::TokenInvalid),
-        claim => (claim, None),
     };
     let turn = match turn {
         Some(turn) => turn,
         // Only now, so that nobody's silence takes a turn.
-        None => context.take_turn().await,
+        None => context.take_turn().await.map_err(fail)?,
     };
-    let ticket = match &claim {
-        Claim::Ticket(raw) => Some(use_ticket(context, raw).await.map_err(fail)?),
-        _ => None,
-    };
-    let bearer = match claim {
-        Claim::Token(token) => Some((token, auth)),
-        _ => None,
-    };
-    let bearer = match (&ticket, bearer) {
-        (Some(ticket), _) => {
+    let (bearer, ticket) = match known {
+        Known::Ticket(raw) => {
+            let ticket = use_ticket(context, &raw).await.map_err(fail)?;
             // It may have been given before its user was erased, or their tokens revoked.
             let user_id = std::slice::from_ref(&ticket.user_id);
             let barred = context.chats.store().list_barred(user_id).await;
@@ -162,24 +169,25 @@ async fn admit(
                     return Err(Close::TokenInvalid);
                 }
             }
-            Bearer {
+            let bearer = Bearer {
                 user_id: ticket.user_id.clone(),
                 token_expires_at: ticket.token_expires_at,
                 token_issued_at: ticket.token_issued_at,
                 auth: None,
-            }
+            };
+            (bearer, Some(ticket))
         }
-        (None, Some((token, auth))) => {
-            let identity = context.authenticate(&token).await.map_err(fail)?;
+        Known::Identity(identity, auth) => {
+            context.chats.people().admit(&identity).await.map_err(fail)?;
             context.limits.check(identity.user_id(), Class::Connects).map_err(fail)?;
-            Bearer {
+            let bearer = Bearer {
                 token_expires_at: identity.expires_at,
                 token_issued_at: identity.issued_at,
                 user_id: identity.user_id().clone(),
                 auth,
-            }
+            };
+            (bearer, None)
         }
-        (None, None) => return Err(Close::TokenInvalid),
     };
     let single = match opening {
         Opening::Many => None,
@@ -211,7 +219,7 @@ async fn use_ticket(context: &Context, raw: &str) -> Result<Ticket, Error> {
 }
 
 async fn first_frame(wire: &mut Wire) -> Result<(String, FirstFrame), Close> {
-    let frame = tokio::time::timeout(AUTH_WAIT, async {
+    let frame = timeout(AUTH_WAIT, async {
         loop {
             match wire.recv().await {
                 Some(Ok(WsMessage::Ping(_) | WsMessage::Pong(_))) => {}

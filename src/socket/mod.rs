@@ -70,7 +70,9 @@ async fn open(context: Context, opening: Opening, mut request: Request) -> Resul
     let claim = match params.string("ticket") {
         Some(ticket) => Claim::Ticket(ticket),
         None => match bearer(headers) {
-            Ok(Some(token)) => Claim::Token(token.to_owned()),
+            // Of one who has no place nothing more is looked at.
+            Ok(Some(token)) if place.is_ok() => Claim::Token(context.verify(token).await),
+            Ok(Some(_)) => Claim::Refused,
             Ok(None) => Claim::FirstFrame,
             Err(_) => Claim::Refused,
         },
@@ -82,9 +84,13 @@ async fn open(context: Context, opening: Opening, mut request: Request) -> Resul
     });
     // Whoever says who they are with the upgrade waits here, where they have cost least.
     let turn = match (&place, &claim) {
-        (Ok(_), Claim::Ticket(_) | Claim::Token(_)) => Some(context.take_turn().await),
+        (Ok(_), Claim::Ticket(_) | Claim::Token(Ok(_))) => Some(context.take_turn().await?),
         _ => None,
     };
+    // While it waited the replica may have begun to go.
+    if context.is_leaving() {
+        return Err(Error::Unavailable(None));
+    }
     let arrival = Arrival { opening, claim, after, place, turn };
     let sockets = context.sockets.clone();
     drop(sockets.spawn(handshake::run(context, upgrade, arrival)));

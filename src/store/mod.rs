@@ -155,7 +155,10 @@ impl Store {
     pub fn new(config: &DatabaseConfig, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
         let (writers, readers) = (config.database_writers.max(1), config.database_readers.max(1));
         let writers = writers + AMENDERS;
-        let reads = config.database_connections.saturating_sub(writers + 2 * readers).max(1);
+        let prepared = config.database_prepared == Switch::On;
+        // Without prepared statements none are shared.
+        let others = if prepared { writers + 2 * readers } else { writers };
+        let reads = config.database_connections.saturating_sub(others).max(1);
         let shared = || {
             let manager = manager(config, settings(config, "")?)?;
             Ok::<_, StoreError>(Arc::new(Shared::new(manager, readers, config.database_timeout)))
@@ -165,7 +168,7 @@ impl Store {
             writes: pool(config, writers, WRITER_SETTINGS)?,
             shared: shared()?,
             lists: shared()?,
-            prepared: config.database_prepared == Switch::On,
+            prepared,
             timeout: config.database_timeout,
             webhook_delay: None,
             metrics,
@@ -262,6 +265,7 @@ impl Store {
             return self.query(sql, params).await;
         }
         let started = Instant::now();
+        let _place = shared.queue().await?;
         let client = shared.get().await?;
         match self.ask(&client, sql, params, started).await {
             Some(rows) => rows,

@@ -10,7 +10,10 @@ use std::{
 
 use deadpool::managed::Manager as _;
 use deadpool_postgres::{ClientWrapper, Manager};
-use tokio::{sync::Mutex, time::timeout};
+use tokio::{
+    sync::{Mutex, Semaphore, SemaphorePermit},
+    time::timeout,
+};
 
 use super::StoreError;
 
@@ -24,17 +27,31 @@ pub(super) struct Shared {
     ceiling: Duration,
     connections: Vec<Mutex<Option<Arc<ClientWrapper>>>>,
     next: AtomicUsize,
+    /// See [`QUEUE`].
+    places: Semaphore,
 }
+
+/// Statements that a connection may have before it. More wait outside, so that one that has to wait
+/// for its turn is not taken for one that is stuck, and can still be given up.
+const QUEUE: usize = 32;
 
 impl Shared {
     /// Opens none yet. `size` must be at least 1.
     pub(super) fn new(manager: Manager, size: usize, ceiling: Duration) -> Self {
         let connections = (0..size).map(|_| Mutex::new(None)).collect();
-        Self { manager, ceiling, connections, next: AtomicUsize::new(0) }
+        let places = Semaphore::new(size * QUEUE);
+        Self { manager, ceiling, connections, next: AtomicUsize::new(0), places }
     }
 
     pub(super) fn size(&self) -> usize {
         self.connections.len()
+    }
+
+    /// A place in the queue of a connection, until dropped.
+    pub(super) async fn queue(&self) -> Result<SemaphorePermit<'_>, StoreError> {
+        let place = timeout(self.ceiling, self.places.acquire()).await;
+        // Too late; the semaphore itself is never closed.
+        place.ok().and_then(Result::ok).ok_or(StoreError::Away(None))
     }
 
     /// One of the connections, in turn; opened where it isn't yet, or has broken.

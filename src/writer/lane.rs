@@ -213,8 +213,9 @@ impl<W: Work> Lane<W> {
         }
         let (mut batch, mut keys, mut bytes) = (Vec::new(), HashSet::new(), 0);
         let mut left_out = VecDeque::new();
-        // What is left out is bounded, too: it is out of the queue, where more may come.
-        while batch.len().max(left_out.len()) < BATCH && bytes < BATCH_BYTES {
+        // What is left out is bounded, too: it is out of the queue, where more may come. But one chat's
+        // changes must not keep those of others behind them.
+        while batch.len() < BATCH && left_out.len() < QUEUE && bytes < BATCH_BYTES {
             let next = self.carried.pop_front().or_else(|| self.waiting.try_recv().ok());
             let Some(job) = next else { break };
             if keys.insert(job.work.key()) {

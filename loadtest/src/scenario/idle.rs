@@ -31,7 +31,8 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 5)]
     quiet: u64,
 
-    /// Messages to each room before the last look: what a burst leaves behind.
+    /// Messages to each room before the first look, and again before the last one: what a burst leaves
+    /// behind.
     #[arg(long, default_value_t = 5)]
     burst: u32,
 
@@ -63,8 +64,17 @@ pub(super) async fn run(run: &Run<'_>, options: &Options) -> Result<Findings, Er
         span: None,
         limits: run.common.limits.clone(),
     };
+    let messages = (rooms * burst) as usize;
+    let say = async |first: usize| {
+        for number in first..first + messages {
+            crowd.speaker().send(number, Instant::now(), BYTES).await;
+        }
+        crowd.judge(SETTLE).await
+    };
     let opening = async {
         crowd.fill(from).await?;
+        // What the service takes for its first messages is no socket's.
+        say(0).await?;
         let first = quiet(run, options).await?;
         crowd.fill(to).await?;
         let second = quiet(run, options).await?;
@@ -72,10 +82,7 @@ pub(super) async fn run(run: &Run<'_>, options: &Options) -> Result<Findings, Er
     };
     let (looks, phase) = run.measure(plan, opening).await?;
     let (first, second) = looks?;
-    for number in 0..(rooms * burst) as usize {
-        crowd.speaker().send(number, Instant::now(), BYTES).await;
-    }
-    crowd.judge(SETTLE).await?;
+    say(messages).await?;
     let third = quiet(run, options).await?;
 
     let each = |bytes: f64, sockets: u32| Some(bytes / 1024.0 / f64::from(sockets));

@@ -4,6 +4,10 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::{
+    Message,
+    protocol::{CloseFrame, frame::coding::CloseCode},
+};
 
 use super::{assert_members, kind, kinds};
 use crate::harness::{Cluster, Socket, claims, eventually, sign};
@@ -13,6 +17,18 @@ fn ending_in(user: &str, seconds: u64) -> Value {
     let mut claims = claims(user);
     claims["exp"] = (claims["exp"].as_u64().expect("a number") - 3_600 + seconds).into();
     claims
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_goodbye_is_answered() {
+    let cluster = Cluster::start(1).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let chat = alice.on(0).open_chat(&bob).await;
+    let mut socket = alice.on(0).connect(&chat).await;
+    let goodbye = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+    socket.send_raw(Message::Close(Some(goodbye))).await;
+    // Else a browser calls it unclean, and its code is 1006.
+    socket.expect_close(1000).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
