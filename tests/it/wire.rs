@@ -6,6 +6,7 @@ use std::{
 };
 
 use beseda::config::{Config, Switch};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use reqwest::Method;
 use serde_json::json;
 use tokio::{
@@ -244,7 +245,10 @@ async fn a_rush_of_connections_waits_and_none_is_dropped() {
     .await;
     let address: SocketAddr = cluster.anyone(0).host().parse().expect("an address");
     let mut waiting = Vec::new();
-    for number in 0..most.min(1_500) {
+    // Each takes a file here.
+    let (_, files) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    setrlimit(Resource::RLIMIT_NOFILE, files, files).expect("as many as may be had");
+    for number in 0..most.min(1_100) {
         // One that is dropped is tried again after a second.
         let opening = timeout(Duration::from_millis(900), TcpStream::connect(address)).await;
         let stream = opening.unwrap_or_else(|_| panic!("connection {number} was dropped"));
