@@ -6,16 +6,17 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
+    time::{Duration, Instant},
 };
 
 use axum::{Router, extract::State, http::StatusCode, routing::get};
-use beseda::config::Config;
+use beseda::{config::Config, context::OPENINGS};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use crate::harness::{
-    Answer, Cluster, SECRET, claims, eventually,
+    Answer, Cluster, SECRET, Socket, claims, eventually,
     keys::{KeyOfHost, eddsa, es256, rs256},
     sign_with,
 };
@@ -28,7 +29,7 @@ struct Issuer {
 
 #[derive(Default)]
 struct Published {
-    /// What is answered, and with which status.
+    /// What is answered, and with which status; 0: nothing ever.
     answer: Mutex<(u16, String)>,
     asked: AtomicUsize,
 }
@@ -41,6 +42,9 @@ impl Issuer {
         let answer = async |State(shared): State<Arc<Published>>| {
             shared.asked.fetch_add(1, SeqCst);
             let (status, body) = shared.answer.lock().expect("no panic").clone();
+            if status == 0 {
+                std::future::pending::<()>().await;
+            }
             (StatusCode::from_u16(status).expect("a status"), body)
         };
         let router = Router::new().route("/keys", get(answer)).with_state(Arc::clone(&shared));
@@ -106,6 +110,36 @@ async fn keys_rotate_without_a_restart_and_invented_ones_cost_the_issuer_nothing
         ask(&cluster, token(&next, kid)).await.expect_problem(401, "token_invalid");
     }
     assert_eq!(issuer.asked(), 2, "an unknown key is asked for once a minute at most");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_issuer_that_does_not_answer_keeps_no_socket_of_others_waiting() {
+    let issuer = Issuer::start().await;
+    let key = es256();
+    issuer.publish(&[key.jwk(Some("good"))]);
+    let cluster = Cluster::with(1, issuer.only()).await;
+    issuer.answer(0, "");
+    let url = format!("ws://{}/ws/", cluster.anyone(0).host());
+    let began = Instant::now();
+    let mut waiting = Vec::new();
+    for _ in 0..=OPENINGS {
+        let mut socket = Socket::open(&url).await;
+        socket.send(json!({ "type": "auth", "token": token(&key, "invented") })).await;
+        waiting.push(socket);
+    }
+    eventually(async || match issuer.asked() {
+        1 => Err("not asked yet".to_owned()),
+        _ => Ok(()),
+    })
+    .await;
+    let bearer = format!("Bearer {}", token(&key, "good"));
+    let opened = Socket::open_with(&url, &[("authorization", &bearer)]).await;
+    opened.expect("an upgrade").expect("hello").await;
+    // As long as the issuer has to answer.
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    for mut socket in waiting {
+        socket.expect_close(4102).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
