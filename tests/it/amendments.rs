@@ -166,7 +166,7 @@ async fn changes_of_one_room_at_once_are_all_made_and_numbered() {
     signal(&lanes, Signal::SIGSTOP);
     let mut changes = JoinSet::new();
     for (number, id) in ids.iter().enumerate() {
-        let (at, path) = (alice.on(0), chat.path(&format!("messages/{id}/")));
+        let (at, path) = (alice.on(number % 2), chat.path(&format!("messages/{id}/")));
         changes.spawn(async move {
             if number % 3 == 0 {
                 at.delete(&path).await.expect(204);
@@ -174,12 +174,13 @@ async fn changes_of_one_room_at_once_are_all_made_and_numbered() {
                 at.patch(&path, json!({ "text": "new" })).await.expect(200);
             }
         });
-        let (at, path) = (bob.on(number % 2), chat.path("mark_read/"));
+        let (at, path) = (bob.on(0), chat.path("mark_read/"));
         let body = json!({ "up_to_seq": number + 1 });
         changes.spawn(async move { drop(at.post(&path, body).await.expect(200)) });
     }
-    // All that go to the first replica but the batch that is under way.
-    until_queued(&cluster, 6).await;
+    // Six edits and deletions go there, so that two marks at least are among these: they could be
+    // written at once.
+    until_queued(&cluster, 8).await;
     signal(&lanes, Signal::SIGCONT);
     changes.join_all().await;
     let history = bob.on(1).history(&chat, "").await;
