@@ -106,7 +106,8 @@ mod tests {
         let delivery = Arc::new(Delivery::Inbox);
         queue.push(&delivery);
         queue.push(&delivery);
-        let (count, mut inbox) = taking.await.expect("no panic");
+        let woken = tokio::time::timeout(std::time::Duration::from_secs(10), taking).await;
+        let (count, mut inbox) = woken.expect("woken").expect("no panic");
         assert_eq!((count, inbox.is_empty()), (2, true));
         assert!(inbox.take().now_or_never().is_none());
     }
