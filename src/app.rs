@@ -206,7 +206,9 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
         context.abort.clone(),
     );
     replica.tasks.spawn(internal);
-    servers.spawn(public);
+    // All that may be accepted are, whenever it is this task's turn: by its budget it would take 128, let
+    // them do their part, and only then see who waits behind them.
+    servers.spawn(tokio::task::unconstrained(public));
     Ok(replica)
 }
 

@@ -217,7 +217,7 @@ pub struct LimitConfig {
     pub rate_searches: u32,
 
     /// Tickets and sockets a second, per user and replica.
-    #[arg(long, env = "BESEDA_RATE_CONNECTS", default_value_t = 10)]
+    #[arg(long, env = "BESEDA_RATE_CONNECTS", default_value_t = 2)]
     pub rate_connects: u32,
 
     /// Requests and sockets a second from one address (IPv6: one /64), whoever asks, before tokens
@@ -231,7 +231,7 @@ pub struct LimitConfig {
 
     /// Connections a replica accepts a second; more wait their turn. Opening a socket costs the
     /// service and Postgres some 0.7 ms together: so many leave most of two cores to those who are in.
-    #[arg(long, env = "BESEDA_RATE_ACCEPTS", default_value_t = 500)]
+    #[arg(long, env = "BESEDA_RATE_ACCEPTS", default_value_t = 300)]
     pub rate_accepts: u32,
 
     /// Open sockets of one user on one replica; one more is closed with 4009.

@@ -114,7 +114,7 @@ impl<K: Clone + Eq + Hash> Limit<K> {
 const TYPINGS: (u32, u32) = (5, 10);
 
 /// How many refused frames a second of one socket, and how many at once: whoever goes on through these
-/// does not listen, and each refusal costs as much as what it refuses.
+/// does not listen, and each refusal costs as much as what it refuses, or a look into the database.
 const REFUSALS: (u32, u32) = (1, 100);
 
 /// One socket's own buckets.
@@ -140,8 +140,8 @@ impl SocketLimits {
         Self::check(&self.commands)
     }
 
-    /// Counts a refusal by [`Self::check_command`]; false: the socket was refused often enough to be
-    /// closed.
+    /// Counts a frame that was refused, for whatever the client did wrong; false: so many were that the
+    /// socket is to be closed.
     pub fn take_refusal(&self) -> bool {
         self.refusals.check().is_ok()
     }

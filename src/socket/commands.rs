@@ -19,8 +19,7 @@ impl Connection {
         id: Option<CommandId>,
         command: Result<Command, Error>,
     ) -> Flow {
-        let within = self.take_frame()?;
-        let outcome = match within.and(command) {
+        let outcome = match self.check_command().and(command) {
             Ok(command) => self.on_command(id.as_deref(), command).await?,
             Err(error) => Err(error),
         };
@@ -47,16 +46,29 @@ impl Connection {
                     .map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
             };
             self.out.push(frame.encode());
+            if error.status().is_client_error() {
+                self.count_refusal()?;
+            }
         }
         Ok(())
     }
 
-    /// Takes a frame from the socket's bucket. Past its refusals it is closed.
-    pub(super) fn take_frame(&self) -> Result<Result<(), Error>, End> {
-        let Some(limits) = &self.limits else { return Ok(Ok(())) };
-        match limits.check_command() {
-            Err(_) if !limits.take_refusal() => Err(End::Close(Close::RateLimited)),
-            within => Ok(within),
+    /// Takes one from the socket's bucket of commands.
+    fn check_command(&self) -> Result<(), Error> {
+        self.limits.as_ref().map_or(Ok(()), SocketLimits::check_command)
+    }
+
+    /// Of WebSocket's own pings and pongs, which are answered by the library already: so they cost as
+    /// much as a command.
+    pub(super) fn on_heartbeat(&self) -> Flow {
+        if self.check_command().is_err() { self.count_refusal() } else { Ok(()) }
+    }
+
+    /// Past a hundred refusals the socket is closed.
+    fn count_refusal(&self) -> Flow {
+        match &self.limits {
+            Some(limits) if !limits.take_refusal() => Err(End::Close(Close::RateLimited)),
+            _ => Ok(()),
         }
     }
 

@@ -342,8 +342,7 @@ impl Connection {
         self.last_heard = Instant::now();
         match frame {
             None | Some(Ok(WsMessage::Close(_))) => Err(End::Left),
-            // Answered by the library already; so they cost as much as a command.
-            Some(Ok(WsMessage::Ping(_) | WsMessage::Pong(_))) => self.take_frame().map(drop),
+            Some(Ok(WsMessage::Ping(_) | WsMessage::Pong(_))) => self.on_heartbeat(),
             // Binary, too large, or against the protocol.
             Some(Ok(WsMessage::Binary(_) | WsMessage::Frame(_)) | Err(_)) => {
                 Err(End::Close(Close::BadFrame))

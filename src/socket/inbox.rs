@@ -26,8 +26,7 @@ impl Rooms {
     /// at least as new.
     pub(super) async fn load(context: &Context, user_id: &UserId) -> Result<(Self, String), Error> {
         let store = context.chats.store();
-        let epoch = store.get_epoch().await?;
-        let states = store.list_states(user_id).await?;
+        let (epoch, states) = tokio::try_join!(store.get_epoch(), store.list_states(user_id))?;
         let told = states.into_iter().map(|state| (state.chat_id, state.last_ev)).collect();
         Ok((Self { told, ..Self::default() }, epoch))
     }

@@ -427,6 +427,4 @@ const INSTANCE_SECRET: &str = "\
 -- store.instance_secret
 SELECT secret FROM instance";
 
-const EPOCH: &str = "\
--- store.epoch
-SELECT epoch()";
+const EPOCH: &str = concat!("-- store.epoch\nSELECT ", rows::epoch!());
