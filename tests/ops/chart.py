@@ -46,6 +46,7 @@ REFUSED = [
     ({"config": {"requestTimeout": "15"}}, "requestTimeout"),
     ({"config": {"databaseConnections": 3}}, "databaseConnections"),
     ({"config": {"allowedOrigins": ["https://app.example.com/path"]}}, "allowedOrigins"),
+    ({"config": {"trustedProxies": ["proxy.example.com"]}}, "trustedProxies"),
     ({"jwt": {"existingSecret": "s", "leeway": "60s"}}, "leeway"),
     ({"image": {"digest": "latest"}}, "digest"),
     ({"podLabels": {"app.kubernetes.io/name": "other"}}, "app.kubernetes.io/name"),
