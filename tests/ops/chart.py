@@ -53,6 +53,17 @@ REFUSED = [
     ({"postgres": {"existingSecret": ""}}, "postgres.existingSecret is missing"),
     ({"redis": {"existingSecret": ""}}, "redis.existingSecret is missing"),
     ({"jwt": {"existingSecret": ""}}, "jwt.existingSecret is missing"),
+    ({"jwt": {"existingSecret": "", "kind": "jwks"}}, "jwt.jwksUrl is missing"),
+    ({"jwt": {"kind": "jwks", "jwksUrl": "https://login.example.com/keys"}}, "no jwt.existingSecret"),
+    ({"jwt": {"existingSecret": "", "kind": "jwks", "jwksUrl": "http://login.example.com"}}, "jwksUrl"),
+    ({"jwt": {"jwksUrl": "https://login.example.com/keys"}}, "needs jwt.kind jwks"),
+    ({"jwt": {"issuers": ["https://b.example=https://b.example/keys"]}}, "jwt.issuer is missing"),
+    ({"jwt": {"issuers": ["https://b.example"]}}, "issuers"),
+    ({"redis": {"ports": []}}, "ports"),
+    (
+        {"cloudnativepg": {"enabled": True}, "postgres": {"existingSecret": ""}, "migrations": {"existingSecret": "s"}},
+        "migrations.existingSecret",
+    ),
     (
         {"cloudnativepg": {"enabled": True}, "postgres": {"existingSecret": "", "caKey": "ca"}},
         "postgres.caKey",
