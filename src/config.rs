@@ -90,8 +90,8 @@ pub struct DatabaseConfig {
     #[arg(long, env = "BESEDA_DATABASE_CA")]
     pub database_ca: Option<PathBuf>,
 
-    /// Most connections to Postgres a replica opens: its writers and readers, one that writes what
-    /// changes (edits, deletions, read markers), and 2 or more for all else.
+    /// Most connections to Postgres a replica opens: its writers, twice its readers, one that writes
+    /// what changes (edits, deletions, read markers), and 2 or more for all else.
     #[arg(long, env = "BESEDA_DATABASE_CONNECTIONS", default_value_t = 16)]
     pub database_connections: usize,
 
@@ -109,7 +109,8 @@ pub struct DatabaseConfig {
     #[arg(long, env = "BESEDA_DATABASE_TIMEOUT", default_value = "5s", value_parser = humantime::parse_duration)]
     pub database_timeout: Duration,
 
-    /// Named prepared statements: `off` behind a PgBouncer older than 1.21 in transaction mode.
+    /// Named prepared statements, and time-outs as start-up options: `off` behind PgBouncer in
+    /// transaction mode, whatever its version.
     #[arg(long, env = "BESEDA_DATABASE_PREPARED", value_enum, default_value = "on")]
     pub database_prepared: Switch,
 }
@@ -351,7 +352,7 @@ pub struct Config {
     pub request_timeout: Duration,
 
     /// How often an idle socket is pinged; one that stays silent for two of these is closed.
-    #[arg(long, env = "BESEDA_SOCKET_HEARTBEAT", default_value = "25s", value_parser = humantime::parse_duration)]
+    #[arg(long = "socket-heartbeat", env = "BESEDA_SOCKET_HEARTBEAT", default_value = "25s", value_parser = humantime::parse_duration)]
     pub heartbeat: Duration,
 
     /// How often the heads of followed chats are compared with Postgres, so that a lost publication is found.

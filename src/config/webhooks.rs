@@ -36,12 +36,12 @@ pub struct WebhookConfig {
     #[arg(long, env = "BESEDA_WEBHOOK_CONCURRENCY", default_value_t = 16)]
     pub webhook_concurrency: usize,
 
-    /// How long after a message it is looked whether its recipient is away; above the 3 s for which
+    /// How long after a message Beseda checks whether its recipient is away; above the 3 s for which
     /// somebody stays online after their last socket.
     #[arg(long, env = "BESEDA_WEBHOOK_DELAY", default_value = "5s", value_parser = humantime::parse_duration)]
     pub webhook_delay: Duration,
 
-    /// How old an event may be when an attempt fails before it is given up: a dead letter.
+    /// An event older than this is given up when an attempt fails: a dead letter.
     #[arg(long, env = "BESEDA_WEBHOOK_MAX_AGE", default_value = "1day", value_parser = humantime::parse_duration)]
     pub webhook_max_age: Duration,
 }

@@ -20,7 +20,7 @@ const TICK: Duration = Duration::from_millis(250);
 /// Pause between two renewals of everything: a lease outlives two that fail.
 const RENEW_EVERY: Duration = Duration::from_secs(20);
 /// Pause between two sweeps, on average; each is jittered by half, so that the replicas share
-/// them. Together with a lease this is below the contract's 60 s.
+/// them. Together with a lease this is below the documented minute.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// People looked at in one sweep: a dead replica's 10,000 are done in a minute by one replica.
 const SWEEP_LIMIT: i64 = 1_000;

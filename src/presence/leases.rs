@@ -14,7 +14,7 @@ use crate::{
     model::UserId,
 };
 
-/// How long a lease lasts: the contract's 60 s from a replica's death until its people are
+/// How long a lease lasts: the documented minute from a replica's death until its people are
 /// offline, less a sweep and some slack; and two renewals may be missed.
 pub(super) const LEASE: Duration = Duration::from_secs(45);
 /// How long a hash outlives its leases, in milliseconds (one hour): it has to be there for the

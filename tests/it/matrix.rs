@@ -147,7 +147,7 @@ fn expect_ok(answer: &Answer, rule: &Rule) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_route_answers_everybody_as_the_contract_says() {
+async fn every_route_answers_everybody_as_documented() {
     let cluster = Cluster::start(1).await;
     let document = cluster.anyone(0).request(Method::GET, "/openapi.json").await.expect(200);
     let mut served: Vec<(String, String)> = Vec::new();
@@ -294,7 +294,7 @@ fn command(kind: &str, chat: &Chat, token: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_command_answers_everybody_as_the_contract_says() {
+async fn every_command_answers_everybody_as_documented() {
     let cluster = Cluster::start(1).await;
     let document = cluster.anyone(0).request(Method::GET, "/asyncapi.json").await.expect(200);
     let taken = document["operations"]["fromManyClient"]["messages"].as_array().expect("messages");

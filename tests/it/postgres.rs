@@ -22,7 +22,7 @@ const FAILOVER: Duration = Duration::from_secs(40);
 /// busy machine.
 const BOUNDED: Duration = Duration::from_secs(12);
 
-/// Sends once, with a key; an answer that is not the message must be 503 as the contract has it.
+/// Sends once, with a key; an answer that is not the message must be 503, as documented.
 async fn try_to_send(at: &Client, chat: &Chat, key: &str) -> Option<Value> {
     let began = Instant::now();
     let body = json!({ "text": key, "client_msg_id": key });

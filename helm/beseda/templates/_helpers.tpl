@@ -89,7 +89,7 @@ capabilities: { drop: [ALL] }
 {{- end -}}
 
 {{- define "beseda.jwtSecret" -}}
-{{- if and .Values.dev.enabled (not .Values.jwt.existingSecret) -}}{{ include "beseda.fullname" . }}-dev
+{{- if and .Values.dev.enabled (not .Values.jwt.existingSecret) (eq .Values.jwt.kind "hs256") -}}{{ include "beseda.fullname" . }}-dev
 {{- else -}}{{ .Values.jwt.existingSecret }}
 {{- end -}}
 {{- end -}}
@@ -133,8 +133,23 @@ capabilities: { drop: [ALL] }
 {{- if not (include "beseda.redisSecret" .) -}}
 {{- fail "redis.existingSecret is missing: a secret whose key redis.key holds the URL of Redis" -}}
 {{- end -}}
-{{- if not (include "beseda.jwtSecret" .) -}}
+{{- if and (ne $v.jwt.kind "jwks") (not (include "beseda.jwtSecret" .)) -}}
 {{- fail "jwt.existingSecret is missing: a secret whose key jwt.key holds what tokens are checked with" -}}
+{{- end -}}
+{{- if and (eq $v.jwt.kind "jwks") $v.jwt.existingSecret -}}
+{{- fail "jwt.kind jwks needs no jwt.existingSecret: the keys are read from jwt.jwksUrl" -}}
+{{- end -}}
+{{- if and (eq $v.jwt.kind "jwks") (not (or $v.jwt.jwksUrl $v.jwt.issuers)) -}}
+{{- fail "jwt.jwksUrl is missing: where the issuer publishes its keys (or jwt.issuers)" -}}
+{{- end -}}
+{{- if and (ne $v.jwt.kind "jwks") $v.jwt.jwksUrl -}}
+{{- fail "jwt.jwksUrl needs jwt.kind jwks: an issuer has one source of keys" -}}
+{{- end -}}
+{{- if and $v.jwt.issuers (or (ne $v.jwt.kind "jwks") $v.jwt.jwksUrl) (not $v.jwt.issuer) -}}
+{{- fail "jwt.issuer is missing: beside jwt.issuers it tells whose key a token needs" -}}
+{{- end -}}
+{{- if and $v.migrations.existingSecret (or $v.dev.enabled $v.cloudnativepg.enabled) -}}
+{{- fail "migrations.existingSecret goes with postgres.existingSecret: the chart's own Postgres has one role, which owns its tables" -}}
 {{- end -}}
 {{- if and $v.webhooks.url (not $v.webhooks.existingSecret) -}}
 {{- fail "webhooks.existingSecret is missing: a secret whose key webhooks.key holds what events are signed with" -}}
@@ -171,12 +186,37 @@ capabilities: { drop: [ALL] }
 {{- end -}}
 {{- end -}}
 
-{{/* What is taken out of the secret for Postgres. */}}
+{{/* What replicas take out of the secret for Postgres. */}}
 {{- define "beseda.postgresItems" -}}
 - { key: {{ include "beseda.postgresKey" . | quote }}, path: database-url }
 {{- with .Values.postgres.caKey }}
 - { key: {{ . | quote }}, path: database-ca }
 {{- end }}
+{{- end -}}
+
+{{/* What migrations need, and no replica: the owner's URL, where there is one of its own. */}}
+{{- define "beseda.migrateVolume" -}}
+- name: migrations
+  projected:
+    defaultMode: 0440
+    sources:
+      {{- with .Values.migrations }}
+      {{- if .existingSecret }}
+      - secret:
+          name: {{ .existingSecret | quote }}
+          items: [{ key: {{ .key | quote }}, path: database-url }]
+      {{- with $.Values.postgres.caKey }}
+      - secret:
+          name: {{ include "beseda.postgresSecret" $ | quote }}
+          items: [{ key: {{ . | quote }}, path: database-ca }]
+      {{- end }}
+      {{- else }}
+      - secret:
+          name: {{ include "beseda.postgresSecret" $ | quote }}
+          items:
+            {{- include "beseda.postgresItems" $ | nindent 12 }}
+      {{- end }}
+      {{- end }}
 {{- end -}}
 
 {{/* Secrets are files: unlike the environment they show in no description of a process. */}}
@@ -196,9 +236,11 @@ capabilities: { drop: [ALL] }
             {{- with .Values.redis.caKey }}
             - { key: {{ . | quote }}, path: redis-ca }
             {{- end }}
+      {{- if ne .Values.jwt.kind "jwks" }}
       - secret:
           name: {{ include "beseda.jwtSecret" . | quote }}
           items: [{ key: {{ include "beseda.jwtKey" . | quote }}, path: jwt }]
+      {{- end }}
       {{- if .Values.webhooks.url }}
       - secret:
           name: {{ .Values.webhooks.existingSecret | quote }}
@@ -212,13 +254,13 @@ image: {{ include "beseda.image" . | quote }}
 imagePullPolicy: {{ .Values.image.pullPolicy }}
 args: [migrate]
 env:
-  - { name: DATABASE_URL_FILE, value: /run/secrets/beseda/database-url }
+  - { name: DATABASE_URL_FILE, value: /run/secrets/migrations/database-url }
   {{- if .Values.postgres.caKey }}
-  - { name: BESEDA_DATABASE_CA, value: /run/secrets/beseda/database-ca }
+  - { name: BESEDA_DATABASE_CA, value: /run/secrets/migrations/database-ca }
   {{- end }}
   - { name: BESEDA_LOG_FORMAT, value: {{ .Values.config.logFormat }} }
 volumeMounts:
-  - { name: secrets, mountPath: /run/secrets/beseda, readOnly: true }
+  - { name: migrations, mountPath: /run/secrets/migrations, readOnly: true }
 resources:
   requests: { cpu: 50m, memory: 64Mi }
   limits: { memory: 128Mi }

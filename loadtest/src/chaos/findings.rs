@@ -36,7 +36,7 @@ pub(super) enum Kind {
     Unread,
     /// Something was to be forgotten and is still there.
     Left,
-    /// An answer or a frame that the contract does not know here.
+    /// An answer or a frame that is not documented here.
     Answer,
     /// It came, but far too late; or not at all while there was time for it.
     Late,

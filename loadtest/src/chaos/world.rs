@@ -226,7 +226,7 @@ impl World {
         None
     }
 
-    /// Notes an answer that the contract does not have here.
+    /// Notes an answer that is not documented here.
     pub(super) fn unexpected(&self, what: &str, answer: &Answer) {
         let (text, at) = (answer.text(), self.timeline.now());
         self.findings.add(Kind::Answer, format!("{what} was answered {text} ({at})"));

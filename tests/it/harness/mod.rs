@@ -48,7 +48,7 @@ pub(crate) async fn eventually<T>(probe: impl AsyncFnMut() -> Result<T, String>)
     eventually_within(CEILING, probe).await
 }
 
-/// As [`eventually`], where the contract promises less than [`CEILING`] or some test takes more.
+/// As [`eventually`], where the documents promise less than [`CEILING`] or some test takes more.
 pub(crate) async fn eventually_within<T>(
     ceiling: Duration,
     mut probe: impl AsyncFnMut() -> Result<T, String>,

@@ -21,7 +21,7 @@ const MESSAGE: [&str; 11] = [
     "deleted_at",
 ];
 
-/// A time as the contract has it: RFC 3339 in UTC.
+/// A time as documented: RFC 3339 in UTC.
 #[track_caller]
 fn time(value: &Value) -> Timestamp {
     let raw = value.as_str().unwrap_or_else(|| panic!("{value} is no time"));

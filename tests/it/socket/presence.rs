@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{assert_members, kind};
 use crate::harness::{Cluster, Socket, eventually};
 
-/// The contract's grace: shorter than this nobody was away.
+/// The documented grace: shorter than this nobody was away.
 const GRACE: Duration = Duration::from_secs(3);
 
 async fn online(socket: &mut Socket) -> Vec<String> {
