@@ -128,6 +128,12 @@ impl Store {
         Ok(rows.iter().map(|row| chat_state(row, 0)).collect())
     }
 
+    /// Which of these chats somebody is changing at this moment. Waits for nobody.
+    pub async fn list_held(&self, chats: &[ChatId]) -> Result<Vec<ChatId>, StoreError> {
+        let rows = self.query(LIST_HELD, &[(&chats, Type::UUID_ARRAY)]).await?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
     /// All rooms of these people in which neither has blocked the other.
     pub async fn list_unblocked_chats(
         &self,
@@ -285,9 +291,23 @@ const LIST_ROOMS: &str = concat!(
     " ORDER BY p.activity DESC, p.chat_id DESC"
 );
 
+// As `chat_states()` does: a function that is given a subquery is planned at every call.
 const LIST_STATES: &str = "\
 -- store.list_states
-SELECT s.* FROM chat_states(ARRAY(SELECT chat_id FROM members WHERE user_id = $1)) s";
+SELECT c.chat_id, c.room_name, c.user_lo, c.user_hi, c.last_seq, c.last_ev,
+       coalesce(c.last_message_at, c.created_at), lo.read_seq, lo.unread, hi.read_seq, hi.unread
+  FROM members me
+  JOIN chats c ON c.chat_id = me.chat_id
+  JOIN members lo ON lo.chat_id = c.chat_id AND lo.user_id = c.user_lo
+  JOIN members hi ON hi.chat_id = c.chat_id AND hi.user_id = c.user_hi
+ WHERE me.user_id = $1";
+
+const LIST_HELD: &str = "\
+-- store.list_held
+WITH free AS MATERIALIZED (
+    SELECT chat_id FROM chats WHERE chat_id = ANY ($1) FOR NO KEY UPDATE SKIP LOCKED)
+SELECT chat_id FROM chats WHERE chat_id = ANY ($1)
+EXCEPT SELECT chat_id FROM free";
 
 const LIST_UNBLOCKED: &str = "\
 -- store.list_unblocked
