@@ -230,9 +230,10 @@ pub struct LimitConfig {
     #[arg(long, env = "BESEDA_RATE_COMMANDS", default_value_t = 50)]
     pub rate_commands: u32,
 
-    /// Connections a replica accepts a second; more wait their turn. Opening a socket costs the
-    /// service and Postgres some 0.7 ms together: so many leave most of two cores to those who are in.
-    #[arg(long, env = "BESEDA_RATE_ACCEPTS", default_value_t = 300)]
+    /// Connections a replica accepts a second, twelve times as many at once; more wait in the system's
+    /// queue, where a request that needs a new connection waits behind them. Raise it with the cores: a
+    /// flood of so many, each with a handshake, leaves most of two to those who are in.
+    #[arg(long, env = "BESEDA_RATE_ACCEPTS", default_value_t = 500)]
     pub rate_accepts: u32,
 
     /// Open sockets of one user on one replica; one more is closed with 4009.
