@@ -64,21 +64,27 @@ type Buckets<K> =
 struct Limit<K: Clone + Eq + Hash> {
     buckets: Buckets<K>,
     per_second: NonZeroU32,
+    burst: NonZeroU32,
 }
 
 impl<K: Clone + Eq + Hash> Limit<K> {
     fn new(per_second: u32) -> Self {
-        let per_second = NonZeroU32::new(per_second).unwrap_or(NonZeroU32::MIN);
-        let burst = per_second.saturating_mul(NonZeroU32::MIN.saturating_add(BURST_SECONDS - 1));
+        Self::with_burst((per_second, per_second.saturating_mul(BURST_SECONDS)))
+    }
+
+    fn with_burst((per_second, burst): (u32, u32)) -> Self {
+        let [per_second, burst] =
+            [per_second, burst].map(|number| NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN));
         let quota = Quota::per_second(per_second).allow_burst(burst);
         Self {
             buckets: RateLimiter::dashmap(quota).with_middleware::<StateInformationMiddleware>(),
             per_second,
+            burst,
         }
     }
 
     fn burst(&self) -> u32 {
-        self.per_second.get().saturating_mul(BURST_SECONDS)
+        self.burst.get()
     }
 
     /// Takes one from a bucket; the error is how long to wait for the next.
@@ -113,8 +119,9 @@ impl<K: Clone + Eq + Hash> Limit<K> {
 /// clients say it every few seconds.
 const TYPINGS: (u32, u32) = (5, 10);
 
-/// How many refused frames a second of one socket, and how many at once: whoever goes on through these
-/// does not listen, and each refusal costs as much as what it refuses, or a look into the database.
+/// How many refused frames a second of one user's sockets, and how many at once: whoever goes on through
+/// these does not listen, and each refusal costs as much as what it refuses, or a look into the
+/// database. Not of one socket, as the next one would begin anew.
 const REFUSALS: (u32, u32) = (1, 100);
 
 /// One socket's own buckets.
@@ -122,7 +129,6 @@ const REFUSALS: (u32, u32) = (1, 100);
 pub struct SocketLimits {
     commands: DefaultDirectRateLimiter,
     typings: DefaultDirectRateLimiter,
-    refusals: DefaultDirectRateLimiter,
 }
 
 impl SocketLimits {
@@ -132,18 +138,12 @@ impl SocketLimits {
             RateLimiter::direct(Quota::per_second(part(rate)).allow_burst(part(burst)))
         };
         let commands = (rate_commands, rate_commands.saturating_mul(BURST_SECONDS));
-        Self { commands: limiter(commands), typings: limiter(TYPINGS), refusals: limiter(REFUSALS) }
+        Self { commands: limiter(commands), typings: limiter(TYPINGS) }
     }
 
     /// Any command, and any of WebSocket's own pings and pongs.
     pub fn check_command(&self) -> Result<(), Error> {
         Self::check(&self.commands)
-    }
-
-    /// Counts a frame that was refused, for whatever the client did wrong; false: so many were that the
-    /// socket is to be closed.
-    pub fn take_refusal(&self) -> bool {
-        self.refusals.check().is_ok()
     }
 
     /// A `typing`, on top.
@@ -169,6 +169,7 @@ pub struct Limits {
 #[derive(Debug)]
 struct On {
     users: [Limit<UserId>; 5],
+    refusals: Limit<UserId>,
     addresses: Limit<IpAddr>,
     places: Arc<Places>,
     rate_commands: u32,
@@ -194,6 +195,7 @@ impl Limits {
         ];
         let on = (config.rate_limits == Switch::On).then(|| On {
             users: users.map(Limit::new),
+            refusals: Limit::with_burst(REFUSALS),
             addresses: Limit::new(config.rate_addresses),
             places: Arc::new(Places::new(config.sockets_per_address, config.sockets)),
             rate_commands: config.rate_commands,
@@ -235,6 +237,12 @@ impl Limits {
         allowance.map(Some).map_err(|wait| self.refuse(class.name(), wait))
     }
 
+    /// Counts a frame that was refused, for whatever the client did wrong; false: so many of this user's
+    /// were that the socket is to be closed.
+    pub fn take_refusal(&self, user: &UserId) -> bool {
+        self.on.as_ref().is_none_or(|on| on.refusals.take(user).is_ok())
+    }
+
     /// A new socket's buckets; `None` where limits are off.
     pub fn socket(&self) -> Option<SocketLimits> {
         self.on.as_ref().map(|on| SocketLimits::new(on.rate_commands))
@@ -249,6 +257,7 @@ impl Limits {
     pub fn forget_idle(&self) {
         if let Some(on) = &self.on {
             on.users.iter().for_each(Limit::forget_idle);
+            on.refusals.forget_idle();
             on.addresses.forget_idle();
         }
     }

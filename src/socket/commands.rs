@@ -66,10 +66,8 @@ impl Connection {
 
     /// Past a hundred refusals the socket is closed.
     fn count_refusal(&self) -> Flow {
-        match &self.limits {
-            Some(limits) if !limits.take_refusal() => Err(End::Close(Close::RateLimited)),
-            _ => Ok(()),
-        }
+        let within = self.context.limits.take_refusal(self.session.user_id());
+        if within { Ok(()) } else { Err(End::Close(Close::RateLimited)) }
     }
 
     async fn on_command(

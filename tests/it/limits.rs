@@ -318,11 +318,11 @@ async fn a_socket_that_goes_on_through_its_refusals_is_closed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_socket_whose_commands_are_wrong_again_and_again_is_closed() {
     let cluster = Cluster::with(1, |config| config.limits.rate_limits = Switch::On).await;
-    let alice = cluster.user("alice");
     let nowhere = json!({ "type": "subscribe", "id": 1, "chat_id": Uuid::nil() });
     let nonsense = json!({ "type": "nonsense", "id": 1 });
     for (command, code) in [(nowhere, "chat_not_found"), (nonsense, "validation_failed")] {
-        let mut socket = alice.on(0).connect_many().await;
+        let user = cluster.user(code);
+        let mut socket = user.on(0).connect_many().await;
         // Within the rate of commands, and more than can drip in while they are sent.
         for _ in 0..400 {
             if socket.try_send_raw(Message::text(command.to_string())).await.is_err() {
@@ -332,5 +332,15 @@ async fn a_socket_whose_commands_are_wrong_again_and_again_is_closed() {
         let frames = socket.expect_close(4204).await;
         let refused = frames.iter().filter(|frame| frame["code"] == code).count();
         assert!((100..200).contains(&refused), "{refused} times {code}");
+        // The next one does not begin anew.
+        let mut socket = user.on(0).connect_many().await;
+        for _ in 0..50 {
+            if socket.try_send_raw(Message::text(command.to_string())).await.is_err() {
+                break;
+            }
+        }
+        let frames = socket.expect_close(4204).await;
+        let refused = frames.iter().filter(|frame| frame["code"] == code).count();
+        assert!(refused < 50, "{refused} times {code}");
     }
 }
