@@ -27,7 +27,7 @@ use deadpool_postgres::{
 use futures_util::future::join_all;
 use tokio_postgres::{
     NoTls, Row,
-    config::SslMode,
+    config::{SslMode, TargetSessionAttrs},
     error::SqlState,
     types::{ToSql, Type},
 };
@@ -86,6 +86,8 @@ pub enum StoreError {
     Data(#[source] Cause),
     #[error("a row was locked for too long")]
     Locked(#[source] Cause),
+    #[error("a statement took too long")]
+    Slow(#[source] Cause),
     #[error("Postgres failed")]
     Failed(#[source] Cause),
     #[error("{0}")]
@@ -96,7 +98,7 @@ impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Away(cause) => Self::Unavailable(cause),
-            StoreError::Locked(cause) => Self::Unavailable(Some(cause)),
+            StoreError::Locked(cause) | StoreError::Slow(cause) => Self::Unavailable(Some(cause)),
             StoreError::Data(cause) | StoreError::Failed(cause) => Self::Internal(cause),
             StoreError::Schema(_) => Self::internal(error),
         }
@@ -113,19 +115,26 @@ impl From<tokio_postgres::Error> for StoreError {
         // Classes of PostgreSQL's Appendix A: connection, resources, operator's intervention and
         // rollbacks pass by themselves; so do the time-outs of a lock and of a statement.
         let locked = *state == SqlState::LOCK_NOT_AVAILABLE;
-        let passing = matches!(&state.code()[..2], "08" | "53" | "57" | "40")
-            // A standby, which one may have been led to during a failover.
-            || *state == SqlState::READ_ONLY_SQL_TRANSACTION
-            || *state == SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE;
+        let slow = *state == SqlState::QUERY_CANCELED;
+        let passing =
+            matches!(&state.code()[..2], "08" | "53" | "57" | "40") || is_by_standby(state);
         let data = matches!(&state.code()[..2], "22" | "23");
         let cause: Cause = Arc::new(error);
         match (passing, data) {
             _ if locked => Self::Locked(cause),
+            _ if slow => Self::Slow(cause),
             (true, _) => Self::Away(Some(cause)),
             (_, true) => Self::Data(cause),
             _ => Self::Failed(cause),
         }
     }
+}
+
+/// Whether a server refused that follows another one. [`parse_url`] keeps away from these; during a
+/// failover one may be led to them all the same (by a pooler between).
+fn is_by_standby(state: &SqlState) -> bool {
+    *state == SqlState::READ_ONLY_SQL_TRANSACTION
+        || *state == SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE
 }
 
 /// A value and its type: with the type given, a statement needs one round trip also unnamed.
@@ -308,7 +317,8 @@ impl Store {
         }
     }
 
-    /// Runs a statement on a connection that was asked for at `started`; `None`: it is stuck.
+    /// Runs a statement on a connection that was asked for at `started`; `None`: nothing good can come of
+    /// the connection any more, as it is stuck, or leads to a standby.
     async fn ask(
         &self,
         client: &ClientWrapper,
@@ -329,7 +339,10 @@ impl Store {
         };
         let outcome = tokio::time::timeout(self.timeout + CLIENT_GRACE, work).await;
         self.metrics.observe_query(statement_name(sql), started.elapsed());
-        outcome.ok().map(|rows| Ok(rows?))
+        match outcome.ok()? {
+            Err(error) if error.code().is_some_and(is_by_standby) => None,
+            rows => Some(rows.map_err(StoreError::from)),
+        }
     }
 }
 
@@ -406,6 +419,10 @@ fn tls(
     Ok(Some(tokio_postgres_rustls::MakeRustlsConnect::new(config)))
 }
 
+/// Where nothing is said of the server, it is to be one that can be written to: of several hosts, or
+/// behind a name that still leads to the old primary, which follows now. A replica must not get stuck
+/// with it, nor take what it lags behind for the truth.
+///
 /// The parser knows `disable`, `prefer` and `require` only; ours verifies always, so the stricter
 /// names of libpq mean the same.
 fn parse_url(url: &Secret) -> Result<tokio_postgres::Config, StoreError> {
@@ -414,6 +431,9 @@ fn parse_url(url: &Secret) -> Result<tokio_postgres::Config, StoreError> {
         .replace("sslmode=verify-ca", "sslmode=require")
         .parse::<tokio_postgres::Config>()
         .map(|mut config| {
+            if config.get_target_session_attrs() == TargetSessionAttrs::Any {
+                config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+            }
             config.connect_timeout(Duration::from_secs(3)).application_name("beseda").to_owned()
         })
         .map_err(|_| StoreError::Schema("DATABASE_URL is not a PostgreSQL URL".to_owned()))

@@ -118,13 +118,13 @@ async fn a_standby_that_missed_commits_is_promoted_and_every_position_is_void() 
     let primary = cluster.stack().postgres.port();
     let standby = cluster.stack().postgres.standby().await.expect("a copy that follows");
     let one = primary.to_string();
-    let both = format!("{one},127.0.0.1:{}", standby.port());
+    // The one to be avoided comes first.
+    let both = format!("{},127.0.0.1:{one}", standby.port());
     for _ in 0..2 {
         let (one, both) = (one.clone(), both.clone());
         cluster
             .add_replica_with(move |config| {
                 let url = config.database.database_url.expose().replace(&one, &both);
-                let url = format!("{url}?target_session_attrs=read-write");
                 config.database.database_url = url.into();
             })
             .await;
