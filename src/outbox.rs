@@ -48,6 +48,13 @@ pub struct Commit {
 }
 
 impl Commit {
+    /// Adds a later one.
+    pub fn append(&mut self, mut later: Self) {
+        self.outbox_ids.append(&mut later.outbox_ids);
+        self.publications.append(&mut later.publications);
+        self.counters.append(&mut later.counters);
+    }
+
     /// Adds where a chat stands now: both counters, and a word to both inboxes.
     pub fn add_state(&mut self, state: &ChatState) {
         let room = Publication::Room { chat_id: state.chat_id, ev: state.last_ev }.encode();

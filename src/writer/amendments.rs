@@ -2,7 +2,7 @@
 
 use tracing::Span;
 
-use super::lane::{Batch, Work};
+use super::{lane::Work, publish::Batch};
 use crate::{
     broker::Channel,
     error::Error,

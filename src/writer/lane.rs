@@ -1,23 +1,26 @@
 //! One writer with its own connection.
 
 use std::{
-    collections::{BTreeMap, HashSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     hash::Hash,
     sync::Arc,
+    time::Duration,
 };
 
-use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Span;
 
+use super::publish::{Acknowledgement, Batch, Publisher};
 use crate::{
-    broker::Channel,
     error::Error,
     metrics::Metrics,
     model::ChatId,
-    outbox::{ACK_WAIT, Commit, Outbox},
-    store::{ChatState, Store, StoreError},
+    outbox::Outbox,
+    store::{Store, StoreError},
 };
 
 /// Most of a batch: the gain is flat past it (100 rows: 87,000 a second, 500: 103,000), and all of a
@@ -30,9 +33,22 @@ const BATCH_BYTES: usize = 256 * 1024;
 /// What may wait for a lane; one more is refused at once, because it would wait for seconds.
 const QUEUE: usize = 2_048;
 
-/// Commits that may wait for Redis in a lane; past it acknowledgements no longer wait, and the
-/// sweeper publishes.
-const PUBLISH_QUEUE: usize = 64;
+/// What may wait of one key: a script that changes thousands of messages of one room, of which each batch
+/// takes one, must not take all the room in the queue.
+const QUEUE_OF_ONE: usize = 256;
+
+/// How often it is asked whether a chat can be had again that somebody held for too long.
+const HELD_LOOK: Duration = Duration::from_secs(1);
+
+/// For how long such a chat is remembered where nobody wants it.
+const HELD_MEMORY: Duration = Duration::from_secs(60);
+
+/// How often a batch waits for locks in vain before all of it is refused. A chat that is held by the same
+/// one all the time is found out before.
+const LOCK_WAITS: u32 = 3;
+
+/// Of a batch: how often it may run into the statement's time-out until that is not one chat's fault.
+const SLOW: u32 = 2;
 
 /// What a lane writes, many at once.
 pub(super) trait Work: Sized + Send + Sync + 'static {
@@ -71,48 +87,19 @@ pub(super) trait Work: Sized + Send + Sync + 'static {
     fn published(_done: &Self::Done, _span: &Span) {}
 }
 
-/// What a committed batch has for Redis.
-pub(super) struct Batch {
-    pub(super) size: usize,
-    commit: Commit,
-    /// Where each chat stands now.
-    states: BTreeMap<ChatId, ChatState>,
-}
-
-impl Batch {
-    pub(super) fn publish(&mut self, channel: Channel, publication: Bytes) {
-        self.commit.publications.push((channel, publication));
-    }
-
-    /// A chat stands there now, as this row of the outbox says.
-    pub(super) fn note(&mut self, state: ChatState, outbox_id: Option<i64>) {
-        self.states.insert(state.chat_id, state);
-        if let Some(id) = outbox_id
-            && self.commit.outbox_ids.last() != Some(&id)
-        {
-            self.commit.outbox_ids.push(id);
-        }
-    }
-
-    fn into_commit(mut self) -> Commit {
-        self.states.values().for_each(|state| self.commit.add_state(state));
-        self.commit
-    }
-}
-
 struct Job<W: Work> {
     work: W,
     asker: Asker<W>,
 }
 
 /// Who waits for an answer, and the span that it is a part of.
-struct Asker<W: Work> {
+pub(super) struct Asker<W: Work> {
     reply: oneshot::Sender<Result<W::Done, Error>>,
-    span: Span,
+    pub(super) span: Span,
 }
 
 impl<W: Work> Asker<W> {
-    fn answer(self, answer: Result<W::Done, Error>) {
+    pub(super) fn answer(self, answer: Result<W::Done, Error>) {
         // Nobody may be left to take it; what was done is done all the same.
         let _ = self.reply.send(answer);
     }
@@ -153,21 +140,11 @@ pub(super) struct Lane<W: Work> {
     waiting: mpsc::Receiver<Job<W>>,
     /// What had to be left out of a batch because of its key: first in the next one, in order.
     carried: VecDeque<Job<W>>,
-    commits: mpsc::Sender<(Commit, Vec<Acknowledgement<W>>)>,
+    /// Chats that could not be had, and when that was seen last: nobody else waits for them.
+    held: HashMap<ChatId, Instant>,
+    publisher: Publisher<W>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
-}
-
-/// Who is told what once Redis has it.
-struct Acknowledgement<W: Work> {
-    asker: Asker<W>,
-    done: W::Done,
-}
-
-impl<W: Work> Acknowledgement<W> {
-    fn send(self) {
-        self.asker.answer(Ok(self.done));
-    }
 }
 
 impl<W: Work> Lane<W> {
@@ -180,22 +157,22 @@ impl<W: Work> Lane<W> {
         stop: &CancellationToken,
     ) -> Entrance<W> {
         let (jobs, waiting) = mpsc::channel(QUEUE);
-        let (commits, to_publish) = mpsc::channel(PUBLISH_QUEUE);
         let lane = Self {
             store: store.clone(),
             waiting,
             carried: VecDeque::new(),
-            commits,
+            held: HashMap::new(),
+            publisher: Publisher::start(outbox, tasks),
             metrics: Arc::clone(metrics),
             stop: stop.clone(),
         };
-        tasks.spawn(publish_in_order(outbox.clone(), to_publish));
         tasks.spawn(lane.run());
         Entrance(jobs)
     }
 
     async fn run(mut self) {
         while let Some(batch) = self.next_batch().await {
+            let batch = self.refuse_held(batch).await;
             W::observe(&self.metrics, batch.len());
             self.write(batch).await;
         }
@@ -211,18 +188,22 @@ impl<W: Work> Lane<W> {
             };
             self.carried.push_back(first);
         }
-        let (mut batch, mut keys, mut bytes) = (Vec::new(), HashSet::new(), 0);
+        let (mut batch, mut keys, mut bytes) = (Vec::new(), HashMap::new(), 0);
         let mut left_out = VecDeque::new();
         // What is left out is bounded, too: it is out of the queue, where more may come. But one chat's
         // changes must not keep those of others behind them.
         while batch.len() < BATCH && left_out.len() < QUEUE && bytes < BATCH_BYTES {
             let next = self.carried.pop_front().or_else(|| self.waiting.try_recv().ok());
             let Some(job) = next else { break };
-            if keys.insert(job.work.key()) {
-                bytes += job.work.size();
-                batch.push(job);
-            } else {
-                left_out.push_back(job);
+            let of_one = keys.entry(job.work.key()).or_insert(0);
+            *of_one += 1;
+            match *of_one {
+                1 => {
+                    bytes += job.work.size();
+                    batch.push(job);
+                }
+                ..=QUEUE_OF_ONE => left_out.push_back(job),
+                _ => job.asker.answer(Err(Error::Unavailable(None))),
             }
         }
         left_out.append(&mut self.carried);
@@ -230,42 +211,107 @@ impl<W: Work> Lane<W> {
         Some(batch)
     }
 
-    async fn write(&self, batch: Vec<Job<W>>) {
-        // A batch with a row that Postgres refuses is split until the culprit stands alone; one that
-        // could not have all its chats' locks is split by chat.
-        let mut parts = vec![batch];
-        while let Some(part) = parts.pop() {
+    /// Refuses at once what is for a chat that was held for too long, unless it can be had again.
+    async fn refuse_held(&mut self, batch: Vec<Job<W>>) -> Vec<Job<W>> {
+        self.held.retain(|_, seen| seen.elapsed() < HELD_MEMORY);
+        if self.held.is_empty() {
+            return batch;
+        }
+        let mut asked: Vec<ChatId> = batch.iter().map(|job| job.work.chat_id()).collect();
+        asked.retain(|chat_id| {
+            self.held.get(chat_id).is_some_and(|seen| seen.elapsed() >= HELD_LOOK)
+        });
+        if !asked.is_empty()
+            && let Ok(held) = self.store.list_held(&asked).await
+        {
+            self.held.retain(|chat_id, _| !asked.contains(chat_id));
+            self.held.extend(held.into_iter().map(|chat_id| (chat_id, Instant::now())));
+        }
+        let (held, free): (Vec<_>, Vec<_>) =
+            batch.into_iter().partition(|job| self.held.contains_key(&job.work.chat_id()));
+        refuse(held, &Error::Unavailable(None));
+        free
+    }
+
+    /// Writes a batch. What one row or one chat is to blame for does not fail the others: a batch with a
+    /// row that Postgres refuses is halved until the culprit stands alone, one that could not have all
+    /// its chats' locks is split by which can be had, one that took too long by chat.
+    async fn write(&mut self, batch: Vec<Job<W>>) {
+        let mut slow = 0;
+        // With how often locks were waited for in vain. Last in, first out: order within a chat is kept.
+        let mut parts = vec![(batch, 0)];
+        while let Some((part, waited)) = parts.pop() {
+            if part.is_empty() {
+                continue;
+            }
             let (works, askers): (Vec<_>, Vec<_>) =
                 part.into_iter().map(|job| (job.work, job.asker)).unzip();
-            match W::write(&self.store, &works).await {
-                Ok(outcomes) => self.acknowledge(outcomes, askers).await,
-                // Last in, first out: order within a chat is kept.
-                Err(StoreError::Data(_)) if works.len() > 1 => {
-                    let mut jobs = rejoin(works, askers);
+            let error = match W::write(&self.store, &works).await {
+                Ok(outcomes) => {
+                    self.acknowledge(outcomes, askers).await;
+                    continue;
+                }
+                Err(error) => error,
+            };
+            let jobs = works.into_iter().zip(askers).map(|(work, asker)| Job { work, asker });
+            let mut jobs: Vec<Job<W>> = jobs.collect();
+            let chats: BTreeSet<ChatId> = jobs.iter().map(|job| job.work.chat_id()).collect();
+            match error {
+                StoreError::Data(_) if jobs.len() > 1 => {
                     let rest = jobs.split_off(jobs.len() / 2);
-                    parts.extend([rest, jobs]);
+                    parts.extend([(rest, waited), (jobs, waited)]);
                 }
-                // The chat that somebody else holds is waited for once more, and no other one with it.
-                Err(StoreError::Locked(_)) if in_several_chats(&works) => {
-                    let mut chats: BTreeMap<ChatId, Vec<Job<W>>> = BTreeMap::new();
-                    for job in rejoin(works, askers) {
-                        chats.entry(job.work.chat_id()).or_default().push(job);
+                StoreError::Locked(_) if chats.len() > 1 && waited < LOCK_WAITS => {
+                    let chats: Vec<ChatId> = chats.into_iter().collect();
+                    let held = self.store.list_held(&chats).await.unwrap_or_default();
+                    let (of_held, of_free): (Vec<_>, Vec<_>) =
+                        jobs.into_iter().partition(|job| held.contains(&job.work.chat_id()));
+                    if waited == 0 {
+                        // Once more, when those that can be had are written.
+                        parts.push((of_held, 1));
+                    } else {
+                        self.give_up(held, of_held, &error.into());
                     }
-                    parts.extend(chats.into_values());
+                    parts.push((of_free, waited + 1));
                 }
-                Err(error) => {
+                StoreError::Locked(_) if chats.len() == 1 => {
+                    self.give_up(chats, jobs, &error.into());
+                }
+                StoreError::Slow(_) if chats.len() > 1 && slow < SLOW => {
+                    slow += 1;
+                    let mut by_chat: BTreeMap<ChatId, Vec<Job<W>>> = BTreeMap::new();
+                    for job in jobs {
+                        by_chat.entry(job.work.chat_id()).or_default().push(job);
+                    }
+                    parts.extend(by_chat.into_values().map(|jobs| (jobs, waited)));
+                }
+                error => {
+                    slow += u32::from(matches!(error, StoreError::Slow(_)));
                     let error = Error::from(error);
-                    for asker in askers {
-                        asker.answer(Err(error.clone()));
+                    refuse(jobs, &error);
+                    if slow > SLOW {
+                        // Not one chat's fault: all would wait as long.
+                        parts.drain(..).for_each(|(jobs, _)| refuse(jobs, &error));
                     }
                 }
             }
         }
     }
 
+    /// Refuses what is for chats that somebody holds, and remembers these.
+    fn give_up(
+        &mut self,
+        held: impl IntoIterator<Item = ChatId>,
+        jobs: Vec<Job<W>>,
+        error: &Error,
+    ) {
+        let now = Instant::now();
+        self.held.extend(held.into_iter().map(|chat_id| (chat_id, now)));
+        refuse(jobs, error);
+    }
+
     async fn acknowledge(&self, outcomes: Vec<W::Outcome>, askers: Vec<Asker<W>>) {
-        let mut batch =
-            Batch { size: outcomes.len(), commit: Commit::default(), states: BTreeMap::new() };
+        let mut batch = Batch::new(outcomes.len());
         let mut acknowledgements = Vec::new();
         for (outcome, asker) in outcomes.into_iter().zip(askers) {
             match W::conclude(outcome, &mut batch, &asker.span, &self.metrics) {
@@ -273,44 +319,12 @@ impl<W: Work> Lane<W> {
                 Err(error) => asker.answer(Err(error)),
             }
         }
-        if batch.states.is_empty() {
-            acknowledgements.into_iter().for_each(Acknowledgement::send);
-            return;
-        }
-        let commit = batch.into_commit();
-        if let Err(refused) = self.commits.try_send((commit, acknowledgements)) {
-            let (_, acknowledgements) = refused.into_inner();
-            acknowledgements.into_iter().for_each(Acknowledgement::send);
-        }
+        self.publisher.publish(batch, acknowledgements);
     }
 }
 
-/// Publishes a lane's commits one after another, so that a chat's changes arrive in order.
-async fn publish_in_order<W: Work>(
-    outbox: Outbox,
-    mut commits: mpsc::Receiver<(Commit, Vec<Acknowledgement<W>>)>,
-) {
-    while let Some((commit, acknowledgements)) = commits.recv().await {
-        let publishing = outbox.publish(commit);
-        tokio::pin!(publishing);
-        let outcome = tokio::time::timeout(ACK_WAIT, &mut publishing).await;
-        for acknowledgement in acknowledgements {
-            if matches!(outcome, Ok(Ok(()))) {
-                W::published(&acknowledgement.done, &acknowledgement.asker.span);
-            }
-            acknowledgement.send();
-        }
-        if outcome.is_err() {
-            // The commands have their own time-outs; what fails is swept.
-            let _ = publishing.await;
-        }
+fn refuse<W: Work>(jobs: Vec<Job<W>>, error: &Error) {
+    for job in jobs {
+        job.asker.answer(Err(error.clone()));
     }
-}
-
-fn rejoin<W: Work>(works: Vec<W>, askers: Vec<Asker<W>>) -> Vec<Job<W>> {
-    works.into_iter().zip(askers).map(|(work, asker)| Job { work, asker }).collect()
-}
-
-fn in_several_chats<W: Work>(works: &[W]) -> bool {
-    works.iter().any(|work| work.chat_id() != works[0].chat_id())
 }

@@ -4,6 +4,7 @@
 
 mod amendments;
 mod lane;
+mod publish;
 mod sends;
 
 use std::sync::Arc;

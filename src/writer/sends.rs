@@ -2,10 +2,7 @@
 
 use tracing::Span;
 
-use super::{
-    Sent,
-    lane::{Batch, Work},
-};
+use super::{Sent, lane::Work, publish::Batch};
 use crate::{
     broker::Channel,
     error::Error,

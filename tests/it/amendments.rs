@@ -1,5 +1,7 @@
 //! Edits, deletions and read markers go in batches, and no one of them is another's concern.
 
+use std::time::{Duration, Instant};
+
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -148,6 +150,61 @@ async fn a_room_that_is_held_holds_up_no_other() {
     })
     .await;
     assert_eq!(alice.on(1).get("/chats/unread/").await.expect(200)["total"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_room_that_is_held_for_long_costs_others_one_wait() {
+    let cluster = Cluster::start(2).await;
+    let alice = cluster.user("alice");
+    let rooms = rooms(&cluster, &alice, 2).await;
+    let [(_, held), (_, free)] = &rooms[..] else { unreachable!("two rooms") };
+    let lock = hold(&cluster, held).await;
+    let body = json!({ "text": "meanwhile" });
+    let refused = async || alice.on(0).post(&held.path("messages/"), body.clone()).await;
+    refused().await.expect_problem(503, "unavailable");
+    let began = Instant::now();
+    for _ in 0..10 {
+        // Both wait for the same lane.
+        let here = alice.on(0);
+        let (refused, _) = tokio::join!(refused(), here.send(free, "meanwhile"));
+        refused.expect_problem(503, "unavailable");
+    }
+    // Ten waits for a lock are 5 s.
+    assert!(began.elapsed() < Duration::from_millis(2_500), "{:?}", began.elapsed());
+    drop(lock);
+    eventually(async || match refused().await {
+        answer if answer.status == 201 => Ok(()),
+        answer => Err(answer.text),
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_takes_too_long_fails_no_other() {
+    // The statement's time is over before the lock's.
+    let cluster = Cluster::with(2, |config| {
+        config.database.database_timeout = Duration::from_millis(300);
+    })
+    .await;
+    let alice = cluster.user("alice");
+    let rooms = rooms(&cluster, &alice, 12).await;
+    let [(_, held), free @ ..] = &rooms[..] else { unreachable!("many rooms") };
+    let lock = hold(&cluster, held).await;
+    let mark = |chat: &Chat| {
+        let (at, path) = (alice.on(0), chat.path("mark_read/"));
+        async move { at.post(&path, json!({})).await }
+    };
+    // The first is a batch of its own; the next ones are among the others.
+    let stuck: Vec<_> = (0..3).map(|_| tokio::spawn(mark(held))).collect();
+    until_one_waits(&cluster).await;
+    let marks: Vec<_> = free.iter().map(|(_, chat)| tokio::spawn(mark(chat))).collect();
+    for marked in marks {
+        assert_eq!(marked.await.expect("an answer").expect(200)["unread_count"], 0);
+    }
+    for refused in stuck {
+        refused.await.expect("an answer").expect_problem(503, "unavailable");
+    }
+    drop(lock);
 }
 
 #[tokio::test(flavor = "multi_thread")]

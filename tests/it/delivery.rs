@@ -1,6 +1,9 @@
 //! A message's way from one replica to a socket on another.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
+use tokio::task::JoinSet;
 
 use crate::harness::Cluster;
 
@@ -55,4 +58,36 @@ async fn the_many_chats_socket_hears_of_a_new_room_and_carries_it() {
     assert_eq!(answer["message"]["seq"], 1);
     cluster.drain(0).await;
     assert!(socket.frames_so_far().await.iter().all(|frame| frame["type"] != "bye"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_redis_is_waited_for_once_and_not_for_every_message_before() {
+    let cluster = Cluster::with_own_stack(1, |_| {}).await;
+    let alice = cluster.user("alice");
+    let mut chats = Vec::new();
+    for number in 0..48 {
+        chats.push(alice.on(0).open_chat(&cluster.user(&format!("peer {number}"))).await);
+    }
+    // Whatever it is asked waits for up to 60 ms, which is well within the time of a command.
+    let mut redis = cluster.redis().await;
+    let slow = tokio::spawn(async move {
+        loop {
+            redis.command(&["CLIENT", "PAUSE", "60", "ALL"]).await;
+        }
+    });
+    // So that nearly every message is a commit of its own.
+    let mut due = tokio::time::interval(Duration::from_millis(5));
+    let mut sends = JoinSet::new();
+    for number in 0..1_000 {
+        due.tick().await;
+        let (at, chat) = (alice.on(0), chats[number % chats.len()].clone());
+        sends.spawn(async move {
+            let began = Instant::now();
+            at.send(&chat, "is it slow?").await;
+            began.elapsed()
+        });
+    }
+    let slowest = sends.join_all().await.into_iter().max().expect("somebody sent");
+    slow.abort();
+    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
 }
