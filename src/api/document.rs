@@ -174,6 +174,9 @@ fn operations(document: &mut Value) -> impl Iterator<Item = &mut Map<String, Val
     methods.filter_map(Value::as_object_mut)
 }
 
+/// What answers to calls with a token tell of the rate.
+const RATE_HEADERS: [&str; 3] = ["RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"];
+
 /// Adds how the call can fail, and the headers of its answers.
 fn complete(operation: &mut Map<String, Value>) {
     let id = operation["operationId"].as_str().unwrap_or_default().to_owned();
@@ -190,8 +193,8 @@ fn complete(operation: &mut Map<String, Value>) {
     };
     for response in responses.values_mut().filter_map(Value::as_object_mut) {
         let named = response.entry("headers").or_insert_with(|| json!({}));
-        for name in ["X-Request-Id", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"] {
-            named[name] = header(name);
+        for name in ["X-Request-Id"].iter().chain(&RATE_HEADERS) {
+            named[*name] = header(name);
         }
     }
     for (status, problems) in by_status {
@@ -214,6 +217,9 @@ fn failure(status: u16, problems: Vec<Problem>) -> Value {
         problems.iter().map(|one| format!("`{}`: {}", one.code(), one.detail())).collect();
     let codes: Vec<&str> = problems.iter().map(Problem::code).collect();
     let mut headers = json!({ "X-Request-Id": header("X-Request-Id") });
+    if status != 401 {
+        RATE_HEADERS.iter().for_each(|name| headers[*name] = header(name));
+    }
     match status {
         401 => headers["WWW-Authenticate"] = header("WWW-Authenticate"),
         429 | 503 => headers["Retry-After"] = header("Retry-After"),
