@@ -153,6 +153,10 @@ impl Feed {
                 self.shared.hub.reset(Gap(chat_id), head, &epoch, ResetReason::UnknownPosition);
             }
         }
+        // They see for themselves that what they told is void.
+        for user_id in self.shared.hub.inbox_users() {
+            self.shared.hub.poke_inbox(&user_id);
+        }
         // Only now: a failure on the way must make all of it happen again.
         self.set_epoch(epoch);
         Ok(())

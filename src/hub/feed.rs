@@ -11,7 +11,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Fill, Gap, Hub, Queue};
 use crate::{
-    broker::{Broker, Channel, Event, Link},
+    broker::{Away, Broker, Channel, Event, Link},
     metrics::Metrics,
     model::{ChatId, Time, UserId},
     people::People,
@@ -30,8 +30,8 @@ const CHANGES_PAGE: i64 = 500;
 /// Pause before Postgres is asked again for a gap.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// How long following waits for Redis to acknowledge the subscription. Past it the comparison of
-/// heads covers what is missed.
+/// How long following waits for Redis to acknowledge the subscription: a socket that is being opened
+/// waits with it. Past it, what was missed is compared as soon as the acknowledgement comes.
 const SUBSCRIBE_WAIT: Duration = Duration::from_millis(250);
 
 /// Where a hub's news come from.
@@ -157,11 +157,31 @@ impl Feed {
     pub async fn follow(&self, chat_id: ChatId, queue: &Queue) -> Following {
         let subscribed = self.shared.hub.add_follower(chat_id, queue);
         let following = Following { feed: self.clone(), chat_id, queue: queue.clone() };
-        let channel = Channel::Chat(chat_id);
-        let subscribing = subscribed.get_or_try_init(|| self.shared.broker.subscribe(&channel));
-        // Redis away: the broker subscribes when it is back, and the comparison delivers until then.
-        let _ = tokio::time::timeout(SUBSCRIBE_WAIT, subscribing).await;
+        let subscribing = subscribed.get_or_try_init(|| self.subscribe(Channel::Chat(chat_id)));
+        // Longer than one subscription waits, so that it is not cut short; others of this chat wait for
+        // the same one. Redis away: the broker subscribes when it is back, and the comparison delivers
+        // until then.
+        let _ = tokio::time::timeout(SUBSCRIBE_WAIT * 2, subscribing).await;
         following
+    }
+
+    /// Has Redis acknowledge that a channel is listened to. `Err`: not in time. What is published until
+    /// it does is not heard, so that all is compared then.
+    async fn subscribe(&self, channel: Channel) -> Result<(), Away> {
+        let broker = self.shared.broker.clone();
+        let mut subscribing = Box::pin(async move { broker.subscribe(&channel).await });
+        if let Ok(outcome) = tokio::time::timeout(SUBSCRIBE_WAIT, &mut subscribing).await {
+            return outcome;
+        }
+        let shared = Arc::clone(&self.shared);
+        self.shared.tasks.spawn(async move {
+            // Away: the broker admits the loss when it is back.
+            if let Some(Ok(())) = shared.stop.run_until_cancelled(subscribing).await {
+                shared.metrics.resyncs.inc();
+                shared.resync.notify_one();
+            }
+        });
+        Err(Away)
     }
 
     /// A follower has read the chat at `head_ev`. Gives up to where the hub has given the chat out:
@@ -180,9 +200,8 @@ impl Feed {
         let attached =
             Attached { feed: self.clone(), user_id: user_id.clone(), queue: queue.clone() };
         if inbox {
-            let channel = Channel::User(user_id.clone());
-            let subscribing = self.shared.broker.subscribe(&channel);
-            let _ = tokio::time::timeout(SUBSCRIBE_WAIT, subscribing).await;
+            // Late or not at all: the comparison covers it.
+            let _ = self.subscribe(Channel::User(user_id.clone())).await;
         }
         attached
     }

@@ -189,9 +189,8 @@ impl Connection {
             None => {
                 let loading = Rooms::load(&self.context, self.session.user_id());
                 let loaded = loading.await.map_err(|error| End::Close(Close::from(&error)));
-                let (rooms, epoch) = loaded?;
-                self.rooms = Some(Box::new(rooms));
-                epoch
+                let rooms = self.rooms.insert(Box::new(loaded?));
+                rooms.epoch().to_owned()
             }
         };
         // What follows waits for the client.

@@ -171,8 +171,12 @@ impl Connection {
         self.synced(chat_id, head_ev, epoch);
     }
 
-    /// Reads what this socket missed of a chat.
+    /// Reads what this socket missed of a chat, unless that is to be tried again in a moment anyway: while
+    /// Postgres does not answer, each try makes the socket deaf for as long as a statement may take.
     pub(super) async fn catch_up(&mut self, chat_id: ChatId) -> Flow {
+        if self.missing.contains(&chat_id) {
+            return Ok(());
+        }
         let Some((after_ev, epoch)) = self.session.position(chat_id) else { return Ok(()) };
         self.context.metrics.catchups.inc();
         let page = match self.read_changes(chat_id, after_ev, RESUME_PAGE).await {

@@ -12,23 +12,32 @@ use crate::{
 /// Most rooms read just because somebody said that they moved; of more, it is asked first which did.
 const MAX_SINGLE_READS: usize = 20;
 
+/// In place of the `ev` that was told: none that a room can have.
+const VOID: i64 = -1;
+
 /// What the client has been told of its rooms.
 #[derive(Debug, Default)]
 pub(super) struct Rooms {
     /// The newest change of each room that the client knows of.
     told: HashMap<ChatId, i64>,
+    /// The history that these belong to.
+    epoch: String,
     marked: BTreeSet<ChatId>,
     all_marked: bool,
 }
 
 impl Rooms {
-    /// Where all rooms stand now, and in which history: what the client reads by REST after `hello` is
-    /// at least as new.
-    pub(super) async fn load(context: &Context, user_id: &UserId) -> Result<(Self, String), Error> {
+    /// Where all rooms stand now: what the client reads by REST after `hello` is at least as new.
+    pub(super) async fn load(context: &Context, user_id: &UserId) -> Result<Self, Error> {
         let store = context.chats.store();
         let (epoch, states) = tokio::try_join!(store.get_epoch(), store.list_states(user_id))?;
         let told = states.into_iter().map(|state| (state.chat_id, state.last_ev)).collect();
-        Ok((Self { told, ..Self::default() }, epoch))
+        Ok(Self { told, epoch, ..Self::default() })
+    }
+
+    /// The history that what was told belongs to.
+    pub(super) fn epoch(&self) -> &str {
+        &self.epoch
     }
 
     pub(super) fn mark(&mut self, chat_id: ChatId) {
@@ -52,7 +61,13 @@ impl Rooms {
         out: &mut Vec<Frame>,
     ) -> Result<(), Error> {
         if self.all_marked || self.marked.len() > MAX_SINGLE_READS {
-            let states = context.chats.store().list_states(user_id).await?;
+            let store = context.chats.store();
+            let (epoch, states) = tokio::try_join!(store.get_epoch(), store.list_states(user_id))?;
+            if epoch != self.epoch {
+                // The same `ev` is another change there: all is told again.
+                self.told.values_mut().for_each(|ev| *ev = VOID);
+                self.epoch = epoch;
+            }
             let now: HashMap<ChatId, i64> =
                 states.into_iter().map(|state| (state.chat_id, state.last_ev)).collect();
             self.marked = now

@@ -4,7 +4,9 @@
 //! value is only ever replaced by one of a higher `ev`, so that writes may come twice, late and in
 //! any order. The hash is believed only where it says that it is complete, and that by the same
 //! generation of Redis and of the database that are there now; else it is filled from Postgres.
+//! [`scripts`] has what happens inside Redis, and how a hash is kept small.
 
+mod scripts;
 #[cfg(test)]
 mod tests;
 
@@ -18,8 +20,9 @@ use arc_swap::ArcSwap;
 use fred::types::Value;
 use uuid::Uuid;
 
+use self::scripts::{MOST_FIELDS, Scripts};
 use crate::{
-    broker::{Away, Call, Link, Script},
+    broker::{Away, Call, Link},
     model::{ChatId, UserId},
 };
 
@@ -27,76 +30,8 @@ use crate::{
 /// counted anew from Postgres on return.
 const KEEP_SECONDS: i64 = 7 * 24 * 3_600;
 
-/// `KEYS` users' hashes. ARGV: seconds to live, then for each key how many pairs follow, and these:
-/// chat and value. `gone` is a tombstone that no value replaces; it carries its time, so that it can
-/// be cleared away.
-const WRITE: &str = r"
-local at = 2
-for k = 1, #KEYS do
-  local key, last = KEYS[k], at + 2 * tonumber(ARGV[at])
-  for i = at + 1, last, 2 do
-    local new, old = ARGV[i + 1], redis.call('HGET', key, ARGV[i])
-    if new == 'gone' then
-      redis.call('HSET', key, ARGV[i], 'gone|' .. redis.call('TIME')[1])
-    elseif not old then
-      redis.call('HSET', key, ARGV[i], new)
-    elseif string.sub(old, 1, 5) ~= 'gone|' then
-      local had = tonumber(string.match(old, '^(%d+)|')) or -1
-      if tonumber(string.match(new, '^(%d+)|')) > had then
-        redis.call('HSET', key, ARGV[i], new)
-      end
-    end
-  end
-  redis.call('EXPIRE', key, ARGV[1])
-  at = last + 1
-end
-return 1";
-
-/// `KEYS[1]` a user's hash. ARGV: seconds to live, epoch, generation, filler. Clears away what
-/// another generation left and names who is about to fill. Tombstones of the last hour stay, as a
-/// late write could undo a deletion, unless the database itself went back to before it.
-const BEGIN_FILL: &str = r"
-local was = redis.call('HMGET', KEYS[1], 'epoch', 'generation')
-if was[1] ~= ARGV[2] or was[2] ~= ARGV[3] then
-  local all, keep = redis.call('HGETALL', KEYS[1]), {}
-  local since = tonumber(redis.call('TIME')[1]) - 3600
-  for i = 1, #all, 2 do
-    local at = tonumber(string.match(all[i + 1], '^gone|(%d+)$'))
-    if at and at > since and (not was[1] or was[1] == ARGV[2]) then
-      keep[#keep + 1] = all[i]
-      keep[#keep + 1] = all[i + 1]
-    end
-  end
-  redis.call('DEL', KEYS[1])
-  for i = 1, #keep, 2 do redis.call('HSET', KEYS[1], keep[i], keep[i + 1]) end
-end
-redis.call('HSET', KEYS[1], 'epoch', ARGV[2], 'generation', ARGV[3], 'filler', ARGV[4])
-redis.call('EXPIRE', KEYS[1], ARGV[1])
-return 1";
-
-/// `KEYS[1]` a user's hash. ARGV: seconds to live, filler, then pairs as in [`WRITE`]. Does nothing
-/// unless everything written since this filler began is still there.
-const FILL: &str = r"
-if redis.call('HGET', KEYS[1], 'filler') ~= ARGV[2] then return 0 end
-for i = 3, #ARGV, 2 do
-  local new, old = ARGV[i + 1], redis.call('HGET', KEYS[1], ARGV[i])
-  if not old then
-    redis.call('HSET', KEYS[1], ARGV[i], new)
-  elseif string.sub(old, 1, 5) ~= 'gone|' then
-    local had = tonumber(string.match(old, '^(%d+)|')) or -1
-    if tonumber(string.match(new, '^(%d+)|')) > had then
-      redis.call('HSET', KEYS[1], ARGV[i], new)
-    end
-  end
-end
-redis.call('HDEL', KEYS[1], 'filler')
-redis.call('HSET', KEYS[1], 'complete', '1')
-redis.call('EXPIRE', KEYS[1], ARGV[1])
-return 1";
-
-/// `KEYS[1]` a user's hash: all of it as one text, a field and its value on a line each. (Neither ever
-/// holds a line break.) Hundreds of small strings cost us ten times what they cost Redis.
-const READ: &str = r"return table.concat(redis.call('HGETALL', KEYS[1]), '\n')";
+/// Counters that a fill stores with one call: about 1 ms in which Redis does nothing else.
+const FILL_CHUNK: usize = 1_000;
 
 /// What one person has not read in one chat, as of `ev`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,10 +66,7 @@ struct Shared {
     link: Link,
     /// Of the database; see [`Unread::set_epoch`].
     epoch: ArcSwap<String>,
-    write: Script,
-    read: Script,
-    begin_fill: Script,
-    fill: Script,
+    scripts: Scripts,
     /// Whose hash this replica is filling at the moment.
     filling: Mutex<HashMap<UserId, Arc<tokio::sync::Mutex<()>>>>,
 }
@@ -148,10 +80,7 @@ impl Unread {
         let shared = Shared {
             link,
             epoch: ArcSwap::default(),
-            write: Script::new(WRITE),
-            read: Script::new(READ),
-            begin_fill: Script::new(BEGIN_FILL),
-            fill: Script::new(FILL),
+            scripts: Scripts::new(),
             filling: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
@@ -179,31 +108,32 @@ impl Unread {
             (self.key(user), theirs)
         });
         let args = [KEEP_SECONDS.into()];
-        self.shared.link.run_together(&self.shared.write, &args, counted.collect()).await.map(drop)
+        self.shared
+            .link
+            .run_together(&self.shared.scripts.write, &args, counted.collect())
+            .await
+            .map(drop)
     }
 
     /// All counters of `user`, in no order; `None` where there is no complete copy of the present
-    /// generation.
+    /// generation, or one that costs more to read than it is worth.
     pub async fn read(&self, user: &UserId) -> Result<Option<Vec<Counter>>, Away> {
         let link = &self.shared.link;
-        let before = link.generation();
-        let call = Call::new(self.key(user), Vec::new());
-        let answer = link.run(&self.shared.read, &[call]).await?.pop().ok_or(Away)?;
-        // Asked again: the answer may come from a server that was restarted in between.
-        let (Some(before), Some(after)) = (before, link.generation()) else { return Ok(None) };
-        let text = std::str::from_utf8(answer.as_bytes().ok_or(Away)?).map_err(|_| Away)?;
+        // Unknown, nothing is believed, and nothing can be stored.
+        let before = link.generation().ok_or(Away)?;
         let epoch = self.shared.epoch.load();
-        let (mut counters, mut marks) = (Vec::new(), 0);
-        let mut lines = text.split('\n');
-        while let (Some(field), Some(value)) = (lines.next(), lines.next()) {
-            match field {
-                "complete" => marks += usize::from(value == "1"),
-                "generation" => marks += usize::from(*value == *after),
-                "epoch" => marks += usize::from(value == epoch.as_str()),
-                chat => counters.extend(Counter::decode(chat, value)),
-            }
+        let call = Call::new(self.key(user), vec![epoch.as_str().into(), (&*before).into()]);
+        let answer = link.run(&self.shared.scripts.read, &[call]).await?.pop().ok_or(Away)?;
+        // Asked again: the answer may come from a server that was restarted in between.
+        if answer.is_null() || link.generation() != Some(before) {
+            return Ok(None);
         }
-        Ok((before == after && marks == 3).then_some(counters))
+        let text = std::str::from_utf8(answer.as_bytes().ok_or(Away)?).map_err(|_| Away)?;
+        let (mut counters, mut lines) = (Vec::new(), text.split('\n'));
+        while let (Some(chat), Some(value)) = (lines.next(), lines.next()) {
+            counters.extend(Counter::decode(chat, value));
+        }
+        Ok(Some(counters))
     }
 
     /// All counters of `user`, in no order: the copy, or else what `load` brings (from Postgres;
@@ -239,13 +169,16 @@ impl Unread {
         // Before Postgres is read: what is written from here on is kept, and wins if newer.
         let filler = self.begin_fill(user).await;
         let counters = load().await?;
-        if let Ok(Some(filler)) = filler {
+        if let Ok(Some(filler)) = filler
+            && counters.len() <= MOST_FIELDS
+        {
             // Without it the next reader fills.
             let _ = self.fill(user, filler, &counters).await;
         }
         Ok(counters)
     }
 
+    /// `None` where nothing may be stored now.
     async fn begin_fill(&self, user: &UserId) -> Result<Option<Filler>, Away> {
         let Some(generation) = self.shared.link.generation() else { return Ok(None) };
         let filler = Filler(Uuid::now_v7().to_string());
@@ -257,28 +190,44 @@ impl Unread {
             filler.0.as_str().into(),
         ];
         let call = Call::new(self.key(user), args);
-        self.shared.link.run(&self.shared.begin_fill, &[call]).await?;
-        Ok(Some(filler))
+        let answers = self.shared.link.run(&self.shared.scripts.begin_fill, &[call]).await?;
+        Ok(said_yes(&answers).then_some(filler))
     }
 
+    /// Stores a part after the other, for as long as nobody else has begun to fill. Only with the last
+    /// one the hash is complete.
     async fn fill(
         &self,
         user: &UserId,
         filler: Filler,
         counters: &[Counter],
     ) -> Result<bool, Away> {
-        let mut args: Vec<Value> = vec![KEEP_SECONDS.into(), filler.0.into()];
-        for counter in counters {
-            args.extend([counter.chat_id.to_string().into(), counter.encode().into()]);
+        let mut rest = counters;
+        loop {
+            let part;
+            (part, rest) = rest.split_at(rest.len().min(FILL_CHUNK));
+            let last = i64::from(rest.is_empty());
+            let mut args: Vec<Value> =
+                vec![KEEP_SECONDS.into(), filler.0.as_str().into(), last.into()];
+            for counter in part {
+                args.extend([counter.chat_id.to_string().into(), counter.encode().into()]);
+            }
+            let call = Call::new(self.key(user), args);
+            let stored = said_yes(&self.shared.link.run(&self.shared.scripts.fill, &[call]).await?);
+            if !stored || rest.is_empty() {
+                return Ok(stored);
+            }
         }
-        let call = Call::new(self.key(user), args);
-        let answers = self.shared.link.run(&self.shared.fill, &[call]).await?;
-        Ok(answers.first().and_then(Value::as_i64) == Some(1))
     }
 
     fn key(&self, user: &UserId) -> String {
         self.shared.link.key(&format!("unread:{user}"))
     }
+}
+
+/// Whether a script has done what it was asked.
+fn said_yes(answers: &[Value]) -> bool {
+    answers.first().and_then(Value::as_i64) == Some(1)
 }
 
 impl fmt::Debug for Unread {

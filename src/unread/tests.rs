@@ -108,6 +108,108 @@ async fn a_fill_keeps_what_was_written_meanwhile_and_stores_nothing_over_a_flush
     assert_eq!(copy(&here, &alice).await, None);
 }
 
+/// Leaves `count` tombstones as old as can be.
+async fn bury(link: &Link, count: u128) {
+    let chats = (0..count).map(|number| format!(" {} gone|0", Uuid::from_u128(1 << 64 | number)));
+    let chats: String = chats.collect();
+    command(link, &format!("HSET test:unread:alice{chats}")).await;
+    command(link, &format!("HINCRBY test:unread:alice tombstones {count}")).await;
+}
+
+async fn fields(link: &Link) -> i64 {
+    command(link, "HLEN test:unread:alice").await.as_i64().expect("a number")
+}
+
+#[tokio::test]
+async fn old_tombstones_go_and_young_ones_stay_where_they_are() {
+    let (_redis, link) = redis().await;
+    let (unread, alice) = (Unread::new(link.clone()), user("alice"));
+    let truth = || vec![counter(1, 5), counter(2, 5)];
+    fill(&unread, &alice, truth()).await;
+    bury(&link, 20_000).await;
+    gone(&unread, &alice, 3).await;
+    assert_eq!(copy(&unread, &alice).await, None, "it would take long");
+    let mut reads = 0;
+    while copy(&unread, &alice).await.is_none() {
+        reads += 1;
+        assert!(reads <= 30, "{} are left", fields(&link).await);
+        fill(&unread, &alice, truth()).await;
+    }
+    assert!(fields(&link).await < 200);
+    set(&unread, &alice, counter(3, 1_000)).await;
+    assert_eq!(copy(&unread, &alice).await, Some(truth()), "nothing brings a deleted room back");
+
+    // Young ones have to stay for their hour, in which Postgres is asked instead.
+    for chat in 1_000..1_100 {
+        gone(&unread, &alice, chat).await;
+    }
+    for _ in 0..2 {
+        assert_eq!(copy(&unread, &alice).await, None);
+        fill(&unread, &alice, truth()).await;
+    }
+    // The other history has these rooms, maybe.
+    unread.set_epoch("after a restore");
+    fill(&unread, &alice, truth()).await;
+    assert_eq!(copy(&unread, &alice).await, Some(truth()));
+    let young = 100;
+    assert!(fields(&link).await < young);
+}
+
+#[tokio::test]
+async fn a_large_hash_of_another_history_is_cleared_in_steps() {
+    let (_redis, link) = redis().await;
+    let (unread, alice) = (Unread::new(link.clone()), user("alice"));
+    let truth: Vec<Counter> = (0..18_000).map(|chat| counter(chat, 7)).collect();
+    fill(&unread, &alice, truth).await;
+    assert_eq!(copy(&unread, &alice).await.map(|all| all.len()), Some(18_000));
+    unread.set_epoch("after a restore");
+    let mut steps = 0;
+    while copy(&unread, &alice).await.is_none() {
+        steps += 1;
+        assert!(steps <= 10, "{} are left", fields(&link).await);
+        fill(&unread, &alice, vec![counter(1, 1)]).await;
+    }
+    assert!(steps > 1);
+    assert_eq!(copy(&unread, &alice).await, Some(vec![counter(1, 1)]));
+    // More than a copy is good for: Postgres is asked.
+    let truth: Vec<Counter> = (0..20_100).map(|chat| counter(chat, 7)).collect();
+    unread.set_epoch("after another");
+    fill(&unread, &alice, truth).await;
+    assert_eq!(copy(&unread, &alice).await, None);
+}
+
+#[tokio::test]
+async fn a_fill_in_parts_ends_where_another_begins_or_an_old_tombstone_goes() {
+    let (_redis, link) = redis().await;
+    let (here, there) = (Unread::new(link.clone()), Unread::new(link.clone()));
+    let alice = user("alice");
+    let truth: Vec<Counter> = (0..15_000).map(|chat| counter(chat, 7)).collect();
+    let begin = async |unread: &Unread| match unread.begin_fill(&alice).await {
+        Ok(Some(filler)) => filler,
+        other => unreachable!("{other:?}"),
+    };
+    let first = begin(&here).await;
+    let interrupt = async {
+        while fields(&link).await < 1_000 {}
+        begin(&there).await
+    };
+    let (stored, second) = tokio::join!(here.fill(&alice, first, &truth), interrupt);
+    assert_eq!(stored, Ok(false));
+    assert!(fields(&link).await < 15_000);
+    assert_eq!(copy(&here, &alice).await, None);
+    // What is there already does no harm.
+    assert_eq!(there.fill(&alice, second, &truth[..2_500]).await, Ok(true));
+    assert_eq!(there.fill(&alice, begin(&there).await, &truth).await, Ok(true));
+    assert_eq!(copy(&here, &alice).await, Some(truth.clone()));
+
+    command(&link, "FLUSHALL").await;
+    let filler = begin(&here).await;
+    bury(&link, 10).await;
+    gone(&there, &alice, 3).await;
+    assert_eq!(here.fill(&alice, filler, &truth[..10]).await, Ok(false));
+    assert_eq!(copy(&here, &alice).await, None, "a room that it brings may be one of those");
+}
+
 #[tokio::test]
 async fn many_readers_load_once_and_none_waits_for_a_frozen_redis() {
     let (redis, link) = redis().await;

@@ -132,6 +132,8 @@ async fn a_standby_that_missed_commits_is_promoted_and_every_position_is_void() 
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let chat = alice.on(0).open_chat(&bob).await;
     let mut socket = bob.on(1).connect(&chat).await;
+    // Follows no chat.
+    let mut inbox = bob.on(1).connect_many().await;
     let kept = alice.on(0).send(&chat, "kept").await;
     receive(&mut socket, &kept).await;
     let epoch = alice.on(0).history(&chat, "").await["epoch"].clone();
@@ -146,6 +148,7 @@ async fn a_standby_that_missed_commits_is_promoted_and_every_position_is_void() 
     for text in ["lost 1", "lost 2"] {
         let lost = alice.on(0).send(&chat, text).await;
         receive(&mut socket, &lost).await;
+        while inbox.wait_for("chat.updated").await["chat"]["last_message"] != lost {}
     }
     tokio::task::block_in_place(|| cluster.stack().postgres.kill());
     standby.restart().await.expect("it serves reading");
@@ -154,6 +157,7 @@ async fn a_standby_that_missed_commits_is_promoted_and_every_position_is_void() 
     let reset = socket.wait_for("reset").await;
     assert_eq!((&reset["head_ev"], &reset["reason"]), (&kept["ev"], &json!("unknown_position")));
     assert_ne!(reset["epoch"], epoch);
+    while inbox.wait_for("chat.updated").await["chat"]["last_message"] != kept {}
     let page = eventually_within(FAILOVER, async || {
         let answer = bob.on(0).get(&chat.path("messages/")).await;
         if answer.status == 200 { Ok(answer.json) } else { Err(answer.text) }

@@ -226,6 +226,40 @@ async fn every_room_is_in_the_summary_latest_activity_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn rooms_that_are_opened_and_deleted_all_day_leave_little_behind() {
+    const DELETED: usize = 100;
+    let cluster = Cluster::start(2).await;
+    let (alice, bob, carol) = (cluster.user("alice"), cluster.user("bob"), cluster.user("carol"));
+    let chat = carol.on(0).open_chat(&bob).await;
+    carol.on(0).send(&chat, "one").await;
+    assert_eq!(bob.on(0).unread_in(&chat).await, 1);
+    // What the hours before have left: the first of 1970.
+    let key = format!("{}unread:bob", cluster.redis_prefix());
+    let mut old = vec!["HSET".to_owned(), key.clone(), "tombstones".to_owned(), "2000".to_owned()];
+    for number in 0..2_000 {
+        old.extend([format!("00000000-0000-7000-8000-{number:012}"), "gone|0".to_owned()]);
+    }
+    let old: Vec<&str> = old.iter().map(String::as_str).collect();
+    cluster.redis().await.command(&old).await;
+    for number in 0..DELETED {
+        let gone = alice.on(number % 2).open_chat(&bob).await;
+        alice.on(number % 2).send(&gone, "to be deleted").await;
+        alice.on(number % 2).delete(&gone.path("")).await.expect(204);
+    }
+    let left = cluster.redis().await.hash("unread:bob").await;
+    let tombstones = left.values().filter(|value| value.starts_with("gone|")).count();
+    assert_eq!(left["tombstones"], tombstones.to_string());
+    assert_eq!(tombstones, DELETED, "those of the last hour, and only those");
+    // They make reading dear, and so Postgres is asked, whatever is said there.
+    let (counter, wrong) = (left[&chat.id].clone(), "9|9|9|0|0|x");
+    cluster.redis().await.command(&["HSET", &key, &chat.id, wrong]).await;
+    for replica in [0, 1] {
+        assert_eq!(bob.on(replica).unread_in(&chat).await, 1);
+    }
+    cluster.redis().await.command(&["HSET", &key, &chat.id, &counter]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_redis_counters_come_from_postgres() {
     let cluster = Cluster::with_own_stack(2, |_| {}).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));

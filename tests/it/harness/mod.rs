@@ -7,6 +7,7 @@ mod answer;
 mod authority;
 mod client;
 mod cluster;
+mod detour;
 mod documented;
 mod invariants;
 pub(crate) mod keys;
@@ -28,6 +29,7 @@ pub(crate) use self::{
     authority::{Authority, Certificate},
     client::{Chat, Client, Request, User},
     cluster::Cluster,
+    detour::Detour,
     pgbouncer::PgBouncer,
     postgres::Psql,
     program::Program,

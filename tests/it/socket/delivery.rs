@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 
-use super::{follow, kind, seqs};
-use crate::harness::{Cluster, Socket, eventually_within};
+use super::{ev, follow, kind, seqs};
+use crate::harness::{Cluster, Psql, Socket, eventually_within};
 
 /// Sends of both people through both replicas at once.
 const RACING: i64 = 300;
@@ -108,6 +108,38 @@ async fn a_slow_reader_catches_up_without_loss_and_delays_nobody() {
     assert_ne!(behind, after, "its queue never ran over: nothing was tested");
     let live = alice.on(0).send(&chat, "live").await;
     assert_eq!(slow.expect_message().await, live);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_that_cannot_catch_up_yet_goes_on_listening() {
+    const COUNT: usize = 800;
+    /// Sent while nothing can be read: fewer than a queue holds.
+    const MORE: i64 = 40;
+    let statement = Duration::from_secs(1);
+    let cluster = Cluster::with(1, |config| config.database.database_timeout = statement).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let chat = alice.on(0).open_chat(&bob).await;
+    let mut slow = Socket::open_narrow(&bob.on(0).chat_url(&chat).await).await;
+    slow.greet().await;
+    send_many(&alice.on(0), &chat, COUNT).await;
+    // What changed is read with the history's name, which nothing else needs that is done here.
+    let locking = Psql::connect(&cluster.database_url()).await;
+    locking.run("BEGIN; LOCK TABLE instance IN ACCESS EXCLUSIVE MODE").await;
+    let given = slow.frames_so_far().await;
+    let reached = given.iter().filter(|frame| kind(frame) == "message.created").map(ev).max();
+    let reached = reached.expect("what its queue held");
+    let head_ev = i64::try_from(COUNT).expect("a small number") + MORE;
+    assert!(reached < head_ev - MORE, "its queue never ran over: nothing is tested");
+    for _ in 0..MORE {
+        alice.on(0).send(&chat, "meanwhile").await;
+    }
+    let began = Instant::now();
+    assert_eq!(slow.frames_so_far().await, [] as [Value; 0]);
+    // A try to read may be under way, and one more begins where that ends.
+    assert!(began.elapsed() < 4 * statement, "{:?}", began.elapsed());
+    locking.run("COMMIT").await;
+    let frames = follow(&mut slow, reached, head_ev).await;
+    assert_eq!(seqs(&frames), (reached + 1..=head_ev).collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,7 @@ use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 
 use super::{follow, kind, seqs};
-use crate::harness::{Chat, Client, Cluster, eventually};
+use crate::harness::{Chat, Client, Cluster, Detour, eventually};
 
 /// A command of Redis.
 type Words = &'static [&'static str];
@@ -207,6 +207,30 @@ async fn a_redis_that_takes_no_writes_or_throws_keys_away_miscounts_nothing() {
                 }
             }
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_published_before_a_late_subscription_is_found_at_once() {
+    // Every ping is answered in time; but a subscription that has to wait for one takes up to two of
+    // these, while a socket waits 250 ms for it.
+    const LATE: Duration = Duration::from_millis(170);
+    const ROOMS: usize = 12;
+    let mut cluster =
+        Cluster::with(1, |config| config.head_check_interval = Duration::from_secs(60)).await;
+    let detour = Detour::start(cluster.stack().redis.port(), LATE).await;
+    let url = format!("redis://127.0.0.1:{}", detour.port());
+    let far = cluster.add_replica_with(move |config| config.redis_url = url.into()).await;
+    let alice = cluster.user("alice");
+    for number in 0..ROOMS {
+        let bob = cluster.user(&format!("bob {number}"));
+        let chat = alice.on(0).open_chat(&bob).await;
+        let mut socket = bob.on(far).connect(&chat).await;
+        let sent = alice.on(0).send(&chat, "x").await;
+        assert_eq!(follow(&mut socket, 0, 1).await[0]["message"], sent);
+        let mut many = bob.on(far).connect_many().await;
+        let sent = alice.on(0).send(&chat, "y").await;
+        while many.wait_for("chat.updated").await["chat"]["last_message"] != sent {}
     }
 }
 

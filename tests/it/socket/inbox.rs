@@ -1,6 +1,6 @@
 //! The inbox of the many-chats socket: a list of rooms and its badges stay right without asking.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use serde_json::{Value, json};
 
@@ -165,4 +165,25 @@ async fn the_list_read_after_hello_and_what_is_told_meet_without_a_gap() {
         }
     };
     tokio::join!(sending, watching);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_told_in_another_history_is_told_again() {
+    let check = Duration::from_millis(200);
+    let cluster = Cluster::with(1, |config| config.head_check_interval = check).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let chat = alice.on(0).open_chat(&bob).await;
+    let mut socket = bob.on(0).connect_many().await;
+    alice.on(0).send(&chat, "lost").await;
+    let before = socket.expect("chat.updated").await;
+    // In the one that is restored another message has the same numbers.
+    let restored =
+        "UPDATE messages SET text = 'instead'; UPDATE instance SET incarnation = 'restored'";
+    cluster.psql(restored).await;
+    let after = socket.expect("chat.updated").await;
+    assert_eq!(after["chat"]["last_ev"], before["chat"]["last_ev"]);
+    assert_eq!(after["chat"]["last_message"]["text"], "instead");
+    // Once.
+    alice.on(0).send(&chat, "live").await;
+    assert_eq!(socket.expect("chat.updated").await["chat"]["last_message"]["text"], "live");
 }
