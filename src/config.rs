@@ -197,7 +197,7 @@ impl IssuerConfig {
 /// Sustained requests a second of one user on one replica; ten seconds' worth may come at once.
 #[derive(Debug, Clone, Args)]
 pub struct LimitConfig {
-    /// Rate limits and socket caps; `off` lifts them all.
+    /// Rate limits, and caps on sockets and requests; `off` lifts them all.
     #[arg(long, env = "BESEDA_RATE_LIMITS", value_enum, default_value = "on")]
     pub rate_limits: Switch,
 
@@ -235,6 +235,11 @@ pub struct LimitConfig {
     /// flood of so many, each with a handshake, leaves most of two to those who are in.
     #[arg(long, env = "BESEDA_RATE_ACCEPTS", default_value_t = 500)]
     pub rate_accepts: u32,
+
+    /// Requests of one user under way on one replica, each until its answer is taken; one more is
+    /// answered 429. The largest answers have 2 MB: so many of these are an eighth of 512 MiB.
+    #[arg(long, env = "BESEDA_REQUESTS_PER_USER", default_value_t = 32)]
+    pub requests_per_user: usize,
 
     /// Open sockets of one user on one replica; one more is closed with 4009.
     #[arg(long, env = "BESEDA_SOCKETS_PER_USER", default_value_t = 50)]

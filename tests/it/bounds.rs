@@ -1,0 +1,97 @@
+//! What one account, or one connection, can make a replica hold.
+
+use std::{net::SocketAddr, time::Duration};
+
+use beseda::config::Switch;
+use reqwest::Method;
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpSocket, TcpStream},
+};
+
+use crate::harness::{Chat, Client, Cluster, User, eventually};
+
+/// Makes a room of so many of the largest messages, 16 KB each, by SQL.
+async fn fill(cluster: &Cluster, chat: &Chat, count: i64) {
+    let sql = format!(
+        "INSERT INTO messages (chat_id, seq, message_id, ev, sender_id, text, created_at)
+         SELECT '{chat}', n, gen_random_uuid(), n, 'alice', repeat('\u{1F984}', 4000), now()
+           FROM generate_series(1, {count}) n;
+         UPDATE chats SET last_seq = {count}, last_ev = {count}, last_message_at = now()
+          WHERE chat_id = '{chat}';
+         UPDATE members SET unread = {count} WHERE chat_id = '{chat}' AND user_id = 'bob'"
+    );
+    cluster.psql(&sql).await;
+    // Counted there before.
+    cluster.redis_flush().await;
+}
+
+/// A connection whose client has next to no room for answers.
+async fn connect_narrow(address: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a TCP socket");
+    socket.set_recv_buffer_size(4_096).expect("a small buffer");
+    socket.connect(address).await.expect("the replica listens")
+}
+
+/// Asks for a page of the largest messages again and again, and takes nothing.
+async fn hoard(user: &User, chat: &Chat) -> TcpStream {
+    let address = user.on(0).host().parse().expect("an address");
+    let mut stream = connect_narrow(address).await;
+    let request = format!(
+        "GET /api/v1/chats/{chat}/messages/?limit=100 HTTP/1.1\r\nHost: x\r\n\
+         Authorization: Bearer {}\r\n\r\n",
+        user.token
+    );
+    // More than the kernels of both sides hold: one of the answers stays in the replica.
+    stream.write_all(request.repeat(8).as_bytes()).await.expect("taken");
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_are_not_taken_count_against_their_user() {
+    let cluster = Cluster::with(1, |config| {
+        config.limits.rate_limits = Switch::On;
+        config.limits.rate_reads = 10_000;
+        config.limits.requests_per_user = 2;
+        // Longer than this takes.
+        config.http.write_timeout = Duration::from_secs(60);
+    })
+    .await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let chat = alice.on(0).open_chat(&bob).await;
+    fill(&cluster, &chat, 100).await;
+    let first = hoard(&alice, &chat).await;
+    let second = hoard(&alice, &chat).await;
+    // The second answer of each is more than the kernels hold beside the first.
+    eventually(async || match asked(&cluster.operator(0), "store.get_history").await {
+        pages if pages < 4 => Err(format!("only {pages} pages")),
+        _ => Ok(()),
+    })
+    .await;
+    let ask = async || alice.on(0).get("/chats/unread/").await;
+    for _ in 0..20 {
+        ask().await.expect_problem(429, "rate_limited");
+    }
+    bob.on(0).get("/chats/unread/").await.expect(200);
+    cluster.host().on(0).get("/users/alice/").await.expect(200);
+    let metrics = cluster.operator(0).request(Method::GET, "/metrics").await.text;
+    let counted = |line: &str| line.starts_with(r#"beseda_rate_limited_total{class="requests"}"#);
+    let refused = metrics.lines().find(|line| counted(line)).expect("a count");
+    assert!(!refused.ends_with(" 0"), "{refused}");
+    // Whoever goes, or takes what was asked for, makes room.
+    drop(first);
+    eventually(async || match ask().await {
+        answer if answer.status == 200 => Ok(()),
+        answer => Err(answer.text),
+    })
+    .await;
+    drop(second);
+}
+
+/// How often a replica has asked Postgres this.
+async fn asked(operator: &Client, statement: &str) -> u64 {
+    let metrics = operator.request(Method::GET, "/metrics").await.text;
+    let wanted = format!("beseda_store_query_seconds_count{{query=\"{statement}\"}} ");
+    let count = metrics.lines().find_map(|line| line.strip_prefix(&wanted));
+    count.map_or(0, |count| count.parse().expect("a number"))
+}
