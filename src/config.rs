@@ -278,7 +278,8 @@ pub struct HttpConfig {
     #[arg(long, env = "BESEDA_BODY_TIMEOUT", default_value = "8s", value_parser = humantime::parse_duration)]
     pub body_timeout: Duration,
 
-    /// How long a client may take nothing of an answer.
+    /// How long a client may take nothing of an answer, and, beyond that time, less than 16 KiB of it a
+    /// second.
     #[arg(long, env = "BESEDA_WRITE_TIMEOUT", default_value = "10s", value_parser = humantime::parse_duration)]
     pub write_timeout: Duration,
 

@@ -26,6 +26,11 @@ use crate::config::HttpConfig;
 /// per request. A limit is up at the first look that the next one would be too late for.
 const LOOKS: u32 = 4;
 
+/// Least rate at which a client that we wait for has to take an answer, in bytes a second, beyond the
+/// time in which it may take nothing. By drips it would hold the answer for hours; a telephone on a bad
+/// line takes more, and a page of the largest messages (2 MB) has two minutes so.
+const LEAST_RATE: u64 = 16 * 1024;
+
 /// Nothing of the next request has come.
 const IDLE: u8 = 0;
 /// A head is expected or has begun.
@@ -48,6 +53,10 @@ struct Shared {
     /// Since when the client takes nothing of what is written, in milliseconds after `opened`, plus
     /// one; 0: it takes all.
     blocked_since: AtomicU64,
+    /// The same, since when there is something that it has not taken; and how many bytes of that it has,
+    /// by then.
+    behind_since: AtomicU64,
+    taken: AtomicU64,
     phase: AtomicU8,
     /// Milliseconds after `opened`.
     since: AtomicU64,
@@ -60,6 +69,8 @@ impl Pace {
             config,
             opened: Instant::now(),
             blocked_since: AtomicU64::new(0),
+            behind_since: AtomicU64::new(0),
+            taken: AtomicU64::new(0),
             phase: AtomicU8::new(HEAD),
             since: AtomicU64::new(0),
         };
@@ -81,14 +92,38 @@ impl Pace {
     }
 
     /// Something could be written, or nothing.
-    fn wrote(&self, ready: bool) {
-        let blocked = &self.shared.blocked_since;
-        if ready {
-            if blocked.load(Relaxed) != 0 {
-                blocked.store(0, Relaxed);
+    fn wrote(&self, polled: &Poll<io::Result<usize>>) {
+        let Shared { blocked_since, behind_since, taken, .. } = &*self.shared;
+        match polled {
+            Poll::Ready(written) => {
+                if blocked_since.load(Relaxed) != 0 {
+                    blocked_since.store(0, Relaxed);
+                }
+                if behind_since.load(Relaxed) != 0 {
+                    taken.fetch_add(written.as_ref().map_or(0, |&bytes| bytes as u64), Relaxed);
+                }
             }
-        } else if blocked.load(Relaxed) == 0 {
-            blocked.store(self.now().saturating_add(1), Relaxed);
+            Poll::Pending => {
+                let now = self.now().saturating_add(1);
+                if blocked_since.load(Relaxed) == 0 {
+                    blocked_since.store(now, Relaxed);
+                }
+                if behind_since.load(Relaxed) == 0 {
+                    taken.store(0, Relaxed);
+                    behind_since.store(now, Relaxed);
+                }
+            }
+        }
+    }
+
+    /// All that there was to write is taken.
+    fn flushed(&self) {
+        if self.shared.behind_since.load(Relaxed) != 0 {
+            // Whole answers were ended when they were begun.
+            if self.shared.phase.load(Relaxed) == IDLE {
+                self.enter(IDLE);
+            }
+            self.shared.behind_since.store(0, Relaxed);
         }
     }
 
@@ -126,6 +161,17 @@ impl Pace {
             if blocked_since > 0 && over(blocked_since - 1, config.write_timeout) {
                 self.enter(CUT);
                 return;
+            }
+            let behind_since = self.shared.behind_since.load(Relaxed);
+            let earned = self.shared.taken.load(Relaxed) / LEAST_RATE;
+            let limit = config.write_timeout + Duration::from_secs(earned);
+            if behind_since > 0 {
+                if over(behind_since - 1, limit) {
+                    self.enter(CUT);
+                    return;
+                }
+                // It is not idle before it has taken all.
+                continue;
             }
             let limit = match self.shared.phase.load(Relaxed) {
                 IDLE => config.idle_timeout,
@@ -215,12 +261,16 @@ impl AsyncWrite for Paced {
             Some(written) => written,
             None => Pin::new(stream).poll_write(context, bytes),
         };
-        pace.wrote(polled.is_ready());
+        pace.wrote(&polled);
         polled
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream()?.poll_flush(context)
+        let polled = self.stream()?.poll_flush(context);
+        if polled.is_ready() {
+            self.pace.flushed();
+        }
+        polled
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -237,7 +287,7 @@ impl AsyncWrite for Paced {
             return self.poll_write(context, one);
         }
         let polled = self.stream()?.poll_write_vectored(context, slices);
-        self.pace.wrote(polled.is_ready());
+        self.pace.wrote(&polled);
         polled
     }
 

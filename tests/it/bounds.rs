@@ -2,14 +2,20 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use beseda::config::Switch;
+use axum::{Router, routing::get};
+use beseda::{
+    config::{HttpConfig, Switch},
+    server,
+};
 use reqwest::Method;
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
+    time::{sleep, timeout},
 };
+use tokio_util::sync::CancellationToken;
 
-use crate::harness::{Chat, Client, Cluster, User, eventually};
+use crate::harness::{CEILING, Chat, Client, Cluster, User, eventually};
 
 /// Makes a room of so many of the largest messages, 16 KB each, by SQL.
 async fn fill(cluster: &Cluster, chat: &Chat, count: i64) {
@@ -86,6 +92,50 @@ async fn answers_that_are_not_taken_count_against_their_user() {
     })
     .await;
     drop(second);
+}
+
+/// Takes so many bytes five times a second; gives how many came before the end.
+async fn take(address: SocketAddr, bytes: usize) -> usize {
+    let mut stream = connect_narrow(address).await;
+    let request = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    stream.write_all(request).await.expect("taken");
+    let (mut buffer, mut taken) = (vec![0; bytes], 0);
+    // A reset is an end as well.
+    while let Ok(read @ 1..) = stream.read(&mut buffer).await {
+        taken += read;
+        sleep(Duration::from_millis(200)).await;
+    }
+    taken
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_takes_an_answer_by_drips_is_cut_off() {
+    const WHOLE: usize = 160 * 1024;
+    let socket = TcpSocket::new_v4().expect("a TCP socket");
+    // What is accepted from it has the same: on this machine's own network the kernel would hold all.
+    socket.set_send_buffer_size(4_096).expect("a small buffer");
+    socket.bind((std::net::Ipv4Addr::LOCALHOST, 0).into()).expect("a free port");
+    let listener = socket.listen(16).expect("a free port");
+    let address = listener.local_addr().expect("a port");
+    let router = Router::new().route("/", get(async || vec![b'x'; WHOLE]));
+    let config = HttpConfig {
+        max_head_bytes: 32 * 1024,
+        max_headers: 64,
+        head_timeout: CEILING,
+        body_timeout: CEILING,
+        write_timeout: Duration::from_secs(2),
+        // Whoever still takes something is not idle.
+        idle_timeout: Duration::from_secs(1),
+    };
+    let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
+    let serving = tokio::spawn(server::serve(listener, router, config, None, stop.clone(), abort));
+    // 5 KB a second are some half a minute, 40 KB a second some seconds.
+    let both = async { tokio::join!(take(address, 1_024), take(address, 8_192)) };
+    let (dripped, taken) = timeout(CEILING, both).await.expect("an end in time");
+    assert!(dripped < WHOLE / 2, "{dripped} bytes by drips");
+    assert!(taken > WHOLE, "only {taken} bytes");
+    stop.cancel();
+    serving.await.expect("it ends");
 }
 
 /// How often a replica has asked Postgres this.
