@@ -17,7 +17,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
 
 use super::{linger::linger, refusal::Refusal};
 use crate::config::HttpConfig;
@@ -198,12 +198,23 @@ pub(super) struct Paced {
     refusal: Refusal,
     /// The peer has ended its side, or the connection is broken.
     ended: bool,
-    abort: CancellationToken,
+    ends: Ends,
+}
+
+/// What ends a connection besides its peer, and who waits for its end.
+#[derive(Debug, Clone)]
+pub(super) struct Ends {
+    /// Nothing more is accepted: what goes on has to come to its end.
+    pub(super) stop: CancellationToken,
+    /// At once.
+    pub(super) abort: CancellationToken,
+    /// Among the connections that the server waits for, an upgraded one and its last words too.
+    pub(super) counted: TaskTrackerToken,
 }
 
 impl Paced {
-    pub(super) fn new(stream: TcpStream, pace: Pace, abort: CancellationToken) -> Self {
-        Self { stream: Some(stream), pace, refusal: Refusal::default(), ended: false, abort }
+    pub(super) fn new(stream: TcpStream, pace: Pace, ends: Ends) -> Self {
+        Self { stream: Some(stream), pace, refusal: Refusal::default(), ended: false, ends }
     }
 
     pub(super) fn pace(&self) -> &Pace {
@@ -223,8 +234,11 @@ impl Drop for Paced {
             && !cut
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            let abort = self.abort.clone();
-            runtime.spawn(async move { abort.run_until_cancelled(linger(stream)).await });
+            let Ends { stop, abort, counted } = self.ends.clone();
+            runtime.spawn(async move {
+                abort.run_until_cancelled(linger(stream, stop)).await;
+                drop(counted);
+            });
         }
     }
 }

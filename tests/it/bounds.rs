@@ -11,7 +11,7 @@ use reqwest::Method;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -144,4 +144,28 @@ async fn asked(operator: &Client, statement: &str) -> u64 {
     let wanted = format!("beseda_store_query_seconds_count{{query=\"{statement}\"}} ");
     let count = metrics.lines().find_map(|line| line.strip_prefix(&wanted));
     count.map_or(0, |count| count.parse().expect("a number"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_leaves_a_moment_for_the_last_words_and_no_more() {
+    let mut cluster = Cluster::start(1).await;
+    let alice = cluster.user("alice");
+    let mut stream = TcpStream::connect(alice.on(0).host()).await.expect("the replica listens");
+    let head = format!(
+        "POST /api/v1/chats/ HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\
+         Content-Type: application/json\r\nContent-Length: 100000\r\n\r\n",
+        alice.token
+    );
+    // More than a body may have, and not all of it: the replica has to refuse, and to read on.
+    stream.write_all(format!("{head}{}", "x".repeat(70_000)).as_bytes()).await.expect("taken");
+    let answered = timeout(CEILING, stream.peek(&mut [0])).await.expect("an answer in time");
+    assert_eq!(answered.expect("an answer"), 1);
+    let began = Instant::now();
+    cluster.drain(0).await;
+    let took = began.elapsed();
+    let moment = Duration::from_millis(900)..Duration::from_secs(4);
+    assert!(moment.contains(&took), "{took:?}");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.expect("all of it");
+    assert!(answer.starts_with(b"HTTP/1.1 413 "), "{}", String::from_utf8_lossy(&answer));
 }
