@@ -147,6 +147,30 @@ async fn asked(operator: &Client, statement: &str) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_large_is_resumed_in_small_pages() {
+    const COUNT: i64 = 150;
+    let cluster = Cluster::start(1).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let chat = alice.on(0).open_chat(&bob).await;
+    fill(&cluster, &chat, COUNT).await;
+    bob.on(0).mark_read(&chat).await;
+    let epoch = bob.on(0).history(&chat, "?limit=1").await["epoch"].clone();
+    let before = asked(&cluster.operator(0), "store.get_changes").await;
+    let mut socket = bob.on(0).resume(&chat, 0, epoch.as_str().expect("text")).await;
+    let frames = socket.frames_until("synced").await;
+    let evs: Vec<i64> = frames
+        .iter()
+        .filter(|frame| frame["type"] == "message.created" || frame["type"] == "chat.read")
+        .filter_map(|frame| frame["ev"].as_i64())
+        .collect();
+    assert_eq!(evs, (1..=COUNT + 1).collect::<Vec<_>>());
+    assert_eq!(frames.last().and_then(|synced| synced["ev"].as_i64()), Some(COUNT + 1));
+    // 2.4 MB, half a MiB at a time.
+    let pages = asked(&cluster.operator(0), "store.get_changes").await - before;
+    assert!((5..=7).contains(&pages), "{pages} pages");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_drain_leaves_a_moment_for_the_last_words_and_no_more() {
     let mut cluster = Cluster::start(1).await;
     let alice = cluster.user("alice");
