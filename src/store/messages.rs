@@ -233,15 +233,24 @@ impl Store {
         Ok(self.get_changes(chat_id, Some(user), i64::MAX, 0).await?.map(|changes| changes.head))
     }
 
-    /// Live texts of a range of `seq` (both inclusive), newest first: what a search walks over.
+    /// Live texts of a range of `seq` (both inclusive), newest first, up to the one with which they have
+    /// `bytes`: what a search walks over.
     pub async fn list_texts(
         &self,
         chat_id: ChatId,
-        lo: i64,
-        hi: i64,
+        (lo, hi): (i64, i64),
+        bytes: i64,
     ) -> Result<Vec<(i64, String)>, StoreError> {
         let rows = self
-            .query(LIST_TEXTS, &[(&chat_id, Type::UUID), (&lo, Type::INT8), (&hi, Type::INT8)])
+            .query(
+                LIST_TEXTS,
+                &[
+                    (&chat_id, Type::UUID),
+                    (&lo, Type::INT8),
+                    (&hi, Type::INT8),
+                    (&bytes, Type::INT8),
+                ],
+            )
             .await?;
         Ok(rows.into_iter().map(|row| (row.get(0), row.get(1))).collect())
     }
@@ -432,8 +441,11 @@ SELECT h.last_ev, h.last_seq, ",
 
 const LIST_TEXTS: &str = "\
 -- store.list_texts
-SELECT seq, text FROM messages
- WHERE chat_id = $1 AND seq BETWEEN $2 AND $3 AND deleted_at IS NULL ORDER BY seq DESC";
+SELECT seq, text FROM (
+    SELECT seq, text, coalesce(sum(octet_length(text))
+               OVER (ORDER BY seq DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
+      FROM messages WHERE chat_id = $1 AND seq BETWEEN $2 AND $3 AND deleted_at IS NULL
+) x WHERE before < $4 ORDER BY seq DESC";
 
 const LIST_MESSAGES: &str = concat!(
     "-- store.list_messages\nSELECT ",

@@ -146,6 +146,16 @@ async fn asked(operator: &Client, statement: &str) -> u64 {
     count.map_or(0, |count| count.parse().expect("a number"))
 }
 
+/// Looks into the indexes of a table. What connections have counted is added up when they end; the replica
+/// opens new ones.
+async fn looks(cluster: &Cluster, table: &str) -> i64 {
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    cluster.psql(end).await;
+    let looks = format!("SELECT idx_scan FROM pg_stat_all_tables WHERE relid = {table}");
+    cluster.psql_value(&looks).await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_large_is_resumed_in_small_pages() {
     const COUNT: i64 = 150;
@@ -168,6 +178,43 @@ async fn what_is_large_is_resumed_in_small_pages() {
     // 2.4 MB, half a MiB at a time.
     let pages = asked(&cluster.operator(0), "store.get_changes").await - before;
     assert!((5..=7).contains(&pages), "{pages} pages");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_large_is_searched_in_small_pages() {
+    const COUNT: i64 = 150;
+    let cluster = Cluster::start(1).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let chat = alice.on(0).open_chat(&bob).await;
+    // Beside the table and as they are, so that each one that is read is a look there.
+    cluster.psql("ALTER TABLE messages ALTER COLUMN text SET STORAGE EXTERNAL").await;
+    fill(&cluster, &chat, COUNT).await;
+    let needles = format!("UPDATE messages SET text = 'a needle' WHERE seq IN (2, {COUNT})");
+    cluster.psql(&needles).await;
+    let texts = "(SELECT reltoastrelid FROM pg_class WHERE oid = 'messages'::regclass)";
+    let before = looks(&cluster, texts).await;
+    let search = async |before: i64| {
+        let path = format!("search/?query=needle&limit=1&before={before}");
+        let answer = bob.on(0).get(&chat.path(&path)).await;
+        if answer.status == 200 { Ok(answer.json) } else { Err(answer.text) }
+    };
+    let mut page = eventually(async || search(COUNT + 1).await).await;
+    // The newest is a hit. One read with it has a MiB, where two hundred texts of any size would be all.
+    let read = eventually(async || match looks(&cluster, texts).await - before {
+        0 => Err("nothing was read".to_owned()),
+        read => Ok(read),
+    })
+    .await;
+    assert!((60..70).contains(&read), "{read} texts");
+    // What a page left out is in the next one.
+    let mut hits = Vec::new();
+    loop {
+        let found = page["results"].as_array().expect("a list").iter();
+        hits.extend(found.filter_map(|hit| hit["message"]["seq"].as_i64()));
+        let Some(next) = page["next"].as_i64() else { break };
+        page = eventually(async || search(next).await).await;
+    }
+    assert_eq!(hits, [COUNT, 2]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
