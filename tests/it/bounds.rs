@@ -15,7 +15,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::harness::{CEILING, Chat, Client, Cluster, User, eventually};
+use crate::harness::{CEILING, Chat, Client, Cluster, Psql, User, eventually};
 
 /// Makes a room of so many of the largest messages, 16 KB each, by SQL.
 async fn fill(cluster: &Cluster, chat: &Chat, count: i64) {
@@ -215,6 +215,77 @@ async fn what_is_large_is_searched_in_small_pages() {
         page = eventually(async || search(next).await).await;
     }
     assert_eq!(hits, [COUNT, 2]);
+}
+
+/// The requests that are asked fail by the replica's own time.
+async fn ask_in_vain(client: &Client, path: &str) {
+    client.get(path).await.expect_problem(504, "timeout");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_waits_behind_a_statement_that_was_given_up() {
+    let cluster = Cluster::with(1, |config| {
+        // Two connections for those who have one to themselves.
+        let database = &mut config.database;
+        database.database_connections =
+            database.database_writers + 2 * database.database_readers + 3;
+        config.request_timeout = Duration::from_millis(500);
+    })
+    .await;
+    let (alice, host) = (cluster.user("alice").on(0), cluster.host().on(0));
+    alice.get("/blocks/").await.expect(200);
+    let lock = Psql::connect(&cluster.database_url()).await;
+    lock.run("BEGIN; LOCK TABLE reports IN ACCESS EXCLUSIVE MODE").await;
+    ask_in_vain(&host, "/reports/").await;
+    // Postgres still waits for the lock on one connection; these take turns.
+    for _ in 0..4 {
+        alice.get("/blocks/").await.expect(200);
+    }
+    lock.run("ROLLBACK").await;
+    // It is there again, for two at a time.
+    eventually(async || {
+        let busy = r#"beseda_pool_connections{state="in_use"} "#;
+        let metrics = cluster.operator(0).request(Method::GET, "/metrics").await.text;
+        let busy = metrics.lines().find_map(|line| line.strip_prefix(busy));
+        if busy == Some("0") { Ok(()) } else { Err(format!("{busy:?} in use")) }
+    })
+    .await;
+    host.get("/reports/").await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_that_were_given_up_keep_their_places() {
+    let cluster = Cluster::with(1, |config| {
+        config.database.database_readers = 1;
+        config.request_timeout = Duration::from_millis(500);
+    })
+    .await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let chat = alice.on(0).open_chat(&bob).await;
+    let before = looks(&cluster, "'messages'::regclass").await;
+    let path = chat.path("messages/");
+    let read = async || match alice.on(0).get(&path).await {
+        answer if answer.status == 200 => Ok(()),
+        answer => Err(answer.text),
+    };
+    eventually(read).await;
+    let lock = Psql::connect(&cluster.database_url()).await;
+    lock.run("BEGIN; LOCK TABLE messages IN ACCESS EXCLUSIVE MODE").await;
+    for _ in 0..4 {
+        let at = alice.on(0);
+        let asking = (0..32).map(|_| ask_in_vain(&at, &path));
+        futures_util::future::join_all(asking).await;
+    }
+    lock.run("ROLLBACK").await;
+    eventually(read).await;
+    let looked =
+        eventually(async || match looks(&cluster, "'messages'::regclass").await - before {
+            looked if looked < 33 => Err(format!("only {looked} looks")),
+            looked => Ok(looked),
+        })
+        .await;
+    // Thirty-two have a place; whoever asked after them was gone before there was one.
+    assert!(looked < 64, "{looked} looks");
 }
 
 #[tokio::test(flavor = "multi_thread")]
