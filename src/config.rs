@@ -197,7 +197,7 @@ impl IssuerConfig {
 /// Sustained requests a second of one user on one replica; ten seconds' worth may come at once.
 #[derive(Debug, Clone, Args)]
 pub struct LimitConfig {
-    /// Rate limits and socket caps; `off` lifts them all.
+    /// Rate limits, and caps on sockets and requests; `off` lifts them all.
     #[arg(long, env = "BESEDA_RATE_LIMITS", value_enum, default_value = "on")]
     pub rate_limits: Switch,
 
@@ -236,6 +236,11 @@ pub struct LimitConfig {
     #[arg(long, env = "BESEDA_RATE_ACCEPTS", default_value_t = 500)]
     pub rate_accepts: u32,
 
+    /// Requests of one user under way on one replica, each until its answer is taken; one more is
+    /// answered 429. The largest answers have 2 MB: so many of these are an eighth of 512 MiB.
+    #[arg(long, env = "BESEDA_REQUESTS_PER_USER", default_value_t = 32)]
+    pub requests_per_user: usize,
+
     /// Open sockets of one user on one replica; one more is closed with 4009.
     #[arg(long, env = "BESEDA_SOCKETS_PER_USER", default_value_t = 50)]
     pub sockets_per_user: usize,
@@ -273,7 +278,8 @@ pub struct HttpConfig {
     #[arg(long, env = "BESEDA_BODY_TIMEOUT", default_value = "8s", value_parser = humantime::parse_duration)]
     pub body_timeout: Duration,
 
-    /// How long a client may take nothing of an answer.
+    /// How long a client may take nothing of an answer, and, beyond that time, less than 16 KiB of it a
+    /// second.
     #[arg(long, env = "BESEDA_WRITE_TIMEOUT", default_value = "10s", value_parser = humantime::parse_duration)]
     pub write_timeout: Duration,
 

@@ -10,7 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{MAX_BODY_BYTES, MAX_BULK_BODY_BYTES};
+use super::{MAX_BODY_BYTES, MAX_BULK_BODY_BYTES, place};
 use crate::{
     auth::Identity,
     chat::ChatRef,
@@ -43,10 +43,11 @@ impl AuthUser {
     }
 }
 
-/// The layer in front of every route that takes a token: checks it, then the rate of its class.
+/// The layer in front of every route that takes a token: checks it, then the rate of its class and how
+/// much else of this user's is under way.
 pub(super) async fn guard(
     State((context, class)): State<(Context, Class)>,
-    mut request: Request,
+    request: Request,
     next: Next,
 ) -> Response {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
@@ -63,10 +64,7 @@ pub(super) async fn guard(
     let checked =
         if identity.admin { Ok(None) } else { context.limits.check(identity.user_id(), class) };
     let (mut response, allowance) = match checked {
-        Ok(allowance) => {
-            request.extensions_mut().insert(AuthUser(identity));
-            (next.run(request).await, allowance)
-        }
+        Ok(allowance) => (answer(&context, identity, request, next).await, allowance),
         Err(error) => {
             let allowance = error.retry_after().and_then(|wait| context.limits.spent(class, wait));
             (error.into_response(), allowance)
@@ -76,6 +74,29 @@ pub(super) async fn guard(
         tell(&mut response, &allowance);
     }
     response
+}
+
+/// Answers, unless too much of this user's is under way; what comes counts until it is taken.
+async fn answer(
+    context: &Context,
+    identity: Arc<Identity>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let place = if identity.admin {
+        None
+    } else {
+        match context.limits.take_request(identity.user_id()) {
+            Ok(place) => place,
+            Err(error) => return error.into_response(),
+        }
+    };
+    request.extensions_mut().insert(AuthUser(identity));
+    let response = next.run(request).await;
+    match place {
+        Some(place) => place::keep(response, place),
+        None => response,
+    }
 }
 
 /// Says in an answer where its bucket stands.

@@ -7,6 +7,7 @@ mod export;
 mod extract;
 mod messages;
 mod page;
+mod place;
 pub(crate) mod problem;
 mod reports;
 mod socket_page;

@@ -18,10 +18,14 @@ const TIME_BUDGET: Duration = Duration::from_millis(400);
 
 /// Texts of the first page, and of the largest: small at first because most hits are recent, then
 /// four times as many each time because a round trip a page would cost more than the page. Past
-/// 2,000 nothing was gained (25 ms for a room of 10,000), and 2,000 of the longest fit 32 MB.
+/// 2,000 nothing was gained (25 ms for a room of 10,000).
 const FIRST_PAGE: i64 = 200;
 const PAGE_GROWTH: i64 = 4;
 const LARGEST_PAGE: i64 = 2_000;
+
+/// Bytes of text that are read at once: 2,000 of the longest would have 32 MB, and a person may have
+/// many searches under way. Usual texts of a page have less.
+const PAGE_BYTES: i64 = 1024 * 1024;
 
 /// Texts between two looks at the clock: the worst of texts takes 1 ms.
 const TEXTS_A_LOOK: usize = 16;
@@ -65,10 +69,15 @@ impl Chats {
         let mut found = Vec::new();
         let mut complete = true;
         'walk: while hi >= 1 {
-            let lo = (hi - page + 1).max(1);
-            for (index, (seq, text)) in
-                self.store.list_texts(chat_id, lo, hi).await?.into_iter().enumerate()
+            let mut lo = (hi - page + 1).max(1);
+            let texts = self.store.list_texts(chat_id, (lo, hi), PAGE_BYTES).await?;
+            let bytes: usize = texts.iter().map(|(_, text)| text.len()).sum();
+            if let Some((last, _)) = texts.last()
+                && bytes as i64 >= PAGE_BYTES
             {
+                lo = *last;
+            }
+            for (index, (seq, text)) in texts.into_iter().enumerate() {
                 if index % TEXTS_A_LOOK == 0 && started.elapsed() >= TIME_BUDGET {
                     complete = false;
                     hi = seq;

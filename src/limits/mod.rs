@@ -1,5 +1,5 @@
 //! Limits, all local to a replica: a token bucket per user and class of request, one per address
-//! before anybody's token is looked at, and places for sockets.
+//! before anybody's token is looked at, and places for sockets and for requests under way.
 
 mod places;
 
@@ -22,6 +22,10 @@ use crate::{
 
 /// When a client without a place for its socket may try again: others leave by and by.
 const PLACE_WAIT: Duration = Duration::from_secs(5);
+
+/// When a user whose requests under way are too many may try again: answers take milliseconds, unless
+/// nobody takes them.
+const REQUEST_WAIT: Duration = Duration::from_secs(1);
 
 /// How many seconds' worth of requests may come at once.
 const BURST_SECONDS: u32 = 10;
@@ -171,14 +175,16 @@ struct On {
     users: [Limit<UserId>; 5],
     refusals: Limit<UserId>,
     addresses: Limit<IpAddr>,
-    places: Arc<Places>,
+    /// Of sockets, those that have not said who they are included.
+    sockets: Arc<Places<IpAddr>>,
+    requests: Arc<Places<UserId>>,
     rate_commands: u32,
     subscriptions: usize,
 }
 
 /// What refusals are counted by.
-const REFUSED: [&str; 7] =
-    ["sends", "reads", "rooms", "searches", "connects", "addresses", "sockets"];
+const REFUSED: [&str; 8] =
+    ["sends", "reads", "rooms", "searches", "connects", "addresses", "sockets", "requests"];
 
 impl Limits {
     pub fn new(config: &LimitConfig, metrics: Arc<Metrics>) -> Self {
@@ -197,7 +203,8 @@ impl Limits {
             users: users.map(Limit::new),
             refusals: Limit::with_burst(REFUSALS),
             addresses: Limit::new(config.rate_addresses),
-            places: Arc::new(Places::new(config.sockets_per_address, config.sockets)),
+            sockets: Arc::new(Places::new(config.sockets_per_address, config.sockets)),
+            requests: Arc::new(Places::new(config.requests_per_user, usize::MAX)),
             rate_commands: config.rate_commands,
             subscriptions: config.subscriptions_per_socket,
         });
@@ -219,10 +226,18 @@ impl Limits {
     }
 
     /// A new socket's place; `None` where limits are off.
-    pub fn take_place(&self, address: IpAddr) -> Result<Option<Place>, Error> {
+    pub fn take_place(&self, address: IpAddr) -> Result<Option<Place<IpAddr>>, Error> {
         let Some(on) = &self.on else { return Ok(None) };
-        let place = on.places.take(address).ok_or_else(|| self.refuse("sockets", PLACE_WAIT))?;
-        Ok(Some(place))
+        let place = on.sockets.take(neighbourhood(address));
+        place.map(Some).ok_or_else(|| self.refuse("sockets", PLACE_WAIT))
+    }
+
+    /// The place of a request under way, to be kept until its answer is taken; `None` where limits are
+    /// off.
+    pub fn take_request(&self, user: &UserId) -> Result<Option<Place<UserId>>, Error> {
+        let Some(on) = &self.on else { return Ok(None) };
+        let place = on.requests.take(user.clone());
+        place.map(Some).ok_or_else(|| self.refuse("requests", REQUEST_WAIT))
     }
 
     /// Whether a socket that follows so many chats may follow one more.

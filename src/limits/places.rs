@@ -1,66 +1,67 @@
-//! How many sockets there may be, from one address and in all.
+//! How many there may be at once of what lasts: of one key, and in all.
 
 use std::{
     collections::HashMap,
-    net::IpAddr,
+    hash::Hash,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::net::neighbourhood;
-
-/// Counts the open sockets of a replica, those that have not said who they are included.
+/// Counts what is open on a replica.
 #[derive(Debug)]
-pub(super) struct Places {
-    taken: Mutex<Taken>,
-    per_address: usize,
+pub(super) struct Places<K> {
+    taken: Mutex<Taken<K>>,
+    per_key: usize,
     in_all: usize,
 }
 
-#[derive(Debug, Default)]
-struct Taken {
-    by_address: HashMap<IpAddr, usize>,
+#[derive(Debug)]
+struct Taken<K> {
+    by_key: HashMap<K, usize>,
     all: usize,
 }
 
-/// A socket's place; dropping it gives it back.
+/// A place that is taken; dropping it gives it back.
 #[derive(Debug)]
-pub struct Place {
-    places: Arc<Places>,
-    address: IpAddr,
+pub struct Place<K: Eq + Hash> {
+    places: Arc<Places<K>>,
+    key: K,
 }
 
-impl Places {
-    pub(super) fn new(per_address: usize, in_all: usize) -> Self {
-        Self { taken: Mutex::default(), per_address, in_all }
+impl<K: Eq + Hash> Places<K> {
+    pub(super) fn new(per_key: usize, in_all: usize) -> Self {
+        let taken = Mutex::new(Taken { by_key: HashMap::new(), all: 0 });
+        Self { taken, per_key, in_all }
     }
 
-    fn taken(&self) -> MutexGuard<'_, Taken> {
+    fn taken(&self) -> MutexGuard<'_, Taken<K>> {
         // Numbers, which a panic elsewhere leaves right.
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `None` where there is no place left.
-    pub(super) fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
-        let address = neighbourhood(address);
+    pub(super) fn take(self: &Arc<Self>, key: K) -> Option<Place<K>>
+    where
+        K: Clone,
+    {
         let mut taken = self.taken();
-        let here = taken.by_address.get(&address).copied().unwrap_or(0);
-        if taken.all >= self.in_all || here >= self.per_address {
+        let here = taken.by_key.get(&key).copied().unwrap_or(0);
+        if taken.all >= self.in_all || here >= self.per_key {
             return None;
         }
         taken.all += 1;
-        taken.by_address.insert(address, here + 1);
-        Some(Place { places: Arc::clone(self), address })
+        taken.by_key.insert(key.clone(), here + 1);
+        Some(Place { places: Arc::clone(self), key })
     }
 }
 
-impl Drop for Place {
+impl<K: Eq + Hash> Drop for Place<K> {
     fn drop(&mut self) {
         let mut taken = self.places.taken();
         taken.all -= 1;
-        if let Some(here) = taken.by_address.get_mut(&self.address) {
+        if let Some(here) = taken.by_key.get_mut(&self.key) {
             *here -= 1;
             if *here == 0 {
-                taken.by_address.remove(&self.address);
+                taken.by_key.remove(&self.key);
             }
         }
     }
@@ -73,16 +74,15 @@ mod tests {
     #[test]
     fn places_are_given_back() {
         let places = Arc::new(Places::new(2, 3));
-        let ip = |raw: &str| raw.parse().expect("an address");
-        let (first, _second) = (places.take(ip("2001:db8::1")), places.take(ip("2001:db8::2")));
+        let (first, _second) = (places.take("a"), places.take("a"));
         assert!(first.is_some());
-        // The same network, then a replica that is full.
-        assert!(places.take(ip("2001:db8::3")).is_none());
-        let third = places.take(ip("192.0.2.1"));
+        // One of the same key, then what is full.
+        assert!(places.take("a").is_none());
+        let third = places.take("b");
         assert!(third.is_some());
-        assert!(places.take(ip("192.0.2.2")).is_none());
+        assert!(places.take("c").is_none());
         drop((first, third));
-        assert!(places.take(ip("2001:db8::3")).is_some());
-        assert_eq!(places.taken().by_address.len(), 1);
+        assert!(places.take("a").is_some());
+        assert_eq!(places.taken().by_key.len(), 1);
     }
 }

@@ -9,20 +9,33 @@ use std::time::Duration;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    time::sleep,
 };
+use tokio_util::sync::CancellationToken;
 
 /// How long the peer has to take our last words and end its side.
 const LIMIT: Duration = Duration::from_secs(5);
+
+/// The same while the server stops, which waits for it: some round trips.
+const STOPPING_LIMIT: Duration = Duration::from_secs(1);
 
 /// Most that is read for that, in bytes: some hundred times what a body or a frame may have.
 const MOST_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Ends our side, and returns once the peer has ended its own or has had its chance.
-pub(super) async fn linger(mut stream: TcpStream) {
+pub(super) async fn linger(mut stream: TcpStream, stop: CancellationToken) {
     let ending = async {
         stream.shutdown().await?;
         tokio::io::copy(&mut stream.take(MOST_BYTES), &mut tokio::io::sink()).await
     };
+    let stopping = async {
+        stop.cancelled().await;
+        sleep(STOPPING_LIMIT).await;
+    };
     // Broken or too slow: closed all the same.
-    let _ = tokio::time::timeout(LIMIT, ending).await;
+    tokio::select! {
+        _ = ending => {}
+        () = sleep(LIMIT) => {}
+        () = stopping => {}
+    }
 }

@@ -23,7 +23,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
-use self::pace::{Pace, Paced};
+use self::pace::{Ends, Pace, Paced};
 use crate::config::HttpConfig;
 
 /// After a failed accept (no file descriptors left): long enough for some to come free.
@@ -100,7 +100,9 @@ pub async fn serve(
                 // to fail.
                 let _ = stream.set_nodelay(true);
                 let abort = abort.clone();
-                let stream = Paced::new(stream, Pace::new(Arc::clone(&config)), abort.clone());
+                let ends =
+                    Ends { stop: stop.clone(), abort: abort.clone(), counted: connections.token() };
+                let stream = Paced::new(stream, Pace::new(Arc::clone(&config)), ends);
                 let connection = serve_connection(stream, peer, router.clone(), stop.clone());
                 connections.spawn(async move { abort.run_until_cancelled(connection).await });
             }

@@ -17,7 +17,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
 
 use super::{linger::linger, refusal::Refusal};
 use crate::config::HttpConfig;
@@ -25,6 +25,11 @@ use crate::config::HttpConfig;
 /// How often a connection is looked at, as a part of the time for a head: costs a timer and no work
 /// per request. A limit is up at the first look that the next one would be too late for.
 const LOOKS: u32 = 4;
+
+/// Least rate at which a client that we wait for has to take an answer, in bytes a second, beyond the
+/// time in which it may take nothing. By drips it would hold the answer for hours; a telephone on a bad
+/// line takes more, and a page of the largest messages (2 MB) has two minutes so.
+const LEAST_RATE: u64 = 16 * 1024;
 
 /// Nothing of the next request has come.
 const IDLE: u8 = 0;
@@ -48,6 +53,10 @@ struct Shared {
     /// Since when the client takes nothing of what is written, in milliseconds after `opened`, plus
     /// one; 0: it takes all.
     blocked_since: AtomicU64,
+    /// The same, since when there is something that it has not taken; and how many bytes of that it has,
+    /// by then.
+    behind_since: AtomicU64,
+    taken: AtomicU64,
     phase: AtomicU8,
     /// Milliseconds after `opened`.
     since: AtomicU64,
@@ -60,6 +69,8 @@ impl Pace {
             config,
             opened: Instant::now(),
             blocked_since: AtomicU64::new(0),
+            behind_since: AtomicU64::new(0),
+            taken: AtomicU64::new(0),
             phase: AtomicU8::new(HEAD),
             since: AtomicU64::new(0),
         };
@@ -81,14 +92,38 @@ impl Pace {
     }
 
     /// Something could be written, or nothing.
-    fn wrote(&self, ready: bool) {
-        let blocked = &self.shared.blocked_since;
-        if ready {
-            if blocked.load(Relaxed) != 0 {
-                blocked.store(0, Relaxed);
+    fn wrote(&self, polled: &Poll<io::Result<usize>>) {
+        let Shared { blocked_since, behind_since, taken, .. } = &*self.shared;
+        match polled {
+            Poll::Ready(written) => {
+                if blocked_since.load(Relaxed) != 0 {
+                    blocked_since.store(0, Relaxed);
+                }
+                if behind_since.load(Relaxed) != 0 {
+                    taken.fetch_add(written.as_ref().map_or(0, |&bytes| bytes as u64), Relaxed);
+                }
             }
-        } else if blocked.load(Relaxed) == 0 {
-            blocked.store(self.now().saturating_add(1), Relaxed);
+            Poll::Pending => {
+                let now = self.now().saturating_add(1);
+                if blocked_since.load(Relaxed) == 0 {
+                    blocked_since.store(now, Relaxed);
+                }
+                if behind_since.load(Relaxed) == 0 {
+                    taken.store(0, Relaxed);
+                    behind_since.store(now, Relaxed);
+                }
+            }
+        }
+    }
+
+    /// All that there was to write is taken.
+    fn flushed(&self) {
+        if self.shared.behind_since.load(Relaxed) != 0 {
+            // Whole answers were ended when they were begun.
+            if self.shared.phase.load(Relaxed) == IDLE {
+                self.enter(IDLE);
+            }
+            self.shared.behind_since.store(0, Relaxed);
         }
     }
 
@@ -127,6 +162,17 @@ impl Pace {
                 self.enter(CUT);
                 return;
             }
+            let behind_since = self.shared.behind_since.load(Relaxed);
+            let earned = self.shared.taken.load(Relaxed) / LEAST_RATE;
+            let limit = config.write_timeout + Duration::from_secs(earned);
+            if behind_since > 0 {
+                if over(behind_since - 1, limit) {
+                    self.enter(CUT);
+                    return;
+                }
+                // It is not idle before it has taken all.
+                continue;
+            }
             let limit = match self.shared.phase.load(Relaxed) {
                 IDLE => config.idle_timeout,
                 HEAD => config.head_timeout,
@@ -152,12 +198,23 @@ pub(super) struct Paced {
     refusal: Refusal,
     /// The peer has ended its side, or the connection is broken.
     ended: bool,
-    abort: CancellationToken,
+    ends: Ends,
+}
+
+/// What ends a connection besides its peer, and who waits for its end.
+#[derive(Debug, Clone)]
+pub(super) struct Ends {
+    /// Nothing more is accepted: what goes on has to come to its end.
+    pub(super) stop: CancellationToken,
+    /// At once.
+    pub(super) abort: CancellationToken,
+    /// Among the connections that the server waits for, an upgraded one and its last words too.
+    pub(super) counted: TaskTrackerToken,
 }
 
 impl Paced {
-    pub(super) fn new(stream: TcpStream, pace: Pace, abort: CancellationToken) -> Self {
-        Self { stream: Some(stream), pace, refusal: Refusal::default(), ended: false, abort }
+    pub(super) fn new(stream: TcpStream, pace: Pace, ends: Ends) -> Self {
+        Self { stream: Some(stream), pace, refusal: Refusal::default(), ended: false, ends }
     }
 
     pub(super) fn pace(&self) -> &Pace {
@@ -177,8 +234,11 @@ impl Drop for Paced {
             && !cut
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            let abort = self.abort.clone();
-            runtime.spawn(async move { abort.run_until_cancelled(linger(stream)).await });
+            let Ends { stop, abort, counted } = self.ends.clone();
+            runtime.spawn(async move {
+                abort.run_until_cancelled(linger(stream, stop)).await;
+                drop(counted);
+            });
         }
     }
 }
@@ -215,12 +275,16 @@ impl AsyncWrite for Paced {
             Some(written) => written,
             None => Pin::new(stream).poll_write(context, bytes),
         };
-        pace.wrote(polled.is_ready());
+        pace.wrote(&polled);
         polled
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream()?.poll_flush(context)
+        let polled = self.stream()?.poll_flush(context);
+        if polled.is_ready() {
+            self.pace.flushed();
+        }
+        polled
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -237,7 +301,7 @@ impl AsyncWrite for Paced {
             return self.poll_write(context, one);
         }
         let polled = self.stream()?.poll_write_vectored(context, slices);
-        self.pace.wrote(polled.is_ready());
+        self.pace.wrote(&polled);
         polled
     }
 

@@ -1,6 +1,6 @@
 //! A socket's one loop: deliveries, the client's frames, the heartbeat, the token's end, the drain.
 
-use std::{collections::BTreeSet, pin::pin, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use tokio::{sync::watch, time::Instant};
@@ -81,7 +81,7 @@ pub(super) struct Connection {
     present: PresenceGuard,
     _open: OpenGauge,
     /// Among all sockets; kept to the end.
-    _place: Option<Place>,
+    _place: Option<Place<IpAddr>>,
 }
 
 /// Counts open sockets, panics included.
@@ -107,7 +107,7 @@ impl Connection {
     pub(super) async fn open(
         context: Context,
         wire: Wire,
-        place: Option<Place>,
+        place: Option<Place<IpAddr>>,
         bearer: Bearer,
         single: Option<ChatId>,
     ) -> Box<Self> {

@@ -18,7 +18,8 @@ use crate::{
     store::Changes,
 };
 
-/// Changes read at once when a socket resumes: bounds what it holds while its reader is slow.
+/// Changes read at once when a socket resumes, of which the store gives fewer where they are large:
+/// bounds what it holds while its reader is slow.
 const RESUME_PAGE: i64 = 500;
 
 /// Pause before Postgres is asked again for what it could not give.
@@ -140,14 +141,14 @@ impl Connection {
                 self.reset(chat_id, &page, ResetReason::TooFar);
                 return Ok(());
             }
-            let frames = page.changes.iter().map(|change| change_frame(chat_id, change));
-            self.out.extend(frames);
-            match page.changes.last() {
-                Some(last) if page.more => after_ev = last.ev(),
-                _ => {
-                    self.synced(chat_id, page.head.ev, &page.head.epoch);
-                    return Ok(());
-                }
+            // Each goes as it is told: nothing is held twice while the client takes its time.
+            for change in page.changes {
+                after_ev = change.ev();
+                self.out.push(change_frame(chat_id, &change));
+            }
+            if !page.more {
+                self.synced(chat_id, page.head.ev, &page.head.epoch);
+                return Ok(());
             }
             self.flush().await?;
             page = match self.read_changes(chat_id, after_ev, RESUME_PAGE).await {

@@ -1,6 +1,6 @@
 //! From the upgrade to a socket that knows its user.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{net::IpAddr, pin::pin, sync::Arc, time::Duration};
 
 use tokio::time::timeout;
 
@@ -51,7 +51,7 @@ pub(super) struct Arrival {
     pub claim: Claim,
     pub after: Option<Position>,
     /// Its place among the sockets, which it keeps to its end; or why there is none.
-    pub place: Result<Option<Place>, Error>,
+    pub place: Result<Option<Place<IpAddr>>, Error>,
     /// Taken already, unless it has to say first who it is.
     pub turn: Option<Turn>,
 }

@@ -96,7 +96,7 @@ pub struct Changes {
     /// The reader's other; `None` where one of the two has blocked the other.
     pub visible: Option<UserId>,
     pub changes: Vec<Change>,
-    /// There is more past the last one: the limit was reached.
+    /// There is more past the last one: a limit was reached.
     pub more: bool,
 }
 
@@ -192,7 +192,8 @@ impl Store {
         }))
     }
 
-    /// What changed after `after_ev`, at most `limit` changes. `reader` must be a member; `None`
+    /// What changed after `after_ev`, at most `limit` changes and no more than [`CHANGES_BYTES`] beyond
+    /// the first. `reader` must be a member; `None`
     /// asks on behalf of all members. Gives `None` where the chat is gone or not the reader's.
     pub async fn get_changes(
         &self,
@@ -209,18 +210,18 @@ impl Store {
                     (&reader.map(UserId::as_str), Type::TEXT),
                     (&after_ev, Type::INT8),
                     (&limit, Type::INT8),
+                    (&CHANGES_BYTES, Type::INT8),
                 ],
             )
             .await?;
         let Some(first) = rows.first() else { return Ok(None) };
-        let changes: Vec<Change> = rows.iter().filter_map(|row| change(chat_id, row)).collect();
-        let more = i64::try_from(changes.len()).is_ok_and(|count| count >= limit);
-        Ok(Some(Changes {
-            head: head(first),
-            visible: first.get::<_, Option<&str>>(17).map(user),
-            changes,
-            more,
-        }))
+        let (head, visible) = (head(first), first.get::<_, Option<&str>>(18).map(user));
+        // Each row goes as it is read, so that a page is in memory once.
+        let changes: Vec<Change> =
+            rows.into_iter().filter_map(|row| change(chat_id, &row)).collect();
+        // The last change of a chat is always there: nothing has superseded it.
+        let more = changes.last().is_some_and(|last| last.ev() < head.ev);
+        Ok(Some(Changes { head, visible, changes, more }))
     }
 
     /// The head of a chat; `None` where it is not the user's.
@@ -232,17 +233,26 @@ impl Store {
         Ok(self.get_changes(chat_id, Some(user), i64::MAX, 0).await?.map(|changes| changes.head))
     }
 
-    /// Live texts of a range of `seq` (both inclusive), newest first: what a search walks over.
+    /// Live texts of a range of `seq` (both inclusive), newest first, up to the one with which they have
+    /// `bytes`: what a search walks over.
     pub async fn list_texts(
         &self,
         chat_id: ChatId,
-        lo: i64,
-        hi: i64,
+        (lo, hi): (i64, i64),
+        bytes: i64,
     ) -> Result<Vec<(i64, String)>, StoreError> {
         let rows = self
-            .query(LIST_TEXTS, &[(&chat_id, Type::UUID), (&lo, Type::INT8), (&hi, Type::INT8)])
+            .query(
+                LIST_TEXTS,
+                &[
+                    (&chat_id, Type::UUID),
+                    (&lo, Type::INT8),
+                    (&hi, Type::INT8),
+                    (&bytes, Type::INT8),
+                ],
+            )
             .await?;
-        Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+        Ok(rows.into_iter().map(|row| (row.get(0), row.get(1))).collect())
     }
 
     /// Messages by number, newest first.
@@ -395,7 +405,12 @@ SELECT h.last_ev, h.last_seq, ",
  ORDER BY m.seq"
 );
 
-/// The state since a position: there is no log of events to grow.
+/// Texts and metadata of one page of changes, in bytes: a socket whose reader is slow holds a page as
+/// long as a write may take, and one user may have 50 sockets. Five hundred usual messages have less.
+const CHANGES_BYTES: i64 = 512 * 1024;
+
+/// The state since a position: there is no log of events to grow. `before`: the bytes of the rows before
+/// this one, so that one comes however large it is.
 const GET_CHANGES: &str = concat!(
     "-- store.get_changes
 WITH head AS (
@@ -416,14 +431,21 @@ WITH head AS (
 SELECT h.last_ev, h.last_seq, ",
     epoch!(),
     ", h.read_seq, h.peer_read_seq, x.*, h.visible
-  FROM head h LEFT JOIN (SELECT * FROM moved ORDER BY ev LIMIT $4) x ON true
+  FROM head h LEFT JOIN (
+    SELECT *, coalesce(sum(octet_length(text) + coalesce(octet_length(metadata::text), 0))
+                  OVER (ORDER BY ev ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
+      FROM (SELECT * FROM moved ORDER BY ev LIMIT $4) limited
+  ) x ON x.before < $5
  ORDER BY x.ev"
 );
 
 const LIST_TEXTS: &str = "\
 -- store.list_texts
-SELECT seq, text FROM messages
- WHERE chat_id = $1 AND seq BETWEEN $2 AND $3 AND deleted_at IS NULL ORDER BY seq DESC";
+SELECT seq, text FROM (
+    SELECT seq, text, coalesce(sum(octet_length(text))
+               OVER (ORDER BY seq DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
+      FROM messages WHERE chat_id = $1 AND seq BETWEEN $2 AND $3 AND deleted_at IS NULL
+) x WHERE before < $4 ORDER BY seq DESC";
 
 const LIST_MESSAGES: &str = concat!(
     "-- store.list_messages\nSELECT ",

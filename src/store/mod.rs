@@ -12,6 +12,7 @@ mod reports;
 mod rows;
 mod shared;
 mod trace;
+mod underway;
 mod users;
 mod verify;
 mod webhooks;
@@ -21,9 +22,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use deadpool_postgres::{
-    ClientWrapper, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime,
-};
+use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use futures_util::future::join_all;
 use tokio_postgres::{
     NoTls, Row,
@@ -32,7 +31,6 @@ use tokio_postgres::{
     types::{ToSql, Type},
 };
 
-use self::shared::Shared;
 pub use self::{
     amendments::{Amended, Amendment, AmendmentKind, AmendmentOutcome, AmendmentResult},
     chats::{Opened, Room},
@@ -47,6 +45,10 @@ pub use self::{
         DeadLetter, Event, Lane, Notice, Settled, Waiting, WebhookBacklog, dead_letters,
         replay_dead_letters,
     },
+};
+use self::{
+    shared::Shared,
+    underway::{Held, Underway},
 };
 use crate::{
     config::{DatabaseConfig, Secret, Switch},
@@ -265,7 +267,7 @@ impl Store {
 
     async fn share(
         &self,
-        shared: &Shared,
+        shared: &Arc<Shared>,
         sql: &'static str,
         params: &[Param<'_>],
     ) -> Result<Vec<Row>, StoreError> {
@@ -274,15 +276,10 @@ impl Store {
             return self.query(sql, params).await;
         }
         let started = Instant::now();
-        let _place = shared.queue().await?;
+        let place = shared.queue().await?;
         let client = shared.get().await?;
-        match self.ask(&client, sql, params, started).await {
-            Some(rows) => rows,
-            None => {
-                shared.give_up(&client).await;
-                Err(StoreError::Away(None))
-            }
-        }
+        let held = Held::Queued { client, shared: Arc::clone(shared), place };
+        self.ask(held, sql, params, started).await
     }
 
     async fn query_opt(
@@ -307,26 +304,23 @@ impl Store {
     ) -> Result<Vec<Row>, StoreError> {
         let started = Instant::now();
         let client = pool.get().await.map_err(|error| StoreError::Away(Some(Arc::new(error))))?;
-        match self.ask(&client, sql, params, started).await {
-            Some(rows) => rows,
-            None => {
-                // The statement may still run there: nobody else must queue behind it.
-                drop(Object::take(client));
-                Err(StoreError::Away(None))
-            }
-        }
+        self.ask(Held::Own(client), sql, params, started).await
     }
 
-    /// Runs a statement on a connection that was asked for at `started`; `None`: nothing good can come of
-    /// the connection any more, as it is stuck, or leads to a standby.
+    /// Runs a statement on a connection that was asked for at `started`. The connection is given up where
+    /// nothing good can come of it any more, as it is stuck, or leads to a standby.
     async fn ask(
         &self,
-        client: &ClientWrapper,
+        held: Held,
         sql: &'static str,
         params: &[Param<'_>],
         started: Instant,
-    ) -> Option<Result<Vec<Row>, StoreError>> {
+    ) -> Result<Vec<Row>, StoreError> {
+        let limit = self.timeout + CLIENT_GRACE;
+        // A pooler may not take a statement before it has answered the last one.
+        let mut underway = Underway::new(held, self.prepared.then_some(limit));
         self.metrics.pool_wait.observe(started.elapsed().as_secs_f64());
+        let Some(client) = underway.client() else { return Err(StoreError::Away(None)) };
         let work = async {
             if self.prepared {
                 let types: Vec<Type> = params.iter().map(|(_, kind)| kind.clone()).collect();
@@ -337,12 +331,18 @@ impl Store {
                 client.query_typed(sql, params).await
             }
         };
-        let outcome = tokio::time::timeout(self.timeout + CLIENT_GRACE, work).await;
+        let outcome = tokio::time::timeout(limit, work).await;
         self.metrics.observe_query(statement_name(sql), started.elapsed());
-        match outcome.ok()? {
-            Err(error) if error.code().is_some_and(is_by_standby) => None,
-            rows => Some(rows.map_err(StoreError::from)),
+        match outcome {
+            Ok(Err(error)) if error.code().is_some_and(is_by_standby) => {}
+            Ok(rows) => {
+                underway.end();
+                return Ok(rows?);
+            }
+            Err(_) => {}
         }
+        underway.give_up().await;
+        Err(StoreError::Away(None))
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 use deadpool::managed::Manager as _;
 use deadpool_postgres::{ClientWrapper, Manager};
 use tokio::{
-    sync::{Mutex, Semaphore, SemaphorePermit},
+    sync::{Mutex, OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
 
@@ -28,7 +28,7 @@ pub(super) struct Shared {
     connections: Vec<Mutex<Option<Arc<ClientWrapper>>>>,
     next: AtomicUsize,
     /// See [`QUEUE`].
-    places: Semaphore,
+    places: Arc<Semaphore>,
 }
 
 /// Statements that a connection may have before it. More wait outside, so that one that has to wait
@@ -39,7 +39,7 @@ impl Shared {
     /// Opens none yet. `size` must be at least 1.
     pub(super) fn new(manager: Manager, size: usize, ceiling: Duration) -> Self {
         let connections = (0..size).map(|_| Mutex::new(None)).collect();
-        let places = Semaphore::new(size * QUEUE);
+        let places = Arc::new(Semaphore::new(size * QUEUE));
         Self { manager, ceiling, connections, next: AtomicUsize::new(0), places }
     }
 
@@ -48,8 +48,8 @@ impl Shared {
     }
 
     /// A place in the queue of a connection, until dropped.
-    pub(super) async fn queue(&self) -> Result<SemaphorePermit<'_>, StoreError> {
-        let place = timeout(self.ceiling, self.places.acquire()).await;
+    pub(super) async fn queue(&self) -> Result<OwnedSemaphorePermit, StoreError> {
+        let place = timeout(self.ceiling, Arc::clone(&self.places).acquire_owned()).await;
         // Too late; the semaphore itself is never closed.
         place.ok().and_then(Result::ok).ok_or(StoreError::Away(None))
     }

@@ -1,6 +1,7 @@
 //! The guarantees, seen from outside: real Postgres, real Redis, several replicas in one process.
 
 mod amendments;
+mod bounds;
 mod delivery;
 mod export;
 mod harness;

@@ -70,6 +70,7 @@ impl Scenario {
                 ("BESEDA_RATE_ROOMS", MANY),
                 ("BESEDA_RATE_CONNECTS", MANY),
                 ("BESEDA_RATE_ADDRESSES", MANY),
+                ("BESEDA_REQUESTS_PER_USER", MANY),
                 ("BESEDA_SOCKETS_PER_USER", MANY),
                 ("BESEDA_SOCKETS_PER_ADDRESS", MANY),
             ],
