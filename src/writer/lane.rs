@@ -4,13 +4,9 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     hash::Hash,
     sync::Arc,
-    time::Duration,
 };
 
-use tokio::{
-    sync::{mpsc, oneshot},
-    time::Instant,
-};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Span;
 
@@ -36,12 +32,6 @@ const QUEUE: usize = 2_048;
 /// What may wait of one key: a script that changes thousands of messages of one room, of which each batch
 /// takes one, must not take all the room in the queue.
 const QUEUE_OF_ONE: usize = 256;
-
-/// How often it is asked whether a chat can be had again that somebody held for too long.
-const HELD_LOOK: Duration = Duration::from_secs(1);
-
-/// For how long such a chat is remembered where nobody wants it.
-const HELD_MEMORY: Duration = Duration::from_secs(60);
 
 /// How often a batch waits for locks in vain before all of it is refused. A chat that is held by the same
 /// one all the time is found out before.
@@ -140,8 +130,8 @@ pub(super) struct Lane<W: Work> {
     waiting: mpsc::Receiver<Job<W>>,
     /// What had to be left out of a batch because of its key: first in the next one, in order.
     carried: VecDeque<Job<W>>,
-    /// Chats that could not be had, and when that was seen last: nobody else waits for them.
-    held: HashMap<ChatId, Instant>,
+    /// Chats that could not be had when they were last asked for: nobody waits for them any more.
+    held: BTreeSet<ChatId>,
     publisher: Publisher<W>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
@@ -161,7 +151,7 @@ impl<W: Work> Lane<W> {
             store: store.clone(),
             waiting,
             carried: VecDeque::new(),
-            held: HashMap::new(),
+            held: BTreeSet::new(),
             publisher: Publisher::start(outbox, tasks),
             metrics: Arc::clone(metrics),
             stop: stop.clone(),
@@ -173,6 +163,9 @@ impl<W: Work> Lane<W> {
     async fn run(mut self) {
         while let Some(batch) = self.next_batch().await {
             let batch = self.refuse_held(batch).await;
+            if batch.is_empty() {
+                continue;
+            }
             W::observe(&self.metrics, batch.len());
             self.write(batch).await;
         }
@@ -211,24 +204,18 @@ impl<W: Work> Lane<W> {
         Some(batch)
     }
 
-    /// Refuses at once what is for a chat that was held for too long, unless it can be had again.
+    /// Refuses at once what is for chats that were held for too long, and still are.
     async fn refuse_held(&mut self, batch: Vec<Job<W>>) -> Vec<Job<W>> {
-        self.held.retain(|_, seen| seen.elapsed() < HELD_MEMORY);
-        if self.held.is_empty() {
+        if !batch.iter().any(|job| self.held.contains(&job.work.chat_id())) {
             return batch;
         }
-        let mut asked: Vec<ChatId> = batch.iter().map(|job| job.work.chat_id()).collect();
-        asked.retain(|chat_id| {
-            self.held.get(chat_id).is_some_and(|seen| seen.elapsed() >= HELD_LOOK)
-        });
-        if !asked.is_empty()
-            && let Ok(held) = self.store.list_held(&asked).await
-        {
-            self.held.retain(|chat_id, _| !asked.contains(chat_id));
-            self.held.extend(held.into_iter().map(|chat_id| (chat_id, Instant::now())));
+        // Of all of them, so that none is remembered for ever.
+        let held: Vec<ChatId> = self.held.iter().copied().collect();
+        if let Ok(held) = self.store.list_held(&held).await {
+            self.held = held.into_iter().collect();
         }
         let (held, free): (Vec<_>, Vec<_>) =
-            batch.into_iter().partition(|job| self.held.contains_key(&job.work.chat_id()));
+            batch.into_iter().partition(|job| self.held.contains(&job.work.chat_id()));
         refuse(held, &Error::Unavailable(None));
         free
     }
@@ -305,8 +292,7 @@ impl<W: Work> Lane<W> {
         jobs: Vec<Job<W>>,
         error: &Error,
     ) {
-        let now = Instant::now();
-        self.held.extend(held.into_iter().map(|chat_id| (chat_id, now)));
+        self.held.extend(held);
         refuse(jobs, error);
     }
 
