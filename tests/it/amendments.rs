@@ -208,6 +208,44 @@ async fn a_change_that_takes_too_long_fails_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn changes_of_one_room_past_some_hundreds_are_refused_and_those_of_others_made() {
+    /// More than may wait of one room.
+    const MANY: usize = 320;
+    let cluster = Cluster::start(2).await;
+    let alice = cluster.user("alice");
+    let rooms = rooms(&cluster, &alice, 2).await;
+    let [(_, busy), (peer, other)] = &rooms[..] else { unreachable!("two rooms") };
+    // Lanes take the connection that has rested longest, so any of these may be the next one.
+    for _ in 0..2 {
+        peer.on(0).mark_read(other).await;
+        peer.on(0).send(other, "hi").await;
+    }
+    let lanes = lanes(&cluster).await;
+    signal(&lanes, Signal::SIGSTOP);
+    let mark = |chat: &Chat| {
+        let (at, path) = (alice.on(0), chat.path("mark_read/"));
+        tokio::spawn(async move { at.post(&path, json!({})).await })
+    };
+    let marks: Vec<_> = (0..MANY).map(|_| mark(busy)).collect();
+    // All but the first, and what came with it.
+    until_queued(&cluster, MANY - 20).await;
+    let others = mark(other);
+    signal(&lanes, Signal::SIGCONT);
+    others.await.expect("an answer").expect(200);
+    let (mut made, mut refused) = (0, 0);
+    for answer in marks {
+        let answer = answer.await.expect("an answer");
+        if answer.status == 200 {
+            made += 1;
+        } else {
+            answer.expect_problem(503, "unavailable");
+            refused += 1;
+        }
+    }
+    assert!(made >= 256 && refused > 0, "{made} made, {refused} refused");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn changes_of_one_room_at_once_are_all_made_and_numbered() {
     let cluster = Cluster::start(2).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
