@@ -43,20 +43,26 @@ impl AuthUser {
     }
 }
 
-/// The layer in front of every route that takes a token: checks it, then the rate of its class and how
-/// much else of this user's is under way.
+/// The layer in front of every route that takes a token: bounds the time until there is an answer.
 pub(super) async fn guard(
     State((context, class)): State<(Context, Class)>,
     request: Request,
     next: Next,
 ) -> Response {
+    tokio::time::timeout(context.config.request_timeout, admit(&context, class, request, next))
+        .await
+        .unwrap_or_else(|_| Error::Timeout.into_response())
+}
+
+/// Checks the token, then the rate of its class and how much else of this user's is under way.
+async fn admit(context: &Context, class: Class, request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
     if let Err((error, allowance)) = context.check_address(peer, request.headers()) {
         let mut response = error.into_response();
         tell(&mut response, &allowance);
         return response;
     }
-    let identity = match authenticate(&context, request.headers()).await {
+    let identity = match authenticate(context, request.headers()).await {
         Ok(identity) => identity,
         Err(error) => return error.into_response(),
     };
@@ -64,7 +70,7 @@ pub(super) async fn guard(
     let checked =
         if identity.admin { Ok(None) } else { context.limits.check(identity.user_id(), class) };
     let (mut response, allowance) = match checked {
-        Ok(allowance) => (answer(&context, identity, request, next).await, allowance),
+        Ok(allowance) => (answer(context, identity, request, next).await, allowance),
         Err(error) => {
             let allowance = error.retry_after().and_then(|wait| context.limits.spent(class, wait));
             (error.into_response(), allowance)

@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use axum::{
     Router,
-    extract::{Request, State},
-    http::{HeaderName, HeaderValue, Method, Uri, header, uri::PathAndQuery},
+    extract::Request,
+    http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header, uri::PathAndQuery},
     middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::get,
@@ -93,11 +93,10 @@ fn classes() -> [(Class, OpenApiRouter<Context>); 5] {
 
 /// What clients reach: REST, the pages, and `sockets`.
 pub fn public_router(context: &Context, sockets: Router<Context>) -> Router {
-    let guarded = classes().into_iter().fold(Router::new(), |all, (class, routes)| {
+    let api = classes().into_iter().fold(Router::new(), |all, (class, routes)| {
         let guard = from_fn_with_state((context.clone(), class), extract::guard);
         all.merge(Router::from(routes.route_layer(guard)))
     });
-    let api = guarded.layer(from_fn_with_state(context.clone(), time_out));
     // Written once: anybody may ask for it, and writing it takes milliseconds.
     let document = bytes::Bytes::from(openapi_json());
     let socket_page = system::socket_page();
@@ -140,7 +139,6 @@ fn finish(router: Router<Context>, context: &Context) -> Router {
         None => router,
     };
     let router = router
-        .layer(from_fn(harden))
         .layer(from_fn_with_state(context.clone(), problem::observe))
         .with_state(context.clone());
     // Around the whole router, as routing has happened by the time its own layers run.
@@ -204,27 +202,26 @@ pub(crate) fn slashed(uri: &Uri) -> Option<Uri> {
 }
 
 /// What browsers are told of every answer that does not say otherwise itself: nothing of one person's
-/// may be kept by a cache that others share; no answer is a page, a frame, or another site's resource;
-/// and no address that one was at leaves with a link.
-const HARDENING: [(HeaderName, HeaderValue); 4] = [
+/// may be kept by a cache that others share; no answer is a page, a frame, another site's resource, or of
+/// another type than it says; and no address that one was at leaves with a link.
+const HARDENING: [(HeaderName, HeaderValue); 5] = [
     (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
     (
         header::CONTENT_SECURITY_POLICY,
         HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"),
     ),
     (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
     (
         HeaderName::from_static("cross-origin-resource-policy"),
         HeaderValue::from_static("same-origin"),
     ),
 ];
 
-async fn harden(request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
+fn harden(headers: &mut HeaderMap) {
     for (name, value) in HARDENING {
-        response.headers_mut().entry(name).or_insert(value);
+        headers.entry(name).or_insert(value);
     }
-    response
 }
 
 /// The page that shows the API needs its own scripts, and styles that they write into it.
@@ -237,12 +234,6 @@ async fn docs_policy(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, POLICY);
     response
-}
-
-async fn time_out(State(context): State<Context>, request: Request, next: Next) -> Response {
-    tokio::time::timeout(context.config.request_timeout, next.run(request))
-        .await
-        .unwrap_or_else(|_| Error::Timeout.into_response())
 }
 
 fn panicked(panic: Box<dyn std::any::Any + Send>) -> Response {

@@ -14,6 +14,7 @@ use tracing::Instrument;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::harden;
 use crate::{
     context::Context,
     error::{Error, FieldError},
@@ -56,7 +57,8 @@ impl IntoResponse for Error {
     }
 }
 
-/// The outermost layer: gives each request its id, writes failures out, logs them once, measures.
+/// The outermost layer: gives each request its id, writes failures out, logs them once, hardens answers,
+/// measures. One layer and not several, as each of them clones all below it for every request.
 pub(super) async fn observe(
     State(context): State<Context>,
     request: Request,
@@ -81,9 +83,7 @@ pub(super) async fn observe(
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(X_REQUEST_ID, value);
     }
-    response
-        .headers_mut()
-        .insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    harden(response.headers_mut());
     let labels = HttpLabels { method, route, status: response.status().as_u16() };
     context.metrics.observe_http(labels, started.elapsed());
     response

@@ -30,6 +30,9 @@ use crate::{
 /// counted anew from Postgres on return.
 const KEEP_SECONDS: i64 = 7 * 24 * 3_600;
 
+/// Bytes that one counter takes of what is read: two ids, four numbers of a digit, a time, line breaks.
+const LEAST_OF_ONE: usize = 36 + 22 + 4 * 2 + 17 + 2;
+
 /// Counters that a fill stores with one call: about 1 ms in which Redis does nothing else.
 const FILL_CHUNK: usize = 1_000;
 
@@ -129,11 +132,7 @@ impl Unread {
             return Ok(None);
         }
         let text = std::str::from_utf8(answer.as_bytes().ok_or(Away)?).map_err(|_| Away)?;
-        let (mut counters, mut lines) = (Vec::new(), text.split('\n'));
-        while let (Some(chat), Some(value)) = (lines.next(), lines.next()) {
-            counters.extend(Counter::decode(chat, value));
-        }
-        Ok(Some(counters))
+        Ok(Some(Counter::decode_all(text)))
     }
 
     /// All counters of `user`, in no order: the copy, or else what `load` brings (from Postgres;
@@ -267,14 +266,40 @@ impl Counter {
         format!("{ev}|{unread}|{last_seq}|{read_seq}|{activity}|{room_name}")
     }
 
+    /// All that Redis gives of a hash: a field and its value in turn, a line each.
+    fn decode_all(text: &str) -> Vec<Self> {
+        let mut counters = Vec::with_capacity(text.len() / LEAST_OF_ONE);
+        let mut rest = text;
+        while !rest.is_empty() {
+            let (chat, value);
+            (chat, rest) = cut(rest, b'\n');
+            (value, rest) = cut(rest, b'\n');
+            counters.extend(Self::decode(chat, value));
+        }
+        counters
+    }
+
     /// `None` for tombstones and for the hash's own fields.
     fn decode(field: &str, value: &str) -> Option<Self> {
         let chat_id = Uuid::parse_str(field).ok()?;
-        let mut parts = value.splitn(6, '|');
-        let mut number = || parts.next()?.parse().ok();
+        let mut rest = value;
+        let mut number = || {
+            let digits;
+            (digits, rest) = cut(rest, b'|');
+            digits.parse().ok()
+        };
         let (ev, unread, last_seq) = (number()?, number()?, number()?);
         let (read_seq, activity) = (number()?, number()?);
-        let room_name = parts.next()?.to_owned();
+        let room_name = rest.to_owned();
         Some(Self { chat_id, room_name, ev, unread, last_seq, read_seq, activity })
+    }
+}
+
+/// What is before the first `separator` and what is after it: half the time of the standard library's
+/// way, where people have hundreds of rooms.
+fn cut(text: &str, separator: u8) -> (&str, &str) {
+    match memchr::memchr(separator, text.as_bytes()) {
+        Some(at) => (&text[..at], &text[at + 1..]),
+        None => (text, ""),
     }
 }
