@@ -29,10 +29,10 @@ use crate::config::HttpConfig;
 /// After a failed accept (no file descriptors left): long enough for some to come free.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Connections accepted at once, as seconds of the rate: with the default, a replica's part of ten
-/// thousand sockets that come back together. What these cost is bounded where sockets take their turns;
-/// in the kernel's queue a request that needs a new connection would wait behind them.
-const ACCEPT_BURST_SECONDS: u32 = 15;
+/// Connections accepted at once, as seconds of the rate: with the default, ten thousand sockets that come
+/// back together, or twice soon after each other to two replicas. What these cost is bounded where sockets
+/// take their turns; in the kernel's queue a request that needs a new connection would wait behind them.
+const ACCEPT_BURST_SECONDS: u32 = 25;
 
 /// Connections that may wait in the kernel's queue to be accepted. One beyond these is not refused: its
 /// SYN is dropped, and the client's kernel says it again after 1, 3, 7 … s, a minute in the end. So there
