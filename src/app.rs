@@ -15,7 +15,7 @@ use crate::{
     broker::{Broker, Link, RedisError},
     chat::{Chats, Parts, SharedChats},
     config::{Config, ConfigError, Switch},
-    context::{Context, OPENINGS, Phase, Shared},
+    context::{Context, INBOX_READS, OPENINGS, Phase, Shared},
     hub::{Feed, Sources},
     limits::Limits,
     metrics::Metrics,
@@ -167,6 +167,7 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
         phase: watching,
         sockets: TaskTracker::new(),
         openings: Arc::new(Semaphore::new(OPENINGS)),
+        inbox_reads: Arc::new(Semaphore::new(INBOX_READS)),
         abort,
     });
     let (stop_serving, stop_internal) = (CancellationToken::new(), CancellationToken::new());

@@ -34,10 +34,15 @@ pub enum Phase {
 /// or three round trips, fewer would leave a processor idle.
 pub const OPENINGS: usize = 32;
 
+/// Inboxes of a replica that read all their rooms at once. After a failover every one of them does, and
+/// some thousands would stand before everybody else in the queue for a connection to Postgres: by
+/// default a replica has ten for all but writing and short reads, and each of these takes two.
+pub const INBOX_READS: usize = 4;
+
 /// How long a socket waits for its turn: as long as clients wait for a connection.
 const TURN_WAIT: Duration = Duration::from_secs(10);
 
-/// A socket's turn to be opened, until dropped.
+/// A socket's turn, to be opened or to read all its rooms, until dropped.
 #[derive(Debug)]
 pub struct Turn(#[expect(dead_code, reason = "held, not read")] OwnedSemaphorePermit);
 
@@ -62,6 +67,9 @@ pub struct Shared {
     pub sockets: TaskTracker,
     /// Turns of sockets to be opened, [`OPENINGS`].
     pub openings: Arc<Semaphore>,
+    /// Turns of inboxes that read all their rooms, [`INBOX_READS`]: others than those, since who is
+    /// there already must not keep anybody from coming in.
+    pub inbox_reads: Arc<Semaphore>,
     /// Ends everything at once.
     pub abort: CancellationToken,
 }
@@ -97,6 +105,13 @@ impl Context {
             // Too late; the semaphore itself is never closed.
             _ => Err(Error::Unavailable(None)),
         }
+    }
+
+    /// Waits until an inbox may read all its rooms, however long: the socket is served meanwhile. To be
+    /// held like the other kind. Cancelled, it has taken none, and its place in line is lost.
+    pub async fn take_inbox_turn(&self) -> Option<Turn> {
+        // Boxed, as it is rare: a socket that idles would have room for it.
+        Box::pin(Arc::clone(&self.inbox_reads).acquire_owned()).await.ok().map(Turn)
     }
 
     /// Whom a request or an upgrade came from.

@@ -83,7 +83,8 @@ struct MigrateOptions {
     #[command(flatten)]
     database: DatabaseConfig,
 
-    /// Change nothing; say what is missing, and end with 1 if anything is.
+    /// Change nothing; say which migrations are missing, or differ from this program's, and end with 1
+    /// if any do.
     #[arg(long)]
     check: bool,
 }
@@ -212,11 +213,11 @@ async fn serve(config: Config) -> Result<ExitCode, BoxError> {
 
 async fn migrate(options: &MigrateOptions) -> Result<ExitCode, BoxError> {
     if options.check {
-        let pending = store::pending_migrations(&options.database).await?;
-        for migration in &pending {
-            print(&format!("missing: {migration}"))?;
+        let amiss = store::check_migrations(&options.database).await?;
+        for line in &amiss {
+            print(line)?;
         }
-        return Ok(if pending.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        return Ok(if amiss.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     let applied = store::migrate(&options.database).await?;
     tracing::info!(?applied, "the schema is up to date");

@@ -229,10 +229,18 @@ impl Connection {
             if alarm.deadline() != due {
                 alarm.as_mut().reset(due);
             }
+            let reads_all = self.must_read_all_rooms() && self.retry_at.is_none();
             let flow = tokio::select! {
                 deliveries = self.inbox.take() => self.on_deliveries(deliveries).await,
                 frame = self.wire.recv() => self.on_frame(frame).await,
                 () = alarm.as_mut() => self.on_alarm(&mut ping_at, leave_at).await,
+                // In line only while nothing else happens, so that no turn is given to a socket that waits
+                // for its client. One that never rests takes its turn once the line is short.
+                Some(turn) = self.context.take_inbox_turn(), if reads_all => {
+                    Box::pin(self.read_rooms()).await;
+                    drop(turn);
+                    Ok(())
+                }
                 () = closing(&mut phase), if leave_at.is_none() => {
                     let moment = drain_window(&self.context).mul_f64(rand::random_range(0.0..1.0));
                     leave_at = Some(Instant::now() + moment);

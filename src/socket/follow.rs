@@ -233,8 +233,19 @@ impl Connection {
         }
     }
 
-    /// Tells of rooms that moved; what can't be read now is tried again.
+    pub(super) fn must_read_all_rooms(&self) -> bool {
+        self.rooms.as_ref().is_some_and(|rooms| rooms.must_read_all())
+    }
+
+    /// Tells of the rooms that moved, where these are few and known. Else the loop takes a turn first.
     pub(super) async fn refresh_rooms(&mut self) {
+        if !self.must_read_all_rooms() {
+            self.read_rooms().await;
+        }
+    }
+
+    /// Tells of rooms that moved; what can't be read now is tried again.
+    pub(super) async fn read_rooms(&mut self) {
         let Some(rooms) = &mut self.rooms else { return };
         let user_id = self.session.user_id();
         if let Err(error) = rooms.refresh(&self.context, user_id, &mut self.out).await {
@@ -261,7 +272,6 @@ impl Connection {
             Box::pin(self.catch_up(chat_id)).await?;
         }
         self.mark_all_rooms();
-        Box::pin(self.refresh_rooms()).await;
         Ok(())
     }
 }

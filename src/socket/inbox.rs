@@ -53,6 +53,11 @@ impl Rooms {
         self.all_marked || !self.marked.is_empty()
     }
 
+    /// Whether all rooms have to be looked at to know which moved, for which a turn is needed.
+    pub(super) fn must_read_all(&self) -> bool {
+        self.all_marked || self.marked.len() > MAX_SINGLE_READS
+    }
+
     /// Tells of the marked rooms that really moved. What can't be read stays marked.
     pub(super) async fn refresh(
         &mut self,
@@ -60,7 +65,7 @@ impl Rooms {
         user_id: &UserId,
         out: &mut Vec<Frame>,
     ) -> Result<(), Error> {
-        if self.all_marked || self.marked.len() > MAX_SINGLE_READS {
+        if self.must_read_all() {
             let store = context.chats.store();
             let (epoch, states) = tokio::try_join!(store.get_epoch(), store.list_states(user_id))?;
             if epoch != self.epoch {

@@ -1,6 +1,6 @@
 //! Migrations: forward only, embedded, one replica at a time.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use tokio_postgres::NoTls;
 
@@ -36,18 +36,26 @@ pub async fn migrate(config: &DatabaseConfig) -> Result<Vec<String>, StoreError>
     Ok(report.applied_migrations().iter().map(ToString::to_string).collect())
 }
 
-/// The migrations that the database still lacks, by name. Changes nothing.
-pub async fn pending_migrations(config: &DatabaseConfig) -> Result<Vec<String>, StoreError> {
+/// What is amiss with the database's migrations, a line each; nothing where it has all of them, as they
+/// are here. Changes nothing.
+pub async fn check_migrations(config: &DatabaseConfig) -> Result<Vec<String>, StoreError> {
     let client = connect(config).await?;
-    let applied: Vec<i32> = match client.query(APPLIED, &[]).await.map_err(StoreError::from) {
-        Ok(rows) => rows.iter().map(|row| row.get(0)).collect(),
-        Err(StoreError::Failed(cause)) if is_undefined_table(&cause) => Vec::new(),
-        Err(error) => return Err(error),
-    };
+    let applied: HashMap<i32, Option<String>> =
+        match client.query(APPLIED, &[]).await.map_err(StoreError::from) {
+            Ok(rows) => rows.iter().map(|row| (row.get(0), row.get(1))).collect(),
+            Err(StoreError::Failed(cause)) if is_undefined_table(&cause) => HashMap::new(),
+            Err(error) => return Err(error),
+        };
     let migrations = embedded::migrations::runner();
-    let pending =
-        migrations.get_migrations().iter().filter(|one| !applied.contains(&one.version()));
-    Ok(pending.map(ToString::to_string).collect())
+    let amiss = migrations.get_migrations().iter().filter_map(|one| {
+        match applied.get(&one.version()) {
+            None => Some(format!("missing: {one}")),
+            Some(checksum) if *checksum == Some(one.checksum().to_string()) => None,
+            // The checksum is of the name, the number and the text. `migrate` refuses to go on then.
+            Some(_) => Some(format!("different: {one} was applied with another name or text")),
+        }
+    });
+    Ok(amiss.collect())
 }
 
 /// A connection of one's own, without the pool's limits on time.
@@ -66,4 +74,4 @@ pub(super) async fn connect(config: &DatabaseConfig) -> Result<tokio_postgres::C
 
 const APPLIED: &str = "\
 -- store.applied_migrations
-SELECT version FROM refinery_schema_history";
+SELECT version, checksum FROM refinery_schema_history";

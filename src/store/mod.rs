@@ -35,7 +35,7 @@ pub use self::{
     amendments::{Amended, Amendment, AmendmentKind, AmendmentOutcome, AmendmentResult},
     chats::{Opened, Room},
     messages::{Change, Changes, Draft, History, Page, SendOutcome, Window},
-    migrate::{migrate, pending_migrations},
+    migrate::{check_migrations, migrate},
     outbox::Unpublished,
     rows::ChatState,
     trace::{Trail, trail},

@@ -121,6 +121,23 @@ async fn a_schema_is_checked_without_changing_it_and_the_url_may_come_from_a_fil
     cluster.psql("ALTER TABLE kept RENAME TO refinery_schema_history").await;
     assert_eq!(check().await.status.code(), Some(0));
 
+    // Applied from another text: by a fork, or before somebody edited what was released.
+    let was = "SELECT checksum FROM refinery_schema_history WHERE version = 2";
+    let was = cluster.psql_value::<String>(was).await;
+    let set = async |checksum: &str| {
+        let set = "UPDATE refinery_schema_history SET checksum = ";
+        cluster.psql(&format!("{set}{checksum} WHERE version = 2")).await;
+    };
+    for foreign in ["'1'", "NULL"] {
+        set(foreign).await;
+        let different = check().await;
+        assert_eq!(different.status.code(), Some(1), "{different:?}");
+        let said = printed(&different);
+        assert!(said.starts_with("different: V2__") && said.lines().count() == 1, "{said}");
+    }
+    set(&format!("'{was}'")).await;
+    assert_eq!(check().await.status.code(), Some(0));
+
     let both = [("DATABASE_URL_FILE", path), ("DATABASE_URL", "postgresql://x")];
     let refused = beseda(&["migrate", "--check"], &both).await;
     assert_eq!(refused.status.code(), Some(1));

@@ -2,10 +2,12 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use beseda::context::INBOX_READS;
 use serde_json::{Value, json};
+use tokio_postgres::NoTls;
 
 use super::{assert_members, kind, kinds};
-use crate::harness::{Cluster, Socket};
+use crate::harness::{Cluster, Socket, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_room_is_told_to_both_on_every_socket() {
@@ -186,4 +188,88 @@ async fn what_was_told_in_another_history_is_told_again() {
     // Once.
     alice.on(0).send(&chat, "live").await;
     assert_eq!(socket.expect("chat.updated").await["chat"]["last_message"]["text"], "live");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_failover_inboxes_take_turns_and_each_is_told_all() {
+    const INBOXES: usize = 5 * INBOX_READS;
+    let check = Duration::from_millis(200);
+    let cluster = Cluster::with(1, |config| {
+        config.head_check_interval = check;
+        // Enough for all of them at once.
+        config.database.database_connections = 3 * INBOXES;
+    })
+    .await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let chat = alice.on(0).open_chat(&bob).await;
+    let mut sockets = Vec::new();
+    for number in 0..INBOXES {
+        let user = if number % 2 == 0 { &alice } else { &bob };
+        sockets.push(user.on(0).connect_many().await);
+    }
+    // Whoever reads rooms has to wait; nothing else has.
+    let (holder, connection) =
+        tokio_postgres::connect(&cluster.database_url(), NoTls).await.expect("a connection");
+    tokio::spawn(connection);
+    holder.batch_execute("BEGIN; LOCK TABLE members").await.expect("a lock");
+    cluster.psql("UPDATE instance SET incarnation = 'restored'").await;
+    let reading = async || {
+        let reading = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+                        AND wait_event_type = 'Lock' AND query LIKE '-- store.list_states%'";
+        cluster.psql_value::<usize>(reading).await
+    };
+    eventually(async || match reading().await {
+        reading if reading >= INBOX_READS => Ok(()),
+        reading => Err(format!("{reading} inboxes read their rooms")),
+    })
+    .await;
+    // Time for more of them, if there were any.
+    tokio::time::sleep(check).await;
+    assert_eq!(reading().await, INBOX_READS);
+    for socket in &mut sockets {
+        socket.send(json!({ "type": "ping" })).await;
+    }
+    let mut served = 0;
+    for socket in &mut sockets {
+        let answer = tokio::time::timeout(check, socket.next_frame()).await;
+        served += usize::from(answer.is_ok_and(|frame| frame["type"] == "pong"));
+    }
+    assert_eq!(served, INBOXES - INBOX_READS, "who waits in line is served");
+    holder.batch_execute("ROLLBACK").await.expect("an end");
+    for socket in &mut sockets {
+        assert_eq!(socket.wait_for("chat.updated").await["chat"]["chat_id"], *chat.id);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_inbox_whose_client_takes_nothing_keeps_no_turn() {
+    /// At 16 KB each, told twice they are more than the buffers of both sides hold.
+    const ROOMS: usize = 250;
+    let check = Duration::from_millis(200);
+    let cluster = Cluster::with(1, |config| config.head_check_interval = check).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let chat = alice.on(0).open_chat(&bob).await;
+    let large = "\u{1f4ac}".repeat(4_000);
+    let opening = (0..ROOMS).map(|number| {
+        let (other, bob) = (cluster.user(&format!("other-{number}")), &bob);
+        let large = &large;
+        async move { other.on(0).send(&other.on(0).open_chat(bob).await, large).await }
+    });
+    futures_util::future::join_all(opening).await;
+    let mut stuck = Vec::new();
+    for _ in 0..INBOX_READS {
+        let ticket = bob.on(0).post("/connect/", json!({})).await.expect(200);
+        let url = ticket["ws_url"].as_str().expect("a URL");
+        stuck.push(Socket::open_narrow(url).await);
+        stuck.last_mut().expect("a socket").expect("hello").await;
+    }
+    let mut socket = alice.on(0).connect_many().await;
+    // Hers may come before his, so that only the times after those that fill the buffers tell.
+    for incarnation in ["one", "two", "three", "four"] {
+        let restored = format!("UPDATE instance SET incarnation = '{incarnation}'");
+        cluster.psql(&restored).await;
+        assert_eq!(socket.expect("chat.updated").await["chat"]["chat_id"], *chat.id);
+        // His read, and write.
+        tokio::time::sleep(check * 2).await;
+    }
 }
