@@ -222,14 +222,14 @@ async fn connections_past_the_rate_wait_and_are_served() {
     let request = head(&["GET /healthz HTTP/1.1", "Host: x", "Connection: close"]);
     let began = Instant::now();
     let mut asked = Vec::new();
-    for _ in 0..85 {
+    for _ in 0..135 {
         let (here, request) = (cluster.anyone(0), request.clone());
         asked.push(tokio::spawn(async move { exchange(&here, &request).await }));
     }
     for answer in asked {
         assert_eq!(statuses(&answer.await.expect("an answer")), ["200"]);
     }
-    // Seventy-five at once, then five a second.
+    // A hundred and twenty-five at once, then five a second.
     assert!(began.elapsed() > Duration::from_millis(1_500), "{:?}", began.elapsed());
 }
 
