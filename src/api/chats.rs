@@ -3,7 +3,7 @@
 use axum::{
     Json,
     extract::State,
-    http::StatusCode,
+    http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
@@ -19,6 +19,9 @@ use crate::{
     model::{Chat, ChatId, Time, UserId},
     search::MAX_QUERY_CHARS,
 };
+
+/// Bytes of a room's counter as JSON, with numbers of some digits.
+const BYTES_OF_A_COUNTER: usize = 160;
 
 /// With whom a room is to be opened.
 #[derive(ToSchema)]
@@ -166,8 +169,12 @@ pub(super) async fn delete_chat(
 pub(super) async fn get_unread(
     State(context): State<Context>,
     user: AuthUser,
-) -> Result<Json<UnreadSummary>, Error> {
-    Ok(Json(context.chats.get_unread(user.id()).await?))
+) -> Result<Response, Error> {
+    let summary = context.chats.get_unread(user.id()).await?;
+    // `Json` would begin with 128 bytes, and move the hundreds of rooms that some have at each doubling.
+    let mut body = Vec::with_capacity(BYTES_OF_A_COUNTER * (1 + summary.chats.len()));
+    serde_json::to_writer(&mut body, &summary).expect("memory takes any text");
+    Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
 }
 
 /// Moves the caller's read marker forward.
