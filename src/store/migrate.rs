@@ -1,6 +1,6 @@
 //! Migrations: forward only, embedded, one replica at a time.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use tokio_postgres::NoTls;
 
@@ -36,26 +36,33 @@ pub async fn migrate(config: &DatabaseConfig) -> Result<Vec<String>, StoreError>
     Ok(report.applied_migrations().iter().map(ToString::to_string).collect())
 }
 
-/// What is amiss with the database's migrations, a line each; nothing where it has all of them, as they
-/// are here. Changes nothing.
+/// What is amiss with the database's migrations, a line each; nothing where it has those that are here, as
+/// they are here, and no others. Changes nothing.
 pub async fn check_migrations(config: &DatabaseConfig) -> Result<Vec<String>, StoreError> {
     let client = connect(config).await?;
-    let applied: HashMap<i32, Option<String>> =
+    let mut applied: BTreeMap<i32, (String, Option<String>)> =
         match client.query(APPLIED, &[]).await.map_err(StoreError::from) {
-            Ok(rows) => rows.iter().map(|row| (row.get(0), row.get(1))).collect(),
-            Err(StoreError::Failed(cause)) if is_undefined_table(&cause) => HashMap::new(),
+            Ok(rows) => rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect(),
+            Err(StoreError::Failed(cause)) if is_undefined_table(&cause) => BTreeMap::new(),
             Err(error) => return Err(error),
         };
     let migrations = embedded::migrations::runner();
-    let amiss = migrations.get_migrations().iter().filter_map(|one| {
-        match applied.get(&one.version()) {
-            None => Some(format!("missing: {one}")),
-            Some(checksum) if *checksum == Some(one.checksum().to_string()) => None,
+    let mut amiss = Vec::new();
+    for one in migrations.get_migrations() {
+        match applied.remove(&one.version()) {
+            None => amiss.push(format!("missing: {one}")),
+            Some((_, checksum)) if checksum == Some(one.checksum().to_string()) => {}
             // The checksum is of the name, the number and the text. `migrate` refuses to go on then.
-            Some(_) => Some(format!("different: {one} was applied with another name or text")),
+            Some(_) => {
+                amiss.push(format!("different: {one} was applied with another name or text"));
+            }
         }
+    }
+    let newer = applied.iter().map(|(version, (name, _))| {
+        format!("unknown: V{version}__{name} was applied, by a newer release than this")
     });
-    Ok(amiss.collect())
+    amiss.extend(newer);
+    Ok(amiss)
 }
 
 /// A connection of one's own, without the pool's limits on time.
@@ -74,4 +81,4 @@ pub(super) async fn connect(config: &DatabaseConfig) -> Result<tokio_postgres::C
 
 const APPLIED: &str = "\
 -- store.applied_migrations
-SELECT version, checksum FROM refinery_schema_history";
+SELECT version, name, checksum FROM refinery_schema_history";

@@ -4,7 +4,7 @@ use std::process::Output;
 
 use tokio::process::Command;
 
-use crate::harness::Cluster;
+use crate::harness::{Cluster, Program};
 
 /// Runs `beseda` with these words, and nothing in the environment but this.
 async fn beseda(words: &[&str], environment: &[(&str, &str)]) -> Output {
@@ -138,9 +138,35 @@ async fn a_schema_is_checked_without_changing_it_and_the_url_may_come_from_a_fil
     set(&format!("'{was}'")).await;
     assert_eq!(check().await.status.code(), Some(0));
 
+    // Applied by the next release: this one would not start.
+    let newer = "INSERT INTO refinery_schema_history (version, name) VALUES (9999, 'more')";
+    cluster.psql(newer).await;
+    let unknown = check().await;
+    assert_eq!(unknown.status.code(), Some(1), "{unknown:?}");
+    let said = "unknown: V9999__more was applied, by a newer release than this\n";
+    assert_eq!(printed(&unknown), said);
+    cluster.psql("DELETE FROM refinery_schema_history WHERE version = 9999").await;
+    assert_eq!(check().await.status.code(), Some(0));
+
     let both = [("DATABASE_URL_FILE", path), ("DATABASE_URL", "postgresql://x")];
     let refused = beseda(&["migrate", "--check"], &both).await;
     assert_eq!(refused.status.code(), Some(1));
     let said = String::from_utf8_lossy(&refused.stderr);
     assert!(said.contains("DATABASE_URL_FILE: set this or DATABASE_URL, not both"), "{said}");
+}
+
+/// Other than for the other programs on the machine: with huge pages it takes twice the memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_asks_for_no_huge_pages() {
+    let mut cluster = Cluster::start(1).await;
+    let (program, _) = Program::join(&mut cluster, &[]).await;
+    let huge_pages = |process: &str| {
+        let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("Linux");
+        let line = status.lines().find_map(|line| line.strip_prefix("THP_enabled:"));
+        line.map(|value| value.trim().to_owned())
+    };
+    // Kernels before 5.0 do not tell.
+    if huge_pages("self").is_some() {
+        assert_eq!(huge_pages(&program.id().to_string()).as_deref(), Some("0"));
+    }
 }

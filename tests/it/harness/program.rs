@@ -71,6 +71,11 @@ impl Program {
         address("public").zip(address("internal")).ok_or(log)
     }
 
+    /// Its process's.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it has logged so far, without colours.
     pub(crate) fn log(&self) -> String {
         strip_colours(&self.log.lock().expect("no panic"))
