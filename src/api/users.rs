@@ -12,7 +12,7 @@ use crate::{
     error::{Error, FieldErrors},
     input::Fields,
     model::{MAX_AVATAR_URL_CHARS, MAX_NAME_CHARS, Time, User, UserId},
-    store::Profile,
+    store::{Named, Profile},
 };
 
 /// Most people named at once.
@@ -49,6 +49,8 @@ pub(super) struct NewUsers {
 pub(super) struct BulkResult {
     created: usize,
     updated: usize,
+    /// Passed over, as they were erased: only `PUT` brings somebody back.
+    erased: usize,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -77,7 +79,7 @@ pub(super) async fn get_user(
     Ok(Json(context.chats.get_user(&user_id, viewer).await?))
 }
 
-/// Creates or replaces a person; `chat:admin` only.
+/// Creates or replaces a person, also one who was erased; `chat:admin` only.
 #[utoipa::path(put, path = "/users/{user_id}/", tag = "users", params(("user_id" = String, Path)),
 request_body = NewProfile, responses(
     (status = 201, description = "Created", body = User),
@@ -92,14 +94,14 @@ pub(super) async fn put_user(
     user.require_admin()?;
     let profile = profile(&mut fields, user_id.clone());
     fields.finish()?;
-    let created = context.chats.name_users(&[profile]).await?.contains(&true);
+    let created = context.chats.name_user(profile).await?;
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(context.chats.get_user(&user_id, None).await?)))
 }
 
-/// Creates or replaces up to 1,000 people; `chat:admin` only.
+/// Creates or replaces up to 1,000 people, but none who was erased; `chat:admin` only.
 #[utoipa::path(post, path = "/users/", tag = "users", request_body = NewUsers, responses(
-    (status = 200, description = "How many were new", body = BulkResult),
+    (status = 200, description = "How many were new, replaced, passed over", body = BulkResult),
 ))]
 pub(super) async fn post_users(
     State(context): State<Context>,
@@ -123,8 +125,13 @@ pub(super) async fn post_users(
     }
     errors.finish()?;
     let people: Vec<Profile> = people.into_values().collect();
-    let new = context.chats.name_users(&people).await?.into_iter().filter(|new| *new).count();
-    Ok(Json(BulkResult { created: new, updated: people.len() - new }))
+    let named = context.chats.name_users(&people).await?;
+    let count = |which| named.iter().filter(|named| **named == which).count();
+    Ok(Json(BulkResult {
+        created: count(Named::Created),
+        updated: count(Named::Updated),
+        erased: count(Named::Erased),
+    }))
 }
 
 fn profile(fields: &mut Fields, user_id: UserId) -> Profile {

@@ -6,15 +6,22 @@ use crate::{
     error::Error,
     model::{Time, User, UserId},
     protocol::Publication,
-    store::{Profile, Unpublished, UserRow},
+    store::{Named, Profile, Unpublished, UserRow},
 };
 
 impl Chats {
-    /// Creates or replaces people; true where one is new.
-    pub async fn name_users(&self, people: &[Profile]) -> Result<Vec<bool>, Error> {
-        let created = self.store.name_users(people).await?;
+    /// Creates or replaces a person, who comes back if they were erased. True: created.
+    pub async fn name_user(&self, profile: Profile) -> Result<bool, Error> {
+        let named = self.store.name_users(std::slice::from_ref(&profile), true).await?;
+        self.people.forget(&profile.user_id);
+        Ok(named.contains(&Named::Created))
+    }
+
+    /// Creates or replaces people. Whoever was erased stays it: lists are often older than that.
+    pub async fn name_users(&self, people: &[Profile]) -> Result<Vec<Named>, Error> {
+        let named = self.store.name_users(people, false).await?;
         people.iter().for_each(|profile| self.people.forget(&profile.user_id));
-        Ok(created)
+        Ok(named)
     }
 
     /// Somebody whom `viewer` may see; `None` as the viewer: anybody known.

@@ -39,7 +39,7 @@ pub use self::{
     outbox::Unpublished,
     rows::ChatState,
     trace::{Trail, trail},
-    users::{Admission, Barred, Profile, UserRow},
+    users::{Admission, Barred, Named, Profile, UserRow},
     verify::{Finding, Verified, verify},
     webhooks::{
         DeadLetter, Event, Lane, Notice, Settled, Waiting, WebhookBacklog, dead_letters,

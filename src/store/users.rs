@@ -16,6 +16,15 @@ pub struct Profile {
     pub avatar_url: Option<String>,
 }
 
+/// What became of a person who was named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Named {
+    Created,
+    Updated,
+    /// Passed over: they were erased, and stay it.
+    Erased,
+}
+
 /// What stands against letting a person in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Admission {
@@ -82,8 +91,12 @@ impl Store {
         Ok(rows.iter().map(barred).collect())
     }
 
-    /// Creates or replaces people, erased ones too; true where one is new. Ids must differ.
-    pub async fn name_users(&self, people: &[Profile]) -> Result<Vec<bool>, StoreError> {
+    /// Creates or replaces people; those who were erased only if they are to be revived. Ids must differ.
+    pub async fn name_users(
+        &self,
+        people: &[Profile],
+        revive: bool,
+    ) -> Result<Vec<Named>, StoreError> {
         let ids: Vec<_> = people.iter().map(|p| p.user_id.as_str()).collect();
         let names: Vec<_> = people.iter().map(|p| p.name.as_deref()).collect();
         let avatars: Vec<_> = people.iter().map(|p| p.avatar_url.as_deref()).collect();
@@ -94,10 +107,16 @@ impl Store {
                     (&ids, Type::TEXT_ARRAY),
                     (&names, Type::TEXT_ARRAY),
                     (&avatars, Type::TEXT_ARRAY),
+                    (&revive, Type::BOOL),
                 ],
             )
             .await?;
-        Ok(rows.iter().map(|row| row.get(0)).collect())
+        let named = |row: &Row| match row.get(0) {
+            "created" => Named::Created,
+            "updated" => Named::Updated,
+            _ => Named::Erased,
+        };
+        Ok(rows.iter().map(named).collect())
     }
 
     /// Somebody whom `viewer` may see: themselves, or those they share a room with; `None` as the
@@ -179,7 +198,7 @@ SELECT user_id, erased_at IS NOT NULL, tokens_revoked_at FROM users
 
 const NAME_USERS: &str = "\
 -- store.name_users
-SELECT created FROM name_users($1, $2, $3)";
+SELECT outcome FROM name_users($1, $2, $3, $4)";
 
 const GET_USER: &str = "\
 -- store.get_user

@@ -115,9 +115,9 @@ async fn the_host_application_names_people_one_by_one_or_many_at_once() {
         .map(|i| json!({ "user_id": format!("u{i}"), "name": "x".repeat(200) }))
         .collect();
     let done = post(json!(thousand)).await.expect(200);
-    assert_eq!(done, json!({ "created": 1_000, "updated": 0 }));
+    assert_eq!(done, json!({ "created": 1_000, "updated": 0, "erased": 0 }));
     let more = json!([{ "user_id": "u0", "name": "first" }, { "user_id": "new" }, { "user_id": "u0", "name": "last" }]);
-    assert_eq!(post(more).await.expect(200), json!({ "created": 1, "updated": 1 }));
+    assert_eq!(post(more).await.expect(200), json!({ "created": 1, "updated": 1, "erased": 0 }));
     assert_eq!(host.on(0).get("/users/u0/").await.expect(200)["name"], "last");
     let faults = json!([{ "user_id": "ok" }, { "name": "x" }, { "user_id": "", "name": 7 }, { "user_id": "y", "name": [] }]);
     let problem = post(faults).await.expect_problem(422, "validation_failed").to_string();
@@ -275,6 +275,13 @@ async fn an_erased_person_leaves_tombstones_and_comes_back_only_when_named() {
     .await;
     host.on(1).delete("/users/bob/").await.expect(204);
     host.on(1).delete("/users/nobody/").await.expect_problem(UNKNOWN.0, UNKNOWN.1);
+
+    // A list may be older than the erasure, so it brings nobody back.
+    let listed = json!({ "users": [{ "user_id": "alice" }, { "user_id": "bob", "name": "Bob" }] });
+    let done = host.on(0).post("/users/", listed).await.expect(200);
+    assert_eq!(done, json!({ "created": 0, "updated": 1, "erased": 1 }));
+    host.on(1).get("/users/bob/").await.expect_problem(UNKNOWN.0, UNKNOWN.1);
+    bob.on(0).get("/chats/").await.expect_problem(401, "token_invalid");
 
     let named = host.on(1).put("/users/bob/", json!({ "name": "Bob again" })).await;
     assert!(matches!(named.status, 200 | 201), "{}", named.text);

@@ -12,6 +12,8 @@ export type Blocks = {
 
 export type BulkResult = {
   created: number;
+  /** Passed over, as they were erased: only `PUT` brings somebody back. */
+  erased: number;
   updated: number;
 };
 
