@@ -65,8 +65,16 @@ async fn next_page(
 fn encode(lines: &[ExportLine]) -> Bytes {
     let mut bytes = Vec::new();
     for line in lines {
+        let from = bytes.len();
         // Plain structs into memory can't fail.
         let _ = serde_json::to_writer(&mut bytes, line);
+        // Metadata stand as they were sent, and may have line breaks between their parts (within a text
+        // JSON escapes them): one would end the line, and what follows could pass for another.
+        for byte in &mut bytes[from..] {
+            if matches!(byte, b'\n' | b'\r') {
+                *byte = b' ';
+            }
+        }
         bytes.push(b'\n');
     }
     bytes.into()

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use reqwest::Response;
+use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
@@ -28,6 +28,13 @@ async fn an_export_has_all_of_a_person_and_nothing_of_others() {
     }
     let elsewhere = json!({ "text": "elsewhere", "metadata": { "a": [1, 2.50] } });
     own.push(alice.on(0).post(&rooms[1].path("messages/"), elsewhere).await.expect(201));
+    // Laid out in lines, which would pass for lines of the export.
+    let laid_out = "{\"text\": \"two\\nlines\", \"metadata\": {\"a\":\r\n{\"type\": \"end\"}\n}}";
+    let laid_out = alice
+        .on(0)
+        .request(Method::POST, &format!("/api/v1{}", rooms[1].path("messages/")))
+        .body("application/json", laid_out);
+    own.push(laid_out.await.expect(201));
     bob.on(0).mark_read(&rooms[0]).await;
     // As it is now: what she deleted is a tombstone.
     let path = |message: &Value| {
@@ -83,7 +90,7 @@ async fn an_export_has_all_of_a_person_and_nothing_of_others() {
     let made = of("report");
     assert_eq!((made.len(), &made[0]["report_id"]), (1, &report["report_id"]));
     assert_eq!(made[0]["reason"], "so rude");
-    let counts = json!({ "blocks": 2, "rooms": 3, "messages": 4, "reports": 1 });
+    let counts = json!({ "blocks": 2, "rooms": 3, "messages": 5, "reports": 1 });
     assert_eq!(of("end"), [counts]);
 
     // Of somebody who never did anything, and of nobody.
