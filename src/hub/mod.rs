@@ -399,14 +399,16 @@ impl Hub {
         None
     }
 
-    /// Followed chats and their cursors, those confirmed after `since` left out.
+    /// Followed chats and their cursors, those confirmed after `since` left out. Without it all, also those
+    /// that nobody follows any more, and somebody may again.
     pub(crate) fn cursors(&self, since: Option<Instant>) -> Vec<(ChatId, i64)> {
         let mut all = Vec::new();
         for shard in &self.chats {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             all.extend(shard.iter().filter_map(|(chat_id, entry)| {
-                let stale = since.is_none_or(|since| entry.confirmed < since);
-                (stale && !entry.followers.is_empty()).then_some((*chat_id, entry.cursor?))
+                let wanted = since
+                    .is_none_or(|since| entry.confirmed < since && !entry.followers.is_empty());
+                wanted.then_some((*chat_id, entry.cursor?))
             }));
         }
         all

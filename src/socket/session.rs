@@ -122,8 +122,7 @@ impl Session {
             Delivery::Event { chat_id, ev, frame, .. } => self.on_event(chat_id, ev, frame, out),
             Delivery::Catchup { chat_id, fill } => self.on_fill(chat_id, &fill, out),
             Delivery::Reset { chat_id, head_ev, epoch, reason } => {
-                self.on_reset(chat_id, head_ev, &epoch, reason, out);
-                Todo::Nothing
+                self.on_reset(chat_id, head_ev, &epoch, reason, out)
             }
             Delivery::Typing { chat_id, user_id, frame }
             | Delivery::Presence { chat_id, user_id, frame } => {
@@ -190,16 +189,25 @@ impl Session {
         epoch: &Arc<str>,
         reason: ResetReason,
         out: &mut Vec<Frame>,
-    ) {
-        let Some(followed) = self.get_mut(chat_id) else { return };
-        // Followed after the change of histories, and so not concerned; or past the gap already.
-        if followed.epoch == *epoch && (reason == ResetReason::TooFar) == (followed.ev >= head_ev) {
-            return;
+    ) -> Todo {
+        let Some(followed) = self.get_mut(chat_id) else { return Todo::Nothing };
+        match reason {
+            // Past the gap already.
+            ResetReason::TooFar if followed.epoch == *epoch && followed.ev >= head_ev => {
+                return Todo::Nothing;
+            }
+            // Followed after the change of histories, and so not concerned. But until this the hub went by
+            // the old history's numbers, and took what has come since for told.
+            ResetReason::UnknownPosition if followed.epoch == *epoch && followed.ev < head_ev => {
+                return Todo::CatchUp(chat_id);
+            }
+            ResetReason::TooFar | ResetReason::UnknownPosition => {}
         }
         followed.ev = head_ev;
         followed.epoch = Arc::clone(epoch);
         out.push(ServerFrame::Reset { chat_id, head_ev, epoch, reason }.encode());
         out.push(ServerFrame::Synced { chat_id, ev: head_ev }.encode());
+        Todo::Nothing
     }
 }
 

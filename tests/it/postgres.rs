@@ -181,6 +181,43 @@ async fn a_standby_that_missed_commits_is_promoted_and_every_position_is_void() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_comes_between_a_failover_and_its_notice_misses_nothing() {
+    let cluster = Cluster::with(1, |config| {
+        // The notice is late, so that all below comes before it.
+        config.head_check_interval = Duration::from_secs(6);
+    })
+    .await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let chat = alice.on(0).open_chat(&bob).await;
+    let mut before = bob.on(0).connect(&chat).await;
+    for text in ["kept", "kept too", "lost"] {
+        let message = alice.on(0).send(&chat, text).await;
+        receive(&mut before, &message).await;
+    }
+    // As a standby has it that lagged by a message.
+    let behind = format!(
+        "DELETE FROM messages WHERE chat_id = '{chat}' AND seq = 3;
+         UPDATE chats SET last_seq = 2, last_ev = 2 WHERE chat_id = '{chat}';
+         UPDATE members SET unread = 2 WHERE chat_id = '{chat}' AND user_id = 'bob';
+         UPDATE instance SET incarnation = 'promoted'"
+    );
+    cluster.psql(&behind).await;
+    // The counters are not what this is about.
+    cluster.redis_flush().await;
+    let mut between = Socket::open(&bob.on(0).chat_url(&chat).await).await;
+    let synced = between.wait_for("synced").await;
+    assert_eq!(synced["ev"], 2, "{synced}");
+    // Has the number of the one that was lost, so that it looks as if it had been told.
+    let message = alice.on(0).send(&chat, "after").await;
+    assert_eq!(message["ev"], 3);
+    let told = between.frames_until("message.created").await;
+    assert_eq!(told.last().map(|frame| &frame["message"]), Some(&message), "{told:?}");
+    assert!(told.iter().all(|frame| frame["type"] != "reset"), "{told:?}");
+    let reset = before.wait_for("reset").await;
+    assert_eq!(reset["head_ev"], 3, "{reset}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn behind_pgbouncer_in_transaction_mode_all_goes_on_as_without() {
     let bouncer;
     let mut cluster = Cluster::start(0).await;
