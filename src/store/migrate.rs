@@ -1,8 +1,8 @@
 //! Migrations: forward only, embedded, one replica at a time.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, error::Error as _, sync::Arc, time::Duration};
 
-use tokio_postgres::NoTls;
+use tokio_postgres::{NoTls, error::SqlState};
 
 use super::{StoreError, is_undefined_table, parse_url, tls};
 use crate::config::DatabaseConfig;
@@ -25,15 +25,44 @@ pub(super) fn latest_version() -> i32 {
         .unwrap_or(0)
 }
 
+/// How long a migration waits for a table's lock: behind it, all that want the table wait too.
+const LOCK_TIMEOUT: &str = "SET lock_timeout = '2s'";
+/// Pause before it is tried again.
+const LOCK_PAUSE: Duration = Duration::from_secs(3);
+/// How often: a backup may take minutes, but whoever waits wants to know why.
+const LOCK_TRIES: u32 = 60;
+
 /// Applies what is missing and returns the names of what was applied. Safe to run at any time, by
-/// any number of processes.
+/// any number of processes. Where somebody holds a table, a backup say, it lets others go before and
+/// tries again, for 5 minutes.
 pub async fn migrate(config: &DatabaseConfig) -> Result<Vec<String>, StoreError> {
     let mut client = connect(config).await?;
     client.execute("SELECT pg_advisory_lock($1)", &[&LOCK]).await?;
-    let report = embedded::migrations::runner().set_grouped(true).run_async(&mut client).await;
+    client.batch_execute(LOCK_TIMEOUT).await?;
+    let mut tries = 1;
+    let report = loop {
+        let run = embedded::migrations::runner().set_grouped(true).run_async(&mut client).await;
+        match run {
+            Err(error) if tries < LOCK_TRIES && is_locked(&error) => {
+                tracing::warn!(%error, tries, "somebody holds a table; migrations are tried again");
+                tries += 1;
+                tokio::time::sleep(LOCK_PAUSE).await;
+            }
+            run => break run,
+        }
+    };
     client.execute("SELECT pg_advisory_unlock($1)", &[&LOCK]).await?;
     let report = report.map_err(|error| StoreError::Failed(Arc::new(error)))?;
     Ok(report.applied_migrations().iter().map(ToString::to_string).collect())
+}
+
+/// Whether a lock was waited for in vain.
+fn is_locked(error: &refinery::Error) -> bool {
+    let mut causes = std::iter::successors(error.source(), |cause| (*cause).source());
+    causes.any(|cause| {
+        let cause = cause.downcast_ref::<tokio_postgres::Error>();
+        cause.and_then(tokio_postgres::Error::code) == Some(&SqlState::LOCK_NOT_AVAILABLE)
+    })
 }
 
 /// What is amiss with the database's migrations, a line each; nothing where it has those that are here, as

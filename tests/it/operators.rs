@@ -4,7 +4,7 @@ use std::process::Output;
 
 use tokio::process::Command;
 
-use crate::harness::{Cluster, Program};
+use crate::harness::{Cluster, Program, Psql, eventually};
 
 /// Runs `beseda` with these words, and nothing in the environment but this.
 async fn beseda(words: &[&str], environment: &[(&str, &str)]) -> Output {
@@ -153,6 +153,33 @@ async fn a_schema_is_checked_without_changing_it_and_the_url_may_come_from_a_fil
     assert_eq!(refused.status.code(), Some(1));
     let said = String::from_utf8_lossy(&refused.stderr);
     assert!(said.contains("DATABASE_URL_FILE: set this or DATABASE_URL, not both"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migration_makes_nobody_wait_behind_a_table_that_is_held() {
+    let cluster = Cluster::start(1).await;
+    let url = cluster.database_url();
+    let holder = Psql::connect(&url).await;
+    holder.run("BEGIN; LOCK TABLE refinery_schema_history").await;
+    let waiting = "SELECT count(*) FROM pg_locks
+                    WHERE NOT granted AND relation = 'refinery_schema_history'::regclass";
+    let environment = [("DATABASE_URL", url.as_str())];
+    let migrate = beseda(&["migrate"], &environment);
+    let release = async {
+        // It comes, and steps back.
+        for expected in [1, 0] {
+            eventually(async || match cluster.psql_value::<i64>(waiting).await {
+                count if count == expected => Ok(()),
+                count => Err(format!("{count} wait")),
+            })
+            .await;
+        }
+        holder.run("ROLLBACK").await;
+    };
+    let (migrated, ()) = tokio::join!(migrate, release);
+    assert_eq!(migrated.status.code(), Some(0), "{migrated:?}");
+    let said = String::from_utf8_lossy(&migrated.stderr);
+    assert!(said.contains("somebody holds a table"), "{said}");
 }
 
 /// Other than for the other programs on the machine: with huge pages it takes twice the memory.
