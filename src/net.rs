@@ -89,13 +89,17 @@ pub fn is_public(address: IpAddr) -> bool {
 pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> IpAddr {
     let mut client = peer.to_canonical();
     let hops = headers.get_all("x-forwarded-for").iter().rev();
-    let hops = hops.flat_map(|value| value.to_str().unwrap_or_default().rsplit(','));
+    // By bytes: what a client put before it may be no text.
+    let hops = hops.flat_map(|value| value.as_bytes().rsplit(|byte| *byte == b','));
     for hop in hops {
         if !is_within(trusted, client) {
             break;
         }
         // What can't be read is nobody's address: it counts as the proxy that passed it on.
-        let Some(address) = parse_hop(hop.trim()) else { break };
+        let Some(address) = std::str::from_utf8(hop).ok().and_then(|hop| parse_hop(hop.trim()))
+        else {
+            break;
+        };
         client = address;
     }
     client
@@ -122,6 +126,8 @@ pub fn neighbourhood(address: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     fn ip(raw: &str) -> IpAddr {
@@ -230,6 +236,11 @@ mod tests {
         assert_eq!(client("10.0.0.1", &["198.51.100.1:5000"]), "198.51.100.1");
         assert_eq!(client("10.0.0.1", &["198.51.100.1, unknown"]), "10.0.0.1");
         assert_eq!(client("10.0.0.1", &["198.51.100.1,"]), "10.0.0.1");
+        // No text, but what the proxy has added after it is.
+        let mut headers = HeaderMap::new();
+        let value = HeaderValue::from_bytes(b"\xff\xfe, 198.51.100.1").expect("a header");
+        headers.append("x-forwarded-for", value);
+        assert_eq!(client_address(ip("10.0.0.1"), &headers, &trusted), ip("198.51.100.1"));
     }
 
     #[test]
