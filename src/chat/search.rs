@@ -68,7 +68,13 @@ impl Chats {
         let mut page = FIRST_PAGE;
         let mut found = Vec::new();
         let mut complete = true;
+        let mut walked = false;
         'walk: while hi >= 1 {
+            // One page at least, however slow the database is: whoever goes on from `next` gets on.
+            if walked && started.elapsed() >= TIME_BUDGET {
+                complete = false;
+                break;
+            }
             let mut lo = (hi - page + 1).max(1);
             let texts = self.store.list_texts(chat_id, (lo, hi), PAGE_BYTES).await?;
             let bytes: usize = texts.iter().map(|(_, text)| text.len()).sum();
@@ -78,7 +84,7 @@ impl Chats {
                 lo = *last;
             }
             for (index, (seq, text)) in texts.into_iter().enumerate() {
-                if index % TEXTS_A_LOOK == 0 && started.elapsed() >= TIME_BUDGET {
+                if index > 0 && index % TEXTS_A_LOOK == 0 && started.elapsed() >= TIME_BUDGET {
                     complete = false;
                     hi = seq;
                     break 'walk;
@@ -92,6 +98,7 @@ impl Chats {
                 }
             }
             hi = lo - 1;
+            walked = true;
             page = (page * PAGE_GROWTH).min(LARGEST_PAGE);
             // A long walk must not hold up the others of its thread.
             tokio::task::yield_now().await;

@@ -1,8 +1,11 @@
 //! Finding messages in a room.
 
-use serde_json::{Value, json};
+use std::time::Duration;
 
-use crate::harness::{Answer, Chat, Client, Cluster, assert_members};
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::harness::{Answer, Chat, Client, Cluster, Psql, assert_members, eventually};
 
 /// `query` need not be encoded.
 async fn ask(client: &Client, chat: &Chat, query: &str, rest: &str) -> Answer {
@@ -243,6 +246,33 @@ async fn a_search_refuses_bad_parameters_naming_each() {
         get("?query=x").await.expect(200),
         json!({ "results": [], "next": null, "complete": true })
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_gets_on_however_slow_the_database_is() {
+    let cluster = Cluster::start(1).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let chat = alice.on(0).open_chat(&bob).await;
+    alice.on(0).send(&chat, "needle").await;
+    let lock = Psql::connect(&cluster.database_url()).await;
+    lock.run("BEGIN; LOCK TABLE messages IN ACCESS EXCLUSIVE MODE").await;
+    let client = bob.on(0);
+    let asking = ask(&client, &chat, "needle", "");
+    let release = async {
+        let waits =
+            "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'messages'::regclass";
+        eventually(async || match cluster.psql_value::<i64>(waits).await {
+            0 => Err("nobody waits".to_owned()),
+            _ => Ok(()),
+        })
+        .await;
+        // Longer than a search takes its time for.
+        sleep(Duration::from_millis(600)).await;
+        lock.run("ROLLBACK").await;
+    };
+    let (answer, ()) = tokio::join!(asking, release);
+    let page = answer.expect(200);
+    assert_eq!(page["results"].as_array().map(Vec::len), Some(1), "{page}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
