@@ -66,8 +66,9 @@ impl Work for Amendment {
             let trace = trace::parent_of(span);
             let event = Publication::Event { ev, micros: at.as_microsecond(), trace, frame };
             batch.publish(Channel::Chat(chat_id), event.encode());
-            batch.note(amended.state.clone(), amended.outbox_id);
         }
+        // Also where nothing changed: whoever made the change may have died before Redis knew of it.
+        batch.note(amended.state.clone(), amended.outbox_id);
         Ok(amended)
     }
 }

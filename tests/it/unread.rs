@@ -303,3 +303,16 @@ async fn a_counter_that_redis_refuses_holds_up_no_others() {
     assert_eq!(carol.on(1).unread_in(&with_carol).await, 1, "Postgres knows");
     cluster.redis().await.command(&["DEL", &key]).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mark_that_is_repeated_counts_for_reads_begun_after_it() {
+    let cluster = Cluster::start(1).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let chat = alice.on(0).open_chat(&bob).await;
+    alice.on(0).send(&chat, "unread").await;
+    assert_eq!(bob.on(0).unread_in(&chat).await, 1);
+    // A replica that died before Redis knew; nobody else is to tell of it in this test.
+    cluster.psql(&format!("SELECT mark_read('{chat}', 'bob', NULL); DELETE FROM outbox")).await;
+    assert_eq!(bob.on(0).mark_read(&chat).await["total_unread"], 0);
+    assert_eq!(bob.on(0).unread_in(&chat).await, 0);
+}
