@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr, pin::pin, sync::Arc, time::Duratio
 
 use futures_util::FutureExt;
 use tokio::{sync::watch, time::Instant};
-use tokio_tungstenite::tungstenite::{self, Utf8Bytes, protocol::CloseFrame};
+use tokio_tungstenite::tungstenite::{self, Utf8Bytes, error::ProtocolError, protocol::CloseFrame};
 use tracing::Instrument;
 use uuid::Uuid;
 
@@ -349,6 +349,13 @@ impl Connection {
         self.last_heard = Instant::now();
         match frame {
             None | Some(Ok(WsMessage::Close(_))) => Err(End::Left),
+            // Gone without a word, as phones go.
+            Some(Err(
+                tungstenite::Error::Io(_)
+                | tungstenite::Error::ConnectionClosed
+                | tungstenite::Error::AlreadyClosed
+                | tungstenite::Error::Protocol(ProtocolError::ResetWithoutClosingHandshake),
+            )) => Err(End::Left),
             Some(Ok(WsMessage::Ping(_) | WsMessage::Pong(_))) => self.on_heartbeat(),
             // Binary, too large, or against the protocol.
             Some(Ok(WsMessage::Binary(_) | WsMessage::Frame(_)) | Err(_)) => {

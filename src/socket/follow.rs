@@ -216,6 +216,7 @@ impl Connection {
         self.retry_at = None;
         for chat_id in std::mem::take(&mut self.missing) {
             self.catch_up(chat_id).await?;
+            self.flush().await?;
         }
         self.refresh_rooms().await;
         Ok(())
@@ -270,6 +271,8 @@ impl Connection {
         }
         for chat_id in self.session.followed() {
             Box::pin(self.catch_up(chat_id)).await?;
+            // A chat's page at most is held, however many chats there are.
+            self.flush().await?;
         }
         self.mark_all_rooms();
         Ok(())

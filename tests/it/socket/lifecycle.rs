@@ -212,3 +212,18 @@ async fn a_draining_replica_takes_leave_of_every_socket_and_loses_nothing() {
     let mut again = bob.on(0).resume(&chat, 0, "").await;
     again.expect("hello").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_vanishes_broke_no_rule() {
+    let cluster = Cluster::start(1).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let chat = alice.on(0).open_chat(&bob).await;
+    drop(bob.on(0).connect(&chat).await);
+    let metrics = eventually(async || {
+        let metrics = cluster.operator(0).request(Method::GET, "/metrics").await.text;
+        let gone = metrics.lines().any(|line| line.starts_with("beseda_sockets_closed_total{"));
+        if gone { Ok(metrics) } else { Err("the socket is still there".to_owned()) }
+    })
+    .await;
+    assert!(!metrics.contains("beseda_sockets_closed_total{code=\"4000\"}"), "{metrics}");
+}
