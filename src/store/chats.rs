@@ -305,9 +305,12 @@ SELECT c.chat_id, c.room_name, c.user_lo, c.user_hi, c.last_seq, c.last_ev,
 const LIST_HELD: &str = "\
 -- store.list_held
 WITH free AS MATERIALIZED (
-    SELECT chat_id FROM chats WHERE chat_id = ANY ($1) FOR NO KEY UPDATE SKIP LOCKED)
-SELECT chat_id FROM chats WHERE chat_id = ANY ($1)
-EXCEPT SELECT chat_id FROM free";
+    SELECT chat_id FROM chats WHERE chat_id = ANY ($1) FOR NO KEY UPDATE SKIP LOCKED),
+free_lanes AS MATERIALIZED (
+    SELECT chat_id FROM webhook_lanes WHERE chat_id = ANY ($1) FOR NO KEY UPDATE SKIP LOCKED)
+(SELECT chat_id FROM chats WHERE chat_id = ANY ($1) EXCEPT SELECT chat_id FROM free)
+UNION
+(SELECT chat_id FROM webhook_lanes WHERE chat_id = ANY ($1) EXCEPT SELECT chat_id FROM free_lanes)";
 
 const LIST_UNBLOCKED: &str = "\
 -- store.list_unblocked

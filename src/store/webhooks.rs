@@ -190,14 +190,27 @@ pub async fn dead_letters(
     Ok((rows.iter().map(letter).collect(), rows.first().map_or(0, |row| row.get(6))))
 }
 
+/// Dead letters that are replayed with one statement: some 100 ms in which sends into their rooms wait.
+const REPLAY_STEP: i64 = 1_000;
+
 /// Has a dead letter sent as if it were new, `None`: all of them. Gives how many.
 pub async fn replay_dead_letters(
     config: &DatabaseConfig,
     event_id: Option<Uuid>,
 ) -> Result<i64, StoreError> {
     let client = connect(config).await?;
-    let rows = client.query_typed(REPLAY, &[(&event_id, Type::UUID)]).await?;
-    Ok(rows.first().map_or(0, |row| row.get(0)))
+    let (mut replayed, mut after) = (0, 0_i64);
+    loop {
+        let row = client
+            .query_typed_one(
+                REPLAY,
+                &[(&event_id, Type::UUID), (&after, Type::INT8), (&REPLAY_STEP, Type::INT8)],
+            )
+            .await?;
+        replayed += row.get::<_, i64>(0);
+        let Some(up_to) = row.get(1) else { return Ok(replayed) };
+        after = up_to;
+    }
 }
 
 /// Notes the events of a statement, which names them `events (kind, chat_id, recipient_id, seq,
@@ -266,4 +279,4 @@ SELECT event_id, kind, chat_id, dead_at, attempts, coalesce(last_error, ''), cou
 
 const REPLAY: &str = "\
 -- store.replay_webhooks
-SELECT replay_webhooks($1)";
+SELECT replayed, up_to FROM replay_webhooks($1, $2, $3)";

@@ -332,6 +332,14 @@ async fn a_dead_letter_holds_nobody_up_and_can_be_replayed() {
     assert!(deliveries[2..].iter().all(|one| one.id == dead.id), "{deliveries:?}");
     all_is_decided(&cluster).await;
     assert_eq!(printed(&admin(&cluster, &[]).await), "0 given up");
+
+    // More than are replayed at a time, of rooms that are gone: nothing to be told of.
+    let many = "INSERT INTO webhooks (kind, chat_id, recipient_id, seq, due_at, dead_at)
+                SELECT 'message.created', gen_random_uuid(), 'bob', 1, now(), now()
+                  FROM generate_series(1, 2500)";
+    cluster.psql(many).await;
+    assert_eq!(printed(&admin(&cluster, &["--replay-all"]).await), "2500 to be sent again");
+    assert_eq!(printed(&admin(&cluster, &[]).await), "0 given up");
 }
 
 #[tokio::test(flavor = "multi_thread")]
