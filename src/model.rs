@@ -42,7 +42,8 @@ pub const MAX_AVATAR_URL_CHARS: usize = 2_048;
 /// Longest reason of a report, in characters.
 pub const MAX_REASON_CHARS: usize = 1_000;
 
-/// The host application's own id of a person, compared byte for byte. A clone counts a reference.
+/// The host application's own id of a person, compared byte for byte.
+// Behind an Arc, as it goes with every event.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, ToSchema)]
 #[serde(transparent)]
 #[schema(value_type = String, min_length = 1, max_length = 128, example = "alice")]

@@ -76,7 +76,7 @@ impl Close {
             Self::TooSlow => "reading too slowly",
             Self::NoPong => "no answer to pings",
             Self::Internal => "internal error",
-            Self::RateLimited => "too many frames",
+            Self::RateLimited => "too much at once",
         }
     }
 }

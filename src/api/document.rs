@@ -151,6 +151,10 @@ fn failures() -> [Error; 20] {
     ]
 }
 
+/// The calls that are `forbidden` for what became of the other person, whoever calls.
+const ABOUT_THE_OTHER: [&str; 2] = ["create_message", "edit_message"];
+const OTHER_GONE: Error = Error::Forbidden("The other person's account is gone.");
+
 /// The OpenAPI 3.1 document.
 pub fn openapi_json() -> String {
     // Merged first: nesting one after another keeps the methods of a path's last class only.
@@ -185,6 +189,10 @@ fn complete(operation: &mut Map<String, Value>) {
     let codes = [ANY_FAILURE, body, own].concat();
     let mut by_status: BTreeMap<u16, Vec<Problem>> = BTreeMap::new();
     for error in failures().iter().chain([&internal()]).filter(|e| codes.contains(&e.code())) {
+        let error = match error {
+            Error::Forbidden(_) if ABOUT_THE_OTHER.contains(&id.as_str()) => &OTHER_GONE,
+            error => error,
+        };
         let problem = Problem::new(error, "01a20a32-faed-704e-b46a-598e38f1ce60");
         by_status.entry(error.status().as_u16()).or_default().push(problem);
     }

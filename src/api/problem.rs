@@ -137,7 +137,11 @@ fn log(error: &Error, id: &str, method: &str, route: &str) {
             tracing::error!(code, request_id = id, method, route, cause, "request failed");
         }
         Error::Unavailable(cause) => {
-            let cause = cause.as_ref().map(chain).unwrap_or_default();
+            // Without a cause it is a drain, or a queue that is full: metrics have these.
+            let Some(cause) = cause.as_ref().map(chain) else {
+                tracing::debug!(code, request_id = id, method, route, "request refused");
+                return;
+            };
             tracing::warn!(code, request_id = id, method, route, cause, "request failed");
         }
         _ => tracing::debug!(code, request_id = id, method, route, "request refused"),

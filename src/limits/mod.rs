@@ -109,7 +109,11 @@ impl<K: Clone + Eq + Hash> Limit<K> {
 
     /// What a refusal says of its bucket.
     fn spent(&self, retry_after: Duration) -> Allowance {
-        Allowance { limit: self.burst(), remaining: 0, reset: retry_after }
+        let refill = Duration::from_secs(self.burst().into()) / self.per_second.get();
+        // All but what is there of the next one already.
+        let one = Duration::from_secs(1) / self.per_second.get();
+        let reset = refill.saturating_sub(one) + retry_after;
+        Allowance { limit: self.burst(), remaining: 0, reset }
     }
 
     /// Forgets the buckets that are full again; without this, one stays for everybody ever seen.

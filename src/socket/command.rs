@@ -43,7 +43,10 @@ impl Request {
         if id.as_deref().is_some_and(|id| !is_command_id(id)) {
             return Ok(Self {
                 id: None,
-                command: Err(Error::field("id", "must be a string or an integer")),
+                command: Err(Error::field(
+                    "id",
+                    "must be a string of at most 256 bytes, or an integer of 64 bits",
+                )),
             });
         }
         Ok(Self { id, command: command(fields) })

@@ -50,6 +50,8 @@ async fn past_a_burst_one_person_waits_for_that_kind_of_request_only() {
     }
     let refused = refused.expect("a limit");
     assert_eq!(number(&refused, "ratelimit-remaining"), 0);
+    // One a second: until all may come again, not only the next.
+    assert_eq!(number(&refused, "ratelimit-reset"), BURST);
     let wait = number(&refused, "retry-after");
     let problem = refused.expect_problem(429, "rate_limited");
     let exact = problem["retry_after_ms"].as_u64().expect("checked");

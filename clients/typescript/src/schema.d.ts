@@ -332,7 +332,7 @@ export type User = {
   user_id: UserId;
 };
 
-/** The host application's own id of a person, compared byte for byte. A clone counts a reference. */
+/** The host application's own id of a person, compared byte for byte. */
 export type UserId = string;
 
 /** Every call: what goes into its path, query and body, and what comes back. */
