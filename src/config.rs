@@ -237,9 +237,14 @@ pub struct LimitConfig {
     pub rate_accepts: u32,
 
     /// Requests of one user under way on one replica, each until its answer is taken; one more is
-    /// answered 429. The largest answers have 2 MB: so many of these are an eighth of 512 MiB.
+    /// answered 429. The largest answers have 3 MB: so many of these are a fifth of 512 MiB.
     #[arg(long, env = "BESEDA_REQUESTS_PER_USER", default_value_t = 32)]
     pub requests_per_user: usize,
+
+    /// Rooms that a user opens one more of is refused past (403); others may open rooms with them, and
+    /// chat:admin may any. Unread counters tell of all of them, 140 bytes each.
+    #[arg(long, env = "BESEDA_ROOMS_PER_USER", default_value_t = 20_000)]
+    pub rooms_per_user: u32,
 
     /// Open sockets of one user on one replica; one more is closed with 4009.
     #[arg(long, env = "BESEDA_SOCKETS_PER_USER", default_value_t = 50)]

@@ -73,7 +73,8 @@ pub(super) async fn open_chat(
     JsonBody(fields): JsonBody,
 ) -> Result<Response, Error> {
     let (first, second) = pair(fields, &user)?;
-    let (chat, created) = context.chats.open_chat([&first, &second], user.id(), &first).await?;
+    let (chat, created) =
+        context.chats.open_chat([&first, &second], user.id(), user.0.admin).await?;
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(OpenedChat { chat, created })).into_response())
 }

@@ -62,6 +62,7 @@ pub struct Chats {
     people: People,
     delete_rule: DeleteChat,
     reject_unknown: bool,
+    rooms_per_user: i64,
     keys: draft::Keys,
 }
 
@@ -89,6 +90,7 @@ impl Chats {
             presence: parts.presence,
             delete_rule: config.delete_chat,
             reject_unknown: config.unknown_users == UnknownUsers::Reject,
+            rooms_per_user: config.limits.rooms_per_user.into(),
             keys: draft::Keys {
                 ids: derive_key(instance_secret, "message ids"),
                 digests: derive_key(instance_secret, "content digests"),

@@ -66,15 +66,19 @@ pub struct ReadResult {
 }
 
 impl Chats {
-    /// Opens the room of two people, or finds it, and shows it as `viewer` sees it. True: created.
+    /// Opens the room of two people, or finds it, and shows it as the first of them sees it. True:
+    /// created. Who opens it for others has no limit.
     pub async fn open_chat(
         &self,
         pair: [&UserId; 2],
         creator: &UserId,
-        viewer: &UserId,
+        for_others: bool,
     ) -> Result<(Chat, bool), Error> {
         if pair[0] == pair[1] {
             return Err(Error::SelfChat);
+        }
+        if !for_others && !self.store.has_room_for(pair, self.rooms_per_user).await? {
+            return Err(Error::Forbidden("You have as many rooms as one may have."));
         }
         let opened = self.store.open_chat(pair, creator, self.reject_unknown).await?;
         if opened.created {
@@ -86,7 +90,7 @@ impl Chats {
             self.outbox.publish_soon(commit).await;
         }
         // Gone again already: as good as never there, and the caller may try again.
-        let chat = self.get_chat(viewer, opened.chat_id).await?;
+        let chat = self.get_chat(pair[0], opened.chat_id).await?;
         Ok((chat, opened.created))
     }
 

@@ -41,6 +41,19 @@ impl Store {
         Ok(rows.first().map(|row| row.get(0)))
     }
 
+    /// Whether the first of the pair has fewer rooms than `most`, or has this one already. Rooms opened
+    /// meanwhile are not seen: it need not be exact.
+    pub async fn has_room_for(&self, pair: [&UserId; 2], most: i64) -> Result<bool, StoreError> {
+        let [first, second] = pair.map(UserId::as_str);
+        let row = self
+            .query_one(
+                HAS_ROOM_FOR,
+                &[(&first, Type::TEXT), (&second, Type::TEXT), (&most, Type::INT8)],
+            )
+            .await?;
+        Ok(row.get(0))
+    }
+
     /// Opens the pair's room, or finds it: one room a pair, whoever races.
     pub async fn open_chat(
         &self,
@@ -234,6 +247,12 @@ const CHAT_ID: &str = "\
 -- store.chat_id
 SELECT chat_id FROM chats
  WHERE room_name = $1 AND ($2 IS NULL OR $2 IN (user_lo, user_hi))";
+
+const HAS_ROOM_FOR: &str = "\
+-- store.has_room_for
+SELECT (SELECT count(*) FROM (SELECT FROM members WHERE user_id = $1 LIMIT $3) AS r) < $3
+    OR EXISTS (SELECT FROM chats WHERE user_lo = least($1 COLLATE \"C\", $2 COLLATE \"C\")
+                                   AND user_hi = greatest($1 COLLATE \"C\", $2 COLLATE \"C\"))";
 
 const OPEN_CHAT: &str = "\
 -- store.open_chat

@@ -89,6 +89,8 @@ async fn no_hot_statement_reads_a_table_whole() {
             b.get(path).await.expect(200);
         }
         b.chat(&chat).await;
+        a.open_chat(&bob).await;
+        a.open_chat(&cluster.user(&format!("new {round}"))).await;
         b.get(&chat.path("search/?query=two")).await.expect(200);
         b.mark_read(&chat).await;
         b.post(&format!("{message}report/"), json!({})).await.expect(201);

@@ -435,3 +435,20 @@ async fn who_may_delete_a_room_is_configured() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_as_many_rooms_as_one_may_opens_no_more() {
+    let cluster = Cluster::with(1, |config| config.limits.rooms_per_user = 2).await;
+    let (alice, bob, host) = (cluster.user("alice"), cluster.user("bob"), cluster.host());
+    let open = |user: &User, other: &str| {
+        user.on(0).post("/chats/", json!({ "user_id": other })).into_future()
+    };
+    open(&alice, "bob").await.expect(201);
+    open(&alice, "carol").await.expect(201);
+    open(&alice, "dave").await.expect_problem(403, "forbidden");
+    open(&alice, "bob").await.expect(200);
+    open(&cluster.user("erin"), "alice").await.expect(201);
+    open(&bob, "dave").await.expect(201);
+    let others = json!({ "user_ids": ["alice", "dave"] });
+    host.on(0).post("/chats/", others).await.expect(201);
+}
