@@ -230,7 +230,7 @@ pub struct LimitConfig {
     #[arg(long, env = "BESEDA_RATE_COMMANDS", default_value_t = 50)]
     pub rate_commands: u32,
 
-    /// Connections a replica accepts a second, fifteen times as many at once; more wait in the system's
+    /// Connections a replica accepts a second, 25 times as many at once; more wait in the system's
     /// queue, where a request that needs a new connection waits behind them. Raise it with the cores: a
     /// flood of so many, each with a handshake, leaves most of two to those who are in.
     #[arg(long, env = "BESEDA_RATE_ACCEPTS", default_value_t = 400)]
