@@ -225,7 +225,8 @@ fn failure(status: u16, problems: Vec<Problem>) -> Value {
         problems.iter().map(|one| format!("`{}`: {}", one.code(), one.detail())).collect();
     let codes: Vec<&str> = problems.iter().map(Problem::code).collect();
     let mut headers = json!({ "X-Request-Id": header("X-Request-Id") });
-    if status != 401 {
+    // A time-out answers before anybody has looked at the token, and for whoever it is.
+    if !matches!(status, 401 | 504) {
         RATE_HEADERS.iter().for_each(|name| headers[*name] = header(name));
     }
     match status {
