@@ -5,7 +5,7 @@ TARGET_DIR = $(or $(CARGO_TARGET_DIR),target)
 DATA = $(or $(BESEDA_DEV_DATA),data)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test page-test client-test examples-test client-schema ops-test security-test check clean-data
+.PHONY: help setup setup-tests run test page-test client-test examples-test client-schema ops-test security-test check clean-data
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -13,14 +13,17 @@ help: ## This list
 setup: ## Install what is missing: PostgreSQL, Redis (part of run and test)
 	@scripts/setup
 
+setup-tests:
+	@scripts/setup --tests
+
 # The program takes the shell's place, so that signals reach it.
 run: setup ## Two replicas with a private Postgres and Redis; Ctrl-C ends them. ARGS="--port 9000"
 	@cargo build --locked --package beseda
 	@exec $(TARGET_DIR)/debug/beseda dev --end-with-parent $(ARGS)
 
 # A test opens thousands of sockets; each one takes a file on both ends.
-test: setup ## All tests. ARGS="name" for some of them
-	@ulimit -n "$$(ulimit -Hn)" 2>/dev/null || true; cargo test --locked --workspace $(ARGS)
+test: setup-tests ## All tests. ARGS="name" for some of them
+	@ulimit -n "$$(ulimit -Hn)" 2>/dev/null || true; cargo test --locked --workspace --no-fail-fast $(ARGS)
 
 page-test: setup ## The demo page in a real browser (needs Node.js 20). ARGS="name" for some of the tests
 	@scripts/page-test $(ARGS)

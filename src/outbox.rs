@@ -152,17 +152,24 @@ impl Outbox {
 
     /// Publishes what their committers could not, for ever.
     async fn sweep_for_ever(self) {
+        // A line for an outage, not for each look of it.
+        let mut failing = false;
         loop {
             // Spread, so that replicas started together do not sweep together.
             tokio::time::sleep(SWEEP_INTERVAL.mul_f64(rand::random_range(0.8..1.2))).await;
             while self.link.is_up() {
-                match self.sweep().await {
-                    Ok(true) => {}
-                    Ok(false) => break,
-                    Err(error) => {
-                        tracing::warn!(%error, "sweeping the outbox failed");
-                        break;
+                let swept = self.sweep().await;
+                match &swept {
+                    Err(error) if !failing => {
+                        tracing::warn!(%error, "sweeping the outbox fails; it is tried again");
                     }
+                    Err(error) => tracing::debug!(%error, "sweeping the outbox fails still"),
+                    Ok(_) if failing => tracing::info!("the outbox is swept again"),
+                    Ok(_) => {}
+                }
+                failing = swept.is_err();
+                if !matches!(swept, Ok(true)) {
+                    break;
                 }
             }
         }

@@ -48,9 +48,11 @@ pub enum DevError {
         #[source]
         source: io::Error,
     },
-    #[error("{} is in use by another process; end that one first, or choose another folder", .0.display())]
+    #[error("{} is in use by another process; end that one first, or choose another folder with --data (make run ARGS=\"--data other\")", .0.display())]
     InUse(PathBuf),
-    #[error("port {0} of 127.0.0.1 is taken; choose another with --port, or none for any free one")]
+    #[error(
+        "port {0} of 127.0.0.1 is taken; choose another with --port (make run ARGS=\"--port 9000\"), or none for any free one"
+    )]
     PortTaken(u16),
     /// The child ended before it served; `log` is the end of what it wrote.
     #[error("{server} ended while starting ({status}):\n{log}")]

@@ -10,12 +10,15 @@ use std::{
     process::Command,
 };
 
-use nix::unistd::{User, geteuid};
+use nix::unistd::{AccessFlags, User, access, geteuid};
 
 use super::DevError;
 
-/// Where folders go that can't be where they were asked for; survives a reboot, unlike `/tmp`.
+/// Where temporary folders go that can't be where they were asked for.
 const ELSEWHERE: &str = "/var/tmp";
+/// The same for what is kept. The second one, where files of a month ago may be cleared away, only where
+/// the first can't be written.
+const KEPT_ELSEWHERE: [&str; 2] = ["/var/lib", ELSEWHERE];
 
 /// An account to run a child under.
 #[derive(Debug, Clone, Copy)]
@@ -84,11 +87,22 @@ pub(super) fn lock(dir: &Path) -> Result<File, DevError> {
         .write(true)
         .open(&path)
         .map_err(DevError::io(format!("cannot write {}", path.display())))?;
+    take(file, dir)
+}
+
+/// Takes a folder for this process alone by itself, not by a file in it: Postgres's own must be empty at
+/// first, and more than one link may lead there.
+pub(super) fn lock_itself(dir: &Path) -> Result<File, DevError> {
+    let folder = File::open(dir).map_err(DevError::io(format!("cannot open {}", dir.display())))?;
+    take(folder, dir)
+}
+
+fn take(file: File, dir: &Path) -> Result<File, DevError> {
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(DevError::InUse(dir.to_owned())),
         Err(TryLockError::Error(source)) => {
-            Err(DevError::Io { what: format!("cannot lock {}", path.display()), source })
+            Err(DevError::Io { what: format!("cannot lock {}", dir.display()), source })
         }
     }
 }
@@ -96,7 +110,7 @@ pub(super) fn lock(dir: &Path) -> Result<File, DevError> {
 /// A folder `name` in `dir` (a real path) that belongs to `account` alone, kept where it exists.
 ///
 /// Where the account can't get to `dir`, for example below `/root`, the folder is made under
-/// [`ELSEWHERE`], and `dir` has a link to it.
+/// [`KEPT_ELSEWHERE`], and `dir` has a link to it.
 pub(super) fn owned(dir: &Path, name: &str, account: Option<Account>) -> Result<PathBuf, DevError> {
     let path = dir.join(name);
     if path.is_dir() {
@@ -108,7 +122,9 @@ pub(super) fn owned(dir: &Path, name: &str, account: Option<Account>) -> Result<
     let _ = fs::remove_file(&path);
     let real = match account {
         Some(account) if !account.reaches(dir) => {
-            let real = Path::new(ELSEWHERE).join(unguessable());
+            let base =
+                KEPT_ELSEWHERE.into_iter().find(|base| access(*base, AccessFlags::W_OK).is_ok());
+            let real = Path::new(base.unwrap_or(ELSEWHERE)).join(unguessable());
             symlink(&real, &path)
                 .map_err(DevError::io(format!("cannot link {}", path.display())))?;
             real

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, ExitStatus},
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -51,7 +51,7 @@ pub struct Postgres {
     account: Option<Account>,
     cluster: PathBuf,
     log: PathBuf,
-    _lock: File,
+    _locks: [File; 2],
     temporary: Option<Temporary>,
 }
 
@@ -107,6 +107,7 @@ impl Postgres {
         let dir = place::create(dir)?;
         let lock = place::lock(&dir)?;
         let cluster = place::owned(&dir, CLUSTER, account)?;
+        let cluster_lock = place::lock_itself(&cluster)?;
         // One that another account made (before, as another user) only that one can run.
         let account = place::owner(&cluster, account)?;
         let ready = dir.join(CLUSTER_READY);
@@ -131,7 +132,7 @@ impl Postgres {
             account,
             cluster,
             log,
-            _lock: lock,
+            _locks: [lock, cluster_lock],
             temporary,
         };
         let mut attempts = 0;
@@ -203,6 +204,11 @@ impl Postgres {
     pub fn kill(&self) {
         // SIGKILL would leave its children to find out by themselves.
         drop(self.server().take());
+    }
+
+    /// How it ended, where nobody here has asked it to.
+    pub(super) fn ended(&self) -> Option<ExitStatus> {
+        self.server().as_mut().and_then(Server::ended)
     }
 
     /// Stops it, where it runs, and starts it on the same port.

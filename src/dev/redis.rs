@@ -4,7 +4,7 @@ use std::{
     fs::File,
     net::Ipv4Addr,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, ExitStatus},
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -143,6 +143,11 @@ impl Redis {
     /// SIGKILL: what was not saved is lost. No-op while stopped.
     pub fn kill(&self) {
         drop(self.server().take());
+    }
+
+    /// How it ended, where nobody here has asked it to.
+    pub(super) fn ended(&self) -> Option<ExitStatus> {
+        self.server().as_mut().and_then(Server::ended)
     }
 
     /// Stops it, where it runs, and starts it on the same port.

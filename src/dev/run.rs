@@ -2,10 +2,11 @@
 
 use std::{
     fmt::Write as _,
-    io::Write as _,
+    io::{ErrorKind, Write as _},
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     pin::pin,
+    process::ExitStatus,
     time::Duration,
 };
 
@@ -36,6 +37,12 @@ const DEMO_USERS: [&str; 3] = ["Alice", "Bob", "Carol"];
 
 /// How long their tokens are good for: a week of trying out, and over restarts.
 const DEMO_TTL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// How often it is looked whether the servers are still there.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// Until one that has ended is started again: long enough to see what clients get meanwhile.
+const RESTART_PAUSE: Duration = Duration::from_secs(3);
+const RESTARTS: u32 = 3;
 
 /// How long the replicas may take to end: longer than the grace they are given.
 const DRAIN_CEILING: Duration = Duration::from_secs(10);
@@ -91,10 +98,13 @@ pub async fn run(options: Options) -> Result<(), DevError> {
         () = asked_to_end() => return Ok(()),
         stack = start(&options, &data) => stack?,
     };
-    asked_to_end().await;
+    let outcome = tokio::select! {
+        () = asked_to_end() => Ok(()),
+        error = stack.look_after() => Err(error),
+    };
     say("Ending; once more ends at once.\n");
     tokio::select! {
-        () = stack.stop() => Ok(()),
+        () = stack.stop() => outcome,
         () = signals.next() => Err(DevError::Interrupted),
     }
 }
@@ -136,6 +146,26 @@ async fn start(options: &Options, data: &Path) -> Result<Stack, DevError> {
 }
 
 impl Stack {
+    /// Starts a server again that has ended, because somebody killed it to see what happens, say. Ends
+    /// with why one does not start.
+    async fn look_after(&self) -> DevError {
+        loop {
+            tokio::time::sleep(LOOK_INTERVAL).await;
+            if let Some(status) = self.postgres.ended() {
+                say(&lost("Postgres", status));
+                if let Err(error) = again(async || self.postgres.restart().await).await {
+                    return error;
+                }
+            }
+            if let Some(status) = self.redis.ended() {
+                say(&lost("Redis", status));
+                if let Err(error) = again(async || self.redis.restart().await).await {
+                    return error;
+                }
+            }
+        }
+    }
+
     /// Ends it all in order: the replicas together, then Redis, then Postgres.
     async fn stop(self) {
         let Self { replicas, redis, postgres } = self;
@@ -151,6 +181,23 @@ impl Stack {
         }
         redis.stop().await;
         postgres.stop().await;
+    }
+}
+
+fn lost(server: &str, status: ExitStatus) -> String {
+    format!("{server} has ended ({status}); it starts again in {} s.\n", RESTART_PAUSE.as_secs())
+}
+
+/// Tries a few times: children of a Postgres that was killed hold its memory for a moment.
+async fn again(mut restart: impl AsyncFnMut() -> Result<(), DevError>) -> Result<(), DevError> {
+    let mut left = RESTARTS;
+    loop {
+        tokio::time::sleep(RESTART_PAUSE).await;
+        left -= 1;
+        match restart().await {
+            Err(_) if left > 0 => {}
+            outcome => return outcome,
+        }
     }
 }
 
@@ -174,7 +221,10 @@ fn config(database_url: &str, redis_url: &str) -> Result<Config, DevError> {
 /// Sockets for both replicas.
 fn bind(port: Option<u16>) -> Result<[Listeners; 2], DevError> {
     let first = match port {
-        Some(port) => listen(port).map_err(|_| DevError::PortTaken(port))?,
+        Some(port) => listen(port).map_err(|error| match error.kind() {
+            ErrorKind::AddrInUse => DevError::PortTaken(port),
+            _ => DevError::Io { what: format!("cannot listen on port {port}"), source: error },
+        })?,
         None => listen_near(DEFAULT_PORT)?,
     };
     let next = address(&first)?.port().saturating_add(1);
@@ -267,16 +317,21 @@ fn welcome(stack: &Stack, users: &[(&str, String)], environment: &str, data: &Pa
     ] {
         let _ = writeln!(text, "{program} chat {urls}{data_option} --as {me} --with {with}");
     }
+    let mut kept = format!("Data is kept in {}", data.display());
+    let cluster = stack.postgres.cluster();
+    if !data.canonicalize().is_ok_and(|data| cluster.starts_with(data)) {
+        // As root, where Postgres's account can't get to the folder.
+        let _ = write!(kept, ", the database in {}", cluster.display());
+    }
     let _ = write!(
         text,
-        "\nFor a shell (also in {}, for `.`):\n{}\n\n{}\n\nData is kept in {}. Ctrl-C ends it all.\n",
+        "\nFor a shell (also in {}, for `.`):\n{}\n\n{}\n\n{kept}. Ctrl-C ends it all.\n",
         data.join("demo.env").display(),
         environment.trim_end().replace('\n', "; "),
         concat!(
             r#"curl -sS "$A/api/v1/chats/" -H "Authorization: Bearer $ALICE" "#,
             r#"-H 'Content-Type: application/json' -d '{"user_id":"bob"}'"#
         ),
-        data.display(),
     );
     text
 }

@@ -46,6 +46,12 @@ async fn postgres_keeps_what_was_committed_over_a_crash_and_a_restart() {
     let again = Postgres::start(folder.path(), Durability::Full).await;
     assert!(matches!(again, Err(DevError::InUse(_))), "{again:?}");
     let cluster = postgres.cluster().to_owned();
+    // A copy of the folder has its own lock, but where the database lies elsewhere the same database.
+    let copy = tempfile::tempdir_in("/var/tmp").unwrap();
+    std::os::unix::fs::symlink(&cluster, copy.path().join("cluster")).unwrap();
+    let copied = Postgres::start(copy.path(), Durability::Full).await;
+    assert!(matches!(&copied, Err(DevError::InUse(path)) if *path == cluster), "{copied:?}");
+    assert_eq!(ask(&url, "SELECT v FROM t").await.unwrap(), "kept");
     drop(postgres);
     let postgres = Postgres::start(folder.path(), Durability::Full).await.unwrap();
     assert_eq!(ask(&postgres.url("one"), "SELECT v FROM t").await.unwrap(), "kept");

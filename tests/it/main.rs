@@ -3,6 +3,7 @@
 mod amendments;
 mod bounds;
 mod delivery;
+mod desk;
 mod export;
 mod harness;
 mod issuers;

@@ -162,6 +162,9 @@ impl Ring {
     }
 }
 
+/// So many that each of three masters has one, but once in 100,000 times (3 * (2/3)^31).
+const MANY: usize = 30;
+
 /// Of an answer to `CLUSTER SLOTS`: from which to which slot a master (its host, port and id) has them.
 fn owners(slots: Reply) -> Vec<[Reply; 3]> {
     let mut owners: Vec<_> = slots
@@ -190,7 +193,7 @@ async fn a_redis_cluster_may_move_slots_and_lose_a_master() {
     })
     .await;
     let alice = cluster.user("alice");
-    let mut listeners = listeners(&cluster, &alice, 9).await;
+    let mut listeners = listeners(&cluster, &alice, MANY).await;
     talk(&alice, &mut listeners).await;
     for server in &ring.0[..3] {
         assert_ne!(say(server, &["DBSIZE"]).await, Reply::Int(0), "each master has a part");
@@ -230,7 +233,7 @@ async fn sharded_publications_cross_replicas_and_survive_a_lost_master() {
     let ring = Ring::start().await;
     let cluster = sharded(&ring).await;
     let alice = cluster.user("alice");
-    let mut listeners = listeners(&cluster, &alice, 9).await;
+    let mut listeners = listeners(&cluster, &alice, MANY).await;
     talk(&alice, &mut listeners).await;
     for server in &ring.0[..3] {
         assert_eq!(channels(server, "CHANNELS").await, 0, "none on all servers");
