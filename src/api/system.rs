@@ -1,5 +1,7 @@
 //! Health, metrics, and the documents.
 
+use std::time::Duration;
+
 use axum::{
     Json,
     extract::State,
@@ -51,28 +53,36 @@ pub(super) async fn readyz(State(context): State<Context>) -> Response {
     (code, Json(Readiness { status, postgres, redis, draining })).into_response()
 }
 
+/// How long a scrape waits for figures from Postgres: its own time-out can be as short as 5 s.
+const BACKLOG_WAIT: Duration = Duration::from_secs(2);
+
 /// Prometheus metrics; on the internal port only.
 pub(super) async fn metrics(State(context): State<Context>) -> Response {
     let (in_use, open) = context.chats.store().pool_usage();
     context.metrics.set_pool(in_use, open);
     let queued = i64::try_from(context.chats.writer().queued()).unwrap_or(i64::MAX);
     context.metrics.writer_queue_depth.set(queued);
-    // Without Postgres the last figures stay: that it is away shows elsewhere.
-    if let Ok((rows, oldest)) = context.chats.store().get_backlog().await {
+    // While Postgres does not answer the last figures stay: all others are wanted now of all times.
+    let _ = tokio::time::timeout(BACKLOG_WAIT, read_backlogs(&context)).await;
+    context.metrics.redis_up.set(i64::from(context.link.is_up()));
+    context.metrics.draining.set(i64::from(context.is_leaving()));
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], context.metrics.render()).into_response()
+}
+
+async fn read_backlogs(context: &Context) {
+    let store = context.chats.store();
+    if let Ok((rows, oldest)) = store.get_backlog().await {
         context.metrics.outbox_rows.set(rows);
         context.metrics.outbox_oldest.set(oldest);
     }
     if context.config.webhooks.delay().is_some()
-        && let Ok(backlog) = context.chats.store().get_webhook_backlog().await
+        && let Ok(backlog) = store.get_webhook_backlog().await
     {
         context.metrics.webhook_rows.set(backlog.waiting);
         context.metrics.webhook_oldest.set(backlog.oldest);
         context.metrics.webhook_dead_rows.set(backlog.dead);
     }
-    context.metrics.redis_up.set(i64::from(context.link.is_up()));
-    context.metrics.draining.set(i64::from(context.is_leaving()));
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], context.metrics.render()).into_response()
 }
 
 pub(super) fn openapi(document: bytes::Bytes) -> Response {

@@ -196,7 +196,8 @@ impl Store {
     /// at the start only: the releases before a migration live with it, so that a running replica
     /// stays ready while the next release is rolled out.
     pub async fn check(&self, starting: bool) -> Result<(), StoreError> {
-        let applied = match self.query(APPLIED_VERSION, &[]).await {
+        // Beside long reads, not behind them: a replica that can't list may still be sent to.
+        let applied = match self.read(APPLIED_VERSION, &[]).await {
             Err(StoreError::Failed(cause)) if is_undefined_table(&cause) => Vec::new(),
             applied => applied?,
         };
@@ -276,8 +277,8 @@ impl Store {
             return self.query(sql, params).await;
         }
         let started = Instant::now();
-        let place = shared.queue().await?;
-        let client = shared.get().await?;
+        let queued = async { Ok::<_, StoreError>((shared.queue().await?, shared.get().await?)) };
+        let (place, client) = queued.await.inspect_err(|_| self.waited(started))?;
         let held = Held::Queued { client, shared: Arc::clone(shared), place };
         self.ask(held, sql, params, started).await
     }
@@ -303,8 +304,16 @@ impl Store {
         params: &[Param<'_>],
     ) -> Result<Vec<Row>, StoreError> {
         let started = Instant::now();
-        let client = pool.get().await.map_err(|error| StoreError::Away(Some(Arc::new(error))))?;
+        let client = pool.get().await.map_err(|error| {
+            self.waited(started);
+            StoreError::Away(Some(Arc::new(error)))
+        })?;
         self.ask(Held::Own(client), sql, params, started).await
+    }
+
+    /// Also in vain: that is what shows a pool that is exhausted.
+    fn waited(&self, started: Instant) {
+        self.metrics.pool_wait.observe(started.elapsed().as_secs_f64());
     }
 
     /// Runs a statement on a connection that was asked for at `started`. The connection is given up where
@@ -319,7 +328,7 @@ impl Store {
         let limit = self.timeout + CLIENT_GRACE;
         // A pooler may not take a statement before it has answered the last one.
         let mut underway = Underway::new(held, self.prepared.then_some(limit));
-        self.metrics.pool_wait.observe(started.elapsed().as_secs_f64());
+        self.waited(started);
         let Some(client) = underway.client() else { return Err(StoreError::Away(None)) };
         let work = async {
             if self.prepared {
