@@ -313,3 +313,19 @@ async fn connections_of_short_reads_that_are_stuck_are_given_up() {
     assert_eq!(history["results"][0], sent, "on another connection");
     kill(reader, Signal::SIGCONT).expect("it runs");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_do_not_wait_for_figures_that_postgres_does_not_give() {
+    let cluster = Cluster::start(1).await;
+    let lock = Psql::connect(&cluster.database_url()).await;
+    lock.run("BEGIN; LOCK TABLE outbox IN ACCESS EXCLUSIVE MODE").await;
+    let began = Instant::now();
+    let metrics = cluster.operator(0).request(Method::GET, "/metrics").await;
+    // A scrape's time-out is 5 s where Prometheus asks as often; a statement's is as long.
+    assert!(began.elapsed() < Duration::from_millis(4_500), "{:?}", began.elapsed());
+    assert!(
+        metrics.text.contains("beseda_pool_wait_seconds_bucket{le=\"0.128\"}"),
+        "for the alert"
+    );
+    lock.run("ROLLBACK").await;
+}
