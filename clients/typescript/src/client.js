@@ -36,7 +36,7 @@ const REFRESH_DELAY_MS = 300;
  * @property {number} [followed]       how many rooms at the top of the list are followed for presence
  *   and typing though they are not open (20)
  * @property {typeof fetch} [fetch]
- * @property {typeof WebSocket} [WebSocket]  where the platform has none: Node.js 20 with `ws`
+ * @property {import('./connection.js').SocketClass} [WebSocket]  where the platform has none: Node.js 20 with `ws`
  * @property {() => number} [random]
  *
  * @typedef {object} Events

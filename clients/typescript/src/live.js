@@ -22,7 +22,7 @@ const RESUBSCRIBE_MS = 5_000;
  * @property {(frame: ServerFrame) => void} onFrame
  * @property {(state: ConnectionState) => void} onState
  * @property {(chatId: string) => void} onGone      a followed chat does not exist (any more)
- * @property {typeof WebSocket} [WebSocket]
+ * @property {import('./connection.js').SocketClass} [WebSocket]
  * @property {() => number} [random]
  */
 
