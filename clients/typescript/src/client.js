@@ -83,7 +83,14 @@ export class Client {
     if (!Socket && !globalThis.WebSocket) {
       throw new TypeError('no WebSocket here: give one, or run Node.js 22 (20: --experimental-websocket)');
     }
-    this.#credentials = new Credentials({ token, getToken });
+    this.#credentials = new Credentials({
+      token,
+      // Somebody else may have signed in meanwhile; what is under way must not go out as theirs.
+      getToken: getToken && (async (reason) => {
+        const fresh = await getToken(reason);
+        return fresh && this.#isMine(fresh) ? fresh : null;
+      }),
+    });
     this.#only = chat;
     this.#followedRooms = chat ? 0 : followed;
     this.#credentials.onToken = (fresh) => { this.me = readClaims(fresh)?.sub ?? this.me; };
@@ -153,9 +160,14 @@ export class Client {
     this.live.stop();
   }
 
+  /** @param {string} token */
+  #isMine(token) {
+    return !this.me || readClaims(token)?.sub === this.me;
+  }
+
   /** @param {string} token of the same person */
   setToken(token) {
-    if (this.me && readClaims(token)?.sub !== this.me) throw new TypeError('this token is of somebody else');
+    if (!this.#isMine(token)) throw new TypeError('this token is of somebody else');
     this.#credentials.set(token);
     this.live.renew(token);
     this.#wakeOutboxes();

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { mock, test } from 'node:test';
 import { Client } from '../src/index.js';
+import { sleep, tokenOf, until, world } from './fake.mjs';
 
 const token = `e30.${Buffer.from('{"sub":"alice"}').toString('base64url')}.sig`;
 
@@ -52,10 +53,31 @@ test('a client that was stopped tries nothing any more; what was left goes out a
   assert.equal(calls.filter((call) => call === 'POST /api/v1/chats/c/messages/').length >= 2, true);
   assert.deepEqual(client.timelineOf('c').pending, []);
   client.stop();
+  mock.timers.reset();
 });
 
 test('a token of somebody else is refused', () => {
   const client = new Client({ url: 'http://x', token, WebSocket: Socket, fetch: () => Promise.reject(new Error('unused')) });
   const other = `e30.${Buffer.from('{"sub":"bob"}').toString('base64url')}.sig`;
   assert.throws(() => client.setToken(other), /somebody else/);
+});
+
+test('what was written goes out as its author, whoever signed in meanwhile', async () => {
+  let who = 'alice';
+  let answer = () => null;
+  const { client, posts, live, socket } = world({ getToken: async () => tokenOf(who) }, (call) => answer(call));
+  await live();
+  await client.open('c');
+  answer = () => { throw new TypeError('no network'); };
+  socket().onclose({ code: 1006 });
+  client.send('c', 'of alice');
+  await sleep(5);
+  who = 'bob';
+  answer = ({ sub }) => (sub === 'alice' ? Response.json({ code: 'token_expired' }, { status: 401 }) : null);
+  await until(() => client.state.phase === 'token');
+  await sleep(600);
+  assert.deepEqual(posts().filter(({ sub }) => sub !== 'alice'), []);
+  assert.equal(client.me, 'alice');
+  assert.equal(client.timelineOf('c').pending.length, 1);
+  client.stop();
 });
