@@ -65,6 +65,8 @@ export class Client {
   #timelines = new Map();
   /** @type {Map<string, Outbox>} */
   #outboxes = new Map();
+  /** @type {Map<Timeline, Promise<void>>} first pages on their way */
+  #opening = new Map();
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #refreshTimer;
   /** @type {string | null} */
@@ -129,7 +131,14 @@ export class Client {
 
   /** For what is built on top. @template {keyof Events} Type @param {Type} type @param {Events[Type]} detail */
   emit(type, detail) {
-    for (const listener of this.#listeners.get(type) ?? []) listener(detail);
+    for (const listener of this.#listeners.get(type) ?? []) {
+      try {
+        listener(detail);
+      } catch (error) {
+        // A mistake of the application's must be seen, but not end what is under way here.
+        report(error);
+      }
+    }
   }
 
   /**
@@ -278,12 +287,19 @@ export class Client {
     timeline.lineAfter = null;
     if (timeline.loaded && unread) timeline.drawLine();
     if (!timeline.loaded) {
-      // Followed so far without a position: the history decides from where.
-      this.live.unfollow(chatId);
-      const around = unread > UNREAD_FROM_END ? chat.read_seq + 1 : undefined;
-      await this.#loadSurely(timeline, { around, drawLine: unread > 0 });
+      // Once, however many wait for it: a second page would void the first.
+      let opening = this.#opening.get(timeline);
+      if (!opening) {
+        // Followed so far without a position: the history decides from where.
+        this.live.unfollow(chatId);
+        const around = unread > UNREAD_FROM_END ? chat.read_seq + 1 : undefined;
+        opening = this.#loadSurely(timeline, { around, drawLine: unread > 0 })
+          .finally(() => this.#opening.delete(timeline));
+        this.#opening.set(timeline, opening);
+      }
+      await opening;
     }
-    if (this.#timelines.get(chatId) === timeline) this.live.follow(chatId, this.#positionOf(chatId));
+    if (timeline.loaded && this.#timelines.get(chatId) === timeline) this.live.follow(chatId, this.#positionOf(chatId));
     return timeline;
   }
 
@@ -390,12 +406,14 @@ export class Client {
 
   /** @param {Timeline} timeline */
   loadBefore(timeline) {
-    return this.#page(timeline, { before: timeline.lowSeq }, (page) => timeline.prepend(page));
+    const { lowSeq } = timeline;
+    return this.#page(timeline, { before: lowSeq }, (page) => timeline.prepend(page, lowSeq));
   }
 
   /** @param {Timeline} timeline */
   loadAfter(timeline) {
-    return this.#page(timeline, { after: timeline.highSeq }, (page) => timeline.append(page));
+    const { highSeq } = timeline;
+    return this.#page(timeline, { after: highSeq }, (page) => timeline.append(page, highSeq));
   }
 
   /** Moves the window to a message, unless it is there already. @param {Timeline} timeline @param {number} seq */
@@ -493,6 +511,8 @@ export class Client {
   async markRead(timeline) {
     const { chatId } = timeline;
     if (this.#marking.has(chatId) || !timeline.hasUnread) return;
+    // What is unread lies beyond the window: to mark the same once more would go on for ever.
+    if (timeline.highSeq <= timeline.readSeq) return;
     this.#marking.add(chatId);
     try {
       const { read_seq, unread_count, total_unread } = await this.api.markRead(chatId, timeline.highSeq);
@@ -581,6 +601,12 @@ export class Client {
     if ('message' in frame && frame.message.sender_id !== this.me) this.typing.set(chatId, false);
     if (listChanged && this.#only) this.#refreshIn(REFRESH_DELAY_MS);
   }
+}
+
+/** As if it were thrown by nobody's call. @param {unknown} error */
+function report(error) {
+  if (typeof reportError === 'function') reportError(error);
+  else queueMicrotask(() => { throw error; });
 }
 
 /** 32 random hex digits; `crypto.randomUUID` is missing where a page comes over plain HTTP. */

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { mock, test } from 'node:test';
 import { Client } from '../src/index.js';
-import { sleep, tokenOf, until, world } from './fake.mjs';
+import { message, page, sleep, tokenOf, until, world } from './fake.mjs';
 
 const token = `e30.${Buffer.from('{"sub":"alice"}').toString('base64url')}.sig`;
 
@@ -79,5 +79,81 @@ test('what was written goes out as its author, whoever signed in meanwhile', asy
   assert.deepEqual(posts().filter(({ sub }) => sub !== 'alice'), []);
   assert.equal(client.me, 'alice');
   assert.equal(client.timelineOf('c').pending.length, 1);
+  client.stop();
+});
+
+test('a mistake in a listener is told, and ends neither the sending nor the reconnecting', async () => {
+  const told = [];
+  globalThis.reportError = (error) => told.push(error.message);
+  let refused = true;
+  const { client, posts, live, reconnect } = world({}, ({ method, path }) =>
+    (refused && method === 'POST' && path.endsWith('/messages/') ? Response.json({ code: 'blocked' }, { status: 403 }) : null));
+  await live();
+  const off = client.on('room', () => { throw new Error('of room'); });
+  const first = client.send('c', 'one');
+  await until(() => first.failed);
+  off();
+  refused = false;
+  client.send('c', 'two');
+  await until(() => posts().length === 2);
+  client.on('state', () => { throw new Error('of state'); });
+  await reconnect();
+  assert.equal(client.state.phase, 'live');
+  assert.deepEqual([...new Set(told)], ['of room', 'of state']);
+  client.stop();
+  delete globalThis.reportError;
+});
+
+test('a room that is opened twice at once is read once, and followed from there', async () => {
+  const { client, calls, live, socket } = world({}, async ({ path }) => {
+    if (!path.endsWith('/messages/')) return null;
+    await sleep(20);
+    return page(1, 10);
+  });
+  await live();
+  const [first, second] = await Promise.all([client.open('c'), client.open('c')]);
+  assert.equal(first, second);
+  assert.equal(first.loaded, true);
+  assert.equal(calls.filter(({ path }) => path.endsWith('/messages/')).length, 1);
+  assert.deepEqual(socket().of('subscribe').map(({ after_ev }) => after_ev), [10]);
+  client.stop();
+});
+
+test('pages that no longer fit the window when they come are not taken', async () => {
+  const pages = [];
+  let first = true;
+  const { client, live, socket } = world({}, ({ path, query }) => {
+    if (!path.endsWith('/messages/')) return null;
+    if (first) { first = false; return page(51, 650); }
+    return new Promise((resolve) => { pages.push(() => resolve(query.has('before') ? page(1, 50) : page(651, 660))); });
+  });
+  await live();
+  const timeline = await client.open('c');
+  const before = client.loadBefore(timeline);
+  await until(() => pages.length === 1);
+  timeline.synced = true;
+  timeline.apply({ type: 'message.created', chat_id: 'c', ev: 651, message: message(651) });
+  pages[0]();
+  await before;
+  const seqs = timeline.messages.map(({ seq }) => seq);
+  assert.deepEqual([seqs[0], seqs.length, timeline.hasMoreBefore], [52, 600, true]);
+  client.stop();
+});
+
+test('marking in a handler of `room` ends where the window does', async () => {
+  const marks = [];
+  const { client, live } = world({}, ({ path, body }) => {
+    if (path.endsWith('/mark_read/')) {
+      marks.push(body.up_to_seq);
+      return { read_seq: body.up_to_seq, unread_count: 50, total_unread: 50 };
+    }
+    return path.endsWith('/messages/') ? page(1, 50, { has_more_after: true, head_ev: 100, head_seq: 100 }) : null;
+  });
+  await live();
+  const timeline = await client.open('c');
+  client.on('room', () => { client.markRead(timeline); });
+  client.emit('room', { chatId: 'c' });
+  await sleep(100);
+  assert.deepEqual(marks, [50]);
   client.stop();
 });
