@@ -16,6 +16,8 @@ const UNREAD_FROM_END = 30;
 const RETRY_MS = 3_000;
 /** A mark that failed is not tried again at once. */
 const MARK_RETRY_MS = 5_000;
+/** Why a message waits that `stop` held up. */
+const STOPPED = new ApiError(0, { title: 'stopped' });
 /** Frames of one burst lead to one refresh, where no inbox tells the badge. */
 const REFRESH_DELAY_MS = 300;
 
@@ -95,7 +97,11 @@ export class Client {
     });
     this.#only = chat;
     this.#followedRooms = chat ? 0 : followed;
-    this.#credentials.onToken = (fresh) => { this.me = readClaims(fresh)?.sub ?? this.me; };
+    this.#credentials.onToken = (fresh) => {
+      this.me = readClaims(fresh)?.sub ?? this.me;
+      // What was written before the first token is this person's too.
+      for (const timeline of this.#timelines.values()) timeline.me = this.me;
+    };
     if (token) this.#credentials.onToken(token);
     this.api = new Api({
       url,
@@ -150,6 +156,9 @@ export class Client {
     await this.#credentials.current().catch(() => null);
     if (this.#ended) return;
     this.live.start();
+    for (const [chatId, timeline] of this.#timelines) {
+      if (timeline.loaded) this.live.follow(chatId, this.#positionOf(chatId));
+    }
     // The list need not wait for the socket.
     const only = this.#only;
     if (only) await this.#surely(() => this.open(only), () => true);
@@ -163,7 +172,7 @@ export class Client {
     for (const outbox of this.#outboxes.values()) outbox.clear();
     for (const timeline of this.#timelines.values()) {
       for (const pending of timeline.pending.filter(({ failed }) => !failed)) {
-        Object.assign(pending, { failed: true, error: new ApiError(0, { title: 'stopped' }) });
+        Object.assign(pending, { failed: true, error: STOPPED });
       }
     }
     this.live.stop();
@@ -303,10 +312,12 @@ export class Client {
     return timeline;
   }
 
-  /** Forgets a room's timeline, and follows it no longer. @param {string} chatId */
+  /** Forgets a room's timeline, but for what is still to be sent, and follows it no longer. @param {string} chatId */
   close(chatId) {
     this.live.unfollow(chatId);
+    const closed = this.#timelines.get(chatId);
     this.#timelines.delete(chatId);
+    if (closed?.pending.length) this.timelineOf(chatId).pending = closed.pending;
     this.#followTop();
   }
 
@@ -482,7 +493,8 @@ export class Client {
   #wakeOutboxes() {
     for (const outbox of this.#outboxes.values()) outbox.wake();
     for (const [chatId, timeline] of this.#timelines) {
-      for (const pending of timeline.pending) if (pending.error?.temporary) this.retry(chatId, pending);
+      // Those that `stop` held up; one that failed over a living line is its author's to send again.
+      for (const pending of timeline.pending) if (pending.error === STOPPED) this.retry(chatId, pending);
     }
   }
 
@@ -546,9 +558,17 @@ export class Client {
   }
 
   async #onTokenExpiring() {
-    const renewed = await this.#credentials.renew(this.#credentials.token, 'expiring').catch(() => false);
-    if (!renewed) return this.emit('token', { refused: null });
-    return this.live.renew(/** @type {string} */ (this.#credentials.token));
+    const old = this.#credentials.token;
+    // The host application may be away for a moment: it is asked again.
+    try {
+      await this.#surely(() => this.#credentials.renew(old, 'expiring'), () => this.#credentials.token === old);
+    } catch {
+      // Asked once more when the socket ends for it.
+      return;
+    }
+    if (this.#ended) return;
+    if (this.#credentials.token !== old) this.live.renew(/** @type {string} */ (this.#credentials.token));
+    else this.emit('token', { refused: null });
   }
 
   /** @param {ServerFrame} frame */

@@ -157,3 +157,76 @@ test('marking in a handler of `room` ends where the window does', async () => {
   assert.deepEqual(marks, [50]);
   client.stop();
 });
+
+test('what was written before the first token is known as one\'s own', async () => {
+  let away = true;
+  const { client, live, posts } = world({ getToken: async () => {
+    if (away) throw new TypeError('no network');
+    return tokenOf('alice');
+  } }, () => { if (away) throw new TypeError('no network'); return null; });
+  await client.start();
+  client.send('c', 'hello');
+  away = false;
+  await live();
+  await until(() => posts().length > 0);
+  await until(() => client.timelineOf('c').pending.length === 0);
+  assert.equal(client.timelineOf('c').me, 'alice');
+  client.stop();
+});
+
+test('closing a room forgets nothing that is still to be sent', async () => {
+  const { client, live } = world({}, async ({ method, path }) => {
+    if (method !== 'POST' || !path.endsWith('/messages/')) return null;
+    await sleep(20);
+    return Response.json({ code: 'blocked' }, { status: 403 });
+  });
+  await live();
+  await client.open('c');
+  const pending = client.send('c', 'hello');
+  client.close('c');
+  const timeline = await client.open('c');
+  assert.deepEqual(timeline.pending, [pending]);
+  await until(() => pending.failed);
+  client.stop();
+});
+
+test('what failed over a living line is not sent again unasked', async () => {
+  let busy = true;
+  const { client, posts, live, reconnect } = world({}, ({ method, path }) =>
+    (busy && method === 'POST' && path.endsWith('/messages/') ? Response.json({ code: 'unavailable', retry_after_ms: 1 }, { status: 503 }) : null));
+  await live();
+  const pending = client.send('c', 'hello');
+  await until(() => pending.failed);
+  busy = false;
+  const before = posts().length;
+  await reconnect();
+  await sleep(20);
+  assert.deepEqual([pending.failed, posts().length], [true, before]);
+  client.stop();
+});
+
+test('a start after a stop follows again what is open', async () => {
+  const { client, live, socket } = world({}, ({ path }) => (path.endsWith('/messages/') ? page(1, 3) : null));
+  await live();
+  await client.open('c');
+  client.stop();
+  await live();
+  assert.deepEqual(socket().of('subscribe').map(({ chat_id, after_ev }) => [chat_id, after_ev]), [['c', 3]]);
+  client.stop();
+});
+
+test('a getToken that is merely away is asked again when a token expires, and no trouble is told', async () => {
+  let asked = 0;
+  const told = [];
+  const { client, live, socket } = world({ getToken: async () => {
+    asked += 1;
+    if (asked === 2) throw new TypeError('no network');
+    return tokenOf('alice', { asked });
+  } });
+  client.on('token', (detail) => told.push(detail));
+  await live();
+  socket().give({ type: 'token.expiring', expires_in: 60 });
+  await until(() => socket().of('auth').length === 1);
+  assert.deepEqual([asked, told], [3, []]);
+  client.stop();
+});
