@@ -258,9 +258,16 @@ export class Client {
   }
 
   #followTop() {
-    for (const { chat_id: chatId } of this.rooms.list().slice(0, this.#followedRooms)) {
+    if (this.#only) return;
+    const top = new Set(this.rooms.list().slice(0, this.#followedRooms).map(({ chat_id: chatId }) => chatId));
+    // Or every room that was ever at the top would stay, up to the server's limit.
+    for (const chatId of this.live.followed()) {
+      if (!top.has(chatId) && !this.#timelines.get(chatId)?.loaded) this.live.unfollow(chatId);
+    }
+    for (const chatId of top) {
+      const timeline = this.#timelines.get(chatId);
       // One that is being opened is followed from its history on.
-      if (this.#timelines.get(chatId)?.loaded !== false) this.live.follow(chatId, this.#positionOf(chatId));
+      if (!timeline || !this.#opening.has(timeline)) this.live.follow(chatId, this.#positionOf(chatId));
     }
   }
 

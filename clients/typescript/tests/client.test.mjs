@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { mock, test } from 'node:test';
 import { Client } from '../src/index.js';
-import { message, page, sleep, tokenOf, until, world } from './fake.mjs';
+import { chat, message, page, sleep, tokenOf, until, world } from './fake.mjs';
 
 const token = `e30.${Buffer.from('{"sub":"alice"}').toString('base64url')}.sig`;
 
@@ -228,5 +228,36 @@ test('a getToken that is merely away is asked again when a token expires, and no
   socket().give({ type: 'token.expiring', expires_in: 60 });
   await until(() => socket().of('auth').length === 1);
   assert.deepEqual([asked, told], [3, []]);
+  client.stop();
+});
+
+test('only the top of the list and what is open is followed', async () => {
+  const chats = ['a', 'b', 'z'].map((id, index) => chat(id, { created_at: `2026-01-0${5 - index}T00:00:00Z` }));
+  const { client, live, socket } = world({ followed: 2 }, ({ path }) => {
+    if (path === '/chats/') return { results: chats, next: null };
+    return path.endsWith('/messages/') ? page(1, 3) : null;
+  });
+  await live();
+  await client.open('b');
+  assert.deepEqual(client.live.followed().sort(), ['a', 'b']);
+  for (const id of ['k', 'l']) {
+    socket().give({ type: 'chat.updated', total_unread: 1, chat: chat(id, { last_ev: 1, created_at: '2026-02-01T00:00:00Z' }) });
+  }
+  assert.deepEqual(client.live.followed().sort(), ['b', 'k', 'l'], 'b is open');
+  assert.deepEqual(socket().of('unsubscribe').map(({ chat_id }) => chat_id).filter((id) => id !== 'b'), ['a']);
+  client.stop();
+});
+
+test('a room too many is asked for again once another is given up', async () => {
+  const { client, live, socket } = world({});
+  await live();
+  await client.open('c');
+  await client.open('d');
+  const { id } = socket().of('subscribe')[1];
+  socket().give({ type: 'error', id, code: 'forbidden', retry_after_ms: 1 });
+  await sleep(20);
+  assert.equal(socket().of('subscribe').length, 2);
+  client.close('c');
+  assert.deepEqual(socket().of('subscribe').map(({ chat_id }) => chat_id), ['c', 'd', 'd']);
   client.stop();
 });
