@@ -16,6 +16,8 @@ const UNREAD_FROM_END = 30;
 const RETRY_MS = 3_000;
 /** A mark that failed is not tried again at once. */
 const MARK_RETRY_MS = 5_000;
+/** Why a message waits that `stop` held up. */
+const STOPPED = new ApiError(0, { title: 'stopped' });
 /** Frames of one burst lead to one refresh, where no inbox tells the badge. */
 const REFRESH_DELAY_MS = 300;
 
@@ -36,7 +38,7 @@ const REFRESH_DELAY_MS = 300;
  * @property {number} [followed]       how many rooms at the top of the list are followed for presence
  *   and typing though they are not open (20)
  * @property {typeof fetch} [fetch]
- * @property {typeof WebSocket} [WebSocket]  where the platform has none: Node.js 20 with `ws`
+ * @property {import('./connection.js').SocketClass} [WebSocket]  where the platform has none: Node.js 20 with `ws`
  * @property {() => number} [random]
  *
  * @typedef {object} Events
@@ -65,6 +67,8 @@ export class Client {
   #timelines = new Map();
   /** @type {Map<string, Outbox>} */
   #outboxes = new Map();
+  /** @type {Map<Timeline, Promise<void>>} first pages on their way */
+  #opening = new Map();
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #refreshTimer;
   /** @type {string | null} */
@@ -83,10 +87,21 @@ export class Client {
     if (!Socket && !globalThis.WebSocket) {
       throw new TypeError('no WebSocket here: give one, or run Node.js 22 (20: --experimental-websocket)');
     }
-    this.#credentials = new Credentials({ token, getToken });
+    this.#credentials = new Credentials({
+      token,
+      // Somebody else may have signed in meanwhile; what is under way must not go out as theirs.
+      getToken: getToken && (async (reason) => {
+        const fresh = await getToken(reason);
+        return fresh && this.#isMine(fresh) ? fresh : null;
+      }),
+    });
     this.#only = chat;
     this.#followedRooms = chat ? 0 : followed;
-    this.#credentials.onToken = (fresh) => { this.me = readClaims(fresh)?.sub ?? this.me; };
+    this.#credentials.onToken = (fresh) => {
+      this.me = readClaims(fresh)?.sub ?? this.me;
+      // What was written before the first token is this person's too.
+      for (const timeline of this.#timelines.values()) timeline.me = this.me;
+    };
     if (token) this.#credentials.onToken(token);
     this.api = new Api({
       url,
@@ -122,7 +137,14 @@ export class Client {
 
   /** For what is built on top. @template {keyof Events} Type @param {Type} type @param {Events[Type]} detail */
   emit(type, detail) {
-    for (const listener of this.#listeners.get(type) ?? []) listener(detail);
+    for (const listener of this.#listeners.get(type) ?? []) {
+      try {
+        listener(detail);
+      } catch (error) {
+        // A mistake of the application's must be seen, but not end what is under way here.
+        report(error);
+      }
+    }
   }
 
   /**
@@ -134,6 +156,9 @@ export class Client {
     await this.#credentials.current().catch(() => null);
     if (this.#ended) return;
     this.live.start();
+    for (const [chatId, timeline] of this.#timelines) {
+      if (timeline.loaded) this.live.follow(chatId, this.#positionOf(chatId));
+    }
     // The list need not wait for the socket.
     const only = this.#only;
     if (only) await this.#surely(() => this.open(only), () => true);
@@ -147,15 +172,20 @@ export class Client {
     for (const outbox of this.#outboxes.values()) outbox.clear();
     for (const timeline of this.#timelines.values()) {
       for (const pending of timeline.pending.filter(({ failed }) => !failed)) {
-        Object.assign(pending, { failed: true, error: new ApiError(0, { title: 'stopped' }) });
+        Object.assign(pending, { failed: true, error: STOPPED });
       }
     }
     this.live.stop();
   }
 
+  /** @param {string} token */
+  #isMine(token) {
+    return !this.me || readClaims(token)?.sub === this.me;
+  }
+
   /** @param {string} token of the same person */
   setToken(token) {
-    if (this.me && readClaims(token)?.sub !== this.me) throw new TypeError('this token is of somebody else');
+    if (!this.#isMine(token)) throw new TypeError('this token is of somebody else');
     this.#credentials.set(token);
     this.live.renew(token);
     this.#wakeOutboxes();
@@ -228,9 +258,16 @@ export class Client {
   }
 
   #followTop() {
-    for (const { chat_id: chatId } of this.rooms.list().slice(0, this.#followedRooms)) {
+    if (this.#only) return;
+    const top = new Set(this.rooms.list().slice(0, this.#followedRooms).map(({ chat_id: chatId }) => chatId));
+    // Or every room that was ever at the top would stay, up to the server's limit.
+    for (const chatId of this.live.followed()) {
+      if (!top.has(chatId) && !this.#timelines.get(chatId)?.loaded) this.live.unfollow(chatId);
+    }
+    for (const chatId of top) {
+      const timeline = this.#timelines.get(chatId);
       // One that is being opened is followed from its history on.
-      if (this.#timelines.get(chatId)?.loaded !== false) this.live.follow(chatId, this.#positionOf(chatId));
+      if (!timeline || !this.#opening.has(timeline)) this.live.follow(chatId, this.#positionOf(chatId));
     }
   }
 
@@ -266,19 +303,28 @@ export class Client {
     timeline.lineAfter = null;
     if (timeline.loaded && unread) timeline.drawLine();
     if (!timeline.loaded) {
-      // Followed so far without a position: the history decides from where.
-      this.live.unfollow(chatId);
-      const around = unread > UNREAD_FROM_END ? chat.read_seq + 1 : undefined;
-      await this.#loadSurely(timeline, { around, drawLine: unread > 0 });
+      // Once, however many wait for it: a second page would void the first.
+      let opening = this.#opening.get(timeline);
+      if (!opening) {
+        // Followed so far without a position: the history decides from where.
+        this.live.unfollow(chatId);
+        const around = unread > UNREAD_FROM_END ? chat.read_seq + 1 : undefined;
+        opening = this.#loadSurely(timeline, { around, drawLine: unread > 0 })
+          .finally(() => this.#opening.delete(timeline));
+        this.#opening.set(timeline, opening);
+      }
+      await opening;
     }
-    if (this.#timelines.get(chatId) === timeline) this.live.follow(chatId, this.#positionOf(chatId));
+    if (timeline.loaded && this.#timelines.get(chatId) === timeline) this.live.follow(chatId, this.#positionOf(chatId));
     return timeline;
   }
 
-  /** Forgets a room's timeline, and follows it no longer. @param {string} chatId */
+  /** Forgets a room's timeline, but for what is still to be sent, and follows it no longer. @param {string} chatId */
   close(chatId) {
     this.live.unfollow(chatId);
+    const closed = this.#timelines.get(chatId);
     this.#timelines.delete(chatId);
+    if (closed?.pending.length) this.timelineOf(chatId).pending = closed.pending;
     this.#followTop();
   }
 
@@ -378,12 +424,14 @@ export class Client {
 
   /** @param {Timeline} timeline */
   loadBefore(timeline) {
-    return this.#page(timeline, { before: timeline.lowSeq }, (page) => timeline.prepend(page));
+    const { lowSeq } = timeline;
+    return this.#page(timeline, { before: lowSeq }, (page) => timeline.prepend(page, lowSeq));
   }
 
   /** @param {Timeline} timeline */
   loadAfter(timeline) {
-    return this.#page(timeline, { after: timeline.highSeq }, (page) => timeline.append(page));
+    const { highSeq } = timeline;
+    return this.#page(timeline, { after: highSeq }, (page) => timeline.append(page, highSeq));
   }
 
   /** Moves the window to a message, unless it is there already. @param {Timeline} timeline @param {number} seq */
@@ -452,7 +500,8 @@ export class Client {
   #wakeOutboxes() {
     for (const outbox of this.#outboxes.values()) outbox.wake();
     for (const [chatId, timeline] of this.#timelines) {
-      for (const pending of timeline.pending) if (pending.error?.temporary) this.retry(chatId, pending);
+      // Those that `stop` held up; one that failed over a living line is its author's to send again.
+      for (const pending of timeline.pending) if (pending.error === STOPPED) this.retry(chatId, pending);
     }
   }
 
@@ -481,6 +530,8 @@ export class Client {
   async markRead(timeline) {
     const { chatId } = timeline;
     if (this.#marking.has(chatId) || !timeline.hasUnread) return;
+    // What is unread lies beyond the window: to mark the same once more would go on for ever.
+    if (timeline.highSeq <= timeline.readSeq) return;
     this.#marking.add(chatId);
     try {
       const { read_seq, unread_count, total_unread } = await this.api.markRead(chatId, timeline.highSeq);
@@ -514,9 +565,17 @@ export class Client {
   }
 
   async #onTokenExpiring() {
-    const renewed = await this.#credentials.renew(this.#credentials.token, 'expiring').catch(() => false);
-    if (!renewed) return this.emit('token', { refused: null });
-    return this.live.renew(/** @type {string} */ (this.#credentials.token));
+    const old = this.#credentials.token;
+    // The host application may be away for a moment: it is asked again.
+    try {
+      await this.#surely(() => this.#credentials.renew(old, 'expiring'), () => this.#credentials.token === old);
+    } catch {
+      // Asked once more when the socket ends for it.
+      return;
+    }
+    if (this.#ended) return;
+    if (this.#credentials.token !== old) this.live.renew(/** @type {string} */ (this.#credentials.token));
+    else this.emit('token', { refused: null });
   }
 
   /** @param {ServerFrame} frame */
@@ -569,6 +628,12 @@ export class Client {
     if ('message' in frame && frame.message.sender_id !== this.me) this.typing.set(chatId, false);
     if (listChanged && this.#only) this.#refreshIn(REFRESH_DELAY_MS);
   }
+}
+
+/** As if it were thrown by nobody's call. @param {unknown} error */
+function report(error) {
+  if (typeof reportError === 'function') reportError(error);
+  else queueMicrotask(() => { throw error; });
 }
 
 /** 32 random hex digits; `crypto.randomUUID` is missing where a page comes over plain HTTP. */

@@ -21,8 +21,18 @@ import { ApiError, asApiError, parseObject } from './api.js';
  * @property {() => Record<string, string | number>} [query]  added to the socket's address
  * @property {(frame: ServerFrame) => void} onFrame
  * @property {(state: ConnectionState) => void} onState
- * @property {typeof WebSocket} [WebSocket]      where the platform has none (Node.js 20)
+ * @property {SocketClass} [WebSocket]           where the platform has none (Node.js 20)
  * @property {() => number} [random]
+ *
+ * What is needed of a WebSocket: its events differ between the DOM and the package `ws`.
+ * @typedef {object} Socket
+ * @property {number} readyState
+ * @property {(data: string) => void} send
+ * @property {() => void} close
+ * @property {((event: any) => void) | null} onmessage
+ * @property {((event: any) => void) | null} onclose
+ * @property {((event: any) => void) | null} onerror
+ * @typedef {new (url: string, protocol: string) => Socket} SocketClass
  */
 
 export const PROTOCOL = 'chat.v1';
@@ -61,7 +71,7 @@ export class Connection {
   /** @type {ConnectionState} */
   state = { phase: 'idle' };
   #options;
-  /** @type {WebSocket | null} */
+  /** @type {Socket | null} */
   #ws = null;
   #attempt = 0;
   #failures = 0;
@@ -128,11 +138,14 @@ export class Connection {
     if (attempt !== this.#attempt) return;
     for (const [name, value] of Object.entries(this.#options.query?.() ?? {})) url.searchParams.set(name, String(value));
 
-    const Socket = this.#options.WebSocket ?? globalThis.WebSocket;
-    const ws = new Socket(url.href, PROTOCOL);
+    const Class = this.#options.WebSocket ?? globalThis.WebSocket;
+    /** @type {Socket} */
+    const ws = new Class(url.href, PROTOCOL);
     this.#ws = ws;
     ws.onmessage = ({ data }) => { if (attempt === this.#attempt) this.#onFrame(data); };
     ws.onclose = ({ code }) => { if (attempt === this.#attempt) this.#onClose(code); };
+    // `close` follows and tells all; but an error nobody listens to ends a process that uses `ws`.
+    ws.onerror = () => {};
     this.#after('patience', PATIENCE_MS, () => this.#onClose(1006));
   }
 

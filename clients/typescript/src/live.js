@@ -22,7 +22,7 @@ const RESUBSCRIBE_MS = 5_000;
  * @property {(frame: ServerFrame) => void} onFrame
  * @property {(state: ConnectionState) => void} onState
  * @property {(chatId: string) => void} onGone      a followed chat does not exist (any more)
- * @property {typeof WebSocket} [WebSocket]
+ * @property {import('./connection.js').SocketClass} [WebSocket]
  * @property {() => number} [random]
  */
 
@@ -30,7 +30,8 @@ export class Live {
   #options;
   /**
    * `id` names the latest subscription; until the server confirms it, what comes is of an older one.
-   * @type {Map<string, {positionOf: PositionOf, id: string | undefined, confirmed: boolean}>}
+   * `refused`: there were too many already.
+   * @type {Map<string, {positionOf: PositionOf, id: string | undefined, confirmed: boolean, refused: boolean}>}
    */
   #followed = new Map();
   #connection;
@@ -74,7 +75,7 @@ export class Live {
   /** @param {string} chatId @param {PositionOf} positionOf */
   follow(chatId, positionOf) {
     if (this.#followed.has(chatId)) return;
-    this.#followed.set(chatId, { positionOf, id: undefined, confirmed: false });
+    this.#followed.set(chatId, { positionOf, id: undefined, confirmed: false, refused: false });
     if (!this.#options.only) this.#subscribe(chatId);
     else if (this.#started) this.#connection.start();
   }
@@ -82,13 +83,20 @@ export class Live {
   /** @param {string} chatId */
   unfollow(chatId) {
     if (!this.#followed.delete(chatId)) return;
-    if (this.#options.only) this.#connection.stop();
-    else this.#send({ type: 'unsubscribe', id: this.#nextId(), chat_id: chatId });
+    if (this.#options.only) return this.#connection.stop();
+    this.#send({ type: 'unsubscribe', id: this.#nextId(), chat_id: chatId });
+    const [waiting] = [...this.#followed].find(([, { refused }]) => refused) ?? [];
+    if (waiting !== undefined) this.#subscribe(waiting);
   }
 
   /** @param {string} chatId */
   follows(chatId) {
     return this.#followed.has(chatId);
+  }
+
+  /** @returns {string[]} */
+  followed() {
+    return [...this.#followed.keys()];
   }
 
   /** Asks once more for what came after the follower's position. @param {string} chatId */
@@ -141,6 +149,7 @@ export class Live {
     if (!entry) return;
     entry.id = `subscribe:${this.#nextId()}`;
     entry.confirmed = false;
+    entry.refused = false;
     this.#send({ type: 'subscribe', id: entry.id, chat_id: chatId, ...this.#resumeFrom(chatId) });
   }
 
@@ -167,13 +176,19 @@ export class Live {
 
   /** @param {Extract<ServerFrame, {type: 'error'}>} frame */
   #onError({ id, code, retry_after_ms: delay }) {
-    const [chatId] = [...this.#followed].find(([, entry]) => id !== undefined && entry.id === id) ?? [];
-    if (chatId === undefined) return;
+    const [chatId, entry] = [...this.#followed].find(([, { id: latest }]) => id !== undefined && latest === id) ?? [];
+    if (chatId === undefined || !entry) return;
     if (code === 'chat_not_found') {
       this.#followed.delete(chatId);
       this.#options.onGone(chatId);
+    } else if (code === 'forbidden') {
+      // In vain until another one is given up.
+      entry.refused = true;
     } else {
-      setTimeout(() => this.#subscribe(chatId), delay ?? RESUBSCRIBE_MS);
+      setTimeout(() => {
+        // Unless it was asked for anew, or is not wanted any more.
+        if (this.#followed.get(chatId)?.id === id) this.#subscribe(chatId);
+      }, delay ?? RESUBSCRIBE_MS);
     }
   }
 }

@@ -38,8 +38,11 @@ export class Outbox {
     this.#queue.push(pending);
     if (this.#running) return;
     this.#running = true;
-    for (let next = this.#queue.shift(); next; next = this.#queue.shift()) await this.#deliver(next);
-    this.#running = false;
+    try {
+      for (let next = this.#queue.shift(); next; next = this.#queue.shift()) await this.#deliver(next);
+    } finally {
+      this.#running = false;
+    }
   }
 
   /** The connection or the token is back: no reason to wait any longer. */

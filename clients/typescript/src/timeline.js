@@ -112,10 +112,13 @@ export class Timeline {
     for (const message of page.results) this.#forgetPending(message);
   }
 
-  /** @param {Page} page the one before the window */
-  prepend(page) {
-    const known = this.lowSeq;
-    this.messages.unshift(...page.results.filter((message) => message.seq < known));
+  /**
+   * @param {Page} page   the one before the window
+   * @param {number} low  the window's first seq when it was asked for; trimmed since, there would be a hole
+   */
+  prepend(page, low = this.lowSeq) {
+    if (low !== this.lowSeq) return;
+    this.messages.unshift(...page.results.filter((message) => message.seq < low));
     this.hasMoreBefore = page.has_more_before;
     this.#learn(page);
     if (this.messages.length > MAX_WINDOW) {
@@ -124,10 +127,13 @@ export class Timeline {
     }
   }
 
-  /** @param {Page} page the one after the window */
-  append(page) {
-    const known = this.highSeq;
-    this.messages.push(...page.results.filter((message) => message.seq > known));
+  /**
+   * @param {Page} page    the one after the window
+   * @param {number} high  the window's last seq when it was asked for, as above
+   */
+  append(page, high = this.highSeq) {
+    if (high !== this.highSeq) return;
+    this.messages.push(...page.results.filter((message) => message.seq > high));
     this.atEnd = !page.has_more_after;
     this.#learn(page);
     for (const message of page.results) this.#forgetPending(message);

@@ -29,6 +29,19 @@ export function readClaims(token) {
   }
 }
 
+/** Everything waits for the answer: one that never comes must not hold it all up for ever. */
+const ASK_TIMEOUT_MS = 15_000;
+
+/** @template T @param {T | Promise<T>} answer @returns {Promise<T>} */
+function inTime(answer) {
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let timer;
+  const late = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new Error('getToken took too long')), ASK_TIMEOUT_MS);
+  });
+  return Promise.race([answer, late]).finally(() => clearTimeout(timer));
+}
+
 export class Credentials {
   /** @type {string | null} the token in use */
   token;
@@ -78,7 +91,7 @@ export class Credentials {
 
   /** @param {GetToken} getToken @param {TokenReason} reason */
   async #ask(getToken, reason) {
-    const token = await getToken(reason);
+    const token = await inTime(getToken(reason));
     if (token) this.set(token);
     return Boolean(token);
   }

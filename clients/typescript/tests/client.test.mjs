@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { mock, test } from 'node:test';
 import { Client } from '../src/index.js';
+import { chat, message, page, sleep, tokenOf, until, world } from './fake.mjs';
 
 const token = `e30.${Buffer.from('{"sub":"alice"}').toString('base64url')}.sig`;
 
@@ -52,10 +53,211 @@ test('a client that was stopped tries nothing any more; what was left goes out a
   assert.equal(calls.filter((call) => call === 'POST /api/v1/chats/c/messages/').length >= 2, true);
   assert.deepEqual(client.timelineOf('c').pending, []);
   client.stop();
+  mock.timers.reset();
 });
 
 test('a token of somebody else is refused', () => {
   const client = new Client({ url: 'http://x', token, WebSocket: Socket, fetch: () => Promise.reject(new Error('unused')) });
   const other = `e30.${Buffer.from('{"sub":"bob"}').toString('base64url')}.sig`;
   assert.throws(() => client.setToken(other), /somebody else/);
+});
+
+test('what was written goes out as its author, whoever signed in meanwhile', async () => {
+  let who = 'alice';
+  let answer = () => null;
+  const { client, posts, live, socket } = world({ getToken: async () => tokenOf(who) }, (call) => answer(call));
+  await live();
+  await client.open('c');
+  answer = () => { throw new TypeError('no network'); };
+  socket().onclose({ code: 1006 });
+  client.send('c', 'of alice');
+  await sleep(5);
+  who = 'bob';
+  answer = ({ sub }) => (sub === 'alice' ? Response.json({ code: 'token_expired' }, { status: 401 }) : null);
+  await until(() => client.state.phase === 'token');
+  await sleep(600);
+  assert.deepEqual(posts().filter(({ sub }) => sub !== 'alice'), []);
+  assert.equal(client.me, 'alice');
+  assert.equal(client.timelineOf('c').pending.length, 1);
+  client.stop();
+});
+
+test('a mistake in a listener is told, and ends neither the sending nor the reconnecting', async () => {
+  const told = [];
+  globalThis.reportError = (error) => told.push(error.message);
+  let refused = true;
+  const { client, posts, live, reconnect } = world({}, ({ method, path }) =>
+    (refused && method === 'POST' && path.endsWith('/messages/') ? Response.json({ code: 'blocked' }, { status: 403 }) : null));
+  await live();
+  const off = client.on('room', () => { throw new Error('of room'); });
+  const first = client.send('c', 'one');
+  await until(() => first.failed);
+  off();
+  refused = false;
+  client.send('c', 'two');
+  await until(() => posts().length === 2);
+  client.on('state', () => { throw new Error('of state'); });
+  await reconnect();
+  assert.equal(client.state.phase, 'live');
+  assert.deepEqual([...new Set(told)], ['of room', 'of state']);
+  client.stop();
+  delete globalThis.reportError;
+});
+
+test('a room that is opened twice at once is read once, and followed from there', async () => {
+  const { client, calls, live, socket } = world({}, async ({ path }) => {
+    if (!path.endsWith('/messages/')) return null;
+    await sleep(20);
+    return page(1, 10);
+  });
+  await live();
+  const [first, second] = await Promise.all([client.open('c'), client.open('c')]);
+  assert.equal(first, second);
+  assert.equal(first.loaded, true);
+  assert.equal(calls.filter(({ path }) => path.endsWith('/messages/')).length, 1);
+  assert.deepEqual(socket().of('subscribe').map(({ after_ev }) => after_ev), [10]);
+  client.stop();
+});
+
+test('pages that no longer fit the window when they come are not taken', async () => {
+  const pages = [];
+  let first = true;
+  const { client, live, socket } = world({}, ({ path, query }) => {
+    if (!path.endsWith('/messages/')) return null;
+    if (first) { first = false; return page(51, 650); }
+    return new Promise((resolve) => { pages.push(() => resolve(query.has('before') ? page(1, 50) : page(651, 660))); });
+  });
+  await live();
+  const timeline = await client.open('c');
+  const before = client.loadBefore(timeline);
+  await until(() => pages.length === 1);
+  timeline.synced = true;
+  timeline.apply({ type: 'message.created', chat_id: 'c', ev: 651, message: message(651) });
+  pages[0]();
+  await before;
+  const seqs = timeline.messages.map(({ seq }) => seq);
+  assert.deepEqual([seqs[0], seqs.length, timeline.hasMoreBefore], [52, 600, true]);
+  client.stop();
+});
+
+test('marking in a handler of `room` ends where the window does', async () => {
+  const marks = [];
+  const { client, live } = world({}, ({ path, body }) => {
+    if (path.endsWith('/mark_read/')) {
+      marks.push(body.up_to_seq);
+      return { read_seq: body.up_to_seq, unread_count: 50, total_unread: 50 };
+    }
+    return path.endsWith('/messages/') ? page(1, 50, { has_more_after: true, head_ev: 100, head_seq: 100 }) : null;
+  });
+  await live();
+  const timeline = await client.open('c');
+  client.on('room', () => { client.markRead(timeline); });
+  client.emit('room', { chatId: 'c' });
+  await sleep(100);
+  assert.deepEqual(marks, [50]);
+  client.stop();
+});
+
+test('what was written before the first token is known as one\'s own', async () => {
+  let away = true;
+  const { client, live, posts } = world({ getToken: async () => {
+    if (away) throw new TypeError('no network');
+    return tokenOf('alice');
+  } }, () => { if (away) throw new TypeError('no network'); return null; });
+  await client.start();
+  client.send('c', 'hello');
+  away = false;
+  await live();
+  await until(() => posts().length > 0);
+  await until(() => client.timelineOf('c').pending.length === 0);
+  assert.equal(client.timelineOf('c').me, 'alice');
+  client.stop();
+});
+
+test('closing a room forgets nothing that is still to be sent', async () => {
+  const { client, live } = world({}, async ({ method, path }) => {
+    if (method !== 'POST' || !path.endsWith('/messages/')) return null;
+    await sleep(20);
+    return Response.json({ code: 'blocked' }, { status: 403 });
+  });
+  await live();
+  await client.open('c');
+  const pending = client.send('c', 'hello');
+  client.close('c');
+  const timeline = await client.open('c');
+  assert.deepEqual(timeline.pending, [pending]);
+  await until(() => pending.failed);
+  client.stop();
+});
+
+test('what failed over a living line is not sent again unasked', async () => {
+  let busy = true;
+  const { client, posts, live, reconnect } = world({}, ({ method, path }) =>
+    (busy && method === 'POST' && path.endsWith('/messages/') ? Response.json({ code: 'unavailable', retry_after_ms: 1 }, { status: 503 }) : null));
+  await live();
+  const pending = client.send('c', 'hello');
+  await until(() => pending.failed);
+  busy = false;
+  const before = posts().length;
+  await reconnect();
+  await sleep(20);
+  assert.deepEqual([pending.failed, posts().length], [true, before]);
+  client.stop();
+});
+
+test('a start after a stop follows again what is open', async () => {
+  const { client, live, socket } = world({}, ({ path }) => (path.endsWith('/messages/') ? page(1, 3) : null));
+  await live();
+  await client.open('c');
+  client.stop();
+  await live();
+  assert.deepEqual(socket().of('subscribe').map(({ chat_id, after_ev }) => [chat_id, after_ev]), [['c', 3]]);
+  client.stop();
+});
+
+test('a getToken that is merely away is asked again when a token expires, and no trouble is told', async () => {
+  let asked = 0;
+  const told = [];
+  const { client, live, socket } = world({ getToken: async () => {
+    asked += 1;
+    if (asked === 2) throw new TypeError('no network');
+    return tokenOf('alice', { asked });
+  } });
+  client.on('token', (detail) => told.push(detail));
+  await live();
+  socket().give({ type: 'token.expiring', expires_in: 60 });
+  await until(() => socket().of('auth').length === 1);
+  assert.deepEqual([asked, told], [3, []]);
+  client.stop();
+});
+
+test('only the top of the list and what is open is followed', async () => {
+  const chats = ['a', 'b', 'z'].map((id, index) => chat(id, { created_at: `2026-01-0${5 - index}T00:00:00Z` }));
+  const { client, live, socket } = world({ followed: 2 }, ({ path }) => {
+    if (path === '/chats/') return { results: chats, next: null };
+    return path.endsWith('/messages/') ? page(1, 3) : null;
+  });
+  await live();
+  await client.open('b');
+  assert.deepEqual(client.live.followed().sort(), ['a', 'b']);
+  for (const id of ['k', 'l']) {
+    socket().give({ type: 'chat.updated', total_unread: 1, chat: chat(id, { last_ev: 1, created_at: '2026-02-01T00:00:00Z' }) });
+  }
+  assert.deepEqual(client.live.followed().sort(), ['b', 'k', 'l'], 'b is open');
+  assert.deepEqual(socket().of('unsubscribe').map(({ chat_id }) => chat_id).filter((id) => id !== 'b'), ['a']);
+  client.stop();
+});
+
+test('a room too many is asked for again once another is given up', async () => {
+  const { client, live, socket } = world({});
+  await live();
+  await client.open('c');
+  await client.open('d');
+  const { id } = socket().of('subscribe')[1];
+  socket().give({ type: 'error', id, code: 'forbidden', retry_after_ms: 1 });
+  await sleep(20);
+  assert.equal(socket().of('subscribe').length, 2);
+  client.close('c');
+  assert.deepEqual(socket().of('subscribe').map(({ chat_id }) => chat_id), ['c', 'd', 'd']);
+  client.stop();
 });

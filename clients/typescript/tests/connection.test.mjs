@@ -186,3 +186,11 @@ test('where a token can be had, 41xx asks for it, at once and then ever more slo
   await settle();
   assert.deepEqual(asked, [false, true, true]);
 });
+
+test('an error of the socket is heard to its end: the package `ws` throws those that nobody hears', async () => {
+  const { socket, last } = await begin();
+  const ws = last();
+  ws.onerror({});
+  socket.stop();
+  ws.onerror({});
+});

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
+import { mock, test } from 'node:test';
 import { Api } from '../src/api.js';
 import { Credentials, readClaims } from '../src/token.js';
 
@@ -63,4 +63,15 @@ test('a path is filled in, a query leaves out what is not given', async () => {
   const api = new Api({ url: 'https://chat.example/base', credentials: new Credentials({ token: 't' }), fetch });
   await api.history('a/b?c', { before: undefined, limit: 5 });
   assert.equal(seen, 'https://chat.example/base/api/v1/chats/a%2Fb%3Fc/messages/?limit=5');
+});
+
+test('a question for a token that is never answered ends, and is asked anew', async () => {
+  mock.timers.enable({ apis: ['setTimeout'] });
+  let asked = 0;
+  const credentials = new Credentials({ getToken: () => { asked += 1; return asked === 1 ? new Promise(() => {}) : 'new'; } });
+  const first = credentials.current();
+  mock.timers.tick(15_000);
+  await assert.rejects(Promise.race([first, new Promise((resolve) => { setImmediate(resolve); })]), /too long/);
+  assert.equal(await credentials.current(), 'new');
+  mock.timers.reset();
 });

@@ -36,7 +36,9 @@ export function makeApp({ url, publicUrl = url, secret }) {
     }
     const cookie = randomBytes(32).toString('base64url');
     sessions.set(cookie, login);
-    response.cookie('session', cookie, { httpOnly: true, sameSite: 'strict' }).sendStatus(204);
+    // Development is plain HTTP, where a browser would not keep a secure one.
+    const secure = app.get('env') !== 'development';
+    response.cookie('session', cookie, { httpOnly: true, sameSite: 'strict', secure }).sendStatus(204);
   });
 
   const signedIn = (request, response, next) => {
@@ -65,10 +67,13 @@ export function makeApp({ url, publicUrl = url, secret }) {
     response.sendStatus(204);
   });
 
-  app.post('/sign-out-everywhere', signedIn, async (request, response) => {
-    const { login } = request.user;
-    // First no new tokens, then no old ones.
+  const endSessions = ({ login }) => {
     for (const [cookie, whose] of sessions) if (whose === login) sessions.delete(cookie);
+  };
+
+  app.post('/sign-out-everywhere', signedIn, async (request, response) => {
+    // First no new tokens, then no old ones.
+    endSessions(request.user);
     await beseda.revokeTokens(request.user);
     response.sendStatus(204);
   });
@@ -77,6 +82,8 @@ export function makeApp({ url, publicUrl = url, secret }) {
   app.delete('/me', signedIn, async (request, response) => {
     await beseda.erase(request.user);
     users.delete(request.user.login);
+    // Or they would be those of whoever takes the name next.
+    endSessions(request.user);
     response.sendStatus(204);
   });
 

@@ -32,6 +32,8 @@ onSubmit('contact', async ({ login }) => {
   if (answer.ok) await open((await answer.json()).chat_id);
 });
 
+document.addEventListener('visibilitychange', () => { if (opened) showMessages(); });
+
 onSubmit('send', ({ text }) => { client.send(opened, text); });
 
 async function open(chatId) {
@@ -59,11 +61,20 @@ function showMessages() {
     item.textContent = text;   // never as HTML
     return item;
   };
+  const waiting = (message) => {
+    if (!message.failed) return line(`${message.text} …`);
+    const item = line(`${message.text} (not sent) `);
+    const button = document.createElement('button');
+    button.textContent = 'Try again';
+    button.addEventListener('click', () => client.retry(timeline.chatId, message));
+    item.append(button);
+    return item;
+  };
   $('messages').replaceChildren(
     ...timeline.messages.map((message) => line(message.deleted_at ? '(deleted)' : message.text)),
-    ...timeline.pending.map((message) => line(`${message.text} …`)),
+    ...timeline.pending.map(waiting),
   );
-  client.markRead(timeline);
+  if (document.visibilityState === 'visible') client.markRead(timeline);
 }
 
 function onSubmit(id, act) {

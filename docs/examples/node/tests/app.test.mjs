@@ -114,6 +114,9 @@ test('who deletes their account leaves no text', async () => {
   const { results } = await bob.api.history(chat);
   assert.deepEqual(results.map(({ text }) => text), ['']);
   assert.equal((await bob.api.getChat(chat)).other_user.name, null);
+  // Whoever takes the name next is somebody else.
+  await (await person()).ask('POST', '/sign-in', { login: alice.login });
+  assert.equal((await alice.ask('GET', '/chat-token')).status, 401);
 });
 
 test('the page has what it needs', async () => {

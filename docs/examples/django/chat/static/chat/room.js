@@ -14,15 +14,16 @@ const client = new Client({
 });
 client.on('state', () => { document.getElementById('state').textContent = client.state.phase; });
 client.on('room', show);
-await client.start();
-show();
-
 document.getElementById('form').addEventListener('submit', (event) => {
   event.preventDefault();
   const input = document.getElementById('text');
   client.send(chatId, input.value);
   input.value = '';
 });
+
+// After the listeners: without a network it takes its time, and what is written waits.
+await client.start();
+show();
 
 function show() {
   const timeline = client.timelineOf(chatId);
@@ -32,8 +33,17 @@ function show() {
     item.textContent = text;   // never as HTML
     return item;
   };
+  const waiting = (message) => {
+    if (!message.failed) return line(`${message.text} …`);
+    const item = line(`${message.text} (not sent) `);
+    const button = document.createElement('button');
+    button.textContent = 'Try again';
+    button.addEventListener('click', () => client.retry(timeline.chatId, message));
+    item.append(button);
+    return item;
+  };
   document.getElementById('messages').replaceChildren(
     ...timeline.messages.map((message) => line(message.deleted_at ? '(deleted)' : message.text)),
-    ...timeline.pending.map((message) => line(`${message.text} …`)),
+    ...timeline.pending.map(waiting),
   );
 }
