@@ -63,6 +63,7 @@ const CLIENT: &[Asset] = assets! {
     "api.js": JS,
     "client.js": JS,
     "connection.js": JS,
+    "emitter.js": JS,
     "index.js": JS,
     "live.js": JS,
     "outbox.js": JS,

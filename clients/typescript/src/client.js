@@ -3,8 +3,9 @@
  * and the live connection that keeps it all right. No DOM; views listen.
  */
 import { Api, ApiError, asApiError } from './api.js';
+import { Emitter } from './emitter.js';
 import { Live } from './live.js';
-import { Outbox } from './outbox.js';
+import { newMessageId, Outbox } from './outbox.js';
 import { Rooms } from './rooms.js';
 import { Timeline } from './timeline.js';
 import { Credentials, readClaims } from './token.js';
@@ -22,6 +23,7 @@ const STOPPED = new ApiError(0, { title: 'stopped' });
 const REFRESH_DELAY_MS = 300;
 
 /**
+ * @typedef {import('./emitter.js').Events} Events
  * @typedef {import('./schema.js').Chat} Chat
  * @typedef {import('./timeline.js').Message} Message
  * @typedef {import('./timeline.js').Pending} Pending
@@ -40,18 +42,9 @@ const REFRESH_DELAY_MS = 300;
  * @property {typeof fetch} [fetch]
  * @property {import('./connection.js').SocketClass} [WebSocket]  where the platform has none: Node.js 20 with `ws`
  * @property {() => number} [random]
- *
- * @typedef {object} Events
- * @property {{}} rooms                                      the list changed
- * @property {{chatId: string, frame?: ServerFrame | null, sent?: boolean}} room   a timeline changed
- * @property {{}} state                                      the connection changed
- * @property {{}} typing                                     somebody types, or stopped
- * @property {{chatId: string}} gone                         a room was deleted
- * @property {{refused: string | null}} token                a new one is needed: why the server
- *   refused the old one, null where it only expires soon
  */
 
-export class Client {
+export class Client extends Emitter {
   rooms = new Rooms();
   typing = new Typing(() => this.emit('typing', {}));
   /** @type {ConnectionState} */
@@ -61,8 +54,6 @@ export class Client {
   #credentials;
   #only;
   #followedRooms;
-  /** @type {Map<string, ((detail: any) => void)[]>} */
-  #listeners = new Map();
   /** @type {Map<string, Timeline>} */
   #timelines = new Map();
   /** @type {Map<string, Outbox>} */
@@ -84,6 +75,7 @@ export class Client {
 
   /** @param {Options} options */
   constructor({ url, token = null, getToken = null, chat = null, followed = 20, fetch, WebSocket: Socket, random }) {
+    super();
     if (!Socket && !globalThis.WebSocket) {
       throw new TypeError('no WebSocket here: give one, or run Node.js 22 (20: --experimental-websocket)');
     }
@@ -122,29 +114,6 @@ export class Client {
       WebSocket: Socket,
       random,
     });
-  }
-
-  /**
-   * @template {keyof Events} Type
-   * @param {Type} type
-   * @param {(detail: Events[Type]) => void} listener
-   * @returns {() => void} takes the listener off again
-   */
-  on(type, listener) {
-    this.#listeners.set(type, [...(this.#listeners.get(type) ?? []), listener]);
-    return () => this.#listeners.set(type, (this.#listeners.get(type) ?? []).filter((other) => other !== listener));
-  }
-
-  /** For what is built on top. @template {keyof Events} Type @param {Type} type @param {Events[Type]} detail */
-  emit(type, detail) {
-    for (const listener of this.#listeners.get(type) ?? []) {
-      try {
-        listener(detail);
-      } catch (error) {
-        // A mistake of the application's must be seen, but not end what is under way here.
-        report(error);
-      }
-    }
   }
 
   /**
@@ -461,7 +430,7 @@ export class Client {
     timeline.lineAfter = null;
     /** @type {Pending} */
     const pending = {
-      client_msg_id: randomId(), text, metadata, created_at: new Date().toISOString(), failed: false, error: null,
+      client_msg_id: newMessageId(), text, metadata, created_at: new Date().toISOString(), failed: false, error: null,
     };
     timeline.pending.push(pending);
     this.emit('room', { chatId, sent: true });
@@ -628,15 +597,4 @@ export class Client {
     if ('message' in frame && frame.message.sender_id !== this.me) this.typing.set(chatId, false);
     if (listChanged && this.#only) this.#refreshIn(REFRESH_DELAY_MS);
   }
-}
-
-/** As if it were thrown by nobody's call. @param {unknown} error */
-function report(error) {
-  if (typeof reportError === 'function') reportError(error);
-  else queueMicrotask(() => { throw error; });
-}
-
-/** 32 random hex digits; `crypto.randomUUID` is missing where a page comes over plain HTTP. */
-function randomId() {
-  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, '0')).join('');
 }

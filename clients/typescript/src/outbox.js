@@ -92,3 +92,8 @@ export class Outbox {
     }).finally(() => { this.#endPause = null; });
   }
 }
+
+/** A `client_msg_id`: 32 random hex digits; `crypto.randomUUID` is missing where a page comes over plain HTTP. */
+export function newMessageId() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, '0')).join('');
+}

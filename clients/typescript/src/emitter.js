@@ -1,0 +1,48 @@
+/** Who listens to what, as a client's views do. */
+
+/**
+ * @typedef {import('./frames.js').ServerFrame} ServerFrame
+ *
+ * @typedef {object} Events
+ * @property {{}} rooms                                      the list changed
+ * @property {{chatId: string, frame?: ServerFrame | null, sent?: boolean}} room   a timeline changed
+ * @property {{}} state                                      the connection changed
+ * @property {{}} typing                                     somebody types, or stopped
+ * @property {{chatId: string}} gone                         a room was deleted
+ * @property {{refused: string | null}} token                a new one is needed: why the server
+ *   refused the old one, null where it only expires soon
+ */
+
+export class Emitter {
+  /** @type {Map<string, ((detail: any) => void)[]>} */
+  #listeners = new Map();
+
+  /**
+   * @template {keyof Events} Type
+   * @param {Type} type
+   * @param {(detail: Events[Type]) => void} listener
+   * @returns {() => void} takes the listener off again
+   */
+  on(type, listener) {
+    this.#listeners.set(type, [...(this.#listeners.get(type) ?? []), listener]);
+    return () => this.#listeners.set(type, (this.#listeners.get(type) ?? []).filter((other) => other !== listener));
+  }
+
+  /** For what is built on top. @template {keyof Events} Type @param {Type} type @param {Events[Type]} detail */
+  emit(type, detail) {
+    for (const listener of this.#listeners.get(type) ?? []) {
+      try {
+        listener(detail);
+      } catch (error) {
+        // A mistake of the application's must be seen, but not end what is under way here.
+        report(error);
+      }
+    }
+  }
+}
+
+/** As if it were thrown by nobody's call. @param {unknown} error */
+function report(error) {
+  if (typeof reportError === 'function') reportError(error);
+  else queueMicrotask(() => { throw error; });
+}
