@@ -14,7 +14,7 @@ use clap::{Args, ValueEnum};
 use url::Url;
 
 pub use self::{files::secrets_from_files, webhooks::WebhookConfig};
-use crate::net::Network;
+use crate::{net::Network, origin::Origin};
 
 /// Who may delete a whole room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -171,7 +171,8 @@ impl std::str::FromStr for IssuerConfig {
     type Err = &'static str;
 
     fn from_str(value: &str) -> Result<Self, Self::Err> {
-        match value.split_once('=') {
+        // Lists are written with blanks after their commas too.
+        match value.trim().split_once('=') {
             Some((name, keys)) if !name.is_empty() && !keys.is_empty() => Ok(Self {
                 name: name.to_owned(),
                 keys: match Url::parse(keys) {
@@ -326,18 +327,20 @@ pub struct Config {
     #[arg(long, env = "BESEDA_INTERNAL_LISTEN", default_value = "0.0.0.0:9090")]
     pub internal_listen: SocketAddr,
 
-    /// How clients reach the service (`https://chat.example.com`); else taken from each request.
+    /// How clients reach the service (`https://chat.example.com`, without a path); else taken from each
+    /// request.
     #[arg(long, env = "BESEDA_PUBLIC_URL")]
-    pub public_url: Option<Url>,
+    pub public_url: Option<Origin>,
 
     /// Proxies whose X-Forwarded-For, X-Forwarded-Host and X-Forwarded-Proto are believed: addresses
     /// or ranges like 10.0.0.0/8, comma-separated.
     #[arg(long, env = "BESEDA_TRUSTED_PROXIES", value_delimiter = ',')]
     pub trusted_proxies: Vec<Network>,
 
-    /// Origins whose pages may open sockets and call the API, comma-separated; none given: the same host only.
+    /// Origins (`https://www.example.com`) whose pages may open sockets and call the API,
+    /// comma-separated; none given: the same host only.
     #[arg(long, env = "BESEDA_ALLOWED_ORIGINS", value_delimiter = ',')]
-    pub allowed_origins: Vec<String>,
+    pub allowed_origins: Vec<Origin>,
 
     #[command(flatten)]
     pub auth: AuthConfig,
@@ -542,7 +545,7 @@ impl AuthConfig {
             let local = match url.host() {
                 Some(url::Host::Domain(host)) => host == "localhost",
                 Some(url::Host::Ipv4(address)) => address.is_loopback(),
-                Some(url::Host::Ipv6(address)) => address.is_loopback(),
+                Some(url::Host::Ipv6(address)) => address.to_canonical().is_loopback(),
                 None => false,
             };
             if url.scheme() != "https" && !(url.scheme() == "http" && local) {

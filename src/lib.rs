@@ -56,6 +56,7 @@ pub mod limits;
 pub mod metrics;
 pub mod model;
 pub mod net;
+pub mod origin;
 pub mod outbox;
 pub mod people;
 pub mod presence;

@@ -10,43 +10,58 @@ use http::HeaderMap;
 /// A range of addresses: `10.0.0.0/8`, `fd00::/8`, or a single one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network {
-    address: IpAddr,
-    /// How many of the leading bits count.
-    bits: u32,
+    /// An IPv4 address stands as the IPv6 address that it is mapped to (RFC 4291 §2.5.5.2), so that it
+    /// is the same however it is written.
+    address: u128,
+    /// Where a bit counts, of all that lead.
+    mask: u128,
 }
+
+/// Leading bits of an IPv4 address that is mapped to IPv6, which are the same for all.
+const MAPPED_BITS: u32 = 96;
 
 impl FromStr for Network {
     type Err = &'static str;
 
     fn from_str(value: &str) -> Result<Self, Self::Err> {
         const WRONG: &str = "must be an address, or a range like 10.0.0.0/8";
-        let (address, bits) = value.trim().split_once('/').unwrap_or((value.trim(), ""));
+        let value = value.trim();
+        let (address, bits) = match value.split_once('/') {
+            Some((address, bits)) => (address, Some(bits)),
+            None => (value, None),
+        };
         let address: IpAddr = address.parse().map_err(|_| WRONG)?;
-        let most = if address.is_ipv4() { 32 } else { 128 };
-        let bits = if bits.is_empty() { most } else { bits.parse().map_err(|_| WRONG)? };
-        if value.ends_with('/') || bits > most { Err(WRONG) } else { Ok(Self { address, bits }) }
+        let before = if address.is_ipv4() { MAPPED_BITS } else { 0 };
+        let bits = match bits {
+            // A number's parser would take a sign.
+            Some(bits) if bits.bytes().all(|byte| byte.is_ascii_digit()) => {
+                bits.parse::<u32>().map_err(|_| WRONG)?.saturating_add(before)
+            }
+            Some(_) => return Err(WRONG),
+            None => u128::BITS,
+        };
+        let free = u128::BITS.checked_sub(bits).ok_or(WRONG)?;
+        let mask = u128::MAX.checked_shl(free).unwrap_or(0);
+        Ok(Self { address: mapped(address), mask })
     }
 }
 
 impl Network {
     pub fn contains(&self, address: IpAddr) -> bool {
-        match (self.address, address) {
-            (IpAddr::V4(ours), IpAddr::V4(other)) => {
-                let differs = u32::from(ours) ^ u32::from(other);
-                differs.checked_shr(32 - self.bits).unwrap_or(0) == 0
-            }
-            (IpAddr::V6(ours), IpAddr::V6(other)) => {
-                let differs = u128::from(ours) ^ u128::from(other);
-                differs.checked_shr(128 - self.bits).unwrap_or(0) == 0
-            }
-            _ => false,
-        }
+        (self.address ^ mapped(address)) & self.mask == 0
     }
 }
 
-/// Whether one of the ranges holds the address; an IPv4 address that came over IPv6 is itself.
+fn mapped(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(address) => address.to_bits(),
+    }
+}
+
+/// Whether one of the ranges holds the address.
 pub fn is_within(networks: &[Network], address: IpAddr) -> bool {
-    networks.iter().any(|network| network.contains(address.to_canonical()))
+    networks.iter().any(|network| network.contains(address))
 }
 
 /// Whether an address is one of the internet's at large: not private, not of this machine or link, not
@@ -146,15 +161,22 @@ mod tests {
             ("192.168.1.0/31", "192.168.1.1", "192.168.1.2"),
             ("fd00::/8", "fdff::1", "fe00::1"),
             ("::1", "::1", "::2"),
+            ("::ffff:127.0.0.1", "127.0.0.1", "127.0.0.2"),
+            ("::ffff:7f00:1", "::ffff:127.0.0.1", "127.0.0.2"),
+            ("::ffff:10.0.0.0/104", "10.255.0.1", "11.0.0.0"),
+            ("127.0.0.1", "::ffff:127.0.0.1", "::ffff:127.0.0.2"),
+            ("::/0", "10.0.0.1", "not at all"),
         ] {
             let networks = networks(&[range]);
             assert!(is_within(&networks, ip(inside)), "{range} {inside}");
-            assert!(!is_within(&networks, ip(outside)), "{range} {outside}");
+            let outside = outside.parse().is_ok_and(|outside| is_within(&networks, outside));
+            assert!(!outside, "{range}");
         }
         assert!(is_within(&networks(&["0.0.0.0/0"]), ip("203.0.113.9")));
         assert!(!is_within(&networks(&["0.0.0.0/0"]), ip("2001:db8::1")));
-        assert!(is_within(&networks(&["127.0.0.1"]), ip("::ffff:127.0.0.1")));
-        for wrong in ["", "10.0.0.0/33", "10.0.0.0/", "10.0.0/8", "::/129", "a.example"] {
+        for wrong in
+            ["", "10.0.0.0/33", "10.0.0.0/", "10.0.0.0/+8", "10.0.0/8", "::/129", "a.example"]
+        {
             assert!(wrong.parse::<Network>().is_err(), "{wrong}");
         }
     }

@@ -8,12 +8,16 @@ use axum::{
     http::{HeaderMap, header, request::Parts},
 };
 use serde::Serialize;
-use url::Url;
 use utoipa::ToSchema;
 
 use super::extract::{AuthUser, ChatPath};
 use crate::{
-    auth::TICKET_LIFETIME, config::Config, context::Context, error::Error, net::is_within,
+    auth::TICKET_LIFETIME,
+    config::Config,
+    context::Context,
+    error::Error,
+    net::is_within,
+    origin::{Authority, Origin},
     protocol::SUBPROTOCOL,
 };
 
@@ -48,43 +52,40 @@ pub(super) struct ManyChatsTicket {
 /// Where this request came in, as the client sees it: `https`, `chat.example.com`.
 pub(crate) struct Reached {
     secure: bool,
-    host: String,
+    host: Authority,
 }
 
 impl Reached {
     /// From the configuration; else from a trusted proxy's headers; else from the request's own.
     pub(crate) fn of(config: &Config, peer: Option<IpAddr>, headers: &HeaderMap) -> Option<Self> {
         if let Some(url) = &config.public_url {
-            return Some(Self { secure: url.scheme() == "https", host: authority(url)? });
+            return Some(Self { secure: url.scheme() == "https", host: url.authority().clone() });
         }
         let first = |name: &str| {
             let value = headers.get(name)?.to_str().ok()?;
-            Some(value.split(',').next()?.trim().to_owned())
+            Some(value.split(',').next()?.trim())
         };
         let trusted = peer.is_some_and(|peer| is_within(&config.trusted_proxies, peer));
         let forwarded = |name: &str| trusted.then(|| first(name)).flatten();
         let host = forwarded("x-forwarded-host").or_else(|| first(header::HOST.as_str()))?;
-        let secure = forwarded("x-forwarded-proto").is_some_and(|proto| proto == "https");
+        // Traefik names the scheme of the socket.
+        let secure = forwarded("x-forwarded-proto").is_some_and(|scheme| {
+            ["https", "wss"].iter().any(|secure| secure.eq_ignore_ascii_case(scheme))
+        });
         // Whatever stands in a header ends up in a URL: it must be a host and no more.
-        let plain = Url::parse(&format!("http://{host}/")).ok()?;
-        (authority(&plain)? == host.to_ascii_lowercase()
-            || format!("{}:80", authority(&plain)?) == host)
-            .then_some(Self { secure, host })
+        Some(Self { secure, host: host.parse().ok()? })
     }
 
-    pub(crate) fn origin(&self) -> String {
-        format!("{}://{}", if self.secure { "https" } else { "http" }, self.host)
+    /// Whether a page of this origin is one of ours: of the same host. The scheme does not count, since a
+    /// proxy that speaks TLS for us may not say so.
+    pub(crate) fn is_at_home(&self, page: &Origin) -> bool {
+        page.is_of_host(&self.host)
     }
 
     fn ws(&self, path: &str, ticket: &str) -> String {
         let scheme = if self.secure { "wss" } else { "ws" };
-        format!("{scheme}://{}{path}?ticket={ticket}", self.host)
+        format!("{scheme}://{}{path}?ticket={ticket}", self.host.within(scheme))
     }
-}
-
-fn authority(url: &Url) -> Option<String> {
-    let host = url.host_str()?;
-    Some(url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
 }
 
 impl FromRequestParts<Context> for Reached {

@@ -19,7 +19,10 @@ use std::time::Duration;
 use axum::{
     Router,
     extract::Request,
-    http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header, uri::PathAndQuery},
+    http::{
+        HeaderMap, HeaderName, HeaderValue, Method, Uri, header, request::Parts as RequestParts,
+        uri::PathAndQuery,
+    },
     middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::get,
@@ -36,7 +39,7 @@ pub(crate) use self::{
     connect::Reached,
     extract::bearer,
 };
-use crate::{context::Context, error::Error, limits::Class};
+use crate::{context::Context, error::Error, limits::Class, origin::Origin};
 
 /// Largest body, in bytes: 4,000 characters of four bytes, escaped, with metadata.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -147,14 +150,18 @@ fn finish(router: Router<Context>, context: &Context) -> Router {
 }
 
 /// The browser pages that may call the API from elsewhere.
-fn cors(origins: &[String]) -> Option<CorsLayer> {
-    if origins.is_empty() {
+fn cors(allowed: &[Origin]) -> Option<CorsLayer> {
+    if allowed.is_empty() {
         return None;
     }
-    let origins: Vec<HeaderValue> = origins.iter().filter_map(|one| one.parse().ok()).collect();
+    let allowed = allowed.to_vec();
+    let is_allowed = move |origin: &HeaderValue, _: &RequestParts| {
+        let page = origin.to_str().ok().and_then(|page| page.parse().ok());
+        page.is_some_and(|page| allowed.contains(&page))
+    };
     Some(
         CorsLayer::new()
-            .allow_origin(AllowOrigin::list(origins))
+            .allow_origin(AllowOrigin::predicate(is_allowed))
             .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
             .allow_headers([
                 header::AUTHORIZATION,

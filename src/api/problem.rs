@@ -5,7 +5,7 @@ use std::time::Instant;
 use axum::{
     body::Body,
     extract::{MatchedPath, Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -19,6 +19,7 @@ use crate::{
     context::Context,
     error::{Error, FieldError},
     metrics::HttpLabels,
+    origin::is_host,
     trace,
 };
 
@@ -61,7 +62,7 @@ impl IntoResponse for Error {
 /// measures. One layer and not several, as each of them clones all below it for every request.
 pub(super) async fn observe(
     State(context): State<Context>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let started = Instant::now();
@@ -72,7 +73,10 @@ pub(super) async fn observe(
         .get::<MatchedPath>()
         .map_or_else(|| "none".to_owned(), |path| path.as_str().to_owned());
     let span = trace::request(request.headers(), method, &route, &id);
-    let mut response = next.run(request).instrument(span).await;
+    let mut response = match settle_host(&mut request) {
+        Ok(()) => next.run(request).instrument(span).await,
+        Err(error) => error.into_response(),
+    };
     let error = response.extensions_mut().remove::<Error>().or_else(|| unexplained(&response));
     if let Some(error) = error {
         log(&error, &id, method, &route);
@@ -99,6 +103,28 @@ pub(crate) fn request_id(headers: &HeaderMap) -> String {
                 && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:+/=@".contains(&b))
         })
         .map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
+}
+
+/// A request of HTTP/1.1 names one host, and no request names one that can't be (RFC 9112 §3.2): what
+/// stands in front might have taken another one. A target that names its host goes before the header.
+fn settle_host(request: &mut Request) -> Result<(), Error> {
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) if is_host(host.as_bytes()) => {}
+        (None, _) if request.version() < Version::HTTP_11 => {}
+        (None, _) => return Err(Error::InvalidRequest("The Host header is missing.")),
+        (_, Some(_)) => {
+            return Err(Error::InvalidRequest("There is more than one Host header."));
+        }
+        _ => return Err(Error::InvalidRequest("The Host header is not a host.")),
+    }
+    if let Some(authority) = request.uri().authority() {
+        let host = authority.as_str().to_owned();
+        let value = HeaderValue::try_from(&host).ok().filter(|_| is_host(host.as_bytes()));
+        let value = value.ok_or(Error::InvalidRequest("The target's host is not a host."))?;
+        request.headers_mut().insert(header::HOST, value);
+    }
+    Ok(())
 }
 
 /// A failure that a library answered in its own way.

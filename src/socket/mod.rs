@@ -16,7 +16,7 @@ use axum::{
     Router,
     extract::{ConnectInfo, Path, Request, State, rejection::PathRejection},
     http::{HeaderMap, header},
-    response::Response,
+    response::{IntoResponse, Response},
     routing::any,
 };
 
@@ -29,6 +29,7 @@ use crate::{
     error::Error,
     input::Params,
     model::Position,
+    origin::Origin,
 };
 
 pub(crate) fn router() -> Router<Context> {
@@ -54,8 +55,11 @@ async fn open(context: Context, opening: Opening, mut request: Request) -> Resul
     if context.is_leaving() {
         return Err(Error::Unavailable(None));
     }
-    let (upgrade, response) = Upgrade::accept(&mut request)
-        .ok_or(Error::InvalidRequest("This path takes WebSocket upgrades only."))?;
+    let Some((upgrade, response)) = Upgrade::accept(&mut request) else {
+        const REFUSED: Error = Error::InvalidRequest("This path takes WebSocket upgrades only.");
+        // A client of another version of the protocol may know this one too (RFC 6455 §4.4).
+        return Ok(([(header::SEC_WEBSOCKET_VERSION, "13")], REFUSED).into_response());
+    };
     let headers = request.headers();
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
     check_origin(&context, peer, headers)?;
@@ -104,17 +108,15 @@ fn check_origin(
     headers: &HeaderMap,
 ) -> Result<(), Error> {
     const REFUSED: Error = Error::Forbidden("Pages of this origin may not open sockets here.");
-    let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
-    let origin = origin.to_str().map_err(|_| REFUSED)?;
+    let mut given = headers.get_all(header::ORIGIN).iter();
+    let Some(origin) = given.next() else { return Ok(()) };
+    let page = origin.to_str().ok().filter(|_| given.next().is_none());
+    let page = page.and_then(|page| page.parse::<Origin>().ok()).ok_or(REFUSED)?;
     let allowed = &context.config.allowed_origins;
     let fits = if allowed.is_empty() {
-        Reached::of(&context.config, peer, headers).is_some_and(|reached| {
-            // Behind a proxy that speaks TLS for us the scheme is not known: the host decides.
-            let host = |origin: &str| origin.split_once("://").map(|(_, host)| host.to_owned());
-            host(origin) == host(&reached.origin())
-        })
+        Reached::of(&context.config, peer, headers).is_some_and(|reached| reached.is_at_home(&page))
     } else {
-        allowed.iter().any(|one| one.trim_end_matches('/').eq_ignore_ascii_case(origin))
+        allowed.contains(&page)
     };
     if fits { Ok(()) } else { Err(REFUSED) }
 }

@@ -262,7 +262,7 @@ async fn the_address_of_sockets_is_the_configured_one_else_the_requests_own() {
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_of_allowed_origins_may_call_the_api_and_no_others() {
     let cluster = Cluster::with(1, |config| {
-        config.allowed_origins = vec!["https://app.example.com".to_owned()];
+        config.allowed_origins = vec!["https://app.example.com".parse().expect("an origin")];
     })
     .await;
     let alice = cluster.user("alice");

@@ -199,7 +199,9 @@ fn problem(answer: &Response<Option<Vec<u8>>>) -> Value {
 async fn pages_of_other_origins_are_refused_before_the_upgrade() {
     let mut cluster = Cluster::start(1).await;
     let listing = cluster
-        .add_replica_with(|config| config.allowed_origins = vec!["https://app.example".to_owned()])
+        .add_replica_with(|config| {
+            config.allowed_origins = vec!["https://app.example".parse().expect("an origin")]
+        })
         .await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let chat = alice.on(0).open_chat(&bob).await;
