@@ -32,7 +32,8 @@ pub const MAX_USER_ID_CHARS: usize = 128;
 pub const MAX_TEXT_CHARS: usize = 4_000;
 /// Longest `client_msg_id`, in characters.
 pub const MAX_CLIENT_MSG_ID_CHARS: usize = 64;
-/// Largest `metadata`, in bytes of JSON as sent.
+/// Largest `metadata`, in bytes of JSON; what has more as sent is counted, and kept, without white space
+/// and escapes that need not be.
 pub const MAX_METADATA_BYTES: usize = 4 * 1024;
 /// Longest name of a user, in characters.
 pub const MAX_NAME_CHARS: usize = 256;
@@ -96,6 +97,15 @@ impl<'de> Deserialize<'de> for UserId {
 #[schema(value_type = String, format = DateTime, example = "2026-11-23T19:30:00.123456Z")]
 pub struct Time(pub Timestamp);
 
+impl Time {
+    /// From a number that somebody else says, in microseconds since 1970. `None` for what is no moment
+    /// of ours: before 1970 nothing here has happened, and Postgres's years end before this type's begin.
+    pub fn from_micros(micros: i64) -> Option<Self> {
+        let moment = Timestamp::from_microsecond(micros).ok();
+        moment.filter(|moment| *moment >= Timestamp::UNIX_EPOCH).map(Self)
+    }
+}
+
 impl Serialize for Time {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&format_args!("{:.6}", self.0))
@@ -127,7 +137,8 @@ pub struct Message {
     pub sender_id: UserId,
     /// As sent; empty once deleted.
     pub text: String,
-    /// The host application's own JSON object, as sent.
+    /// The host application's own JSON object, as sent; where that had more than 4 KiB, without white
+    /// space and escapes that need not be.
     #[schema(value_type = Option<Object>)]
     pub metadata: Option<Box<RawValue>>,
     pub client_msg_id: Option<String>,

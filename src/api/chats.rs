@@ -129,9 +129,8 @@ pub(crate) fn read_cursor(raw: &str) -> Result<(Time, ChatId), Error> {
     const UNREADABLE: Error = Error::InvalidRequest("This cursor is none of ours.");
     let bytes = BASE64_URL_SAFE_NO_PAD.decode(raw).map_err(|_| UNREADABLE)?;
     let (micros, id) = bytes.split_first_chunk::<8>().ok_or(UNREADABLE)?;
-    let activity =
-        jiff::Timestamp::from_microsecond(i64::from_be_bytes(*micros)).map_err(|_| UNREADABLE)?;
-    Ok((Time(activity), ChatId::from_slice(id).map_err(|_| UNREADABLE)?))
+    let activity = Time::from_micros(i64::from_be_bytes(*micros)).ok_or(UNREADABLE)?;
+    Ok((activity, ChatId::from_slice(id).map_err(|_| UNREADABLE)?))
 }
 
 /// One room.

@@ -11,7 +11,7 @@ use reqwest::{Client, StatusCode, header, redirect::Policy};
 use tokio::sync::Mutex;
 use url::Url;
 
-use super::keys::KeySet;
+use super::keys::{KeySet, Misfit};
 use crate::{config::ConfigError, tls};
 
 /// How often the set is read anew: what an issuer has taken back is believed that long.
@@ -21,7 +21,8 @@ const REFRESH: Duration = Duration::from_secs(600);
 /// known.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// How often a key nobody has heard of may make us ask: anybody can invent one.
+/// How often a token that no key fits may make us ask, by its name or by its signature: anybody can
+/// invent either.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
 
 /// How long the issuer may take to answer; a person waits for it.
@@ -36,8 +37,15 @@ pub(super) struct Jwks {
     rules: Validation,
     client: Client,
     keys: ArcSwapOption<KeySet>,
-    /// Before when no unknown key makes us ask; also, one asks at a time.
-    not_before: Mutex<Option<Instant>>,
+    /// Before when no token makes us ask; also, one asks at a time.
+    not_before: Mutex<Pauses>,
+}
+
+/// Each for itself: forged tokens under a known name must not hold up who comes with a new one.
+#[derive(Default)]
+struct Pauses {
+    name: Option<Instant>,
+    key: Option<Instant>,
 }
 
 /// Why a set could not be had.
@@ -77,13 +85,17 @@ impl Jwks {
         self.keys.load_full()
     }
 
-    /// Reads the set anew for a key nobody has heard of, unless that was done a moment ago.
-    pub(super) async fn ask_again(self: &Arc<Self>) {
+    /// Reads the set anew for a token that no key fits, unless that was done a moment ago.
+    pub(super) async fn ask_again(self: &Arc<Self>, misfit: Misfit) {
         let jwks = Arc::clone(self);
         // A task of its own: who asks may leave at any moment, and must not take with them what the
         // next one has to wait a minute for.
         let asking = tokio::spawn(async move {
-            let mut not_before = jwks.not_before.lock().await;
+            let mut pauses = jwks.not_before.lock().await;
+            let not_before = match misfit {
+                Misfit::Name => &mut pauses.name,
+                Misfit::Key(_) => &mut pauses.key,
+            };
             if not_before.is_none_or(|at| Instant::now() >= at) {
                 let pause = if jwks.refresh().await { ASK_AGAIN } else { RETRY };
                 *not_before = Some(Instant::now() + pause);

@@ -1,7 +1,5 @@
 //! The keys that tokens are checked with. A key's kind fixes its one algorithm.
 
-use std::collections::HashMap;
-
 use jsonwebtoken::{
     Algorithm, DecodingKey, Validation,
     jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse},
@@ -15,6 +13,10 @@ use crate::{
 
 /// Most keys taken of one set: issuers publish two or three, the old, the current and the next.
 const MAX_KEYS: usize = 64;
+
+/// Most keys of one name and algorithm that are tried: one is usual, two while one takes the place of
+/// the other; each costs a verification, also for a token that anybody has made up.
+const MAX_NAMESAKES: usize = 4;
 
 /// A key, with all that a token checked with it must fulfil.
 pub(super) struct Key {
@@ -79,11 +81,8 @@ impl Key {
     }
 }
 
-/// What an issuer has published.
-pub(super) struct KeySet {
-    named: HashMap<String, Key>,
-    unnamed: Vec<Key>,
-}
+/// What an issuer has published, at least one key.
+pub(super) struct KeySet(Vec<Key>);
 
 impl KeySet {
     /// Reads a set (RFC 7517 §5); `None` where it is none, or holds no key that can be used here.
@@ -98,51 +97,45 @@ impl KeySet {
             .keys
             .into_iter()
             .filter_map(|key| serde_json::from_value::<Jwk>(key).ok())
-            .filter_map(|jwk| Key::from_jwk(&jwk, rules))
-            .take(MAX_KEYS);
-        let (mut named, mut unnamed) = (HashMap::new(), Vec::new());
-        for key in keys {
-            match key.id.clone() {
-                Some(id) => drop(named.insert(id, key)),
-                None => unnamed.push(key),
-            }
-        }
-        let any = !named.is_empty() || !unnamed.is_empty();
-        any.then_some(Self { named, unnamed })
+            .filter_map(|jwk| Key::from_jwk(&jwk, rules));
+        let keys: Vec<_> = keys.take(MAX_KEYS).collect();
+        (!keys.is_empty()).then_some(Self(keys))
     }
 
     pub(super) fn len(&self) -> usize {
-        self.named.len() + self.unnamed.len()
+        self.0.len()
     }
 
-    /// The key that a token's header names; without a name, the only one of its algorithm.
-    pub(super) fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Found<'_> {
-        if let Some(id) = id {
-            return self.named.get(id).map_or(Found::Unknown, Found::Key);
-        }
-        let mut fitting =
-            self.named.values().chain(&self.unnamed).filter(|key| key.algorithm == algorithm);
-        match (fitting.next(), fitting.next()) {
-            (Some(key), None) => Found::Key(key),
-            (None, _) => Found::Refused("its algorithm is not of our key"),
-            (Some(_), Some(_)) => Found::Refused("it does not say which key (kid)"),
+    /// The keys that a token of this header may be signed with: of its algorithm, and so of its kind,
+    /// and under the name that it gives. Several keys may share a name (RFC 7517 §4.5). Without a name
+    /// it must be the only one of its algorithm.
+    pub(super) fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Result<Vec<&Key>, Misfit> {
+        let named = |key: &&Key| id.is_none() || key.id.as_deref() == id;
+        let fitting: Vec<_> =
+            self.0.iter().filter(named).filter(|key| key.algorithm == algorithm).collect();
+        match fitting.len() {
+            0 if !self.0.iter().any(|key| named(&key)) => Err(Misfit::Name),
+            0 => Err(Misfit::Key("its algorithm is not of our key")),
+            2.. if id.is_none() => Err(Misfit::Key("it does not say which key (kid)")),
+            _ => Ok(fitting.into_iter().take(MAX_NAMESAKES).collect()),
         }
     }
 }
 
-/// What a search for a key came to.
-pub(super) enum Found<'a> {
-    Key(&'a Key),
-    /// No key of that name: the issuer may have published it since.
-    Unknown,
-    Refused(&'static str),
+/// Why none of a set's keys fits a token: the issuer may have changed the set since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Misfit {
+    /// No key has the name that the token gives.
+    Name,
+    /// Those that it may mean have not signed it.
+    Key(&'static str),
 }
 
-impl Found<'_> {
-    pub(super) fn refusal(&self) -> Error {
-        Error::TokenInvalid(match self {
-            Found::Refused(reason) => reason,
-            _ => "its issuer has no such key",
+impl From<Misfit> for Error {
+    fn from(misfit: Misfit) -> Self {
+        Self::TokenInvalid(match misfit {
+            Misfit::Name => "its issuer has no such key",
+            Misfit::Key(reason) => reason,
         })
     }
 }

@@ -1,17 +1,18 @@
 //! The host application's tokens.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use jsonwebtoken::{
-    Algorithm, Validation, dangerous::insecure_decode_claims, decode, decode_header,
+    Algorithm, Header, Validation, dangerous::insecure_decode_claims, decode, decode_header,
     errors::ErrorKind,
 };
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
 
 use super::{
     jwks::Jwks,
-    keys::{Found, Key, KeySet},
+    keys::{Key, KeySet, Misfit},
 };
 use crate::{
     config::{AuthConfig, ConfigError, KeySource},
@@ -25,6 +26,11 @@ pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
 /// The scope of the host application's own server.
 const ADMIN_SCOPE: &str = "chat:admin";
+
+/// What is said of a token that another key has signed.
+const FORGED: Misfit = Misfit::Key("its signature is not of our key");
+
+const UNREADABLE: Error = Error::TokenInvalid("it can't be read");
 
 /// What a valid token says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,14 +55,13 @@ pub fn is_revoked(issued_at: Option<Time>, revoked_at: Option<Time>) -> bool {
     revoked_at.is_some_and(|revoked_at| issued_at.is_none_or(|issued_at| issued_at < revoked_at))
 }
 
-#[derive(Deserialize)]
-struct Claims {
-    sub: String,
-    exp: f64,
-    iat: Option<serde_json::Value>,
-    name: Option<serde_json::Value>,
-    picture: Option<serde_json::Value>,
-    scope: Option<serde_json::Value>,
+/// What a token says, each claim still as it was written: what only decorates (a name cut within a
+/// character) must not make the rest unreadable. Of a claim given twice the last counts.
+type Claims = BTreeMap<String, Box<RawValue>>;
+
+/// A claim; `None`: it is missing, or of another type.
+fn claim<T: DeserializeOwned>(claims: &Claims, name: &str) -> Option<T> {
+    claims.get(name).and_then(|raw| serde_json::from_str(raw.get()).ok())
 }
 
 /// Somebody whose tokens are taken.
@@ -149,22 +154,25 @@ impl Verifier {
         if header.crit.is_some() {
             return Err(Error::TokenInvalid("it has a critical extension"));
         }
-        match &self.issuer_of(token)?.keys {
-            Keys::Fixed(key) => check(token, key),
+        let claims = match &self.issuer_of(token)?.keys {
+            Keys::Fixed(key) => check(token, key)?,
             Keys::Published(jwks) => {
-                let kid = header.kid.as_deref();
                 let keys = jwks.current().ok_or(Error::Unavailable(None))?;
-                match keys.find(kid, header.alg) {
-                    Found::Key(key) => check(token, key),
-                    Found::Unknown => {
-                        jwks.ask_again().await;
-                        let keys = jwks.current().unwrap_or(keys);
-                        check_found(token, &keys, kid, header.alg)
+                match check_among(token, &header, &keys) {
+                    // Under a new name, or under the old one: the issuer may have changed its keys.
+                    Err(Refused::Misfit(misfit)) => {
+                        jwks.ask_again(misfit).await;
+                        let fresh = jwks.current().filter(|fresh| !Arc::ptr_eq(fresh, &keys));
+                        match fresh {
+                            Some(fresh) => check_among(token, &header, &fresh)?,
+                            None => return Err(misfit.into()),
+                        }
                     }
-                    refused @ Found::Refused(_) => Err(refused.refusal()),
+                    other => other?,
                 }
             }
-        }
+        };
+        identity(&claims)
     }
 
     /// Whose keys to check with. Where there are several issuers the token says it itself: that is
@@ -178,7 +186,7 @@ impl Verifier {
             return Ok(only);
         }
         let claims = insecure_decode_claims::<Unverified>(token);
-        let claims = claims.map_err(|_| Error::TokenInvalid("it can't be read"))?;
+        let claims = claims.map_err(|_| UNREADABLE)?;
         let named = claims.iss.as_ref().and_then(serde_json::Value::as_str);
         let named = named.ok_or(Error::TokenInvalid("a claim is missing"))?;
         let mut issuers = self.issuers.iter();
@@ -215,62 +223,74 @@ fn rules(config: &AuthConfig, issuer: Option<&str>) -> Validation {
     rules
 }
 
-fn check_found(
-    token: &str,
-    keys: &KeySet,
-    kid: Option<&str>,
-    algorithm: Algorithm,
-) -> Result<Identity, Error> {
-    match keys.find(kid, algorithm) {
-        Found::Key(key) => check(token, key),
-        other => Err(other.refusal()),
+/// Why a token does not pass.
+enum Refused {
+    /// None of the keys fits it.
+    Misfit(Misfit),
+    /// Whatever keys there are.
+    Token(Error),
+}
+
+impl From<Refused> for Error {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Misfit(misfit) => misfit.into(),
+            Refused::Token(error) => error,
+        }
     }
 }
 
-/// Checks a token's signature and claims.
-fn check(token: &str, key: &Key) -> Result<Identity, Error> {
-    let claims = decode::<Claims>(token, &key.decoding, &key.validation).map_err(refusal)?.claims;
-    let user_id = UserId::parse(&claims.sub).ok_or(Error::TokenInvalid("sub is not a user_id"))?;
-    // A profile follows the token, but a name that is too long is no reason to lock a person out.
-    let text = |value: Option<serde_json::Value>, max_chars: usize| {
-        value
-            .as_ref()
-            .and_then(serde_json::Value::as_str)
-            .filter(|text| !text.contains('\0') && text.chars().count() <= max_chars)
-            .map(str::to_owned)
-    };
-    let admin = claims
-        .scope
-        .as_ref()
-        .and_then(serde_json::Value::as_str)
-        .is_some_and(|scope| scope.split(' ').any(|one| one == ADMIN_SCOPE));
-    Ok(Identity {
-        profile: Profile {
-            user_id,
-            name: text(claims.name, MAX_NAME_CHARS),
-            avatar_url: text(claims.picture, MAX_AVATAR_URL_CHARS),
-        },
-        admin,
-        // Beyond 2^53 seconds the fraction is gone, and so is the question.
-        expires_at: claims.exp as i64,
-        issued_at: claims.iat.as_ref().and_then(serde_json::Value::as_f64).and_then(moment),
-    })
+/// Checks a token with the keys that it may be signed with.
+fn check_among(token: &str, header: &Header, keys: &KeySet) -> Result<Claims, Refused> {
+    let fitting = keys.find(header.kid.as_deref(), header.alg).map_err(Refused::Misfit)?;
+    let mut checked = fitting.into_iter().map(|key| check(token, key));
+    let passes = |checked: &Result<_, _>| !matches!(checked, Err(Refused::Misfit(_)));
+    checked.find(passes).unwrap_or(Err(Refused::Misfit(FORGED)))
 }
 
-/// `iat` may have a fraction; what is no time of ours counts as not said.
-fn moment(seconds: f64) -> Option<Time> {
-    jiff::Timestamp::from_microsecond((seconds * 1e6) as i64).ok().map(Time)
+/// Checks a token's signature and claims.
+fn check(token: &str, key: &Key) -> Result<Claims, Refused> {
+    match decode::<Claims>(token, &key.decoding, &key.validation) {
+        Ok(data) => Ok(data.claims),
+        Err(error) if *error.kind() == ErrorKind::InvalidSignature => Err(Refused::Misfit(FORGED)),
+        Err(error) => Err(Refused::Token(refusal(error))),
+    }
+}
+
+/// What valid claims say.
+fn identity(claims: &Claims) -> Result<Identity, Error> {
+    let user_id = claim::<String>(claims, "sub").and_then(|sub| UserId::parse(&sub));
+    // A profile follows the token, but a name that is too long is no reason to lock a person out.
+    let text = |name: &str, max_chars: usize| {
+        claim::<String>(claims, name)
+            .filter(|text| !text.contains('\0') && text.chars().count() <= max_chars)
+    };
+    let scope = claim::<String>(claims, "scope").unwrap_or_default();
+    let expires_at: f64 = claim(claims, "exp").ok_or(UNREADABLE)?;
+    Ok(Identity {
+        profile: Profile {
+            user_id: user_id.ok_or(Error::TokenInvalid("sub is not a user_id"))?,
+            name: text("name", MAX_NAME_CHARS),
+            avatar_url: text("picture", MAX_AVATAR_URL_CHARS),
+        },
+        admin: scope.split(' ').any(|one| one == ADMIN_SCOPE),
+        // Beyond 2^53 seconds the fraction is gone, and so is the question.
+        expires_at: expires_at as i64,
+        // It may have a fraction; what is no time of ours counts as not said.
+        issued_at: claim::<f64>(claims, "iat")
+            .and_then(|iat| Time::from_micros((iat * 1e6) as i64)),
+    })
 }
 
 pub(super) fn refusal(error: jsonwebtoken::errors::Error) -> Error {
     match error.kind() {
         ErrorKind::ExpiredSignature => Error::TokenExpired,
-        ErrorKind::InvalidSignature => Error::TokenInvalid("its signature is not of our key"),
+        ErrorKind::InvalidSignature => FORGED.into(),
         ErrorKind::InvalidAlgorithm => Error::TokenInvalid("its algorithm is not of our key"),
         ErrorKind::InvalidIssuer => Error::TokenInvalid("iss is not ours"),
         ErrorKind::InvalidAudience => Error::TokenInvalid("aud is not ours"),
         ErrorKind::ImmatureSignature => Error::TokenInvalid("nbf is in the future"),
         ErrorKind::MissingRequiredClaim(_) => Error::TokenInvalid("a claim is missing"),
-        _ => Error::TokenInvalid("it can't be read"),
+        _ => UNREADABLE,
     }
 }
