@@ -52,6 +52,7 @@ pub mod doors;
 pub mod error;
 pub mod hub;
 pub mod input;
+pub mod json;
 pub mod limits;
 pub mod metrics;
 pub mod model;

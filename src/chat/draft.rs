@@ -8,6 +8,7 @@ use crate::{
     auth::mac,
     error::Error,
     input::Fields,
+    json::canonical,
     model::{
         ChatId, MAX_CLIENT_MSG_ID_CHARS, MAX_METADATA_BYTES, MAX_TEXT_CHARS, MessageId, UserId,
     },
@@ -20,7 +21,8 @@ pub struct NewMessage {
     /// 1 to 4,000 Unicode scalar values, not only white space, no U+0000; kept as sent.
     #[schema(min_length = 1, max_length = 4000, example = "Привет!")]
     pub text: String,
-    /// The host application's own JSON object, up to 4 KiB.
+    /// The host application's own JSON object, up to 4 KiB without white space and escapes that need
+    /// not be.
     #[schema(value_type = Option<Object>)]
     pub metadata: Option<Box<RawValue>>,
     /// Makes a retry safe, for ever: the same id never makes a second message.
@@ -127,11 +129,10 @@ impl Keys {
     }
 
     /// Tells a retry from other content under the same key. Metadata counts by what it means, not
-    /// by its white space or the order of its keys.
+    /// by how it is written: see [`canonical`].
     fn digest(&self, text: &str, metadata: Option<&RawValue>) -> Bytes {
-        let canonical = metadata
-            .and_then(|raw| serde_json::from_str::<serde_json::Value>(raw.get()).ok())
-            .map_or_else(String::new, |value| value.to_string());
+        // It was read as JSON before.
+        let canonical = metadata.and_then(|raw| canonical(raw).ok()).unwrap_or_default();
         Bytes::copy_from_slice(&mac(&self.digests, &[text.as_bytes(), canonical.as_bytes()])[..16])
     }
 }
@@ -182,6 +183,11 @@ mod tests {
         assert_eq!(first.message_id, again.message_id);
         assert_eq!(first.digest, again.digest);
         assert_ne!(first.digest, other.digest);
+        let exact = |n: &str| {
+            draft(&format!(r#"{{"text":"a","metadata":{{"n":{n}}},"client_msg_id":"k"}}"#)).digest
+        };
+        assert_ne!(exact("100000000000000000000001"), exact("100000000000000000000002"));
+        assert_eq!(exact("1.0"), exact("1"));
         assert_eq!(first.message_id.get_version_num(), 8);
     }
 }

@@ -161,6 +161,19 @@ async fn metadata_comes_back_as_the_host_wrote_it() {
         let sent = answer.expect(201);
         assert!(told(&bob.on(1).get(&path_of(&chat, &sent)).await.text), "{object}");
     }
+    // Escapes and white space take no room from a text: Python writes six bytes for each letter.
+    let (text, escaped) = ("п".repeat(2_000), r"\u043f".repeat(2_000));
+    let path = format!("/api/v1{}", chat.path("messages/"));
+    let body = format!(r#"{{"text":"x","metadata":{{ "b" : 1.0, "a" : "{escaped}" }}}}"#);
+    let request = alice.on(0).request(reqwest::Method::POST, &path);
+    let answer = request.body("application/json", body).await;
+    let kept = format!(r#""metadata":{{"b":1.0,"a":"{text}"}}"#);
+    assert!(answer.text.contains(&kept), "came back as {}", answer.text);
+    let sent = answer.expect(201);
+    assert!(bob.on(1).get(&path_of(&chat, &sent)).await.text.contains(&kept));
+    let larger = format!(r#"{{"text":"x","metadata":{{"a":"{}"}}}}"#, r"\u043f".repeat(2_045));
+    let request = alice.on(0).request(reqwest::Method::POST, &path);
+    request.body("application/json", larger).await.expect_faults(&["metadata"]);
     // What other programs could not read back: half a character, a number beyond all numbers, a
     // depth that parsers refuse.
     let deep = format!("{}1{}", r#"{"a":"#.repeat(600), "}".repeat(600));

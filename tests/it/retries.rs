@@ -143,3 +143,52 @@ async fn a_retry_is_answered_though_a_send_would_be_refused_by_now() {
     send(&alice.on(0), &chat, json!({ "text": "new" })).await.expect_problem(403, "forbidden");
     assert_eq!(replayed(send(&alice.on(0), &chat, body).await), sent);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn metadata_of_a_retry_is_compared_by_exact_values() {
+    let cluster = Cluster::start(2).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let chat = alice.on(0).open_chat(&bob).await;
+    let path = format!("/api/v1{}", chat.path("messages/"));
+    let send = async |replica: usize, key: usize, metadata: &str| {
+        let body = format!(r#"{{"text":"x","metadata":{metadata},"client_msg_id":"{key}"}}"#);
+        let request = alice.on(replica).request(reqwest::Method::POST, &path);
+        request.body("application/json", body).await
+    };
+    for (key, (first, same, others)) in [
+        // Beyond what a double tells apart.
+        (
+            r#"{"n":100000000000000000000001}"#,
+            r#"{ "n" : 100000000000000000000001 }"#,
+            [r#"{"n":100000000000000000000002}"#, r#"{"n":1e23}"#],
+        ),
+        (
+            r#"{"n":9007199254740993.0}"#,
+            r#"{"n":9007199254740993}"#,
+            [r#"{"n":9007199254740992}"#, "{}"],
+        ),
+        (r#"{"n":1.0}"#, r#"{"n":10e-1}"#, [r#"{"n":"1"}"#, r#"{"n":1.0000000000000000001}"#]),
+        (r#"{"n":-0}"#, r#"{"n":0.0}"#, [r#"{"n":1e-400}"#, r#"{"n":null}"#]),
+        (r#"{"n":1e2}"#, r#"{"n":100}"#, [r#"{"n":1e3}"#, r#"{"n":[100]}"#]),
+        // A key given twice counts as given last, whatever the order.
+        (
+            r#"{"a":1,"b":2,"a":3}"#,
+            r#"{"b":2,"a":3}"#,
+            [r#"{"a":1,"b":2}"#, r#"{"a":3,"b":2,"c":0}"#],
+        ),
+        (r#"{"\u0430":"\u0431"}"#, r#"{"а":"б"}"#, [r#"{"a":"б"}"#, r#"{"а":"\\u0431"}"#]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let sent = send(0, key, first).await.expect(201);
+        for again in [first, same] {
+            let answer = send(1, key, again).await;
+            assert_eq!(answer.header("idempotent-replayed"), Some("true"), "{again}");
+            assert_eq!(answer.expect(200)["message_id"], sent["message_id"]);
+        }
+        for other in others {
+            send(1, key, other).await.expect_problem(422, "idempotency_mismatch");
+        }
+    }
+}
