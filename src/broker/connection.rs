@@ -75,6 +75,11 @@ impl Settings {
         Ok(Self(config))
     }
 
+    /// The number of the database; a cluster has none but 0.
+    pub(crate) fn database(&self) -> u8 {
+        self.0.database.unwrap_or(0)
+    }
+
     fn client(&self) -> Client {
         let performance = PerformanceConfig {
             default_command_timeout: COMMAND_TIMEOUT,

@@ -125,8 +125,10 @@ impl Link {
         &self.shared.settings
     }
 
-    pub(crate) fn prefix(&self) -> &str {
-        &self.shared.prefix
+    /// What every channel's name begins with. Publications know no numbers of databases, unlike keys:
+    /// who is on `/1` would hear all that is said on `/0`.
+    pub(crate) fn channel_prefix(&self) -> String {
+        format!("{}db{}:", self.shared.prefix, self.shared.settings.database())
     }
 
     /// Begins a pipeline. fred's own fail-fast does not cover these, so the breaker is asked first.

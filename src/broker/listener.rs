@@ -89,7 +89,7 @@ impl Listener {
         let live = Live::open(&settings);
         Self {
             settings,
-            prefix: link.prefix().into(),
+            prefix: link.channel_prefix().into(),
             sharded,
             live,
             wanted: HashSet::new(),

@@ -28,6 +28,7 @@ return 1";
 #[derive(Clone)]
 pub struct Broker {
     link: Link,
+    channel_prefix: Arc<str>,
     publish: Arc<Script>,
     sharded: bool,
     requests: mpsc::UnboundedSender<Request>,
@@ -51,7 +52,10 @@ impl Broker {
         tokio::spawn(listener.run(inbox));
         let _guard = Arc::new(end.clone().drop_guard());
         let publish = Arc::new(Script::new(PUBLISH));
-        (Self { link: link.clone(), publish, sharded, requests, hearing, end, _guard }, taker)
+        let (link, channel_prefix) = (link.clone(), link.channel_prefix().into());
+        let broker =
+            Self { link, channel_prefix, publish, sharded, requests, hearing, end, _guard };
+        (broker, taker)
     }
 
     /// Tells whether publications can be relied on to arrive: all that is wanted is subscribed, and
@@ -79,7 +83,7 @@ impl Broker {
     /// Publishes to every replica, in this order. `Ok`: Redis has taken all of it, which says nothing
     /// about who got it.
     pub async fn publish(&self, publications: &[(Channel, Bytes)]) -> Result<(), Away> {
-        let prefix = self.link.prefix();
+        let prefix = &*self.channel_prefix;
         let named = publications
             .iter()
             .map(|(channel, payload)| (channel.name(prefix), Value::from(payload.clone())));

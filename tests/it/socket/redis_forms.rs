@@ -262,7 +262,7 @@ async fn a_sharded_subscription_whose_slot_has_moved_is_found_and_loses_nothing(
     talk(&alice, &mut listeners).await;
 
     let Listener { chat, socket, sent, .. } = &mut listeners[0];
-    let channel = format!("{}chat:{}", cluster.redis_prefix(), chat.id);
+    let channel = format!("{}db0:chat:{}", cluster.redis_prefix(), chat.id);
     let to = ring.move_slot_of(&channel).await;
     // Nobody is subscribed on the new server, and nothing but the subscription's turn tells.
     let message = alice.on(0).send(chat, "x").await;
