@@ -22,7 +22,9 @@ use crate::{
     outbox::Outbox,
     people::People,
     presence::{Presence, Transition},
-    purge, server, socket,
+    purge,
+    readiness::Readiness,
+    server, socket,
     store::{self, Store, StoreError},
     unread::Unread,
     verified::Verified,
@@ -115,7 +117,7 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
         stop.clone(),
     );
     let writer = Writer::start(&store, &outbox, &metrics, &tasks, &stop);
-    let people = People::new(store.clone());
+    let (people, readiness) = (People::new(store.clone()), Readiness::new(store.clone()));
     let sources = Sources {
         store: store.clone(),
         link: link.clone(),
@@ -159,6 +161,7 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
         chats,
         feed,
         link,
+        readiness,
         verifier,
         verified: Verified::default(),
         tickets: Tickets::new(&secret),

@@ -16,6 +16,7 @@ use crate::{
     limits::{Allowance, Limits},
     metrics::Metrics,
     net,
+    readiness::Readiness,
     verified::Verified,
 };
 
@@ -57,6 +58,7 @@ pub struct Shared {
     pub chats: SharedChats,
     pub feed: Feed,
     pub link: Link,
+    pub readiness: Readiness,
     pub verifier: Verifier,
     pub verified: Verified,
     pub tickets: Tickets,

@@ -63,6 +63,7 @@ pub mod people;
 pub mod presence;
 pub mod protocol;
 pub mod purge;
+pub mod readiness;
 pub mod search;
 pub mod server;
 pub mod signals;

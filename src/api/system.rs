@@ -10,7 +10,7 @@ use axum::{
 };
 use serde::Serialize;
 
-use crate::context::Context;
+use crate::{context::Context, readiness::Postgres};
 
 #[derive(Serialize)]
 pub(super) struct Health {
@@ -33,13 +33,10 @@ pub(super) async fn healthz() -> Json<Health> {
 
 /// Whether a balancer should send requests here.
 pub(super) async fn readyz(State(context): State<Context>) -> Response {
-    let postgres = match context.chats.store().check(false).await {
-        Ok(()) => "up",
-        Err(crate::store::StoreError::Schema(reason)) => {
-            tracing::warn!(reason, "not ready");
-            "wrong_schema"
-        }
-        Err(_) => "away",
+    let postgres = match context.readiness.postgres().await {
+        Postgres::Up => "up",
+        Postgres::WrongSchema => "wrong_schema",
+        Postgres::Away => "away",
     };
     let redis = if context.link.is_up() { "up" } else { "away" };
     let draining = context.is_leaving();
