@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
-    body::to_bytes,
+    body::{HttpBody, to_bytes},
     extract::{ConnectInfo, FromRequest, FromRequestParts, RawPathParams, Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts},
     middleware::Next,
@@ -119,12 +119,21 @@ async fn authenticate(context: &Context, headers: &HeaderMap) -> Result<Arc<Iden
 
 /// The token of `Authorization: Bearer`; `None` where there is no such header.
 pub(crate) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Error> {
-    let Some(value) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
+    let Some(value) = single(headers, header::AUTHORIZATION)? else { return Ok(None) };
     let value = value.to_str().map_err(|_| Error::TokenInvalid("it is not ASCII"))?;
     // The scheme's case does not count (RFC 9110 §11.1).
     match value.split_once(' ') {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(Some(token.trim())),
         _ => Err(Error::Unauthenticated),
+    }
+}
+
+/// A header that decides something; given twice, it could be another one to whoever stands in front.
+pub(super) fn single(headers: &HeaderMap, name: HeaderName) -> Result<Option<&HeaderValue>, Error> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (_, Some(_)) => Err(Error::InvalidRequest("A header is there twice that may be once.")),
+        (value, None) => Ok(value),
     }
 }
 
@@ -249,6 +258,10 @@ async fn read_object(
     may_be_empty: bool,
 ) -> Result<Fields, Error> {
     let (parts, body) = request.into_parts();
+    // Before the first byte: whoever asks first whether they may send it (`Expect`) is told no.
+    if body.size_hint().lower() > limit as u64 {
+        return Err(Error::PayloadTooLarge { limit });
+    }
     let reading = tokio::time::timeout(context.config.http.body_timeout, to_bytes(body, limit));
     let body = reading.await.map_err(|_| Error::InvalidRequest("The body took too long."))?;
     let body = body.map_err(|error| {

@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::extract::{AuthUser, ChatPath, JsonBody, MessagePath, QueryParams};
+use super::extract::{AuthUser, ChatPath, JsonBody, MessagePath, QueryParams, single};
 use crate::{
     chat::{Edit, HistoryView, NewMessage},
     context::Context,
@@ -71,7 +71,7 @@ pub(super) async fn create_message(
     headers: HeaderMap,
     JsonBody(fields): JsonBody,
 ) -> Result<Response, Error> {
-    let key = match headers.get(IDEMPOTENCY_KEY) {
+    let key = match single(&headers, IDEMPOTENCY_KEY)? {
         None => None,
         Some(value) => Some(
             std::str::from_utf8(value.as_bytes())

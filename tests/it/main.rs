@@ -4,6 +4,7 @@ mod amendments;
 mod bounds;
 mod delivery;
 mod desk;
+mod edges;
 mod export;
 mod harness;
 mod issuers;

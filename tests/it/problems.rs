@@ -171,7 +171,7 @@ async fn a_body_must_be_json_by_its_type_and_no_larger_than_64_kib() {
 }
 
 /// Sends bytes as they are, and gives the answer's head and as much of its body as comes with it.
-async fn raw(client: &Client, request: &str) -> String {
+pub(crate) async fn raw(client: &Client, request: &str) -> String {
     let mut stream = TcpStream::connect(client.host()).await.expect("the replica listens");
     stream.write_all(request.as_bytes()).await.expect("the replica reads");
     let mut answer = Vec::new();
