@@ -55,6 +55,15 @@ function isLowSurrogate(text, index) {
   return index > 0 && unit >= 0xdc00 && unit <= 0xdfff;
 }
 
+/**
+ * Whether a key belongs to an input method, which composes a word of it. Safari has ended that before
+ * it tells of the key that did it, and marks the key with 229 only.
+ * @param {KeyboardEvent} event
+ */
+export function isComposing(event) {
+  return event.isComposing || event.keyCode === 229;
+}
+
 /** Length as the server counts it. */
 export function scalarLength(text) {
   let length = 0;

@@ -1,7 +1,7 @@
 /** The open room: its header, its messages, its search, and the composer below them. */
 import { attempt, avatar, byId, confirmDelete, displayName, toast } from './dom.js';
 import { formatAgo, t } from './i18n.js';
-import { isSendable, MAX_TEXT, scalarLength } from './text.js';
+import { isComposing, isSendable, MAX_TEXT, scalarLength } from './text.js';
 import { SearchView } from './view-search.js';
 import { TimelineView } from './view-timeline.js';
 
@@ -112,7 +112,7 @@ export class RoomView {
   }
 
   #onKey(event) {
-    if (event.isComposing) return;
+    if (isComposing(event)) return;
     if (event.key === 'Enter' && !event.shiftKey && !matchMedia('(pointer: coarse)').matches) {
       event.preventDefault();
       this.#submit();

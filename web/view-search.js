@@ -1,7 +1,7 @@
 /** Search in the open room: as one types, newest first, further back on demand. */
 import { byId, displayName, el } from './dom.js';
 import { describeError, formatFull, formatListTime, t } from './i18n.js';
-import { excerpt } from './text.js';
+import { excerpt, isComposing } from './text.js';
 import { markedText } from './view-message.js';
 
 const TYPING_PAUSE_MS = 300;
@@ -34,6 +34,7 @@ export class SearchView {
       this.#pause = setTimeout(() => this.#begin(), TYPING_PAUSE_MS);
     });
     byId('search').addEventListener('keydown', (event) => {
+      if (isComposing(event)) return;
       if (event.key === 'Escape') this.close();
       if (event.key === 'Enter' && event.target === byId('search-input')) this.#begin();
     });

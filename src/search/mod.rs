@@ -9,8 +9,9 @@
 //!   text has the same Russian or English stem.
 //! - A *phrase* is found literally, with any white space where it has some, and without forms.
 //! - What `-` stands before takes away exactly the messages that it would find by itself.
-//! - Both sides are folded alike (see [`mod@fold`]): case, composition, `ё` and white space make no
-//!   difference. Highlights are given in the text as it was written.
+//! - Both sides are folded alike (see [`mod@fold`]): case, accents, composition, compatibility
+//!   forms, what is invisible, typographic signs, `ё` and white space make no difference.
+//!   Highlights are given in the text as it was written.
 //!
 //! There is no index behind this: the store walks the room, newest first, and asks
 //! [`Query::find`] about each text. So the query is prepared once, and a text without a match
@@ -48,9 +49,9 @@ pub struct Scratch {
 impl Query {
     /// Reads a query as a person typed it.
     ///
-    /// A quotation mark (`"`, also the curly ones that phones put in its place) opens a phrase at
-    /// the start of a word and belongs to the word elsewhere (`{"id":7}`, `5"`); a phrase that is
-    /// not closed goes to the end. `-` alone, `--option` and `->` are words.
+    /// A quotation mark (`"`, or any other that is no apostrophe: `“…”`, `«…»`, `「…」`) opens a
+    /// phrase at the start of a word and belongs to the word elsewhere (`{"id":7}`, `5"`); a phrase
+    /// that is not closed goes to the end. `-` alone, `--option` and `->` are words.
     pub fn parse(raw: &str) -> Self {
         parse::parse(raw)
     }

@@ -40,17 +40,16 @@ fn negated(rest: &str) -> Option<&str> {
     (!term.is_empty() && !term.starts_with([' ', '-', '>'])).then_some(term)
 }
 
+/// What all quotation marks fold to, those that are no apostrophes.
+const QUOTE: char = '"';
+
 /// The term at the start of `rest`, if there is anything in its quotation marks, and what follows.
 fn next_term(rest: &str) -> (Option<Term>, &str) {
-    if let Some(quoted) = rest.strip_prefix(is_quote) {
-        let (phrase, after) = quoted.split_once(is_quote).unwrap_or((quoted, ""));
+    if let Some(quoted) = rest.strip_prefix(QUOTE) {
+        let (phrase, after) = quoted.split_once(QUOTE).unwrap_or((quoted, ""));
         let phrase = phrase.trim_matches(' ');
         return ((!phrase.is_empty()).then(|| Term::phrase(phrase)), after);
     }
     let end = rest.find(' ').unwrap_or(rest.len());
     (Some(Term::word(&rest[..end])), &rest[end..])
-}
-
-fn is_quote(c: char) -> bool {
-    matches!(c, '"' | '“' | '”' | '„')
 }

@@ -208,6 +208,68 @@ fn offsets_count_utf16_code_units_of_the_original() {
 }
 
 #[test]
+fn texts_are_found_as_people_type_them() {
+    // An apostrophe is one key, whatever a phone made of it.
+    for text in ["I don't know", "I don’t know", "I donʼt know", "I don´t know"] {
+        for query in ["don't", "don’t", "DON‘T"] {
+            assert_eq!(marked(query, text)[0].chars().count(), 5, "{query:?} in {text:?}");
+        }
+    }
+    // Accents, with and without; letters that few keyboards have.
+    assert_eq!(marked("cafe", "un café"), ["café"]);
+    assert_eq!(marked("café", "un cafe"), ["cafe"]);
+    assert_eq!(marked("lodz", "Łódź, moje miasto"), ["Łódź"]);
+    assert_eq!(marked("замок", "старый за\u{301}мок"), ["за\u{301}мок"]);
+    assert_eq!(marked("irmak", "IRMAK ırmak Irmak"), ["IRMAK", "ırmak", "Irmak"]);
+    assert_eq!(marked("ещё", "еще раз"), ["еще"]);
+    // Full width, ligatures and letters of mathematics.
+    assert_eq!(marked("hello", "ｈｅｌｌｏ 𝓱𝓮𝓵𝓵𝓸"), ["ｈｅｌｌｏ", "𝓱𝓮𝓵𝓵𝓸"]);
+    assert_eq!(marked("office", "the oﬃce"), ["oﬃce"]);
+    assert_eq!(marked("パン", "ﾊﾟﾝ"), ["ﾊﾟﾝ"]);
+    assert_eq!(marked("100 km", "１００　㎞"), ["１００", "㎞"]);
+    // What nobody sees.
+    assert_eq!(marked("hyphenation", "hy\u{ad}phen\u{ad}ation!"), ["hy\u{ad}phen\u{ad}ation"]);
+    assert_eq!(marked("hy\u{ad}phen", "hyphen"), ["hyphen"]);
+    assert_eq!(
+        marked("password", "pass\u{200b}wo\u{2060}rd\u{feff}"),
+        ["pass\u{200b}wo\u{2060}rd"]
+    );
+    assert_eq!(marked("شلوم", "\u{202b}شلوم\u{202c}"), ["شلوم"]);
+    // A word form behind an accent or something invisible is a form still.
+    assert_eq!(marked("résumés", "her re\u{301}su\u{ad}me"), ["re\u{301}su\u{ad}me"]);
+}
+
+#[test]
+fn all_quotation_marks_make_phrases() {
+    let text = "war and peace; peace and war";
+    for query in [
+        "\"war and peace\"",
+        "“war and peace”",
+        "„war and peace“",
+        "«war and peace»",
+        "»war and peace«",
+        "‹war and peace›",
+        "「war and peace」",
+        "＂war and peace＂",
+    ] {
+        assert_eq!(marked(query, text), ["war and peace"], "{query}");
+        assert_absent(&[&format!("war -{query}")], text);
+    }
+    // In a text they are what a keyboard has.
+    assert_eq!(marked("{\"id\":7}", "{“id”:7}"), ["{“id”:7}"]);
+    assert_eq!(marked("«война и мир»", "роман “Война\u{a0}и мир”"), ["Война\u{a0}и мир"]);
+}
+
+#[test]
+fn a_highlight_tears_no_sign_apart_and_takes_nothing_invisible_along() {
+    assert_eq!(find("o", "s\u{ad}o\u{ad}ft"), Some(vec![[2, 1]]));
+    assert_eq!(find("❤", "x ❤\u{fe0f}!"), Some(vec![[2, 2]]));
+    assert_eq!(find("❤\u{fe0f}", "x ❤!"), Some(vec![[2, 1]]));
+    assert_eq!(find("f", "oﬃce"), Some(vec![[1, 1]]));
+    assert_eq!(find("e", "e\u{200d}\u{301}x"), Some(vec![[0, 3]]));
+}
+
+#[test]
 fn a_query_is_read_up_to_its_bounds() {
     let long = "a".repeat(MAX_QUERY_CHARS) + "b";
     assert_eq!(marked(&long, &long), ["a".repeat(MAX_QUERY_CHARS)]);
@@ -219,7 +281,17 @@ fn a_query_is_read_up_to_its_bounds() {
 #[test]
 fn a_hostile_query_stays_cheap() {
     let query: String = (1..=21).map(|n| format!("{} ", "y".repeat(n))).collect();
-    for text in ["y".repeat(4_000), "yyy ".repeat(1_000), "e\u{301}".repeat(2_000)] {
+    // The first search of a process makes a table.
+    assert_absent(&["y"], "é");
+    for text in [
+        "y".repeat(4_000),
+        "yyy ".repeat(1_000),
+        "e\u{301}".repeat(2_000),
+        format!("e{}\u{301}", "\u{200d}".repeat(3_998)),
+        " \u{200d}".repeat(2_000),
+        // The longest decomposition there is: 18 characters.
+        "\u{fdfa}".repeat(4_000),
+    ] {
         let (query, mut scratch) = (Query::parse(&query), Scratch::default());
         let started = std::time::Instant::now();
         let _ = query.find(&text, &mut scratch);

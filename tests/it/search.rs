@@ -82,6 +82,39 @@ async fn word_forms_parts_of_words_and_any_script_are_found_and_highlighted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_text_is_found_however_it_is_typed() {
+    let cluster = Cluster::start(1).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let chat = alice.on(0).open_chat(&bob).await;
+    for text in [
+        "😀 I don’t know the «Café de Flore»",
+        "ｆｕｌｌ　ｗｉｄｔｈ, an oﬃce",
+        "soft\u{ad}hyphens and zero\u{200b}width",
+        "Ещё раз: за\u{301}мок в Łódź",
+        "Diyarbakır",
+    ] {
+        alice.on(0).send(&chat, text).await;
+    }
+    let expectations: [(&str, &[&str]); 12] = [
+        ("don't", &["don’t"]),
+        ("don’t", &["don’t"]),
+        ("cafe", &["Café"]),
+        ("“cafe de flore”", &["Café de Flore"]),
+        ("«Cafe de Flore»", &["Café de Flore"]),
+        ("\"full width\"", &["ｆｕｌｌ　ｗｉｄｔｈ"]),
+        ("office", &["oﬃce"]),
+        ("softhyphens", &["soft\u{ad}hyphens"]),
+        ("zerowidth", &["zero\u{200b}width"]),
+        ("еще замок", &["Ещё", "за\u{301}мок"]),
+        ("lodz", &["Łódź"]),
+        ("DIYARBAKIR", &["Diyarbakır"]),
+    ];
+    for (query, expected) in expectations {
+        assert_eq!(found(&bob.on(0), &chat, query).await, [expected], "{query}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn words_phrases_and_exclusions_combine() {
     let cluster = Cluster::start(1).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import {
-  dayKey, excerpt, hue, initials, isSendable, readFragment, scalarLength, segments,
+  dayKey, excerpt, hue, initials, isComposing, isSendable, readFragment, scalarLength, segments,
 } from '../text.js';
 
 test('highlights cut a text without losing or doubling a part of it', () => {
@@ -56,4 +56,10 @@ test('people without a picture get letters and a colour', () => {
 
 test('a day is the local one', () => {
   assert.equal(dayKey(new Date(2026, 0, 5, 23, 59)), '2026-01-05');
+});
+
+test('a key of an input method is known, also the one with which Safari has ended the composition', () => {
+  assert.equal(isComposing({ isComposing: true, keyCode: 229 }), true);
+  assert.equal(isComposing({ isComposing: false, keyCode: 229 }), true);
+  assert.equal(isComposing({ isComposing: false, keyCode: 13 }), false);
 });

@@ -235,6 +235,7 @@ export class Api {
         credentials: 'omit',
         cache: 'no-store',
       });
+      if (response.ok) this.#credentials.prove(token);
       if (response.ok && response.headers.get('Content-Type') === LINES) return linesOf(response);
       const answer = await response.text();
       if (!response.ok) throw new ApiError(response.status, parseObject(answer));

@@ -12,8 +12,8 @@ export type ServerFrame =
   | { type: 'synced'; chat_id: string; ev: number }
   | { type: 'catchup'; chat_id: string; after_ev: number }
   | { type: 'reset'; chat_id: string; head_ev: number; epoch: string; reason: 'too_far' | 'unknown_position' }
-  | { type: 'chat.created' | 'chat.updated'; chat: Chat; total_unread: number }
-  | { type: 'chat.deleted'; chat_id: string }
+  | { type: 'chat.created' | 'chat.updated'; chat: Chat; total_unread: number; epoch: string }
+  | { type: 'chat.deleted'; chat_id: string; total_unread?: number; epoch: string }
   | { type: 'typing'; chat_id: string; user_id: string; typing: boolean }
   | { type: 'presence'; user_id: string; online: boolean; last_seen_at: string | null }
   | { type: 'ack'; id?: string | number }

@@ -1,72 +1,163 @@
 /**
- * The list of rooms, latest activity first. A `Chat` is as new as its `last_ev`; the person in it
- * (name, presence) has no number and is taken as it comes.
+ * The list of rooms, latest activity first, and what is unread in all of them.
+ *
+ * Two sources tell of it: the socket, in order, and answers to calls, which may be older than what
+ * the socket has told meanwhile. So whoever makes a call takes `now` along, and an answer changes
+ * nothing that was told after that. Between two words on a room `last_ev` decides; the person in it
+ * (name, presence) has no number and is taken as it comes. Numbers of another `epoch` mean nothing:
+ * the database went back in time.
  *
  * @typedef {import('./schema.js').Chat} Chat
  * @typedef {import('./frames.js').ServerFrame} ServerFrame
+ *
+ * @typedef {object} Known
+ * @property {Chat} chat
+ * @property {number} told    when the socket told the whole of it; 0: never
+ * @property {number} seen    when it told whether the person is there
+ * @property {boolean} past   of an epoch that is over: gives way to anything
  */
 
 export class Rooms {
-  /** @type {Map<string, Chat>} */
-  #chats = new Map();
+  /** @type {Map<string, Known>} */
+  #known = new Map();
+  /** When the socket told that a room is gone. @type {Map<string, number>} */
+  #gone = new Map();
+  #clock = 0;
+  #totalTold = 0;
+  #epochBegan = 0;
+  /** @type {string | null} the history that all of this is of */
+  epoch = null;
   /** Unread messages in all rooms, those not loaded included. */
   totalUnread = 0;
   /** @type {string | null} cursor of what is not loaded yet */
   next = null;
 
-  get size() { return this.#chats.size; }
+  get size() { return this.#known.size; }
+
+  /** A moment, to be compared with what the socket tells after it. */
+  get now() { return this.#clock; }
+
+  /** Whether what was asked then was asked of a history that is over. @param {number} asked */
+  isPast(asked) { return asked < this.#epochBegan; }
+
+  /**
+   * Whatever names an epoch names it to this.
+   * @param {string} epoch
+   * @returns {boolean} whether it is another one: all is to be read anew
+   */
+  enter(epoch) {
+    const isOther = this.epoch !== null && this.epoch !== epoch;
+    this.epoch = epoch;
+    if (!isOther) return false;
+    this.#epochBegan = this.#tick();
+    this.#gone.clear();
+    // Still shown until it is read anew.
+    for (const known of this.#known.values()) known.past = true;
+    return true;
+  }
 
   /** @param {string} id its own, or its room's name @returns {Chat | undefined} */
   get(id) {
-    return this.#chats.get(id) ?? [...this.#chats.values()].find((chat) => chat.room_name === id);
+    return this.#known.get(id)?.chat ?? this.#chats().find((chat) => chat.room_name === id);
   }
 
   /** @returns {Chat[]} */
   list() {
-    return [...this.#chats.values()].sort((a, b) => compare(activity(b), activity(a)) || compare(b.chat_id, a.chat_id));
+    return this.#chats().sort((a, b) => compare(activity(b), activity(a)) || compare(b.chat_id, a.chat_id));
   }
+
+  #chats() {
+    return [...this.#known.values()].map(({ chat }) => chat);
+  }
+
+  // ---- answers ----
 
   /**
    * Takes the top of the list as the server has it. Whatever should be in it and is not, is gone.
    * @param {Chat[]} chats
    * @param {string | null} next
+   * @param {number} [asked]
    */
-  setTop(chats, next) {
+  setTop(chats, next, asked = this.now) {
+    if (this.isPast(asked)) return;
     const present = new Set(chats.map((chat) => chat.chat_id));
     const oldest = next && chats.length ? activity(/** @type {Chat} */ (chats.at(-1))) : '';
-    for (const chat of [...this.#chats.values()]) {
-      if (!present.has(chat.chat_id) && activity(chat) >= oldest) this.#chats.delete(chat.chat_id);
+    for (const [chatId, { chat, told, past }] of this.#known) {
+      if (!present.has(chatId) && told <= asked && (past || activity(chat) >= oldest)) this.#known.delete(chatId);
     }
-    for (const chat of chats) this.put(chat);
+    for (const chat of chats) this.put(chat, asked);
     this.next = next;
   }
 
-  /** @param {Chat[]} chats @param {string | null} next */
-  addPage(chats, next) {
-    for (const chat of chats) this.put(chat);
-    this.next = next;
+  /**
+   * @param {string} cursor  what the page was asked for with
+   * @param {Chat[]} chats
+   * @param {string | null} next
+   * @param {number} [asked]
+   */
+  addPage(cursor, chats, next, asked = this.now) {
+    if (this.isPast(asked)) return;
+    for (const chat of chats) this.put(chat, asked);
+    if (this.next === cursor) this.next = next;
   }
 
-  /** @param {Chat} chat @param {{keepPresence?: boolean}} [options] */
-  put(chat, { keepPresence = false } = {}) {
-    const known = this.#chats.get(chat.chat_id);
-    const newest = known && known.last_ev > chat.last_ev ? known : chat;
-    let { other_user } = chat;
-    if (known && keepPresence) {
-      const { online, last_seen_at } = known.other_user;
-      other_user = { ...other_user, online, last_seen_at };
+  /** @param {Chat} chat @param {number} [asked] */
+  put(chat, asked = this.now) {
+    if (this.isPast(asked) || (this.#gone.get(chat.chat_id) ?? 0) > asked) return;
+    const known = this.#known.get(chat.chat_id);
+    const isOvertaken = known && !known.past
+      && (known.chat.last_ev > chat.last_ev || (known.told > asked && known.chat.last_ev === chat.last_ev));
+    const other_user = known && known.seen > asked ? withPresence(chat, known) : chat.other_user;
+    if (isOvertaken) this.#patch(known, { other_user });
+    else this.#known.set(chat.chat_id, { told: 0, seen: 0, ...known, chat: { ...chat, other_user }, past: false });
+  }
+
+  /** Unread in all rooms. @param {number} total @param {number} [asked] */
+  setTotal(total, asked = this.now) {
+    if (!this.isPast(asked) && this.#totalTold <= asked) this.totalUnread = total;
+  }
+
+  /**
+   * What marking a room as read has left.
+   * @param {string} chatId
+   * @param {{read_seq: number, unread_count: number, total_unread: number}} marked
+   * @param {number} [asked]
+   */
+  setRead(chatId, { read_seq, unread_count, total_unread }, asked = this.now) {
+    const known = this.#known.get(chatId);
+    if (known && known.told <= asked && !this.isPast(asked)) {
+      this.#patch(known, { unread_count, read_seq: Math.max(known.chat.read_seq, read_seq) });
     }
-    this.#chats.set(chat.chat_id, { ...newest, other_user });
+    this.setTotal(total_unread, asked);
   }
 
-  /** @param {string} chatId */
-  remove(chatId) {
-    this.#chats.delete(chatId);
+  // ---- the socket ----
+
+  /**
+   * The server's word on the whole of a room.
+   * @param {Extract<ServerFrame, {type: 'chat.created' | 'chat.updated'}>} frame
+   * @param {{keepPresence?: boolean}} [options]
+   */
+  tell({ chat, total_unread }, { keepPresence = false } = {}) {
+    const told = this.#tick();
+    this.totalUnread = total_unread;
+    this.#totalTold = told;
+    this.#gone.delete(chat.chat_id);
+    const known = this.#known.get(chat.chat_id);
+    const other_user = known && keepPresence ? withPresence(chat, known) : chat.other_user;
+    const isOvertaken = known && !known.past && known.chat.last_ev > chat.last_ev;
+    const newest = isOvertaken ? known.chat : chat;
+    this.#known.set(chat.chat_id, { seen: 0, ...known, chat: { ...newest, other_user }, told, past: false });
   }
 
-  /** The database went back in time: what is known may be newer than what is true. */
-  clear() {
-    this.#chats.clear();
+  /** @param {string} chatId @param {number} [total] what is unread in those that are left */
+  remove(chatId, total) {
+    const told = this.#tick();
+    this.#known.delete(chatId);
+    this.#gone.set(chatId, told);
+    if (total === undefined) return;
+    this.totalUnread = total;
+    this.#totalTold = told;
   }
 
   /**
@@ -77,14 +168,15 @@ export class Rooms {
   apply(frame) {
     if (frame.type === 'presence') return this.setPresence(frame.user_id, frame.online, frame.last_seen_at);
     if (!('chat_id' in frame)) return false;
-    const chat = this.#chats.get(frame.chat_id);
-    if (!chat) return false;
+    const known = this.#known.get(frame.chat_id);
+    if (!known) return false;
+    const { chat } = known;
     const last = chat.last_message;
     if (frame.type === 'message.created' || frame.type === 'message.updated') {
       const isNewer = !last || frame.message.seq > last.seq
         || (frame.message.seq === last.seq && frame.message.ev > last.ev);
       if (!isNewer) return false;
-      this.#patch(chat, {
+      this.#patch(known, {
         last_message: frame.message,
         last_seq: Math.max(chat.last_seq, frame.message.seq),
         last_ev: Math.max(chat.last_ev, frame.ev),
@@ -93,12 +185,12 @@ export class Rooms {
     }
     if (frame.type === 'message.deleted' && last && last.message_id === frame.message_id) {
       const tombstone = { ...last, ev: frame.ev, text: '', metadata: null, deleted_at: frame.deleted_at };
-      this.#patch(chat, { last_message: tombstone, last_ev: Math.max(chat.last_ev, frame.ev) });
+      this.#patch(known, { last_message: tombstone, last_ev: Math.max(chat.last_ev, frame.ev) });
       return true;
     }
     if (frame.type === 'chat.read') {
       const field = frame.user_id === chat.other_user.user_id ? 'peer_read_seq' : 'read_seq';
-      this.#patch(chat, { [field]: Math.max(chat[field], frame.read_seq) });
+      this.#patch(known, { [field]: Math.max(chat[field], frame.read_seq) });
       return true;
     }
     return false;
@@ -107,25 +199,32 @@ export class Rooms {
   /** @param {string} userId @param {boolean} online @param {string | null} [lastSeenAt] */
   setPresence(userId, online, lastSeenAt = null) {
     let changed = false;
-    for (const chat of this.#chats.values()) {
-      if (chat.other_user.user_id !== userId || chat.other_user.online === online) continue;
-      this.#patch(chat, { other_user: { ...chat.other_user, online, last_seen_at: lastSeenAt } });
+    const told = this.#tick();
+    for (const known of this.#known.values()) {
+      const { other_user } = known.chat;
+      if (other_user.user_id !== userId) continue;
+      known.seen = told;
+      if (other_user.online === online) continue;
+      this.#patch(known, { other_user: { ...other_user, online, last_seen_at: lastSeenAt } });
       changed = true;
     }
     return changed;
   }
 
-  /** @param {string} chatId @param {number} count @param {number} total in all rooms */
-  setUnread(chatId, count, total) {
-    const chat = this.#chats.get(chatId);
-    if (chat) this.#patch(chat, { unread_count: count });
-    this.totalUnread = total;
+  #tick() {
+    this.#clock += 1;
+    return this.#clock;
   }
 
-  /** @param {Chat} chat @param {Partial<Chat>} fields */
-  #patch(chat, fields) {
-    this.#chats.set(chat.chat_id, { ...chat, ...fields });
+  /** @param {Known} known @param {Partial<Chat>} fields */
+  #patch(known, fields) {
+    known.chat = { ...known.chat, ...fields };
   }
+}
+
+/** The person of a room as it came along, whose presence is known better. @param {Chat} chat @param {Known} known */
+function withPresence({ other_user }, { chat: { other_user: { online, last_seen_at } } }) {
+  return { ...other_user, online, last_seen_at };
 }
 
 /** Times come in one format, so they compare as text. @param {Chat} chat */

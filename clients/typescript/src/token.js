@@ -1,8 +1,8 @@
 /** The host application's token: who it is for, and how to come by the next one. */
 
 /**
- * Why a token is asked for. `start`: there is none yet; `expiring`: the one in use ends within a
- * minute; the others are the server's word on the one in use.
+ * Why a token is asked for. `start`: there is none yet; `expiring`: the one in use ends soon; the
+ * others are the server's word on the one in use.
  * @typedef {'start' | 'expiring' | 'token_expired' | 'token_invalid' | 'unauthenticated'} TokenReason
  */
 
@@ -42,6 +42,10 @@ function inTime(answer) {
   return Promise.race([answer, late]).finally(() => clearTimeout(timer));
 }
 
+/** In vain twice in a row: asked again after a second, then ever later, and each half a minute in the end. */
+const FIRST_PAUSE_MS = 1_000;
+const MAX_PAUSE_MS = 30_000;
+
 export class Credentials {
   /** @type {string | null} the token in use */
   token;
@@ -50,6 +54,14 @@ export class Credentials {
   #getToken;
   /** @type {Promise<boolean> | null} one question at a time, however many calls wait for it */
   #asking = null;
+  #since = Date.now();
+  /** Whether the server took the token in use. */
+  #proven = false;
+  /** Questions in a row that brought no token which the server took. */
+  #failures = 0;
+  #notBefore = 0;
+  /** @type {unknown} why the last question failed; null: the answer was that there is no token */
+  #trouble = null;
 
   /** @param {{token?: string | null, getToken?: GetToken | null}} options */
   constructor({ token = null, getToken = null }) {
@@ -63,10 +75,28 @@ export class Credentials {
     return this.#getToken !== null;
   }
 
+  /** How long the token in use has been that, in ms. */
+  get age() {
+    return Math.max(0, Date.now() - this.#since);
+  }
+
   /** @param {string} token */
   set(token) {
     this.token = token;
+    this.#since = Date.now();
+    this.#proven = false;
     this.onToken(token);
+  }
+
+  /** The server took it. @param {string | null} token */
+  prove(token) {
+    if (token === this.token) this.#proven = true;
+  }
+
+  /** The network, the page or the user is back: no reason to spare the host application any longer. */
+  wake() {
+    this.#failures = 0;
+    this.#notBefore = 0;
   }
 
   /** @returns {Promise<string | null>} the token in use; the first call asks for it */
@@ -76,7 +106,8 @@ export class Credentials {
   }
 
   /**
-   * Sees to a token other than `old`.
+   * Sees to a token other than `old`. Whoever has answered in vain is left alone for a while: until
+   * then their last answer stands.
    * @param {string | null} old  the one that no longer does
    * @param {TokenReason} reason
    * @returns {Promise<boolean>} whether there is another one now
@@ -91,8 +122,29 @@ export class Credentials {
 
   /** @param {GetToken} getToken @param {TokenReason} reason */
   async #ask(getToken, reason) {
-    const token = await inTime(getToken(reason));
-    if (token) this.set(token);
-    return Boolean(token);
+    const wait = this.#notBefore - Date.now();
+    // A clock that was set back must not make it longer.
+    if (wait > 0 && wait <= MAX_PAUSE_MS) {
+      if (this.#trouble !== null) throw this.#trouble;
+      return false;
+    }
+    if (this.#proven) this.#failures = 0;
+    try {
+      const token = await inTime(getToken(reason));
+      this.#rest(null);
+      if (token) this.set(token);
+      return Boolean(token);
+    } catch (trouble) {
+      this.#rest(trouble);
+      throw trouble;
+    }
+  }
+
+  /** Until it is known what the answer is worth, it counts as one in vain. @param {unknown} trouble */
+  #rest(trouble) {
+    this.#trouble = trouble;
+    this.#failures += 1;
+    const pause = this.#failures < 2 ? 0 : Math.min(MAX_PAUSE_MS, FIRST_PAUSE_MS * 2 ** (this.#failures - 2));
+    this.#notBefore = Date.now() + pause;
   }
 }

@@ -225,7 +225,7 @@ test('a getToken that is merely away is asked again when a token expires, and no
   } });
   client.on('token', (detail) => told.push(detail));
   await live();
-  socket().give({ type: 'token.expiring', expires_in: 60 });
+  socket().give({ type: 'token.expiring', expires_in: 1 });
   await until(() => socket().of('auth').length === 1);
   assert.deepEqual([asked, told], [3, []]);
   client.stop();
@@ -259,5 +259,94 @@ test('a room too many is asked for again once another is given up', async () => 
   assert.equal(socket().of('subscribe').length, 2);
   client.close('c');
   assert.deepEqual(socket().of('subscribe').map(({ chat_id }) => chat_id), ['c', 'd', 'd']);
+  client.stop();
+});
+
+test('with one chat only, a start settles while the network is away, and the chat opens once it is back', async () => {
+  let away = true;
+  const { client } = world({ chat: 'c' }, () => {
+    if (away) return Response.json({ code: 'unavailable', retry_after_ms: 20 }, { status: 503 });
+    return null;
+  });
+  await client.start();
+  assert.equal(client.timelineOf('c').loaded, false);
+  away = false;
+  await until(() => client.timelineOf('c').loaded);
+  client.stop();
+});
+
+test('with one chat only, a history that is away holds up no start either', async () => {
+  let away = true;
+  const { client } = world({ chat: 'c' }, ({ path }) =>
+    (away && path.endsWith('/messages/') ? Response.json({ code: 'unavailable', retry_after_ms: 20 }, { status: 503 }) : null));
+  await client.start();
+  assert.deepEqual([client.rooms.size, client.timelineOf('c').loaded], [1, false]);
+  away = false;
+  await until(() => client.timelineOf('c').loaded);
+  client.stop();
+});
+
+test('a chat that is not there is told by the start', async () => {
+  const { client } = world({ chat: 'c' }, () => Response.json({ code: 'chat_not_found' }, { status: 404 }));
+  await assert.rejects(client.start(), { code: 'chat_not_found' });
+  client.stop();
+});
+
+/** A list of so many rooms, the latest first, as pages. */
+function paged(list) {
+  return ({ path, query }) => {
+    if (path === '/chats/unread/') return { total: list.reduce((sum, { unread_count: count }) => sum + count, 0), chats: [] };
+    if (path !== '/chats/') return null;
+    const from = Number(query.get('cursor') ?? 0);
+    const to = from + Number(query.get('limit') ?? 30);
+    return { results: list.slice(from, to), next: to < list.length ? String(to) : null };
+  };
+}
+
+test('after a reconnect all rooms that were loaded are right, however many', async () => {
+  const at = (index) => new Date(Date.UTC(2026, 0, 1) - index * 60_000).toISOString();
+  let list = Array.from({ length: 320 }, (_, index) => chat(`c${index}`, { created_at: at(index), last_ev: 1, last_seq: 1 }));
+  const { client, live, reconnect } = world({}, (call) => paged(list)(call));
+  await live();
+  while (client.rooms.size < 250) await client.loadMoreRooms();
+  const loaded = client.rooms.size;
+  // Meanwhile one far below was deleted, another one has news, and nobody told.
+  list = list.filter(({ chat_id: id }) => id !== 'c200').map((room) =>
+    (room.chat_id === 'c220' ? { ...room, last_ev: 2, last_seq: 2, unread_count: 1 } : room));
+  await reconnect();
+  await until(() => client.rooms.get('c220').unread_count === 1);
+  assert.equal(client.rooms.get('c200'), undefined);
+  assert.deepEqual([client.rooms.size >= loaded - 1, client.rooms.totalUnread], [true, 1]);
+  while (client.rooms.next) await client.loadMoreRooms();
+  assert.equal(client.rooms.size, 319);
+  client.stop();
+});
+
+test('a list that could not be read over a living line is read again', async () => {
+  let busy = true;
+  const { client, live } = world({}, ({ path }) =>
+    (busy && path === '/chats/' ? Response.json({ code: 'unavailable', retry_after_ms: 20 }, { status: 503 }) : null));
+  await live();
+  assert.equal(client.rooms.size, 0);
+  busy = false;
+  await until(() => client.rooms.size === 1);
+  client.stop();
+});
+
+test('presence that was told meanwhile is not taken back by the list', async () => {
+  let answer;
+  const { client, live, reconnect, socket } = world({ followed: 1 }, ({ path }) =>
+    (answer && path === '/chats/' ? new Promise((resolve) => { answer.push(resolve); }) : null));
+  await live();
+  answer = [];
+  await reconnect();
+  await until(() => answer.length === 1);
+  const { id } = socket().of('subscribe')[0];
+  socket().give({
+    type: 'subscribed', id, chat_id: 'c', head_ev: 0, head_seq: 0, epoch: 'e', read_seq: 0, peer_read_seq: 0, online: ['other of c'],
+  });
+  answer[0]({ results: [chat('c')], next: null });
+  await sleep(20);
+  assert.equal(client.rooms.get('c').other_user.online, true);
   client.stop();
 });

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import { Api } from '../src/api.js';
+import { Credentials } from '../src/token.js';
 
 /** An API whose every answer is these pieces of JSON lines. */
 function answering(...pieces) {
@@ -15,7 +16,7 @@ function answering(...pieces) {
     }),
     { headers: { 'Content-Type': 'application/x-ndjson' } },
   );
-  const credentials = { token: 't', current: async () => 't', renew: async () => false };
+  const credentials = new Credentials({ token: 't' });
   return new Api({ url: 'https://chat.example/', credentials, fetch });
 }
 

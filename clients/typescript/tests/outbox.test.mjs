@@ -84,3 +84,18 @@ test('a token that ran out says nothing of the message', async () => {
   assert.equal(message.failed, false);
   assert.equal(attempts.length, 10);
 });
+
+test('a mistake in whoever hears of a failure does not stop what is sent afterwards', async () => {
+  const attempts = [];
+  const box = new Outbox({
+    send: async ({ client_msg_id: id }) => {
+      attempts.push(id);
+      if (id === 'a') throw new ApiError(403, { code: 'blocked' });
+    },
+    isConnected: () => true,
+    onFailed: () => { throw new Error('a mistake'); },
+  });
+  await assert.rejects(box.push(pending('a')), /a mistake/);
+  await box.push(pending('b'));
+  assert.deepEqual(attempts, ['a', 'b']);
+});

@@ -25,7 +25,8 @@ test('the latest activity stands first', () => {
 test('what should be in the top of the list and is not, is gone; what lies below stays', () => {
   const rooms = new Rooms();
   rooms.setTop([chat('a', '05'), chat('b', '04'), chat('c', '03')], 'cursor');
-  rooms.addPage([chat('d', '02')], null);
+  rooms.addPage('cursor', [chat('d', '02')], null);
+  assert.equal(rooms.next, null);
   rooms.setTop([chat('a', '05'), chat('c', '03')], 'cursor');
   assert.equal(order(rooms), 'acd');
   rooms.setTop([chat('a', '05')], null);
@@ -47,9 +48,12 @@ test('presence of those who are followed is not taken from a chat that came alon
   rooms.put(chat('a', '05'));
   rooms.setPresence('user-a', true);
   const user = { user_id: 'user-a', name: 'Ann', avatar_url: null, online: false, last_seen_at: null };
-  rooms.put(chat('a', '05', { last_ev: 1, other_user: user }), { keepPresence: true });
+  const told = { type: 'chat.updated', chat: chat('a', '05', { last_ev: 1, other_user: user }), total_unread: 0, epoch: 'e' };
+  rooms.tell(told, { keepPresence: true });
   assert.deepEqual(rooms.get('a').other_user, { ...user, online: true });
-  rooms.put(chat('a', '05', { last_ev: 1, other_user: user }));
+  rooms.put(told.chat, 0);
+  assert.equal(rooms.get('a').other_user.online, true, 'nor from an answer that was asked for before');
+  rooms.put(told.chat);
   assert.equal(rooms.get('a').other_user.online, false);
 });
 

@@ -75,3 +75,42 @@ test('a question for a token that is never answered ends, and is asked anew', as
   assert.equal(await credentials.current(), 'new');
   mock.timers.reset();
 });
+
+/** Calls ten times a second for so long, by a clock of the test's; how often getToken was asked for it. */
+async function asked(getToken, ms, { fetch = server([]).fetch } = {}) {
+  mock.timers.reset();
+  mock.timers.enable({ apis: ['setTimeout', 'Date'] });
+  let count = 0;
+  const credentials = new Credentials({ token: 'old', getToken: () => { count += 1; return getToken(count); } });
+  const api = new Api({ url: 'http://x', credentials, fetch });
+  for (let passed = 0; passed < ms; passed += 100) {
+    await api.unread().catch(() => {});
+    mock.timers.tick(100);
+  }
+  return { count, credentials, api };
+}
+
+test('a host application that has no token, is away, or gives dead ones is asked ever less often', async () => {
+  const minute = 60_000;
+  // At 0, 0.1, 1.1, 3, 7, 15 and 31 s.
+  assert.equal((await asked(() => null, minute)).count, 7);
+  assert.equal((await asked(() => { throw new Error('away'); }, minute)).count, 7);
+  assert.equal((await asked((count) => `dead ${count}`, minute)).count, 7);
+});
+
+test('what it answered in vain stands until it is asked again, and a wake asks at once', async () => {
+  let answer = () => { throw new Error('away'); };
+  const { credentials, api } = await asked(() => answer(), 5_000, { fetch: server(['new']).fetch });
+  answer = () => 'new';
+  await assert.rejects(api.unread(), { status: 0, message: 'away' });
+  credentials.wake();
+  await api.unread();
+  assert.equal(credentials.token, 'new');
+});
+
+test('tokens that the server takes are asked for as soon as one has ended, however short they live', async () => {
+  const fetch = async (url, { headers }) => (Date.now() - Number(headers.Authorization.slice('Bearer '.length)) < 500
+    ? new Response('{"total":0,"chats":[]}')
+    : new Response('{"code":"token_expired","detail":"expired"}', { status: 401 }));
+  assert.equal((await asked(() => String(Date.now()), 10_000, { fetch })).count, 20);
+});

@@ -36,7 +36,8 @@ class World {
   /** Sockets in the order of opening. */
   #sockets = [];
   /** Calls that wait for a step to answer them. */
-  #waiting = { history: [], send: [] };
+  #waiting = { history: [], send: [], list: [], mark: [] };
+  #listWaits = false;
   /** What the client sent, over all sockets. */
   #sent = [];
   #list = [];
@@ -66,9 +67,15 @@ class World {
 
   async #onCall(path, { method, body }) {
     if (path.endsWith('/connect/')) return Response.json({ ws_url: 'wss://chat.example/ws/?ticket=t' });
-    if (path.endsWith('/chats/')) return Response.json({ results: this.#list, next: null });
+    if (path.endsWith('/mark_read/')) return this.#wait('mark');
+    if (path.endsWith('/chats/')) {
+      return this.#listWaits ? this.#wait('list') : Response.json({ results: this.#list, next: null });
+    }
     if (method === 'POST') this.#keys.push(JSON.parse(body).client_msg_id);
-    const kind = method === 'POST' ? 'send' : 'history';
+    return this.#wait(method === 'POST' ? 'send' : 'history');
+  }
+
+  #wait(kind) {
     return new Promise((resolve) => this.#waiting[kind].push(resolve));
   }
 
@@ -85,6 +92,14 @@ class World {
     this.client.open(chatId);
     await settle();
   }
+
+  async list_waits(waits) { this.#listWaits = waits; }
+
+  async list(chats, at) { await this.#answer('list', Response.json({ results: chats, next: null }), at); }
+
+  async mark_read() { this.client.markRead(this.client.timelineOf(this.#chat)); }
+
+  async marked(body, at) { await this.#answer('mark', Response.json(body), at); }
 
   async history(page, at) { await this.#answer('history', Response.json(page), at); }
 

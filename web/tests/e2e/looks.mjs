@@ -76,6 +76,38 @@ export async function the_page_fits_every_screen({ meet }) {
   await dima.isAccessible();
 }
 
+/** Each is one sign for a line breaker: there is no place within it to break at. */
+const UNBREAKABLE = {
+  'a letter under marks': `Z${'\u0300\u0489\u20dd'.repeat(70)}`,
+  'a letter beside marks': `Z${'\u0363'.repeat(200)}`,
+  'a syllable of jamo': `${'\u1100'.repeat(120)}\u1161\u11a8`,
+  'a conjunct': `${'\u0915\u094d'.repeat(120)}\u0937`,
+  'joined emoji': Array(60).fill('👩').join('\u200d'),
+  'words held together': Array(60).fill('never').join('\u2060'),
+  'a word without end': 'ж'.repeat(600),
+};
+
+export async function no_sign_is_too_wide_for_the_timeline({ meet }) {
+  const alice = meet('Alice');
+  const bob = meet(`Z${'\u1100'.repeat(90)}`);
+  const chat = await bob.chatWith(alice.id);
+  for (const [kind, text] of Object.entries(UNBREAKABLE)) await bob.say(chat, `${text} ${kind}`);
+  for (const options of [PHONE, {}]) {
+    await alice.arrive(options);
+    await fits(alice);
+    await alice.$('.room-entry').click();
+    await alice.sees(`${UNBREAKABLE['a word without end']} a word without end`);
+    await alice.$('#search-open').click();
+    await alice.page.fill('#search-input', 'a');
+    await alice.is('the hits', '.result');
+    const wide = await alice.page.evaluate(() => ['#scroller', '#search-results', '#room-list', 'html']
+      .filter((selector) => { const { scrollWidth, clientWidth } = document.querySelector(selector); return scrollWidth > clientWidth; }));
+    assert.deepEqual(wide, [], 'what scrolls sideways');
+    await alice.shot(`unbreakable-${options === PHONE ? 'phone' : 'desktop'}`);
+    await alice.leave();
+  }
+}
+
 export async function everything_that_opens_is_for_everybody({ meet }) {
   const { alice, bob, carol } = await office(meet);
   for (const colorScheme of ['light', 'dark']) {

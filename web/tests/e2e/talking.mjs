@@ -83,6 +83,25 @@ export async function an_own_message_stands_there_before_the_server_answers({ me
   await alice.isTicked('slower', 'read');
 }
 
+/** Chinese, Japanese, Korean: the key that ends a composition chooses a word, and is no command. */
+export async function the_enter_of_an_input_method_sends_nothing({ meet }) {
+  const alice = await meet('Alice').arrive();
+  const bob = meet('Bob');
+  await alice.openWith(bob.id);
+  await alice.page.fill('#draft', 'にほんご');
+  const enter = (init) => alice.page.evaluate((more) => {
+    const event = new KeyboardEvent('keydown', { key: 'Enter', bubbles: true, cancelable: true, ...more });
+    document.querySelector('#draft').dispatchEvent(event);
+  }, init);
+  await enter({ isComposing: true, keyCode: 229 });
+  // As Safari has it: the composition is over already.
+  await enter({ isComposing: false, keyCode: 229 });
+  assert.equal(await alice.page.inputValue('#draft'), 'にほんご');
+  assert.deepEqual(await alice.texts(), []);
+  await enter({ keyCode: 13 });
+  await alice.seesExactly(['にほんご']);
+}
+
 export async function typing_is_shown_and_ends({ meet }) {
   const alice = await meet('Alice').arrive();
   const bob = await meet('Bob').arrive();

@@ -180,3 +180,29 @@ test('a deleted room is gone, and its client stops', async (t) => {
   assert.deepEqual(await gone, { chatId: chat });
   await until('stopped', () => ['stopped', 'idle'].includes(alice.state.phase));
 });
+
+test('the badge follows a room that the other one deletes, without a question', async (t) => {
+  const [bob, carol] = [somebody('bob'), somebody('carol')];
+  const calls = [];
+  const aliceId = `alice-${people += 1}`;
+  const alice = new Client({
+    url: stack.urls[1],
+    getToken: () => stack.token(aliceId, 'alice'),
+    fetch: (url, options) => { calls.push(String(url)); return fetch(url, options); },
+  });
+  t.after(() => { for (const client of [alice, bob, carol]) client.stop(); });
+  const rooms = [];
+  for (const client of [bob, carol]) {
+    const chat = await client.openWith(aliceId);
+    for (const text of ['one', 'two']) await client.api.sendMessage(chat, { text });
+    rooms.push(chat);
+  }
+  await alice.start();
+  await until('live', () => alice.state.phase === 'live' && alice.rooms.totalUnread === 4 && alice.rooms.epoch);
+  await sleep(500);
+  const before = calls.length;
+  await bob.deleteRoom(rooms[0]);
+  await until('the badge', () => alice.rooms.totalUnread === 2);
+  assert.deepEqual(alice.rooms.list().map(({ chat_id: id }) => id), [rooms[1]]);
+  assert.equal(calls.length, before, calls.slice(before).join());
+});

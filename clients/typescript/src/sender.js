@@ -1,0 +1,172 @@
+/** What a person does in their rooms: they send, edit, delete, and mark as read. */
+import { ApiError, asApiError } from './api.js';
+import { newMessageId, Outbox } from './outbox.js';
+
+/** A mark that failed is not tried again at once. */
+const MARK_RETRY_MS = 5_000;
+/** Why a message waits that `stop` held up. */
+const STOPPED = new ApiError(0, { title: 'stopped' });
+
+/**
+ * @typedef {import('./timeline.js').Message} Message
+ * @typedef {import('./timeline.js').Pending} Pending
+ * @typedef {import('./timeline.js').Timeline} Timeline
+ */
+
+export class Sender {
+  #options;
+  /** @type {Map<string, Outbox>} */
+  #outboxes = new Map();
+  /** @type {Set<string>} chats with a mark on its way */
+  #marking = new Set();
+
+  /**
+   * @param {object} options
+   * @param {import('./api.js').Api} options.api
+   * @param {import('./rooms.js').Rooms} options.rooms
+   * @param {import('./history.js').History} options.history
+   * @param {() => boolean} options.isLive
+   * @param {(chatId: string, detail?: {sent?: boolean}) => void} options.onChanged  a timeline
+   * @param {() => void} options.onRoomsChanged
+   * @param {<T>(chatId: string, call: Promise<T>) => Promise<T>} options.unlessGone
+   */
+  constructor(options) {
+    this.#options = options;
+  }
+
+  // ---- sending ----
+
+  /** @param {string} chatId @param {string} text @param {Record<string, unknown> | null} metadata @returns {Pending} */
+  send(chatId, text, metadata) {
+    const timeline = this.#options.history.timelineOf(chatId);
+    timeline.lineAfter = null;
+    /** @type {Pending} */
+    const pending = {
+      client_msg_id: newMessageId(), text, metadata, created_at: new Date().toISOString(), failed: false, error: null,
+    };
+    timeline.pending.push(pending);
+    this.#options.onChanged(chatId, { sent: true });
+    this.#outboxOf(chatId).push(pending);
+    return pending;
+  }
+
+  /** @param {string} chatId @param {Pending} pending */
+  retry(chatId, pending) {
+    if (!pending.failed) return;
+    this.#outboxOf(chatId).push(pending);
+    this.#options.onChanged(chatId);
+  }
+
+  /** @param {string} chatId @param {Pending} pending */
+  discard(chatId, pending) {
+    const timeline = this.#options.history.timelineOf(chatId);
+    timeline.pending = timeline.pending.filter((other) => other !== pending);
+    this.#options.onChanged(chatId);
+  }
+
+  /** @param {string} chatId @returns {Outbox} */
+  #outboxOf(chatId) {
+    const known = this.#outboxes.get(chatId);
+    if (known) return known;
+    const { api, isLive, onChanged } = this.#options;
+    const made = new Outbox({
+      send: async ({ text, metadata, client_msg_id }) =>
+        this.#accept(await this.#ofNow(() => api.sendMessage(chatId, { text, metadata, client_msg_id }))),
+      isConnected: isLive,
+      onFailed: () => onChanged(chatId),
+    });
+    this.#outboxes.set(chatId, made);
+    return made;
+  }
+
+  /** The connection or the token is back. */
+  wake() {
+    for (const outbox of this.#outboxes.values()) outbox.wake();
+    for (const [chatId, timeline] of this.#options.history.all()) {
+      // Those that `stop` held up; one that failed over a living line is its author's to send again.
+      for (const pending of timeline.pending) if (pending.error === STOPPED) this.retry(chatId, pending);
+    }
+  }
+
+  /** What has not been sent waits until it is woken. */
+  stop() {
+    for (const outbox of this.#outboxes.values()) outbox.clear();
+    for (const [, timeline] of this.#options.history.all()) {
+      for (const pending of timeline.pending.filter(({ failed }) => !failed)) {
+        Object.assign(pending, { failed: true, error: STOPPED });
+      }
+    }
+  }
+
+  /** The room is gone. @param {string} chatId */
+  forget(chatId) {
+    this.#outboxes.get(chatId)?.clear();
+    this.#outboxes.delete(chatId);
+  }
+
+  // ---- changing what was sent ----
+
+  /** @param {Message} message @param {string} text */
+  async edit({ chat_id: chatId, message_id: id }, text) {
+    this.#accept(await this.#ofNow(() => this.#options.api.editMessage(chatId, id, text)));
+  }
+
+  /** @param {Message} message */
+  async remove(message) {
+    const { api, rooms } = this.#options;
+    const { epoch } = rooms;
+    await this.#ofNow(() => api.deleteMessage(message.chat_id, message.message_id));
+    // The number of a version in another history would put it before the true one.
+    if (rooms.epoch === epoch) this.#accept({ ...message, text: '', metadata: null, deleted_at: new Date().toISOString() });
+  }
+
+  /**
+   * Whatever was answered by a history that ended meanwhile may not have happened. All these calls do
+   * no harm if made twice.
+   * @template T @param {() => Promise<T>} call @returns {Promise<T>}
+   */
+  async #ofNow(call) {
+    const { rooms } = this.#options;
+    for (;;) {
+      const asked = rooms.now;
+      const answer = await call();
+      if (!rooms.isPast(asked)) return answer;
+    }
+  }
+
+  /** @param {Message} message */
+  #accept(message) {
+    const { rooms, history, onChanged, onRoomsChanged } = this.#options;
+    const { chat_id: chatId, ev } = message;
+    history.timelineOf(chatId).accept(message);
+    const whole = /** @type {import('./schema.js').Message} */ (message);
+    rooms.apply({ type: 'message.updated', chat_id: chatId, ev, message: whole });
+    onChanged(chatId);
+    onRoomsChanged();
+  }
+
+  // ---- reading ----
+
+  /** @param {Timeline} timeline */
+  async markRead(timeline) {
+    const { api, rooms, unlessGone, onChanged, onRoomsChanged } = this.#options;
+    const { chatId } = timeline;
+    if (this.#marking.has(chatId) || !timeline.hasUnread) return;
+    // What is unread lies beyond the window: to mark the same once more would go on for ever.
+    if (timeline.highSeq <= timeline.readSeq) return;
+    this.#marking.add(chatId);
+    try {
+      const asked = rooms.now;
+      const marked = await unlessGone(chatId, api.markRead(chatId, timeline.highSeq));
+      if (!rooms.isPast(asked)) timeline.readSeq = Math.max(timeline.readSeq, marked.read_seq);
+      rooms.setRead(chatId, marked, asked);
+      onRoomsChanged();
+    } catch (cause) {
+      const { retryAfterMs } = asApiError(cause);
+      await new Promise((resolve) => setTimeout(resolve, retryAfterMs ?? MARK_RETRY_MS));
+    }
+    this.#marking.delete(chatId);
+    // Perhaps more came meanwhile; the view knows whether it can be seen.
+    onChanged(chatId);
+  }
+}
