@@ -153,11 +153,17 @@ pub enum ServerFrame<'a> {
     #[serde(rename = "reset")]
     Reset { chat_id: ChatId, head_ev: i64, epoch: &'a str, reason: ResetReason },
     #[serde(rename = "chat.created")]
-    ChatCreated { chat: &'a Chat, total_unread: i64 },
+    ChatCreated { chat: &'a Chat, total_unread: i64, epoch: &'a str },
     #[serde(rename = "chat.updated")]
-    ChatUpdated { chat: &'a Chat, total_unread: i64 },
+    ChatUpdated { chat: &'a Chat, total_unread: i64, epoch: &'a str },
     #[serde(rename = "chat.deleted")]
-    ChatDeleted { chat_id: ChatId },
+    ChatDeleted {
+        chat_id: ChatId,
+        /// On the inbox; a chat's own socket knows of no other chats.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        total_unread: Option<i64>,
+        epoch: &'a str,
+    },
     #[serde(rename = "typing")]
     Typing { chat_id: ChatId, user_id: &'a UserId, typing: bool },
     #[serde(rename = "presence")]

@@ -13,7 +13,7 @@ use crate::{
     outbox::{Commit, counters},
     presence::Transition,
     protocol::{Publication, ServerFrame},
-    store::{AmendmentKind, AmendmentResult, Room, Window},
+    store::{AmendmentKind, AmendmentResult, InboxPage, Room, Window},
     unread::Counter,
 };
 
@@ -99,14 +99,19 @@ impl Chats {
         Ok(self.show(vec![room]).await.remove(0))
     }
 
-    /// Those of these rooms that are the user's, and all of the user's unread messages.
+    /// The first of these chats, as the user sees them: as many as fit into a page.
     pub async fn get_chats(
         &self,
         user: &UserId,
         chats: &[ChatId],
-    ) -> Result<(Vec<Chat>, i64), Error> {
-        let (rooms, total_unread) = self.store.get_rooms(chats, user).await?;
-        Ok((self.show(rooms).await, total_unread))
+    ) -> Result<InboxPage<Chat>, Error> {
+        let InboxPage { chats, total_unread, epoch } = self.store.get_rooms(chats, user).await?;
+        let ids: Vec<ChatId> = chats.iter().map(|(chat_id, _)| *chat_id).collect();
+        let rooms = chats.into_iter().filter_map(|(_, room)| room).collect();
+        let mut shown = self.show(rooms).await.into_iter().peekable();
+        // In the same order, those that are gone left out.
+        let one = |id| (id, shown.next_if(|chat| chat.chat_id == id));
+        Ok(InboxPage { chats: ids.into_iter().map(one).collect(), total_unread, epoch })
     }
 
     /// A page of rooms, latest activity first, past `after`; and the position of its end, where

@@ -87,23 +87,22 @@ impl Rooms {
             return Ok(());
         }
         let marked: Vec<ChatId> = self.marked.iter().copied().collect();
-        let (chats, total_unread) = context.chats.get_chats(user_id, &marked).await?;
-        self.marked.clear();
-        for chat_id in marked {
-            let gone = !chats.iter().any(|chat| chat.chat_id == chat_id);
-            if gone && self.told.remove(&chat_id).is_some() {
-                out.push(ServerFrame::ChatDeleted { chat_id }.encode());
-            }
-        }
-        for chat in &chats {
-            if self.told.get(&chat.chat_id) == Some(&chat.last_ev) {
+        let page = context.chats.get_chats(user_id, &marked).await?;
+        let (total_unread, epoch) = (page.total_unread, page.epoch.as_str());
+        for (chat_id, chat) in page.chats {
+            self.marked.remove(&chat_id);
+            let Some(chat) = &chat else {
+                if self.told.remove(&chat_id).is_some() {
+                    let total_unread = Some(total_unread);
+                    out.push(ServerFrame::ChatDeleted { chat_id, total_unread, epoch }.encode());
+                }
                 continue;
-            }
-            let known = self.told.insert(chat.chat_id, chat.last_ev).is_some();
-            let frame = if known {
-                ServerFrame::ChatUpdated { chat, total_unread }
-            } else {
-                ServerFrame::ChatCreated { chat, total_unread }
+            };
+            let known = self.told.insert(chat_id, chat.last_ev);
+            let frame = match known {
+                Some(ev) if ev == chat.last_ev => continue,
+                Some(_) => ServerFrame::ChatUpdated { chat, total_unread, epoch },
+                None => ServerFrame::ChatCreated { chat, total_unread, epoch },
             };
             out.push(frame.encode());
         }

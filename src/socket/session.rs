@@ -132,11 +132,13 @@ impl Session {
                 Todo::Nothing
             }
             Delivery::Deleted { chat_id } => {
-                if !self.unfollow(chat_id) {
-                    return Todo::Nothing;
-                }
+                let Some((_, epoch)) = self.position(chat_id) else { return Todo::Nothing };
+                self.unfollow(chat_id);
                 if self.is_single() {
-                    out.push(ServerFrame::ChatDeleted { chat_id }.encode());
+                    let epoch = &*epoch;
+                    out.push(
+                        ServerFrame::ChatDeleted { chat_id, total_unread: None, epoch }.encode(),
+                    );
                     return Todo::Close(Close::ChatGone);
                 }
                 // The inbox tells of it, once, also where the chat was not followed.

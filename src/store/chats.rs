@@ -1,11 +1,14 @@
 //! Rooms, their heads, and who has read how far.
 
-use tokio_postgres::{Row, types::Type};
+use tokio_postgres::{
+    Row,
+    types::{ToSql, Type},
+};
 use uuid::Uuid;
 
 use super::{
     Store, StoreError,
-    rows::{ChatState, chat_state, message, message_columns, opt_time, user},
+    rows::{ChatState, chat_state, epoch, message, message_columns, opt_time, user},
 };
 use crate::{
     config::DeleteChat,
@@ -19,6 +22,16 @@ pub struct Room {
     pub chat: Chat,
     /// One of the two has blocked the other: presence is not shown.
     pub blocked: bool,
+}
+
+/// Some of a member's chats, asked for by id, of one snapshot.
+#[derive(Debug, Clone)]
+pub struct InboxPage<C> {
+    /// Each id that was looked at, in the order asked; `None`: the chat is not the member's, or gone.
+    pub chats: Vec<(ChatId, Option<C>)>,
+    /// Unread messages in all of the member's chats.
+    pub total_unread: i64,
+    pub epoch: String,
 }
 
 /// The pair's room.
@@ -98,18 +111,25 @@ impl Store {
         Ok(rows.first().map(room))
     }
 
-    /// Those of these rooms that are the user's, and all of the user's unread messages, of one
-    /// snapshot.
+    /// The first of these chats, as `user` sees them, up to the one with which their last messages
+    /// have [`INBOX_BYTES`].
     pub async fn get_rooms(
         &self,
         chats: &[ChatId],
         user: &UserId,
-    ) -> Result<(Vec<Room>, i64), StoreError> {
-        let rows = self
-            .query(GET_ROOMS, &[(&user.as_str(), Type::TEXT), (&chats, Type::UUID_ARRAY)])
-            .await?;
-        let total = rows.first().map_or(0, |row| row.get(24));
-        Ok((rows.iter().map(room).collect(), total))
+    ) -> Result<InboxPage<Room>, StoreError> {
+        let params = [
+            (&user.as_str() as &(dyn ToSql + Sync), Type::TEXT),
+            (&chats, Type::UUID_ARRAY),
+            (&INBOX_BYTES, Type::INT8),
+        ];
+        let rows = self.query(GET_ROOMS, &params).await?;
+        let first = rows.first();
+        let total_unread = first.and_then(|row| row.get::<_, Option<i64>>(25)).unwrap_or(0);
+        let epoch = first.map_or_else(String::new, |row| row.get(26));
+        let seen = |row: &Row| row.get::<_, Option<ChatId>>(0).map(|_| room(row));
+        let chats = rows.iter().map(|row| (row.get(24), seen(row))).collect();
+        Ok(InboxPage { chats, total_unread, epoch })
     }
 
     /// A page of a user's rooms, latest activity first, past `after` (activity and id of the last
@@ -291,12 +311,26 @@ const GET_ROOM: &str = concat!(
     select_rooms!()
 );
 
+/// Last messages of one page of an inbox, in bytes of text and metadata: as in a page of changes, a slow
+/// reader holds a page for as long as a write may take.
+const INBOX_BYTES: i64 = 512 * 1024;
+
+/// Chat by chat, by full key: with `= ANY`, Postgres walks over all of the user's chats and looks each up
+/// in the array. `before`: the bytes of the rows before this one, so that one comes however large it is.
 const GET_ROOMS: &str = concat!(
-    "-- store.get_rooms\nWITH p AS (",
+    "-- store.get_rooms
+SELECT * FROM (
+    SELECT r.*, q.chat_id AS asked, (SELECT sum(unread)::bigint FROM members WHERE user_id = $1), ",
+    epoch!(),
+    ", q.idx, coalesce(sum(octet_length(r.text) + coalesce(octet_length(r.metadata::text), 0))
+           OVER (ORDER BY q.idx ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
+      FROM unnest($2) WITH ORDINALITY AS q (chat_id, idx)
+      LEFT JOIN LATERAL (WITH p AS (",
     own_rooms!(),
-    " AND me.chat_id = ANY($2)), rooms AS (",
+    " AND me.chat_id = q.chat_id) ",
     select_rooms!(),
-    ") SELECT rooms.*, (SELECT sum(unread)::bigint FROM members WHERE user_id = $1) FROM rooms"
+    ") r ON true
+) x WHERE before < $3 ORDER BY idx"
 );
 
 /// A caller's rooms are sorted at read: an index on activity would change with every send.

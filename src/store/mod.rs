@@ -33,7 +33,7 @@ use tokio_postgres::{
 
 pub use self::{
     amendments::{Amended, Amendment, AmendmentKind, AmendmentOutcome, AmendmentResult},
-    chats::{Opened, Room},
+    chats::{InboxPage, Opened, Room},
     messages::{Change, Changes, Draft, History, Page, SendOutcome, Window},
     migrate::{check_migrations, migrate},
     outbox::Unpublished,

@@ -18,7 +18,8 @@ async fn a_new_room_is_told_to_both_on_every_socket() {
     let chat = alice.on(0).open_chat(&bob).await;
     for (socket, user) in hers.iter_mut().map(|s| (s, &alice)).chain([(&mut his, &bob)]) {
         let told = socket.expect("chat.created").await;
-        assert_members(&told, &["type", "chat", "total_unread"]);
+        assert_members(&told, &["type", "chat", "total_unread", "epoch"]);
+        assert_eq!(told["epoch"], user.on(0).history(&chat, "").await["epoch"]);
         let mut expected = user.on(0).chat(&chat).await;
         // Best effort, and not the inbox's matter.
         for seen in [&mut expected, &mut told["chat"].clone()] {
@@ -48,7 +49,7 @@ async fn every_change_of_a_room_updates_its_badges() {
     let mut carols = carol.on(1).connect_many().await;
     let mut expect = async |unread: i64, total: i64, text: &str| {
         let told = socket.expect("chat.updated").await;
-        assert_members(&told, &["type", "chat", "total_unread"]);
+        assert_members(&told, &["type", "chat", "total_unread", "epoch"]);
         assert_eq!(told["chat"]["chat_id"], *chat.id, "{told}");
         assert_eq!(told["chat"]["unread_count"], unread, "{told}");
         assert_eq!(told["total_unread"], total, "{told}");
@@ -84,6 +85,11 @@ async fn a_deleted_room_is_told_once_whether_followed_or_not() {
     let cluster = Cluster::start(2).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let chat = alice.on(0).open_chat(&bob).await;
+    let carol = cluster.user("carol");
+    let other = carol.on(0).open_chat(&bob).await;
+    carol.on(0).send(&other, "elsewhere").await;
+    alice.on(0).send(&chat, "unread to the end").await;
+    let epoch = bob.on(0).history(&chat, "").await["epoch"].clone();
     let mut plain = bob.on(1).connect_many().await;
     let mut following = bob.on(1).connect_many().await;
     following.ask(json!({ "type": "subscribe", "id": 1, "chat_id": chat.id })).await;
@@ -91,7 +97,9 @@ async fn a_deleted_room_is_told_once_whether_followed_or_not() {
     alice.on(0).delete(&chat.path("")).await.expect(204);
     for socket in [&mut plain, &mut following] {
         let told = socket.expect("chat.deleted").await;
-        assert_eq!(told, json!({ "type": "chat.deleted", "chat_id": chat.id }));
+        let (kind, id) = ("chat.deleted", &chat.id);
+        let expected = json!({ "type": kind, "chat_id": id, "total_unread": 1, "epoch": epoch });
+        assert_eq!(told, expected);
     }
     // The same two begin anew, with another room.
     let again = bob.on(0).open_chat(&alice).await;

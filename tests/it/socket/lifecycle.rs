@@ -113,12 +113,14 @@ async fn a_deleted_chat_closes_its_sockets_everywhere() {
     let mut elsewhere = bob.on(1).connect(&other).await;
     let grant = bob.on(1).chat_url(&chat).await;
     alice.on(0).send(&chat, "the last word").await;
+    let epoch = alice.on(0).history(&chat, "").await["epoch"].clone();
     alice.on(0).delete(&chat.path("")).await.expect(204);
     for socket in &mut sockets {
         let mut frames = socket.expect_close(4004).await;
         frames.retain(|frame| kind(frame) != "presence");
         assert_eq!(kinds(&frames), ["message.created", "chat.deleted"]);
-        assert_eq!(frames[1], json!({ "type": "chat.deleted", "chat_id": chat.id }));
+        let (kind, id) = ("chat.deleted", &chat.id);
+        assert_eq!(frames[1], json!({ "type": kind, "chat_id": id, "epoch": epoch }));
     }
     // With a ticket from before as well.
     Socket::open(&grant).await.expect_close(4004).await;
