@@ -229,14 +229,14 @@ impl Connection {
             if alarm.deadline() != due {
                 alarm.as_mut().reset(due);
             }
-            let reads_all = self.must_read_all_rooms() && self.retry_at.is_none();
+            let reads_many = self.needs_inbox_turn() && self.retry_at.is_none();
             let flow = tokio::select! {
                 deliveries = self.inbox.take() => self.on_deliveries(deliveries).await,
                 frame = self.wire.recv() => self.on_frame(frame).await,
                 () = alarm.as_mut() => self.on_alarm(&mut ping_at, leave_at).await,
                 // In line only while nothing else happens, so that no turn is given to a socket that waits
                 // for its client. One that never rests takes its turn once the line is short.
-                Some(turn) = self.context.take_inbox_turn(), if reads_all => {
+                Some(turn) = self.context.take_inbox_turn(), if reads_many => {
                     Box::pin(self.read_rooms()).await;
                     drop(turn);
                     Ok(())

@@ -234,18 +234,18 @@ impl Connection {
         }
     }
 
-    pub(super) fn must_read_all_rooms(&self) -> bool {
-        self.rooms.as_ref().is_some_and(|rooms| rooms.must_read_all())
+    pub(super) fn needs_inbox_turn(&self) -> bool {
+        self.rooms.as_ref().is_some_and(|rooms| rooms.needs_turn())
     }
 
     /// Tells of the rooms that moved, where these are few and known. Else the loop takes a turn first.
     pub(super) async fn refresh_rooms(&mut self) {
-        if !self.must_read_all_rooms() {
+        if !self.needs_inbox_turn() {
             self.read_rooms().await;
         }
     }
 
-    /// Tells of rooms that moved; what can't be read now is tried again.
+    /// Tells of rooms that moved, a page of them; what can't be read now is tried again.
     pub(super) async fn read_rooms(&mut self) {
         let Some(rooms) = &mut self.rooms else { return };
         let user_id = self.session.user_id();

@@ -161,6 +161,17 @@ impl Store {
         Ok(rows.iter().map(|row| chat_state(row, 0)).collect())
     }
 
+    /// The newest `ev` of every chat of a user, and the epoch of the same snapshot.
+    pub async fn list_heads(
+        &self,
+        user: &UserId,
+    ) -> Result<(String, Vec<(ChatId, i64)>), StoreError> {
+        let row = self.query_one(LIST_HEADS, &[(&user.as_str(), Type::TEXT)]).await?;
+        let chats: Vec<ChatId> = row.get::<_, Option<_>>(1).unwrap_or_default();
+        let evs: Vec<i64> = row.get::<_, Option<_>>(2).unwrap_or_default();
+        Ok((row.get(0), chats.into_iter().zip(evs).collect()))
+    }
+
     /// Which of these chats somebody is changing at this moment. Waits for nobody.
     pub async fn list_held(&self, chats: &[ChatId]) -> Result<Vec<ChatId>, StoreError> {
         let rows = self.query(LIST_HELD, &[(&chats, Type::UUID_ARRAY)]).await?;
@@ -354,6 +365,14 @@ SELECT c.chat_id, c.room_name, c.user_lo, c.user_hi, c.last_seq, c.last_ev,
   JOIN members lo ON lo.chat_id = c.chat_id AND lo.user_id = c.user_lo
   JOIN members hi ON hi.chat_id = c.chat_id AND hi.user_id = c.user_hi
  WHERE me.user_id = $1";
+
+const LIST_HEADS: &str = concat!(
+    "-- store.list_heads\nSELECT ",
+    epoch!(),
+    ", array_agg(c.chat_id), array_agg(c.last_ev)
+  FROM members me JOIN chats c ON c.chat_id = me.chat_id
+ WHERE me.user_id = $1"
+);
 
 const LIST_HELD: &str = "\
 -- store.list_held
