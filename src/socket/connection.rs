@@ -32,10 +32,19 @@ pub(super) const BEHIND_LIMIT: Duration = Duration::from_secs(30);
 /// How long a closed socket is still read, so that the close handshake ends cleanly.
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
 
-/// How long before its end a token's expiry is announced.
+/// How long before its end a token's expiry is announced, at most: in time for an application that has to
+/// wake up first.
 const EXPIRY_NOTICE: Duration = Duration::from_secs(60);
 
 /// Whom a socket belongs to.
+/// The part of a token's life, as its inverse, that the announcement leaves where that is less: a token of
+/// a minute would be announced as soon as it is given.
+const EXPIRY_NOTICE_PART: u32 = 3;
+
+/// Least pause between two announcements, whatever tokens the client comes with: an application that gives
+/// the same one again would be asked without end.
+const EXPIRY_PAUSE: Duration = Duration::from_secs(5);
+
 pub(super) struct Bearer {
     pub user_id: UserId,
     /// Seconds since 1970.
@@ -67,7 +76,11 @@ pub(super) struct Connection {
     pub(super) limits: Option<SocketLimits>,
     pub(super) token_expires_at: i64,
     pub(super) told_expiring: bool,
+    /// How long before that the client is told.
+    pub(super) expiry_notice: Duration,
     /// [`Self::expiry_due`] once it is known; `None` again where one of these two has changed.
+    /// When it was told last, of whichever token.
+    last_notice: Option<Instant>,
     pub(super) expiry_due: Option<Instant>,
     /// Chats that could not be caught up with, and when to try again.
     pub(super) missing: BTreeSet<ChatId>,
@@ -127,7 +140,9 @@ impl Connection {
             limits: context.limits.socket(),
             token_expires_at: bearer.token_expires_at,
             told_expiring: false,
+            expiry_notice: expiry_notice(bearer.token_issued_at, bearer.token_expires_at),
             expiry_due: None,
+            last_notice: None,
             missing: BTreeSet::new(),
             retry_at: None,
             unseen: Unseen::default(),
@@ -379,7 +394,8 @@ impl Connection {
         let wait = if self.told_expiring {
             seconds_until(self.token_end())
         } else {
-            seconds_until(self.token_expires_at).saturating_sub(EXPIRY_NOTICE)
+            let notice = seconds_until(self.token_expires_at).saturating_sub(self.expiry_notice);
+            notice.max(self.notice_pause()).min(end)
         };
         // A day at most: far ends overflow an Instant, and clocks are set.
         *self.expiry_due.insert(Instant::now() + wait.min(Duration::from_secs(86_400)))
@@ -396,13 +412,19 @@ impl Connection {
             let over = seconds_until(self.token_end()).is_zero();
             return if over { Err(End::Close(Close::TokenExpired)) } else { Ok(()) };
         }
+    /// How long the client is not to be told again.
+    fn notice_pause(&self) -> Duration {
+        self.last_notice.map_or(Duration::ZERO, |at| EXPIRY_PAUSE.saturating_sub(at.elapsed()))
+    }
+
         let left = seconds_until(self.token_expires_at);
-        if left <= EXPIRY_NOTICE {
+        if !self.told_expiring && left <= self.expiry_notice && self.notice_pause().is_zero() {
             self.told_expiring = true;
             // Rounded up: 60 is meant where a millisecond of it has gone.
             let expires_in = left.as_millis().div_ceil(1_000).try_into().unwrap_or(0);
             self.out.push(ServerFrame::TokenExpiring { expires_in }.encode());
         }
+            self.last_notice = Some(Instant::now());
         Ok(())
     }
 
@@ -458,3 +480,14 @@ fn seconds_until(moment: i64) -> Duration {
     let left = moment.saturating_mul(1_000).saturating_sub(now);
     Duration::from_millis(u64::try_from(left).unwrap_or(0))
 }
+/// How long before its end a token is announced to end. Without the moment of its issue its life begins
+/// with its use.
+pub(super) fn expiry_notice(issued_at: Option<Time>, expires_at: i64) -> Duration {
+    let life = match issued_at {
+        Some(Time(at)) => expires_at.saturating_sub(at.as_second()),
+        None => i64::try_from(seconds_until(expires_at).as_secs()).unwrap_or(i64::MAX),
+    };
+    let life = Duration::from_secs(u64::try_from(life).unwrap_or(0));
+    EXPIRY_NOTICE.min(life / EXPIRY_NOTICE_PART)
+}
+

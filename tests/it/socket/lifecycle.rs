@@ -56,7 +56,10 @@ async fn a_token_is_announced_a_minute_before_and_a_new_one_keeps_the_socket() {
     let cluster = Cluster::with(1, |config| config.auth.jwt_leeway = Duration::ZERO).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let chat = alice.on(0).open_chat(&bob).await;
-    let mut early = cluster.user_claiming(&ending_in("bob", 62)).on(0).connect(&chat).await;
+    // One that was issued long ago: of a young one a third of its life is left.
+    let mut old = ending_in("bob", 62);
+    old["iat"] = (old["exp"].as_u64().expect("a number") - 600).into();
+    let mut early = cluster.user_claiming(&old).on(0).connect(&chat).await;
     let mut renewed = cluster.user_claiming(&ending_in("bob", 3)).on(0).connect(&chat).await;
     let mut closed = cluster.user_claiming(&ending_in("bob", 3)).on(0).connect(&chat).await;
     assert_eq!(early.frames_so_far().await, [0_i64; 0], "more than a minute is left");
@@ -72,9 +75,35 @@ async fn a_token_is_announced_a_minute_before_and_a_new_one_keeps_the_socket() {
     let live = alice.on(0).send(&chat, "still here").await;
     assert_eq!(renewed.expect_message().await, live);
     // And the next end is announced again.
-    let token = sign(&ending_in("bob", 30));
+    let token = sign(&ending_in("bob", 6));
     renewed.ask(json!({ "type": "auth", "id": 2, "token": token })).await;
     renewed.expect("token.expiring").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_short_lived_token_is_not_announced_with_every_renewal() {
+    let cluster = Cluster::start(1).await;
+    let short = ending_in("bob", 9);
+    let mut socket = cluster.user_claiming(&short).on(0).connect_many().await;
+    assert_eq!(kinds(&socket.frames_so_far().await), [""; 0], "most of its life is left");
+    let expiring = socket.expect("token.expiring").await;
+    assert!(expiring["expires_in"].as_i64().is_some_and(|left| left <= 3), "{expiring}");
+    // A new one that lives as long, then one that is about to end again and again.
+    let renew = json!({ "type": "auth", "id": 1, "token": sign(&ending_in("bob", 9)) });
+    assert_eq!(socket.ask(renew).await["type"], "ack");
+    assert_eq!(kinds(&socket.frames_so_far().await), [""; 0], "not at once");
+    socket.expect("token.expiring").await;
+    let told = Instant::now();
+    let mut same = claims("bob");
+    // An old one, for which it would be time at once.
+    let now = same["exp"].as_u64().expect("a number") - 3_600;
+    (same["iat"], same["exp"]) = ((now - 600).into(), (now + 20).into());
+    let renew = json!({ "type": "auth", "id": 2, "token": sign(&same) });
+    assert_eq!(socket.ask(renew.clone()).await["type"], "ack");
+    socket.expect("token.expiring").await;
+    assert!(told.elapsed() > Duration::from_secs(4), "{:?}", told.elapsed());
+    assert_eq!(socket.ask(renew).await["type"], "ack");
+    assert_eq!(kinds(&socket.frames_so_far().await), [""; 0], "not at once");
 }
 
 #[tokio::test(flavor = "multi_thread")]
