@@ -303,6 +303,11 @@ impl Connection {
         if *ping_at <= now {
             *ping_at = now + self.context.config.heartbeat;
             // The end of a token is a matter of wall clocks, and these are set.
+            // As with silence: of a message that never ends all that came is held.
+            let limit = self.context.config.heartbeat * 2;
+            if self.wire.unfinished_since().is_some_and(|since| since.elapsed() > limit) {
+                return Err(End::Close(Close::TooSlow));
+            }
             self.expiry_due = None;
             self.ping().await?;
         }

@@ -6,6 +6,7 @@ mod connection;
 mod follow;
 mod handshake;
 mod inbox;
+mod metered;
 mod session;
 mod unseen;
 mod wire;
