@@ -29,14 +29,14 @@ use crate::{
 /// phone in a tunnel, short enough not to hold its memory for the day.
 pub(super) const BEHIND_LIMIT: Duration = Duration::from_secs(30);
 
-/// How long a closed socket is still read, so that the close handshake ends cleanly.
-const CLOSE_WAIT: Duration = Duration::from_secs(5);
+/// How long a goodbye may take: what is still to be written, and the client's answer to the close, so that
+/// the handshake ends cleanly.
+pub(crate) const CLOSE_WAIT: Duration = Duration::from_secs(5);
 
 /// How long before its end a token's expiry is announced, at most: in time for an application that has to
 /// wake up first.
 const EXPIRY_NOTICE: Duration = Duration::from_secs(60);
 
-/// Whom a socket belongs to.
 /// The part of a token's life, as its inverse, that the announcement leaves where that is less: a token of
 /// a minute would be announced as soon as it is given.
 const EXPIRY_NOTICE_PART: u32 = 3;
@@ -45,6 +45,7 @@ const EXPIRY_NOTICE_PART: u32 = 3;
 /// the same one again would be asked without end.
 const EXPIRY_PAUSE: Duration = Duration::from_secs(5);
 
+/// Whom a socket belongs to.
 pub(super) struct Bearer {
     pub user_id: UserId,
     /// Seconds since 1970.
@@ -75,12 +76,12 @@ pub(super) struct Connection {
     /// `None`: limits are off.
     pub(super) limits: Option<SocketLimits>,
     pub(super) token_expires_at: i64,
-    pub(super) told_expiring: bool,
     /// How long before that the client is told.
     pub(super) expiry_notice: Duration,
-    /// [`Self::expiry_due`] once it is known; `None` again where one of these two has changed.
+    pub(super) told_expiring: bool,
     /// When it was told last, of whichever token.
     last_notice: Option<Instant>,
+    /// [`Self::expiry_due`] once it is known; `None` again where one of these two has changed.
     pub(super) expiry_due: Option<Instant>,
     /// Chats that could not be caught up with, and when to try again.
     pub(super) missing: BTreeSet<ChatId>,
@@ -139,10 +140,10 @@ impl Connection {
             out: Vec::new(),
             limits: context.limits.socket(),
             token_expires_at: bearer.token_expires_at,
-            told_expiring: false,
             expiry_notice: expiry_notice(bearer.token_issued_at, bearer.token_expires_at),
-            expiry_due: None,
+            told_expiring: false,
             last_notice: None,
+            expiry_due: None,
             missing: BTreeSet::new(),
             retry_at: None,
             unseen: Unseen::default(),
@@ -163,24 +164,22 @@ impl Connection {
         Box::pin(self.end(end)).await;
     }
 
-    pub(super) async fn end(mut self: Box<Self>, end: End) {
-        let code = match end {
-            End::Left => 1000,
-            End::Close(reason) => {
-                // Not at any price: it may be closed because it takes nothing.
-                let _ = tokio::time::timeout(CLOSE_WAIT, self.flush()).await;
-                reason.code()
-            }
-        };
+    pub(super) async fn end(self: Box<Self>, end: End) {
         let context = self.context.clone();
         // Nobody is here any more, however long the goodbye takes.
-        let Self { mut wire, following, attached, present, .. } = *self;
+        let Self { mut wire, out, following, attached, present, .. } = *self;
         drop((following, attached, present));
-        match end {
-            End::Close(reason) => close(&mut wire, reason).await,
+        let code = match end {
+            End::Close(reason) => {
+                close(&mut wire, out, reason).await;
+                reason.code()
+            }
             // Where it said goodbye, the library has the answer ready, and sends it with the next read.
-            End::Left => drop(tokio::time::timeout(CLOSE_WAIT, wire.recv()).await),
-        }
+            End::Left => {
+                drop(tokio::time::timeout(CLOSE_WAIT, wire.recv()).await);
+                1000
+            }
+        };
         context.metrics.count_close(code);
     }
 
@@ -303,12 +302,12 @@ impl Connection {
         if *ping_at <= now {
             *ping_at = now + self.context.config.heartbeat;
             // The end of a token is a matter of wall clocks, and these are set.
+            self.expiry_due = None;
             // As with silence: of a message that never ends all that came is held.
             let limit = self.context.config.heartbeat * 2;
             if self.wire.unfinished_since().is_some_and(|since| since.elapsed() > limit) {
                 return Err(End::Close(Close::TooSlow));
             }
-            self.expiry_due = None;
             self.ping().await?;
         }
         Ok(())
@@ -396,8 +395,9 @@ impl Connection {
         if let Some(due) = self.expiry_due {
             return due;
         }
+        let end = seconds_until(self.token_end());
         let wait = if self.told_expiring {
-            seconds_until(self.token_end())
+            end
         } else {
             let notice = seconds_until(self.token_expires_at).saturating_sub(self.expiry_notice);
             notice.max(self.notice_pause()).min(end)
@@ -412,24 +412,23 @@ impl Connection {
         self.token_expires_at.saturating_add(leeway)
     }
 
-    fn on_expiry(&mut self) -> Flow {
-        if self.told_expiring {
-            let over = seconds_until(self.token_end()).is_zero();
-            return if over { Err(End::Close(Close::TokenExpired)) } else { Ok(()) };
-        }
     /// How long the client is not to be told again.
     fn notice_pause(&self) -> Duration {
         self.last_notice.map_or(Duration::ZERO, |at| EXPIRY_PAUSE.saturating_sub(at.elapsed()))
     }
 
+    fn on_expiry(&mut self) -> Flow {
+        if seconds_until(self.token_end()).is_zero() {
+            return Err(End::Close(Close::TokenExpired));
+        }
         let left = seconds_until(self.token_expires_at);
         if !self.told_expiring && left <= self.expiry_notice && self.notice_pause().is_zero() {
             self.told_expiring = true;
+            self.last_notice = Some(Instant::now());
             // Rounded up: 60 is meant where a millisecond of it has gone.
             let expires_in = left.as_millis().div_ceil(1_000).try_into().unwrap_or(0);
             self.out.push(ServerFrame::TokenExpiring { expires_in }.encode());
         }
-            self.last_notice = Some(Instant::now());
         Ok(())
     }
 
@@ -464,8 +463,8 @@ pub(crate) fn drain_window(context: &Context) -> Duration {
     left.mul_f64(0.4).min(Duration::from_secs(10))
 }
 
-/// Closes a socket, and says why.
-pub(super) async fn close(wire: &mut Wire, reason: Close) {
+/// Closes a socket, after what was still to be said, and says why.
+pub(super) async fn close(wire: &mut Wire, frames: impl IntoIterator<Item = Frame>, reason: Close) {
     let (code, text) = (reason.code(), reason.reason());
     let bye = (code >= 4200).then(|| {
         let reconnect_in_ms = rand::random_range(500..5_000);
@@ -473,18 +472,14 @@ pub(super) async fn close(wire: &mut Wire, reason: Close) {
     });
     let frame = CloseFrame { code: code.into(), reason: Utf8Bytes::from_static(text) };
     // Whoever does not answer is cut off.
-    let _ = tokio::time::timeout(CLOSE_WAIT, wire.close(bye, frame)).await;
+    let last = frames.into_iter().chain(bye);
+    let _ = tokio::time::timeout(CLOSE_WAIT, wire.close(last, frame)).await;
 }
 
 pub(super) fn expiry(seconds: i64) -> Time {
     Time(jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::MAX))
 }
 
-fn seconds_until(moment: i64) -> Duration {
-    let now = jiff::Timestamp::now().as_millisecond();
-    let left = moment.saturating_mul(1_000).saturating_sub(now);
-    Duration::from_millis(u64::try_from(left).unwrap_or(0))
-}
 /// How long before its end a token is announced to end. Without the moment of its issue its life begins
 /// with its use.
 pub(super) fn expiry_notice(issued_at: Option<Time>, expires_at: i64) -> Duration {
@@ -496,3 +491,8 @@ pub(super) fn expiry_notice(issued_at: Option<Time>, expires_at: i64) -> Duratio
     EXPIRY_NOTICE.min(life / EXPIRY_NOTICE_PART)
 }
 
+fn seconds_until(moment: i64) -> Duration {
+    let now = jiff::Timestamp::now().as_millisecond();
+    let left = moment.saturating_mul(1_000).saturating_sub(now);
+    Duration::from_millis(u64::try_from(left).unwrap_or(0))
+}

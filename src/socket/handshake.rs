@@ -71,7 +71,7 @@ pub(super) fn run(
     upgrade: Upgrade,
     arrival: Arrival,
 ) -> impl Future<Output = ()> + Send {
-    let abort = context.abort.clone();
+    let abort = context.abort_sockets.clone();
     let opening = Box::pin(open(context, upgrade, arrival));
     async move {
         let mut serving = pin!(async {
@@ -109,7 +109,7 @@ async fn open(context: Context, upgrade: Upgrade, arrival: Arrival) -> Option<Bo
             }
         }
         Err(reason) => {
-            close(&mut wire, reason).await;
+            close(&mut wire, [], reason).await;
             context.metrics.count_close(reason.code());
         }
     }
@@ -227,7 +227,7 @@ async fn first_frame(wire: &mut Wire) -> Result<(String, FirstFrame), Close> {
         for _ in 0..FIRST_HEARTBEATS {
             match wire.recv().await {
                 Some(Ok(WsMessage::Ping(_) | WsMessage::Pong(_))) => {}
-                other => return other,
+                other => return Ok(other),
             }
         }
         Err(Close::RateLimited)

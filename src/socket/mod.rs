@@ -21,6 +21,7 @@ use axum::{
     routing::any,
 };
 
+pub(crate) use self::connection::{CLOSE_WAIT, drain_window};
 use self::handshake::{Arrival, Claim, Opening};
 pub use self::wire::{Upgrade, Wire, WsMessage};
 use crate::{

@@ -1,6 +1,6 @@
 //! How sockets live and end.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use tokio_tungstenite::tungstenite::{
 };
 
 use super::{assert_members, kind, kinds};
-use crate::harness::{Cluster, Socket, claims, eventually, sign};
+use crate::harness::{CEILING, Cluster, Socket, claims, eventually, sign};
 
 /// Claims of a token that ends in so many seconds.
 fn ending_in(user: &str, seconds: u64) -> Value {
@@ -242,6 +242,31 @@ async fn a_draining_replica_takes_leave_of_every_socket_and_loses_nothing() {
     draining.await.expect("it ends");
     let mut again = bob.on(0).resume(&chat, 0, "").await;
     again.expect("hello").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_takes_nothing_costs_a_drain_neither_its_grace_nor_its_end() {
+    let mut cluster = Cluster::start(2).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let chat = alice.on(0).open_chat(&bob).await;
+    let mut stuck = Socket::open_narrow(&bob.on(1).chat_url(&chat).await).await;
+    stuck.expect("hello").await;
+    eventually(async || match alice.on(0).chat(&chat).await["other_user"]["online"] == true {
+        true => Ok(()),
+        false => Err("he is not there yet".to_owned()),
+    })
+    .await;
+    // More than the buffers of both sides hold.
+    let large = "\u{1f4ac}".repeat(4_000);
+    for _ in 0..500 {
+        alice.on(0).send(&chat, &large).await;
+    }
+    let began = Instant::now();
+    cluster.drain(1).await;
+    let took = began.elapsed();
+    // At the end of the grace all would be dropped as it is, and he be there for a minute more.
+    assert!(took < CEILING - Duration::from_secs(1), "{took:?}");
+    assert_eq!(alice.on(0).chat(&chat).await["other_user"]["online"], false);
 }
 
 #[tokio::test(flavor = "multi_thread")]
