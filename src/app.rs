@@ -17,6 +17,7 @@ use crate::{
     chat::{Chats, Parts, SharedChats},
     config::{Config, ConfigError, Switch},
     context::{Context, INBOX_READS, OPENINGS, Phase, Shared},
+    history::History,
     hub::{Feed, Sources},
     limits::Limits,
     metrics::Metrics,
@@ -109,8 +110,8 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
         Link::connect(config.redis_url.expose(), config.redis_ca.as_deref(), &config.redis_prefix)?;
     let sharded = config.redis_sharded_pubsub == Switch::On;
     let (broker, events) = Broker::connect(&link, sharded);
-    let unread = Unread::new(link.clone());
-    unread.set_epoch(&store.get_epoch().await?);
+    let history = History::new(store.get_epoch().await?);
+    let unread = Unread::new(link.clone(), history.clone());
     let (transitions, came_and_went) = mpsc::unbounded_channel();
     let presence = Presence::start(link.clone(), Uuid::now_v7(), transitions);
     let outbox = Outbox::start(
@@ -118,6 +119,7 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
         link.clone(),
         broker.clone(),
         unread.clone(),
+        history.clone(),
         Arc::clone(&metrics),
         &tasks,
         stop.clone(),
@@ -128,7 +130,7 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
         store: store.clone(),
         link: link.clone(),
         broker: broker.clone(),
-        unread: unread.clone(),
+        history,
         people: people.clone(),
         events,
     };

@@ -9,7 +9,7 @@ use super::Chats;
 use crate::{
     broker::Channel,
     error::Error,
-    model::{Chat, ChatId, Head, Message, Time, UserId},
+    model::{Chat, ChatId, Epoch, Head, Message, Time, UserId},
     outbox::{Commit, counters},
     presence::Transition,
     protocol::{Publication, ServerFrame},
@@ -83,7 +83,7 @@ impl Chats {
         let opened = self.store.open_chat(pair, creator, self.reject_unknown).await?;
         if opened.created {
             let mut commit =
-                Commit { outbox_ids: opened.outbox_id.into_iter().collect(), ..Commit::default() };
+                Commit { noted: opened.noted.into_iter().collect(), ..Commit::default() };
             for state in self.store.get_states(&[opened.chat_id]).await? {
                 commit.add_state(&state);
             }
@@ -212,14 +212,15 @@ impl Chats {
         })
     }
 
-    async fn load_counters(&self, user: &UserId) -> Result<Vec<Counter>, Error> {
-        let states = self.store.list_states(user).await?;
-        Ok(states
+    async fn load_counters(&self, user: &UserId) -> Result<(Epoch, Vec<Counter>), Error> {
+        let (epoch, states) = self.store.list_states(user).await?;
+        let counters = states
             .iter()
             .flat_map(counters)
             .filter(|(member, _)| member == user)
             .map(|(_, counter)| counter)
-            .collect())
+            .collect();
+        Ok((epoch, counters))
     }
 
     /// Moves the reader's marker forward; `None`: to all sent up to now.
@@ -248,11 +249,11 @@ impl Chats {
             // By a read: what locks a row writes, and that takes longer than a room that is not there.
             self.get_head(user, chat_id).await?;
         }
-        let (members, outbox_id) =
+        let (members, noted) =
             self.store.delete_chat(chat_id, user, admin, self.delete_rule).await?;
-        let mut commit =
-            Commit { outbox_ids: outbox_id.into_iter().collect(), ..Commit::default() };
-        commit.add_deleted(chat_id, &members);
+        let mut commit = Commit::default();
+        commit.add_deleted(&noted.epoch, chat_id, &members);
+        commit.noted.push(noted);
         self.outbox.publish_soon(commit).await;
         // All of a usual room; the rest of a huge one, and what fails here, is the purger's.
         if let Err(error) = self.store.purge_messages(chat_id).await {

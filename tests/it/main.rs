@@ -5,6 +5,7 @@ mod bounds;
 mod delivery;
 mod desk;
 mod export;
+mod failover;
 mod harness;
 mod issuers;
 mod leaks;
