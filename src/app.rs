@@ -5,6 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, mpsc, watch},
+    time::Instant,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
@@ -16,6 +17,7 @@ use crate::{
     chat::{Chats, Parts, SharedChats},
     config::{Config, ConfigError, Switch},
     context::{Context, INBOX_READS, OPENINGS, Phase, Shared},
+    history::History,
     hub::{Feed, Sources},
     limits::Limits,
     metrics::Metrics,
@@ -35,9 +37,16 @@ use crate::{
 /// How often full token buckets are forgotten.
 const FORGET_BUCKETS: Duration = Duration::from_secs(60);
 
-/// How long the flushing of what is committed may take at the end; the sweepers of the other
-/// replicas take what is left.
+/// What of the grace is kept for the end, a quarter of it at most: to give up the leases of presence, and
+/// to flush what is committed.
+const LAST_WAIT: Duration = Duration::from_secs(5);
+
+/// How long that flushing may take, where as much is left; the sweepers of the other replicas take the rest.
 const FLUSH_WAIT: Duration = Duration::from_secs(3);
+
+/// How long after the last one's moment sockets are waited for: a goodbye, and a second until it is noticed
+/// and the connection is gone.
+const GOODBYES: Duration = socket::CLOSE_WAIT.saturating_add(Duration::from_secs(1));
 
 /// How long the first connection to Redis is waited for before serving without it: who comes
 /// earlier is told that everybody on other replicas is offline, and nothing corrects it.
@@ -103,8 +112,8 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
         Link::connect(config.redis_url.expose(), config.redis_ca.as_deref(), &config.redis_prefix)?;
     let sharded = config.redis_sharded_pubsub == Switch::On;
     let (broker, events) = Broker::connect(&link, sharded);
-    let unread = Unread::new(link.clone());
-    unread.set_epoch(&store.get_epoch().await?);
+    let history = History::new(store.get_epoch().await?);
+    let unread = Unread::new(link.clone(), history.clone());
     let (transitions, came_and_went) = mpsc::unbounded_channel();
     let presence = Presence::start(link.clone(), Uuid::now_v7(), transitions);
     let outbox = Outbox::start(
@@ -112,6 +121,7 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
         link.clone(),
         broker.clone(),
         unread.clone(),
+        history.clone(),
         Arc::clone(&metrics),
         &tasks,
         stop.clone(),
@@ -122,7 +132,7 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
         store: store.clone(),
         link: link.clone(),
         broker: broker.clone(),
-        unread: unread.clone(),
+        history,
         people: people.clone(),
         events,
     };
@@ -171,6 +181,7 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
         sockets: TaskTracker::new(),
         openings: Arc::new(Semaphore::new(OPENINGS)),
         inbox_reads: Arc::new(Semaphore::new(INBOX_READS)),
+        abort_sockets: abort.child_token(),
         abort,
     });
     let (stop_serving, stop_internal) = (CancellationToken::new(), CancellationToken::new());
@@ -271,14 +282,19 @@ impl Replica {
     /// elsewhere one by one, requests under way are answered, and what is committed is published.
     pub async fn drain(self) {
         let grace = self.context.config.shutdown_grace;
-        if tokio::time::timeout(grace, self.leave()).await.is_err() {
-            tracing::warn!(?grace, "the grace is over; the rest is cut off");
+        let end = Instant::now() + grace;
+        let last = LAST_WAIT.min(grace / 4);
+        if tokio::time::timeout_at(end - last, self.leave()).await.is_err() {
+            tracing::warn!(?grace, "the grace is nearly over; what is still open is cut off");
+            self.context.abort.cancel();
+        }
+        if tokio::time::timeout_at(end, self.finish(end)).await.is_err() {
+            tracing::warn!(?grace, "the grace is over; other replicas publish what is left");
         }
         self.context.abort.cancel();
-        self.stop.cancel();
-        self.stop_internal.cancel();
     }
 
+    /// Serves until nobody is left.
     async fn leave(&self) {
         self.phase.send_replace(Phase::Leaving);
         self.stop_webhooks.cancel();
@@ -288,13 +304,31 @@ impl Replica {
         self.stop_serving.cancel();
         self.context.sockets.close();
         self.servers.close();
-        tokio::join!(self.context.sockets.wait(), self.servers.wait());
-        self.context.chats.presence().leave_all().await;
+        let sockets = async {
+            let limit = socket::drain_window(&self.context) + GOODBYES;
+            if tokio::time::timeout(limit, self.context.sockets.wait()).await.is_err() {
+                // A client that takes nothing hears no goodbye either.
+                self.context.abort_sockets.cancel();
+            }
+        };
+        tokio::join!(sockets, self.servers.wait());
+    }
+
+    /// Ends what runs in the background, each in a part of what is left until `end`.
+    async fn finish(&self, end: Instant) {
+        let left = || end.saturating_duration_since(Instant::now());
+        // Cut off or not, none of the sockets is left that could hold a lease. What Redis does not take in
+        // time runs out by itself.
+        self.context.sockets.close();
+        self.context.sockets.wait().await;
+        let leaving = self.context.chats.presence().leave_all();
+        let _ = tokio::time::timeout(left() / 3, leaving).await;
         // Outbox rows that are finished get deleted; the rest is the other replicas' sweepers'.
         self.stop.cancel();
         self.stop_internal.cancel();
         self.tasks.close();
-        let _ = tokio::time::timeout(FLUSH_WAIT, self.tasks.wait()).await;
+        let flushing = FLUSH_WAIT.min(left().mul_f64(0.8));
+        let _ = tokio::time::timeout(flushing, self.tasks.wait()).await;
         self.context.link.shutdown().await;
     }
 

@@ -74,6 +74,8 @@ pub struct Shared {
     pub inbox_reads: Arc<Semaphore>,
     /// Ends everything at once.
     pub abort: CancellationToken,
+    /// Ends the sockets at once; `abort` ends them too.
+    pub abort_sockets: CancellationToken,
 }
 
 impl Deref for Context {

@@ -50,6 +50,7 @@ pub mod context;
 pub mod dev;
 pub mod doors;
 pub mod error;
+pub mod history;
 pub mod hub;
 pub mod input;
 pub mod json;

@@ -18,6 +18,9 @@ pub use self::export::{
 pub type ChatId = Uuid;
 /// A message's id: a UUIDv7, or a UUIDv8 derived from its `client_msg_id` (see [`crate::chat`]).
 pub type MessageId = Uuid;
+
+/// Names a history of the database that numbers belong to; opaque.
+pub type Epoch = Arc<str>;
 /// A report's id: a UUIDv7.
 pub type ReportId = Uuid;
 

@@ -12,11 +12,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     broker::{Away, Broker, Channel, Link},
+    history::History,
     metrics::Metrics,
-    model::{ChatId, UserId},
+    model::{ChatId, Epoch, UserId},
     protocol::Publication,
-    store::{ChatState, Store, StoreError, Unpublished},
-    unread::{Counter, CounterChange, Unread},
+    store::{ChatState, Noted, Store, StoreError, Unpublished},
+    unread::{Change, Counter, CounterChange, Unread},
 };
 
 /// How long an acknowledgement waits for Redis: much longer than a healthy one takes even on a
@@ -42,34 +43,39 @@ const FORGET_INTERVAL: Duration = Duration::from_millis(100);
 /// What one transaction changed, ready for Redis.
 #[derive(Debug, Default)]
 pub struct Commit {
-    pub outbox_ids: Vec<i64>,
+    pub noted: Vec<Noted>,
     pub publications: Vec<(Channel, Bytes)>,
-    pub counters: Vec<(UserId, CounterChange)>,
+    pub counters: Vec<Change>,
 }
 
 impl Commit {
     /// Adds a later one.
     pub fn append(&mut self, mut later: Self) {
-        self.outbox_ids.append(&mut later.outbox_ids);
+        self.noted.append(&mut later.noted);
         self.publications.append(&mut later.publications);
         self.counters.append(&mut later.counters);
     }
 
     /// Adds where a chat stands now: both counters, and a word to both inboxes.
     pub fn add_state(&mut self, state: &ChatState) {
-        let room = Publication::Room { chat_id: state.chat_id, ev: state.last_ev }.encode();
+        let ChatState { chat_id, last_ev: ev, epoch, .. } = state;
+        let (chat_id, ev) = (*chat_id, *ev);
+        let room = Publication::Room { epoch: Epoch::clone(epoch), chat_id, ev }.encode();
         for (user, counter) in counters(state) {
             self.publications.push((Channel::User(user.clone()), room.clone()));
-            self.counters.push((user, CounterChange::Set(counter)));
+            let (epoch, counter) = (Epoch::clone(epoch), CounterChange::Set(counter));
+            self.counters.push(Change { user, epoch, counter });
         }
     }
 
     /// Adds the end of a chat.
-    pub fn add_deleted(&mut self, chat_id: ChatId, members: &[UserId]) {
-        self.publications.push((Channel::Chat(chat_id), Publication::Deleted.encode()));
-        let room = Publication::Room { chat_id, ev: i64::MAX }.encode();
+    pub fn add_deleted(&mut self, epoch: &Epoch, chat_id: ChatId, members: &[UserId]) {
+        let epoch = || Epoch::clone(epoch);
+        self.publish(Channel::Chat(chat_id), &Publication::Deleted { epoch: epoch() });
+        let room = Publication::Room { epoch: epoch(), chat_id, ev: i64::MAX }.encode();
         for user in members {
-            self.counters.push((user.clone(), CounterChange::Gone { chat_id }));
+            let counter = CounterChange::Gone { chat_id };
+            self.counters.push(Change { user: user.clone(), epoch: epoch(), counter });
             self.publications.push((Channel::User(user.clone()), room.clone()));
         }
     }
@@ -103,7 +109,8 @@ pub struct Outbox {
     link: Link,
     broker: Broker,
     unread: Unread,
-    finished: mpsc::UnboundedSender<i64>,
+    finished: mpsc::UnboundedSender<Noted>,
+    history: History,
     tasks: TaskTracker,
     metrics: Arc<Metrics>,
 }
@@ -115,15 +122,17 @@ impl Outbox {
         link: Link,
         broker: Broker,
         unread: Unread,
+        history: History,
         metrics: Arc<Metrics>,
         tasks: &TaskTracker,
         stop: CancellationToken,
     ) -> Self {
         let (finished, finished_rows) = mpsc::unbounded_channel();
         tasks.spawn(forget(store.clone(), finished_rows, stop.clone()));
-        let outbox = Self { store, link, broker, unread, finished, tasks: tasks.clone(), metrics };
+        let tasks = tasks.clone();
+        let outbox = Self { store, link, broker, unread, finished, history, tasks, metrics };
         let sweeper = outbox.clone();
-        tasks.spawn(async move { stop.run_until_cancelled(sweeper.sweep_for_ever()).await });
+        outbox.tasks.spawn(async move { stop.run_until_cancelled(sweeper.sweep_for_ever()).await });
         outbox
     }
 
@@ -135,9 +144,9 @@ impl Outbox {
             self.broker.publish(&commit.publications)
         );
         counted.and(published)?;
-        for id in commit.outbox_ids {
+        for noted in commit.noted {
             // The receiver ends last; without it the row is swept.
-            let _ = self.finished.send(id);
+            let _ = self.finished.send(noted);
         }
         Ok(())
     }
@@ -148,6 +157,21 @@ impl Outbox {
         let publishing = self.tasks.spawn(async move { outbox.publish(commit).await });
         // Late or failed, the sweeper sees to it: neither is the caller's concern.
         let _ = tokio::time::timeout(ACK_WAIT, publishing).await;
+    }
+
+    /// Whether what was committed in this history stands, as far as this replica knows; asked of Postgres
+    /// where the answer is late, as one may be that stood still while a standby took over.
+    pub async fn stands(&self, epoch: &Epoch, is_late: bool) -> bool {
+        if is_late {
+            let now = self.store.get_epoch().await;
+            return now.is_ok_and(|now| {
+                // Heard of here first.
+                self.history.is_current(&now);
+                now == *epoch
+            });
+        }
+        // One that is not known may be the next one, and is asked about.
+        self.history.is_current(epoch) || !self.history.is_over(epoch)
     }
 
     /// Publishes what their committers could not, for ever.
@@ -194,24 +218,25 @@ impl Outbox {
         Ok(i64::try_from(rows.len()) == Ok(SWEEP_ROWS))
     }
 
-    /// Where the chats of these rows stand now; each once, however many rows name it.
+    /// Where the chats of these rows stand now; each once, however many rows name it. Each part says which
+    /// history it was read in: after a change between the two reads the rows' own is not heard any more.
     pub async fn commit_of(&self, rows: &[Unpublished]) -> Result<Commit, StoreError> {
         let mut chats: Vec<ChatId> = rows.iter().flat_map(|row| row.chats.clone()).collect();
         chats.sort_unstable();
         chats.dedup();
         let states = self.store.get_states(&chats).await?;
         let mut commit = Commit {
-            outbox_ids: rows.iter().map(|row| row.outbox_id).collect(),
+            noted: rows.iter().map(|row| row.noted.clone()).collect(),
             ..Commit::default()
         };
         for state in &states {
-            let head = Publication::Head { ev: state.last_ev };
+            let head = Publication::Head { epoch: Epoch::clone(&state.epoch), ev: state.last_ev };
             commit.publish(Channel::Chat(state.chat_id), &head);
             commit.add_state(state);
         }
         for row in rows.iter().filter(|row| !row.users.is_empty()) {
             for chat_id in &row.chats {
-                commit.add_deleted(*chat_id, &row.users);
+                commit.add_deleted(&row.noted.epoch, *chat_id, &row.users);
             }
         }
         Ok(commit)
@@ -237,27 +262,33 @@ fn slices(rows: &[Unpublished]) -> Vec<&[Unpublished]> {
 }
 
 /// Deletes finished rows, until told to stop and nothing is left.
-async fn forget(store: Store, mut finished: mpsc::UnboundedReceiver<i64>, stop: CancellationToken) {
-    let mut ids = Vec::new();
+async fn forget(
+    store: Store,
+    mut finished: mpsc::UnboundedReceiver<Noted>,
+    stop: CancellationToken,
+) {
+    let mut rows = Vec::new();
     loop {
         let open = tokio::select! {
-            count = finished.recv_many(&mut ids, 10_000) => count > 0,
+            count = finished.recv_many(&mut rows, 10_000) => count > 0,
             () = stop.cancelled() => false,
         };
         if open {
             // A moment to gather more; ends at once when the replica does.
             let _ = tokio::time::timeout(FORGET_INTERVAL, stop.cancelled()).await;
         }
-        while let Ok(id) = finished.try_recv() {
-            ids.push(id);
+        while let Ok(row) = finished.try_recv() {
+            rows.push(row);
         }
-        if !ids.is_empty()
-            && let Err(error) = store.delete_outbox(&ids).await
-        {
-            // They are swept, which publishes them once more and harms nobody.
-            tracing::warn!(%error, rows = ids.len(), "outbox rows stay until swept");
+        // One, but in the moment in which a history ends.
+        while let Some(Noted { epoch, .. }) = rows.first().cloned() {
+            let ours = rows.extract_if(.., |row| row.epoch == epoch);
+            let ids: Vec<i64> = ours.map(|row| row.outbox_id).collect();
+            if let Err(error) = store.delete_outbox(&epoch, &ids).await {
+                // They are swept, which publishes them once more and harms nobody.
+                tracing::warn!(%error, rows = ids.len(), "outbox rows stay until swept");
+            }
         }
-        ids.clear();
         if !open {
             return;
         }

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use crate::{
     error::Error,
-    model::{Chat, ChatId, Head, Message, MessageId, Time, UserId},
+    model::{Chat, ChatId, Epoch, Head, Message, MessageId, Time, UserId},
     store::Change,
 };
 
@@ -153,11 +153,17 @@ pub enum ServerFrame<'a> {
     #[serde(rename = "reset")]
     Reset { chat_id: ChatId, head_ev: i64, epoch: &'a str, reason: ResetReason },
     #[serde(rename = "chat.created")]
-    ChatCreated { chat: &'a Chat, total_unread: i64 },
+    ChatCreated { chat: &'a Chat, total_unread: i64, epoch: &'a str },
     #[serde(rename = "chat.updated")]
-    ChatUpdated { chat: &'a Chat, total_unread: i64 },
+    ChatUpdated { chat: &'a Chat, total_unread: i64, epoch: &'a str },
     #[serde(rename = "chat.deleted")]
-    ChatDeleted { chat_id: ChatId },
+    ChatDeleted {
+        chat_id: ChatId,
+        /// On the inbox; a chat's own socket knows of no other chats.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        total_unread: Option<i64>,
+        epoch: &'a str,
+    },
     #[serde(rename = "typing")]
     Typing { chat_id: ChatId, user_id: &'a UserId, typing: bool },
     #[serde(rename = "presence")]
@@ -233,13 +239,14 @@ pub struct Created {
 
 impl Created {
     /// `trace`: its place in a trace, where somebody traces.
-    pub fn encode(message: &Message, trace: Option<&str>) -> Self {
+    pub fn encode(message: &Message, epoch: &str, trace: Option<&str>) -> Self {
         let Message { chat_id, ev, created_at, .. } = message;
         // Ids, names and times beside the text take some 400 bytes.
         let mut bytes = Vec::with_capacity(512 + message.text.len());
         let micros = created_at.0.as_microsecond();
         // Neither writing to a Vec nor a plain struct can fail.
-        let _ = write!(bytes, "{}{{\"type\":\"message.created\",", event_head(*ev, micros, trace));
+        let head = event_head(*ev, micros, trace);
+        let _ = write!(bytes, "{head}{epoch}\n{{\"type\":\"message.created\",");
         let _ = write!(bytes, "\"chat_id\":\"{chat_id}\",\"ev\":{ev},\"message\":");
         let start = bytes.len();
         let _ = serde_json::to_writer(&mut bytes, message);
@@ -287,12 +294,13 @@ pub fn subscribed_frame(
     .encode()
 }
 
-/// What travels through Redis. A head line, then the frame as it goes to the sockets: the frame is
-/// encoded once, and never parsed on its way.
+/// What travels through Redis. A head line; of what the database knows, a line with the history that it
+/// is of; then the frame as it goes to the sockets: it is encoded once, and never parsed on its way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Publication {
     /// A change of a chat, committed at `micros` (since 1970, Postgres's clock).
     Event {
+        epoch: Epoch,
         ev: i64,
         micros: i64,
         /// Its place in a trace, where somebody traces.
@@ -301,10 +309,13 @@ pub enum Publication {
     },
     /// The chat has come to `ev`: who is behind reads Postgres.
     Head {
+        epoch: Epoch,
         ev: i64,
     },
     /// The chat is gone.
-    Deleted,
+    Deleted {
+        epoch: Epoch,
+    },
     /// Of one person to the others of a chat.
     /// Said at `micros` by the sender's clock: what Redis held back until it was no longer true is
     /// dropped.
@@ -319,57 +330,82 @@ pub enum Publication {
     },
     /// On a user's channel: a room of theirs moved to `ev`.
     Room {
+        epoch: Epoch,
         chat_id: ChatId,
         ev: i64,
     },
     /// To all replicas: this person's tokens are void, and their sockets to be closed.
     Erased {
+        epoch: Epoch,
         user_id: UserId,
     },
     /// To all replicas: this person's tokens issued before `micros` (since 1970) are void, and their
     /// sockets to be closed.
     Revoked {
+        epoch: Epoch,
         user_id: UserId,
         micros: i64,
     },
 }
 
 impl Publication {
+    /// The history that it is of; `None`: of none, as nothing of it is kept.
+    pub fn epoch(&self) -> Option<&Epoch> {
+        match self {
+            Self::Event { epoch, .. }
+            | Self::Head { epoch, .. }
+            | Self::Deleted { epoch }
+            | Self::Room { epoch, .. }
+            | Self::Erased { epoch, .. }
+            | Self::Revoked { epoch, .. } => Some(epoch),
+            Self::Typing { .. } | Self::Presence { .. } => None,
+        }
+    }
+
     pub fn encode(&self) -> Bytes {
         let (head, frame) = match self {
-            Self::Event { ev, micros, trace, frame } => {
+            Self::Event { ev, micros, trace, frame, .. } => {
                 (event_head(*ev, *micros, trace.as_deref()), Some(frame))
             }
-            Self::Head { ev } => (format!("h {ev}\n"), None),
-            Self::Deleted => ("d\n".to_owned(), None),
+            Self::Head { ev, .. } => (format!("h {ev}\n"), None),
+            Self::Deleted { .. } => ("d\n".to_owned(), None),
             // A user id holds no control character, so the line ends where it should.
             Self::Typing { user_id, micros, frame } => {
                 (format!("t {micros} {user_id}\n"), Some(frame))
             }
             Self::Presence { user_id, frame } => (format!("p {user_id}\n"), Some(frame)),
-            Self::Room { chat_id, ev } => (format!("r {chat_id} {ev}\n"), None),
-            Self::Erased { user_id } => (format!("x {user_id}\n"), None),
-            Self::Revoked { user_id, micros } => (format!("v {micros} {user_id}\n"), None),
+            Self::Room { chat_id, ev, .. } => (format!("r {chat_id} {ev}\n"), None),
+            Self::Erased { user_id, .. } => (format!("x {user_id}\n"), None),
+            Self::Revoked { user_id, micros, .. } => (format!("v {micros} {user_id}\n"), None),
         };
         let mut bytes = head.into_bytes();
+        if let Some(epoch) = self.epoch() {
+            bytes.extend_from_slice(epoch.as_bytes());
+            bytes.push(b'\n');
+        }
         bytes.extend_from_slice(frame.map_or(&[], |frame| frame));
         bytes.into()
     }
 
     /// `None` for what another version may have sent.
     pub fn decode(payload: &Bytes) -> Option<Self> {
-        let end = payload.iter().position(|byte| *byte == b'\n')?;
-        let head = std::str::from_utf8(&payload[..end]).ok()?;
-        let frame = payload.slice(end + 1..);
+        let (head, mut frame) = cut_line(payload)?;
+        let head = std::str::from_utf8(&head).ok()?;
         let (kind, rest) = head.split_once(' ').unwrap_or((head, ""));
+        let mut epoch = || {
+            let line;
+            (line, frame) = cut_line(&frame)?;
+            Some(Epoch::from(std::str::from_utf8(&line).ok()?))
+        };
         Some(match kind {
             "e" => {
+                let epoch = epoch()?;
                 let mut words = rest.split(' ');
                 let (ev, micros) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
-                Self::Event { ev, micros, trace: words.next().map(str::to_owned), frame }
+                Self::Event { epoch, ev, micros, trace: words.next().map(str::to_owned), frame }
             }
-            "h" => Self::Head { ev: rest.parse().ok()? },
-            "d" => Self::Deleted,
+            "h" => Self::Head { epoch: epoch()?, ev: rest.parse().ok()? },
+            "d" => Self::Deleted { epoch: epoch()? },
             "t" => {
                 let (micros, user_id) = rest.split_once(' ')?;
                 let micros = micros.parse().ok()?;
@@ -378,16 +414,26 @@ impl Publication {
             "p" => Self::Presence { user_id: UserId::parse(rest)?, frame },
             "r" => {
                 let (chat_id, ev) = rest.split_once(' ')?;
-                Self::Room { chat_id: chat_id.parse().ok()?, ev: ev.parse().ok()? }
+                Self::Room { epoch: epoch()?, chat_id: chat_id.parse().ok()?, ev: ev.parse().ok()? }
             }
-            "x" => Self::Erased { user_id: UserId::parse(rest)? },
+            "x" => Self::Erased { epoch: epoch()?, user_id: UserId::parse(rest)? },
             "v" => {
                 let (micros, user_id) = rest.split_once(' ')?;
-                Self::Revoked { micros: micros.parse().ok()?, user_id: UserId::parse(user_id)? }
+                Self::Revoked {
+                    epoch: epoch()?,
+                    micros: micros.parse().ok()?,
+                    user_id: UserId::parse(user_id)?,
+                }
             }
             _ => return None,
         })
     }
+}
+
+/// The first line, and what follows it.
+fn cut_line(payload: &Bytes) -> Option<(Bytes, Bytes)> {
+    let end = memchr::memchr(b'\n', payload)?;
+    Some((payload.slice(..end), payload.slice(end + 1..)))
 }
 
 #[cfg(test)]
@@ -410,10 +456,11 @@ mod tests {
             edited_at: None,
             deleted_at: None,
         };
-        let created = Created::encode(&message, None);
+        let epoch = Epoch::from("one-00000001");
+        let created = Created::encode(&message, &epoch, None);
         let micros = time.0.as_microsecond();
         let frame = message_frame(&message);
-        let event = Publication::Event { ev: message.ev, micros, trace: None, frame };
+        let event = Publication::Event { epoch, ev: message.ev, micros, trace: None, frame };
         assert_eq!(created.publication, event.encode());
         assert_eq!(created.json, serde_json::to_vec(&message).expect("serializes"));
     }
@@ -422,26 +469,29 @@ mod tests {
     fn publications_survive_the_way_through_redis() {
         let user_id = UserId::parse("a b\u{2028}ё").expect("a valid id");
         let frame = Bytes::from_static(b"{\"type\":\"x\",\"text\":\"line\\nline\"}");
+        let epoch = || Epoch::from("after a restore-00000002");
         for publication in [
             Publication::Event {
+                epoch: epoch(),
                 ev: 7,
                 micros: 1_700_000_000_000_000,
                 trace: None,
                 frame: frame.clone(),
             },
             Publication::Event {
+                epoch: epoch(),
                 ev: 8,
                 micros: 1,
                 trace: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
                 frame: frame.clone(),
             },
-            Publication::Head { ev: 9 },
-            Publication::Deleted,
+            Publication::Head { epoch: epoch(), ev: 9 },
+            Publication::Deleted { epoch: epoch() },
             Publication::Typing { user_id: user_id.clone(), micros: 5, frame: frame.clone() },
             Publication::Presence { user_id: user_id.clone(), frame },
-            Publication::Room { chat_id: uuid::Uuid::nil(), ev: 3 },
-            Publication::Erased { user_id: user_id.clone() },
-            Publication::Revoked { user_id, micros: 1_700_000_000_000_000 },
+            Publication::Room { epoch: epoch(), chat_id: uuid::Uuid::nil(), ev: 3 },
+            Publication::Erased { epoch: epoch(), user_id: user_id.clone() },
+            Publication::Revoked { epoch: epoch(), user_id, micros: 1_700_000_000_000_000 },
         ] {
             assert_eq!(Publication::decode(&publication.encode()), Some(publication));
         }

@@ -140,7 +140,7 @@ pub(super) async fn connect_many(
         expires_in: TICKET_LIFETIME.as_secs(),
         protocol: SUBPROTOCOL,
         heartbeat_ms: heartbeat_ms(&context),
-        epoch: context.chats.store().get_epoch().await?,
+        epoch: context.chats.store().get_epoch().await?.to_string(),
     }))
 }
 

@@ -9,11 +9,11 @@ use super::Chats;
 use crate::{
     broker::Channel,
     error::Error,
-    model::{Chat, ChatId, Head, Message, Time, UserId},
+    model::{Chat, ChatId, Epoch, Head, Message, Time, UserId},
     outbox::{Commit, counters},
     presence::Transition,
     protocol::{Publication, ServerFrame},
-    store::{AmendmentKind, AmendmentResult, Room, Window},
+    store::{AmendmentKind, AmendmentResult, InboxPage, Room, Window},
     unread::Counter,
 };
 
@@ -83,7 +83,7 @@ impl Chats {
         let opened = self.store.open_chat(pair, creator, self.reject_unknown).await?;
         if opened.created {
             let mut commit =
-                Commit { outbox_ids: opened.outbox_id.into_iter().collect(), ..Commit::default() };
+                Commit { noted: opened.noted.into_iter().collect(), ..Commit::default() };
             for state in self.store.get_states(&[opened.chat_id]).await? {
                 commit.add_state(&state);
             }
@@ -99,14 +99,19 @@ impl Chats {
         Ok(self.show(vec![room]).await.remove(0))
     }
 
-    /// Those of these rooms that are the user's, and all of the user's unread messages.
+    /// The first of these chats, as the user sees them: as many as fit into a page.
     pub async fn get_chats(
         &self,
         user: &UserId,
         chats: &[ChatId],
-    ) -> Result<(Vec<Chat>, i64), Error> {
-        let (rooms, total_unread) = self.store.get_rooms(chats, user).await?;
-        Ok((self.show(rooms).await, total_unread))
+    ) -> Result<InboxPage<Chat>, Error> {
+        let InboxPage { chats, total_unread, epoch } = self.store.get_rooms(chats, user).await?;
+        let ids: Vec<ChatId> = chats.iter().map(|(chat_id, _)| *chat_id).collect();
+        let rooms = chats.into_iter().filter_map(|(_, room)| room).collect();
+        let mut shown = self.show(rooms).await.into_iter().peekable();
+        // In the same order, those that are gone left out.
+        let one = |id| (id, shown.next_if(|chat| chat.chat_id == id));
+        Ok(InboxPage { chats: ids.into_iter().map(one).collect(), total_unread, epoch })
     }
 
     /// A page of rooms, latest activity first, past `after`; and the position of its end, where
@@ -207,14 +212,15 @@ impl Chats {
         })
     }
 
-    async fn load_counters(&self, user: &UserId) -> Result<Vec<Counter>, Error> {
-        let states = self.store.list_states(user).await?;
-        Ok(states
+    async fn load_counters(&self, user: &UserId) -> Result<(Epoch, Vec<Counter>), Error> {
+        let (epoch, states) = self.store.list_states(user).await?;
+        let counters = states
             .iter()
             .flat_map(counters)
             .filter(|(member, _)| member == user)
             .map(|(_, counter)| counter)
-            .collect())
+            .collect();
+        Ok((epoch, counters))
     }
 
     /// Moves the reader's marker forward; `None`: to all sent up to now.
@@ -243,11 +249,11 @@ impl Chats {
             // By a read: what locks a row writes, and that takes longer than a room that is not there.
             self.get_head(user, chat_id).await?;
         }
-        let (members, outbox_id) =
+        let (members, noted) =
             self.store.delete_chat(chat_id, user, admin, self.delete_rule).await?;
-        let mut commit =
-            Commit { outbox_ids: outbox_id.into_iter().collect(), ..Commit::default() };
-        commit.add_deleted(chat_id, &members);
+        let mut commit = Commit::default();
+        commit.add_deleted(&noted.epoch, chat_id, &members);
+        commit.noted.push(noted);
         self.outbox.publish_soon(commit).await;
         // All of a usual room; the rest of a huge one, and what fails here, is the purger's.
         if let Err(error) = self.store.purge_messages(chat_id).await {

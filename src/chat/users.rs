@@ -34,16 +34,19 @@ impl Chats {
     /// Erases a person: marked first, then their texts room by room. Safe to repeat, and to be
     /// repeated where a very long history took longer than a request may.
     pub async fn erase_user(&self, user_id: &UserId) -> Result<(), Error> {
-        if !self.store.mark_erased(user_id).await? {
-            return Err(Error::UserNotFound);
-        }
+        let marked = self.store.mark_erased(user_id).await?.ok_or(Error::UserNotFound)?;
         self.people.forget(user_id);
-        let order = (Channel::All, Publication::Erased { user_id: user_id.clone() }.encode());
+        let order = Publication::Erased { epoch: marked.clone(), user_id: user_id.clone() };
+        let order = (Channel::All, order.encode());
         // Redis away: every replica finds the mark when it compares with Postgres.
         let _ = self.broker.publish(&[order]).await;
         for chat_id in self.store.list_chat_ids(user_id).await? {
-            while let Some(outbox_id) = self.store.erase_in_chat(chat_id, user_id).await? {
-                let row = Unpublished { outbox_id, chats: vec![chat_id], users: Vec::new() };
+            while let Some(noted) = self.store.erase_in_chat(chat_id, user_id).await? {
+                if noted.epoch != marked {
+                    // The database has failed over meanwhile, maybe to before the mark.
+                    return Err(Error::Unavailable(None));
+                }
+                let row = Unpublished { noted, chats: vec![chat_id], users: Vec::new() };
                 let commit = self.outbox.commit_of(&[row]).await?;
                 self.outbox.publish_soon(commit).await;
             }
@@ -53,10 +56,10 @@ impl Chats {
 
     /// Voids a person's tokens that were issued before now, and closes the sockets opened with them.
     pub async fn revoke_tokens(&self, user_id: &UserId) -> Result<(), Error> {
-        let at = self.store.revoke_tokens(user_id).await?;
+        let (at, epoch) = self.store.revoke_tokens(user_id).await?;
         self.people.forget(user_id);
         let revoked =
-            Publication::Revoked { user_id: user_id.clone(), micros: at.0.as_microsecond() };
+            Publication::Revoked { epoch, user_id: user_id.clone(), micros: at.0.as_microsecond() };
         // Redis away: every replica finds the moment when it compares with Postgres.
         let _ = self.broker.publish(&[(Channel::All, revoked.encode())]).await;
         Ok(())

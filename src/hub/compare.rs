@@ -3,18 +3,13 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
 
-use super::{
-    Gap,
-    feed::{Feed, Shared},
-};
+use super::feed::{Feed, Shared};
 use crate::{
     broker::Channel,
-    model::{ChatId, UserId},
-    protocol::ResetReason,
+    model::{ChatId, Epoch, UserId},
     store::{Barred, StoreError},
 };
 
@@ -39,15 +34,12 @@ impl Feed {
     /// Compares the heads of followed chats with Postgres, for ever: this alone finds a *last*
     /// publication that was lost, and a Redis that was split off.
     pub(super) async fn compare(self, interval: Duration) {
-        // The history that followers begin in: learned at the first comparison only, a change before
-        // it would go unseen.
-        if let Ok(epoch) = self.shared.store.get_epoch().await {
-            self.set_epoch(epoch.into());
-        }
         // Commands have one connection, publications another: either can be dead alone.
         let mut redis = self.shared.link.subscribe_state();
         let mut hearing = self.shared.broker.subscribe_hearing();
         let mut inboxes = Inboxes::default();
+        // Not all is set right yet since the history is another one.
+        let mut unsettled = false;
         loop {
             let connected = *redis.borrow_and_update() & *hearing.borrow_and_update();
             let pause = if connected { interval } else { COMPARE_WITHOUT_REDIS.min(interval) };
@@ -55,7 +47,7 @@ impl Feed {
             let pause = pause.mul_f64(rand::random_range(0.8..1.2));
             let asked = tokio::select! {
                 () = tokio::time::sleep(pause) => false,
-                () = self.shared.resync.notified() => true,
+                () = self.shared.history.doubted() => true,
                 // It went: what was published last may be lost, and what comes next will be.
                 Ok(()) = redis.changed() => true,
                 Ok(()) = hearing.changed() => true,
@@ -67,7 +59,7 @@ impl Feed {
                 inboxes.hurry();
             }
             let compared = async {
-                self.compare_heads(since).await?;
+                self.compare_heads(since, &mut unsettled).await?;
                 self.close_barred().await?;
                 inboxes.compare(&self.shared).await
             };
@@ -102,74 +94,57 @@ impl Feed {
         Ok(())
     }
 
-    /// Compares all chats but those confirmed after `since`.
-    async fn compare_heads(&self, since: Option<Instant>) -> Result<(), StoreError> {
+    /// Compares all chats but those confirmed after `since`. In another history than before, all: every
+    /// position is void.
+    async fn compare_heads(
+        &self,
+        since: Option<Instant>,
+        unsettled: &mut bool,
+    ) -> Result<(), StoreError> {
+        let shared = &self.shared;
         // Asked also where nobody follows a chat: counters belong to a history too.
-        let epoch: Arc<str> = self.shared.store.get_epoch().await?.into();
-        match self.epoch() {
-            Some(known) if known != epoch => return self.reset_all(epoch).await,
-            Some(_) => {}
-            None => self.set_epoch(Arc::clone(&epoch)),
+        let epoch = shared.store.get_epoch().await?;
+        // Before any chat is set right: what is published from here on is either taken by a chat that is,
+        // or asks for one comparison more.
+        if shared.history.enter(&epoch) {
+            tracing::warn!(%epoch, "the database's history changed: all positions are void");
+            *unsettled = true;
         }
-        for chunk in self.shared.hub.cursors(since).chunks(COMPARE_CHUNK) {
+        let since = since.filter(|_| !*unsettled);
+        for chunk in shared.hub.cursors(since).chunks(COMPARE_CHUNK) {
             let ids: Vec<ChatId> = chunk.iter().map(|(chat_id, _)| *chat_id).collect();
             let seen: HashMap<ChatId, i64> = chunk.iter().copied().collect();
+            let (found_in, heads) = shared.store.get_heads(&ids).await?;
+            if found_in != epoch {
+                // It changes right now.
+                shared.history.doubt();
+                return Ok(());
+            }
             // In no order: that is the planner's, and changes with the table's statistics.
-            for (chat_id, head) in self.shared.store.get_heads(&ids).await? {
+            for (chat_id, head) in heads {
                 if let Some(seen) = seen.get(&chat_id) {
                     self.compare_head(chat_id, *seen, head, &epoch);
                 }
             }
         }
+        if std::mem::take(unsettled) {
+            // They see for themselves that what they told is void.
+            for user_id in shared.hub.inbox_users() {
+                shared.hub.poke_inbox(&user_id);
+            }
+        }
         Ok(())
     }
 
-    fn compare_head(&self, chat_id: ChatId, seen: i64, head: Option<i64>, epoch: &Arc<str>) {
+    fn compare_head(&self, chat_id: ChatId, seen: i64, head: Option<i64>, epoch: &Epoch) {
         match head {
-            None => self.end(chat_id),
-            // Only a database that went back in time can be behind what was given out.
-            Some(head) if head < seen => {
-                let reason = ResetReason::UnknownPosition;
-                self.shared.hub.reset(Gap(chat_id), head, epoch, reason);
-            }
+            None => self.end(chat_id, epoch),
             Some(head) => {
-                if let Some(gap) = self.shared.hub.compare(chat_id, seen, head) {
+                if let Some(gap) = self.shared.hub.compare(chat_id, seen, head, epoch) {
                     self.fill_gap(gap);
                 }
             }
         }
-    }
-
-    /// The database's history is another one: every position is void.
-    async fn reset_all(&self, epoch: Arc<str>) -> Result<(), StoreError> {
-        tracing::warn!(%epoch, "the database's history changed: all positions are void");
-        for chunk in self.shared.hub.cursors(None).chunks(COMPARE_CHUNK) {
-            let ids: Vec<ChatId> = chunk.iter().map(|(chat_id, _)| *chat_id).collect();
-            for (chat_id, head) in self.shared.store.get_heads(&ids).await? {
-                let Some(head) = head else {
-                    self.end(chat_id);
-                    continue;
-                };
-                self.shared.hub.reset(Gap(chat_id), head, &epoch, ResetReason::UnknownPosition);
-            }
-        }
-        // They see for themselves that what they told is void.
-        for user_id in self.shared.hub.inbox_users() {
-            self.shared.hub.poke_inbox(&user_id);
-        }
-        // Only now: a failure on the way must make all of it happen again.
-        self.set_epoch(epoch);
-        Ok(())
-    }
-
-    fn epoch(&self) -> Option<Arc<str>> {
-        self.shared.epoch.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn set_epoch(&self, epoch: Arc<str>) {
-        // Counters of another history would win by their higher `ev`.
-        self.shared.unread.set_epoch(&epoch);
-        *self.shared.epoch.lock().unwrap_or_else(PoisonError::into_inner) = Some(epoch);
     }
 }
 

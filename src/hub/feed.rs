@@ -1,23 +1,19 @@
 //! What feeds the hub: publications from Redis, gaps and lost heads from Postgres.
 
-use std::{
-    ops::ControlFlow,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Fill, Gap, Hub, Queue};
+use super::{Fill, Gap, Hub, Queue, Received};
 use crate::{
     broker::{Away, Broker, Channel, Event, Link},
+    history::History,
     metrics::Metrics,
-    model::{ChatId, Time, UserId},
+    model::{ChatId, Epoch, Time, UserId},
     people::People,
     protocol::{MAX_REPLAY, Publication, ResetReason, change_frame},
     store::{Store, StoreError},
-    unread::Unread,
 };
 
 /// How long a gap waits for the publication that is merely late (two replicas' publications can
@@ -40,8 +36,8 @@ pub struct Sources {
     pub store: Store,
     pub link: Link,
     pub broker: Broker,
-    /// To be told when the database's history is another one.
-    pub unread: Unread,
+    /// To be told when it is another one.
+    pub history: History,
     /// To be told of erasures.
     pub people: People,
     pub events: mpsc::Receiver<Event>,
@@ -59,15 +55,11 @@ pub(super) struct Shared {
     pub(super) store: Store,
     pub(super) link: Link,
     pub(super) broker: Broker,
-    pub(super) unread: Unread,
+    pub(super) history: History,
     pub(super) people: People,
     metrics: Arc<Metrics>,
     tasks: TaskTracker,
     stop: CancellationToken,
-    /// Asks for a comparison at once.
-    pub(super) resync: Notify,
-    /// The database's history, as last seen.
-    pub(super) epoch: Mutex<Option<Arc<str>>>,
 }
 
 /// Keeps a chat followed; dropping it ends that.
@@ -124,19 +116,17 @@ impl Feed {
         tasks: &TaskTracker,
         stop: CancellationToken,
     ) -> Self {
-        let Sources { store, link, broker, unread, people, events } = sources;
+        let Sources { store, link, broker, history, people, events } = sources;
         let shared = Arc::new(Shared {
             hub: Hub::new(Arc::clone(&metrics)),
             store,
             link,
             broker,
-            unread,
+            history,
             people,
             metrics,
             tasks: tasks.clone(),
             stop: stop.clone(),
-            resync: Notify::new(),
-            epoch: Mutex::default(),
         });
         let feed = Self { shared };
         let (receiving, comparing) = (feed.clone(), feed.clone());
@@ -178,20 +168,24 @@ impl Feed {
             // Away: the broker admits the loss when it is back.
             if let Some(Ok(())) = shared.stop.run_until_cancelled(subscribing).await {
                 shared.metrics.resyncs.inc();
-                shared.resync.notify_one();
+                shared.history.doubt();
             }
         });
         Err(Away)
     }
 
     /// A follower has read the chat at `head_ev`. Gives up to where the hub has given the chat out:
-    /// past `head_ev`, the follower has to read once more.
-    pub fn note_head(&self, chat_id: ChatId, head_ev: i64) -> i64 {
-        let (cursor, gap) = self.shared.hub.note_head(chat_id, head_ev);
+    /// past `head_ev`, the follower has to read once more. `None`: one of the two is in a history that is
+    /// gone, and the follower has to read again until they agree.
+    pub fn note_head(&self, chat_id: ChatId, head_ev: i64, epoch: &Epoch) -> Option<i64> {
+        let Some((cursor, gap)) = self.shared.hub.note_head(chat_id, head_ev, epoch) else {
+            self.shared.history.doubt();
+            return None;
+        };
         if let Some(gap) = gap {
             self.fill_gap(gap);
         }
-        cursor
+        Some(cursor)
     }
 
     /// Counts a socket as the user's; `inbox`: it also wants to hear which rooms move.
@@ -213,7 +207,7 @@ impl Feed {
             match event {
                 Event::Lost => {
                     self.shared.metrics.resyncs.inc();
-                    self.shared.resync.notify_one();
+                    self.shared.history.doubt();
                 }
                 Event::Publication { channel, payload } => {
                     self.shared.metrics.publications_received.inc();
@@ -226,24 +220,23 @@ impl Feed {
     }
 
     fn dispatch(&self, channel: &Channel, publication: Publication) {
+        // A replica that stood still while a standby took over says late what was lost.
+        if publication.epoch().is_some_and(|epoch| !self.shared.history.is_current(epoch)) {
+            return;
+        }
         if let Publication::Event { micros, .. } = &publication {
             let lag = jiff::Timestamp::now().as_microsecond() - micros;
             self.shared.metrics.publication_lag.observe(lag.max(0) as f64 / 1e6);
         }
         match channel {
-            Channel::Chat(chat_id) if publication == Publication::Deleted => self.end(*chat_id),
-            Channel::Chat(chat_id) => {
-                if let Some(gap) = self.shared.hub.receive(*chat_id, publication) {
-                    self.fill_gap(gap);
-                }
-            }
+            Channel::Chat(chat_id) => self.receive_in_chat(*chat_id, publication),
             Channel::User(user_id) => self.shared.hub.receive_for_user(user_id, &publication),
             Channel::All => match &publication {
-                Publication::Erased { user_id } => {
+                Publication::Erased { user_id, .. } => {
                     self.shared.people.forget(user_id);
                     self.shared.hub.close_user(user_id);
                 }
-                Publication::Revoked { user_id, micros } => {
+                Publication::Revoked { user_id, micros, .. } => {
                     self.shared.people.forget(user_id);
                     if let Ok(at) = jiff::Timestamp::from_microsecond(*micros) {
                         self.shared.hub.revoke_user(user_id, Time(at));
@@ -254,9 +247,20 @@ impl Feed {
         }
     }
 
-    /// A chat is gone: its sockets are told, and nothing will be published in it any more.
-    pub(super) fn end(&self, chat_id: ChatId) {
-        self.shared.hub.receive(chat_id, Publication::Deleted);
+    fn receive_in_chat(&self, chat_id: ChatId, publication: Publication) {
+        match self.shared.hub.receive(chat_id, publication) {
+            Received::Taken => {}
+            Received::Gap(gap) => self.fill_gap(gap),
+            // Nothing will be published in it any more.
+            Received::Ended => self.shared.broker.unsubscribe(&Channel::Chat(chat_id)),
+            // It is of the present one, so that the chat is not.
+            Received::Foreign => self.shared.history.doubt(),
+        }
+    }
+
+    /// Postgres has no such chat: its sockets are told.
+    pub(super) fn end(&self, chat_id: ChatId, epoch: &Epoch) {
+        self.shared.hub.end(chat_id, epoch);
         self.shared.broker.unsubscribe(&Channel::Chat(chat_id));
     }
 
@@ -269,11 +273,10 @@ impl Feed {
                 let mut pause = STRAGGLER_WAIT;
                 loop {
                     tokio::time::sleep(pause).await;
-                    let Some(after_ev) = feed.shared.hub.gap_start(gap) else { return };
-                    pause = match feed.read_gap(gap, after_ev).await {
+                    let Some((after_ev, epoch)) = feed.shared.hub.gap_start(gap) else { return };
+                    pause = match feed.read_gap(gap, after_ev, &epoch).await {
                         Ok(ControlFlow::Continue(true)) => Duration::ZERO,
-                        // Somebody spoke of a change that Postgres has not: a history that is gone.
-                        // The comparison finds that out.
+                        // Of another history: the comparison finds out which of the two is gone.
                         Ok(ControlFlow::Continue(false)) => RETRY,
                         Ok(ControlFlow::Break(())) => return,
                         Err(error) => {
@@ -289,19 +292,32 @@ impl Feed {
 
     /// Reads what is missing, in pages; each page moves the cursor, or says that it did not. Break:
     /// the chat is gone.
-    async fn read_gap(&self, gap: Gap, after_ev: i64) -> Result<ControlFlow<(), bool>, StoreError> {
+    async fn read_gap(
+        &self,
+        gap: Gap,
+        after_ev: i64,
+        epoch: &Epoch,
+    ) -> Result<ControlFlow<(), bool>, StoreError> {
         let Gap(chat_id) = gap;
         let shared = &self.shared;
         let Some(changes) = shared.store.get_changes(chat_id, None, after_ev, CHANGES_PAGE).await?
         else {
-            self.end(chat_id);
+            // Asked once more, since what is not there does not say in which history.
+            let (found_in, heads) = shared.store.get_heads(&[chat_id]).await?;
+            if found_in != *epoch || heads.iter().any(|(_, head)| head.is_some()) {
+                shared.history.doubt();
+                return Ok(ControlFlow::Continue(false));
+            }
+            self.end(chat_id, epoch);
             return Ok(ControlFlow::Break(()));
         };
+        if *changes.head.epoch != **epoch {
+            shared.history.doubt();
+            return Ok(ControlFlow::Continue(false));
+        }
         let head_ev = changes.head.ev;
-        if head_ev < after_ev || head_ev - after_ev > MAX_REPLAY {
-            let reason =
-                if head_ev < after_ev { ResetReason::UnknownPosition } else { ResetReason::TooFar };
-            shared.hub.reset(gap, head_ev, &changes.head.epoch.into(), reason);
+        if head_ev - after_ev > MAX_REPLAY {
+            shared.hub.reset(gap, head_ev, epoch, ResetReason::TooFar);
             return Ok(ControlFlow::Continue(true));
         }
         let reached = match changes.changes.last() {
@@ -313,7 +329,8 @@ impl Feed {
             .iter()
             .map(|change| (change.ev(), change_frame(chat_id, change)))
             .collect();
-        let moved = shared.hub.fill(gap, Fill { after_ev, frames, head_ev: reached });
+        let epoch = Epoch::clone(epoch);
+        let moved = shared.hub.fill(gap, Fill { epoch, after_ev, frames, head_ev: reached });
         Ok(ControlFlow::Continue(moved))
     }
 }

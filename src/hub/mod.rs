@@ -22,7 +22,7 @@ pub use self::{
 };
 use crate::{
     metrics::Metrics,
-    model::{ChatId, Time, UserId},
+    model::{ChatId, Epoch, Time, UserId},
     protocol::{Frame, Publication, ResetReason},
     trace,
 };
@@ -43,6 +43,7 @@ const SHARDS: usize = 16;
 pub enum Delivery {
     Event {
         chat_id: ChatId,
+        epoch: Epoch,
         ev: i64,
         /// When it was committed, in microseconds since 1970.
         micros: i64,
@@ -56,11 +57,12 @@ pub enum Delivery {
     Reset {
         chat_id: ChatId,
         head_ev: i64,
-        epoch: Arc<str>,
+        epoch: Epoch,
         reason: ResetReason,
     },
     Deleted {
         chat_id: ChatId,
+        epoch: Epoch,
     },
     Typing {
         chat_id: ChatId,
@@ -90,6 +92,7 @@ pub enum Delivery {
 /// A gap's content: changes ascending by `ev`, from where it began up to the head they were read at.
 #[derive(Debug)]
 pub struct Fill {
+    pub epoch: Epoch,
     pub after_ev: i64,
     pub frames: Vec<(i64, Frame)>,
     pub head_ev: i64,
@@ -99,6 +102,8 @@ pub struct Fill {
 #[derive(Debug)]
 struct Entry {
     followers: Vec<Queue>,
+    /// The history that all numbers here are of; `None` while there are none.
+    epoch: Option<Epoch>,
     /// `None` until the first follower has read where the chat stands.
     cursor: Option<i64>,
     /// The highest `ev` heard of.
@@ -119,6 +124,7 @@ impl Entry {
     fn new() -> Self {
         Self {
             followers: Vec::new(),
+            epoch: None,
             cursor: None,
             heard: 0,
             pending: BTreeMap::new(),
@@ -134,9 +140,23 @@ impl Entry {
         self.followers.iter().for_each(|queue| queue.push(&shared));
     }
 
+    /// Whether numbers of this history count here: while nothing was read, those of the last one heard of.
+    fn is_of(&mut self, epoch: &Epoch) -> bool {
+        if self.epoch.as_ref() == Some(epoch) {
+            return true;
+        }
+        if self.cursor.is_some() {
+            return false;
+        }
+        self.pending.clear();
+        self.heard = 0;
+        self.epoch = Some(Epoch::clone(epoch));
+        true
+    }
+
     /// Gives out what follows the cursor without a gap.
     fn advance(&mut self, chat_id: ChatId) {
-        let Some(mut cursor) = self.cursor else { return };
+        let (Some(mut cursor), Some(epoch)) = (self.cursor, self.epoch.clone()) else { return };
         while let Some(entry) = self.pending.first_entry() {
             let ev = *entry.key();
             if ev > cursor + 1 {
@@ -145,7 +165,8 @@ impl Entry {
             let (micros, frame) = entry.remove();
             if ev == cursor + 1 {
                 cursor = ev;
-                self.push(&Delivery::Event { chat_id, ev, micros, frame });
+                let epoch = Epoch::clone(&epoch);
+                self.push(&Delivery::Event { chat_id, epoch, ev, micros, frame });
             }
         }
         self.cursor = Some(cursor);
@@ -159,6 +180,17 @@ impl Entry {
 /// A gap that wants filling: nobody is on it yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Gap(pub ChatId);
+
+/// What a publication has led to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Received {
+    Taken,
+    Gap(Gap),
+    /// The chat is not held any more.
+    Ended,
+    /// It is of another history than the chat is held in.
+    Foreign,
+}
 
 type Shard = HashMap<ChatId, Entry>;
 
@@ -210,17 +242,26 @@ impl Hub {
     }
 
     /// A follower has read the chat at `head_ev`, after it was registered. Gives the cursor: where it
-    /// is past `head_ev`, what lies between went out before the follower could take it.
-    pub(crate) fn note_head(&self, chat_id: ChatId, head_ev: i64) -> (i64, Option<Gap>) {
+    /// is past `head_ev`, what lies between went out before the follower could take it. `None`: the chat
+    /// is held in another history.
+    pub(crate) fn note_head(
+        &self,
+        chat_id: ChatId,
+        head_ev: i64,
+        epoch: &Epoch,
+    ) -> Option<(i64, Option<Gap>)> {
         let mut shard = self.shard(chat_id);
-        let Some(entry) = shard.get_mut(&chat_id) else { return (head_ev, None) };
+        let Some(entry) = shard.get_mut(&chat_id) else { return Some((head_ev, None)) };
+        if !entry.is_of(epoch) {
+            return None;
+        }
         if entry.cursor.is_none() {
             entry.cursor = Some(head_ev);
             entry.confirmed = Instant::now();
             entry.advance(chat_id);
         }
         entry.heard = entry.heard.max(head_ev);
-        (entry.cursor.unwrap_or(head_ev), claim(entry, chat_id))
+        Some((entry.cursor.unwrap_or(head_ev), claim(entry, chat_id)))
     }
 
     pub(crate) fn add_user(&self, user_id: &UserId, queue: &Queue, inbox: bool) {
@@ -245,53 +286,60 @@ impl Hub {
     }
 
     /// A publication on a chat's channel.
-    pub(crate) fn receive(&self, chat_id: ChatId, publication: Publication) -> Option<Gap> {
+    pub(crate) fn receive(&self, chat_id: ChatId, publication: Publication) -> Received {
         let mut shard = self.shard(chat_id);
-        let entry = shard.get_mut(&chat_id)?;
+        let Some(entry) = shard.get_mut(&chat_id) else { return Received::Taken };
+        if publication.epoch().is_some_and(|epoch| !entry.is_of(epoch)) {
+            return Received::Foreign;
+        }
         match publication {
-            Publication::Event { ev, micros, trace, frame } => {
+            Publication::Event { ev, micros, trace, frame, .. } => {
                 trace::delivered(trace.as_deref(), chat_id, ev, entry.followers.len());
                 entry.heard = entry.heard.max(ev);
                 if entry.cursor.is_some_and(|cursor| ev <= cursor) {
-                    return None;
+                    return Received::Taken;
                 }
                 if entry.pending.len() < MAX_PENDING {
                     entry.pending.insert(ev, (micros, frame));
                 }
                 entry.advance(chat_id);
                 entry.confirmed = Instant::now();
-                claim(entry, chat_id)
             }
-            Publication::Head { ev } => {
-                entry.heard = entry.heard.max(ev);
-                claim(entry, chat_id)
-            }
-            Publication::Deleted => {
-                entry.push(&Delivery::Deleted { chat_id });
+            Publication::Head { ev, .. } => entry.heard = entry.heard.max(ev),
+            Publication::Deleted { epoch } => {
+                entry.push(&Delivery::Deleted { chat_id, epoch });
+                // Who has not read it yet may find it in another history.
+                if entry.cursor.is_none() {
+                    return Received::Taken;
+                }
                 shard.remove(&chat_id);
-                None
+                return Received::Ended;
             }
             Publication::Typing { user_id, micros, frame } => {
                 let age = jiff::Timestamp::now().as_microsecond() - micros;
-                if age > TYPING_LIFETIME_MICROS {
-                    return None;
+                if age <= TYPING_LIFETIME_MICROS {
+                    entry.push(&Delivery::Typing { chat_id, user_id, frame });
                 }
-                entry.push(&Delivery::Typing { chat_id, user_id, frame });
-                None
             }
             Publication::Presence { user_id, frame } => {
                 entry.push(&Delivery::Presence { chat_id, user_id, frame });
-                None
             }
             Publication::Room { .. } | Publication::Erased { .. } | Publication::Revoked { .. } => {
-                None
             }
+        }
+        claim(entry, chat_id).map_or(Received::Taken, Received::Gap)
+    }
+
+    /// A chat is gone in this history, whichever it was followed in.
+    pub(crate) fn end(&self, chat_id: ChatId, epoch: &Epoch) {
+        if let Some(entry) = self.shard(chat_id).remove(&chat_id) {
+            entry.push(&Delivery::Deleted { chat_id, epoch: Epoch::clone(epoch) });
         }
     }
 
     /// A publication on a user's channel.
     pub(crate) fn receive_for_user(&self, user_id: &UserId, publication: &Publication) {
-        if let Publication::Room { chat_id, ev } = publication {
+        if let Publication::Room { chat_id, ev, .. } = publication {
             self.push_to_user(user_id, &Delivery::Room { chat_id: *chat_id, ev: *ev });
         }
     }
@@ -330,13 +378,13 @@ impl Hub {
         self.push_to_user(user_id, &Delivery::Inbox);
     }
 
-    /// Where the gap's reader has to begin; `None` where the straggler came or nobody follows, and
-    /// then the gap is no longer claimed.
-    pub(crate) fn gap_start(&self, Gap(chat_id): Gap) -> Option<i64> {
+    /// Where the gap's reader has to begin, and in which history; `None` where the straggler came or
+    /// nobody follows, and then the gap is no longer claimed.
+    pub(crate) fn gap_start(&self, Gap(chat_id): Gap) -> Option<(i64, Epoch)> {
         let mut shard = self.shard(chat_id);
         let entry = shard.get_mut(&chat_id)?;
         if entry.has_gap() && !entry.followers.is_empty() {
-            return entry.cursor;
+            return entry.cursor.zip(entry.epoch.clone());
         }
         entry.filling = false;
         None
@@ -348,12 +396,12 @@ impl Hub {
         let mut shard = self.shard(chat_id);
         let Some(entry) = shard.get_mut(&chat_id) else { return false };
         let cursor = entry.cursor.unwrap_or(0);
-        let moves = fill.head_ev > cursor;
+        let moves = entry.epoch.as_ref() == Some(&fill.epoch) && fill.head_ev > cursor;
         if moves {
             self.metrics.gaps_filled.inc();
             let head_ev = fill.head_ev;
             entry.push(&Delivery::Catchup { chat_id, fill: Arc::new(fill) });
-            self.move_cursor(entry, chat_id, head_ev);
+            move_cursor(entry, chat_id, head_ev);
         }
         entry.heard = entry.heard.max(entry.cursor.unwrap_or(0));
         moves
@@ -364,29 +412,47 @@ impl Hub {
         &self,
         Gap(chat_id): Gap,
         head_ev: i64,
-        epoch: &Arc<str>,
+        epoch: &Epoch,
         reason: ResetReason,
     ) {
-        let mut shard = self.shard(chat_id);
-        let Some(entry) = shard.get_mut(&chat_id) else { return };
-        self.metrics.resets.inc();
-        entry.push(&Delivery::Reset { chat_id, head_ev, epoch: Arc::clone(epoch), reason });
-        entry.heard = head_ev;
-        entry.pending.clear();
-        self.move_cursor(entry, chat_id, head_ev);
+        if let Some(entry) = self.shard(chat_id).get_mut(&chat_id) {
+            self.reset_entry(entry, chat_id, head_ev, epoch, reason);
+        }
     }
 
-    fn move_cursor(&self, entry: &mut Entry, chat_id: ChatId, head_ev: i64) {
-        entry.cursor = Some(head_ev);
-        entry.confirmed = Instant::now();
-        entry.pending = entry.pending.split_off(&(head_ev + 1));
-        entry.advance(chat_id);
+    fn reset_entry(
+        &self,
+        entry: &mut Entry,
+        chat_id: ChatId,
+        head_ev: i64,
+        epoch: &Epoch,
+        reason: ResetReason,
+    ) {
+        self.metrics.resets.inc();
+        entry.push(&Delivery::Reset { chat_id, head_ev, epoch: Epoch::clone(epoch), reason });
+        entry.epoch = Some(Epoch::clone(epoch));
+        entry.heard = head_ev;
+        entry.pending.clear();
+        move_cursor(entry, chat_id, head_ev);
     }
 
     /// The comparison with Postgres found the head of a chat whose cursor was `seen`.
-    pub(crate) fn compare(&self, chat_id: ChatId, seen: i64, head_ev: i64) -> Option<Gap> {
+    pub(crate) fn compare(
+        &self,
+        chat_id: ChatId,
+        seen: i64,
+        head_ev: i64,
+        epoch: &Epoch,
+    ) -> Option<Gap> {
         let mut shard = self.shard(chat_id);
         let entry = shard.get_mut(&chat_id)?;
+        // Within a history no head goes back, unless somebody has put an old copy in its place and not said
+        // so.
+        if !entry.is_of(epoch) || head_ev < seen {
+            let reason = ResetReason::UnknownPosition;
+            self.reset_entry(entry, chat_id, head_ev, epoch, reason);
+            return None;
+        }
         if head_ev > seen {
             entry.heard = entry.heard.max(head_ev);
             let gap = claim(entry, chat_id);
@@ -448,6 +514,14 @@ impl Hub {
             (chats + shard.len(), followers + here)
         })
     }
+}
+
+/// All up to `head_ev` was given out.
+fn move_cursor(entry: &mut Entry, chat_id: ChatId, head_ev: i64) {
+    entry.cursor = Some(head_ev);
+    entry.confirmed = Instant::now();
+    entry.pending = entry.pending.split_off(&(head_ev + 1));
+    entry.advance(chat_id);
 }
 
 /// Claims the filling of a gap, if there is one and nobody is on it.

@@ -7,7 +7,21 @@ use super::*;
 const CHAT: ChatId = ChatId::nil();
 
 fn event(ev: i64) -> Publication {
-    Publication::Event { ev, micros: 0, trace: None, frame: Bytes::from(ev.to_string()) }
+    event_of("one", ev)
+}
+
+fn event_of(epoch: &str, ev: i64) -> Publication {
+    let frame = Bytes::from(ev.to_string());
+    Publication::Event { epoch: epoch.into(), ev, micros: 0, trace: None, frame }
+}
+
+/// Where the hub stands once a follower has read so far in the history that these tests begin in.
+fn note_head(hub: &Hub, head_ev: i64) -> (i64, Option<Gap>) {
+    hub.note_head(CHAT, head_ev, &"one".into()).expect("the same history")
+}
+
+fn gap_start(hub: &Hub) -> Option<i64> {
+    hub.gap_start(Gap(CHAT)).map(|(after, _)| after)
 }
 
 fn hub() -> (Hub, Queue, Inbox) {
@@ -33,26 +47,26 @@ fn given(inbox: &mut Inbox) -> Vec<i64> {
 #[test]
 fn the_next_goes_out_an_older_is_dropped_a_gap_is_claimed_once() {
     let (hub, _queue, mut inbox) = hub();
-    assert_eq!(hub.note_head(CHAT, 5), (5, None));
-    assert_eq!(hub.receive(CHAT, event(6)), None);
-    assert_eq!(hub.receive(CHAT, event(6)), None);
-    assert_eq!(hub.receive(CHAT, event(4)), None);
+    assert_eq!(note_head(&hub, 5), (5, None));
+    assert_eq!(hub.receive(CHAT, event(6)), Received::Taken);
+    assert_eq!(hub.receive(CHAT, event(6)), Received::Taken);
+    assert_eq!(hub.receive(CHAT, event(4)), Received::Taken);
     assert_eq!(given(&mut inbox), [6]);
-    assert_eq!(hub.receive(CHAT, event(8)), Some(Gap(CHAT)));
-    assert_eq!(hub.receive(CHAT, event(9)), None, "somebody is on it");
-    assert_eq!(hub.gap_start(Gap(CHAT)), Some(6));
-    assert_eq!(hub.receive(CHAT, event(7)), None);
+    assert_eq!(hub.receive(CHAT, event(8)), Received::Gap(Gap(CHAT)));
+    assert_eq!(hub.receive(CHAT, event(9)), Received::Taken, "somebody is on it");
+    assert_eq!(gap_start(&hub), Some(6));
+    assert_eq!(hub.receive(CHAT, event(7)), Received::Taken);
     assert_eq!(given(&mut inbox), [7, 8, 9]);
-    assert_eq!(hub.gap_start(Gap(CHAT)), None, "the straggler came");
-    assert_eq!(hub.receive(CHAT, event(12)), Some(Gap(CHAT)), "and the next gap is free");
+    assert_eq!(gap_start(&hub), None, "the straggler came");
+    assert_eq!(hub.receive(CHAT, event(12)), Received::Gap(Gap(CHAT)), "and the next gap is free");
 }
 
 #[test]
 fn what_comes_before_the_first_read_is_kept() {
     let (hub, _queue, mut inbox) = hub();
-    assert_eq!(hub.receive(CHAT, event(4)), None);
-    assert_eq!(hub.receive(CHAT, event(5)), None);
-    assert_eq!(hub.note_head(CHAT, 4), (5, None));
+    assert_eq!(hub.receive(CHAT, event(4)), Received::Taken);
+    assert_eq!(hub.receive(CHAT, event(5)), Received::Taken);
+    assert_eq!(note_head(&hub, 4), (5, None));
     assert_eq!(given(&mut inbox), [5]);
 }
 
@@ -61,9 +75,9 @@ fn a_slower_first_reader_learns_that_it_has_to_read_again() {
     let (hub, _queue, _inbox) = hub();
     let (second, _other) = queue();
     hub.add_follower(CHAT, &second);
-    assert_eq!(hub.note_head(CHAT, 10), (10, None));
+    assert_eq!(note_head(&hub, 10), (10, None));
     hub.receive(CHAT, event(10));
-    assert_eq!(hub.note_head(CHAT, 9), (10, None), "10 was dropped for both of them");
+    assert_eq!(note_head(&hub, 9), (10, None), "10 was dropped for both of them");
 }
 
 #[test]
@@ -71,7 +85,7 @@ fn a_full_queue_marks_its_socket_only() {
     let (hub, _queue, mut slow) = hub();
     let (second, mut quick) = queue();
     hub.add_follower(CHAT, &second);
-    hub.note_head(CHAT, 0);
+    note_head(&hub, 0);
     for ev in 1..=QUEUE as i64 + 10 {
         hub.receive(CHAT, event(ev));
         assert_eq!(given(&mut quick), [ev]);
@@ -99,6 +113,47 @@ fn an_idle_chat_is_forgotten_and_a_followed_one_is_not() {
     assert_eq!(*forgotten.lock().expect("not poisoned"), [CHAT]);
 }
 
+#[test]
+fn what_another_history_says_is_heard_only_once_that_is_read() {
+    let (hub, _queue, mut inbox) = hub();
+    assert_eq!(note_head(&hub, 4), (4, None));
+    for foreign in [
+        event_of("two", 5),
+        event_of("two", 77),
+        Publication::Head { epoch: "two".into(), ev: 77 },
+        Publication::Deleted { epoch: "two".into() },
+    ] {
+        assert_eq!(hub.receive(CHAT, foreign), Received::Foreign);
+    }
+    assert_eq!(hub.note_head(CHAT, 3, &"two".into()), None);
+    assert!(!hub.fill(
+        Gap(CHAT),
+        Fill { epoch: "two".into(), after_ev: 4, frames: Vec::new(), head_ev: 9 }
+    ));
+    assert_eq!((given(&mut inbox), hub.size()), (vec![], (1, 1)));
+    assert_eq!(hub.receive(CHAT, event(5)), Received::Taken);
+    assert_eq!(given(&mut inbox), [5]);
+    // Postgres has the other one.
+    assert_eq!(hub.compare(CHAT, 5, 3, &"two".into()), None);
+    assert!(matches!(
+        inbox.take().now_or_never().expect("told")[..],
+        [ref told] if matches!(&**told, Delivery::Reset { head_ev: 3, epoch, .. } if **epoch == *"two")
+    ));
+    assert_eq!(hub.receive(CHAT, event(6)), Received::Foreign, "a ghost");
+    assert_eq!(hub.receive(CHAT, event_of("two", 4)), Received::Taken);
+    assert_eq!(given(&mut inbox), [4]);
+}
+
+#[test]
+fn what_comes_before_the_first_read_counts_in_the_history_that_was_read() {
+    let (hub, _queue, mut inbox) = hub();
+    for publication in [event(5), event(77), event_of("two", 4)] {
+        assert_eq!(hub.receive(CHAT, publication), Received::Taken);
+    }
+    assert_eq!(hub.note_head(CHAT, 3, &"two".into()), Some((4, None)));
+    assert_eq!(given(&mut inbox), [4]);
+}
+
 proptest! {
     /// However publications are lost, doubled and swapped: with the gaps filled, everybody gets
     /// every number once, in order.
@@ -107,13 +162,13 @@ proptest! {
         arrivals in prop::collection::vec((1i64..60, any::<bool>()), 0..200)
     ) {
         let (hub, _queue, mut inbox) = hub();
-        hub.note_head(CHAT, 0);
+        note_head(&hub, 0);
         let mut numbers = Vec::new();
         let mut fill_up_to = |head: i64| {
-            if let Some(after) = hub.gap_start(Gap(CHAT)) {
+            if let Some(after) = gap_start(&hub) {
                 let frames = (after + 1..=head).map(|ev| (ev, Bytes::new())).collect();
-                hub.fill(Gap(CHAT), Fill { after_ev: after, frames, head_ev: head });
-                hub.gap_start(Gap(CHAT));
+                hub.fill(Gap(CHAT), Fill { epoch: "one".into(), after_ev: after, frames, head_ev: head });
+                gap_start(&hub);
             }
             numbers.extend(given(&mut inbox));
         };

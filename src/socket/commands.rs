@@ -4,7 +4,7 @@ use serde_json::value::RawValue;
 
 use super::{
     command::Command,
-    connection::{Connection, End, Flow, expiry},
+    connection::{Connection, End, Flow, expiry, expiry_notice},
 };
 use crate::{
     error::Error,
@@ -172,6 +172,7 @@ impl Connection {
             return Err(Error::Forbidden("This token is another user's."));
         }
         self.token_expires_at = identity.expires_at;
+        self.expiry_notice = expiry_notice(identity.issued_at, identity.expires_at);
         self.session.renew(identity.issued_at);
         self.told_expiring = false;
         self.expiry_due = None;

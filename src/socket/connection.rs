@@ -29,11 +29,21 @@ use crate::{
 /// phone in a tunnel, short enough not to hold its memory for the day.
 pub(super) const BEHIND_LIMIT: Duration = Duration::from_secs(30);
 
-/// How long a closed socket is still read, so that the close handshake ends cleanly.
-const CLOSE_WAIT: Duration = Duration::from_secs(5);
+/// How long a goodbye may take: what is still to be written, and the client's answer to the close, so that
+/// the handshake ends cleanly.
+pub(crate) const CLOSE_WAIT: Duration = Duration::from_secs(5);
 
-/// How long before its end a token's expiry is announced.
+/// How long before its end a token's expiry is announced, at most: in time for an application that has to
+/// wake up first.
 const EXPIRY_NOTICE: Duration = Duration::from_secs(60);
+
+/// The part of a token's life, as its inverse, that the announcement leaves where that is less: a token of
+/// a minute would be announced as soon as it is given.
+const EXPIRY_NOTICE_PART: u32 = 3;
+
+/// Least pause between two announcements, whatever tokens the client comes with: an application that gives
+/// the same one again would be asked without end.
+const EXPIRY_PAUSE: Duration = Duration::from_secs(5);
 
 /// Whom a socket belongs to.
 pub(super) struct Bearer {
@@ -66,7 +76,11 @@ pub(super) struct Connection {
     /// `None`: limits are off.
     pub(super) limits: Option<SocketLimits>,
     pub(super) token_expires_at: i64,
+    /// How long before that the client is told.
+    pub(super) expiry_notice: Duration,
     pub(super) told_expiring: bool,
+    /// When it was told last, of whichever token.
+    last_notice: Option<Instant>,
     /// [`Self::expiry_due`] once it is known; `None` again where one of these two has changed.
     pub(super) expiry_due: Option<Instant>,
     /// Chats that could not be caught up with, and when to try again.
@@ -126,7 +140,9 @@ impl Connection {
             out: Vec::new(),
             limits: context.limits.socket(),
             token_expires_at: bearer.token_expires_at,
+            expiry_notice: expiry_notice(bearer.token_issued_at, bearer.token_expires_at),
             told_expiring: false,
+            last_notice: None,
             expiry_due: None,
             missing: BTreeSet::new(),
             retry_at: None,
@@ -148,24 +164,22 @@ impl Connection {
         Box::pin(self.end(end)).await;
     }
 
-    pub(super) async fn end(mut self: Box<Self>, end: End) {
-        let code = match end {
-            End::Left => 1000,
-            End::Close(reason) => {
-                // Not at any price: it may be closed because it takes nothing.
-                let _ = tokio::time::timeout(CLOSE_WAIT, self.flush()).await;
-                reason.code()
-            }
-        };
+    pub(super) async fn end(self: Box<Self>, end: End) {
         let context = self.context.clone();
         // Nobody is here any more, however long the goodbye takes.
-        let Self { mut wire, following, attached, present, .. } = *self;
+        let Self { mut wire, out, following, attached, present, .. } = *self;
         drop((following, attached, present));
-        match end {
-            End::Close(reason) => close(&mut wire, reason).await,
+        let code = match end {
+            End::Close(reason) => {
+                close(&mut wire, out, reason).await;
+                reason.code()
+            }
             // Where it said goodbye, the library has the answer ready, and sends it with the next read.
-            End::Left => drop(tokio::time::timeout(CLOSE_WAIT, wire.recv()).await),
-        }
+            End::Left => {
+                drop(tokio::time::timeout(CLOSE_WAIT, wire.recv()).await);
+                1000
+            }
+        };
         context.metrics.count_close(code);
     }
 
@@ -229,14 +243,14 @@ impl Connection {
             if alarm.deadline() != due {
                 alarm.as_mut().reset(due);
             }
-            let reads_all = self.must_read_all_rooms() && self.retry_at.is_none();
+            let reads_many = self.needs_inbox_turn() && self.retry_at.is_none();
             let flow = tokio::select! {
                 deliveries = self.inbox.take() => self.on_deliveries(deliveries).await,
                 frame = self.wire.recv() => self.on_frame(frame).await,
                 () = alarm.as_mut() => self.on_alarm(&mut ping_at, leave_at).await,
                 // In line only while nothing else happens, so that no turn is given to a socket that waits
                 // for its client. One that never rests takes its turn once the line is short.
-                Some(turn) = self.context.take_inbox_turn(), if reads_all => {
+                Some(turn) = self.context.take_inbox_turn(), if reads_many => {
                     Box::pin(self.read_rooms()).await;
                     drop(turn);
                     Ok(())
@@ -289,6 +303,11 @@ impl Connection {
             *ping_at = now + self.context.config.heartbeat;
             // The end of a token is a matter of wall clocks, and these are set.
             self.expiry_due = None;
+            // As with silence: of a message that never ends all that came is held.
+            let limit = self.context.config.heartbeat * 2;
+            if self.wire.unfinished_since().is_some_and(|since| since.elapsed() > limit) {
+                return Err(End::Close(Close::TooSlow));
+            }
             self.ping().await?;
         }
         Ok(())
@@ -376,10 +395,12 @@ impl Connection {
         if let Some(due) = self.expiry_due {
             return due;
         }
+        let end = seconds_until(self.token_end());
         let wait = if self.told_expiring {
-            seconds_until(self.token_end())
+            end
         } else {
-            seconds_until(self.token_expires_at).saturating_sub(EXPIRY_NOTICE)
+            let notice = seconds_until(self.token_expires_at).saturating_sub(self.expiry_notice);
+            notice.max(self.notice_pause()).min(end)
         };
         // A day at most: far ends overflow an Instant, and clocks are set.
         *self.expiry_due.insert(Instant::now() + wait.min(Duration::from_secs(86_400)))
@@ -391,14 +412,19 @@ impl Connection {
         self.token_expires_at.saturating_add(leeway)
     }
 
+    /// How long the client is not to be told again.
+    fn notice_pause(&self) -> Duration {
+        self.last_notice.map_or(Duration::ZERO, |at| EXPIRY_PAUSE.saturating_sub(at.elapsed()))
+    }
+
     fn on_expiry(&mut self) -> Flow {
-        if self.told_expiring {
-            let over = seconds_until(self.token_end()).is_zero();
-            return if over { Err(End::Close(Close::TokenExpired)) } else { Ok(()) };
+        if seconds_until(self.token_end()).is_zero() {
+            return Err(End::Close(Close::TokenExpired));
         }
         let left = seconds_until(self.token_expires_at);
-        if left <= EXPIRY_NOTICE {
+        if !self.told_expiring && left <= self.expiry_notice && self.notice_pause().is_zero() {
             self.told_expiring = true;
+            self.last_notice = Some(Instant::now());
             // Rounded up: 60 is meant where a millisecond of it has gone.
             let expires_in = left.as_millis().div_ceil(1_000).try_into().unwrap_or(0);
             self.out.push(ServerFrame::TokenExpiring { expires_in }.encode());
@@ -437,8 +463,8 @@ pub(crate) fn drain_window(context: &Context) -> Duration {
     left.mul_f64(0.4).min(Duration::from_secs(10))
 }
 
-/// Closes a socket, and says why.
-pub(super) async fn close(wire: &mut Wire, reason: Close) {
+/// Closes a socket, after what was still to be said, and says why.
+pub(super) async fn close(wire: &mut Wire, frames: impl IntoIterator<Item = Frame>, reason: Close) {
     let (code, text) = (reason.code(), reason.reason());
     let bye = (code >= 4200).then(|| {
         let reconnect_in_ms = rand::random_range(500..5_000);
@@ -446,11 +472,23 @@ pub(super) async fn close(wire: &mut Wire, reason: Close) {
     });
     let frame = CloseFrame { code: code.into(), reason: Utf8Bytes::from_static(text) };
     // Whoever does not answer is cut off.
-    let _ = tokio::time::timeout(CLOSE_WAIT, wire.close(bye, frame)).await;
+    let last = frames.into_iter().chain(bye);
+    let _ = tokio::time::timeout(CLOSE_WAIT, wire.close(last, frame)).await;
 }
 
 pub(super) fn expiry(seconds: i64) -> Time {
     Time(jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::MAX))
+}
+
+/// How long before its end a token is announced to end. Without the moment of its issue its life begins
+/// with its use.
+pub(super) fn expiry_notice(issued_at: Option<Time>, expires_at: i64) -> Duration {
+    let life = match issued_at {
+        Some(Time(at)) => expires_at.saturating_sub(at.as_second()),
+        None => i64::try_from(seconds_until(expires_at).as_secs()).unwrap_or(i64::MAX),
+    };
+    let life = Duration::from_secs(u64::try_from(life).unwrap_or(0));
+    EXPIRY_NOTICE.min(life / EXPIRY_NOTICE_PART)
 }
 
 fn seconds_until(moment: i64) -> Duration {

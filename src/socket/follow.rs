@@ -13,7 +13,7 @@ use crate::{
     error::Error,
     hub::Delivery,
     limits::Class,
-    model::{ChatId, Position, UserId},
+    model::{ChatId, Epoch, Position, UserId},
     protocol::{Close, MAX_REPLAY, ResetReason, ServerFrame, change_frame, subscribed_frame},
     store::Changes,
 };
@@ -85,7 +85,8 @@ impl Connection {
         changes: Changes,
     ) -> Flow {
         let head = changes.head.clone();
-        let given_out = self.context.feed.note_head(chat_id, head.ev);
+        let epoch = head.epoch.as_str().into();
+        let given_out = self.context.feed.note_head(chat_id, head.ev, &epoch);
         let mut online = vec![self.session.user_id().clone()];
         online.extend(self.context.chats.presence().online(changes.visible.as_slice()).await);
         if !self.context.link.is_up() {
@@ -104,11 +105,18 @@ impl Connection {
                 }
             }
         }
-        // Another follower was quicker, and what lies between went out before this one could take it.
-        if self.session.position(chat_id).is_some_and(|(ev, _)| ev < given_out) {
-            self.catch_up(chat_id).await?;
+        match (self.session.position(chat_id), given_out) {
+            (Some(_), None) => self.read_later(chat_id),
+            // Another follower was quicker, and what lies between went out before this one could take it.
+            (Some((ev, _)), Some(given_out)) if ev < given_out => self.catch_up(chat_id).await?,
+            _ => {}
         }
         Ok(())
+    }
+
+    fn read_later(&mut self, chat_id: ChatId) {
+        self.missing.insert(chat_id);
+        self.retry_at = Some(Instant::now() + RETRY);
     }
 
     async fn read_changes(
@@ -183,10 +191,9 @@ impl Connection {
         let page = match self.read_changes(chat_id, after_ev, RESUME_PAGE).await {
             Ok(page) => page,
             // Deleted, and the hub's word of it may be what did not fit into the queue.
-            Err(Error::ChatNotFound) => return self.on_gone(chat_id),
+            Err(Error::ChatNotFound) => return self.on_gone(chat_id, epoch),
             Err(_) => {
-                self.missing.insert(chat_id);
-                self.retry_at = Some(Instant::now() + RETRY);
+                self.read_later(chat_id);
                 return Ok(());
             }
         };
@@ -202,8 +209,8 @@ impl Connection {
     }
 
     /// A chat turned out to be gone.
-    fn on_gone(&mut self, chat_id: ChatId) -> Flow {
-        match self.session.on_delivery(Delivery::Deleted { chat_id }, &mut self.out) {
+    fn on_gone(&mut self, chat_id: ChatId, epoch: Epoch) -> Flow {
+        match self.session.on_delivery(Delivery::Deleted { chat_id, epoch }, &mut self.out) {
             Todo::Close(reason) => return Err(End::Close(reason)),
             Todo::Refresh(chat_id) => self.mark_room(chat_id),
             _ => {}
@@ -216,6 +223,12 @@ impl Connection {
         self.retry_at = None;
         for chat_id in std::mem::take(&mut self.missing) {
             self.catch_up(chat_id).await?;
+            // It may be here since the hub and this socket were in two histories.
+            if let Some((ev, epoch)) = self.session.position(chat_id)
+                && self.context.feed.note_head(chat_id, ev, &epoch).is_none()
+            {
+                self.read_later(chat_id);
+            }
             self.flush().await?;
         }
         self.refresh_rooms().await;
@@ -234,18 +247,18 @@ impl Connection {
         }
     }
 
-    pub(super) fn must_read_all_rooms(&self) -> bool {
-        self.rooms.as_ref().is_some_and(|rooms| rooms.must_read_all())
+    pub(super) fn needs_inbox_turn(&self) -> bool {
+        self.rooms.as_ref().is_some_and(|rooms| rooms.needs_turn())
     }
 
     /// Tells of the rooms that moved, where these are few and known. Else the loop takes a turn first.
     pub(super) async fn refresh_rooms(&mut self) {
-        if !self.must_read_all_rooms() {
+        if !self.needs_inbox_turn() {
             self.read_rooms().await;
         }
     }
 
-    /// Tells of rooms that moved; what can't be read now is tried again.
+    /// Tells of rooms that moved, a page of them; what can't be read now is tried again.
     pub(super) async fn read_rooms(&mut self) {
         let Some(rooms) = &mut self.rooms else { return };
         let user_id = self.session.user_id();

@@ -24,6 +24,10 @@ use crate::{
 /// How long a socket may stay without saying who it is.
 const AUTH_WAIT: Duration = Duration::from_secs(5);
 
+/// Pings and pongs that may come before the first frame: a client has no reason to send more, and nobody
+/// counts them before it is known whose they are.
+const FIRST_HEARTBEATS: usize = 16;
+
 /// How long the answer to an upgrade may take to be sent: it is one small packet.
 const UPGRADE_WAIT: Duration = Duration::from_secs(1);
 
@@ -67,7 +71,7 @@ pub(super) fn run(
     upgrade: Upgrade,
     arrival: Arrival,
 ) -> impl Future<Output = ()> + Send {
-    let abort = context.abort.clone();
+    let abort = context.abort_sockets.clone();
     let opening = Box::pin(open(context, upgrade, arrival));
     async move {
         let mut serving = pin!(async {
@@ -105,7 +109,7 @@ async fn open(context: Context, upgrade: Upgrade, arrival: Arrival) -> Option<Bo
             }
         }
         Err(reason) => {
-            close(&mut wire, reason).await;
+            close(&mut wire, [], reason).await;
             context.metrics.count_close(reason.code());
         }
     }
@@ -220,18 +224,19 @@ async fn use_ticket(context: &Context, raw: &str) -> Result<Ticket, Error> {
 
 async fn first_frame(wire: &mut Wire) -> Result<(String, FirstFrame), Close> {
     let frame = timeout(AUTH_WAIT, async {
-        loop {
+        for _ in 0..FIRST_HEARTBEATS {
             match wire.recv().await {
                 Some(Ok(WsMessage::Ping(_) | WsMessage::Pong(_))) => {}
-                other => return other,
+                other => return Ok(other),
             }
         }
+        Err(Close::RateLimited)
     })
     .await;
-    let text = match frame {
-        Ok(Some(Ok(WsMessage::Text(text)))) => text,
+    let text = match frame.ok().transpose()? {
+        Some(Some(Ok(WsMessage::Text(text)))) => text,
         // Binary, too large, or against the protocol.
-        Ok(Some(Ok(WsMessage::Binary(_)) | Err(_))) => return Err(Close::BadFrame),
+        Some(Some(Ok(WsMessage::Binary(_)) | Err(_))) => return Err(Close::BadFrame),
         _ => return Err(Close::TokenInvalid),
     };
     match Request::parse(&text) {

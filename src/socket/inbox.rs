@@ -12,6 +12,10 @@ use crate::{
 /// Most rooms read just because somebody said that they moved; of more, it is asked first which did.
 const MAX_SINGLE_READS: usize = 20;
 
+/// Rooms read and told at once: some milliseconds of Postgres. After a failover all are told again, and a
+/// person may have 20,000.
+const PAGE: usize = 200;
+
 /// In place of the `ev` that was told: none that a room can have.
 const VOID: i64 = -1;
 
@@ -22,17 +26,18 @@ pub(super) struct Rooms {
     told: HashMap<ChatId, i64>,
     /// The history that these belong to.
     epoch: String,
+    /// Somebody said that they moved.
     marked: BTreeSet<ChatId>,
+    /// They did, as a look at all of them has shown.
+    moved: BTreeSet<ChatId>,
     all_marked: bool,
 }
 
 impl Rooms {
     /// Where all rooms stand now: what the client reads by REST after `hello` is at least as new.
     pub(super) async fn load(context: &Context, user_id: &UserId) -> Result<Self, Error> {
-        let store = context.chats.store();
-        let (epoch, states) = tokio::try_join!(store.get_epoch(), store.list_states(user_id))?;
-        let told = states.into_iter().map(|state| (state.chat_id, state.last_ev)).collect();
-        Ok(Self { told, epoch, ..Self::default() })
+        let (epoch, heads) = context.chats.store().list_heads(user_id).await?;
+        Ok(Self { told: heads.into_iter().collect(), epoch, ..Self::default() })
     }
 
     /// The history that what was told belongs to.
@@ -50,60 +55,74 @@ impl Rooms {
 
     /// Whether there is anything to be read.
     pub(super) fn any_marked(&self) -> bool {
-        self.all_marked || !self.marked.is_empty()
+        self.all_marked || !self.marked.is_empty() || !self.moved.is_empty()
     }
 
-    /// Whether all rooms have to be looked at to know which moved, for which a turn is needed.
-    pub(super) fn must_read_all(&self) -> bool {
+    /// Whether reading on takes a turn: all rooms have to be looked at, or many to be told.
+    pub(super) fn needs_turn(&self) -> bool {
+        self.must_compare() || !self.moved.is_empty()
+    }
+
+    fn must_compare(&self) -> bool {
         self.all_marked || self.marked.len() > MAX_SINGLE_READS
     }
 
-    /// Tells of the marked rooms that really moved. What can't be read stays marked.
+    /// Finds which rooms have moved since they were told.
+    async fn compare(&mut self, context: &Context, user_id: &UserId) -> Result<(), Error> {
+        let (epoch, heads) = context.chats.store().list_heads(user_id).await?;
+        self.enter(epoch);
+        let heads: HashMap<ChatId, i64> = heads.into_iter().collect();
+        let told = &self.told;
+        let moved = heads.iter().filter(|(chat_id, ev)| told.get(chat_id) != Some(ev));
+        let gone = told.keys().filter(|chat_id| !heads.contains_key(chat_id));
+        self.moved = moved.map(|(chat_id, _)| chat_id).chain(gone).copied().collect();
+        self.marked.clear();
+        self.all_marked = false;
+        Ok(())
+    }
+
+    /// In another history the same `ev` is another change: all is told again.
+    fn enter(&mut self, epoch: String) {
+        if epoch != self.epoch {
+            self.told.values_mut().for_each(|ev| *ev = VOID);
+            self.all_marked = true;
+            self.epoch = epoch;
+        }
+    }
+
+    /// Tells of marked rooms that really moved, a page at most, so that what is held is bounded however
+    /// many there are: the caller writes it out and comes again. What can't be read stays marked.
     pub(super) async fn refresh(
         &mut self,
         context: &Context,
         user_id: &UserId,
         out: &mut Vec<Frame>,
     ) -> Result<(), Error> {
-        if self.must_read_all() {
-            let store = context.chats.store();
-            let (epoch, states) = tokio::try_join!(store.get_epoch(), store.list_states(user_id))?;
-            if epoch != self.epoch {
-                // The same `ev` is another change there: all is told again.
-                self.told.values_mut().for_each(|ev| *ev = VOID);
-                self.epoch = epoch;
-            }
-            let now: HashMap<ChatId, i64> =
-                states.into_iter().map(|state| (state.chat_id, state.last_ev)).collect();
-            self.marked = now
-                .iter()
-                .filter(|(chat_id, ev)| self.told.get(chat_id) != Some(ev))
-                .map(|(chat_id, _)| *chat_id)
-                .chain(self.told.keys().filter(|chat_id| !now.contains_key(chat_id)).copied())
-                .collect();
-            self.all_marked = false;
+        if self.must_compare() {
+            self.compare(context, user_id).await?;
         }
-        if self.marked.is_empty() {
+        let asked: Vec<ChatId> = self.marked.union(&self.moved).take(PAGE).copied().collect();
+        if asked.is_empty() {
             return Ok(());
         }
-        let marked: Vec<ChatId> = self.marked.iter().copied().collect();
-        let (chats, total_unread) = context.chats.get_chats(user_id, &marked).await?;
-        self.marked.clear();
-        for chat_id in marked {
-            let gone = !chats.iter().any(|chat| chat.chat_id == chat_id);
-            if gone && self.told.remove(&chat_id).is_some() {
-                out.push(ServerFrame::ChatDeleted { chat_id }.encode());
-            }
-        }
-        for chat in &chats {
-            if self.told.get(&chat.chat_id) == Some(&chat.last_ev) {
+        let page = context.chats.get_chats(user_id, &asked).await?;
+        self.enter(page.epoch);
+        let (total_unread, epoch) = (page.total_unread, self.epoch.as_str());
+        for (chat_id, chat) in page.chats {
+            self.marked.remove(&chat_id);
+            self.moved.remove(&chat_id);
+            let Some(chat) = &chat else {
+                if self.told.remove(&chat_id).is_some() {
+                    let total_unread = Some(total_unread);
+                    out.push(ServerFrame::ChatDeleted { chat_id, total_unread, epoch }.encode());
+                }
                 continue;
-            }
-            let known = self.told.insert(chat.chat_id, chat.last_ev).is_some();
-            let frame = if known {
-                ServerFrame::ChatUpdated { chat, total_unread }
-            } else {
-                ServerFrame::ChatCreated { chat, total_unread }
+            };
+            let known = self.told.insert(chat_id, chat.last_ev);
+            let frame = match known {
+                Some(ev) if ev == chat.last_ev => continue,
+                Some(_) => ServerFrame::ChatUpdated { chat, total_unread, epoch },
+                None => ServerFrame::ChatCreated { chat, total_unread, epoch },
             };
             out.push(frame.encode());
         }

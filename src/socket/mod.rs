@@ -6,6 +6,7 @@ mod connection;
 mod follow;
 mod handshake;
 mod inbox;
+mod metered;
 mod session;
 mod unseen;
 mod wire;
@@ -20,6 +21,7 @@ use axum::{
     routing::any,
 };
 
+pub(crate) use self::connection::{CLOSE_WAIT, drain_window};
 use self::handshake::{Arrival, Claim, Opening};
 pub use self::wire::{Upgrade, Wire, WsMessage};
 use crate::{

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::{
     auth::is_revoked,
     hub::{Delivery, Fill},
-    model::{ChatId, Time, UserId},
+    model::{ChatId, Epoch, Time, UserId},
     protocol::{Close, Frame, ResetReason, ServerFrame},
 };
 
@@ -28,7 +28,7 @@ struct Followed {
     chat_id: ChatId,
     /// All up to here has been given.
     ev: i64,
-    epoch: Arc<str>,
+    epoch: Epoch,
 }
 
 #[derive(Debug)]
@@ -92,7 +92,7 @@ impl Session {
     }
 
     /// Up to where a followed chat has been given, and in which history.
-    pub(super) fn position(&self, chat_id: ChatId) -> Option<(i64, Arc<str>)> {
+    pub(super) fn position(&self, chat_id: ChatId) -> Option<(i64, Epoch)> {
         self.get(chat_id).map(|followed| (followed.ev, Arc::clone(&followed.epoch)))
     }
 
@@ -119,7 +119,9 @@ impl Session {
     /// Takes a delivery; frames to send are pushed to `out`.
     pub(super) fn on_delivery(&mut self, delivery: Delivery, out: &mut Vec<Frame>) -> Todo {
         match delivery {
-            Delivery::Event { chat_id, ev, frame, .. } => self.on_event(chat_id, ev, frame, out),
+            Delivery::Event { chat_id, epoch, ev, frame, .. } => {
+                self.on_event(chat_id, &epoch, ev, frame, out)
+            }
             Delivery::Catchup { chat_id, fill } => self.on_fill(chat_id, &fill, out),
             Delivery::Reset { chat_id, head_ev, epoch, reason } => {
                 self.on_reset(chat_id, head_ev, &epoch, reason, out)
@@ -131,12 +133,17 @@ impl Session {
                 }
                 Todo::Nothing
             }
-            Delivery::Deleted { chat_id } => {
-                if !self.unfollow(chat_id) {
-                    return Todo::Nothing;
+            Delivery::Deleted { chat_id, epoch } => {
+                let Some(followed) = self.get(chat_id) else { return Todo::Nothing };
+                if followed.epoch != epoch {
+                    return Todo::CatchUp(chat_id);
                 }
+                self.unfollow(chat_id);
                 if self.is_single() {
-                    out.push(ServerFrame::ChatDeleted { chat_id }.encode());
+                    let epoch = &*epoch;
+                    out.push(
+                        ServerFrame::ChatDeleted { chat_id, total_unread: None, epoch }.encode(),
+                    );
                     return Todo::Close(Close::ChatGone);
                 }
                 // The inbox tells of it, once, also where the chat was not followed.
@@ -153,8 +160,19 @@ impl Session {
         }
     }
 
-    fn on_event(&mut self, chat_id: ChatId, ev: i64, frame: Frame, out: &mut Vec<Frame>) -> Todo {
+    fn on_event(
+        &mut self,
+        chat_id: ChatId,
+        epoch: &Epoch,
+        ev: i64,
+        frame: Frame,
+        out: &mut Vec<Frame>,
+    ) -> Todo {
         let Some(followed) = self.get_mut(chat_id) else { return Todo::Nothing };
+        if followed.epoch != *epoch {
+            // Its number means nothing here, whichever of the two is gone.
+            return Todo::CatchUp(chat_id);
+        }
         if ev == followed.ev + 1 {
             followed.ev = ev;
             out.push(frame);
@@ -167,6 +185,9 @@ impl Session {
 
     fn on_fill(&mut self, chat_id: ChatId, fill: &Fill, out: &mut Vec<Frame>) -> Todo {
         let Some(followed) = self.get_mut(chat_id) else { return Todo::Nothing };
+        if followed.epoch != fill.epoch {
+            return Todo::CatchUp(chat_id);
+        }
         if fill.head_ev <= followed.ev {
             return Todo::Nothing;
         }
@@ -186,7 +207,7 @@ impl Session {
         &mut self,
         chat_id: ChatId,
         head_ev: i64,
-        epoch: &Arc<str>,
+        epoch: &Epoch,
         reason: ResetReason,
         out: &mut Vec<Frame>,
     ) -> Todo {
@@ -196,8 +217,11 @@ impl Session {
             ResetReason::TooFar if followed.epoch == *epoch && followed.ev >= head_ev => {
                 return Todo::Nothing;
             }
-            // Followed after the change of histories, and so not concerned. But until this the hub went by
-            // the old history's numbers, and took what has come since for told.
+            // Followed after the change of histories, and so not concerned. But until this the hub was in the
+            // old one, and what has come since was not given out.
+            ResetReason::UnknownPosition if followed.epoch == *epoch && followed.ev == head_ev => {
+                return Todo::Nothing;
+            }
             ResetReason::UnknownPosition if followed.epoch == *epoch && followed.ev < head_ev => {
                 return Todo::CatchUp(chat_id);
             }
@@ -226,7 +250,12 @@ mod tests {
     }
 
     fn event(ev: i64) -> Delivery {
-        Delivery::Event { chat_id: CHAT, ev, micros: 0, frame: Bytes::from(format!("ev {ev}")) }
+        event_of("e1", ev)
+    }
+
+    fn event_of(epoch: &str, ev: i64) -> Delivery {
+        let (epoch, frame) = (epoch.into(), Bytes::from(format!("ev {ev}")));
+        Delivery::Event { chat_id: CHAT, epoch, ev, micros: 0, frame }
     }
 
     fn texts(frames: &[Frame]) -> Vec<&str> {
@@ -248,7 +277,7 @@ mod tests {
     fn a_fill_gives_only_what_is_new_between_catchup_and_synced() {
         let (mut session, mut out) = (session(), Vec::new());
         let frames = [4, 6, 8].map(|ev| (ev, Bytes::from(format!("ev {ev}")))).to_vec();
-        let fill = Arc::new(Fill { after_ev: 4, frames, head_ev: 8 });
+        let fill = Arc::new(Fill { epoch: "e1".into(), after_ev: 4, frames, head_ev: 8 });
         session.on_delivery(Delivery::Catchup { chat_id: CHAT, fill: Arc::clone(&fill) }, &mut out);
         let sent = texts(&out);
         assert!(sent[0].contains(r#""type":"catchup""#) && sent[0].contains(r#""after_ev":5"#));
@@ -261,7 +290,8 @@ mod tests {
     #[test]
     fn a_fill_that_begins_later_is_not_taken() {
         let (mut session, mut out) = (session(), Vec::new());
-        let fill = Arc::new(Fill { after_ev: 6, frames: Vec::new(), head_ev: 8 });
+        let fill =
+            Arc::new(Fill { epoch: "e1".into(), after_ev: 6, frames: Vec::new(), head_ev: 8 });
         let todo = session.on_delivery(Delivery::Catchup { chat_id: CHAT, fill }, &mut out);
         assert_eq!(todo, Todo::CatchUp(CHAT));
         assert!(out.is_empty());
@@ -278,10 +308,26 @@ mod tests {
         };
         session.on_delivery(reset.clone(), &mut out);
         assert_eq!(out.len(), 2);
-        assert_eq!(session.on_delivery(event(4), &mut out), Todo::Nothing);
+        assert_eq!(session.on_delivery(event_of("e2", 4), &mut out), Todo::Nothing);
         assert_eq!(out.len(), 3);
         session.on_delivery(reset, &mut out);
         assert_eq!(out.len(), 5, "back again: the head is behind what was given");
+    }
+
+    #[test]
+    fn what_another_history_says_is_not_given_and_asks_for_reading() {
+        let (mut session, mut out) = (session(), Vec::new());
+        let fill = Fill { epoch: "e2".into(), after_ev: 5, frames: Vec::new(), head_ev: 8 };
+        for foreign in [
+            event_of("e2", 6),
+            Delivery::Catchup { chat_id: CHAT, fill: Arc::new(fill) },
+            Delivery::Deleted { chat_id: CHAT, epoch: "e2".into() },
+        ] {
+            assert_eq!(session.on_delivery(foreign, &mut out), Todo::CatchUp(CHAT));
+        }
+        assert!(out.is_empty() && session.follows(CHAT));
+        assert_eq!(session.on_delivery(event(6), &mut out), Todo::Nothing);
+        assert_eq!(texts(&out), ["ev 6"]);
     }
 
     #[test]

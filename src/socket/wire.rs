@@ -7,11 +7,12 @@ use futures_util::{SinkExt, StreamExt};
 use http::{HeaderValue, header};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use tokio::io::AsyncWriteExt;
+use tokio::{io::AsyncWriteExt, time::Instant};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
         self,
+        error::CapacityError,
         handshake::server::create_response_with_body,
         protocol::{
             CloseFrame, Role, WebSocketConfig,
@@ -25,11 +26,16 @@ use tokio_tungstenite::{
 
 pub use tokio_tungstenite::tungstenite::Message as WsMessage;
 
+use super::metered::Metered;
 use crate::protocol::{Frame, MAX_FRAME_BYTES, SUBPROTOCOL};
 
 /// What is read from a socket at once, in bytes. The library's own 128 KiB would be most of an idle
 /// socket's memory; larger frames just take more reads.
 const READ_BUFFER_BYTES: usize = 512;
+
+/// Frames that are still read after our close, until the client has answered it: as many as may have been
+/// on their way.
+const LAST_FRAMES: usize = 256;
 
 /// Frames are gathered up to this many bytes, and then written.
 const WRITE_BUFFER_BYTES: usize = 8 * 1024;
@@ -54,7 +60,7 @@ impl Upgrade {
 
     /// Waits until the answer is sent; `None` where the client has gone before.
     pub async fn finish(self) -> Option<Wire> {
-        let stream = TokioIo::new(self.0.await.ok()?);
+        let stream = Metered::new(TokioIo::new(self.0.await.ok()?));
         let config = WebSocketConfig::default()
             .max_message_size(Some(MAX_FRAME_BYTES))
             .max_frame_size(Some(MAX_FRAME_BYTES))
@@ -67,7 +73,7 @@ impl Upgrade {
 /// An open socket.
 #[derive(Debug)]
 pub struct Wire {
-    socket: WebSocketStream<TokioIo<Upgraded>>,
+    socket: WebSocketStream<Metered<TokioIo<Upgraded>>>,
     /// Of our frames, what could not be written yet.
     unsent: BytesMut,
 }
@@ -80,7 +86,25 @@ pub(super) fn text(frame: Frame) -> WsFrame {
 impl Wire {
     /// The next frame; can be cancelled. What the protocol wants answered, the library has answered.
     pub async fn recv(&mut self) -> Option<Result<WsMessage, tungstenite::Error>> {
-        self.socket.next().await
+        let received = self.socket.next().await;
+        let meter = self.socket.get_mut();
+        match &received {
+            Some(Ok(WsMessage::Ping(payload) | WsMessage::Pong(payload))) => {
+                meter.on_control(payload.len());
+            }
+            Some(Ok(_)) => meter.on_message(),
+            Some(Err(tungstenite::Error::Io(_))) if meter.is_exceeded() => {
+                let (size, max_size) = (usize::MAX, MAX_FRAME_BYTES);
+                return Some(Err(CapacityError::MessageTooLong { size, max_size }.into()));
+            }
+            _ => {}
+        }
+        received
+    }
+
+    /// When the message began that the client has not finished yet.
+    pub(super) fn unfinished_since(&self) -> Option<Instant> {
+        self.socket.get_ref().unfinished_since()
     }
 
     /// Writes frames with as few system calls as they fit into. Cancelled, it may have written any
@@ -118,12 +142,14 @@ impl Wire {
     /// else every close is unclean.
     pub(super) async fn close(
         &mut self,
-        last: Option<Frame>,
+        last: impl IntoIterator<Item = Frame>,
         close: CloseFrame,
     ) -> Result<(), tungstenite::Error> {
-        self.send(last.map(text)).await?;
+        self.send(last.into_iter().map(text)).await?;
         self.socket.send(WsMessage::Close(Some(close))).await?;
-        while let Some(Ok(_)) = self.recv().await {}
+        for _ in 0..LAST_FRAMES {
+            let Some(Ok(_)) = self.recv().await else { break };
+        }
         Ok(())
     }
 }

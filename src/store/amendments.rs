@@ -3,9 +3,9 @@
 use tokio_postgres::{Row, types::Type};
 
 use super::{
-    Store, StoreError,
+    Noted, Store, StoreError,
     messages::refusal,
-    rows::{ChatState, chat_state, message, message_columns},
+    rows::{ChatState, chat_state, epoch, message, message_columns},
 };
 use crate::{
     error::Error,
@@ -51,7 +51,7 @@ pub struct Amended {
     pub state: ChatState,
     /// The change's number; `None` where there was nothing to change.
     pub changed_ev: Option<i64>,
-    pub outbox_id: Option<i64>,
+    pub noted: Option<Noted>,
     pub result: AmendmentResult,
 }
 
@@ -133,15 +133,18 @@ fn amendment_outcome(amendment: &Amendment, row: &Row) -> AmendmentOutcome {
             AmendmentResult::Mark { reader, room_name, read_seq, unread, total_unread: row.get(3) }
         }
         AmendmentKind::Edit { .. } | AmendmentKind::Delete { .. } => {
-            AmendmentResult::Message(Box::new(message(*chat_id, row, 15)))
+            AmendmentResult::Message(Box::new(message(*chat_id, row, 16)))
         }
     };
-    AmendmentOutcome::Done(Amended { state, changed_ev: row.get(1), outbox_id: row.get(2), result })
+    let noted = Noted::by(&state.epoch, row.get(2));
+    AmendmentOutcome::Done(Amended { state, changed_ev: row.get(1), noted, result })
 }
 
 const AMEND_CHATS: &str = concat!(
     "-- store.amend_chats
 SELECT a.outcome, a.changed_ev, a.outbox_id, a.total_unread, (a.state).*, ",
+    epoch!(),
+    ", ",
     message_columns!(),
     " FROM amend_chats($1, $2, $3, $4, $5, $6, $7) a, LATERAL (SELECT (a.message).*) m
  ORDER BY a.idx"

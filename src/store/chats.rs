@@ -1,16 +1,19 @@
 //! Rooms, their heads, and who has read how far.
 
-use tokio_postgres::{Row, types::Type};
+use tokio_postgres::{
+    Row,
+    types::{ToSql, Type},
+};
 use uuid::Uuid;
 
 use super::{
-    Store, StoreError,
-    rows::{ChatState, chat_state, message, message_columns, opt_time, user},
+    Noted, Store, StoreError,
+    rows::{ChatState, chat_state, epoch, epoch_at, message, message_columns, opt_time, user},
 };
 use crate::{
     config::DeleteChat,
     error::Error,
-    model::{Chat, ChatId, ChatKind, Time, User, UserId},
+    model::{Chat, ChatId, ChatKind, Epoch, Time, User, UserId},
 };
 
 /// A chat as one member sees it, still without presence.
@@ -21,12 +24,22 @@ pub struct Room {
     pub blocked: bool,
 }
 
+/// Some of a member's chats, asked for by id, of one snapshot.
+#[derive(Debug, Clone)]
+pub struct InboxPage<C> {
+    /// Each id that was looked at, in the order asked; `None`: the chat is not the member's, or gone.
+    pub chats: Vec<(ChatId, Option<C>)>,
+    /// Unread messages in all of the member's chats.
+    pub total_unread: i64,
+    pub epoch: String,
+}
+
 /// The pair's room.
 #[derive(Debug, Clone)]
 pub struct Opened {
     pub chat_id: ChatId,
     pub created: bool,
-    pub outbox_id: Option<i64>,
+    pub noted: Option<Noted>,
 }
 
 impl Store {
@@ -80,7 +93,7 @@ impl Store {
             outcome @ ("created" | "found") => Ok(Opened {
                 chat_id: row.get(1),
                 created: outcome == "created",
-                outbox_id: row.get(2),
+                noted: Noted::by(&epoch_at(&row, 3), row.get(2)),
             }),
             "blocked" => Err(Error::Blocked),
             _ => Err(Error::UserNotFound),
@@ -98,18 +111,25 @@ impl Store {
         Ok(rows.first().map(room))
     }
 
-    /// Those of these rooms that are the user's, and all of the user's unread messages, of one
-    /// snapshot.
+    /// The first of these chats, as `user` sees them, up to the one with which their last messages
+    /// have [`INBOX_BYTES`].
     pub async fn get_rooms(
         &self,
         chats: &[ChatId],
         user: &UserId,
-    ) -> Result<(Vec<Room>, i64), StoreError> {
-        let rows = self
-            .query(GET_ROOMS, &[(&user.as_str(), Type::TEXT), (&chats, Type::UUID_ARRAY)])
-            .await?;
-        let total = rows.first().map_or(0, |row| row.get(24));
-        Ok((rows.iter().map(room).collect(), total))
+    ) -> Result<InboxPage<Room>, StoreError> {
+        let params = [
+            (&user.as_str() as &(dyn ToSql + Sync), Type::TEXT),
+            (&chats, Type::UUID_ARRAY),
+            (&INBOX_BYTES, Type::INT8),
+        ];
+        let rows = self.query(GET_ROOMS, &params).await?;
+        let first = rows.first();
+        let total_unread = first.and_then(|row| row.get::<_, Option<i64>>(25)).unwrap_or(0);
+        let epoch = first.map_or_else(String::new, |row| row.get(26));
+        let seen = |row: &Row| row.get::<_, Option<ChatId>>(0).map(|_| room(row));
+        let chats = rows.iter().map(|row| (row.get(24), seen(row))).collect();
+        Ok(InboxPage { chats, total_unread, epoch })
     }
 
     /// A page of a user's rooms, latest activity first, past `after` (activity and id of the last
@@ -135,10 +155,24 @@ impl Store {
         Ok(rows.iter().map(room).collect())
     }
 
-    /// Where every room of a user stands, for the counters in Redis.
-    pub async fn list_states(&self, user: &UserId) -> Result<Vec<ChatState>, StoreError> {
+    /// Where every room of a user stands, for the counters in Redis; and the epoch of the same snapshot,
+    /// also where there is none.
+    pub async fn list_states(&self, user: &UserId) -> Result<(Epoch, Vec<ChatState>), StoreError> {
         let rows = self.query(LIST_STATES, &[(&user.as_str(), Type::TEXT)]).await?;
-        Ok(rows.iter().map(|row| chat_state(row, 0)).collect())
+        let epoch = rows.first().map(|row| epoch_at(row, 11)).ok_or(StoreError::Away(None))?;
+        let rooms = rows.iter().filter(|row| row.get::<_, Option<ChatId>>(0).is_some());
+        Ok((epoch, rooms.map(|row| chat_state(row, 0)).collect()))
+    }
+
+    /// The newest `ev` of every chat of a user, and the epoch of the same snapshot.
+    pub async fn list_heads(
+        &self,
+        user: &UserId,
+    ) -> Result<(String, Vec<(ChatId, i64)>), StoreError> {
+        let row = self.query_one(LIST_HEADS, &[(&user.as_str(), Type::TEXT)]).await?;
+        let chats: Vec<ChatId> = row.get::<_, Option<_>>(1).unwrap_or_default();
+        let evs: Vec<i64> = row.get::<_, Option<_>>(2).unwrap_or_default();
+        Ok((row.get(0), chats.into_iter().zip(evs).collect()))
     }
 
     /// Which of these chats somebody is changing at this moment. Waits for nobody.
@@ -157,14 +191,14 @@ impl Store {
         Ok(rows.iter().map(|row| (user(row.get(0)), row.get(1))).collect())
     }
 
-    /// Deletes a room and all that is in it; gives its members and the outbox row.
+    /// Deletes a room and all that is in it; gives its members, and the outbox row.
     pub async fn delete_chat(
         &self,
         chat_id: ChatId,
         user: &UserId,
         admin: bool,
         rule: DeleteChat,
-    ) -> Result<([UserId; 2], Option<i64>), Error> {
+    ) -> Result<([UserId; 2], Noted), Error> {
         let rule = match rule {
             DeleteChat::Creator => "creator",
             DeleteChat::Member => "member",
@@ -182,19 +216,24 @@ impl Store {
             )
             .await?;
         match row.get::<_, &str>(0) {
-            "ok" => Ok(([self::user(row.get(1)), self::user(row.get(2))], row.get(3))),
+            "ok" => {
+                let noted = Noted { epoch: epoch_at(&row, 4), outbox_id: row.get(3) };
+                Ok(([self::user(row.get(1)), self::user(row.get(2))], noted))
+            }
             "forbidden" => Err(Error::Forbidden("You may not delete this chat.")),
             _ => Err(Error::ChatNotFound),
         }
     }
 
-    /// The newest `ev` of each chat; `None`: the chat is gone.
+    /// The newest `ev` of each of these chats, of which there must be one, `None`: it is gone; and the
+    /// epoch of the same snapshot.
     pub async fn get_heads(
         &self,
         chats: &[ChatId],
-    ) -> Result<Vec<(ChatId, Option<i64>)>, StoreError> {
+    ) -> Result<(Epoch, Vec<(ChatId, Option<i64>)>), StoreError> {
         let rows = self.query(GET_HEADS, &[(&chats, Type::UUID_ARRAY)]).await?;
-        Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+        let epoch = rows.first().map(|row| epoch_at(row, 2)).ok_or(StoreError::Away(None))?;
+        Ok((epoch, rows.iter().map(|row| (row.get(0), row.get(1))).collect()))
     }
 
     /// For each of these people who has rooms: how many, and the sum of their newest `ev`s, which
@@ -254,9 +293,11 @@ SELECT (SELECT count(*) FROM (SELECT FROM members WHERE user_id = $1 LIMIT $3) A
     OR EXISTS (SELECT FROM chats WHERE user_lo = least($1 COLLATE \"C\", $2 COLLATE \"C\")
                                    AND user_hi = greatest($1 COLLATE \"C\", $2 COLLATE \"C\"))";
 
-const OPEN_CHAT: &str = "\
--- store.open_chat
-SELECT outcome, chat_id, outbox_id FROM open_chat($1, $2, $3, $4, $5, $6)";
+const OPEN_CHAT: &str = concat!(
+    "-- store.open_chat\nSELECT outcome, chat_id, outbox_id, ",
+    epoch!(),
+    " FROM open_chat($1, $2, $3, $4, $5, $6)"
+);
 
 /// The columns that [`room`] reads, for rooms chosen as `p`.
 macro_rules! select_rooms {
@@ -291,12 +332,26 @@ const GET_ROOM: &str = concat!(
     select_rooms!()
 );
 
+/// Last messages of one page of an inbox, in bytes of text and metadata: as in a page of changes, a slow
+/// reader holds a page for as long as a write may take.
+const INBOX_BYTES: i64 = 512 * 1024;
+
+/// Chat by chat, by full key: with `= ANY`, Postgres walks over all of the user's chats and looks each up
+/// in the array. `before`: the bytes of the rows before this one, so that one comes however large it is.
 const GET_ROOMS: &str = concat!(
-    "-- store.get_rooms\nWITH p AS (",
+    "-- store.get_rooms
+SELECT * FROM (
+    SELECT r.*, q.chat_id AS asked, (SELECT sum(unread)::bigint FROM members WHERE user_id = $1), ",
+    epoch!(),
+    ", q.idx, coalesce(sum(octet_length(r.text) + coalesce(octet_length(r.metadata::text), 0))
+           OVER (ORDER BY q.idx ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
+      FROM unnest($2) WITH ORDINALITY AS q (chat_id, idx)
+      LEFT JOIN LATERAL (WITH p AS (",
     own_rooms!(),
-    " AND me.chat_id = ANY($2)), rooms AS (",
+    " AND me.chat_id = q.chat_id) ",
     select_rooms!(),
-    ") SELECT rooms.*, (SELECT sum(unread)::bigint FROM members WHERE user_id = $1) FROM rooms"
+    ") r ON true
+) x WHERE before < $3 ORDER BY idx"
 );
 
 /// A caller's rooms are sorted at read: an index on activity would change with every send.
@@ -311,15 +366,28 @@ const LIST_ROOMS: &str = concat!(
 );
 
 // As `chat_states()` does: a function that is given a subquery is planned at every call.
-const LIST_STATES: &str = "\
--- store.list_states
-SELECT c.chat_id, c.room_name, c.user_lo, c.user_hi, c.last_seq, c.last_ev,
-       coalesce(c.last_message_at, c.created_at), lo.read_seq, lo.unread, hi.read_seq, hi.unread
-  FROM members me
-  JOIN chats c ON c.chat_id = me.chat_id
-  JOIN members lo ON lo.chat_id = c.chat_id AND lo.user_id = c.user_lo
-  JOIN members hi ON hi.chat_id = c.chat_id AND hi.user_id = c.user_hi
- WHERE me.user_id = $1";
+const LIST_STATES: &str = concat!(
+    "-- store.list_states
+SELECT s.*, here.epoch FROM (SELECT ",
+    epoch!(),
+    " AS epoch) here LEFT JOIN LATERAL (
+    SELECT c.chat_id, c.room_name, c.user_lo, c.user_hi, c.last_seq, c.last_ev,
+           coalesce(c.last_message_at, c.created_at), lo.read_seq AS lo_read, lo.unread AS lo_unread,
+           hi.read_seq AS hi_read, hi.unread AS hi_unread
+      FROM members me
+      JOIN chats c ON c.chat_id = me.chat_id
+      JOIN members lo ON lo.chat_id = c.chat_id AND lo.user_id = c.user_lo
+      JOIN members hi ON hi.chat_id = c.chat_id AND hi.user_id = c.user_hi
+     WHERE me.user_id = $1) s ON true"
+);
+
+const LIST_HEADS: &str = concat!(
+    "-- store.list_heads\nSELECT ",
+    epoch!(),
+    ", array_agg(c.chat_id), array_agg(c.last_ev)
+  FROM members me JOIN chats c ON c.chat_id = me.chat_id
+ WHERE me.user_id = $1"
+);
 
 const LIST_HELD: &str = "\
 -- store.list_held
@@ -336,14 +404,17 @@ const LIST_UNBLOCKED: &str = "\
 SELECT me.user_id, c.chat_id FROM members me JOIN chats c ON c.chat_id = me.chat_id
  WHERE me.user_id = ANY($1) AND NOT c.blocked";
 
-const DELETE_CHAT: &str = "\
--- store.delete_chat
-SELECT outcome, user_lo, user_hi, outbox_id FROM delete_chat($1, $2, $3, $4)";
+const DELETE_CHAT: &str = concat!(
+    "-- store.delete_chat\nSELECT outcome, user_lo, user_hi, outbox_id, ",
+    epoch!(),
+    " FROM delete_chat($1, $2, $3, $4)"
+);
 
-const GET_HEADS: &str = "\
--- store.get_heads
-SELECT q.chat_id, c.last_ev
-  FROM unnest($1) AS q (chat_id) LEFT JOIN chats c ON c.chat_id = q.chat_id";
+const GET_HEADS: &str = concat!(
+    "-- store.get_heads\nSELECT q.chat_id, c.last_ev, ",
+    epoch!(),
+    "\n  FROM unnest($1) AS q (chat_id) LEFT JOIN chats c ON c.chat_id = q.chat_id"
+);
 
 const SUM_ROOMS: &str = "\
 -- store.sum_rooms

@@ -3,8 +3,11 @@
 
 use tokio_postgres::types::Type;
 
-use super::{Store, StoreError};
-use crate::model::{ChatId, UserId};
+use super::{
+    Noted, Store, StoreError,
+    rows::{epoch, epoch_at},
+};
+use crate::model::{ChatId, Epoch, UserId};
 
 /// Messages of a step: some 50 ms.
 const STEP: i64 = 5_000;
@@ -22,10 +25,11 @@ impl Store {
         Ok(self.query_opt(TAKE_PURGE, &[]).await?.map(|row| row.get(0)))
     }
 
-    /// Marks a person erased and forgets their profile; false where nobody such is known. A second
-    /// call finds the mark and changes nothing.
-    pub async fn mark_erased(&self, user: &UserId) -> Result<bool, StoreError> {
-        Ok(self.query_one(MARK_ERASED, &[(&user.as_str(), Type::TEXT)]).await?.get(0))
+    /// Marks a person erased and forgets their profile, and gives the history that this is of; `None`
+    /// where nobody such is known. A second call finds the mark and changes nothing.
+    pub async fn mark_erased(&self, user: &UserId) -> Result<Option<Epoch>, StoreError> {
+        let row = self.query_one(MARK_ERASED, &[(&user.as_str(), Type::TEXT)]).await?;
+        Ok(row.get::<_, bool>(0).then(|| epoch_at(&row, 1)))
     }
 
     /// Rooms of a person, of whatever state.
@@ -40,28 +44,28 @@ impl Store {
         &self,
         chat_id: ChatId,
         user: &UserId,
-    ) -> Result<Option<i64>, StoreError> {
+    ) -> Result<Option<Noted>, StoreError> {
         let row = self
             .query_opt(
                 ERASE_IN_CHAT,
                 &[(&chat_id, Type::UUID), (&user.as_str(), Type::TEXT), (&STEP, Type::INT8)],
             )
             .await?;
-        Ok(row.map(|row| row.get(0)))
+        Ok(row.map(|row| Noted { epoch: epoch_at(&row, 1), outbox_id: row.get(0) }))
     }
 }
 
-const MARK_ERASED: &str = "\
--- store.mark_erased
-SELECT mark_erased($1)";
+const MARK_ERASED: &str = concat!("-- store.mark_erased\nSELECT mark_erased($1), ", epoch!());
 
 const LIST_CHAT_IDS: &str = "\
 -- store.list_chat_ids
 SELECT chat_id FROM members WHERE user_id = $1 ORDER BY chat_id";
 
-const ERASE_IN_CHAT: &str = "\
--- store.erase_in_chat
-SELECT outbox_id FROM erase_in_chat($1, $2, $3)";
+const ERASE_IN_CHAT: &str = concat!(
+    "-- store.erase_in_chat\nSELECT outbox_id, ",
+    epoch!(),
+    " FROM erase_in_chat($1, $2, $3)"
+);
 
 const PURGE_MESSAGES: &str = "\
 -- store.purge_messages

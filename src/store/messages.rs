@@ -8,7 +8,7 @@ use tokio_postgres::{
 };
 
 use super::{
-    ChatState, Param, Store, StoreError,
+    ChatState, Noted, Param, Store, StoreError,
     rows::{chat_state, epoch, message, message_columns, opt_time, user},
     webhooks::note_webhooks,
 };
@@ -36,7 +36,7 @@ pub enum SendOutcome {
     Created {
         message: Message,
         state: ChatState,
-        outbox_id: Option<i64>,
+        noted: Option<Noted>,
     },
     /// An earlier send with the same `client_msg_id` and content: the message as it is now.
     Replayed {
@@ -299,7 +299,8 @@ fn send_outcome(draft: &Draft, row: &Row) -> SendOutcome {
     if replayed {
         SendOutcome::Replayed { message, state }
     } else {
-        SendOutcome::Created { message, state, outbox_id: row.get(8) }
+        let noted = Noted::by(&state.epoch, row.get(8));
+        SendOutcome::Created { message, state, noted }
     }
 }
 
@@ -334,7 +335,8 @@ fn change(chat_id: ChatId, row: &Row) -> Option<Change> {
     })
 }
 
-/// The columns that [`send_outcome`] reads.
+/// The columns that [`send_outcome`] reads, before the epoch: asked for by the statement that writes, and
+/// once, as it is the same for all rows.
 macro_rules! sent_columns {
     () => {
         "outcome, seq, ev, text, metadata, created_at, edited_at, deleted_at, outbox_id, chat_id, \
@@ -346,6 +348,8 @@ macro_rules! sent_columns {
 const SEND_MESSAGES: &str = concat!(
     "-- store.send_messages\nSELECT ",
     sent_columns!(),
+    ", ",
+    epoch!(),
     " FROM send_messages($1, $2, $3, $4, $5, $6, $7)"
 );
 
@@ -365,6 +369,8 @@ WITH sent AS MATERIALIZED (
     note_webhooks!(),
     " SELECT ",
     sent_columns!(),
+    ", ",
+    epoch!(),
     " FROM sent ORDER BY idx"
 );
 

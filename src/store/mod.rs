@@ -33,10 +33,10 @@ use tokio_postgres::{
 
 pub use self::{
     amendments::{Amended, Amendment, AmendmentKind, AmendmentOutcome, AmendmentResult},
-    chats::{Opened, Room},
+    chats::{InboxPage, Opened, Room},
     messages::{Change, Changes, Draft, History, Page, SendOutcome, Window},
     migrate::{check_migrations, migrate},
-    outbox::Unpublished,
+    outbox::{Noted, Unpublished},
     rows::ChatState,
     trace::{Trail, trail},
     users::{Admission, Barred, Named, Profile, UserRow},
@@ -54,6 +54,7 @@ use crate::{
     config::{DatabaseConfig, Secret, Switch},
     error::{Cause, Error},
     metrics::Metrics,
+    model::Epoch,
 };
 
 /// What the connections of group commit are opened with besides. A chat that somebody else holds must
@@ -221,9 +222,9 @@ impl Store {
         Ok(self.query_one(INSTANCE_SECRET, &[]).await?.get(0))
     }
 
-    /// Names the history that positions belong to; opaque.
-    pub async fn get_epoch(&self) -> Result<String, StoreError> {
-        Ok(self.query_one(EPOCH, &[]).await?.get(0))
+    /// Names the history that positions belong to.
+    pub async fn get_epoch(&self) -> Result<Epoch, StoreError> {
+        Ok(rows::epoch_at(&self.query_one(EPOCH, &[]).await?, 0))
     }
 
     /// Opens the connections of the writers and some others, so that the first requests do not wait

@@ -2,13 +2,29 @@
 
 use tokio_postgres::types::Type;
 
-use super::{ChatState, Store, StoreError, rows::chat_state};
-use crate::model::{ChatId, UserId};
+use super::{
+    ChatState, Store, StoreError,
+    rows::{chat_state, epoch, epoch_at},
+};
+use crate::model::{ChatId, Epoch, UserId};
+
+/// A row of the outbox, in the history that it is of: in another one its number may be another row's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Noted {
+    pub epoch: Epoch,
+    pub outbox_id: i64,
+}
+
+impl Noted {
+    pub(super) fn by(epoch: &Epoch, outbox_id: Option<i64>) -> Option<Self> {
+        outbox_id.map(|outbox_id| Self { epoch: Epoch::clone(epoch), outbox_id })
+    }
+}
 
 /// One transaction's trace in the outbox.
 #[derive(Debug, Clone)]
 pub struct Unpublished {
-    pub outbox_id: i64,
+    pub noted: Noted,
     pub chats: Vec<ChatId>,
     /// Members of chats that are gone.
     pub users: Vec<UserId>,
@@ -23,7 +39,7 @@ impl Store {
         Ok(rows
             .iter()
             .map(|row| Unpublished {
-                outbox_id: row.get(0),
+                noted: Noted { epoch: epoch_at(row, 3), outbox_id: row.get(0) },
                 chats: row.get(1),
                 users: row.get::<_, Vec<&str>>(2).into_iter().map(super::rows::user).collect(),
             })
@@ -42,29 +58,31 @@ impl Store {
         Ok((row.get(0), row.get(1)))
     }
 
-    /// Forgets rows that Redis has everything of.
-    pub async fn delete_outbox(&self, ids: &[i64]) -> Result<(), StoreError> {
-        self.query(DELETE_OUTBOX, &[(&ids, Type::INT8_ARRAY)]).await?;
+    /// Forgets rows that Redis has everything of, unless it is another history by now.
+    pub async fn delete_outbox(&self, epoch: &Epoch, ids: &[i64]) -> Result<(), StoreError> {
+        self.query(DELETE_OUTBOX, &[(&ids, Type::INT8_ARRAY), (&&**epoch, Type::TEXT)]).await?;
         Ok(())
     }
 }
 
-const TAKE_UNPUBLISHED: &str = "\
--- store.take_unpublished
+const TAKE_UNPUBLISHED: &str = concat!(
+    "-- store.take_unpublished
 UPDATE outbox SET due_at = clock_timestamp() + interval '500 milliseconds'
  WHERE outbox_id IN (SELECT outbox_id FROM outbox WHERE due_at <= clock_timestamp()
                       ORDER BY outbox_id LIMIT $1 FOR UPDATE SKIP LOCKED)
-RETURNING outbox_id, chats, users";
+RETURNING outbox_id, chats, users, ",
+    epoch!()
+);
 
-const GET_STATES: &str = "\
--- store.get_states
-SELECT s.* FROM chat_states($1) s";
+const GET_STATES: &str =
+    concat!("-- store.get_states\nSELECT s.*, ", epoch!(), " FROM chat_states($1) s");
 
 const GET_BACKLOG: &str = "\
 -- store.get_backlog
 SELECT count(*), coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)::float8
   FROM outbox";
 
-const DELETE_OUTBOX: &str = "\
--- store.delete_outbox
-DELETE FROM outbox WHERE outbox_id = ANY($1)";
+const DELETE_OUTBOX: &str = concat!(
+    "-- store.delete_outbox\nDELETE FROM outbox WHERE outbox_id = ANY($1) AND $2 = ",
+    epoch!()
+);

@@ -3,7 +3,7 @@
 use serde_json::value::RawValue;
 use tokio_postgres::{Row, types::Json};
 
-use crate::model::{ChatId, Message, Time, UserId};
+use crate::model::{ChatId, Epoch, Message, Time, UserId};
 
 /// What a write left a chat in: enough for both members' counters.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub struct ChatState {
     pub lo_unread: i64,
     pub hi_read: i64,
     pub hi_unread: i64,
+    /// The history that all of it is of, by the statement that wrote or read it.
+    pub epoch: Epoch,
 }
 
 /// Columns of [`message`], of a table named `m`, after its `chat_id`.
@@ -38,6 +40,11 @@ macro_rules! epoch {
     };
 }
 pub(super) use epoch;
+
+/// What [`epoch!`] gives, in column `at`.
+pub(super) fn epoch_at(row: &Row, at: usize) -> Epoch {
+    row.get::<_, &str>(at).into()
+}
 
 /// A user id from the database was checked when it came in.
 pub(super) fn user(raw: &str) -> UserId {
@@ -65,7 +72,7 @@ pub(super) fn message(chat_id: ChatId, row: &Row, at: usize) -> Message {
     }
 }
 
-/// The eleven columns of the type `chat_state`, from column `at` on.
+/// The eleven columns of the type `chat_state`, from column `at` on, and then the epoch.
 pub(super) fn chat_state(row: &Row, at: usize) -> ChatState {
     ChatState {
         chat_id: row.get(at),
@@ -79,5 +86,6 @@ pub(super) fn chat_state(row: &Row, at: usize) -> ChatState {
         lo_unread: row.get(at + 8),
         hi_read: row.get(at + 9),
         hi_unread: row.get(at + 10),
+        epoch: epoch_at(row, at + 11),
     }
 }

@@ -4,9 +4,9 @@ use tokio_postgres::{Row, types::Type};
 
 use super::{
     Store, StoreError,
-    rows::{opt_time, user},
+    rows::{epoch, epoch_at, opt_time, user},
 };
-use crate::model::{Time, UserId};
+use crate::model::{Epoch, Time, UserId};
 
 /// What the host application says of a person.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,11 +73,11 @@ impl Store {
         })
     }
 
-    /// Voids the tokens of a person that were issued before now, and gives that moment. They are
-    /// known from then on.
-    pub async fn revoke_tokens(&self, user_id: &UserId) -> Result<Time, StoreError> {
+    /// Voids the tokens of a person that were issued before now, and gives that moment, and the history
+    /// that it is of. They are known from then on.
+    pub async fn revoke_tokens(&self, user_id: &UserId) -> Result<(Time, Epoch), StoreError> {
         let row = self.query_one(REVOKE_TOKENS, &[(&user_id.as_str(), Type::TEXT)]).await?;
-        Ok(Time(row.get(0)))
+        Ok((Time(row.get(0)), epoch_at(&row, 1)))
     }
 
     /// Those of these people who were erased, or whose tokens were revoked at some time.
@@ -184,12 +184,14 @@ const ADMIT_BEARER: &str = "\
 -- store.admit_bearer
 SELECT erased, revoked_at FROM admit_bearer($1, $2, $3, $4)";
 
-const REVOKE_TOKENS: &str = "\
--- store.revoke_tokens
+const REVOKE_TOKENS: &str = concat!(
+    "-- store.revoke_tokens
 INSERT INTO users AS u (user_id, tokens_revoked_at) VALUES ($1, clock_timestamp())
     ON CONFLICT (user_id) DO UPDATE
    SET tokens_revoked_at = greatest(u.tokens_revoked_at, excluded.tokens_revoked_at)
-RETURNING tokens_revoked_at";
+RETURNING tokens_revoked_at, ",
+    epoch!()
+);
 
 const LIST_BARRED: &str = "\
 -- store.list_barred

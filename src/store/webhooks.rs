@@ -10,18 +10,20 @@ use super::{
     Store, StoreError,
     migrate::connect,
     reports::{report, report_columns},
-    rows::{message, message_columns, user},
+    rows::{epoch, epoch_at, message, message_columns, user},
 };
 use crate::{
     config::DatabaseConfig,
-    model::{ChatId, Message, Report, Time, UserId},
+    model::{ChatId, Epoch, Message, Report, Time, UserId},
 };
 
 /// The right to send the next event of a chat, until somebody else has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lane {
     pub chat_id: ChatId,
     turn: i64,
+    /// In another history the turn is another one's, and an event's number another event's.
+    epoch: Epoch,
 }
 
 /// The first event of a chat, as things are now.
@@ -90,7 +92,9 @@ impl Store {
     ) -> Result<Vec<Lane>, StoreError> {
         let lease = lease.as_secs_f64();
         let rows = self.query(TAKE_LANES, &[(&limit, Type::INT8), (&lease, Type::FLOAT8)]).await?;
-        Ok(rows.iter().map(|row| Lane { chat_id: row.get(0), turn: row.get(1) }).collect())
+        let lane =
+            |row: &Row| Lane { chat_id: row.get(0), turn: row.get(1), epoch: epoch_at(row, 2) };
+        Ok(rows.iter().map(lane).collect())
     }
 
     /// The first event of each of these chats. A statement of its own: its snapshot is younger than
@@ -102,11 +106,16 @@ impl Store {
         let chats: Vec<_> = lanes.iter().map(|lane| lane.chat_id).collect();
         let rows = self.query(LIST_WEBHOOKS, &[(&chats, Type::UUID_ARRAY)]).await?;
         let mut found: HashMap<ChatId, Waiting> = rows.iter().map(waiting).collect();
-        Ok(lanes.iter().map(|lane| (*lane, found.remove(&lane.chat_id))).collect())
+        Ok(lanes.iter().map(|lane| (lane.clone(), found.remove(&lane.chat_id))).collect())
     }
 
-    /// Ends the turn on a lane; the chat's next event is due then.
-    pub async fn settle_webhook(&self, lane: Lane, settled: Settled<'_>) -> Result<(), StoreError> {
+    /// Ends the turn on a lane; the chat's next event is due then. In another history than the one it was
+    /// taken in it does nothing: what is there of the event is sent once more.
+    pub async fn settle_webhook(
+        &self,
+        lane: &Lane,
+        settled: Settled<'_>,
+    ) -> Result<(), StoreError> {
         let (outcome, event, pause, error) = match settled {
             Settled::Nothing => ("none", None, Duration::ZERO, None),
             Settled::Done(event) => ("done", Some(event), Duration::ZERO, None),
@@ -122,6 +131,7 @@ impl Store {
                 (&outcome, Type::TEXT),
                 (&pause.as_secs_f64(), Type::FLOAT8),
                 (&error, Type::TEXT),
+                (&&*lane.epoch, Type::TEXT),
             ],
         )
         .await?;
@@ -229,13 +239,15 @@ macro_rules! note_webhooks {
 }
 pub(super) use note_webhooks;
 
-const TAKE_LANES: &str = "\
--- store.take_webhook_lanes
+const TAKE_LANES: &str = concat!(
+    "-- store.take_webhook_lanes
 UPDATE webhook_lanes
    SET due_at = clock_timestamp() + $2 * interval '1 second', turn = turn + 1
  WHERE chat_id IN (SELECT chat_id FROM webhook_lanes WHERE due_at <= clock_timestamp()
                     ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED)
-RETURNING chat_id, turn";
+RETURNING chat_id, turn, ",
+    epoch!()
+);
 
 /// A message that its recipient has read, that is deleted, or whose room is gone, blocked or one of an
 /// erased person, is nobody's news.
@@ -262,9 +274,11 @@ SELECT w.chat_id, w.webhook_id, w.event_id, w.created_at,
   LEFT JOIN reports r ON r.report_id = w.report_id"
 );
 
-const SETTLE_WEBHOOK: &str = "\
--- store.settle_webhook
-SELECT settle_webhook($1, $2, $3, $4, $5 * interval '1 second', $6)";
+const SETTLE_WEBHOOK: &str = concat!(
+    "-- store.settle_webhook
+SELECT settle_webhook($1, $2, $3, $4, $5 * interval '1 second', $6) WHERE $7 = ",
+    epoch!()
+);
 
 const GET_WEBHOOK_BACKLOG: &str = "\
 -- store.get_webhook_backlog

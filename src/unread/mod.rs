@@ -2,8 +2,10 @@
 //!
 //! `unread:{user_id}` is a hash: `chat_id` → `ev|unread|last_seq|read_seq|activity|room_name`. A
 //! value is only ever replaced by one of a higher `ev`, so that writes may come twice, late and in
-//! any order. The hash is believed only where it says that it is complete, and that by the same
-//! generation of Redis and of the database that are there now; else it is filled from Postgres.
+//! any order. A hash belongs to one history of the database, and listens to no other: a higher `ev`
+//! of a history that is gone would win for ever. It is believed only where it says that it is
+//! complete, and that by the generation of Redis and the history that are there now; else it is
+//! filled from Postgres.
 //! [`scripts`] has what happens inside Redis, and how a hash is kept small.
 
 mod scripts;
@@ -16,14 +18,14 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use arc_swap::ArcSwap;
 use fred::types::Value;
 use uuid::Uuid;
 
 use self::scripts::{MOST_FIELDS, Scripts};
 use crate::{
     broker::{Away, Call, Link},
-    model::{ChatId, UserId},
+    history::History,
+    model::{ChatId, Epoch, UserId},
 };
 
 /// How long a hash lives after its last write, in seconds (7 days): who stays away longer is
@@ -49,6 +51,14 @@ pub struct Counter {
     pub activity: i64,
 }
 
+/// A person's counter that changed, in a history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    pub user: UserId,
+    pub epoch: Epoch,
+    pub counter: CounterChange,
+}
+
 /// What became of a counter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CounterChange {
@@ -67,8 +77,7 @@ pub struct Unread {
 
 struct Shared {
     link: Link,
-    /// Of the database; see [`Unread::set_epoch`].
-    epoch: ArcSwap<String>,
+    history: History,
     scripts: Scripts,
     /// Whose hash this replica is filling at the moment.
     filling: Mutex<HashMap<UserId, Arc<tokio::sync::Mutex<()>>>>,
@@ -79,35 +88,25 @@ struct Shared {
 struct Filler(String);
 
 impl Unread {
-    pub fn new(link: Link) -> Self {
-        let shared = Shared {
-            link,
-            epoch: ArcSwap::default(),
-            scripts: Scripts::new(),
-            filling: Mutex::default(),
-        };
+    pub fn new(link: Link, history: History) -> Self {
+        let shared = Shared { link, history, scripts: Scripts::new(), filling: Mutex::default() };
         Self { shared: Arc::new(shared) }
     }
 
-    /// Names the database's history: copies from another one (it went back in time, so that higher
-    /// `ev` there mean nothing) are not believed.
-    pub fn set_epoch(&self, epoch: &str) {
-        self.shared.epoch.store(Arc::new(epoch.to_owned()));
-    }
-
     /// Writes changes in one round trip; each counts only if it is newer than what is there.
-    pub async fn write(&self, changes: &[(UserId, CounterChange)]) -> Result<(), Away> {
-        let mut pairs: HashMap<&UserId, Vec<Value>> = HashMap::new();
-        for (user, change) in changes {
-            let (chat, value) = match change {
+    pub async fn write(&self, changes: &[Change]) -> Result<(), Away> {
+        let mut pairs: HashMap<(&UserId, &Epoch), Vec<Value>> = HashMap::new();
+        for Change { user, epoch, counter } in changes {
+            let (chat, value) = match counter {
                 CounterChange::Set(counter) => (counter.chat_id, counter.encode()),
                 CounterChange::Gone { chat_id } => (*chat_id, "gone".to_owned()),
             };
-            let theirs = pairs.entry(user).or_insert_with(|| vec![0.into()]);
+            let theirs =
+                pairs.entry((user, epoch)).or_insert_with(|| vec![0.into(), (&**epoch).into()]);
             theirs.extend([chat.to_string().into(), value.into()]);
         }
-        let counted = pairs.into_iter().map(|(user, mut theirs)| {
-            theirs[0] = Value::Integer((theirs.len() / 2) as i64);
+        let counted = pairs.into_iter().map(|((user, _), mut theirs)| {
+            theirs[0] = Value::Integer((theirs.len() / 2 - 1) as i64);
             (self.key(user), theirs)
         });
         let args = [KEEP_SECONDS.into()];
@@ -124,8 +123,8 @@ impl Unread {
         let link = &self.shared.link;
         // Unknown, nothing is believed, and nothing can be stored.
         let before = link.generation().ok_or(Away)?;
-        let epoch = self.shared.epoch.load();
-        let call = Call::new(self.key(user), vec![epoch.as_str().into(), (&*before).into()]);
+        let epoch = self.shared.history.current();
+        let call = Call::new(self.key(user), vec![(&*epoch).into(), (&*before).into()]);
         let answer = link.run(&self.shared.scripts.read, &[call]).await?.pop().ok_or(Away)?;
         // Asked again: the answer may come from a server that was restarted in between.
         if answer.is_null() || link.generation() != Some(before) {
@@ -145,12 +144,13 @@ impl Unread {
         load: impl FnOnce() -> F,
     ) -> Result<Vec<Counter>, E>
     where
-        F: Future<Output = Result<Vec<Counter>, E>>,
+        F: Future<Output = Result<(Epoch, Vec<Counter>), E>>,
     {
+        let counters = |loaded: (Epoch, Vec<Counter>)| loaded.1;
         match self.read(user).await {
             Ok(Some(counters)) => return Ok(counters),
             Ok(None) => {}
-            Err(Away) => return load().await,
+            Err(Away) => return load().await.map(counters),
         }
         let turn = Turn::take(&self.shared, user);
         let first = turn.lock.try_lock();
@@ -161,18 +161,20 @@ impl Unread {
                 // If the first one failed, all the others go their own way, at once.
                 return match self.read(user).await {
                     Ok(Some(counters)) => Ok(counters),
-                    Ok(None) | Err(Away) => load().await,
+                    Ok(None) | Err(Away) => load().await.map(counters),
                 };
             }
         };
         // Before Postgres is read: what is written from here on is kept, and wins if newer.
         let filler = self.begin_fill(user).await;
-        let counters = load().await?;
-        if let Ok(Some(filler)) = filler
+        let (epoch, counters) = load().await?;
+        // What is of another history than this replica goes by is answered, and not kept.
+        if self.shared.history.is_current(&epoch)
+            && let Ok(Some(filler)) = filler
             && counters.len() <= MOST_FIELDS
         {
             // Without it the next reader fills.
-            let _ = self.fill(user, filler, &counters).await;
+            let _ = self.fill(user, filler, &epoch, &counters).await;
         }
         Ok(counters)
     }
@@ -181,10 +183,10 @@ impl Unread {
     async fn begin_fill(&self, user: &UserId) -> Result<Option<Filler>, Away> {
         let Some(generation) = self.shared.link.generation() else { return Ok(None) };
         let filler = Filler(Uuid::now_v7().to_string());
-        let epoch = self.shared.epoch.load();
+        let epoch = self.shared.history.current();
         let args = vec![
             KEEP_SECONDS.into(),
-            epoch.as_str().into(),
+            (&*epoch).into(),
             (&*generation).into(),
             filler.0.as_str().into(),
         ];
@@ -199,6 +201,7 @@ impl Unread {
         &self,
         user: &UserId,
         filler: Filler,
+        epoch: &Epoch,
         counters: &[Counter],
     ) -> Result<bool, Away> {
         let mut rest = counters;
@@ -207,7 +210,7 @@ impl Unread {
             (part, rest) = rest.split_at(rest.len().min(FILL_CHUNK));
             let last = i64::from(rest.is_empty());
             let mut args: Vec<Value> =
-                vec![KEEP_SECONDS.into(), filler.0.as_str().into(), last.into()];
+                vec![KEEP_SECONDS.into(), filler.0.as_str().into(), (&**epoch).into(), last.into()];
             for counter in part {
                 args.extend([counter.chat_id.to_string().into(), counter.encode().into()]);
             }

@@ -23,6 +23,12 @@ local function crowded(key, tombstones)
   return size > most_fields or 2 * (tonumber(tombstones) or 0) > size + 64
 end
 
+-- Whether a history is a later one of the same installation: what comes last in an epoch is the timeline,
+-- eight digits, which grow. After a restore nobody can tell.
+local function is_later(epoch, than)
+  return string.sub(epoch, 1, -9) == string.sub(than, 1, -9) and epoch > than
+end
+
 -- Goes through some of the fields, on from where the last one ended, and drops old tombstones. A fill
 -- that is under way may have been read before such a room was deleted, so it is called off.
 local function sweep(key, fields)
@@ -41,14 +47,23 @@ local function sweep(key, fields)
 end
 ";
 
-/// `KEYS` users' hashes. ARGV: seconds to live, then for each key how many pairs follow, and these:
-/// chat and value. `gone` becomes a tombstone, and pays for the clearing: each looks at some fifty fields,
+/// `KEYS` users' hashes. ARGV: seconds to live, then for each key how many pairs follow, their epoch, and
+/// these: chat and value. With a later history the hash begins anew. What is of any other one changes
+/// no value; but the hash is not complete any more, as its own may be the one that is gone. `gone` becomes a tombstone, and pays for the clearing: each looks at some fifty fields,
 /// so that there are never many more than those of an hour.
 const WRITE: &str = r"
 local at = 2
 for k = 1, #KEYS do
-  local key, last = KEYS[k], at + 2 * tonumber(ARGV[at])
-  for i = at + 1, last, 2 do
+  local key, epoch, last = KEYS[k], ARGV[at + 1], at + 1 + 2 * tonumber(ARGV[at])
+  local own = redis.call('HGET', key, 'epoch')
+  if own and own ~= epoch and is_later(epoch, own) then
+    redis.call('UNLINK', key)
+    own = false
+  end
+  if not own then redis.call('HSET', key, 'epoch', epoch) end
+  local foreign = own and own ~= epoch
+  if foreign then redis.call('HDEL', key, 'complete', 'filler') end
+  for i = foreign and last + 1 or at + 2, last, 2 do
     local new, old = ARGV[i + 1], redis.call('HGET', key, ARGV[i])
     if new == 'gone' then
       redis.call('HSET', key, ARGV[i], 'gone|' .. redis.call('TIME')[1])
@@ -108,11 +123,13 @@ redis.call('HSET', key, 'epoch', ARGV[2], 'generation', ARGV[3], 'filler', ARGV[
 redis.call('EXPIRE', key, ARGV[1])
 return 1";
 
-/// `KEYS[1]` a user's hash. ARGV: seconds to live, filler, 1 where nothing follows or 0, then pairs as
-/// in [`WRITE`]. Does nothing unless everything written since this filler began is still there.
+/// `KEYS[1]` a user's hash. ARGV: seconds to live, filler, epoch, 1 where nothing follows or 0, then pairs
+/// as in [`WRITE`]. Does nothing unless everything written since this filler began is still there, in the
+/// history that was read.
 const FILL: &str = r"
-if redis.call('HGET', KEYS[1], 'filler') ~= ARGV[2] then return 0 end
-for i = 4, #ARGV, 2 do
+local is = redis.call('HMGET', KEYS[1], 'filler', 'epoch')
+if is[1] ~= ARGV[2] or is[2] ~= ARGV[3] then return 0 end
+for i = 5, #ARGV, 2 do
   local new, old = ARGV[i + 1], redis.call('HGET', KEYS[1], ARGV[i])
   if not old then
     redis.call('HSET', KEYS[1], ARGV[i], new)
@@ -123,7 +140,7 @@ for i = 4, #ARGV, 2 do
     end
   end
 end
-if ARGV[3] == '1' then
+if ARGV[4] == '1' then
   redis.call('HDEL', KEYS[1], 'filler')
   redis.call('HSET', KEYS[1], 'complete', '1')
 end

@@ -14,18 +14,38 @@ fn counter(chat: u128, ev: i64) -> Counter {
     Counter { chat_id, room_name, ev, unread: ev, last_seq: ev, read_seq: 0, activity: ev }
 }
 
+fn history() -> History {
+    History::new("one-00000001".into())
+}
+
+/// As Postgres would say it.
+fn enter(unread: &Unread, epoch: &str) {
+    unread.shared.history.enter(&epoch.into());
+}
+
 async fn set(unread: &Unread, user: &UserId, counter: Counter) {
-    let change = (user.clone(), CounterChange::Set(counter));
-    unread.write(&[change]).await.expect("Redis is there");
+    set_in(unread, &unread.shared.history.current(), user, counter).await;
+}
+
+async fn set_in(unread: &Unread, epoch: &Epoch, user: &UserId, counter: Counter) {
+    let (user, epoch, counter) = (user.clone(), Epoch::clone(epoch), CounterChange::Set(counter));
+    unread.write(&[Change { user, epoch, counter }]).await.expect("Redis is there");
 }
 
 async fn gone(unread: &Unread, user: &UserId, chat: u128) {
-    let change = CounterChange::Gone { chat_id: Uuid::from_u128(chat) };
-    unread.write(&[(user.clone(), change)]).await.expect("Redis is there");
+    gone_in(unread, &unread.shared.history.current(), user, chat).await;
+}
+
+async fn gone_in(unread: &Unread, epoch: &Epoch, user: &UserId, chat: u128) {
+    let counter = CounterChange::Gone { chat_id: Uuid::from_u128(chat) };
+    let (user, epoch) = (user.clone(), Epoch::clone(epoch));
+    unread.write(&[Change { user, epoch, counter }]).await.expect("Redis is there");
 }
 
 async fn fill(unread: &Unread, user: &UserId, truth: Vec<Counter>) -> Vec<Counter> {
-    let Ok(counters) = unread.read_or_fill(user, async || Ok::<_, Away>(truth)).await else {
+    let epoch = unread.shared.history.current();
+    let Ok(counters) = unread.read_or_fill(user, async || Ok::<_, Away>((epoch, truth))).await
+    else {
         unreachable!("load does not fail")
     };
     counters
@@ -57,7 +77,7 @@ fn a_counter_survives_its_text_and_other_fields_are_none() {
 #[tokio::test]
 async fn late_double_and_reordered_writes_do_no_harm() {
     let (_redis, link) = redis().await;
-    let (unread, alice) = (Unread::new(link), user("alice"));
+    let (unread, alice) = (Unread::new(link, history()), user("alice"));
     set(&unread, &alice, counter(1, 5)).await;
     assert_eq!(copy(&unread, &alice).await, None, "incomplete");
     fill(&unread, &alice, vec![counter(1, 5), counter(2, 7)]).await;
@@ -69,7 +89,7 @@ async fn late_double_and_reordered_writes_do_no_harm() {
     set(&unread, &alice, counter(1, 1_000)).await;
     assert_eq!(copy(&unread, &alice).await, Some(vec![counter(2, 10)]));
     // The database went back in time: nothing that is higher there stands in the way.
-    unread.set_epoch("after a restore");
+    enter(&unread, "after a restore");
     assert_eq!(copy(&unread, &alice).await, None);
     fill(&unread, &alice, vec![counter(1, 1), counter(2, 1)]).await;
     assert_eq!(copy(&unread, &alice).await, Some(vec![counter(1, 1), counter(2, 1)]));
@@ -78,12 +98,13 @@ async fn late_double_and_reordered_writes_do_no_harm() {
 #[tokio::test]
 async fn a_fill_keeps_what_was_written_meanwhile_and_stores_nothing_over_a_flush() {
     let (_redis, link) = redis().await;
-    let (here, there) = (Unread::new(link.clone()), Unread::new(link.clone()));
+    let (here, there) =
+        (Unread::new(link.clone(), history()), Unread::new(link.clone(), history()));
     let alice = user("alice");
     let load = async || {
         set(&there, &alice, counter(1, 2)).await;
         gone(&there, &alice, 2).await;
-        Ok::<_, Away>(vec![counter(1, 1), counter(2, 1)])
+        Ok::<_, Away>((history().current(), vec![counter(1, 1), counter(2, 1)]))
     };
     assert!(here.read_or_fill(&alice, load).await.is_ok());
     assert_eq!(copy(&here, &alice).await, Some(vec![counter(1, 2)]));
@@ -92,7 +113,7 @@ async fn a_fill_keeps_what_was_written_meanwhile_and_stores_nothing_over_a_flush
     let load = async || {
         set(&there, &alice, counter(1, 3)).await;
         command(&link, "FLUSHALL").await;
-        Ok::<_, Away>(vec![counter(1, 2)])
+        Ok::<_, Away>((history().current(), vec![counter(1, 2)]))
     };
     assert!(here.read_or_fill(&alice, load).await.is_ok());
     assert_eq!(copy(&here, &alice).await, None);
@@ -102,7 +123,7 @@ async fn a_fill_keeps_what_was_written_meanwhile_and_stores_nothing_over_a_flush
         set(&there, &alice, counter(1, 4)).await;
         command(&link, "FLUSHALL").await;
         assert!(matches!(there.begin_fill(&alice).await, Ok(Some(_))));
-        Ok::<_, Away>(vec![counter(1, 3)])
+        Ok::<_, Away>((history().current(), vec![counter(1, 3)]))
     };
     assert!(here.read_or_fill(&alice, load).await.is_ok());
     assert_eq!(copy(&here, &alice).await, None);
@@ -123,7 +144,7 @@ async fn fields(link: &Link) -> i64 {
 #[tokio::test]
 async fn old_tombstones_go_and_young_ones_stay_where_they_are() {
     let (_redis, link) = redis().await;
-    let (unread, alice) = (Unread::new(link.clone()), user("alice"));
+    let (unread, alice) = (Unread::new(link.clone(), history()), user("alice"));
     let truth = || vec![counter(1, 5), counter(2, 5)];
     fill(&unread, &alice, truth()).await;
     bury(&link, 20_000).await;
@@ -148,7 +169,7 @@ async fn old_tombstones_go_and_young_ones_stay_where_they_are() {
         fill(&unread, &alice, truth()).await;
     }
     // The other history has these rooms, maybe.
-    unread.set_epoch("after a restore");
+    enter(&unread, "after a restore");
     fill(&unread, &alice, truth()).await;
     assert_eq!(copy(&unread, &alice).await, Some(truth()));
     let young = 100;
@@ -158,11 +179,11 @@ async fn old_tombstones_go_and_young_ones_stay_where_they_are() {
 #[tokio::test]
 async fn a_large_hash_of_another_history_is_cleared_in_steps() {
     let (_redis, link) = redis().await;
-    let (unread, alice) = (Unread::new(link.clone()), user("alice"));
+    let (unread, alice) = (Unread::new(link.clone(), history()), user("alice"));
     let truth: Vec<Counter> = (0..18_000).map(|chat| counter(chat, 7)).collect();
     fill(&unread, &alice, truth).await;
     assert_eq!(copy(&unread, &alice).await.map(|all| all.len()), Some(18_000));
-    unread.set_epoch("after a restore");
+    enter(&unread, "after a restore");
     let mut steps = 0;
     while copy(&unread, &alice).await.is_none() {
         steps += 1;
@@ -173,7 +194,7 @@ async fn a_large_hash_of_another_history_is_cleared_in_steps() {
     assert_eq!(copy(&unread, &alice).await, Some(vec![counter(1, 1)]));
     // More than a copy is good for: Postgres is asked.
     let truth: Vec<Counter> = (0..20_100).map(|chat| counter(chat, 7)).collect();
-    unread.set_epoch("after another");
+    enter(&unread, "after another");
     fill(&unread, &alice, truth).await;
     assert_eq!(copy(&unread, &alice).await, None);
 }
@@ -181,9 +202,11 @@ async fn a_large_hash_of_another_history_is_cleared_in_steps() {
 #[tokio::test]
 async fn a_fill_in_parts_ends_where_another_begins_or_an_old_tombstone_goes() {
     let (_redis, link) = redis().await;
-    let (here, there) = (Unread::new(link.clone()), Unread::new(link.clone()));
+    let (here, there) =
+        (Unread::new(link.clone(), history()), Unread::new(link.clone(), history()));
     let alice = user("alice");
     let truth: Vec<Counter> = (0..15_000).map(|chat| counter(chat, 7)).collect();
+    let epoch = here.shared.history.current();
     let begin = async |unread: &Unread| match unread.begin_fill(&alice).await {
         Ok(Some(filler)) => filler,
         other => unreachable!("{other:?}"),
@@ -193,33 +216,74 @@ async fn a_fill_in_parts_ends_where_another_begins_or_an_old_tombstone_goes() {
         while fields(&link).await < 1_000 {}
         begin(&there).await
     };
-    let (stored, second) = tokio::join!(here.fill(&alice, first, &truth), interrupt);
+    let (stored, second) = tokio::join!(here.fill(&alice, first, &epoch, &truth), interrupt);
     assert_eq!(stored, Ok(false));
     assert!(fields(&link).await < 15_000);
     assert_eq!(copy(&here, &alice).await, None);
     // What is there already does no harm.
-    assert_eq!(there.fill(&alice, second, &truth[..2_500]).await, Ok(true));
-    assert_eq!(there.fill(&alice, begin(&there).await, &truth).await, Ok(true));
+    assert_eq!(there.fill(&alice, second, &epoch, &truth[..2_500]).await, Ok(true));
+    assert_eq!(there.fill(&alice, begin(&there).await, &epoch, &truth).await, Ok(true));
     assert_eq!(copy(&here, &alice).await, Some(truth.clone()));
 
     command(&link, "FLUSHALL").await;
     let filler = begin(&here).await;
     bury(&link, 10).await;
     gone(&there, &alice, 3).await;
-    assert_eq!(here.fill(&alice, filler, &truth[..10]).await, Ok(false));
+    assert_eq!(here.fill(&alice, filler, &epoch, &truth[..10]).await, Ok(false));
     assert_eq!(copy(&here, &alice).await, None, "a room that it brings may be one of those");
+}
+
+#[tokio::test]
+async fn what_a_history_that_is_gone_says_late_changes_no_counter() {
+    let (_redis, link) = redis().await;
+    let (unread, alice) = (Unread::new(link.clone(), history()), user("alice"));
+    let (old, new) = (Epoch::from("one-00000001"), Epoch::from("one-00000002"));
+    let raw = async |chat: u128| {
+        let field = Uuid::from_u128(chat);
+        let value = command(&link, &format!("HGET test:unread:alice {field}")).await;
+        value.as_string().unwrap_or_default()
+    };
+    for restored in [false, true] {
+        let ghost = if restored { Epoch::from("before a restore-00000007") } else { old.clone() };
+        command(&link, "FLUSHALL").await;
+        enter(&unread, &new);
+        fill(&unread, &alice, vec![counter(1, 6)]).await;
+        set_in(&unread, &ghost, &alice, counter(1, 77)).await;
+        set_in(&unread, &ghost, &alice, counter(2, 77)).await;
+        gone_in(&unread, &ghost, &alice, 1).await;
+        assert_eq!((raw(1).await, raw(2).await), (counter(1, 6).encode(), String::new()));
+        let all = fill(&unread, &alice, vec![counter(1, 6)]).await;
+        assert_eq!(all, [counter(1, 6)]);
+        assert_eq!(copy(&unread, &alice).await, Some(all), "it is believed again");
+    }
+}
+
+#[tokio::test]
+async fn a_replica_that_has_not_heard_of_the_next_history_believes_no_copy_of_before() {
+    let (_redis, link) = redis().await;
+    let (behind, alice) = (Unread::new(link.clone(), history()), user("alice"));
+    for next in ["one-00000002", "after a restore-00000001"] {
+        command(&link, "FLUSHALL").await;
+        fill(&behind, &alice, vec![counter(1, 77)]).await;
+        set_in(&behind, &next.into(), &alice, counter(1, 7)).await;
+        assert_eq!(copy(&behind, &alice).await, None, "{next}");
+        // What it reads then is of the next one, and not kept under the name of this one.
+        let truth = async || Ok::<_, Away>((next.into(), vec![counter(1, 7)]));
+        assert_eq!(behind.read_or_fill(&alice, truth).await, Ok(vec![counter(1, 7)]));
+        assert_eq!(copy(&behind, &alice).await, None, "{next}");
+    }
 }
 
 #[tokio::test]
 async fn many_readers_load_once_and_none_waits_for_a_frozen_redis() {
     let (redis, link) = redis().await;
-    let (unread, alice) = (Unread::new(link), user("alice"));
+    let (unread, alice) = (Unread::new(link, history()), user("alice"));
     let loads = AtomicUsize::new(0);
     let read = || {
         unread.read_or_fill(&alice, async || {
             loads.fetch_add(1, SeqCst);
             sleep(Duration::from_millis(30)).await;
-            Ok::<_, Away>(vec![counter(1, 1)])
+            Ok::<_, Away>((history().current(), vec![counter(1, 1)]))
         })
     };
     let all = futures_util::future::join_all((0..50).map(|_| read())).await;

@@ -133,34 +133,34 @@ impl Worker {
     /// Sends an event, unless there is no need to, and notes what became of it.
     async fn attempt(&self, lane: Lane, waiting: Option<Waiting>, here: bool, expiry: Instant) {
         let Some(waiting) = waiting.filter(|waiting| waiting.due) else {
-            return self.settle(lane, Settled::Nothing, expiry).await;
+            return self.settle(&lane, Settled::Nothing, expiry).await;
         };
         let count = |outcome| self.parts.metrics.count_webhook(outcome);
         let Some(body) = body(&waiting).filter(|_| !here) else {
             count(WebhookOutcome::Skipped);
-            return self.settle(lane, Settled::Done(&waiting), expiry).await;
+            return self.settle(&lane, Settled::Done(&waiting), expiry).await;
         };
         let event_id = waiting.event_id;
         let Err(failure) = self.courier.post(event_id, body).await else {
             count(WebhookOutcome::Delivered);
-            return self.settle(lane, Settled::Done(&waiting), expiry).await;
+            return self.settle(&lane, Settled::Done(&waiting), expiry).await;
         };
         let reason = failure.to_string();
         if waiting.age >= self.config.webhook_max_age {
             count(WebhookOutcome::Dead);
             tracing::warn!(%event_id, reason, "a webhook is given up");
-            self.settle(lane, Settled::Dead(&waiting, &reason), expiry).await;
+            self.settle(&lane, Settled::Dead(&waiting, &reason), expiry).await;
         } else {
             count(WebhookOutcome::Failed);
             tracing::debug!(%event_id, reason, attempts = waiting.attempts, "a webhook failed");
             let pause = pause_after(waiting.attempts);
-            self.settle(lane, Settled::Retry(&waiting, pause, &reason), expiry).await;
+            self.settle(&lane, Settled::Retry(&waiting, pause, &reason), expiry).await;
         }
     }
 
     /// Notes the end of an attempt, if need be again, for as long as the lane is ours. After that
     /// somebody else sends the event once more.
-    async fn settle(&self, lane: Lane, settled: Settled<'_>, expiry: Instant) {
+    async fn settle(&self, lane: &Lane, settled: Settled<'_>, expiry: Instant) {
         while let Err(error) = self.parts.store.settle_webhook(lane, settled).await {
             if Instant::now() + SETTLE_PAUSE >= expiry {
                 tracing::warn!(%error, "what became of a webhook could not be noted");

@@ -64,11 +64,12 @@ impl Work for Amendment {
             };
             let at = at.map_or_else(jiff::Timestamp::now, |Time(at)| at);
             let trace = trace::parent_of(span);
-            let event = Publication::Event { ev, micros: at.as_microsecond(), trace, frame };
+            let (epoch, micros) = (amended.state.epoch.clone(), at.as_microsecond());
+            let event = Publication::Event { epoch, ev, micros, trace, frame };
             batch.publish(Channel::Chat(chat_id), event.encode());
         }
         // Also where nothing changed: whoever made the change may have died before Redis knew of it.
-        batch.note(amended.state.clone(), amended.outbox_id);
+        batch.note(amended.state.clone(), amended.noted.clone());
         Ok(amended)
     }
 }

@@ -6,7 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Span;
 
@@ -233,9 +236,10 @@ impl<W: Work> Lane<W> {
             }
             let (works, askers): (Vec<_>, Vec<_>) =
                 part.into_iter().map(|job| (job.work, job.asker)).unzip();
+            let began = Instant::now();
             let error = match W::write(&self.store, &works).await {
                 Ok(outcomes) => {
-                    self.acknowledge(outcomes, askers).await;
+                    self.acknowledge(outcomes, began, askers);
                     continue;
                 }
                 Err(error) => error,
@@ -296,7 +300,7 @@ impl<W: Work> Lane<W> {
         refuse(jobs, error);
     }
 
-    async fn acknowledge(&self, outcomes: Vec<W::Outcome>, askers: Vec<Asker<W>>) {
+    fn acknowledge(&self, outcomes: Vec<W::Outcome>, began: Instant, askers: Vec<Asker<W>>) {
         let mut batch = Batch::new(outcomes.len());
         let mut acknowledgements = Vec::new();
         for (outcome, asker) in outcomes.into_iter().zip(askers) {
@@ -305,7 +309,7 @@ impl<W: Work> Lane<W> {
                 Err(error) => asker.answer(Err(error)),
             }
         }
-        self.publisher.publish(batch, acknowledgements);
+        self.publisher.publish(batch, began, acknowledgements);
     }
 }
 

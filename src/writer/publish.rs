@@ -1,6 +1,6 @@
 //! From a lane's commits to Redis, and then to those who wait.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use tokio::{sync::mpsc, time::Instant};
@@ -9,9 +9,10 @@ use tokio_util::task::TaskTracker;
 use super::lane::{Asker, Work};
 use crate::{
     broker::Channel,
-    model::ChatId,
+    error::Error,
+    model::{ChatId, Epoch},
     outbox::{ACK_WAIT, Commit, Outbox},
-    store::ChatState,
+    store::{ChatState, Noted},
 };
 
 /// Commits that may wait for Redis in a lane; past it acknowledgements no longer wait, and the
@@ -40,12 +41,12 @@ impl Batch {
     }
 
     /// A chat stands there now, as this row of the outbox says.
-    pub(super) fn note(&mut self, state: ChatState, outbox_id: Option<i64>) {
+    pub(super) fn note(&mut self, state: ChatState, noted: Option<Noted>) {
         self.states.insert(state.chat_id, state);
-        if let Some(id) = outbox_id
-            && self.commit.outbox_ids.last() != Some(&id)
+        if let Some(noted) = noted
+            && self.commit.noted.last() != Some(&noted)
         {
-            self.commit.outbox_ids.push(id);
+            self.commit.noted.push(noted);
         }
     }
 
@@ -57,7 +58,11 @@ impl Batch {
 
 /// A batch on its way to Redis.
 struct Committed<W: Work> {
+    /// When its statement began.
+    began: Instant,
     at: Instant,
+    /// One statement is of one history.
+    epoch: Epoch,
     commit: Commit,
     acknowledgements: Vec<Acknowledgement<W>>,
 }
@@ -69,13 +74,19 @@ pub(super) struct Acknowledgement<W: Work> {
 }
 
 impl<W: Work> Acknowledgement<W> {
-    fn send(self) {
-        self.asker.answer(Ok(self.done));
+    /// `stands`: the history that it was committed in goes on. Else nobody can say what became of it: the
+    /// retry is safe, and stores it where it is missing.
+    fn send(self, stands: bool) {
+        self.asker.answer(if stands { Ok(self.done) } else { Err(Error::Unavailable(None)) });
     }
 }
 
 /// Takes a lane's commits.
 pub(super) struct Publisher<W: Work>(mpsc::Sender<Committed<W>>);
+
+/// How old a statement may be until its success is told unasked: longer than one takes that nothing holds
+/// up, and shorter than it takes anybody to find a primary dead and to promote another one.
+const LATE: Duration = Duration::from_secs(1);
 
 impl<W: Work> Publisher<W> {
     /// Ends when it is dropped, and all that it took is published.
@@ -85,17 +96,21 @@ impl<W: Work> Publisher<W> {
         Self(commits)
     }
 
-    /// Of what was just committed.
-    pub(super) fn publish(&self, batch: Batch, acknowledgements: Vec<Acknowledgement<W>>) {
-        if batch.states.is_empty() {
-            acknowledgements.into_iter().for_each(Acknowledgement::send);
-            return;
-        }
+    /// Of what was just committed, by a statement that was begun then.
+    pub(super) fn publish(
+        &self,
+        batch: Batch,
+        began: Instant,
+        acknowledgements: Vec<Acknowledgement<W>>,
+    ) {
+        // Nothing was written, and nobody is told that it was.
+        let Some(state) = batch.states.values().next() else { return };
+        let (at, epoch) = (Instant::now(), Epoch::clone(&state.epoch));
         let committed =
-            Committed { at: Instant::now(), commit: batch.into_commit(), acknowledgements };
+            Committed { began, at, epoch, commit: batch.into_commit(), acknowledgements };
         if let Err(refused) = self.0.try_send(committed) {
             let Committed { acknowledgements, .. } = refused.into_inner();
-            acknowledgements.into_iter().for_each(Acknowledgement::send);
+            acknowledgements.into_iter().for_each(|one| one.send(true));
         }
     }
 }
@@ -104,21 +119,27 @@ impl<W: Work> Publisher<W> {
 /// Redis took those before them at once. So a slow one is waited for twice at most, and not once for
 /// each commit before.
 async fn publish_in_order<W: Work>(outbox: Outbox, mut commits: mpsc::Receiver<Committed<W>>) {
-    while let Some(Committed { at, mut commit, mut acknowledgements }) = commits.recv().await {
+    while let Some(Committed { began, at, epoch, mut commit, acknowledgements }) =
+        commits.recv().await
+    {
+        let mut told = vec![(began, epoch, acknowledgements)];
         while commit.publications.len() < PUBLISHED_AT_ONCE
-            && let Ok(mut next) = commits.try_recv()
+            && let Ok(next) = commits.try_recv()
         {
             commit.append(next.commit);
-            acknowledgements.append(&mut next.acknowledgements);
+            told.push((next.began, next.epoch, next.acknowledgements));
         }
         let publishing = outbox.publish(commit);
         tokio::pin!(publishing);
         let outcome = tokio::time::timeout_at(at + ACK_WAIT, &mut publishing).await;
-        for acknowledgement in acknowledgements {
-            if matches!(outcome, Ok(Ok(()))) {
-                W::published(&acknowledgement.done, &acknowledgement.asker.span);
+        for (began, epoch, acknowledgements) in told {
+            let stands = outbox.stands(&epoch, began.elapsed() > LATE).await;
+            for acknowledgement in acknowledgements {
+                if matches!(outcome, Ok(Ok(()))) {
+                    W::published(&acknowledgement.done, &acknowledgement.asker.span);
+                }
+                acknowledgement.send(stands);
             }
-            acknowledgement.send();
         }
         if outcome.is_err() {
             // The commands have their own time-outs; what fails is swept.

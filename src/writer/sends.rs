@@ -42,13 +42,14 @@ impl Work for Draft {
         metrics: &Metrics,
     ) -> Result<Sent, Error> {
         match outcome {
-            SendOutcome::Created { message, state, outbox_id } => {
+            SendOutcome::Created { message, state, noted } => {
                 metrics.messages_accepted.inc();
                 trace::committed(span, &message, batch.size);
                 let parent = trace::parent_of(span);
-                let Created { publication, json } = Created::encode(&message, parent.as_deref());
+                let Created { publication, json } =
+                    Created::encode(&message, &state.epoch, parent.as_deref());
                 batch.publish(Channel::Chat(message.chat_id), publication);
-                batch.note(state, outbox_id);
+                batch.note(state, noted);
                 Ok(Sent { message, json, replayed: false })
             }
             // Whoever wrote it first may still be on the way to Redis: the retry's acknowledgement

@@ -6,6 +6,7 @@ mod delivery;
 mod desk;
 mod edges;
 mod export;
+mod failover;
 mod harness;
 mod issuers;
 mod leaks;

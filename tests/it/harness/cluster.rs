@@ -12,6 +12,7 @@ use beseda::{
     config::{Config, DatabaseConfig, Secret, Switch},
     dev::Postgres,
     server,
+    store::Store,
 };
 use clap::{CommandFactory, FromArgMatches, Parser, builder::Resettable};
 use futures_util::future::join_all;
@@ -147,6 +148,11 @@ impl Cluster {
 
     pub(super) fn database_config(&self) -> &DatabaseConfig {
         &self.config.database
+    }
+
+    /// The program's own way to its database.
+    pub(crate) fn store(&self) -> Store {
+        Store::new(&self.config.database, Arc::default()).expect("settings")
     }
 
     /// The name of its database.

@@ -1,13 +1,16 @@
 //! The inbox of the many-chats socket: a list of rooms and its badges stay right without asking.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use beseda::context::INBOX_READS;
 use serde_json::{Value, json};
 use tokio_postgres::NoTls;
 
 use super::{assert_members, kind, kinds};
-use crate::harness::{Cluster, Socket, eventually};
+use crate::harness::{Cluster, Program, Socket, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_room_is_told_to_both_on_every_socket() {
@@ -18,7 +21,8 @@ async fn a_new_room_is_told_to_both_on_every_socket() {
     let chat = alice.on(0).open_chat(&bob).await;
     for (socket, user) in hers.iter_mut().map(|s| (s, &alice)).chain([(&mut his, &bob)]) {
         let told = socket.expect("chat.created").await;
-        assert_members(&told, &["type", "chat", "total_unread"]);
+        assert_members(&told, &["type", "chat", "total_unread", "epoch"]);
+        assert_eq!(told["epoch"], user.on(0).history(&chat, "").await["epoch"]);
         let mut expected = user.on(0).chat(&chat).await;
         // Best effort, and not the inbox's matter.
         for seen in [&mut expected, &mut told["chat"].clone()] {
@@ -48,7 +52,7 @@ async fn every_change_of_a_room_updates_its_badges() {
     let mut carols = carol.on(1).connect_many().await;
     let mut expect = async |unread: i64, total: i64, text: &str| {
         let told = socket.expect("chat.updated").await;
-        assert_members(&told, &["type", "chat", "total_unread"]);
+        assert_members(&told, &["type", "chat", "total_unread", "epoch"]);
         assert_eq!(told["chat"]["chat_id"], *chat.id, "{told}");
         assert_eq!(told["chat"]["unread_count"], unread, "{told}");
         assert_eq!(told["total_unread"], total, "{told}");
@@ -84,6 +88,11 @@ async fn a_deleted_room_is_told_once_whether_followed_or_not() {
     let cluster = Cluster::start(2).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let chat = alice.on(0).open_chat(&bob).await;
+    let carol = cluster.user("carol");
+    let other = carol.on(0).open_chat(&bob).await;
+    carol.on(0).send(&other, "elsewhere").await;
+    alice.on(0).send(&chat, "unread to the end").await;
+    let epoch = bob.on(0).history(&chat, "").await["epoch"].clone();
     let mut plain = bob.on(1).connect_many().await;
     let mut following = bob.on(1).connect_many().await;
     following.ask(json!({ "type": "subscribe", "id": 1, "chat_id": chat.id })).await;
@@ -91,7 +100,9 @@ async fn a_deleted_room_is_told_once_whether_followed_or_not() {
     alice.on(0).delete(&chat.path("")).await.expect(204);
     for socket in [&mut plain, &mut following] {
         let told = socket.expect("chat.deleted").await;
-        assert_eq!(told, json!({ "type": "chat.deleted", "chat_id": chat.id }));
+        let (kind, id) = ("chat.deleted", &chat.id);
+        let expected = json!({ "type": kind, "chat_id": id, "total_unread": 1, "epoch": epoch });
+        assert_eq!(told, expected);
     }
     // The same two begin anew, with another room.
     let again = bob.on(0).open_chat(&alice).await;
@@ -215,7 +226,7 @@ async fn after_a_failover_inboxes_take_turns_and_each_is_told_all() {
     cluster.psql("UPDATE instance SET incarnation = 'restored'").await;
     let reading = async || {
         let reading = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-                        AND wait_event_type = 'Lock' AND query LIKE '-- store.list_states%'";
+                        AND wait_event_type = 'Lock' AND query LIKE '-- store.list_heads%'";
         cluster.psql_value::<usize>(reading).await
     };
     eventually(async || match reading().await {
@@ -242,6 +253,50 @@ async fn after_a_failover_inboxes_take_turns_and_each_is_told_all() {
     for socket in &mut sockets {
         assert_eq!(socket.wait_for("chat.updated").await["chat"]["chat_id"], *chat.id);
     }
+}
+
+/// Rooms of one person, of which every tenth ends with a text of 16 KB.
+const MANY_ROOMS: &str = "
+INSERT INTO chats (chat_id, room_name, user_lo, user_hi, created_by, last_seq, last_ev, last_message_at)
+SELECT gen_random_uuid(), substr(md5(i::text), 1, 22), 'alice', 'other-' || i, 'alice', 1, 1, now()
+  FROM generate_series(1, 20000) i;
+INSERT INTO members (chat_id, user_id, unread)
+SELECT chat_id, user_id, (user_id = 'alice')::integer
+  FROM chats, unnest(ARRAY[user_lo, user_hi]) user_id WHERE created_by = 'alice';
+INSERT INTO messages (chat_id, seq, message_id, ev, sender_id, text, created_at)
+SELECT chat_id, 1, gen_random_uuid(), 1, user_hi,
+       CASE WHEN right(user_hi, 1) = '0' THEN repeat('💬', 4000) ELSE 'short' END, now()
+  FROM chats WHERE created_by = 'alice'";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_inbox_of_many_rooms_is_told_all_of_another_history_in_little_memory() {
+    const ROOMS: usize = 20_000;
+    /// Kilobytes; the texts alone have 32,000, the frames of all rooms 45,000.
+    const MORE: u64 = 16_000;
+    let mut cluster = Cluster::start(0).await;
+    cluster.add_replica().await;
+    let (program, at) = Program::join(&mut cluster, &[("BESEDA_RATE_LIMITS", "off")]).await;
+    cluster.psql(MANY_ROOMS).await;
+    let mut socket = cluster.user("alice").on(at).connect_many().await;
+    let before = peak_kilobytes(program.id());
+    cluster.psql("UPDATE instance SET incarnation = 'restored'").await;
+    let mut told = HashSet::new();
+    while told.len() < ROOMS {
+        let frame = socket.expect("chat.updated").await;
+        assert!(frame["epoch"].as_str().is_some_and(|epoch| epoch.starts_with("restored")));
+        assert_eq!(frame["total_unread"], ROOMS);
+        let new = told.insert(frame["chat"]["chat_id"].as_str().expect("an id").to_owned());
+        assert!(new, "told twice: {frame}");
+    }
+    let more = peak_kilobytes(program.id()) - before;
+    assert!(more < MORE, "{more} KB more");
+}
+
+/// Most memory that a process has had.
+fn peak_kilobytes(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+    peak.trim().trim_end_matches(" kB").parse().expect("a number")
 }
 
 #[tokio::test(flavor = "multi_thread")]

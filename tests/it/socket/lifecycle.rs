@@ -1,6 +1,6 @@
 //! How sockets live and end.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use tokio_tungstenite::tungstenite::{
 };
 
 use super::{assert_members, kind, kinds};
-use crate::harness::{Cluster, Socket, claims, eventually, sign};
+use crate::harness::{CEILING, Cluster, Socket, claims, eventually, sign};
 
 /// Claims of a token that ends in so many seconds.
 fn ending_in(user: &str, seconds: u64) -> Value {
@@ -56,7 +56,10 @@ async fn a_token_is_announced_a_minute_before_and_a_new_one_keeps_the_socket() {
     let cluster = Cluster::with(1, |config| config.auth.jwt_leeway = Duration::ZERO).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let chat = alice.on(0).open_chat(&bob).await;
-    let mut early = cluster.user_claiming(&ending_in("bob", 62)).on(0).connect(&chat).await;
+    // One that was issued long ago: of a young one a third of its life is left.
+    let mut old = ending_in("bob", 62);
+    old["iat"] = (old["exp"].as_u64().expect("a number") - 600).into();
+    let mut early = cluster.user_claiming(&old).on(0).connect(&chat).await;
     let mut renewed = cluster.user_claiming(&ending_in("bob", 3)).on(0).connect(&chat).await;
     let mut closed = cluster.user_claiming(&ending_in("bob", 3)).on(0).connect(&chat).await;
     assert_eq!(early.frames_so_far().await, [0_i64; 0], "more than a minute is left");
@@ -72,9 +75,35 @@ async fn a_token_is_announced_a_minute_before_and_a_new_one_keeps_the_socket() {
     let live = alice.on(0).send(&chat, "still here").await;
     assert_eq!(renewed.expect_message().await, live);
     // And the next end is announced again.
-    let token = sign(&ending_in("bob", 30));
+    let token = sign(&ending_in("bob", 6));
     renewed.ask(json!({ "type": "auth", "id": 2, "token": token })).await;
     renewed.expect("token.expiring").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_short_lived_token_is_not_announced_with_every_renewal() {
+    let cluster = Cluster::start(1).await;
+    let short = ending_in("bob", 9);
+    let mut socket = cluster.user_claiming(&short).on(0).connect_many().await;
+    assert_eq!(kinds(&socket.frames_so_far().await), [""; 0], "most of its life is left");
+    let expiring = socket.expect("token.expiring").await;
+    assert!(expiring["expires_in"].as_i64().is_some_and(|left| left <= 3), "{expiring}");
+    // A new one that lives as long, then one that is about to end again and again.
+    let renew = json!({ "type": "auth", "id": 1, "token": sign(&ending_in("bob", 9)) });
+    assert_eq!(socket.ask(renew).await["type"], "ack");
+    assert_eq!(kinds(&socket.frames_so_far().await), [""; 0], "not at once");
+    socket.expect("token.expiring").await;
+    let told = Instant::now();
+    let mut same = claims("bob");
+    // An old one, for which it would be time at once.
+    let now = same["exp"].as_u64().expect("a number") - 3_600;
+    (same["iat"], same["exp"]) = ((now - 600).into(), (now + 20).into());
+    let renew = json!({ "type": "auth", "id": 2, "token": sign(&same) });
+    assert_eq!(socket.ask(renew.clone()).await["type"], "ack");
+    socket.expect("token.expiring").await;
+    assert!(told.elapsed() > Duration::from_secs(4), "{:?}", told.elapsed());
+    assert_eq!(socket.ask(renew).await["type"], "ack");
+    assert_eq!(kinds(&socket.frames_so_far().await), [""; 0], "not at once");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,12 +142,14 @@ async fn a_deleted_chat_closes_its_sockets_everywhere() {
     let mut elsewhere = bob.on(1).connect(&other).await;
     let grant = bob.on(1).chat_url(&chat).await;
     alice.on(0).send(&chat, "the last word").await;
+    let epoch = alice.on(0).history(&chat, "").await["epoch"].clone();
     alice.on(0).delete(&chat.path("")).await.expect(204);
     for socket in &mut sockets {
         let mut frames = socket.expect_close(4004).await;
         frames.retain(|frame| kind(frame) != "presence");
         assert_eq!(kinds(&frames), ["message.created", "chat.deleted"]);
-        assert_eq!(frames[1], json!({ "type": "chat.deleted", "chat_id": chat.id }));
+        let (kind, id) = ("chat.deleted", &chat.id);
+        assert_eq!(frames[1], json!({ "type": kind, "chat_id": id, "epoch": epoch }));
     }
     // With a ticket from before as well.
     Socket::open(&grant).await.expect_close(4004).await;
@@ -211,6 +242,31 @@ async fn a_draining_replica_takes_leave_of_every_socket_and_loses_nothing() {
     draining.await.expect("it ends");
     let mut again = bob.on(0).resume(&chat, 0, "").await;
     again.expect("hello").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_takes_nothing_costs_a_drain_neither_its_grace_nor_its_end() {
+    let mut cluster = Cluster::start(2).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let chat = alice.on(0).open_chat(&bob).await;
+    let mut stuck = Socket::open_narrow(&bob.on(1).chat_url(&chat).await).await;
+    stuck.expect("hello").await;
+    eventually(async || match alice.on(0).chat(&chat).await["other_user"]["online"] == true {
+        true => Ok(()),
+        false => Err("he is not there yet".to_owned()),
+    })
+    .await;
+    // More than the buffers of both sides hold.
+    let large = "\u{1f4ac}".repeat(4_000);
+    for _ in 0..500 {
+        alice.on(0).send(&chat, &large).await;
+    }
+    let began = Instant::now();
+    cluster.drain(1).await;
+    let took = began.elapsed();
+    // At the end of the grace all would be dropped as it is, and he be there for a minute more.
+    assert!(took < CEILING - Duration::from_secs(1), "{took:?}");
+    assert_eq!(alice.on(0).chat(&chat).await["other_user"]["online"], false);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,7 @@
 mod commands;
 mod delivery;
 mod faults;
+mod fragments;
 mod frames;
 mod handshake;
 mod inbox;
