@@ -4,10 +4,14 @@
 //! of it: the publications, and the counters of both members. What a crash or a fault of Redis leaves
 //! behind is found by the sweeper of any replica, which publishes where those chats stand.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -38,6 +42,9 @@ const SWEEP_CHATS: usize = 500;
 /// How long finished rows are gathered, so that deleting them costs a statement a batch and not a
 /// message; well under the half second after which a sweeper would take them.
 const FORGET_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Finished rows that a statement deletes: some 10 ms.
+const FORGET_ROWS: usize = 2_000;
 
 /// What one transaction changed, ready for Redis.
 #[derive(Debug, Default)]
@@ -103,9 +110,39 @@ pub struct Outbox {
     link: Link,
     broker: Broker,
     unread: Unread,
-    finished: mpsc::UnboundedSender<i64>,
+    finished: Arc<Finished>,
     tasks: TaskTracker,
     metrics: Arc<Metrics>,
+}
+
+/// Rows that Redis has everything of and that are still to be deleted: kept until they are, so that a
+/// deletion that takes too long is tried again, and the sweeper publishes none of them once more. No more
+/// than there are rows.
+#[derive(Debug, Default)]
+struct Finished {
+    rows: Mutex<BTreeSet<i64>>,
+    more: Notify,
+}
+
+impl Finished {
+    fn rows(&self) -> MutexGuard<'_, BTreeSet<i64>> {
+        // Each change is whole by itself.
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, ids: Vec<i64>) {
+        if !ids.is_empty() {
+            self.rows().extend(ids);
+            self.more.notify_one();
+        }
+    }
+
+    fn remove(&self, ids: &[i64]) {
+        let mut rows = self.rows();
+        for id in ids {
+            rows.remove(id);
+        }
+    }
 }
 
 impl Outbox {
@@ -119,8 +156,8 @@ impl Outbox {
         tasks: &TaskTracker,
         stop: CancellationToken,
     ) -> Self {
-        let (finished, finished_rows) = mpsc::unbounded_channel();
-        tasks.spawn(forget(store.clone(), finished_rows, stop.clone()));
+        let finished = Arc::new(Finished::default());
+        tasks.spawn(forget(store.clone(), Arc::clone(&finished), stop.clone()));
         let outbox = Self { store, link, broker, unread, finished, tasks: tasks.clone(), metrics };
         let sweeper = outbox.clone();
         tasks.spawn(async move { stop.run_until_cancelled(sweeper.sweep_for_ever()).await });
@@ -135,10 +172,7 @@ impl Outbox {
             self.broker.publish(&commit.publications)
         );
         counted.and(published)?;
-        for id in commit.outbox_ids {
-            // The receiver ends last; without it the row is swept.
-            let _ = self.finished.send(id);
-        }
+        self.finished.add(commit.outbox_ids);
         Ok(())
     }
 
@@ -177,7 +211,12 @@ impl Outbox {
 
     /// True where there may be more.
     async fn sweep(&self) -> Result<bool, StoreError> {
-        let rows = self.store.take_unpublished(SWEEP_ROWS).await?;
+        let mut rows = self.store.take_unpublished(SWEEP_ROWS).await?;
+        let more = i64::try_from(rows.len()) == Ok(SWEEP_ROWS);
+        {
+            let finished = self.finished.rows();
+            rows.retain(|row| !finished.contains(&row.outbox_id));
+        }
         let mut parts = slices(&rows);
         while let Some(part) = parts.pop() {
             let commit = self.commit_of(part).await?;
@@ -191,7 +230,7 @@ impl Outbox {
                 parts.extend([second, first]);
             }
         }
-        Ok(i64::try_from(rows.len()) == Ok(SWEEP_ROWS))
+        Ok(more)
     }
 
     /// Where the chats of these rows stand now; each once, however many rows name it.
@@ -237,27 +276,38 @@ fn slices(rows: &[Unpublished]) -> Vec<&[Unpublished]> {
 }
 
 /// Deletes finished rows, until told to stop and nothing is left.
-async fn forget(store: Store, mut finished: mpsc::UnboundedReceiver<i64>, stop: CancellationToken) {
-    let mut ids = Vec::new();
+async fn forget(store: Store, finished: Arc<Finished>, stop: CancellationToken) {
     loop {
-        let open = tokio::select! {
-            count = finished.recv_many(&mut ids, 10_000) => count > 0,
-            () = stop.cancelled() => false,
-        };
+        let open = stop.run_until_cancelled(finished.more.notified()).await.is_some();
         if open {
             // A moment to gather more; ends at once when the replica does.
             let _ = tokio::time::timeout(FORGET_INTERVAL, stop.cancelled()).await;
         }
-        while let Ok(id) = finished.try_recv() {
-            ids.push(id);
+        loop {
+            let ids: Vec<i64> = finished.rows().iter().take(FORGET_ROWS).copied().collect();
+            if ids.is_empty() {
+                break;
+            }
+            match store.delete_outbox(&ids).await {
+                Ok(()) => finished.remove(&ids),
+                // It was busy: another try, later.
+                Err(StoreError::Slow(_) | StoreError::Locked(_)) if open => {
+                    tracing::warn!(
+                        rows = ids.len(),
+                        "deleting outbox rows took too long; once more"
+                    );
+                    finished.more.notify_one();
+                    break;
+                }
+                Err(error) => {
+                    // What answers next may be another server, where these numbers are other rows. Those
+                    // that are there are swept, which publishes them once more and harms nobody.
+                    tracing::warn!(%error, rows = ids.len(), "outbox rows stay until swept");
+                    finished.rows().clear();
+                    break;
+                }
+            }
         }
-        if !ids.is_empty()
-            && let Err(error) = store.delete_outbox(&ids).await
-        {
-            // They are swept, which publishes them once more and harms nobody.
-            tracing::warn!(%error, rows = ids.len(), "outbox rows stay until swept");
-        }
-        ids.clear();
         if !open {
             return;
         }

@@ -197,6 +197,11 @@ impl Store {
         Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
     }
 
+    /// All that a user has not read.
+    pub async fn sum_unread(&self, user: &UserId) -> Result<i64, StoreError> {
+        Ok(self.query_one(SUM_UNREAD, &[(&user.as_str(), Type::TEXT)]).await?.get(0))
+    }
+
     /// For each of these people who has rooms: how many, and the sum of their newest `ev`s, which
     /// moves with each of them.
     pub async fn sum_rooms(
@@ -250,7 +255,7 @@ SELECT chat_id FROM chats
 
 const HAS_ROOM_FOR: &str = "\
 -- store.has_room_for
-SELECT (SELECT count(*) FROM (SELECT FROM members WHERE user_id = $1 LIMIT $3) AS r) < $3
+SELECT (SELECT count(*) FROM (SELECT FROM members WHERE user_id = $1 COLLATE \"POSIX\" LIMIT $3) AS r) < $3
     OR EXISTS (SELECT FROM chats WHERE user_lo = least($1 COLLATE \"C\", $2 COLLATE \"C\")
                                    AND user_hi = greatest($1 COLLATE \"C\", $2 COLLATE \"C\"))";
 
@@ -267,42 +272,49 @@ macro_rules! select_rooms {
        p.peer_id, u.name, u.avatar_url, u.last_seen_at, p.blocked, ",
             message_columns!(),
             " FROM p
-  JOIN members peer ON peer.chat_id = p.chat_id AND peer.user_id = p.peer_id
-  LEFT JOIN users u ON u.user_id = p.peer_id
-  LEFT JOIN messages m ON m.chat_id = p.chat_id AND m.seq = p.last_seq"
+ CROSS JOIN LATERAL (SELECT m.read_seq FROM members m
+                      WHERE m.chat_id = p.chat_id AND m.user_id = p.peer_id OFFSET 0) peer
+  LEFT JOIN LATERAL (SELECT * FROM users u WHERE u.user_id = p.peer_id OFFSET 0) u ON true
+  LEFT JOIN LATERAL (SELECT * FROM messages m
+                      WHERE m.chat_id = p.chat_id AND m.seq = p.last_seq OFFSET 0) m ON true"
         )
     };
 }
 
-/// A member's own row beside its chat, for a user $1.
+/// A member's own rows that meet a condition, each beside its chat.
 macro_rules! own_rooms {
-    () => {
-        "SELECT c.*, me.read_seq, me.unread, coalesce(c.last_message_at, c.created_at) AS activity,
+    ($condition:literal) => {
+        concat!(
+            "SELECT c.*, me.read_seq, me.unread, coalesce(c.last_message_at, c.created_at) AS activity,
                 CASE me.user_id WHEN c.user_lo THEN c.user_hi ELSE c.user_lo END AS peer_id
-           FROM members me JOIN chats c ON c.chat_id = me.chat_id
-          WHERE me.user_id = $1"
+           FROM members me
+          CROSS JOIN LATERAL (SELECT * FROM chats c WHERE c.chat_id = me.chat_id OFFSET 0) c
+          WHERE ",
+            $condition
+        )
     };
 }
 
 const GET_ROOM: &str = concat!(
     "-- store.get_room\nWITH p AS (",
-    own_rooms!(),
-    " AND me.chat_id = $2) ",
+    own_rooms!("me.user_id = $1 AND me.chat_id = $2"),
+    ") ",
     select_rooms!()
 );
 
 const GET_ROOMS: &str = concat!(
     "-- store.get_rooms\nWITH p AS (",
-    own_rooms!(),
-    " AND me.chat_id = ANY($2)), rooms AS (",
+    own_rooms!("me.user_id = $1 AND me.chat_id = ANY($2)"),
+    "), rooms AS (",
     select_rooms!(),
-    ") SELECT rooms.*, (SELECT sum(unread)::bigint FROM members WHERE user_id = $1) FROM rooms"
+    ") SELECT rooms.*, (SELECT sum(unread)::bigint FROM members WHERE user_id = $1 COLLATE \"POSIX\")
+         FROM rooms"
 );
 
 /// A caller's rooms are sorted at read: an index on activity would change with every send.
 const LIST_ROOMS: &str = concat!(
     "-- store.list_rooms\nWITH p AS MATERIALIZED (SELECT * FROM (",
-    own_rooms!(),
+    own_rooms!("me.user_id = $1 COLLATE \"POSIX\""),
     ") own
    WHERE $2::timestamptz IS NULL OR (activity, chat_id) < ($2, $3)
    ORDER BY activity DESC, chat_id DESC LIMIT $4) ",
@@ -316,10 +328,12 @@ const LIST_STATES: &str = "\
 SELECT c.chat_id, c.room_name, c.user_lo, c.user_hi, c.last_seq, c.last_ev,
        coalesce(c.last_message_at, c.created_at), lo.read_seq, lo.unread, hi.read_seq, hi.unread
   FROM members me
-  JOIN chats c ON c.chat_id = me.chat_id
-  JOIN members lo ON lo.chat_id = c.chat_id AND lo.user_id = c.user_lo
-  JOIN members hi ON hi.chat_id = c.chat_id AND hi.user_id = c.user_hi
- WHERE me.user_id = $1";
+ CROSS JOIN LATERAL (SELECT * FROM chats c WHERE c.chat_id = me.chat_id OFFSET 0) c
+ CROSS JOIN LATERAL (SELECT m.read_seq, m.unread FROM members m
+                      WHERE m.chat_id = me.chat_id AND m.user_id = c.user_lo OFFSET 0) lo
+ CROSS JOIN LATERAL (SELECT m.read_seq, m.unread FROM members m
+                      WHERE m.chat_id = me.chat_id AND m.user_id = c.user_hi OFFSET 0) hi
+ WHERE me.user_id = $1 COLLATE \"POSIX\"";
 
 const LIST_HELD: &str = "\
 -- store.list_held
@@ -333,8 +347,9 @@ UNION
 
 const LIST_UNBLOCKED: &str = "\
 -- store.list_unblocked
-SELECT me.user_id, c.chat_id FROM members me JOIN chats c ON c.chat_id = me.chat_id
- WHERE me.user_id = ANY($1) AND NOT c.blocked";
+SELECT me.user_id, me.chat_id FROM members me
+ CROSS JOIN LATERAL (SELECT FROM chats c WHERE c.chat_id = me.chat_id AND NOT c.blocked OFFSET 0) c
+ WHERE me.user_id = ANY ($1 COLLATE \"POSIX\")";
 
 const DELETE_CHAT: &str = "\
 -- store.delete_chat
@@ -343,10 +358,16 @@ SELECT outcome, user_lo, user_hi, outbox_id FROM delete_chat($1, $2, $3, $4)";
 const GET_HEADS: &str = "\
 -- store.get_heads
 SELECT q.chat_id, c.last_ev
-  FROM unnest($1) AS q (chat_id) LEFT JOIN chats c ON c.chat_id = q.chat_id";
+  FROM unnest($1) AS q (chat_id)
+  LEFT JOIN LATERAL (SELECT last_ev FROM chats c WHERE c.chat_id = q.chat_id OFFSET 0) c ON true";
+
+const SUM_UNREAD: &str = "\
+-- store.sum_unread
+SELECT coalesce(sum(unread), 0)::bigint FROM members WHERE user_id = $1 COLLATE \"POSIX\"";
 
 const SUM_ROOMS: &str = "\
 -- store.sum_rooms
 SELECT me.user_id, count(*), sum(c.last_ev)::bigint
-  FROM members me JOIN chats c ON c.chat_id = me.chat_id
- WHERE me.user_id = ANY($1) GROUP BY me.user_id";
+  FROM members me
+ CROSS JOIN LATERAL (SELECT last_ev FROM chats c WHERE c.chat_id = me.chat_id OFFSET 0) c
+ WHERE me.user_id = ANY ($1 COLLATE \"POSIX\") GROUP BY me.user_id";
