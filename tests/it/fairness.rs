@@ -50,7 +50,9 @@ async fn searches_are_few_at_a_time_and_one_a_user_and_keep_no_connection_of_oth
     let mut chats = Vec::new();
     for other in &others {
         let chat = alice.on(0).open_chat(other).await;
+        // Of several only the bytes before are measured.
         alice.on(0).send(&chat, "a needle").await;
+        alice.on(0).send(&chat, "another").await;
         chats.push(chat);
     }
     // Of all that a search does, only its texts are measured: each waits for this lock.
