@@ -441,11 +441,11 @@ impl Config {
             return Err(ConfigError::new("BESEDA_DATABASE_READERS", "must be at least 1"));
         }
         if database_connections
-            < database_writers.saturating_add(database_readers.saturating_mul(2)).saturating_add(3)
+            < database_writers.saturating_add(database_readers.saturating_mul(2)).saturating_add(5)
         {
             return Err(ConfigError::new(
                 "BESEDA_DATABASE_CONNECTIONS",
-                "must leave at least 3 beside the writers and twice the readers",
+                "must leave at least 5 beside the writers and twice the readers",
             ));
         }
         if let Some(url) = &self.public_url

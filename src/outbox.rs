@@ -4,10 +4,14 @@
 //! of it: the publications, and the counters of both members. What a crash or a fault of Redis leaves
 //! behind is found by the sweeper of any replica, which publishes where those chats stand.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -39,6 +43,9 @@ const SWEEP_CHATS: usize = 500;
 /// How long finished rows are gathered, so that deleting them costs a statement a batch and not a
 /// message; well under the half second after which a sweeper would take them.
 const FORGET_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Finished rows that a statement deletes: some 10 ms.
+const FORGET_ROWS: usize = 2_000;
 
 /// What one transaction changed, ready for Redis.
 #[derive(Debug, Default)]
@@ -109,10 +116,47 @@ pub struct Outbox {
     link: Link,
     broker: Broker,
     unread: Unread,
-    finished: mpsc::UnboundedSender<Noted>,
+    finished: Arc<Finished>,
     history: History,
     tasks: TaskTracker,
     metrics: Arc<Metrics>,
+}
+
+/// Rows that Redis has everything of and that are still to be deleted: kept until they are, so that a
+/// deletion that takes too long is tried again, and the sweeper publishes none of them once more. No more
+/// than there are rows.
+#[derive(Debug, Default)]
+struct Finished {
+    rows: Mutex<BTreeSet<Noted>>,
+    more: Notify,
+}
+
+impl Finished {
+    fn rows(&self) -> MutexGuard<'_, BTreeSet<Noted>> {
+        // Each change is whole by itself.
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, noted: Vec<Noted>) {
+        if !noted.is_empty() {
+            self.rows().extend(noted);
+            self.more.notify_one();
+        }
+    }
+
+    /// Rows of one history, no more than are deleted at once.
+    fn of_one_history(&self) -> Vec<Noted> {
+        let rows = self.rows();
+        let Some(first) = rows.first() else { return Vec::new() };
+        rows.iter().take_while(|row| row.epoch == first.epoch).take(FORGET_ROWS).cloned().collect()
+    }
+
+    fn remove(&self, noted: &[Noted]) {
+        let mut rows = self.rows();
+        for row in noted {
+            rows.remove(row);
+        }
+    }
 }
 
 impl Outbox {
@@ -127,8 +171,8 @@ impl Outbox {
         tasks: &TaskTracker,
         stop: CancellationToken,
     ) -> Self {
-        let (finished, finished_rows) = mpsc::unbounded_channel();
-        tasks.spawn(forget(store.clone(), finished_rows, stop.clone()));
+        let finished = Arc::new(Finished::default());
+        tasks.spawn(forget(store.clone(), Arc::clone(&finished), stop.clone()));
         let tasks = tasks.clone();
         let outbox = Self { store, link, broker, unread, finished, history, tasks, metrics };
         let sweeper = outbox.clone();
@@ -144,10 +188,7 @@ impl Outbox {
             self.broker.publish(&commit.publications)
         );
         counted.and(published)?;
-        for noted in commit.noted {
-            // The receiver ends last; without it the row is swept.
-            let _ = self.finished.send(noted);
-        }
+        self.finished.add(commit.noted);
         Ok(())
     }
 
@@ -201,7 +242,12 @@ impl Outbox {
 
     /// True where there may be more.
     async fn sweep(&self) -> Result<bool, StoreError> {
-        let rows = self.store.take_unpublished(SWEEP_ROWS).await?;
+        let mut rows = self.store.take_unpublished(SWEEP_ROWS).await?;
+        let more = i64::try_from(rows.len()) == Ok(SWEEP_ROWS);
+        {
+            let finished = self.finished.rows();
+            rows.retain(|row| !finished.contains(&row.noted));
+        }
         let mut parts = slices(&rows);
         while let Some(part) = parts.pop() {
             let commit = self.commit_of(part).await?;
@@ -215,7 +261,7 @@ impl Outbox {
                 parts.extend([second, first]);
             }
         }
-        Ok(i64::try_from(rows.len()) == Ok(SWEEP_ROWS))
+        Ok(more)
     }
 
     /// Where the chats of these rows stand now; each once, however many rows name it. Each part says which
@@ -262,31 +308,35 @@ fn slices(rows: &[Unpublished]) -> Vec<&[Unpublished]> {
 }
 
 /// Deletes finished rows, until told to stop and nothing is left.
-async fn forget(
-    store: Store,
-    mut finished: mpsc::UnboundedReceiver<Noted>,
-    stop: CancellationToken,
-) {
-    let mut rows = Vec::new();
+async fn forget(store: Store, finished: Arc<Finished>, stop: CancellationToken) {
     loop {
-        let open = tokio::select! {
-            count = finished.recv_many(&mut rows, 10_000) => count > 0,
-            () = stop.cancelled() => false,
-        };
+        let open = stop.run_until_cancelled(finished.more.notified()).await.is_some();
         if open {
             // A moment to gather more; ends at once when the replica does.
             let _ = tokio::time::timeout(FORGET_INTERVAL, stop.cancelled()).await;
         }
-        while let Ok(row) = finished.try_recv() {
-            rows.push(row);
-        }
-        // One, but in the moment in which a history ends.
-        while let Some(Noted { epoch, .. }) = rows.first().cloned() {
-            let ours = rows.extract_if(.., |row| row.epoch == epoch);
-            let ids: Vec<i64> = ours.map(|row| row.outbox_id).collect();
-            if let Err(error) = store.delete_outbox(&epoch, &ids).await {
-                // They are swept, which publishes them once more and harms nobody.
-                tracing::warn!(%error, rows = ids.len(), "outbox rows stay until swept");
+        loop {
+            // Of one history: another one has other rows under the same numbers.
+            let rows = finished.of_one_history();
+            let Some(Noted { epoch, .. }) = rows.first() else { break };
+            let ids: Vec<i64> = rows.iter().map(|row| row.outbox_id).collect();
+            match store.delete_outbox(epoch, &ids).await {
+                Ok(()) => finished.remove(&rows),
+                // It was busy: another try, later.
+                Err(StoreError::Slow(_) | StoreError::Locked(_)) if open => {
+                    tracing::warn!(
+                        rows = ids.len(),
+                        "deleting outbox rows took too long; once more"
+                    );
+                    finished.more.notify_one();
+                    break;
+                }
+                Err(error) => {
+                    // Those that are still there are swept, which publishes them once more and harms nobody.
+                    tracing::warn!(%error, rows = ids.len(), "outbox rows stay until swept");
+                    finished.rows().clear();
+                    break;
+                }
             }
         }
         if !open {

@@ -5,6 +5,7 @@ mod export;
 mod reports;
 mod rooms;
 mod search;
+mod totals;
 mod users;
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ pub use self::{
     rooms::{HistoryView, ReadResult, UnreadRoom, UnreadSummary},
     search::{SearchHit, SearchPage},
 };
+use self::{search::Searches, totals::Totals};
 use crate::{
     auth::derive_key,
     broker::{Broker, Channel},
@@ -60,6 +62,8 @@ pub struct Chats {
     unread: Unread,
     presence: Presence,
     people: People,
+    totals: Totals,
+    searches: Searches,
     delete_rule: DeleteChat,
     reject_unknown: bool,
     rooms_per_user: i64,
@@ -82,6 +86,8 @@ impl Chats {
     pub fn new(parts: Parts, config: &Config, instance_secret: &[u8]) -> Self {
         Self {
             people: parts.people,
+            totals: Totals::new(parts.store.clone()),
+            searches: Searches::new(),
             store: parts.store,
             writer: parts.writer,
             outbox: parts.outbox,

@@ -231,11 +231,12 @@ impl Chats {
         up_to_seq: Option<i64>,
     ) -> Result<ReadResult, Error> {
         // A mark gives where it leads, always.
-        let AmendmentResult::Mark { room_name, read_seq, unread, total_unread, .. } =
+        let AmendmentResult::Mark { room_name, read_seq, unread, .. } =
             self.amend(user, chat_id, AmendmentKind::Mark { up_to_seq }).await?
         else {
             return Err(Error::ChatNotFound);
         };
+        let total_unread = self.totals.get(user).await?;
         Ok(ReadResult { chat_id, room_name, read_seq, unread_count: unread, total_unread })
     }
 

@@ -1,9 +1,17 @@
-//! Search inside one room: a walk over its texts, newest first, until enough is found or the time
-//! is up. Sends pay nothing for it, and no query ever reaches the database.
+//! Search inside one room: a walk over its texts, newest first, until enough is found or the budget is
+//! spent. Sends pay nothing for it, and no query ever reaches the database.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
 use serde::Serialize;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 use utoipa::ToSchema;
 
 use super::Chats;
@@ -11,10 +19,19 @@ use crate::{
     error::Error,
     model::{ChatId, Message, UserId},
     search::{Query, Scratch},
+    store::SEARCHERS,
 };
 
 /// How long a search may walk: what a person waits for without wondering.
 const TIME_BUDGET: Duration = Duration::from_millis(400);
+
+/// Messages that a search may walk over, and bytes of their texts: some 50 ms of a core. Time alone would
+/// let as much more be read as there is CPU that others could have.
+const MESSAGE_BUDGET: i64 = 20_000;
+const BYTE_BUDGET: i64 = 8 * 1024 * 1024;
+
+/// How long a search waits for its turn, behind others of its user and then of the replica.
+const ADMISSION_WAIT: Duration = Duration::from_secs(2);
 
 /// Texts of the first page, and of the largest: small at first because most hits are recent, then
 /// four times as many each time because a round trip a page would cost more than the page. Past
@@ -30,6 +47,9 @@ const PAGE_BYTES: i64 = 1024 * 1024;
 /// Texts between two looks at the clock: the worst of texts takes 1 ms.
 const TEXTS_A_LOOK: usize = 16;
 
+/// Texts after which the others of the thread come first: 0.3 ms of usual ones.
+const TEXTS_A_TURN: usize = 128;
+
 #[derive(Debug, Serialize, ToSchema)]
 pub struct SearchHit {
     pub message: Message,
@@ -43,8 +63,60 @@ pub struct SearchPage {
     pub results: Vec<SearchHit>,
     /// The `before` to go on with; null where all was searched.
     pub next: Option<i64>,
-    /// False where the time was up before the room's beginning or enough hits.
+    /// False where the budget was spent before the room's beginning or enough hits.
     pub complete: bool,
+}
+
+/// Searches under way: one a user, and [`SEARCHERS`] in all. Those of one user queue behind each other, so
+/// that whoever searches all the time is one among those who wait.
+#[derive(Debug)]
+pub(super) struct Searches {
+    users: Mutex<HashMap<UserId, Arc<Semaphore>>>,
+    all: Arc<Semaphore>,
+}
+
+/// The right to search, until dropped.
+struct SearchPermit<'a> {
+    searches: &'a Searches,
+    user: &'a UserId,
+    own: Option<OwnedSemaphorePermit>,
+    one_of_all: Option<OwnedSemaphorePermit>,
+}
+
+impl Searches {
+    pub(super) fn new() -> Self {
+        Self { users: Mutex::default(), all: Arc::new(Semaphore::new(SEARCHERS)) }
+    }
+
+    fn users(&self) -> MutexGuard<'_, HashMap<UserId, Arc<Semaphore>>> {
+        // Each change is whole by itself.
+        self.users.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn admit<'a>(&'a self, user: &'a UserId) -> Result<SearchPermit<'a>, Error> {
+        let mut permit = SearchPermit { searches: self, user, own: None, one_of_all: None };
+        let queue = Arc::clone(
+            self.users().entry(user.clone()).or_insert_with(|| Arc::new(Semaphore::new(1))),
+        );
+        // Neither is ever closed.
+        let own = timeout(ADMISSION_WAIT, queue.acquire_owned()).await.ok().and_then(Result::ok);
+        permit.own = Some(own.ok_or(Error::RateLimited { retry_after: ADMISSION_WAIT })?);
+        let all = Arc::clone(&self.all);
+        let one = timeout(ADMISSION_WAIT, all.acquire_owned()).await.ok().and_then(Result::ok);
+        permit.one_of_all = Some(one.ok_or(Error::Unavailable(None))?);
+        Ok(permit)
+    }
+}
+
+impl Drop for SearchPermit<'_> {
+    fn drop(&mut self) {
+        drop((self.own.take(), self.one_of_all.take()));
+        let mut users = self.searches.users();
+        // The map's own: nobody searches or waits.
+        if users.get(self.user).is_some_and(|queue| Arc::strong_count(queue) == 1) {
+            users.remove(self.user);
+        }
+    }
 }
 
 impl Chats {
@@ -63,7 +135,9 @@ impl Chats {
         if query.is_empty() {
             hi = 0;
         }
+        let _permit = self.searches.admit(user).await?;
         let started = Instant::now();
+        let (mut messages, mut bytes) = (MESSAGE_BUDGET, BYTE_BUDGET);
         let mut scratch = Scratch::default();
         let mut page = FIRST_PAGE;
         let mut found = Vec::new();
@@ -71,23 +145,28 @@ impl Chats {
         let mut walked = false;
         'walk: while hi >= 1 {
             // One page at least, however slow the database is: whoever goes on from `next` gets on.
-            if walked && started.elapsed() >= TIME_BUDGET {
+            if walked && (started.elapsed() >= TIME_BUDGET || messages <= 0 || bytes <= 0) {
                 complete = false;
                 break;
             }
-            let mut lo = (hi - page + 1).max(1);
+            let mut lo = (hi - page.min(messages) + 1).max(1);
             let texts = self.store.list_texts(chat_id, (lo, hi), PAGE_BYTES).await?;
-            let bytes: usize = texts.iter().map(|(_, text)| text.len()).sum();
+            let size = texts.iter().map(|(_, text)| text.len()).sum::<usize>() as i64;
             if let Some((last, _)) = texts.last()
-                && bytes as i64 >= PAGE_BYTES
+                && size >= PAGE_BYTES
             {
                 lo = *last;
             }
+            messages -= hi - lo + 1;
+            bytes -= size;
             for (index, (seq, text)) in texts.into_iter().enumerate() {
                 if index > 0 && index % TEXTS_A_LOOK == 0 && started.elapsed() >= TIME_BUDGET {
                     complete = false;
                     hi = seq;
                     break 'walk;
+                }
+                if index > 0 && index % TEXTS_A_TURN == 0 {
+                    tokio::task::yield_now().await;
                 }
                 if query.find(&text, &mut scratch).is_some() {
                     found.push(seq);
@@ -100,8 +179,6 @@ impl Chats {
             hi = lo - 1;
             walked = true;
             page = (page * PAGE_GROWTH).min(LARGEST_PAGE);
-            // A long walk must not hold up the others of its thread.
-            tokio::task::yield_now().await;
         }
         let mut results = Vec::with_capacity(found.len());
         if !found.is_empty() {

@@ -59,14 +59,7 @@ pub struct Amended {
 #[derive(Debug, Clone)]
 pub enum AmendmentResult {
     Message(Box<Message>),
-    Mark {
-        reader: UserId,
-        room_name: String,
-        read_seq: i64,
-        unread: i64,
-        /// Of all the reader's rooms.
-        total_unread: i64,
-    },
+    Mark { reader: UserId, room_name: String, read_seq: i64, unread: i64 },
 }
 
 impl Store {
@@ -121,7 +114,7 @@ fn amendment_outcome(amendment: &Amendment, row: &Row) -> AmendmentOutcome {
         refused => return AmendmentOutcome::Refused(refusal(refused)),
     }
     let Amendment { chat_id, user, kind } = amendment;
-    let state = chat_state(row, 4);
+    let state = chat_state(row, 3);
     let result = match kind {
         AmendmentKind::Mark { .. } => {
             let (read_seq, unread) = if *user == state.user_lo {
@@ -130,10 +123,10 @@ fn amendment_outcome(amendment: &Amendment, row: &Row) -> AmendmentOutcome {
                 (state.hi_read, state.hi_unread)
             };
             let (reader, room_name) = (user.clone(), state.room_name.clone());
-            AmendmentResult::Mark { reader, room_name, read_seq, unread, total_unread: row.get(3) }
+            AmendmentResult::Mark { reader, room_name, read_seq, unread }
         }
         AmendmentKind::Edit { .. } | AmendmentKind::Delete { .. } => {
-            AmendmentResult::Message(Box::new(message(*chat_id, row, 16)))
+            AmendmentResult::Message(Box::new(message(*chat_id, row, 15)))
         }
     };
     let noted = Noted::by(&state.epoch, row.get(2));
@@ -142,10 +135,10 @@ fn amendment_outcome(amendment: &Amendment, row: &Row) -> AmendmentOutcome {
 
 const AMEND_CHATS: &str = concat!(
     "-- store.amend_chats
-SELECT a.outcome, a.changed_ev, a.outbox_id, a.total_unread, (a.state).*, ",
+SELECT a.outcome, a.changed_ev, a.outbox_id, (a.state).*, ",
     epoch!(),
     ", ",
     message_columns!(),
-    " FROM amend_chats($1, $2, $3, $4, $5, $6, $7) a, LATERAL (SELECT (a.message).*) m
+    " FROM mutate_chats($1, $2, $3, $4, $5, $6, $7) a, LATERAL (SELECT (a.message).*) m
  ORDER BY a.idx"
 );

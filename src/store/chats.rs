@@ -236,6 +236,11 @@ impl Store {
         Ok((epoch, rows.iter().map(|row| (row.get(0), row.get(1))).collect()))
     }
 
+    /// All that a user has not read.
+    pub async fn sum_unread(&self, user: &UserId) -> Result<i64, StoreError> {
+        Ok(self.query_one(SUM_UNREAD, &[(&user.as_str(), Type::TEXT)]).await?.get(0))
+    }
+
     /// For each of these people who has rooms: how many, and the sum of their newest `ev`s, which
     /// moves with each of them.
     pub async fn sum_rooms(
@@ -289,7 +294,7 @@ SELECT chat_id FROM chats
 
 const HAS_ROOM_FOR: &str = "\
 -- store.has_room_for
-SELECT (SELECT count(*) FROM (SELECT FROM members WHERE user_id = $1 LIMIT $3) AS r) < $3
+SELECT (SELECT count(*) FROM (SELECT FROM members WHERE user_id = $1 COLLATE \"POSIX\" LIMIT $3) AS r) < $3
     OR EXISTS (SELECT FROM chats WHERE user_lo = least($1 COLLATE \"C\", $2 COLLATE \"C\")
                                    AND user_hi = greatest($1 COLLATE \"C\", $2 COLLATE \"C\"))";
 
@@ -308,27 +313,33 @@ macro_rules! select_rooms {
        p.peer_id, u.name, u.avatar_url, u.last_seen_at, p.blocked, ",
             message_columns!(),
             " FROM p
-  JOIN members peer ON peer.chat_id = p.chat_id AND peer.user_id = p.peer_id
-  LEFT JOIN users u ON u.user_id = p.peer_id
-  LEFT JOIN messages m ON m.chat_id = p.chat_id AND m.seq = p.last_seq"
+ CROSS JOIN LATERAL (SELECT m.read_seq FROM members m
+                      WHERE m.chat_id = p.chat_id AND m.user_id = p.peer_id OFFSET 0) peer
+  LEFT JOIN LATERAL (SELECT * FROM users u WHERE u.user_id = p.peer_id OFFSET 0) u ON true
+  LEFT JOIN LATERAL (SELECT * FROM messages m
+                      WHERE m.chat_id = p.chat_id AND m.seq = p.last_seq OFFSET 0) m ON true"
         )
     };
 }
 
-/// A member's own row beside its chat, for a user $1.
+/// A member's own rows that meet a condition, each beside its chat.
 macro_rules! own_rooms {
-    () => {
-        "SELECT c.*, me.read_seq, me.unread, coalesce(c.last_message_at, c.created_at) AS activity,
+    ($condition:literal) => {
+        concat!(
+            "SELECT c.*, me.read_seq, me.unread, coalesce(c.last_message_at, c.created_at) AS activity,
                 CASE me.user_id WHEN c.user_lo THEN c.user_hi ELSE c.user_lo END AS peer_id
-           FROM members me JOIN chats c ON c.chat_id = me.chat_id
-          WHERE me.user_id = $1"
+           FROM members me
+          CROSS JOIN LATERAL (SELECT * FROM chats c WHERE c.chat_id = me.chat_id OFFSET 0) c
+          WHERE ",
+            $condition
+        )
     };
 }
 
 const GET_ROOM: &str = concat!(
     "-- store.get_room\nWITH p AS (",
-    own_rooms!(),
-    " AND me.chat_id = $2) ",
+    own_rooms!("me.user_id = $1 AND me.chat_id = $2"),
+    ") ",
     select_rooms!()
 );
 
@@ -341,14 +352,14 @@ const INBOX_BYTES: i64 = 512 * 1024;
 const GET_ROOMS: &str = concat!(
     "-- store.get_rooms
 SELECT * FROM (
-    SELECT r.*, q.chat_id AS asked, (SELECT sum(unread)::bigint FROM members WHERE user_id = $1), ",
+    SELECT r.*, q.chat_id AS asked, (SELECT sum(unread)::bigint FROM members WHERE user_id = $1 COLLATE \"POSIX\"), ",
     epoch!(),
     ", q.idx, coalesce(sum(octet_length(r.text) + coalesce(octet_length(r.metadata::text), 0))
            OVER (ORDER BY q.idx ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
       FROM unnest($2) WITH ORDINALITY AS q (chat_id, idx)
       LEFT JOIN LATERAL (WITH p AS (",
-    own_rooms!(),
-    " AND me.chat_id = q.chat_id) ",
+    own_rooms!("me.user_id = $1 AND me.chat_id = q.chat_id"),
+    ") ",
     select_rooms!(),
     ") r ON true
 ) x WHERE before < $3 ORDER BY idx"
@@ -357,7 +368,7 @@ SELECT * FROM (
 /// A caller's rooms are sorted at read: an index on activity would change with every send.
 const LIST_ROOMS: &str = concat!(
     "-- store.list_rooms\nWITH p AS MATERIALIZED (SELECT * FROM (",
-    own_rooms!(),
+    own_rooms!("me.user_id = $1 COLLATE \"POSIX\""),
     ") own
    WHERE $2::timestamptz IS NULL OR (activity, chat_id) < ($2, $3)
    ORDER BY activity DESC, chat_id DESC LIMIT $4) ",
@@ -375,18 +386,21 @@ SELECT s.*, here.epoch FROM (SELECT ",
            coalesce(c.last_message_at, c.created_at), lo.read_seq AS lo_read, lo.unread AS lo_unread,
            hi.read_seq AS hi_read, hi.unread AS hi_unread
       FROM members me
-      JOIN chats c ON c.chat_id = me.chat_id
-      JOIN members lo ON lo.chat_id = c.chat_id AND lo.user_id = c.user_lo
-      JOIN members hi ON hi.chat_id = c.chat_id AND hi.user_id = c.user_hi
-     WHERE me.user_id = $1) s ON true"
+     CROSS JOIN LATERAL (SELECT * FROM chats c WHERE c.chat_id = me.chat_id OFFSET 0) c
+     CROSS JOIN LATERAL (SELECT m.read_seq, m.unread FROM members m
+                          WHERE m.chat_id = me.chat_id AND m.user_id = c.user_lo OFFSET 0) lo
+     CROSS JOIN LATERAL (SELECT m.read_seq, m.unread FROM members m
+                          WHERE m.chat_id = me.chat_id AND m.user_id = c.user_hi OFFSET 0) hi
+     WHERE me.user_id = $1 COLLATE \"POSIX\") s ON true"
 );
 
 const LIST_HEADS: &str = concat!(
     "-- store.list_heads\nSELECT ",
     epoch!(),
-    ", array_agg(c.chat_id), array_agg(c.last_ev)
-  FROM members me JOIN chats c ON c.chat_id = me.chat_id
- WHERE me.user_id = $1"
+    ", array_agg(me.chat_id), array_agg(c.last_ev)
+  FROM members me
+ CROSS JOIN LATERAL (SELECT last_ev FROM chats c WHERE c.chat_id = me.chat_id OFFSET 0) c
+ WHERE me.user_id = $1 COLLATE \"POSIX\""
 );
 
 const LIST_HELD: &str = "\
@@ -401,8 +415,9 @@ UNION
 
 const LIST_UNBLOCKED: &str = "\
 -- store.list_unblocked
-SELECT me.user_id, c.chat_id FROM members me JOIN chats c ON c.chat_id = me.chat_id
- WHERE me.user_id = ANY($1) AND NOT c.blocked";
+SELECT me.user_id, me.chat_id FROM members me
+ CROSS JOIN LATERAL (SELECT FROM chats c WHERE c.chat_id = me.chat_id AND NOT c.blocked OFFSET 0) c
+ WHERE me.user_id = ANY ($1 COLLATE \"POSIX\")";
 
 const DELETE_CHAT: &str = concat!(
     "-- store.delete_chat\nSELECT outcome, user_lo, user_hi, outbox_id, ",
@@ -413,11 +428,17 @@ const DELETE_CHAT: &str = concat!(
 const GET_HEADS: &str = concat!(
     "-- store.get_heads\nSELECT q.chat_id, c.last_ev, ",
     epoch!(),
-    "\n  FROM unnest($1) AS q (chat_id) LEFT JOIN chats c ON c.chat_id = q.chat_id"
+    "\n  FROM unnest($1) AS q (chat_id)
+  LEFT JOIN LATERAL (SELECT last_ev FROM chats c WHERE c.chat_id = q.chat_id OFFSET 0) c ON true"
 );
+
+const SUM_UNREAD: &str = "\
+-- store.sum_unread
+SELECT coalesce(sum(unread), 0)::bigint FROM members WHERE user_id = $1 COLLATE \"POSIX\"";
 
 const SUM_ROOMS: &str = "\
 -- store.sum_rooms
 SELECT me.user_id, count(*), sum(c.last_ev)::bigint
-  FROM members me JOIN chats c ON c.chat_id = me.chat_id
- WHERE me.user_id = ANY($1) GROUP BY me.user_id";
+  FROM members me
+ CROSS JOIN LATERAL (SELECT last_ev FROM chats c WHERE c.chat_id = me.chat_id OFFSET 0) c
+ WHERE me.user_id = ANY ($1 COLLATE \"POSIX\") GROUP BY me.user_id";

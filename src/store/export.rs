@@ -132,8 +132,10 @@ const EXPORT_ROOMS: &str = "\
 -- store.export_rooms
 SELECT c.chat_id, c.room_name, c.created_at, c.created_by,
        CASE me.user_id WHEN c.user_lo THEN c.user_hi ELSE c.user_lo END, me.read_seq, c.last_seq
-  FROM members me JOIN chats c ON c.chat_id = me.chat_id
- WHERE me.user_id = $1 AND me.chat_id > $2 ORDER BY me.chat_id LIMIT $3";
+  FROM (SELECT * FROM members
+         WHERE user_id = $1 COLLATE \"POSIX\" AND chat_id > $2 ORDER BY chat_id LIMIT $3) me
+ CROSS JOIN LATERAL (SELECT * FROM chats c WHERE c.chat_id = me.chat_id OFFSET 0) c
+ ORDER BY me.chat_id";
 
 const EXPORT_MESSAGES: &str = concat!(
     "-- store.export_messages\nSELECT ",

@@ -242,7 +242,8 @@ impl Store {
         bytes: i64,
     ) -> Result<Vec<(i64, String)>, StoreError> {
         let rows = self
-            .query(
+            .run(
+                &self.searches,
                 LIST_TEXTS,
                 &[
                     (&chat_id, Type::UUID),
@@ -255,14 +256,14 @@ impl Store {
         Ok(rows.into_iter().map(|row| (row.get(0), row.get(1))).collect())
     }
 
-    /// Messages by number, newest first.
+    /// Messages by number, newest first: what a search found.
     pub async fn list_messages(
         &self,
         chat_id: ChatId,
         seqs: &[i64],
     ) -> Result<Vec<Message>, StoreError> {
-        let rows =
-            self.query(LIST_MESSAGES, &[(&chat_id, Type::UUID), (&seqs, Type::INT8_ARRAY)]).await?;
+        let params: [Param<'_>; 2] = [(&chat_id, Type::UUID), (&seqs, Type::INT8_ARRAY)];
+        let rows = self.run(&self.searches, LIST_MESSAGES, &params).await?;
         Ok(rows.iter().map(|row| message(chat_id, row, 0)).collect())
     }
 }
@@ -378,7 +379,7 @@ const GET_MESSAGE: &str = concat!(
     "-- store.get_message\nSELECT ",
     message_columns!(),
     " FROM members me
-  LEFT JOIN messages m ON m.chat_id = me.chat_id AND m.message_id = $2
+  LEFT JOIN LATERAL message_by_id(me.chat_id, $2) m ON true
  WHERE me.chat_id = $1 AND me.user_id = $3"
 );
 
@@ -398,8 +399,10 @@ WITH head AS (
                WHEN 'newest' THEN c.last_seq
                ELSE greatest(1, least($4 - $5 / 2, c.last_seq - $5 + 1)) + $5 - 1 END AS hi
       FROM chats c
-      JOIN members me ON me.chat_id = c.chat_id AND me.user_id = $2
-      JOIN members peer ON peer.chat_id = c.chat_id AND peer.user_id <> $2
+     CROSS JOIN LATERAL (SELECT m.read_seq FROM members m
+                          WHERE m.chat_id = c.chat_id AND m.user_id = $2 OFFSET 0) me
+     CROSS JOIN LATERAL (SELECT m.read_seq FROM members m
+                          WHERE m.chat_id = c.chat_id AND m.user_id <> $2 OFFSET 0) peer
      WHERE c.chat_id = $1
 )
 SELECT h.last_ev, h.last_seq, ",
@@ -407,7 +410,8 @@ SELECT h.last_ev, h.last_seq, ",
     ", h.read_seq, h.peer_read_seq, h.lo, least(h.hi, h.last_seq), ",
     message_columns!(),
     " FROM head h
-  LEFT JOIN messages m ON m.chat_id = h.chat_id AND m.seq BETWEEN h.lo AND h.hi
+  LEFT JOIN LATERAL (SELECT * FROM messages m
+                      WHERE m.chat_id = h.chat_id AND m.seq BETWEEN h.lo AND h.hi OFFSET 0) m ON true
  ORDER BY m.seq"
 );
 
@@ -423,8 +427,11 @@ WITH head AS (
     SELECT c.chat_id, c.last_ev, c.last_seq, me.read_seq, peer.read_seq AS peer_read_seq,
            CASE WHEN NOT c.blocked THEN peer.user_id END AS visible
       FROM chats c
-      JOIN members me ON me.chat_id = c.chat_id AND me.user_id = coalesce($2, c.user_lo)
-      JOIN members peer ON peer.chat_id = c.chat_id AND peer.user_id <> coalesce($2, c.user_lo)
+     CROSS JOIN LATERAL (SELECT m.user_id, m.read_seq FROM members m
+                          WHERE m.chat_id = c.chat_id AND m.user_id = coalesce($2, c.user_lo)
+                         OFFSET 0) me
+     CROSS JOIN LATERAL (SELECT m.user_id, m.read_seq FROM members m
+                          WHERE m.chat_id = c.chat_id AND m.user_id <> me.user_id OFFSET 0) peer
      WHERE c.chat_id = $1
 ), moved AS (
     (SELECT NULL::text AS reader, NULL::bigint AS read_seq, m.seq, m.ev, m.message_id, m.sender_id,
@@ -453,8 +460,11 @@ SELECT seq, text FROM (
       FROM messages WHERE chat_id = $1 AND seq BETWEEN $2 AND $3 AND deleted_at IS NULL
 ) x WHERE before < $4 ORDER BY seq DESC";
 
+/// One by one: `= ANY` on the second column would be a filter over all of the chat in one of two plans.
 const LIST_MESSAGES: &str = concat!(
     "-- store.list_messages\nSELECT ",
     message_columns!(),
-    " FROM messages m WHERE m.chat_id = $1 AND m.seq = ANY($2) ORDER BY m.seq DESC"
+    " FROM unnest($2) AS s (seq)
+ CROSS JOIN LATERAL (SELECT * FROM messages m WHERE m.chat_id = $1 AND m.seq = s.seq OFFSET 0) m
+ ORDER BY m.seq DESC"
 );

@@ -63,13 +63,19 @@ use crate::{
 const WRITER_SETTINGS: &str = "-c lock_timeout=500ms";
 
 /// How statements are planned: once a connection, since planning costs as much as running does, and by
-/// looks into indexes only. Without statistics (a young table) the planner would like to read tables
-/// whole, and stay with it: a list of rooms took 1.3 to 1.8 ms so, and takes 0.9.
+/// looks into indexes only, in the order that these have. Without statistics (a young table) the planner
+/// would like to read tables whole, and stay with it: a list of rooms took 1.3 to 1.8 ms so, and takes 0.9.
+/// `sql/V8__one_plan.sql` has the rules for statements that make this enough.
 const PLANNING: &str = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off \
-     -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off";
+     -c enable_bitmapscan=off -c enable_sort=off -c enable_hashjoin=off -c enable_mergejoin=off \
+     -c jit=off";
 
 /// Connections that write edits, deletions and read markers, beside those of new messages.
 pub const AMENDERS: usize = 1;
+
+/// Connections for searches, which read more than all else: of their own, so that they hold up nobody, and
+/// few, so that they leave Postgres to others.
+pub const SEARCHERS: usize = 2;
 
 /// Connections for all but writing that a replica opens before it serves: some, as one is shared by
 /// those who come one after another.
@@ -150,6 +156,8 @@ pub struct Store {
     /// For group commit alone, one a lane, so that reads can never starve writes: those of new
     /// messages, and [`AMENDERS`].
     writes: Pool,
+    /// [`SEARCHERS`].
+    searches: Pool,
     /// For short reads; see there.
     shared: Arc<Shared>,
     /// The same for lists of rooms, which take longer the more rooms somebody has.
@@ -169,7 +177,7 @@ impl Store {
         let writers = writers + AMENDERS;
         let prepared = config.database_prepared == Switch::On;
         // Without prepared statements none are shared.
-        let others = if prepared { writers + 2 * readers } else { writers };
+        let others = SEARCHERS + if prepared { writers + 2 * readers } else { writers };
         let reads = config.database_connections.saturating_sub(others).max(1);
         let shared = || {
             let manager = manager(config, settings(config, "")?)?;
@@ -178,6 +186,7 @@ impl Store {
         Ok(Self {
             reads: pool(config, reads, "")?,
             writes: pool(config, writers, WRITER_SETTINGS)?,
+            searches: pool(config, SEARCHERS, "")?,
             shared: shared()?,
             lists: shared()?,
             prepared,
@@ -246,11 +255,12 @@ impl Store {
         self.writes.status().max_size - AMENDERS
     }
 
-    /// Connections in use and open, of both pools; those of short reads are none's alone.
+    /// Connections in use and open, of all pools; those of short reads are none's alone.
     pub fn pool_usage(&self) -> (usize, usize) {
-        let (reads, writes) = (self.reads.status(), self.writes.status());
-        let size = reads.size + writes.size;
-        (size.saturating_sub(reads.available + writes.available), size)
+        let pools = [&self.reads, &self.writes, &self.searches].map(Pool::status);
+        let size = pools.iter().map(|pool| pool.size).sum::<usize>();
+        let available = pools.iter().map(|pool| pool.available).sum();
+        (size.saturating_sub(available), size)
     }
 
     async fn query(&self, sql: &'static str, params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {

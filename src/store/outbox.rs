@@ -9,7 +9,7 @@ use super::{
 use crate::model::{ChatId, Epoch, UserId};
 
 /// A row of the outbox, in the history that it is of: in another one its number may be another row's.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Noted {
     pub epoch: Epoch,
     pub outbox_id: i64,
@@ -65,11 +65,13 @@ impl Store {
     }
 }
 
+/// An array, since that is read once: as a list of values (`IN`) the rows that are due would be looked for
+/// again for each row of the table, on a plan that was made when it was empty.
 const TAKE_UNPUBLISHED: &str = concat!(
     "-- store.take_unpublished
 UPDATE outbox SET due_at = clock_timestamp() + interval '500 milliseconds'
- WHERE outbox_id IN (SELECT outbox_id FROM outbox WHERE due_at <= clock_timestamp()
-                      ORDER BY outbox_id LIMIT $1 FOR UPDATE SKIP LOCKED)
+ WHERE outbox_id = ANY (ARRAY(SELECT outbox_id FROM outbox WHERE due_at <= clock_timestamp()
+                               ORDER BY outbox_id LIMIT $1 FOR UPDATE SKIP LOCKED))
 RETURNING outbox_id, chats, users, ",
     epoch!()
 );

@@ -213,12 +213,12 @@ SELECT u.user_id, u.name, u.avatar_url, u.last_seen_at, $2 IS NOT NULL AND is_bl
 
 const NOTE_LAST_SEEN: &str = "\
 -- store.note_last_seen
-WITH locked AS (
-    SELECT user_id FROM users WHERE user_id = ANY($1) ORDER BY user_id FOR NO KEY UPDATE
-)
 UPDATE users u SET last_seen_at = s.at
-  FROM unnest($1, $2) AS s (user_id, at) JOIN locked USING (user_id)
- WHERE u.user_id = s.user_id AND u.erased_at IS NULL
+  FROM (SELECT x.tid, s.at
+          FROM (SELECT user_id, at FROM unnest($1, $2) AS s (user_id, at)
+                 ORDER BY user_id COLLATE \"C\") s
+         CROSS JOIN LATERAL (SELECT u.ctid AS tid FROM users u WHERE u.user_id = s.user_id OFFSET 0) x) s
+ WHERE u.ctid = s.tid AND u.erased_at IS NULL
    AND (u.last_seen_at IS NULL OR u.last_seen_at < s.at)";
 
 const SET_BLOCK: &str = "\

@@ -239,12 +239,13 @@ macro_rules! note_webhooks {
 }
 pub(super) use note_webhooks;
 
+/// As an array, as `store.take_unpublished` does.
 const TAKE_LANES: &str = concat!(
     "-- store.take_webhook_lanes
 UPDATE webhook_lanes
    SET due_at = clock_timestamp() + $2 * interval '1 second', turn = turn + 1
- WHERE chat_id IN (SELECT chat_id FROM webhook_lanes WHERE due_at <= clock_timestamp()
-                    ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED)
+ WHERE chat_id = ANY (ARRAY(SELECT chat_id FROM webhook_lanes WHERE due_at <= clock_timestamp()
+                             ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED))
 RETURNING chat_id, turn, ",
     epoch!()
 );
@@ -259,19 +260,22 @@ SELECT w.chat_id, w.webhook_id, w.event_id, w.created_at,
        coalesce(NOT c.blocked AND NOT c.erased AND me.read_seq < m.seq AND m.deleted_at IS NULL,
                 false),
        w.recipient_id, c.room_name, me.unread,
-       (SELECT sum(a.unread)::bigint FROM members a WHERE a.user_id = w.recipient_id), ",
+       (SELECT sum(a.unread)::bigint FROM members a WHERE a.user_id = w.recipient_id COLLATE \"POSIX\"), ",
     message_columns!(),
     ", ",
     report_columns!(),
     "
   FROM unnest($1) AS lane (chat_id)
  CROSS JOIN LATERAL (SELECT * FROM webhooks w
-                      WHERE w.chat_id = lane.chat_id AND w.dead_at IS NULL
-                      ORDER BY w.webhook_id LIMIT 1) w
-  LEFT JOIN chats c ON c.chat_id = w.chat_id AND w.seq IS NOT NULL
-  LEFT JOIN members me ON me.chat_id = c.chat_id AND me.user_id = w.recipient_id
-  LEFT JOIN messages m ON m.chat_id = c.chat_id AND m.seq = w.seq
-  LEFT JOIN reports r ON r.report_id = w.report_id"
+                      WHERE w.chat_id BETWEEN lane.chat_id AND lane.chat_id AND w.dead_at IS NULL
+                      ORDER BY w.chat_id, w.webhook_id LIMIT 1) w
+  LEFT JOIN LATERAL (SELECT * FROM chats c
+                      WHERE c.chat_id = w.chat_id AND w.seq IS NOT NULL OFFSET 0) c ON true
+  LEFT JOIN LATERAL (SELECT * FROM members m
+                      WHERE m.chat_id = c.chat_id AND m.user_id = w.recipient_id OFFSET 0) me ON true
+  LEFT JOIN LATERAL (SELECT * FROM messages m
+                      WHERE m.chat_id = c.chat_id AND m.seq = w.seq OFFSET 0) m ON true
+  LEFT JOIN LATERAL (SELECT * FROM reports r WHERE r.report_id = w.report_id OFFSET 0) r ON true"
 );
 
 const SETTLE_WEBHOOK: &str = concat!(

@@ -228,7 +228,7 @@ async fn nobody_waits_behind_a_statement_that_was_given_up() {
         // Two connections for those who have one to themselves.
         let database = &mut config.database;
         database.database_connections =
-            database.database_writers + 2 * database.database_readers + 3;
+            database.database_writers + 2 * database.database_readers + 5;
         config.request_timeout = Duration::from_millis(500);
     })
     .await;

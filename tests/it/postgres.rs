@@ -280,7 +280,7 @@ async fn a_replica_with_few_connections_does_not_wait_for_more() {
         database.database_timeout = LONG;
         // The fewest that are allowed.
         database.database_connections =
-            database.database_writers + 2 * database.database_readers + 3;
+            database.database_writers + 2 * database.database_readers + 5;
     })
     .await;
     assert!(began.elapsed() < LONG, "{:?}", began.elapsed());

@@ -31,7 +31,7 @@ use super::{
 };
 
 /// Connections a replica opens: little, as many of them share one Postgres.
-const DATABASE_CONNECTIONS: usize = 8;
+const DATABASE_CONNECTIONS: usize = 10;
 
 /// Some replicas, which end with this value. Unless the test failed already, it asserts then what
 /// must always hold.
