@@ -67,7 +67,8 @@ struct Issuer {
 }
 
 enum Keys {
-    Fixed(Box<Key>),
+    /// Of the settings: one, or two while one takes the place of the other.
+    Fixed(Vec<Key>),
     Published(Arc<Jwks>),
 }
 
@@ -90,11 +91,12 @@ impl Verifier {
         let mut issuers = Vec::new();
         let own = config.jwt_issuer.as_deref();
         let rules = rules(config, own);
-        if let Some(secret) = &config.jwt_hs256_secret {
-            let keys = Keys::Fixed(Box::new(Key::from_secret(secret, &rules)));
-            issuers.push(Issuer { name: own.map(str::to_owned), keys });
+        let secrets = config.hs256_secrets()?;
+        if !secrets.is_empty() {
+            let keys = secrets.iter().map(|secret| Key::from_secret(secret, &rules)).collect();
+            issuers.push(Issuer { name: own.map(str::to_owned), keys: Keys::Fixed(keys) });
         } else if let Some(pem) = config.public_key_pem()? {
-            let keys = Keys::Fixed(Box::new(Key::from_pem(&pem, "BESEDA_JWT_PUBLIC_KEY", &rules)?));
+            let keys = Keys::Fixed(Key::from_pem(&pem, "BESEDA_JWT_PUBLIC_KEY", &rules)?);
             issuers.push(Issuer { name: own.map(str::to_owned), keys });
         } else if let Some(url) = &config.jwt_jwks_url {
             let keys = Keys::Published(Arc::new(Jwks::new(url.clone(), rules)?));
@@ -104,11 +106,9 @@ impl Verifier {
             let rules = self::rules(config, Some(&issuer.name));
             let keys = match &issuer.keys {
                 KeySource::Url(url) => Keys::Published(Arc::new(Jwks::new(url.clone(), rules)?)),
-                KeySource::File(_) => Keys::Fixed(Box::new(Key::from_pem(
-                    &issuer.pem()?,
-                    "BESEDA_JWT_ISSUERS",
-                    &rules,
-                )?)),
+                KeySource::File(_) => {
+                    Keys::Fixed(Key::from_pem(&issuer.pem()?, "BESEDA_JWT_ISSUERS", &rules)?)
+                }
             };
             issuers.push(Issuer { name: Some(issuer.name.clone()), keys });
         }
@@ -150,7 +150,7 @@ impl Verifier {
             return Err(Error::TokenInvalid("it has a critical extension"));
         }
         match &self.issuer_of(token)?.keys {
-            Keys::Fixed(key) => check(token, key),
+            Keys::Fixed(keys) => check_any(token, keys),
             Keys::Published(jwks) => {
                 let kid = header.kid.as_deref();
                 let keys = jwks.current().ok_or(Error::Unavailable(None))?;
@@ -227,9 +227,31 @@ fn check_found(
     }
 }
 
+/// Checks a token with each of an issuer's keys, of which one did sign it perhaps.
+fn check_any(token: &str, keys: &[Key]) -> Result<Identity, Error> {
+    let mut of_none = Error::TokenInvalid("its issuer has no such key");
+    for key in keys {
+        match decode::<Claims>(token, &key.decoding, &key.validation) {
+            Ok(token) => return identity(token.claims),
+            Err(error) if is_of_another(&error) => of_none = refusal(error),
+            Err(error) => return Err(refusal(error)),
+        }
+    }
+    Err(of_none)
+}
+
+/// Whether a key did not sign the token: then it says nothing of it, and another may.
+fn is_of_another(error: &jsonwebtoken::errors::Error) -> bool {
+    matches!(error.kind(), ErrorKind::InvalidSignature | ErrorKind::InvalidAlgorithm)
+}
+
 /// Checks a token's signature and claims.
 fn check(token: &str, key: &Key) -> Result<Identity, Error> {
-    let claims = decode::<Claims>(token, &key.decoding, &key.validation).map_err(refusal)?.claims;
+    check_any(token, std::slice::from_ref(key))
+}
+
+/// What claims say whose signature and times are right.
+fn identity(claims: Claims) -> Result<Identity, Error> {
     let user_id = UserId::parse(&claims.sub).ok_or(Error::TokenInvalid("sub is not a user_id"))?;
     // A profile follows the token, but a name that is too long is no reason to lock a person out.
     let text = |value: Option<serde_json::Value>, max_chars: usize| {
