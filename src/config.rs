@@ -1,19 +1,19 @@
 //! Configuration: flags and environment, one name each. The doc comment is the `--help`.
 
+mod auth;
 mod files;
 mod webhooks;
 
-use std::{
-    borrow::Cow,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{borrow::Cow, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
 use url::Url;
 
-pub use self::{files::secrets_from_files, webhooks::WebhookConfig};
+pub use self::{
+    auth::{AuthConfig, IssuerConfig, KeySource, MAX_FIXED_KEYS},
+    files::secrets_from_files,
+    webhooks::WebhookConfig,
+};
 use crate::{net::Network, origin::Origin};
 
 /// Who may delete a whole room.
@@ -55,6 +55,11 @@ pub struct Secret(String);
 impl Secret {
     pub fn expose(&self) -> &str {
         &self.0
+    }
+
+    /// The secrets in it, one a line: two while one takes the place of the other.
+    pub fn lines(&self) -> impl Iterator<Item = &str> {
+        self.0.lines()
     }
 }
 
@@ -113,86 +118,6 @@ pub struct DatabaseConfig {
     /// transaction mode, whatever its version.
     #[arg(long, env = "BESEDA_DATABASE_PREPARED", value_enum, default_value = "on")]
     pub database_prepared: Switch,
-}
-
-/// Who may come in.
-#[derive(Debug, Clone, Args)]
-pub struct AuthConfig {
-    /// The secret of HS256 tokens, at least 32 bytes.
-    #[arg(long, env = "BESEDA_JWT_HS256_SECRET", hide_env_values = true)]
-    pub jwt_hs256_secret: Option<Secret>,
-
-    /// The public key of RS256, ES256 or EdDSA tokens: PEM, or the path of a PEM file. The key's
-    /// kind fixes the algorithm.
-    #[arg(long, env = "BESEDA_JWT_PUBLIC_KEY", hide_env_values = true)]
-    pub jwt_public_key: Option<String>,
-
-    /// Where the issuer publishes its keys (a JWK set); read anew every ten minutes, and for a key
-    /// not heard of. https://, or http:// on this machine.
-    #[arg(long, env = "BESEDA_JWT_JWKS_URL")]
-    pub jwt_jwks_url: Option<Url>,
-
-    /// Issuers beside or instead of the one above: ISSUER=KEYS, comma-separated; KEYS is the URL of a
-    /// JWK set, or the path of a PEM file with a public key. `iss` chooses among them.
-    #[arg(long, env = "BESEDA_JWT_ISSUERS", value_delimiter = ',')]
-    pub jwt_issuers: Vec<IssuerConfig>,
-
-    /// What `iss` must be, where given.
-    #[arg(long, env = "BESEDA_JWT_ISSUER")]
-    pub jwt_issuer: Option<String>,
-
-    /// What `aud` must contain, where given.
-    #[arg(long, env = "BESEDA_JWT_AUDIENCE")]
-    pub jwt_audience: Option<String>,
-
-    /// By how much the clocks of the issuer and of this machine may differ; 30s at most.
-    #[arg(long, env = "BESEDA_JWT_LEEWAY", default_value = "10s", value_parser = humantime::parse_duration)]
-    pub jwt_leeway: Duration,
-}
-
-/// One of several issuers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IssuerConfig {
-    /// What `iss` must be.
-    pub name: String,
-    pub keys: KeySource,
-}
-
-/// Where an issuer's keys are had.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KeySource {
-    /// A JWK set.
-    Url(Url),
-    /// A public key in PEM.
-    File(PathBuf),
-}
-
-impl std::str::FromStr for IssuerConfig {
-    type Err = &'static str;
-
-    fn from_str(value: &str) -> Result<Self, Self::Err> {
-        // Lists are written with blanks after their commas too.
-        match value.trim().split_once('=') {
-            Some((name, keys)) if !name.is_empty() && !keys.is_empty() => Ok(Self {
-                name: name.to_owned(),
-                keys: match Url::parse(keys) {
-                    Ok(url) if url.has_host() => KeySource::Url(url),
-                    _ => KeySource::File(PathBuf::from(keys)),
-                },
-            }),
-            _ => Err("must be ISSUER=KEYS"),
-        }
-    }
-}
-
-impl IssuerConfig {
-    /// The public key's PEM.
-    pub fn pem(&self) -> Result<Vec<u8>, ConfigError> {
-        match &self.keys {
-            KeySource::File(path) => read_file("BESEDA_JWT_ISSUERS", path),
-            KeySource::Url(_) => Ok(Vec::new()),
-        }
-    }
 }
 
 /// Sustained requests a second of one user on one replica; ten seconds' worth may come at once.
@@ -406,9 +331,6 @@ impl ConfigError {
     }
 }
 
-/// Shortest secret for HS256: as long as its hash (RFC 7518 §3.2).
-const MIN_HS256_SECRET_BYTES: usize = 32;
-
 impl Config {
     /// Checks what belongs together.
     pub fn validate(&self) -> Result<(), ConfigError> {
@@ -488,98 +410,4 @@ impl HttpConfig {
             None => Ok(()),
         }
     }
-}
-
-impl AuthConfig {
-    fn validate(&self) -> Result<(), ConfigError> {
-        if let Some(secret) = &self.jwt_hs256_secret
-            && secret.expose().len() < MIN_HS256_SECRET_BYTES
-        {
-            return Err(ConfigError::new(
-                "BESEDA_JWT_HS256_SECRET",
-                "must be at least 32 bytes; `openssl rand -base64 48` makes one",
-            ));
-        }
-        let own = [
-            ("BESEDA_JWT_HS256_SECRET", self.jwt_hs256_secret.is_some()),
-            ("BESEDA_JWT_PUBLIC_KEY", self.jwt_public_key.is_some()),
-            ("BESEDA_JWT_JWKS_URL", self.jwt_jwks_url.is_some()),
-        ];
-        let mut given = own.iter().filter(|(_, given)| *given).map(|(name, _)| *name);
-        match (given.next(), given.next()) {
-            (None, _) if self.jwt_issuers.is_empty() => {
-                return Err(ConfigError::new(
-                    "BESEDA_JWT_HS256_SECRET",
-                    "set this, BESEDA_JWT_PUBLIC_KEY or BESEDA_JWT_JWKS_URL: without a key no token \
-                     can be checked",
-                ));
-            }
-            (Some(one), Some(other)) => {
-                return Err(ConfigError::new(
-                    other,
-                    format!("set this or {one}, not both: an issuer has one source of keys"),
-                ));
-            }
-            (Some(_), None) if !self.jwt_issuers.is_empty() && self.jwt_issuer.is_none() => {
-                return Err(ConfigError::new(
-                    "BESEDA_JWT_ISSUER",
-                    "must be set beside BESEDA_JWT_ISSUERS: `iss` tells whose key a token needs",
-                ));
-            }
-            _ => {}
-        }
-        self.validate_issuers()?;
-        if self.jwt_leeway > Duration::from_secs(30) {
-            return Err(ConfigError::new("BESEDA_JWT_LEEWAY", "must be 30s at most"));
-        }
-        Ok(())
-    }
-
-    fn validate_issuers(&self) -> Result<(), ConfigError> {
-        let own = self.jwt_jwks_url.iter().map(|url| ("BESEDA_JWT_JWKS_URL", url));
-        let others = self.jwt_issuers.iter().filter_map(|issuer| match &issuer.keys {
-            KeySource::Url(url) => Some(("BESEDA_JWT_ISSUERS", url)),
-            KeySource::File(_) => None,
-        });
-        for (name, url) in own.chain(others) {
-            let local = match url.host() {
-                Some(url::Host::Domain(host)) => host == "localhost",
-                Some(url::Host::Ipv4(address)) => address.is_loopback(),
-                Some(url::Host::Ipv6(address)) => address.to_canonical().is_loopback(),
-                None => false,
-            };
-            if url.scheme() != "https" && !(url.scheme() == "http" && local) {
-                return Err(ConfigError::new(
-                    name,
-                    "must be https://: whoever can change the keys on their way can be anybody",
-                ));
-            }
-        }
-        let mut names: Vec<_> =
-            self.jwt_issuers.iter().map(|issuer| issuer.name.as_str()).collect();
-        names.extend(self.jwt_issuer.as_deref().filter(|_| !names.is_empty()));
-        names.sort_unstable();
-        match names.windows(2).find(|pair| pair[0] == pair[1]) {
-            Some(pair) => {
-                Err(ConfigError::new("BESEDA_JWT_ISSUERS", format!("{} is there twice", pair[0])))
-            }
-            None => Ok(()),
-        }
-    }
-}
-
-impl AuthConfig {
-    /// The public key's PEM, read from its file where a path was given.
-    pub fn public_key_pem(&self) -> Result<Option<Vec<u8>>, ConfigError> {
-        let Some(value) = &self.jwt_public_key else { return Ok(None) };
-        if value.trim_start().starts_with("-----BEGIN") {
-            return Ok(Some(value.clone().into_bytes()));
-        }
-        read_file("BESEDA_JWT_PUBLIC_KEY", &PathBuf::from(value)).map(Some)
-    }
-}
-
-fn read_file(name: &'static str, path: &Path) -> Result<Vec<u8>, ConfigError> {
-    std::fs::read(path)
-        .map_err(|error| ConfigError::new(name, format!("{}: {error}", path.display())))
 }

@@ -7,7 +7,7 @@ use jsonwebtoken::{
 use serde::Deserialize;
 
 use crate::{
-    config::{ConfigError, Secret},
+    config::{ConfigError, MAX_FIXED_KEYS},
     error::Error,
 };
 
@@ -38,25 +38,38 @@ impl Key {
         Self { id, algorithm, decoding, validation }
     }
 
-    pub(super) fn from_secret(secret: &Secret, rules: &Validation) -> Self {
-        let decoding = DecodingKey::from_secret(secret.expose().as_bytes());
-        Self::new(None, Algorithm::HS256, decoding, rules)
+    pub(super) fn from_secret(secret: &str, rules: &Validation) -> Self {
+        Self::new(None, Algorithm::HS256, DecodingKey::from_secret(secret.as_bytes()), rules)
     }
 
+    /// Reads the public keys of a PEM file: one, or two while one takes the place of the other.
     pub(super) fn from_pem(
         pem: &[u8],
         name: &'static str,
         rules: &Validation,
-    ) -> Result<Self, ConfigError> {
-        DecodingKey::from_rsa_pem(pem)
+    ) -> Result<Vec<Self>, ConfigError> {
+        let refuse = |reason: &str| ConfigError { name: name.into(), reason: reason.to_owned() };
+        // What is no text is no PEM, and has no beginning either.
+        let text = str::from_utf8(pem).unwrap_or_default();
+        let beginnings: Vec<usize> =
+            text.match_indices("-----BEGIN").map(|(position, _)| position).collect();
+        if beginnings.len() > MAX_FIXED_KEYS {
+            return Err(refuse("has more than two public keys: the old one and the new one"));
+        }
+        let ends = beginnings.iter().skip(1).copied().chain([text.len()]);
+        let blocks = beginnings.iter().zip(ends).map(|(&begin, end)| text[begin..end].as_bytes());
+        let keys: Option<Vec<_>> = blocks.map(|block| Self::from_block(block, rules)).collect();
+        keys.filter(|keys| !keys.is_empty())
+            .ok_or_else(|| refuse("not a public key of RSA, P-256 or Ed25519 in PEM"))
+    }
+
+    fn from_block(pem: &[u8], rules: &Validation) -> Option<Self> {
+        let (algorithm, key) = DecodingKey::from_rsa_pem(pem)
             .map(|key| (Algorithm::RS256, key))
             .or_else(|_| DecodingKey::from_ec_pem(pem).map(|key| (Algorithm::ES256, key)))
             .or_else(|_| DecodingKey::from_ed_pem(pem).map(|key| (Algorithm::EdDSA, key)))
-            .map(|(algorithm, key)| Self::new(None, algorithm, key, rules))
-            .map_err(|_| ConfigError {
-                name: name.into(),
-                reason: "not a public key of RSA, P-256 or Ed25519 in PEM".to_owned(),
-            })
+            .ok()?;
+        Some(Self::new(None, algorithm, key, rules))
     }
 
     /// `None` for a key of another kind or purpose: an issuer's set may hold any.

@@ -29,6 +29,8 @@ const ADMIN_SCOPE: &str = "chat:admin";
 
 /// What is said of a token that another key has signed.
 const FORGED: Misfit = Misfit::Key("its signature is not of our key");
+/// What is said of a token whose algorithm is another key's.
+const OTHER_ALGORITHM: Misfit = Misfit::Key("its algorithm is not of our key");
 
 const UNREADABLE: Error = Error::TokenInvalid("it can't be read");
 
@@ -72,7 +74,8 @@ struct Issuer {
 }
 
 enum Keys {
-    Fixed(Box<Key>),
+    /// Of the settings: one, or two while one takes the place of the other.
+    Fixed(Vec<Key>),
     Published(Arc<Jwks>),
 }
 
@@ -95,11 +98,12 @@ impl Verifier {
         let mut issuers = Vec::new();
         let own = config.jwt_issuer.as_deref();
         let rules = rules(config, own);
-        if let Some(secret) = &config.jwt_hs256_secret {
-            let keys = Keys::Fixed(Box::new(Key::from_secret(secret, &rules)));
-            issuers.push(Issuer { name: own.map(str::to_owned), keys });
+        let secrets = config.hs256_secrets()?;
+        if !secrets.is_empty() {
+            let keys = secrets.iter().map(|secret| Key::from_secret(secret, &rules)).collect();
+            issuers.push(Issuer { name: own.map(str::to_owned), keys: Keys::Fixed(keys) });
         } else if let Some(pem) = config.public_key_pem()? {
-            let keys = Keys::Fixed(Box::new(Key::from_pem(&pem, "BESEDA_JWT_PUBLIC_KEY", &rules)?));
+            let keys = Keys::Fixed(Key::from_pem(&pem, "BESEDA_JWT_PUBLIC_KEY", &rules)?);
             issuers.push(Issuer { name: own.map(str::to_owned), keys });
         } else if let Some(url) = &config.jwt_jwks_url {
             let keys = Keys::Published(Arc::new(Jwks::new(url.clone(), rules)?));
@@ -109,11 +113,9 @@ impl Verifier {
             let rules = self::rules(config, Some(&issuer.name));
             let keys = match &issuer.keys {
                 KeySource::Url(url) => Keys::Published(Arc::new(Jwks::new(url.clone(), rules)?)),
-                KeySource::File(_) => Keys::Fixed(Box::new(Key::from_pem(
-                    &issuer.pem()?,
-                    "BESEDA_JWT_ISSUERS",
-                    &rules,
-                )?)),
+                KeySource::File(_) => {
+                    Keys::Fixed(Key::from_pem(&issuer.pem()?, "BESEDA_JWT_ISSUERS", &rules)?)
+                }
             };
             issuers.push(Issuer { name: Some(issuer.name.clone()), keys });
         }
@@ -155,7 +157,7 @@ impl Verifier {
             return Err(Error::TokenInvalid("it has a critical extension"));
         }
         let claims = match &self.issuer_of(token)?.keys {
-            Keys::Fixed(key) => check(token, key)?,
+            Keys::Fixed(keys) => check_each(token, keys)?,
             Keys::Published(jwks) => {
                 let keys = jwks.current().ok_or(Error::Unavailable(None))?;
                 match check_among(token, &header, &keys) {
@@ -242,18 +244,33 @@ impl From<Refused> for Error {
 
 /// Checks a token with the keys that it may be signed with.
 fn check_among(token: &str, header: &Header, keys: &KeySet) -> Result<Claims, Refused> {
-    let fitting = keys.find(header.kid.as_deref(), header.alg).map_err(Refused::Misfit)?;
-    let mut checked = fitting.into_iter().map(|key| check(token, key));
-    let passes = |checked: &Result<_, _>| !matches!(checked, Err(Refused::Misfit(_)));
-    checked.find(passes).unwrap_or(Err(Refused::Misfit(FORGED)))
+    check_each(token, keys.find(header.kid.as_deref(), header.alg).map_err(Refused::Misfit)?)
+}
+
+/// Checks a token with each of an issuer's keys, until one of them has signed it.
+fn check_each<'a>(
+    token: &str,
+    keys: impl IntoIterator<Item = &'a Key>,
+) -> Result<Claims, Refused> {
+    let mut refused = Refused::Misfit(FORGED);
+    for key in keys {
+        match check(token, key) {
+            Err(misfit @ Refused::Misfit(_)) => refused = misfit,
+            done => return done,
+        }
+    }
+    Err(refused)
 }
 
 /// Checks a token's signature and claims.
 fn check(token: &str, key: &Key) -> Result<Claims, Refused> {
     match decode::<Claims>(token, &key.decoding, &key.validation) {
         Ok(data) => Ok(data.claims),
-        Err(error) if *error.kind() == ErrorKind::InvalidSignature => Err(Refused::Misfit(FORGED)),
-        Err(error) => Err(Refused::Token(refusal(error))),
+        Err(error) => Err(match error.kind() {
+            ErrorKind::InvalidSignature => Refused::Misfit(FORGED),
+            ErrorKind::InvalidAlgorithm => Refused::Misfit(OTHER_ALGORITHM),
+            _ => Refused::Token(refusal(error)),
+        }),
     }
 }
 

@@ -56,9 +56,10 @@ impl Claims {
     }
 }
 
-/// Signs with HS256.
+/// Signs with HS256, by the first of the secrets where there are two.
 pub fn sign(secret: &Secret, claims: &Claims) -> Result<String, DevError> {
-    let key = EncodingKey::from_secret(secret.expose().as_bytes());
+    let first = secret.lines().next().unwrap_or_default();
+    let key = EncodingKey::from_secret(first.as_bytes());
     Ok(jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &key)?)
 }
 

@@ -25,6 +25,7 @@ mod retries;
 mod revocation;
 mod rolling;
 mod rooms;
+mod rotation;
 mod search;
 mod socket;
 mod system;

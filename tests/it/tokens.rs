@@ -1,5 +1,6 @@
 //! Whose tokens are taken: algorithms, keys, claims.
 
+use beseda::config::Secret;
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
 
@@ -51,6 +52,62 @@ async fn a_key_may_be_the_path_of_its_file() {
     .await;
     let token = sign_with(key.algorithm, &key.private, &claims("alice"));
     cluster.user("alice").with_token(token).on(0).get("/chats/").await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_one_key_takes_the_place_of_another_tokens_of_both_are_taken() {
+    const NEXT: &str = "the secret, with a comma in it, that is to come";
+    let (old, next, stranger) = (rs256(), eddsa(), eddsa());
+    let pair = tempfile::NamedTempFile::new().expect("a file");
+    let both = format!("The next:\n{}\n{}", next.public, old.public);
+    std::fs::write(pair.path(), both).expect("the file is written");
+    let cluster = Cluster::with(1, |config| {
+        config.auth.jwt_hs256_secret = Some(Secret::from(format!("{NEXT}\r\n{SECRET}\n")));
+        let issuer = format!("https://pair={}", pair.path().display());
+        config.auth.jwt_issuer = Some("https://secret".to_owned());
+        config.auth.jwt_issuers = vec![issuer.parse().expect("an issuer")];
+    })
+    .await;
+    let ask = async |algorithm, key: &EncodingKey, issuer: &str, exp: u64| {
+        let claims = json!({ "sub": "alice", "exp": exp, "iss": issuer });
+        let token = sign_with(algorithm, key, &claims);
+        cluster.user("alice").with_token(token).on(0).get("/chats/").await
+    };
+    let (good, past) = (now() + 600, now() - 600);
+    for secret in [SECRET, NEXT] {
+        let key = EncodingKey::from_secret(secret.as_bytes());
+        ask(Algorithm::HS256, &key, "https://secret", good).await.expect(200);
+        let expired = ask(Algorithm::HS256, &key, "https://secret", past).await;
+        expired.expect_problem(401, "token_expired");
+        let elsewhere = ask(Algorithm::HS256, &key, "https://pair", good).await;
+        elsewhere.expect_problem(401, "token_invalid");
+    }
+    for key in [&old, &next] {
+        ask(key.algorithm, &key.private, "https://pair", good).await.expect(200);
+        let expired = ask(key.algorithm, &key.private, "https://pair", past).await;
+        expired.expect_problem(401, "token_expired");
+    }
+    let refused = ask(stranger.algorithm, &stranger.private, "https://pair", good).await;
+    refused.expect_problem(401, "token_invalid");
+    let both = EncodingKey::from_secret(format!("{NEXT}\n{SECRET}").as_bytes());
+    let refused = ask(Algorithm::HS256, &both, "https://secret", good).await;
+    refused.expect_problem(401, "token_invalid");
+
+    let three = format!("{SECRET}\n{NEXT}\nanother secret of more than thirty-two bytes");
+    for wrong in [three, format!("{SECRET}\nshort"), format!("{SECRET}\n\n{NEXT}"), String::new()] {
+        let secret = Secret::from(wrong);
+        let refusal = cluster.refusal(|c| c.auth.jwt_hs256_secret = Some(secret)).await;
+        assert!(refusal.starts_with("BESEDA_JWT_HS256_SECRET: must be "), "{refusal}");
+    }
+    for wrong in [old.public.repeat(3), format!("{}-----BEGIN PUBLIC KEY-----", old.public)] {
+        let refusal = cluster
+            .refusal(|c| {
+                c.auth.jwt_hs256_secret = None;
+                c.auth.jwt_public_key = Some(wrong);
+            })
+            .await;
+        assert!(refusal.starts_with("BESEDA_JWT_PUBLIC_KEY: "), "{refusal}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

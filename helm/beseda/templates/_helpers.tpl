@@ -52,20 +52,6 @@ app.kubernetes.io/part-of: beseda
 {{- end -}}
 {{- end -}}
 
-{{- define "beseda.podSecurity" -}}
-runAsNonRoot: true
-runAsUser: 65532
-runAsGroup: 65532
-fsGroup: 65532
-seccompProfile: { type: RuntimeDefault }
-{{- end -}}
-
-{{- define "beseda.containerSecurity" -}}
-allowPrivilegeEscalation: false
-readOnlyRootFilesystem: true
-capabilities: { drop: [ALL] }
-{{- end -}}
-
 {{- define "beseda.postgresSecret" -}}
 {{- if .Values.dev.enabled -}}{{ include "beseda.fullname" . }}-dev
 {{- else if .Values.cloudnativepg.enabled -}}{{ include "beseda.fullname" . }}-postgres-app
@@ -96,6 +82,29 @@ capabilities: { drop: [ALL] }
 
 {{- define "beseda.jwtKey" -}}
 {{- if and .Values.dev.enabled (not .Values.jwt.existingSecret) -}}jwt{{- else -}}{{ .Values.jwt.key }}{{- end -}}
+{{- end -}}
+
+{{/* The secrets that replicas read. */}}
+{{- define "beseda.secrets" -}}
+{{- $names := list (include "beseda.postgresSecret" .) (include "beseda.redisSecret" .) -}}
+{{- if ne .Values.jwt.kind "jwks" -}}{{- $names = append $names (include "beseda.jwtSecret" .) -}}{{- end -}}
+{{- if .Values.webhooks.url -}}{{- $names = append $names .Values.webhooks.existingSecret -}}{{- end -}}
+{{- $names | uniq | sortAlpha | join "," -}}
+{{- end -}}
+
+{{/* Of what is in them. A secret that is not there yet, or that Helm can't see (`helm template`), counts as
+     empty. */}}
+{{- define "beseda.secretsChecksum" -}}
+{{- $contents := dict -}}
+{{- range splitList "," (include "beseda.secrets" .) -}}
+{{- if eq . (printf "%s-dev" (include "beseda.fullname" $)) -}}
+{{- $_ := set $contents . (include "beseda.devSecrets" $) -}}
+{{- else -}}
+{{- $secret := lookup "v1" "Secret" $.Release.Namespace . | default dict -}}
+{{- $_ := set $contents . (get $secret "data") -}}
+{{- end -}}
+{{- end -}}
+{{- toJson $contents | sha256sum -}}
 {{- end -}}
 
 {{- define "beseda.terminationGrace" -}}
@@ -174,6 +183,18 @@ capabilities: { drop: [ALL] }
 {{- end -}}
 {{- if and $v.httpRoute.enabled (not $v.httpRoute.parentRefs) -}}
 {{- fail "httpRoute.parentRefs is empty: name the Gateway" -}}
+{{- end -}}
+{{- if and (or $v.ingress.enabled $v.httpRoute.enabled) (not $v.config.trustedProxies) -}}
+{{- fail "config.trustedProxies is missing: name the addresses of what is behind ingress or httpRoute (or their range, 10.0.0.0/8), else all people are one address, and share its limits" -}}
+{{- end -}}
+{{- if and $v.ingress.enabled $v.ingress.tls (hasPrefix "http://" $v.config.publicUrl) -}}
+{{- fail "config.publicUrl begins with http://, but ingress.tls is set: browsers open no ws:// from a page of https://" -}}
+{{- end -}}
+{{- if and $v.monitoring.podMonitor.enabled $v.networkPolicy.enabled (not $v.networkPolicy.monitoring) -}}
+{{- fail "networkPolicy.monitoring is empty, so nobody may scrape what monitoring.podMonitor asks for: name Prometheus" -}}
+{{- end -}}
+{{- if ge (int $v.cloudnativepg.synchronousStandbys) (int $v.cloudnativepg.instances) -}}
+{{- fail "cloudnativepg.synchronousStandbys must be less than cloudnativepg.instances: the primary is none" -}}
 {{- end -}}
 {{- if and $v.loadTest.enabled $v.config.rateLimits.enabled -}}
 {{- fail "loadTest needs config.rateLimits.enabled: false: it sends faster than people may" -}}
@@ -264,6 +285,6 @@ volumeMounts:
 resources:
   requests: { cpu: 50m, memory: 64Mi }
   limits: { memory: 128Mi }
-securityContext: {{- include "beseda.containerSecurity" . | nindent 2 }}
+securityContext: {{- toYaml .Values.containerSecurityContext | nindent 2 }}
 {{- end -}}
 

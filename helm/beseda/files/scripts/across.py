@@ -30,7 +30,8 @@ def token(user):
         if os.environ.get(variable):
             claims[claim] = os.environ[variable]
     with open(os.environ["JWT_FILE"], "rb") as file:
-        secret = file.read().rstrip(b"\r\n")
+        # Of two secrets, while one takes the place of the other, the first.
+        secret = file.read().splitlines()[0]
     signed = encode(b'{"alg":"HS256","typ":"JWT"}') + b"." + encode(json.dumps(claims).encode())
     return (signed + b"." + encode(hmac.new(secret, signed, hashlib.sha256).digest())).decode()
 
