@@ -5,7 +5,7 @@ TARGET_DIR = $(or $(CARGO_TARGET_DIR),target)
 DATA = $(or $(BESEDA_DEV_DATA),data)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests run test page-test client-test examples-test client-schema ops-test security-test check clean-data
+.PHONY: help setup setup-tests run test page-test client-test examples-test client-schema ops-test versions-test security-test check clean-data
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -40,6 +40,9 @@ client-schema: setup ## Write the client's types anew, after a change of the RES
 # The image, compose, chart and rules, with the real tools; on Debian it installs them.
 ops-test: ## Image, compose, chart, alerts, really run. ARGS="quick" without a Docker engine
 	@scripts/ops-test $(ARGS)
+
+versions-test: setup-tests ## All tests on the oldest and newest PostgreSQL and Redis. ARGS="all" for those between
+	@scripts/versions-test $(ARGS)
 
 security-test: setup ## Outside judges: schemathesis, kosoku, slowhttptest (installs them where missing)
 	@scripts/security-test

@@ -36,10 +36,12 @@ pub(crate) async fn link(redis: &Redis) -> Link {
 pub(crate) async fn ring() -> (Vec<Redis>, Vec<Link>, Link) {
     let options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"];
     let (mut servers, mut links) = (Vec::new(), Vec::new());
-    for (number, slots) in ["0 5460", "5461 10922", "10923 16383"].iter().enumerate() {
+    for (number, slots) in [0..=5460, 5461..=10922, 10923..=16383].into_iter().enumerate() {
         let server = Redis::temporary_with(&options).await.expect("Redis is installed");
         let own = link(&server).await;
-        command(&own, &format!("CLUSTER ADDSLOTSRANGE {slots}")).await;
+        // One by one: ranges are Redis 7's.
+        let slots: Vec<String> = slots.map(|slot: u16| slot.to_string()).collect();
+        command(&own, &format!("CLUSTER ADDSLOTS {}", slots.join(" "))).await;
         command(&own, &format!("CLUSTER SET-CONFIG-EPOCH {}", number + 1)).await;
         servers.push(server);
         links.push(own);

@@ -23,6 +23,10 @@ use super::{
 /// The oldest major version that is supported: the oldest one that its makers still mend.
 const OLDEST: u32 = 14;
 
+/// Environment variable: the folder of the programs to use instead of the newest ones found, so that
+/// the tests can run on each major version.
+const BINARIES: &str = "BESEDA_DEV_POSTGRES";
+
 /// The superuser, and the owner of all there is. Without a password: it listens on loopback only.
 const ROLE: &str = "beseda";
 
@@ -380,16 +384,9 @@ fn runs_on(pid: Pid, cluster: &Path) -> bool {
 
 /// The folder of the newest `postgres` and `initdb`, or those of the version that made `cluster`.
 fn find_binaries(made_by: Option<&str>, cluster: &Path) -> Result<PathBuf, DevError> {
-    let mut folders = process::path_folders();
-    for parent in ["/usr/lib/postgresql", "/usr", "/opt/homebrew/opt", "/usr/local/opt"] {
-        // Debian's, Fedora's (/usr/pgsql-16), Homebrew's.
-        let entries = fs::read_dir(parent).into_iter().flatten().flatten();
-        folders.extend(entries.map(|entry| entry.path().join("bin")));
-    }
-    if let Ok(output) = Command::new("pg_config").arg("--bindir").output() {
-        folders.push(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
-    }
-    let found = folders
+    let named = process::named_path(BINARIES);
+    let found = named
+        .map_or_else(installed_folders, |folder| vec![folder])
         .into_iter()
         .filter(|folder| folder.join("initdb").is_file() && folder.join("postgres").is_file())
         .filter_map(|folder| Some((major_version(&folder)?, folder)));
@@ -407,10 +404,25 @@ fn find_binaries(made_by: Option<&str>, cluster: &Path) -> Result<PathBuf, DevEr
         }
         (None, None) => Err(DevError::Missing {
             what: "PostgreSQL 14 or newer",
-            hint: "install the server (Debian, Ubuntu: apt-get install postgresql; \
+            hint: "name the folder of its programs in BESEDA_DEV_POSTGRES, or install the server \
+                   (Debian, Ubuntu: apt-get install postgresql; \
                    Fedora: dnf install postgresql-server; macOS: brew install postgresql)",
         }),
     }
+}
+
+/// Where programs of Postgres may be.
+fn installed_folders() -> Vec<PathBuf> {
+    let mut folders = process::path_folders();
+    for parent in ["/usr/lib/postgresql", "/usr", "/opt/homebrew/opt", "/usr/local/opt"] {
+        // Debian's, Fedora's (/usr/pgsql-16), Homebrew's.
+        let entries = fs::read_dir(parent).into_iter().flatten().flatten();
+        folders.extend(entries.map(|entry| entry.path().join("bin")));
+    }
+    if let Ok(output) = Command::new("pg_config").arg("--bindir").output() {
+        folders.push(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
+    }
+    folders
 }
 
 /// From "postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)".

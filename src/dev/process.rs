@@ -184,6 +184,11 @@ pub(super) fn log_tail(log: &Path) -> String {
     read().unwrap_or_else(|error| format!("({}: {error})", log.display()))
 }
 
+/// The path that an environment variable names; an empty one names none.
+pub(super) fn named_path(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
 /// The folders of `PATH`.
 pub(super) fn path_folders() -> Vec<PathBuf> {
     std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default()

@@ -25,6 +25,9 @@ use super::{
 /// The programs that can be it, best first; Valkey is what some distributions have instead.
 const PROGRAMS: [&str; 2] = ["redis-server", "valkey-server"];
 
+/// Environment variable: the program to use instead of those, so that the tests can run on each version.
+const PROGRAM: &str = "BESEDA_DEV_REDIS";
+
 /// Where Debian and macOS have programs that a bare `PATH` may miss.
 const FOLDERS: [&str; 3] = ["/usr/bin", "/usr/local/bin", "/opt/homebrew/bin"];
 
@@ -232,15 +235,18 @@ impl Redis {
 }
 
 fn find_program() -> Result<PathBuf, DevError> {
+    let named = process::named_path(PROGRAM);
     let folders: Vec<_> =
         process::path_folders().into_iter().chain(FOLDERS.map(PathBuf::from)).collect();
-    PROGRAMS
-        .iter()
-        .flat_map(|name| folders.iter().map(move |folder| folder.join(name)))
-        .find(|path| path.is_file())
-        .ok_or(DevError::Missing {
-            what: "redis-server",
-            hint: "install the server (Debian, Ubuntu: apt-get install redis-server; \
+    let installed = || {
+        let mut paths =
+            PROGRAMS.iter().flat_map(|name| folders.iter().map(move |folder| folder.join(name)));
+        paths.find(|path| path.is_file())
+    };
+    named.map_or_else(installed, |path| path.is_file().then_some(path)).ok_or(DevError::Missing {
+        what: "redis-server",
+        hint: "name the program in BESEDA_DEV_REDIS, or install the server \
+                   (Debian, Ubuntu: apt-get install redis-server; \
                    Fedora: dnf install redis; macOS: brew install redis)",
-        })
+    })
 }

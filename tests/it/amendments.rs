@@ -285,7 +285,9 @@ async fn changes_of_one_room_at_once_are_all_made_and_numbered() {
     let mut last = 12;
     while last < head {
         let frame = socket.next_frame().await;
-        if let Some(ev) = frame["ev"].as_i64() {
+        // A slow machine can have the socket catch up: what says so names a revision, too.
+        let change = !["catchup", "synced"].map(Value::from).contains(&frame["type"]);
+        if let (true, Some(ev)) = (change, frame["ev"].as_i64()) {
             assert_eq!(ev, last + 1, "{frame}");
             last = ev;
         }

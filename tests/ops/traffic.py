@@ -170,4 +170,5 @@ async def main():
     return 1 if run.failures or run.sent < PAIRS * 10 else 0
 
 
-sys.exit(asyncio.run(main()))
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))

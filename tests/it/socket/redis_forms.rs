@@ -89,9 +89,13 @@ impl Ring {
         let options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"];
         let servers = join_all((0..4).map(|_| dev::Redis::temporary_with(&options))).await;
         let ring = Self(servers.into_iter().map(|server| server.expect("Redis runs")).collect());
-        let slots = [("0", "5460"), ("5461", "10922"), ("10923", "16383")];
-        for (number, (server, (first, last))) in ring.0.iter().zip(slots).enumerate() {
-            say(server, &["CLUSTER", "ADDSLOTSRANGE", first, last]).await;
+        // One by one: ranges are Redis 7's.
+        let slots = [0..=5460, 5461..=10922, 10923..=16383];
+        for (number, (server, own)) in ring.0.iter().zip(slots).enumerate() {
+            let own: Vec<String> = own.map(|slot: u16| slot.to_string()).collect();
+            let own = own.iter().map(String::as_str);
+            let words: Vec<&str> = ["CLUSTER", "ADDSLOTS"].into_iter().chain(own).collect();
+            say(server, &words).await;
             say(server, &["CLUSTER", "SET-CONFIG-EPOCH", &(number + 1).to_string()]).await;
         }
         let first = ring.0[0].port().to_string();
