@@ -12,6 +12,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     broker::{Away, Broker, Channel, Link},
+    error::chain,
     metrics::Metrics,
     model::{ChatId, UserId},
     protocol::Publication,
@@ -161,9 +162,12 @@ impl Outbox {
                 let swept = self.sweep().await;
                 match &swept {
                     Err(error) if !failing => {
-                        tracing::warn!(%error, "sweeping the outbox fails; it is tried again");
+                        let error = chain(error);
+                        tracing::warn!(error, "sweeping the outbox fails; it is tried again");
                     }
-                    Err(error) => tracing::debug!(%error, "sweeping the outbox fails still"),
+                    Err(error) => {
+                        tracing::debug!(error = chain(error), "sweeping the outbox fails still");
+                    }
                     Ok(_) if failing => tracing::info!("the outbox is swept again"),
                     Ok(_) => {}
                 }
@@ -255,7 +259,7 @@ async fn forget(store: Store, mut finished: mpsc::UnboundedReceiver<i64>, stop: 
             && let Err(error) = store.delete_outbox(&ids).await
         {
             // They are swept, which publishes them once more and harms nobody.
-            tracing::warn!(%error, rows = ids.len(), "outbox rows stay until swept");
+            tracing::warn!(error = chain(&error), rows = ids.len(), "outbox rows stay until swept");
         }
         ids.clear();
         if !open {

@@ -33,7 +33,7 @@ pub(super) async fn healthz() -> Json<Health> {
 
 /// Whether a balancer should send requests here.
 pub(super) async fn readyz(State(context): State<Context>) -> Response {
-    let postgres = match context.chats.store().check(false).await {
+    let postgres = match context.chats.store().check_schema().await {
         Ok(()) => "up",
         Err(StoreError::Schema(reason)) => {
             tracing::warn!(reason, "not ready");
@@ -75,7 +75,7 @@ pub(super) async fn metrics(State(context): State<Context>) -> Response {
 /// Whether Postgres answers, whatever it says of its schema. Not asked of the pool, which can be
 /// exhausted while Postgres is well.
 async fn is_postgres_up(context: &Context) -> bool {
-    let checking = tokio::time::timeout(SCRAPE_WAIT, context.chats.store().check(false));
+    let checking = tokio::time::timeout(SCRAPE_WAIT, context.chats.store().check_schema());
     matches!(checking.await, Ok(Ok(()) | Err(StoreError::Schema(_))))
 }
 

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     broker::Channel,
+    error::chain,
     model::{ChatId, UserId},
     protocol::ResetReason,
     store::{Barred, StoreError},
@@ -72,7 +73,7 @@ impl Feed {
                 inboxes.compare(&self.shared).await
             };
             if let Err(error) = compared.await {
-                tracing::warn!(%error, "comparing with Postgres failed");
+                tracing::warn!(error = chain(&error), "comparing with Postgres failed");
             }
             if let Some(before) = Instant::now().checked_sub(LINGER) {
                 let broker = &self.shared.broker;

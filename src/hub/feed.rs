@@ -12,6 +12,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{Fill, Gap, Hub, Queue};
 use crate::{
     broker::{Away, Broker, Channel, Event, Link},
+    error::chain,
     metrics::Metrics,
     model::{ChatId, Time, UserId},
     people::People,
@@ -277,7 +278,7 @@ impl Feed {
                         Ok(ControlFlow::Continue(false)) => RETRY,
                         Ok(ControlFlow::Break(())) => return,
                         Err(error) => {
-                            tracing::warn!(%error, "reading a gap failed");
+                            tracing::warn!(error = chain(&error), "reading a gap failed");
                             RETRY
                         }
                     };

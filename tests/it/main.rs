@@ -23,6 +23,7 @@ mod rolling;
 mod rooms;
 mod search;
 mod socket;
+mod surroundings;
 mod system;
 mod talk;
 mod timing;
