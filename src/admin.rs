@@ -66,7 +66,7 @@ pub enum AdminError {
     NoSuchMessage,
     #[error("no such event was given up")]
     NoSuchEvent,
-    #[error("Postgres: {0}")]
+    #[error(transparent)]
     Store(#[from] StoreError),
     #[error("{}: {error}", path.display())]
     Log { path: PathBuf, error: io::Error },

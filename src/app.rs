@@ -17,6 +17,7 @@ use crate::{
     chat::{Chats, Parts, SharedChats},
     config::{Config, ConfigError, Switch},
     context::{Context, INBOX_READS, OPENINGS, Phase, Shared},
+    error::chain,
     history::History,
     hub::{Feed, Sources},
     limits::Limits,
@@ -66,9 +67,9 @@ pub enum StartError {
     Config(#[from] ConfigError),
     #[error("cannot listen")]
     Listen(#[from] std::io::Error),
-    #[error("Postgres: {0}")]
+    #[error(transparent)]
     Store(#[from] StoreError),
-    #[error("Redis: {0}")]
+    #[error(transparent)]
     Redis(#[from] RedisError),
 }
 
@@ -91,28 +92,33 @@ pub struct Replica {
     tasks: TaskTracker,
 }
 
-/// Starts a replica: connects, checks the schema, serves. Postgres must be there; Redis need not.
+/// Starts a replica: waits for Postgres, checks it and its schema, serves. Redis need not be there.
 pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, StartError> {
     config.validate()?;
     tracing::debug!(?config, "starting");
-    if config.migrate_on_start == Switch::On {
-        store::migrate(&config.database).await?;
-    }
     let metrics = Arc::new(Metrics::default());
     let store =
         Store::new(&config.database, Arc::clone(&metrics))?.with_webhooks(config.webhooks.delay());
-    store.check(true).await?;
+    let (secret, epoch) = store::patiently(&config.database, async || {
+        if config.migrate_on_start == Switch::On {
+            store::migrate(&config.database).await?;
+        }
+        store.check_database().await?;
+        store.check_schema().await?;
+        Ok((store.get_instance_secret().await?, store.get_epoch().await?))
+    })
+    .await?;
     store.warm_up().await;
-    let secret = store.get_instance_secret().await?;
     let verifier = Verifier::new(&config.auth)?;
     verifier.load().await;
 
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let link =
         Link::connect(config.redis_url.expose(), config.redis_ca.as_deref(), &config.redis_prefix)?;
+    link.wait(REDIS_WAIT).await?;
     let sharded = config.redis_sharded_pubsub == Switch::On;
     let (broker, events) = Broker::connect(&link, sharded);
-    let history = History::new(store.get_epoch().await?);
+    let history = History::new(epoch);
     let unread = Unread::new(link.clone(), history.clone());
     let (transitions, came_and_went) = mpsc::unbounded_channel();
     let presence = Presence::start(link.clone(), Uuid::now_v7(), transitions);
@@ -198,9 +204,6 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
         tasks,
         context: context.clone(),
     };
-    let mut redis_up = context.link.subscribe_state();
-    // Away for longer: then without it.
-    let _ = tokio::time::timeout(REDIS_WAIT, redis_up.wait_for(|up| *up)).await;
     let limits = &context.config.limits;
     let accept_rate = (limits.rate_limits == Switch::On)
         .then(|| server::AcceptRate::per_second(limits.rate_accepts));
@@ -248,7 +251,7 @@ async fn tell_presence(
             return;
         }
         if let Err(error) = chats.tell_presence(&batch).await {
-            tracing::warn!(code = error.code(), "telling who came and went failed");
+            tracing::warn!(error = chain(&error), "telling who came and went failed");
         }
         batch.clear();
     }

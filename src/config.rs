@@ -7,7 +7,6 @@ mod webhooks;
 use std::{borrow::Cow, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
-use url::Url;
 
 pub use self::{
     auth::{AuthConfig, IssuerConfig, KeySource, MAX_FIXED_KEYS},
@@ -114,6 +113,10 @@ pub struct DatabaseConfig {
     #[arg(long, env = "BESEDA_DATABASE_TIMEOUT", default_value = "5s", value_parser = humantime::parse_duration)]
     pub database_timeout: Duration,
 
+    /// How long `serve` and `migrate` wait at their start for a Postgres that does not answer.
+    #[arg(long, env = "BESEDA_DATABASE_WAIT", default_value = "1m", value_parser = humantime::parse_duration)]
+    pub database_wait: Duration,
+
     /// Named prepared statements, and time-outs as start-up options: `off` behind PgBouncer in
     /// transaction mode, whatever its version.
     #[arg(long, env = "BESEDA_DATABASE_PREPARED", value_enum, default_value = "on")]
@@ -171,6 +174,10 @@ pub struct LimitConfig {
     /// chat:admin may any. Unread counters tell of all of them, 140 bytes each.
     #[arg(long, env = "BESEDA_ROOMS_PER_USER", default_value_t = 20_000)]
     pub rooms_per_user: u32,
+
+    /// Most people whom a user blocks; one more is refused (403).
+    #[arg(long, env = "BESEDA_BLOCKS_PER_USER", default_value_t = 10_000)]
+    pub blocks_per_user: u32,
 
     /// Open sockets of one user on one replica; one more is closed with 4009.
     #[arg(long, env = "BESEDA_SOCKETS_PER_USER", default_value_t = 50)]

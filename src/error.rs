@@ -8,6 +8,18 @@ use serde::Serialize;
 /// The cause of a failure that is ours, shared by everyone whom it hit (a batch fails as a whole).
 pub type Cause = Arc<dyn std::error::Error + Send + Sync>;
 
+/// An error with its causes, in one line: for logs, not for clients.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        line.push_str(": ");
+        line.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    line
+}
+
 /// What was wrong with one field of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct FieldError {

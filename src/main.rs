@@ -11,6 +11,7 @@ use beseda::{
     admin::{self, Question},
     app::{self, Listeners},
     config::{Config, ConfigError, DatabaseConfig, LogFormat, secrets_from_files},
+    error::chain,
     server,
     signals::Signals,
     store, telemetry,
@@ -213,13 +214,18 @@ async fn serve(config: Config) -> Result<ExitCode, BoxError> {
 
 async fn migrate(options: &MigrateOptions) -> Result<ExitCode, BoxError> {
     if options.check {
-        let amiss = store::check_migrations(&options.database).await?;
+        let amiss = store::patiently(&options.database, async || {
+            store::check_migrations(&options.database).await
+        });
+        let amiss = amiss.await?;
         for line in &amiss {
             print(line)?;
         }
         return Ok(if amiss.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
-    let applied = store::migrate(&options.database).await?;
+    let applied =
+        store::patiently(&options.database, async || store::migrate(&options.database).await);
+    let applied = applied.await?;
     tracing::info!(?applied, "the schema is up to date");
     Ok(ExitCode::SUCCESS)
 }
@@ -270,12 +276,6 @@ fn print(line: &str) -> std::io::Result<()> {
 
 /// Says what failed and why, down to the first cause.
 fn fail(error: &(dyn std::error::Error + 'static)) -> ExitCode {
-    let mut text = format!("beseda: {error}");
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text += &format!(": {error}");
-        cause = error.source();
-    }
-    let _ = writeln!(std::io::stderr(), "{text}");
+    let _ = writeln!(std::io::stderr(), "beseda: {}", chain(error));
     ExitCode::FAILURE
 }

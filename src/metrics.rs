@@ -114,6 +114,7 @@ pub struct Metrics {
     pub gaps_filled: Counter,
     pub head_check_finds: Counter,
     pub outbox_swept: Counter,
+    pub postgres_up: Gauge,
     pub redis_up: Gauge,
     pub draining: Gauge,
     pool_connections: Family<StateLabels, Gauge>,
@@ -157,6 +158,7 @@ impl Default for Metrics {
             gaps_filled: Counter::default(),
             head_check_finds: Counter::default(),
             outbox_swept: Counter::default(),
+            postgres_up: Gauge::default(),
             redis_up: Gauge::default(),
             draining: Gauge::default(),
             pool_connections: Family::default(),
@@ -231,6 +233,11 @@ impl Default for Metrics {
             m.head_check_finds.clone(),
         );
         registry.register("outbox_swept", "Outbox rows published late", m.outbox_swept.clone());
+        registry.register(
+            "postgres_up",
+            "1 while Postgres answered the last check, which each scrape makes",
+            m.postgres_up.clone(),
+        );
         registry.register("redis_up", "1 while Redis answers", m.redis_up.clone());
         registry.register("draining", "1 while the replica drains", m.draining.clone());
         registry.register(

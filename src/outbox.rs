@@ -16,6 +16,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     broker::{Away, Broker, Channel, Link},
+    error::chain,
     history::History,
     metrics::Metrics,
     model::{ChatId, Epoch, UserId},
@@ -226,9 +227,12 @@ impl Outbox {
                 let swept = self.sweep().await;
                 match &swept {
                     Err(error) if !failing => {
-                        tracing::warn!(%error, "sweeping the outbox fails; it is tried again");
+                        let error = chain(error);
+                        tracing::warn!(error, "sweeping the outbox fails; it is tried again");
                     }
-                    Err(error) => tracing::debug!(%error, "sweeping the outbox fails still"),
+                    Err(error) => {
+                        tracing::debug!(error = chain(error), "sweeping the outbox fails still");
+                    }
                     Ok(_) if failing => tracing::info!("the outbox is swept again"),
                     Ok(_) => {}
                 }
@@ -333,7 +337,7 @@ async fn forget(store: Store, finished: Arc<Finished>, stop: CancellationToken) 
                 }
                 Err(error) => {
                     // Those that are still there are swept, which publishes them once more and harms nobody.
-                    tracing::warn!(%error, rows = ids.len(), "outbox rows stay until swept");
+                    tracing::warn!(error = chain(&error), rows = ids.len(), "outbox rows stay until swept");
                     finished.rows().clear();
                     break;
                 }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use crate::store::{Store, StoreError};
+use crate::{
+    error::chain,
+    store::{Store, StoreError},
+};
 
 /// How often it is looked for. Nobody waits for it: the room itself is gone.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -12,7 +15,7 @@ pub async fn run(store: Store) {
     loop {
         tokio::time::sleep(INTERVAL.mul_f64(rand::random_range(0.8..1.2))).await;
         if let Err(error) = purge_all(&store).await {
-            tracing::warn!(%error, "purging deleted rooms failed");
+            tracing::warn!(error = chain(&error), "purging deleted rooms failed");
         }
     }
 }

@@ -74,7 +74,7 @@ impl Readiness {
 }
 
 async fn ask(store: &Store) -> Postgres {
-    match store.check(false).await {
+    match store.check_schema().await {
         Ok(()) => Postgres::Up,
         Err(StoreError::Schema(reason)) => {
             tracing::warn!(reason, "not ready");

@@ -84,9 +84,9 @@ const FAILURES: &[(&str, &[&str])] = &[
     ("delete_user", &["forbidden", "user_not_found"]),
     ("revoke_tokens", &["forbidden", "user_not_found"]),
     ("export_user", &["forbidden", "user_not_found"]),
-    ("block_user", &["user_not_found", "validation_failed"]),
+    ("block_user", &["forbidden", "user_not_found", "validation_failed"]),
     ("unblock_user", &["user_not_found"]),
-    ("list_blocks", &[]),
+    ("list_blocks", &["validation_failed"]),
 ];
 
 /// How any call with a token can fail.
@@ -154,6 +154,7 @@ fn failures() -> [Error; 20] {
 /// The calls that are `forbidden` for what became of the other person, whoever calls.
 const ABOUT_THE_OTHER: [&str; 2] = ["create_message", "edit_message"];
 const OTHER_GONE: Error = Error::Forbidden("The other person's account is gone.");
+const TOO_MANY_BLOCKED: Error = Error::Forbidden("You have blocked as many people as one may.");
 
 /// The OpenAPI 3.1 document.
 pub fn openapi_json() -> String {
@@ -191,6 +192,7 @@ fn complete(operation: &mut Map<String, Value>) {
     for error in failures().iter().chain([&internal()]).filter(|e| codes.contains(&e.code())) {
         let error = match error {
             Error::Forbidden(_) if ABOUT_THE_OTHER.contains(&id.as_str()) => &OTHER_GONE,
+            Error::Forbidden(_) if id == "block_user" => &TOO_MANY_BLOCKED,
             error => error,
         };
         let problem = Problem::new(error, "01a20a32-faed-704e-b46a-598e38f1ce60");

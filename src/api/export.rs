@@ -10,7 +10,13 @@ use bytes::Bytes;
 use futures_util::stream::try_unfold;
 
 use super::extract::{AuthUser, UserPath};
-use crate::{chat::Export, context::Context, error::Error, model::ExportLine, store::StoreError};
+use crate::{
+    chat::Export,
+    context::Context,
+    error::{Error, chain},
+    model::ExportLine,
+    store::StoreError,
+};
 
 const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 
@@ -56,7 +62,7 @@ async fn next_page(
     match next {
         Ok(lines) => Ok(lines.map(|lines| (encode(&lines), (context, export)))),
         Err(error) => {
-            tracing::warn!(%error, "an export broke off");
+            tracing::warn!(error = chain(&error), "an export broke off");
             Err(error)
         }
     }

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::harden;
 use crate::{
     context::Context,
-    error::{Error, FieldError},
+    error::{Error, FieldError, chain},
     metrics::HttpLabels,
     origin::is_host,
     trace,
@@ -164,7 +164,7 @@ fn log(error: &Error, id: &str, method: &str, route: &str) {
         }
         Error::Unavailable(cause) => {
             // Without a cause it is a drain, or a queue that is full: metrics have these.
-            let Some(cause) = cause.as_ref().map(chain) else {
+            let Some(cause) = cause.as_ref().map(|cause| chain(cause)) else {
                 tracing::debug!(code, request_id = id, method, route, "request refused");
                 return;
             };
@@ -172,18 +172,6 @@ fn log(error: &Error, id: &str, method: &str, route: &str) {
         }
         _ => tracing::debug!(code, request_id = id, method, route, "request refused"),
     }
-}
-
-/// An error with its causes, in one line.
-pub(crate) fn chain(error: &crate::error::Cause) -> String {
-    let mut line = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        line.push_str(": ");
-        line.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    line
 }
 
 impl Problem {

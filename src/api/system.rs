@@ -10,7 +10,7 @@ use axum::{
 };
 use serde::Serialize;
 
-use crate::{context::Context, readiness::Postgres};
+use crate::{context::Context, readiness::Postgres, store::StoreError};
 
 #[derive(Serialize)]
 pub(super) struct Health {
@@ -50,8 +50,8 @@ pub(super) async fn readyz(State(context): State<Context>) -> Response {
     (code, Json(Readiness { status, postgres, redis, draining })).into_response()
 }
 
-/// How long a scrape waits for figures from Postgres: its own time-out can be as short as 5 s.
-const BACKLOG_WAIT: Duration = Duration::from_secs(2);
+/// How long a scrape waits for Postgres: its own time-out can be as short as 5 s.
+const SCRAPE_WAIT: Duration = Duration::from_secs(2);
 
 /// Prometheus metrics; on the internal port only.
 pub(super) async fn metrics(State(context): State<Context>) -> Response {
@@ -60,11 +60,20 @@ pub(super) async fn metrics(State(context): State<Context>) -> Response {
     let queued = i64::try_from(context.chats.writer().queued()).unwrap_or(i64::MAX);
     context.metrics.writer_queue_depth.set(queued);
     // While Postgres does not answer the last figures stay: all others are wanted now of all times.
-    let _ = tokio::time::timeout(BACKLOG_WAIT, read_backlogs(&context)).await;
+    let reading = tokio::time::timeout(SCRAPE_WAIT, read_backlogs(&context));
+    let (_, postgres_up) = tokio::join!(reading, is_postgres_up(&context));
+    context.metrics.postgres_up.set(i64::from(postgres_up));
     context.metrics.redis_up.set(i64::from(context.link.is_up()));
     context.metrics.draining.set(i64::from(context.is_leaving()));
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], context.metrics.render()).into_response()
+}
+
+/// Whether Postgres answers, whatever it says of its schema. Not asked of the pool, which can be
+/// exhausted while Postgres is well.
+async fn is_postgres_up(context: &Context) -> bool {
+    let checking = tokio::time::timeout(SCRAPE_WAIT, context.chats.store().check_schema());
+    matches!(checking.await, Ok(Ok(()) | Err(StoreError::Schema(_))))
 }
 
 async fn read_backlogs(context: &Context) {

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use axum::{Json, extract::State, http::StatusCode};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::extract::{AuthUser, BulkJsonBody, JsonBody, UserPath};
+use super::extract::{AuthUser, BulkJsonBody, JsonBody, QueryParams, UserPath};
 use crate::{
     context::Context,
     error::{Error, FieldErrors},
@@ -59,10 +60,13 @@ pub(super) struct Block {
     created_at: Time,
 }
 
+/// A page of blocks.
 #[derive(Serialize, ToSchema)]
-pub(super) struct Blocks {
+pub(super) struct BlockPage {
     /// Latest first.
     results: Vec<Block>,
+    /// The `cursor` of the next page; null where there is none.
+    next: Option<String>,
 }
 
 /// A person: oneself, those one shares a room with, and for `chat:admin` anybody.
@@ -212,15 +216,42 @@ pub(super) async fn unblock_user(
 }
 
 /// Whom the caller has blocked.
-#[utoipa::path(get, path = "/blocks/", tag = "users", responses(
-    (status = 200, description = "Whom, latest first", body = Blocks),
+#[utoipa::path(get, path = "/blocks/", tag = "users", params(
+    ("limit" = Option<i64>, Query, minimum = 1, maximum = 100, description = "30 where not given"),
+    ("cursor" = Option<String>, Query, description = "`next` of the page before"),
+), responses(
+    (status = 200, description = "A page, latest first", body = BlockPage),
 ))]
 pub(super) async fn list_blocks(
     State(context): State<Context>,
     user: AuthUser,
-) -> Result<Json<Blocks>, Error> {
-    let blocks = context.chats.list_blocks(user.id()).await?;
+    QueryParams(mut params): QueryParams,
+) -> Result<Json<BlockPage>, Error> {
+    let limit = params.integer("limit", 1, 100).unwrap_or(30);
+    let cursor = params.string("cursor");
+    params.finish()?;
+    let after = cursor.as_deref().map(read_cursor).transpose()?;
+    let (blocks, next) = context.chats.list_blocks(user.id(), after, limit).await?;
     let results =
         blocks.into_iter().map(|(user_id, created_at)| Block { user_id, created_at }).collect();
-    Ok(Json(Blocks { results }))
+    Ok(Json(BlockPage { results, next: next.map(write_cursor) }))
+}
+
+/// The time in microseconds since 1970, then the id.
+fn write_cursor((user_id, created_at): (UserId, Time)) -> String {
+    let mut bytes = created_at.0.as_microsecond().to_be_bytes().to_vec();
+    bytes.extend_from_slice(user_id.as_str().as_bytes());
+    BASE64_URL_SAFE_NO_PAD.encode(bytes)
+}
+
+fn read_cursor(raw: &str) -> Result<(UserId, Time), Error> {
+    let read = || {
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(raw).ok()?;
+        let (micros, id) = bytes.split_first_chunk::<8>()?;
+        // Before 1970 nobody was blocked, and much earlier Postgres knows no times.
+        let micros = i64::from_be_bytes(*micros).max(0);
+        let created_at = jiff::Timestamp::from_microsecond(micros).ok()?;
+        Some((UserId::parse(std::str::from_utf8(id).ok()?)?, Time(created_at)))
+    };
+    read().ok_or(Error::InvalidRequest("This cursor is none of ours."))
 }

@@ -38,6 +38,12 @@ const FAILURES_TO_GIVE_UP: u32 = 4;
 /// master's replication id can change under an open connection.
 const IDENTITY_ROUNDS: u32 = 75;
 
+/// The oldest Redis that knows all that is said to it: `ZADD … GT`, `SET … GET`. An older one refuses
+/// these while it takes all else, and a dead replica's people would stay online.
+const OLDEST: (u32, u32) = (6, 2);
+/// The same for people.
+pub(super) const OLDEST_REDIS: &str = "6.2";
+
 /// How errors begin that refuse writes while reads go on.
 const REFUSALS: [&str; 3] = ["OOM", "NOREPLICAS", "MISCONF"];
 /// How long the probe's key stays, in seconds: any time will do.
@@ -58,6 +64,8 @@ struct Shared {
     open: watch::Sender<bool>,
     /// Also the lock under which a live connection is asked whether it is a new one.
     generation: Mutex<Option<Arc<str>>>,
+    /// The version of a server that is older than [`OLDEST`].
+    outdated: Mutex<Option<String>>,
     /// Wakes the watchdog: something looked wrong.
     suspicion: Notify,
     /// The connection is alive but leads to the wrong server.
@@ -81,6 +89,7 @@ impl Link {
             live,
             open: watch::Sender::new(false),
             generation: Mutex::new(None),
+            outdated: Mutex::new(None),
             suspicion: Notify::new(),
             misled: AtomicBool::new(false),
             refusing: AtomicBool::new(false),
@@ -98,6 +107,19 @@ impl Link {
     /// Whether commands are let through. While not, every call fails at once.
     pub fn is_up(&self) -> bool {
         *self.shared.open.borrow()
+    }
+
+    /// Waits until commands are let through, `ceiling` at most. An error where they never will be, as
+    /// the server is too old.
+    pub async fn wait(&self, ceiling: Duration) -> Result<(), RedisError> {
+        let mut up = self.subscribe_state();
+        let settled = up.wait_for(|up| *up || self.shared.outdated().is_some());
+        // Away for longer: then without it.
+        let _ = tokio::time::timeout(ceiling, settled).await;
+        match self.shared.outdated().clone() {
+            Some(version) => Err(RedisError::TooOld(version)),
+            None => Ok(()),
+        }
     }
 
     /// Tells when [`Link::is_up`] changes: a single late answer is enough.
@@ -194,6 +216,10 @@ impl Shared {
         known
     }
 
+    fn outdated(&self) -> MutexGuard<'_, Option<String>> {
+        self.outdated.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Lets no more commands through, until a ping is answered.
     fn close(&self) {
         self.open.send_if_modified(|open| std::mem::replace(open, false));
@@ -236,9 +262,20 @@ async fn watch_over(shared: Arc<Shared>) {
                 rounds = 0;
                 learn_generation(&shared, &live).await;
             }
-            shared.let_through();
-            say(&mut said_up, true);
-            said_why = None;
+            let outdated = shared.outdated().clone();
+            if let Some(version) = outdated {
+                shared.close();
+                say(&mut said_up, false);
+                let cause = RedisError::TooOld(version).to_string();
+                if said_why.as_ref() != Some(&cause) {
+                    tracing::error!(cause, "Redis is of no use");
+                    said_why = Some(cause);
+                }
+            } else {
+                shared.let_through();
+                say(&mut said_up, true);
+                said_why = None;
+            }
         } else if !live.is_connected() {
             failures = 0;
             shared.close();
@@ -287,35 +324,87 @@ async fn probe(shared: &Shared, live: &Live) -> bool {
 }
 
 /// Stores the identity, unless a connection was made while it was asked for: the next round does
-/// then.
+/// then. And whether the server is too old.
 async fn learn_generation(shared: &Shared, live: &Live) {
     // From here on, what `generation()` clears is a newer connection than the one asked.
     drop(shared.generation());
-    let identity = identity(live.client()).await;
+    let servers = ask_servers(live.client()).await.unwrap_or_default();
+    let outdated = servers.iter().find(|server| is_outdated(&server.version));
+    let outdated = outdated.map(|server| server.version.clone());
+    // Who waits for this looks at the state.
+    shared.open.send_if_modified(|_| {
+        let changed = *shared.outdated() != outdated;
+        *shared.outdated() = outdated;
+        changed
+    });
+    let identity = identity(servers);
     let mut known = shared.generation.lock().unwrap_or_else(PoisonError::into_inner);
     *known = if live.take_reconnected() { None } else { identity.map(Arc::from) };
 }
 
-/// The process (`run_id`) and its place in the succession of masters (`master_replid`): a process
-/// that was demoted and promoted again has lived through a time in which it was not the truth.
-async fn identity(client: &Client) -> Option<String> {
+/// What a server says of itself.
+struct ServerInfo {
+    /// The process (`run_id`) and its place in the succession of masters (`master_replid`): a process
+    /// that was demoted and promoted again has lived through a time in which it was not the truth.
+    identity: String,
+    version: String,
+}
+
+/// All servers that hold data; `None` where not all of them say who they are.
+async fn ask_servers(client: &Client) -> Option<Vec<ServerInfo>> {
     if !client.is_clustered() {
-        return client.info::<String>(Some(InfoKind::Default)).await.ok().and_then(|i| parse(&i));
+        let info = client.info::<String>(Some(InfoKind::Default)).await.ok()?;
+        return Some(vec![parse(&info)?]);
     }
     let mut masters = Vec::new();
     for server in client.active_connections() {
         let options = Options { cluster_node: Some(server), ..Options::default() };
         let info = client.with_options(&options).info::<String>(Some(InfoKind::Default)).await;
-        masters.push(info.ok().and_then(|info| parse(&info))?);
+        masters.push(parse(&info.ok()?)?);
     }
-    masters.sort_unstable();
-    // Stable between replicas of one build, and a difference between builds costs a refill only.
-    let mut hasher = DefaultHasher::new();
-    masters.hash(&mut hasher);
-    (!masters.is_empty()).then(|| format!("{:016x}", hasher.finish()))
+    Some(masters)
 }
 
-fn parse(info: &str) -> Option<String> {
-    let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name));
-    Some(format!("{}.{}", field("run_id:")?.trim(), field("master_replid:")?.trim()))
+fn identity(servers: Vec<ServerInfo>) -> Option<String> {
+    let mut identities: Vec<String> = servers.into_iter().map(|server| server.identity).collect();
+    if identities.len() < 2 {
+        return identities.pop();
+    }
+    identities.sort_unstable();
+    // Stable between replicas of one build, and a difference between builds costs a refill only.
+    let mut hasher = DefaultHasher::new();
+    identities.hash(&mut hasher);
+    Some(format!("{:016x}", hasher.finish()))
+}
+
+fn parse(info: &str) -> Option<ServerInfo> {
+    let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    Some(ServerInfo {
+        identity: format!("{}.{}", field("run_id:")?, field("master_replid:")?),
+        version: field("redis_version:").unwrap_or_default().to_owned(),
+    })
+}
+
+/// Whether a version is older than [`OLDEST`]; what can't be read is not.
+fn is_outdated(version: &str) -> bool {
+    let mut numbers = version.split('.').map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) < OLDEST,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_as_numbers() {
+        for old in ["5.0.14", "6.0.16", "6.1.240"] {
+            assert!(is_outdated(old), "{old}");
+        }
+        for new in ["6.2.0", "6.10", "7.0.15", "7.2.4", "8.0.0-rc1", "10.0.0", "", "unknown"] {
+            assert!(!is_outdated(new), "{new}");
+        }
+    }
 }

@@ -34,6 +34,8 @@ pub enum RedisError {
     Url(String),
     #[error("no TLS to Redis")]
     Tls(#[from] TlsError),
+    #[error("this is Redis {0}: {oldest} or newer is needed", oldest = link::OLDEST_REDIS)]
+    TooOld(String),
     #[error("BESEDA_REDIS_CA needs a REDIS_URL that begins with rediss")]
     PlainWithCa,
 }

@@ -67,6 +67,7 @@ pub struct Chats {
     delete_rule: DeleteChat,
     reject_unknown: bool,
     rooms_per_user: i64,
+    blocks_per_user: i64,
     keys: draft::Keys,
 }
 
@@ -97,6 +98,7 @@ impl Chats {
             delete_rule: config.delete_chat,
             reject_unknown: config.unknown_users == UnknownUsers::Reject,
             rooms_per_user: config.limits.rooms_per_user.into(),
+            blocks_per_user: config.limits.blocks_per_user.into(),
             keys: draft::Keys {
                 ids: derive_key(instance_secret, "message ids"),
                 digests: derive_key(instance_secret, "content digests"),

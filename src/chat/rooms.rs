@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use super::Chats;
 use crate::{
     broker::Channel,
-    error::Error,
+    error::{Error, chain},
     model::{Chat, ChatId, Epoch, Head, Message, Time, UserId},
     outbox::{Commit, counters},
     presence::Transition,
@@ -64,6 +64,9 @@ pub struct ReadResult {
     pub unread_count: i64,
     pub total_unread: i64,
 }
+
+/// Rooms that are told at once who came or went: some 5 MB while it is done.
+const PRESENCE_ROOMS: usize = 10_000;
 
 impl Chats {
     /// Opens the room of two people, or finds it, and shows it as the first of them sees it. True:
@@ -258,7 +261,7 @@ impl Chats {
         self.outbox.publish_soon(commit).await;
         // All of a usual room; the rest of a huge one, and what fails here, is the purger's.
         if let Err(error) = self.store.purge_messages(chat_id).await {
-            tracing::warn!(%error, "messages of a deleted room stay until purged");
+            tracing::warn!(error = chain(&error), "messages of a deleted room stay until purged");
         }
         Ok(())
     }
@@ -275,26 +278,55 @@ impl Chats {
         if !gone.is_empty() {
             let seen: Vec<_> = gone.into_iter().collect();
             if let Err(error) = self.store.note_last_seen(&seen).await {
-                tracing::warn!(%error, people = seen.len(), "when people were last seen is not kept");
+                tracing::warn!(
+                    error = chain(&error),
+                    people = seen.len(),
+                    "when people were last seen is not kept"
+                );
             }
         }
         let people: HashSet<&UserId> = transitions.iter().map(|one| &one.user).collect();
-        let mut rooms: HashMap<UserId, Vec<ChatId>> = HashMap::new();
-        for (user_id, chat_id) in self.store.list_unblocked_chats(people).await? {
-            rooms.entry(user_id).or_default().push(chat_id);
+        let mut people: Vec<_> = people.into_iter().map(|user| (user, ChatId::nil())).collect();
+        // Thousands may come at once, and each have thousands of rooms.
+        while !people.is_empty() {
+            let limit = (PRESENCE_ROOMS / people.len()).max(1);
+            let page = i64::try_from(limit).unwrap_or(i64::MAX);
+            let mut rooms: HashMap<UserId, Vec<(ChatId, bool)>> = HashMap::new();
+            for (user_id, chat_id, blocked) in self.store.list_own_chats(&people, page).await? {
+                rooms.entry(user_id).or_default().push((chat_id, blocked));
+            }
+            self.publish_presence(transitions, &rooms).await;
+            people.retain_mut(|(user, after)| match rooms.get(user) {
+                Some(theirs) if theirs.len() >= limit => {
+                    *after = theirs.last().map_or(*after, |(chat_id, _)| *chat_id);
+                    true
+                }
+                _ => false,
+            });
         }
+        Ok(())
+    }
+
+    /// Tells these rooms, but those in which somebody is blocked.
+    async fn publish_presence(
+        &self,
+        transitions: &[Transition],
+        rooms: &HashMap<UserId, Vec<(ChatId, bool)>>,
+    ) {
         let mut publications = Vec::new();
         for Transition { user: user_id, online, at } in transitions {
             let last_seen_at = (!online).then_some(Time(*at));
             let frame = ServerFrame::Presence { user_id, online: *online, last_seen_at }.encode();
             let publication = Publication::Presence { user_id: user_id.clone(), frame }.encode();
             let theirs = rooms.get(user_id).into_iter().flatten();
-            publications
-                .extend(theirs.map(|chat_id| (Channel::Chat(*chat_id), publication.clone())));
+            publications.extend(
+                theirs
+                    .filter(|(_, blocked)| !blocked)
+                    .map(|(chat_id, _)| (Channel::Chat(*chat_id), publication.clone())),
+            );
         }
         // Redis away: presence is best effort.
         let _ = self.broker.publish(&publications).await;
-        Ok(())
     }
 }
 

@@ -69,15 +69,31 @@ impl Chats {
         if blocker == blocked {
             return Err(Error::field("user_id", "must be somebody else"));
         }
-        Ok(self.store.set_block(blocker, blocked, true).await?)
+        if !self.store.set_block(blocker, blocked, true, self.blocks_per_user).await? {
+            return Err(Error::Forbidden("You have blocked as many people as one may."));
+        }
+        Ok(())
     }
 
     pub async fn unblock_user(&self, blocker: &UserId, blocked: &UserId) -> Result<(), Error> {
-        Ok(self.store.set_block(blocker, blocked, false).await?)
+        self.store.set_block(blocker, blocked, false, self.blocks_per_user).await?;
+        Ok(())
     }
 
-    pub async fn list_blocks(&self, blocker: &UserId) -> Result<Vec<(UserId, Time)>, Error> {
-        Ok(self.store.list_blocks(blocker).await?)
+    /// A page of whom somebody has blocked, and where the next one begins.
+    pub async fn list_blocks(
+        &self,
+        blocker: &UserId,
+        after: Option<(UserId, Time)>,
+        limit: i64,
+    ) -> Result<(Vec<(UserId, Time)>, Option<(UserId, Time)>), Error> {
+        let mut blocks = self.store.list_blocks(blocker, after.as_ref(), limit + 1).await?;
+        let more = i64::try_from(blocks.len()).is_ok_and(|count| count > limit);
+        if more {
+            blocks.pop();
+        }
+        let next = blocks.last().filter(|_| more).cloned();
+        Ok((blocks, next))
     }
 }
 

@@ -9,6 +9,7 @@ use std::{
 use super::feed::{Feed, Shared};
 use crate::{
     broker::Channel,
+    error::chain,
     model::{ChatId, Epoch, UserId},
     store::{Barred, StoreError},
 };
@@ -64,7 +65,7 @@ impl Feed {
                 inboxes.compare(&self.shared).await
             };
             if let Err(error) = compared.await {
-                tracing::warn!(%error, "comparing with Postgres failed");
+                tracing::warn!(error = chain(&error), "comparing with Postgres failed");
             }
             if let Some(before) = Instant::now().checked_sub(LINGER) {
                 let broker = &self.shared.broker;

@@ -8,6 +8,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{Fill, Gap, Hub, Queue, Received};
 use crate::{
     broker::{Away, Broker, Channel, Event, Link},
+    error::chain,
     history::History,
     metrics::Metrics,
     model::{ChatId, Epoch, Time, UserId},
@@ -280,7 +281,7 @@ impl Feed {
                         Ok(ControlFlow::Continue(false)) => RETRY,
                         Ok(ControlFlow::Break(())) => return,
                         Err(error) => {
-                            tracing::warn!(%error, "reading a gap failed");
+                            tracing::warn!(error = chain(&error), "reading a gap failed");
                             RETRY
                         }
                     };

@@ -26,7 +26,7 @@ impl Connection {
         if let Err(error) = outcome {
             self.context.metrics.count_error(error.code());
             if let Error::Internal(cause) | Error::Unavailable(Some(cause)) = &error {
-                let cause = crate::api::problem::chain(cause);
+                let cause = crate::error::chain(cause);
                 tracing::warn!(code = error.code(), cause, "a command failed");
             }
             let detail = match &error {

@@ -10,7 +10,7 @@ use super::{
     session::Todo,
 };
 use crate::{
-    error::Error,
+    error::{Error, chain},
     hub::Delivery,
     limits::Class,
     model::{ChatId, Epoch, Position, UserId},
@@ -263,7 +263,7 @@ impl Connection {
         let Some(rooms) = &mut self.rooms else { return };
         let user_id = self.session.user_id();
         if let Err(error) = rooms.refresh(&self.context, user_id, &mut self.out).await {
-            tracing::warn!(code = error.code(), "reading an inbox failed");
+            tracing::warn!(error = chain(&error), "reading an inbox failed");
             self.retry_at = Some(Instant::now() + RETRY);
         }
     }

@@ -140,7 +140,7 @@ async fn admit(
 ) -> Result<Admitted, Close> {
     let fail = |error: Error| {
         if let Error::Internal(cause) | Error::Unavailable(Some(cause)) = &error {
-            let cause = crate::api::problem::chain(cause);
+            let cause = crate::error::chain(cause);
             tracing::warn!(code = error.code(), cause, "opening a socket failed");
         }
         Close::from(&error)

@@ -181,14 +181,22 @@ impl Store {
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
-    /// All rooms of these people in which neither has blocked the other.
-    pub async fn list_unblocked_chats(
+    /// Of each of these people up to `limit` rooms past one of them, in the order of their ids, and
+    /// whether one of the two has blocked the other there.
+    pub async fn list_own_chats(
         &self,
-        users: impl IntoIterator<Item = &UserId>,
-    ) -> Result<Vec<(UserId, ChatId)>, StoreError> {
-        let ids: Vec<_> = users.into_iter().map(UserId::as_str).collect();
-        let rows = self.query(LIST_UNBLOCKED, &[(&ids, Type::TEXT_ARRAY)]).await?;
-        Ok(rows.iter().map(|row| (user(row.get(0)), row.get(1))).collect())
+        users: &[(&UserId, ChatId)],
+        limit: i64,
+    ) -> Result<Vec<(UserId, ChatId, bool)>, StoreError> {
+        let (ids, after): (Vec<_>, Vec<_>) =
+            users.iter().map(|(user, after)| (user.as_str(), *after)).unzip();
+        let rows = self
+            .query(
+                LIST_OWN_CHATS,
+                &[(&ids, Type::TEXT_ARRAY), (&after, Type::UUID_ARRAY), (&limit, Type::INT8)],
+            )
+            .await?;
+        Ok(rows.iter().map(|row| (user(row.get(0)), row.get(1), row.get(2))).collect())
     }
 
     /// Deletes a room and all that is in it; gives its members, and the outbox row.
@@ -413,11 +421,15 @@ free_lanes AS MATERIALIZED (
 UNION
 (SELECT chat_id FROM webhook_lanes WHERE chat_id = ANY ($1) EXCEPT SELECT chat_id FROM free_lanes)";
 
-const LIST_UNBLOCKED: &str = "\
--- store.list_unblocked
-SELECT me.user_id, me.chat_id FROM members me
- CROSS JOIN LATERAL (SELECT FROM chats c WHERE c.chat_id = me.chat_id AND NOT c.blocked OFFSET 0) c
- WHERE me.user_id = ANY ($1 COLLATE \"POSIX\")";
+const LIST_OWN_CHATS: &str = "\
+-- store.list_own_chats
+SELECT q.user_id, me.chat_id, c.blocked
+  FROM unnest($1, $2) AS q (user_id, after)
+ CROSS JOIN LATERAL (SELECT chat_id FROM members
+                      WHERE user_id = q.user_id COLLATE \"POSIX\" AND chat_id > q.after
+                      ORDER BY chat_id LIMIT $3) me
+ CROSS JOIN LATERAL (SELECT blocked FROM chats c WHERE c.chat_id = me.chat_id OFFSET 0) c
+ ORDER BY q.user_id, me.chat_id";
 
 const DELETE_CHAT: &str = concat!(
     "-- store.delete_chat\nSELECT outcome, user_lo, user_hi, outbox_id, ",

@@ -8,22 +8,21 @@ use std::{
     time::Duration,
 };
 
-use deadpool::managed::Manager as _;
-use deadpool_postgres::{ClientWrapper, Manager};
+use deadpool_postgres::ClientWrapper;
 use tokio::{
     sync::{Mutex, OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
 
-use super::StoreError;
+use super::{StoreError, connect::Connector};
 
 /// Connections on which statements queue one behind the other: while Postgres works on one it has the
 /// next ones at hand, wakes up less often, and answers several at once. For statements only that read
 /// a bounded range by an index and wait for no lock, as a slow one holds up those behind it.
 #[derive(Debug)]
 pub(super) struct Shared {
-    manager: Manager,
-    /// For opening one, which can take as long as Postgres likes, and for waiting for that.
+    connector: Connector,
+    /// For waiting for a place, and for a connection that somebody else opens.
     ceiling: Duration,
     connections: Vec<Mutex<Option<Arc<ClientWrapper>>>>,
     next: AtomicUsize,
@@ -37,10 +36,10 @@ const QUEUE: usize = 32;
 
 impl Shared {
     /// Opens none yet. `size` must be at least 1.
-    pub(super) fn new(manager: Manager, size: usize, ceiling: Duration) -> Self {
+    pub(super) fn new(connector: Connector, size: usize, ceiling: Duration) -> Self {
         let connections = (0..size).map(|_| Mutex::new(None)).collect();
         let places = Arc::new(Semaphore::new(size * QUEUE));
-        Self { manager, ceiling, connections, next: AtomicUsize::new(0), places }
+        Self { connector, ceiling, connections, next: AtomicUsize::new(0), places }
     }
 
     pub(super) fn size(&self) -> usize {
@@ -58,7 +57,9 @@ impl Shared {
     pub(super) async fn get(&self) -> Result<Arc<ClientWrapper>, StoreError> {
         let turn = self.next.fetch_add(1, Relaxed) % self.connections.len();
         let opening = self.get_or_open(&self.connections[turn]);
-        timeout(self.ceiling, opening).await.unwrap_or(Err(StoreError::Away(None)))
+        timeout(self.ceiling, opening)
+            .await
+            .unwrap_or_else(|_| Err(StoreError::no_answer(self.ceiling)))
     }
 
     async fn get_or_open(
@@ -69,7 +70,7 @@ impl Shared {
         match &*connection {
             Some(open) if !open.is_closed() => Ok(Arc::clone(open)),
             _ => {
-                let open = Arc::new(self.manager.create().await?);
+                let open = Arc::new(self.connector.open().await?);
                 Ok(Arc::clone(connection.insert(open)))
             }
         }

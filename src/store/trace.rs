@@ -5,7 +5,7 @@ use std::fmt;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-use super::{StoreError, migrate::connect};
+use super::{StoreError, connect::connect};
 use crate::{
     config::DatabaseConfig,
     model::{ChatId, MessageId, Time},

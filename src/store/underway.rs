@@ -2,16 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use deadpool_postgres::{ClientWrapper, Object};
+use deadpool_postgres::ClientWrapper;
 use tokio::{runtime::Handle, sync::OwnedSemaphorePermit, time::timeout};
 
-use super::shared::Shared;
+use super::{connect::Pooled, shared::Shared};
 
 /// What a statement takes until it has ended.
 #[derive(Debug)]
 pub(super) enum Held {
     /// A connection of a pool.
-    Own(Object),
+    Own(Pooled),
     /// A place in the queue of one that is shared.
     Queued { client: Arc<ClientWrapper>, shared: Arc<Shared>, place: OwnedSemaphorePermit },
 }
@@ -27,7 +27,7 @@ impl Held {
     /// The statement may still run there: nobody else must queue behind it.
     async fn give_up(self) {
         match self {
-            Self::Own(client) => drop(Object::take(client)),
+            Self::Own(client) => drop(Pooled::take(client)),
             Self::Queued { client, shared, place } => {
                 shared.give_up(&client).await;
                 drop(place);

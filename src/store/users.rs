@@ -144,24 +144,47 @@ impl Store {
         Ok(())
     }
 
-    /// Blocks somebody, or takes that back.
+    /// Blocks somebody, or takes that back. False: the blocker has `most` others blocked already.
     pub async fn set_block(
         &self,
         blocker: &UserId,
         blocked: &UserId,
         on: bool,
-    ) -> Result<(), StoreError> {
-        self.query(
-            SET_BLOCK,
-            &[(&blocker.as_str(), Type::TEXT), (&blocked.as_str(), Type::TEXT), (&on, Type::BOOL)],
-        )
-        .await?;
-        Ok(())
+        most: i64,
+    ) -> Result<bool, StoreError> {
+        let row = self
+            .query_one(
+                SET_BLOCK,
+                &[
+                    (&blocker.as_str(), Type::TEXT),
+                    (&blocked.as_str(), Type::TEXT),
+                    (&on, Type::BOOL),
+                    (&most, Type::INT8),
+                ],
+            )
+            .await?;
+        Ok(row.get(0))
     }
 
-    /// Whom a user has blocked, latest first, with the time.
-    pub async fn list_blocks(&self, blocker: &UserId) -> Result<Vec<(UserId, Time)>, StoreError> {
-        let rows = self.query(LIST_BLOCKS, &[(&blocker.as_str(), Type::TEXT)]).await?;
+    /// A page of whom a user has blocked, latest first, with the time; past `after`, the last one seen.
+    pub async fn list_blocks(
+        &self,
+        blocker: &UserId,
+        after: Option<&(UserId, Time)>,
+        limit: i64,
+    ) -> Result<Vec<(UserId, Time)>, StoreError> {
+        let (id, time) = after.map(|(id, time)| (id.as_str(), time.0)).unzip();
+        let rows = self
+            .query(
+                LIST_BLOCKS,
+                &[
+                    (&blocker.as_str(), Type::TEXT),
+                    (&time, Type::TIMESTAMPTZ),
+                    (&id, Type::TEXT),
+                    (&limit, Type::INT8),
+                ],
+            )
+            .await?;
         Ok(rows.iter().map(|row| (user(row.get(0)), Time(row.get(1)))).collect())
     }
 
@@ -223,11 +246,13 @@ UPDATE users u SET last_seen_at = s.at
 
 const SET_BLOCK: &str = "\
 -- store.set_block
-SELECT set_block($1, $2, $3)";
+SELECT set_block($1, $2, $3, $4)";
 
 const LIST_BLOCKS: &str = "\
 -- store.list_blocks
-SELECT blocked_id, created_at FROM blocks WHERE blocker_id = $1 ORDER BY created_at DESC, blocked_id";
+SELECT blocked_id, created_at FROM blocks
+ WHERE blocker_id = $1 AND (created_at, blocked_id) < (coalesce($2, 'infinity'), coalesce($3, ''))
+ ORDER BY created_at DESC, blocked_id DESC LIMIT $4";
 
 const IS_CHAT_BLOCKED: &str = "\
 -- store.is_chat_blocked

@@ -6,7 +6,7 @@ use std::fmt;
 use tokio_postgres::{Client, types::Type};
 use uuid::Uuid;
 
-use super::{StoreError, migrate::connect};
+use super::{StoreError, connect::connect};
 use crate::config::DatabaseConfig;
 
 /// Chats looked at by one statement: some seconds of work where rooms are large.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{
     Store, StoreError,
-    migrate::connect,
+    connect::connect,
     reports::{report, report_columns},
     rows::{epoch, epoch_at, message, message_columns, user},
 };

@@ -20,6 +20,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use self::courier::Courier;
 use crate::{
     config::{ConfigError, WebhookConfig},
+    error::chain,
     metrics::{Metrics, WebhookOutcome},
     model::{Message, Report, Time, UserId},
     presence::Presence,
@@ -80,7 +81,7 @@ impl Worker {
             if free > 0
                 && let Err(error) = self.begin(free, &mut under_way).await
             {
-                tracing::warn!(%error, "looking for webhooks failed");
+                tracing::warn!(error = chain(&error), "looking for webhooks failed");
             }
             let pause = tokio::time::sleep(LOOK.mul_f64(rand::random_range(0.8..1.2)));
             tokio::select! {
@@ -163,7 +164,10 @@ impl Worker {
     async fn settle(&self, lane: &Lane, settled: Settled<'_>, expiry: Instant) {
         while let Err(error) = self.parts.store.settle_webhook(lane, settled).await {
             if Instant::now() + SETTLE_PAUSE >= expiry {
-                tracing::warn!(%error, "what became of a webhook could not be noted");
+                tracing::warn!(
+                    error = chain(&error),
+                    "what became of a webhook could not be noted"
+                );
                 return;
             }
             tokio::time::sleep(SETTLE_PAUSE).await;

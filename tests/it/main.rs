@@ -28,6 +28,7 @@ mod rooms;
 mod rotation;
 mod search;
 mod socket;
+mod surroundings;
 mod system;
 mod talk;
 mod timing;

@@ -138,13 +138,25 @@ async fn a_schema_is_checked_without_changing_it_and_the_url_may_come_from_a_fil
     set(&format!("'{was}'")).await;
     assert_eq!(check().await.status.code(), Some(0));
 
-    // Applied by the next release: this one would not start.
+    // Applied by the next release, which left what this one needs.
     let newer = "INSERT INTO refinery_schema_history (version, name) VALUES (9999, 'more')";
     cluster.psql(newer).await;
+    let migrate = async || beseda(&["migrate"], &[("DATABASE_URL_FILE", path)]).await;
+    for compatible in [check().await, migrate().await] {
+        assert_eq!(compatible.status.code(), Some(0), "{compatible:?}");
+        assert_eq!(printed(&compatible), "");
+    }
+    // By the one after that, which did not.
+    cluster.psql("UPDATE instance SET compatible_from = 9998").await;
     let unknown = check().await;
     assert_eq!(unknown.status.code(), Some(1), "{unknown:?}");
-    let said = "unknown: V9999__more was applied, by a newer release than this\n";
+    let said = "unknown: V9999__more was applied by a newer release; on it only programs run that \
+                know schema 9998\n";
     assert_eq!(printed(&unknown), said);
+    let refused = migrate().await;
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("too old"), "{refused:?}");
+    cluster.psql("UPDATE instance SET compatible_from = 9").await;
     cluster.psql("DELETE FROM refinery_schema_history WHERE version = 9999").await;
     assert_eq!(check().await.status.code(), Some(0));
 

@@ -179,7 +179,7 @@ async fn a_block_refuses_rooms_sends_and_edits_to_both_at_once_and_nothing_else(
     bob.on(0).delete(&path_of(&from_bob)).await.expect(204);
 
     let blocks = alice.on(1).get("/blocks/").await.expect(200);
-    assert_members(&blocks, &["results"]);
+    assert_members(&blocks, &["results", "next"]);
     let ids: Vec<&Value> =
         blocks["results"].as_array().expect("a list").iter().map(|b| &b["user_id"]).collect();
     assert_eq!(ids, ["bob", "carol"], "latest first");
@@ -194,6 +194,59 @@ async fn a_block_refuses_rooms_sends_and_edits_to_both_at_once_and_nothing_else(
     send.expect_problem(403, "blocked");
     bob.on(1).delete("/users/alice/block/").await.expect(204);
     alice.on(0).send(&chat, "free").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blocks_come_in_pages_and_have_a_limit() {
+    const MOST: usize = 7;
+    let cluster = Cluster::with(1, |config| config.limits.blocks_per_user = MOST as u32).await;
+    let (alice, bob) = (cluster.user("alice").on(0), cluster.user("bob").on(0));
+    for n in 0..MOST {
+        alice.put(&format!("/users/u{n}/block/"), json!({})).await.expect(204);
+    }
+    // Two at the same moment, so that the time alone does not tell where a page begins.
+    let same = "UPDATE blocks SET created_at = (SELECT max(created_at) FROM blocks)
+                 WHERE blocked_id IN ('u2', 'u3', 'u4')";
+    cluster.psql(same).await;
+    let one_more = alice.put("/users/u99/block/", json!({})).await;
+    one_more.expect_problem(403, "forbidden");
+    alice.put("/users/u0/block/", json!({})).await.expect(204);
+    bob.put("/users/u99/block/", json!({})).await.expect(204);
+
+    let (mut seen, mut cursor) = (Vec::new(), None);
+    loop {
+        let after = cursor.map_or(String::new(), |cursor| format!("&cursor={cursor}"));
+        let page = alice.get(&format!("/blocks/?limit=2{after}")).await.expect(200);
+        let results = page["results"].as_array().expect("a list");
+        assert!((1..=2).contains(&results.len()), "{page}");
+        seen.extend(results.iter().map(|block| block["user_id"].clone()));
+        match page["next"].as_str() {
+            Some(next) => cursor = Some(next.to_owned()),
+            None => break,
+        }
+    }
+    assert_eq!(seen, ["u6", "u4", "u3", "u2", "u5", "u1", "u0"], "latest first");
+    for refused in ["limit=0", "limit=101", "limit=x"] {
+        let answer = alice.get(&format!("/blocks/?{refused}")).await;
+        answer.expect_problem(422, "validation_failed");
+    }
+    // None of ours, and of times that Postgres does not know.
+    for cursor in ["x", "AAAA", "gAAAAAAAAAA"] {
+        alice
+            .get(&format!("/blocks/?cursor={cursor}"))
+            .await
+            .expect_problem(400, "invalid_request");
+    }
+    let long_ago = alice.get("/blocks/?cursor=gAAAAAAAAABh").await.expect(200);
+    assert_eq!(long_ago["results"], json!([]));
+
+    // By default a page is one of 30.
+    cluster
+        .psql("INSERT INTO blocks SELECT 'bob', 'v' || n FROM generate_series(1, 40) AS n")
+        .await;
+    let page = bob.get("/blocks/").await.expect(200);
+    assert_eq!(page["results"].as_array().map(Vec::len), Some(30));
+    assert!(page["next"].is_string(), "{page}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -51,6 +51,13 @@ async fn receive(socket: &mut Socket, message: &Value) {
     }
 }
 
+/// What the first replica's metrics say of Postgres.
+async fn postgres_up(cluster: &Cluster) -> i64 {
+    let metrics = cluster.operator(0).request(Method::GET, "/metrics").await.text;
+    let value = metrics.lines().find_map(|line| line.strip_prefix("beseda_postgres_up "));
+    value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("none in {metrics}"))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_of_postgres_is_503_and_sockets_stay_and_catch_up() {
     let cluster = Cluster::with_own_stack(2, |_| {}).await;
@@ -73,9 +80,15 @@ async fn a_crash_of_postgres_is_503_and_sockets_stay_and_catch_up() {
             if ready.status == 503 { Ok(()) } else { Err(ready.text) }
         })
         .await;
+        assert_eq!(postgres_up(&cluster).await, 0);
         postgres.restart().await.expect("it recovers");
         let message = send(&alice.on(1), &chat, &key).await;
         assert_eq!(message["seq"], round + 1, "once, whatever became of the first attempt");
+        eventually(async || match postgres_up(&cluster).await {
+            1 => Ok(()),
+            other => Err(format!("beseda_postgres_up {other}")),
+        })
+        .await;
         receive(&mut socket, &message).await;
     }
 }

@@ -340,21 +340,32 @@ async fn without_named_statements_as_behind_a_pooler_all_is_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replica_starts_only_on_its_own_schema_and_outlives_the_next_one() {
-    let cluster = Cluster::start(1).await;
-    let ready = async || get(cluster.operator(0), "/readyz").await.json["postgres"].clone();
-    let refusal = async || cluster.refusal(|config| config.migrate_on_start = Switch::Off).await;
+async fn a_replica_starts_on_a_schema_that_has_what_it_needs_and_on_no_other() {
+    let mut cluster = Cluster::start(1).await;
+    let operator = cluster.operator(0);
+    let ready = async || get(operator.clone(), "/readyz").await.json["postgres"].clone();
     assert_eq!(ready().await, "up");
-    // The next release has migrated; this one still serves until it is replaced.
+    // The next release has migrated: until it is replaced this one serves, and starts again.
     let newer = "INSERT INTO refinery_schema_history (version, name) VALUES (9999, 'newer')";
     cluster.psql(newer).await;
     assert_eq!(ready().await, "up");
-    assert!(refusal().await.contains("9999"), "{}", refusal().await);
+    let again = cluster.add_replica().await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let chat = alice.on(0).open_chat(&bob).await;
+    bob.on(again).send(&chat, "from the older release").await;
+    // The one after it takes away what this one needs.
+    cluster.psql("UPDATE instance SET compatible_from = 9998").await;
+    assert_eq!(ready().await, "wrong_schema");
+    let refused = cluster.refusal(|config| config.migrate_on_start = Switch::Off).await;
+    assert!(refused.contains("knows schema 9998") && refused.contains("too old"), "{refused}");
+    assert_eq!(cluster.refusal(|_| {}).await, refused, "nor does it migrate");
     cluster.psql("DELETE FROM refinery_schema_history WHERE version = 9999").await;
+    cluster.psql("UPDATE instance SET compatible_from = 9").await;
     let kept = "ALTER TABLE refinery_schema_history RENAME TO kept";
     cluster.psql(kept).await;
     assert_eq!(ready().await, "wrong_schema");
-    assert!(refusal().await.contains("beseda migrate"), "{}", refusal().await);
+    let refused = cluster.refusal(|config| config.migrate_on_start = Switch::Off).await;
+    assert!(refused.contains("beseda migrate"), "{refused}");
     cluster.psql("ALTER TABLE kept RENAME TO refinery_schema_history").await;
     assert_eq!(ready().await, "up");
 }

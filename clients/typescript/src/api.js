@@ -163,7 +163,8 @@ export class Api {
   /** @param {string} userId */
   unblock(userId) { return this.call('DELETE /users/{user_id}/block/', { path: { user_id: userId } }); }
 
-  listBlocks() { return this.call('GET /blocks/', {}); }
+  /** @param {{limit?: number, cursor?: string}} [query] */
+  listBlocks(query) { return this.call('GET /blocks/', { query }); }
 
   /**
    * Any call of the document. A token that the server no longer takes is renewed, and the call made

@@ -5,7 +5,10 @@ export type Block = {
   user_id: UserId;
 };
 
-export type Blocks = {
+/** A page of blocks. */
+export type BlockPage = {
+  /** The `cursor` of the next page; null where there is none. */
+  next: string | null;
   /** Latest first. */
   results: Block[];
 };
@@ -339,9 +342,9 @@ export type UserId = string;
 export interface Operations {
   'GET /blocks/': {
     path: {};
-    query: {};
+    query: { limit?: number; cursor?: string };
     body: undefined;
-    result: Blocks;
+    result: BlockPage;
   };
   'GET /chats/': {
     path: {};

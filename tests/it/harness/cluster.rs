@@ -297,6 +297,8 @@ fn config(database_url: &str, redis_url: &str, prefix: &str) -> Config {
     config.database.database_connections = DATABASE_CONNECTIONS;
     config.limits.rate_limits = Switch::Off;
     config.migrate_on_start = Switch::On;
+    // Where it is away in a test, that is what the test is about.
+    config.database.database_wait = Duration::ZERO;
     config.drain_delay = Duration::ZERO;
     config.shutdown_grace = CEILING;
     config

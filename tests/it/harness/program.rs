@@ -29,12 +29,18 @@ impl Program {
             ("BESEDA_INTERNAL_LISTEN", "127.0.0.1:0"),
         ];
         let program = Self::serve(needed.iter().chain(settings).copied());
-        let (public, internal) = eventually(async || program.addresses()).await;
-        let replica = cluster.add_foreign_replica(public, internal);
+        let replica = program.joined(cluster).await;
         (program, replica)
     }
 
-    fn serve<'a>(environment: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
+    /// Its index among the replicas, once it serves.
+    pub(crate) async fn joined(&self, cluster: &mut Cluster) -> usize {
+        let (public, internal) = eventually(async || self.addresses()).await;
+        cluster.add_foreign_replica(public, internal)
+    }
+
+    /// Starts it with this environment, and does not wait until it serves.
+    pub(crate) fn serve<'a>(environment: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_beseda"))
             .arg("serve")
             .env_clear()

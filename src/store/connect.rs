@@ -1,0 +1,395 @@
+//! How Postgres is reached: one URL, read in one place for every command. What we set goes beside what
+//! the URL says, and never instead of it.
+
+use std::{
+    borrow::Cow,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use deadpool::managed::{self, RecycleError, RecycleResult};
+use deadpool_postgres::{ClientWrapper, Runtime};
+use percent_encoding::percent_decode_str;
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep, timeout},
+};
+use tokio_postgres::{
+    Client, Config, Connection, NoTls, Socket,
+    config::{SslMode, TargetSessionAttrs},
+    tls::TlsStream,
+};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::StoreError;
+use crate::{
+    config::{DatabaseConfig, Secret, Switch},
+    error::{Cause, chain},
+};
+
+/// What every transaction is written for, whatever the database or the role has as its default. That
+/// of isolation: a function locks a chat, and then sees what was committed before. Time-outs of idle
+/// connections would cut those of the pool.
+const GIVEN: &str = "-c default_transaction_isolation=read\\ committed \
+     -c standard_conforming_strings=on -c TimeZone=UTC -c DateStyle=ISO -c idle_session_timeout=0";
+
+/// How statements are planned: once a connection, since planning costs as much as running does, and by
+/// looks into indexes only, in the order that these have. Without statistics (a young table) the planner
+/// would like to read tables whole, and stay with it: a list of rooms took 1.3 to 1.8 ms so, and takes 0.9.
+/// `sql/V8__one_plan.sql` has the rules for statements that make this enough.
+const PLANNING: &str = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off \
+     -c enable_bitmapscan=off -c enable_sort=off -c enable_hashjoin=off -c enable_mergejoin=off \
+     -c jit=off";
+
+/// A command takes as long as it takes, whatever limits the role has: a migration may rewrite a table.
+const UNLIMITED: &str =
+    "-c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0";
+
+/// How long opening a socket may take, where the URL does not say.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What a pool's connections look like to `pg_stat_activity`, where the URL does not say.
+const APPLICATION_NAME: &str = "beseda";
+
+/// First and longest pause after a connection could not be opened. A server that recovers writes a line
+/// for each that it turns away; the longest is what its return may go unnoticed for.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// The same for a command that has nothing else to do: it says so each time.
+const WAITING_PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+
+pub(super) type Pool = managed::Pool<Connector>;
+/// A connection of a pool.
+pub(super) type Pooled = managed::Object<Connector>;
+
+/// What is needed to open a connection: the URL's own settings and ours, and how to encrypt it.
+struct Way {
+    postgres: Config,
+    tls: Option<MakeRustlsConnect>,
+}
+
+impl Way {
+    /// `usual` gives way to what the URL says, [`GIVEN`] does not.
+    fn new(config: &DatabaseConfig, usual: &str) -> Result<Self, StoreError> {
+        let mut postgres = parse_url(&config.database_url)?;
+        if config.database_prepared == Switch::On {
+            // Start-up options, of which the last one counts. PgBouncer refuses them: there they belong to
+            // the role, and the start checks that they fit.
+            let own = postgres.get_options().unwrap_or_default().to_owned();
+            postgres.options(format!("{usual} {own} {GIVEN}"));
+        }
+        let tls = tls(config, &postgres)?;
+        Ok(Self { postgres, tls })
+    }
+
+    async fn open(&self, ceiling: Duration) -> Result<(Client, JoinHandle<()>), StoreError> {
+        let opening = async {
+            Ok::<_, StoreError>(match &self.tls {
+                Some(tls) => {
+                    let (client, connection) = self.postgres.connect(tls.clone()).await?;
+                    (client, tokio::spawn(drive(connection)))
+                }
+                None => {
+                    let (client, connection) = self.postgres.connect(NoTls).await?;
+                    (client, tokio::spawn(drive(connection)))
+                }
+            })
+        };
+        // The URL's own time-out is that of the socket: a server that hangs accepts, and says nothing.
+        timeout(ceiling, opening).await.unwrap_or_else(|_| Err(StoreError::no_answer(ceiling)))
+    }
+}
+
+/// Carries what is said on a connection, until it ends.
+async fn drive<T: TlsStream + Unpin>(connection: Connection<Socket, T>) {
+    if let Err(error) = connection.await {
+        let error = StoreError::from(error);
+        tracing::warn!(error = chain(&error), "a connection to Postgres broke");
+    }
+}
+
+/// Opens the connections of a pool, or those that many share.
+pub(super) struct Connector {
+    way: Way,
+    ceiling: Duration,
+    gate: Arc<Gate>,
+}
+
+impl Connector {
+    /// `settings` go before those that all connections have.
+    pub(super) fn new(
+        config: &DatabaseConfig,
+        settings: &str,
+        gate: &Arc<Gate>,
+    ) -> Result<Self, StoreError> {
+        let ceiling = config.database_timeout;
+        let millis = ceiling.as_millis();
+        let usual = format!(
+            "-c statement_timeout={millis} -c lock_timeout={millis} \
+             -c idle_in_transaction_session_timeout={millis} {PLANNING} {settings}"
+        );
+        Ok(Self { way: Way::new(config, &usual)?, ceiling, gate: Arc::clone(gate) })
+    }
+
+    pub(super) async fn open(&self) -> Result<ClientWrapper, StoreError> {
+        let attempt = self.gate.attempt()?;
+        let opened = self.way.open(self.ceiling).await;
+        attempt.end(opened.as_ref().err());
+        opened.map(|(client, driving)| ClientWrapper::new(client, driving))
+    }
+
+    /// A pool of up to `size` connections.
+    pub(super) fn pool(self, size: usize) -> Result<Pool, StoreError> {
+        let ceiling = Some(self.ceiling);
+        Pool::builder(self)
+            .max_size(size)
+            .wait_timeout(ceiling)
+            .create_timeout(ceiling)
+            .recycle_timeout(ceiling)
+            .runtime(Runtime::Tokio1)
+            .build()
+            .map_err(|error| StoreError::Failed(Arc::new(error)))
+    }
+}
+
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connector").finish_non_exhaustive()
+    }
+}
+
+impl managed::Manager for Connector {
+    type Type = ClientWrapper;
+    type Error = StoreError;
+
+    async fn create(&self) -> Result<ClientWrapper, StoreError> {
+        self.open().await
+    }
+
+    async fn recycle(
+        &self,
+        client: &mut ClientWrapper,
+        _: &managed::Metrics,
+    ) -> RecycleResult<StoreError> {
+        if client.is_closed() { Err(RecycleError::message("closed")) } else { Ok(()) }
+    }
+}
+
+/// Closed for a while after a connection could not be opened: whoever wants one meanwhile hears at once
+/// why there is none. A replica has one gate, for all that it opens: under load a Postgres that is gone
+/// would be asked for a connection by every request, and one that recovers log each of them.
+#[derive(Debug, Default)]
+pub(super) struct Gate(Mutex<Option<Closed>>);
+
+#[derive(Debug)]
+struct Closed {
+    until: Instant,
+    /// Somebody sees whether it is over; the others still hear why it was closed.
+    tried: bool,
+    /// The next one.
+    pause: Duration,
+    why: Option<Cause>,
+}
+
+/// An attempt to open a connection.
+struct Attempt<'a> {
+    gate: &'a Gate,
+    /// The only one, after others have failed.
+    alone: bool,
+}
+
+impl Gate {
+    fn closed(&self) -> MutexGuard<'_, Option<Closed>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn attempt(&self) -> Result<Attempt<'_>, StoreError> {
+        match &mut *self.closed() {
+            None => Ok(Attempt { gate: self, alone: false }),
+            Some(closed) if closed.tried || Instant::now() < closed.until => {
+                Err(StoreError::Away(closed.why.clone()))
+            }
+            Some(closed) => {
+                closed.tried = true;
+                Ok(Attempt { gate: self, alone: true })
+            }
+        }
+    }
+}
+
+impl Attempt<'_> {
+    fn end(self, failed: Option<&StoreError>) {
+        let mut closed = self.gate.closed();
+        let Some(error) = failed else {
+            *closed = None;
+            return;
+        };
+        // Of many that failed together the first one says it for all.
+        if closed.is_none() || self.alone {
+            let (first, longest) = PAUSES;
+            let mut pause = closed.as_ref().map_or(first, |closed| closed.pause);
+            let until = Instant::now() + back_off(&mut pause, longest);
+            *closed = Some(Closed { until, tried: false, pause, why: error.cause() });
+        }
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        // Nobody waited for its end: the next one tries.
+        if self.alone
+            && let Some(closed) = &mut *self.gate.closed()
+        {
+            closed.tried = false;
+        }
+    }
+}
+
+/// How long to pause this time; the next pause is twice as long. Spread, so that replicas that lost the
+/// same server do not come back to it together.
+fn back_off(pause: &mut Duration, longest: Duration) -> Duration {
+    let spread = pause.mul_f64(rand::random_range(0.5..1.5));
+    *pause = (*pause * 2).min(longest);
+    spread
+}
+
+/// Does what needs Postgres, again and again while that is away, as long as the configuration says.
+pub async fn patiently<T>(
+    config: &DatabaseConfig,
+    mut attempt: impl AsyncFnMut() -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let (mut pause, longest) = WAITING_PAUSES;
+    let deadline = Instant::now() + config.database_wait;
+    loop {
+        let outcome = attempt().await;
+        let left = deadline.saturating_duration_since(Instant::now());
+        match outcome {
+            Err(error @ StoreError::Away(_)) if !left.is_zero() => {
+                let error = chain(&error);
+                tracing::warn!(error, ?left, "Postgres is away: waiting for it");
+                sleep(back_off(&mut pause, longest).min(left)).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+/// A connection of a command's own, without limits on time.
+pub(super) async fn connect(config: &DatabaseConfig) -> Result<Client, StoreError> {
+    let way = Way::new(config, UNLIMITED)?;
+    Ok(way.open(config.database_timeout).await?.0)
+}
+
+/// TLS where the URL requires it, `None` where not.
+fn tls(
+    config: &DatabaseConfig,
+    postgres: &Config,
+) -> Result<Option<MakeRustlsConnect>, StoreError> {
+    let ca = config.database_ca.as_deref();
+    if postgres.get_ssl_mode() != SslMode::Require {
+        // Whoever names an authority believes that it is asked.
+        return match ca {
+            Some(_) => Err(StoreError::Schema(
+                "BESEDA_DATABASE_CA needs sslmode=verify-full in DATABASE_URL".to_owned(),
+            )),
+            None => Ok(None),
+        };
+    }
+    let config =
+        crate::tls::client_config(ca).map_err(|error| StoreError::Failed(Arc::new(error)))?;
+    Ok(Some(MakeRustlsConnect::new(config)))
+}
+
+/// Where nothing is said of the server, it is to be one that can be written to: of several hosts, or
+/// behind a name that still leads to the old primary, which follows now. A replica must not get stuck
+/// with it, nor take what it lags behind for the truth.
+fn parse_url(url: &Secret) -> Result<Config, StoreError> {
+    let unreadable = |_| StoreError::Schema("DATABASE_URL is not a PostgreSQL URL".to_owned());
+    let mut config: Config = with_known_sslmode(url.expose()).parse().map_err(unreadable)?;
+    if config.get_target_session_attrs() == TargetSessionAttrs::Any {
+        config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+    }
+    if config.get_connect_timeout().is_none() {
+        config.connect_timeout(CONNECT_TIMEOUT);
+    }
+    if config.get_application_name().is_none() {
+        config.application_name(APPLICATION_NAME);
+    }
+    Ok(config)
+}
+
+/// The parser knows `disable`, `prefer` and `require` only; ours verifies always, so the stricter names
+/// of libpq mean the same.
+fn with_known_sslmode(url: &str) -> Cow<'_, str> {
+    // As the parser sees it: what stands before the first `@` is a name and a password, whatever it has.
+    let credentials = url.find('@').unwrap_or_default();
+    let Some(query) = url[credentials..].find('?').map(|at| credentials + at + 1) else {
+        return Cow::Borrowed(url);
+    };
+    let decoded = |text| percent_decode_str(text).decode_utf8_lossy();
+    let options = url[query..].split('&').map(|option| match option.split_once('=') {
+        Some((name, value))
+            if decoded(name) == "sslmode"
+                && matches!(&*decoded(value), "verify-full" | "verify-ca") =>
+        {
+            "sslmode=require"
+        }
+        _ => option,
+    });
+    Cow::Owned(url[..query].to_owned() + &options.collect::<Vec<_>>().join("&"))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_postgres::config::Host;
+
+    use super::*;
+
+    fn parsed(url: &str) -> Config {
+        parse_url(&Secret::from(url.to_owned())).unwrap()
+    }
+
+    #[test]
+    fn a_password_is_left_as_it_is_whatever_it_looks_like() {
+        for password in ["sslmode=verify-full", "x?sslmode=verify-full&y", "a/sslmode=verify-ca"] {
+            let config = parsed(&format!("postgresql://me:{password}@db/chat?sslmode=verify-full"));
+            assert_eq!(config.get_password(), Some(password.as_bytes()));
+            assert_eq!(config.get_ssl_mode(), SslMode::Require);
+            assert_eq!(config.get_hosts(), [Host::Tcp("db".to_owned())]);
+        }
+        let config = parsed("postgresql://me:sslmode=verify-full@db/chat");
+        assert_eq!(config.get_ssl_mode(), SslMode::Prefer);
+    }
+
+    #[test]
+    fn the_names_of_libpq_are_known_where_they_are_the_mode() {
+        for (query, mode) in [
+            ("sslmode=verify-full", SslMode::Require),
+            ("application_name=x&sslmode=verify-ca", SslMode::Require),
+            ("ssl%6dode=verify%2Dfull&application_name=x", SslMode::Require),
+            ("sslmode=disable", SslMode::Disable),
+            ("application_name=sslmode=verify-full", SslMode::Prefer),
+        ] {
+            assert_eq!(parsed(&format!("postgres://db/chat?{query}")).get_ssl_mode(), mode);
+        }
+        let config = parsed("postgres://db/chat?application_name=sslmode%3Dverify-full");
+        assert_eq!(config.get_application_name(), Some("sslmode=verify-full"));
+        for unknown in ["sslmode=verify", "sslmode=verify-fully", "sslmode=verify-full=x"] {
+            let url = Secret::from(format!("postgres://db/chat?{unknown}"));
+            assert!(parse_url(&url).is_err(), "{unknown}");
+        }
+    }
+
+    #[test]
+    fn what_the_url_says_goes_before_ours() {
+        let config = parsed("postgres://db/chat?connect_timeout=9&application_name=mine");
+        assert_eq!(config.get_connect_timeout(), Some(&Duration::from_secs(9)));
+        assert_eq!(config.get_application_name(), Some("mine"));
+        let config = parsed("postgres://db/chat?target_session_attrs=read-only");
+        assert_eq!(config.get_target_session_attrs(), TargetSessionAttrs::ReadOnly);
+        let config = parsed("postgres://db/chat");
+        assert_eq!(config.get_connect_timeout(), Some(&CONNECT_TIMEOUT));
+        assert_eq!(config.get_target_session_attrs(), TargetSessionAttrs::ReadWrite);
+    }
+}

@@ -1,0 +1,168 @@
+//! Why the database did not do it, in words that may be logged.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use deadpool::managed::PoolError;
+use tokio_postgres::error::{DbError, SqlState};
+
+use crate::error::{Cause, Error};
+
+/// Why the database did not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("no usable connection to Postgres")]
+    Away(#[source] Option<Cause>),
+    /// One row's fault, its values' or its lock's: the rest of its batch may be fine.
+    #[error("Postgres refused a row")]
+    Data(#[source] Cause),
+    #[error("a row was locked for too long")]
+    Locked(#[source] Cause),
+    #[error("a statement took too long")]
+    Slow(#[source] Cause),
+    #[error("Postgres failed")]
+    Failed(#[source] Cause),
+    #[error("{0}")]
+    Schema(String),
+}
+
+impl StoreError {
+    /// Nothing came back in time.
+    pub(super) fn no_answer(waited: Duration) -> Self {
+        Self::Away(Some(Arc::new(NoAnswer(waited))))
+    }
+
+    pub(super) fn cause(&self) -> Option<Cause> {
+        match self {
+            Self::Away(cause) => cause.clone(),
+            Self::Data(cause) | Self::Locked(cause) | Self::Slow(cause) | Self::Failed(cause) => {
+                Some(Arc::clone(cause))
+            }
+            Self::Schema(_) => None,
+        }
+    }
+
+    /// A database that was never migrated.
+    pub(super) fn is_undefined_table(&self) -> bool {
+        let Self::Failed(cause) = self else { return false };
+        cause
+            .downcast_ref::<Refusal>()
+            .is_some_and(|refusal| refusal.code == SqlState::UNDEFINED_TABLE)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("no answer within {0:?}")]
+struct NoAnswer(Duration);
+
+/// What Postgres said, without the values of rows that it quotes: as its detail, its context and the
+/// position in a statement may have any, these are left out, and so is the message of a data exception.
+/// Whatever becomes of an error, there is nothing in it that must not be logged.
+#[derive(Debug)]
+struct Refusal {
+    code: SqlState,
+    /// `None`: it may quote a value.
+    message: Option<String>,
+    constraint: Option<String>,
+}
+
+/// Data exceptions (Appendix A of PostgreSQL's manual): their messages quote what could not be read.
+const DATA_EXCEPTION: &str = "22";
+
+impl Refusal {
+    fn new(error: &DbError) -> Self {
+        let quotes = error.code().code().starts_with(DATA_EXCEPTION);
+        Self {
+            code: error.code().clone(),
+            message: (!quotes).then(|| format!("{}: {}", error.severity(), error.message())),
+            constraint: error.constraint().map(str::to_owned),
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.message.as_deref().unwrap_or("a value that can't be"))?;
+        write!(f, " (SQLSTATE {}", self.code.code())?;
+        if let Some(constraint) = &self.constraint {
+            write!(f, ", constraint {constraint}")?;
+        }
+        f.write_str(")")
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Away(cause) => Self::Unavailable(cause),
+            StoreError::Locked(cause) | StoreError::Slow(cause) => Self::Unavailable(Some(cause)),
+            StoreError::Data(cause) | StoreError::Failed(cause) => Self::Internal(cause),
+            StoreError::Schema(_) => Self::internal(error),
+        }
+    }
+}
+
+impl From<tokio_postgres::Error> for StoreError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        if let Some(refused) = error.as_db_error() {
+            return refused.into();
+        }
+        let broken = error.is_closed() || std::error::Error::source(&error).is_some();
+        let cause: Cause = Arc::new(error);
+        if broken { Self::Away(Some(cause)) } else { Self::Failed(cause) }
+    }
+}
+
+impl From<&DbError> for StoreError {
+    fn from(error: &DbError) -> Self {
+        // Classes of PostgreSQL's Appendix A: connection, resources, operator's intervention and
+        // rollbacks pass by themselves; so do the time-outs of a lock and of a statement.
+        let state = error.code();
+        let locked = *state == SqlState::LOCK_NOT_AVAILABLE;
+        let slow = *state == SqlState::QUERY_CANCELED;
+        let passing =
+            matches!(&state.code()[..2], "08" | "53" | "57" | "40") || is_by_standby(state);
+        let data = matches!(&state.code()[..2], DATA_EXCEPTION | "23");
+        let cause: Cause = Arc::new(Refusal::new(error));
+        match (passing, data) {
+            _ if locked => Self::Locked(cause),
+            _ if slow => Self::Slow(cause),
+            (true, _) => Self::Away(Some(cause)),
+            (_, true) => Self::Data(cause),
+            _ => Self::Failed(cause),
+        }
+    }
+}
+
+/// The library's own errors quote those of Postgres, which lie somewhere below.
+impl From<refinery::Error> for StoreError {
+    fn from(error: refinery::Error) -> Self {
+        let first: &(dyn std::error::Error + 'static) = &error;
+        let mut causes = std::iter::successors(Some(first), |cause| (*cause).source());
+        match causes.find_map(|cause| cause.downcast_ref::<DbError>()) {
+            Some(refused) => refused.into(),
+            None => Self::Failed(Arc::new(error)),
+        }
+    }
+}
+
+impl From<PoolError<StoreError>> for StoreError {
+    fn from(error: PoolError<StoreError>) -> Self {
+        match error {
+            PoolError::Backend(error) => error,
+            error => Self::Away(Some(Arc::new(Pool(error.to_string())))),
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Pool(String);
+
+/// Whether a server refused that follows another one. The URL's settings keep away from these; during
+/// a failover one may be led to them all the same (by a pooler between).
+pub(super) fn is_by_standby(state: &SqlState) -> bool {
+    *state == SqlState::READ_ONLY_SQL_TRANSACTION
+        || *state == SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE
+}

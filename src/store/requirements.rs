@@ -1,0 +1,126 @@
+//! What the schema and its statements take for granted of the database they lie in.
+
+use tokio_postgres::Row;
+
+use super::StoreError;
+
+/// The oldest version that is supported, as Postgres counts them: the oldest one that its makers still
+/// mend.
+const OLDEST_VERSION: i32 = 140_000;
+
+/// What a session must have. We set the first two ourselves, but for where a pooler takes no settings.
+const SETTINGS: [(&str, &str); 2] =
+    [("default_transaction_isolation", "read committed"), ("standard_conforming_strings", "on")];
+
+/// What was found.
+#[derive(Debug)]
+struct Facts {
+    version: i32,
+    /// The same for people.
+    version_name: String,
+    encoding: String,
+    /// Where new tables go; `None`: `search_path` names no schema that exists.
+    schema: Option<String>,
+    synchronous_commit: String,
+    /// As [`SETTINGS`] lists them.
+    settings: [String; 2],
+}
+
+/// To be run on a connection like those that are to be used.
+pub(super) const FACTS: &str = "\
+-- store.facts
+SELECT current_setting('server_version_num')::int, current_setting('server_version'),
+       current_setting('server_encoding'), current_schema()::text,
+       current_setting('synchronous_commit'),
+       current_setting('default_transaction_isolation'),
+       current_setting('standard_conforming_strings')";
+
+/// Says what is wrong with the database, if anything, and what mends it.
+pub(super) fn judge(rows: &[Row]) -> Result<(), StoreError> {
+    let Some(row) = rows.first() else { return Ok(()) };
+    let facts = Facts {
+        version: row.get(0),
+        version_name: row.get(1),
+        encoding: row.get(2),
+        schema: row.get(3),
+        synchronous_commit: row.get(4),
+        settings: [row.get(5), row.get(6)],
+    };
+    match faults(&facts) {
+        faults if faults.is_empty() => Ok(()),
+        faults => Err(StoreError::Schema(faults.join("; "))),
+    }
+}
+
+fn faults(facts: &Facts) -> Vec<String> {
+    let mut faults = Vec::new();
+    if facts.version < OLDEST_VERSION {
+        faults.push(format!(
+            "this is PostgreSQL {}: {} or newer is needed",
+            facts.version_name,
+            OLDEST_VERSION / 10_000
+        ));
+    }
+    if facts.encoding != "UTF8" {
+        faults.push(format!(
+            "the database's encoding is {}: it must be UTF8, which only a new one can have (CREATE \
+             DATABASE … ENCODING 'UTF8' TEMPLATE template0)",
+            facts.encoding
+        ));
+    }
+    if facts.schema.is_none() {
+        faults.push("search_path names no schema that exists: CREATE SCHEMA makes one".to_owned());
+    }
+    if facts.synchronous_commit == "off" {
+        // What a crash takes then was acknowledged. All other values keep what is committed.
+        faults.push(
+            "synchronous_commit is off, so that a crash takes what was acknowledged: ALTER ROLE … \
+             SET synchronous_commit = on"
+                .to_owned(),
+        );
+    }
+    for ((name, needed), found) in SETTINGS.iter().zip(&facts.settings) {
+        if found != needed {
+            faults.push(format!(
+                "{name} is {found}: ALTER ROLE … SET {name} = '{needed}' mends that"
+            ));
+        }
+    }
+    faults
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fit() -> Facts {
+        Facts {
+            version: 140_000,
+            version_name: "14.0".to_owned(),
+            encoding: "UTF8".to_owned(),
+            schema: Some("public".to_owned()),
+            synchronous_commit: "remote_apply".to_owned(),
+            settings: SETTINGS.map(|(_, needed)| needed.to_owned()),
+        }
+    }
+
+    #[test]
+    fn an_old_server_is_told_apart_from_one_that_will_do() {
+        assert_eq!(faults(&fit()), [""; 0]);
+        let old = Facts { version: 130_018, version_name: "13.18 (Debian)".to_owned(), ..fit() };
+        assert_eq!(faults(&old), ["this is PostgreSQL 13.18 (Debian): 14 or newer is needed"]);
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_said_at_once() {
+        let wrong = Facts {
+            encoding: "LATIN1".to_owned(),
+            schema: None,
+            synchronous_commit: "off".to_owned(),
+            settings: ["serializable".to_owned(), "off".to_owned()],
+            ..fit()
+        };
+        let said = faults(&wrong);
+        assert_eq!(said.len(), 5, "{said:?}");
+    }
+}
