@@ -38,6 +38,9 @@
 //!
 //! `ARCHITECTURE.md` has the reasons, and the test that proves each guarantee.
 
+#[doc(inline)]
+pub use beseda_protocol::model;
+
 pub mod admin;
 pub mod api;
 pub mod app;
@@ -54,7 +57,6 @@ pub mod hub;
 pub mod input;
 pub mod limits;
 pub mod metrics;
-pub mod model;
 pub mod net;
 pub mod outbox;
 pub mod people;

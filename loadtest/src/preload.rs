@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use beseda::model::MAX_USER_ID_CHARS;
+use beseda_protocol::bounds::MAX_USER_ID_CHARS;
 use tokio_postgres::NoTls;
 
 use crate::{error::Error, load::say, rooms::names};

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use beseda_protocol::bounds::{MAX_AVATAR_URL_CHARS, MAX_NAME_CHARS};
 use futures_util::future::join_all;
 use jsonwebtoken::{
     Algorithm, Validation, dangerous::insecure_decode_claims, decode, decode_header,
@@ -16,7 +17,7 @@ use super::{
 use crate::{
     config::{AuthConfig, ConfigError, KeySource},
     error::Error,
-    model::{MAX_AVATAR_URL_CHARS, MAX_NAME_CHARS, Time, UserId},
+    model::{Time, UserId},
     store::Profile,
 };
 

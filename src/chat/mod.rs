@@ -9,12 +9,10 @@ mod users;
 
 use std::sync::Arc;
 
-pub use self::{
-    draft::{Edit, NewMessage},
-    export::Export,
-    rooms::{HistoryView, ReadResult, UnreadRoom, UnreadSummary},
-    search::{SearchHit, SearchPage},
-};
+use beseda_protocol::rest::{Edit, NewMessage};
+
+pub(crate) use self::draft::{parse_edit, parse_message};
+pub use self::export::Export;
 use crate::{
     auth::derive_key,
     broker::{Broker, Channel},

@@ -3,13 +3,12 @@
 
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
-use utoipa::ToSchema;
+use beseda_protocol::rest::{SearchHit, SearchPage};
 
 use super::Chats;
 use crate::{
     error::Error,
-    model::{ChatId, Message, UserId},
+    model::{ChatId, UserId},
     search::{Query, Scratch},
 };
 
@@ -29,23 +28,6 @@ const PAGE_BYTES: i64 = 1024 * 1024;
 
 /// Texts between two looks at the clock: the worst of texts takes 1 ms.
 const TEXTS_A_LOOK: usize = 16;
-
-#[derive(Debug, Serialize, ToSchema)]
-pub struct SearchHit {
-    pub message: Message,
-    /// Start and length of each, in UTF-16 code units of `text`.
-    pub highlights: Vec<[u32; 2]>,
-}
-
-#[derive(Debug, Serialize, ToSchema)]
-pub struct SearchPage {
-    /// Newest first.
-    pub results: Vec<SearchHit>,
-    /// The `before` to go on with; null where all was searched.
-    pub next: Option<i64>,
-    /// False where the time was up before the room's beginning or enough hits.
-    pub complete: bool,
-}
 
 impl Chats {
     /// Finds up to `limit` messages below `before`.

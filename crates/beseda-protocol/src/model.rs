@@ -1,4 +1,4 @@
-//! The objects clients see, and the bounds on what they may send.
+//! The objects that clients see: users, chats, messages, reports, and the lines of an export.
 
 mod export;
 
@@ -7,8 +7,9 @@ use std::{fmt, sync::Arc};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use utoipa::ToSchema;
 use uuid::Uuid;
+
+use crate::bounds::MAX_USER_ID_CHARS;
 
 pub use self::export::{
     ExportEnd, ExportLine, ExportedBlock, ExportedProfile, ExportedReport, ExportedRoom,
@@ -16,7 +17,7 @@ pub use self::export::{
 
 /// A chat's id: a UUIDv7, so that new chats lie together in the index.
 pub type ChatId = Uuid;
-/// A message's id: a UUIDv7, or a UUIDv8 derived from its `client_msg_id` (see [`crate::chat`]).
+/// A message's id: a UUIDv7, or a UUIDv8 that the server derives from its `client_msg_id`.
 pub type MessageId = Uuid;
 /// A report's id: a UUIDv7.
 pub type ReportId = Uuid;
@@ -26,27 +27,12 @@ pub fn parse_id(raw: &str) -> Option<Uuid> {
     (raw.len() == uuid::fmt::Hyphenated::LENGTH).then(|| raw.parse().ok()).flatten()
 }
 
-/// Longest `user_id`, in characters.
-pub const MAX_USER_ID_CHARS: usize = 128;
-/// Longest `text`, in Unicode scalar values.
-pub const MAX_TEXT_CHARS: usize = 4_000;
-/// Longest `client_msg_id`, in characters.
-pub const MAX_CLIENT_MSG_ID_CHARS: usize = 64;
-/// Largest `metadata`, in bytes of JSON as sent.
-pub const MAX_METADATA_BYTES: usize = 4 * 1024;
-/// Longest name of a user, in characters.
-pub const MAX_NAME_CHARS: usize = 256;
-/// Longest avatar URL, in characters: what browsers and proxies pass on everywhere.
-pub const MAX_AVATAR_URL_CHARS: usize = 2_048;
-
-/// Longest reason of a report, in characters.
-pub const MAX_REASON_CHARS: usize = 1_000;
-
 /// The host application's own id of a person, compared byte for byte.
 // Behind an Arc, as it goes with every event.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, ToSchema)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(transparent)]
-#[schema(value_type = String, min_length = 1, max_length = 128, example = "alice")]
+#[cfg_attr(feature = "openapi", schema(value_type = String, min_length = 1, max_length = 128, example = "alice"))]
 pub struct UserId(Arc<str>);
 
 impl UserId {
@@ -60,8 +46,8 @@ impl UserId {
         fits.then(|| Self(raw.into()))
     }
 
-    /// From a place where only checked ids are kept.
-    pub(crate) fn trusted(raw: &str) -> Self {
+    /// An id that was checked before, as those in the server's database were; it is not checked again.
+    pub fn trusted(raw: &str) -> Self {
         Self(raw.into())
     }
 
@@ -91,9 +77,10 @@ impl<'de> Deserialize<'de> for UserId {
 
 /// A moment of Postgres's clock. Written as RFC 3339 in UTC with microseconds, which is what
 /// Postgres keeps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(transparent)]
-#[schema(value_type = String, format = DateTime, example = "2026-11-23T19:30:00.123456Z")]
+#[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime, example = "2026-11-23T19:30:00.123456Z"))]
 pub struct Time(pub Timestamp);
 
 impl Serialize for Time {
@@ -103,7 +90,8 @@ impl Serialize for Time {
 }
 
 /// A person.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct User {
     pub user_id: UserId,
     pub name: Option<String>,
@@ -114,11 +102,12 @@ pub struct User {
 }
 
 /// A message, or its tombstone.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Message {
-    #[schema(value_type = Uuid)]
+    #[cfg_attr(feature = "openapi", schema(value_type = Uuid))]
     pub message_id: MessageId,
-    #[schema(value_type = Uuid)]
+    #[cfg_attr(feature = "openapi", schema(value_type = Uuid))]
     pub chat_id: ChatId,
     /// Its number in the chat: 1, 2, 3 … without a hole, in commit order.
     pub seq: i64,
@@ -128,7 +117,7 @@ pub struct Message {
     /// As sent; empty once deleted.
     pub text: String,
     /// The host application's own JSON object, as sent.
-    #[schema(value_type = Option<Object>)]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
     pub metadata: Option<Box<RawValue>>,
     pub client_msg_id: Option<String>,
     /// Never before the previous message's.
@@ -155,13 +144,14 @@ impl PartialEq for Message {
 }
 
 /// A message that somebody has reported to the host application.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Report {
-    #[schema(value_type = Uuid)]
+    #[cfg_attr(feature = "openapi", schema(value_type = Uuid))]
     pub report_id: ReportId,
-    #[schema(value_type = Uuid)]
+    #[cfg_attr(feature = "openapi", schema(value_type = Uuid))]
     pub chat_id: ChatId,
-    #[schema(value_type = Uuid)]
+    #[cfg_attr(feature = "openapi", schema(value_type = Uuid))]
     pub message_id: MessageId,
     pub seq: i64,
     /// Whose message it is.
@@ -174,22 +164,24 @@ pub struct Report {
     /// erased.
     pub text: String,
     /// Likewise; null once its sender was erased.
-    #[schema(value_type = Option<Object>)]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
     pub metadata: Option<Box<RawValue>>,
     pub created_at: Time,
 }
 
 /// What kind of room it is. There is one kind; clients must be ready for others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ChatKind {
     Direct,
 }
 
 /// A room of two, as one of them sees it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Chat {
-    #[schema(value_type = Uuid)]
+    #[cfg_attr(feature = "openapi", schema(value_type = Uuid))]
     pub chat_id: ChatId,
     /// 22 base64url characters, unguessable.
     pub room_name: String,
