@@ -2,6 +2,7 @@
 
 mod amendments;
 mod bounds;
+mod cli_chat;
 mod delivery;
 mod desk;
 mod export;
@@ -24,7 +25,6 @@ mod rooms;
 mod search;
 mod socket;
 mod system;
-mod talk;
 mod timing;
 mod tls;
 mod tokens;

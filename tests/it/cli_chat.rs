@@ -151,6 +151,30 @@ async fn in_a_pipe_every_line_is_a_message_and_the_end_comes_once_all_have_arriv
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_can_be_no_message_is_refused_by_itself_and_no_other_line_is_lost() {
+    let cluster = Cluster::start(1).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let chat = alice.on(0).open_chat(&bob).await;
+    let mut hers = Talker::start(&alice, "bob", &[0]);
+    // More than a frame or a body may have, and more than is kept in memory.
+    for length in [70_000, 2_000_000] {
+        hers.types(&format!("{}\nafter {length}\n", "x".repeat(length)));
+    }
+    hers.types_bytes(b"caf\xe9\nafter Latin-1\n\xff\n");
+    hers.types("nul \0\nlast");
+    hers.end_input();
+    assert_eq!(hers.ended().await, 1, "a script must see it: {}", hers.notes());
+    let sent = ["after 70000", "after 2000000", "after Latin-1", "last"];
+    assert_eq!(texts(&bob, 0, &chat).await, sent);
+    let notes = hers.notes();
+    assert_eq!(notes.matches("not sent: xxx").count(), 2, "{notes}");
+    for refused in ["not sent: line 5 (is not UTF-8)", "line 7 (is not UTF-8)", "not sent: nul"] {
+        assert!(notes.contains(refused), "{refused}: {notes}");
+    }
+    assert!(notes.contains("of your messages 5 were refused"), "{notes}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_text_of_others_reaches_a_terminal_as_anything_but_text() {
     let cluster = Cluster::start(1).await;
     let (alice, bob) = (cluster.user("al\u{202e}ice"), cluster.user("bob"));

@@ -1,4 +1,4 @@
-//! The two ends of the talk here: what is typed, and what is shown.
+//! The two ends of the conversation here: what is typed, and what is shown.
 //!
 //! In a terminal a line is edited while others appear above it; it vanishes when it is finished, and
 //! appears among the others once the service has it. Where input or output is no terminal, it is
@@ -6,10 +6,11 @@
 
 use std::{
     collections::VecDeque,
-    io::{self, BufRead, IsTerminal, Write},
+    io::{self, BufRead, IsTerminal, Read as _, Write},
     time::Duration,
 };
 
+use beseda_protocol::bounds::MAX_TEXT_CHARS;
 use jiff::{Timestamp, tz::TimeZone};
 use rustyline_async::{Readline, ReadlineEvent, SharedWriter};
 use tokio::sync::{mpsc, oneshot};
@@ -20,6 +21,10 @@ use super::lines::{Line, Times};
 /// end back.
 const WAITING: usize = 256;
 
+/// How much of a line is kept, in bytes: more than the longest text has, so that the line is refused for
+/// its length, and a line without an end takes no more memory than this.
+const MAX_LINE_BYTES: u64 = MAX_TEXT_CHARS as u64 * 4 + 4;
+
 /// How long what is still to be shown may take at the end.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
@@ -27,6 +32,8 @@ const LAST_LINES: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) enum Input {
     Line(String),
+    /// A line that is no text: its number, from 1.
+    NotText(u64),
     /// There will be no more.
     End,
     /// Ctrl-C, where the terminal does not make a signal of it.
@@ -163,16 +170,40 @@ impl LineEditor {
 
 fn read_lines(typed: &mpsc::Sender<Input>) {
     let mut stdin = io::stdin().lock();
-    let mut line = Vec::new();
-    while let Ok(1..) = stdin.read_until(b'\n', &mut line) {
-        let text = String::from_utf8_lossy(&line);
-        let text = text.trim_end_matches(['\r', '\n']).to_owned();
-        if typed.blocking_send(Input::Line(text)).is_err() {
+    for number in 1.. {
+        let Ok(Some(line)) = read_line(&mut stdin) else { break };
+        let input = match String::from_utf8(line) {
+            Ok(text) => Input::Line(text),
+            Err(_) => Input::NotText(number),
+        };
+        if typed.blocking_send(input).is_err() {
             return;
         }
-        line.clear();
     }
     let _ = typed.blocking_send(Input::End);
+}
+
+/// The next line without its end, cut after [`MAX_LINE_BYTES`]; `None` where there is no more.
+fn read_line(input: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
+    let mut line = Vec::new();
+    if input.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line)? == 0 {
+        return Ok(None);
+    }
+    if line.last() == Some(&b'\n') {
+        line.pop();
+        while line.last() == Some(&b'\r') {
+            line.pop();
+        }
+    } else if line.len() as u64 == MAX_LINE_BYTES {
+        input.skip_until(b'\n')?;
+        // The cut may go through a character, and what is left is too long as well.
+        let whole = std::str::from_utf8(&line).map_or_else(
+            |error| if error.error_len().is_none() { error.valid_up_to() } else { line.len() },
+            str::len,
+        );
+        line.truncate(whole);
+    }
+    Ok(Some(line))
 }
 
 fn print(mut lines: mpsc::Receiver<Line>, times: Times) {
@@ -190,5 +221,28 @@ fn print(mut lines: mpsc::Receiver<Line>, times: Times) {
         if written.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use beseda_protocol::bounds::check_text;
+
+    use super::*;
+
+    #[test]
+    fn a_line_beyond_all_bounds_is_cut_and_the_next_one_is_whole() {
+        // An odd byte first, so that the cut goes through a character.
+        let long = format!("a{}", "я".repeat(1 << 20));
+        let mut input = io::Cursor::new(format!("one\r\n{long}\n\ntwo"));
+        let mut next =
+            || read_line(&mut input).unwrap().map(|line| String::from_utf8(line).unwrap());
+        assert_eq!(next().as_deref(), Some("one"));
+        let cut = next().unwrap();
+        assert!(long.starts_with(&cut) && cut.len() < 20_000, "{} bytes", cut.len());
+        assert!(check_text(&cut).is_err(), "it is refused for its length");
+        assert_eq!(next().as_deref(), Some(""));
+        assert_eq!(next().as_deref(), Some("two"));
+        assert_eq!(next(), None);
     }
 }

@@ -1,39 +1,39 @@
 //! `beseda chat`: a client in a terminal, for trying out and for scripts.
 //!
-//! It knows the service from outside only: REST to open the room and read its history, then a socket
-//! that resumes by `ev` wherever it lands. [`room`] and [`outbox`] decide and do no I/O; `talk` has
-//! the loop.
+//! It knows the service from outside only, through [`beseda_client`]. [`screen`] decides what is shown
+//! and does no I/O; `conversation` has the loop.
 
 mod console;
 mod conversation;
 mod credentials;
 mod lines;
-mod outbox;
-mod room;
-mod service;
-mod socket;
-mod wire;
+mod screen;
 
+use std::time::Duration;
+
+use beseda_client::{Client, Rest, protocol::rest::OpenedChat};
 use tokio::pin;
 use url::Url;
 
 use self::{
     console::Console,
-    conversation::{Conversation, pause_after},
+    conversation::Conversation,
     credentials::Credentials,
     lines::{Line, harmless},
-    service::{Failure, Service},
-    wire::Room,
 };
 use crate::{
     dev::{DevError, Signing},
+    model::UserId,
     signals::Signals,
-    tls::TlsError,
+    tls::{self, TlsError},
 };
 
-/// How often every address is tried before the room is open: later it is tried for ever, but an
+/// How often every address is tried before the chat is open: later it is tried for ever, but an
 /// address that is wrong should be told at once.
 const ROUNDS: usize = 3;
+
+/// Pause between two of these tries.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// What `beseda chat` takes.
 #[derive(Debug, Clone, clap::Args)]
@@ -64,10 +64,10 @@ pub struct Options {
     pub signing: Signing,
 }
 
-/// Why a talk did not begin, or ended by itself. No text of others is in it that a terminal would
+/// Why a conversation did not begin, or ended by itself. No text of others is in it that a terminal would
 /// obey.
 #[derive(Debug, thiserror::Error)]
-pub enum TalkError {
+pub enum ChatError {
     #[error("there is no token")]
     Token(#[from] DevError),
     #[error("this is a token of {theirs:?}, not of {me:?}")]
@@ -75,7 +75,7 @@ pub enum TalkError {
     #[error("TLS can't be used")]
     Tls(#[from] TlsError),
     #[error("HTTP can't be used")]
-    Http(#[from] reqwest::Error),
+    Http(#[source] beseda_client::Error),
     #[error("signals can't be caught")]
     Signals(#[source] std::io::Error),
     #[error("{url} can't be reached: {why}")]
@@ -102,18 +102,30 @@ fn http_url(raw: &str) -> Result<Url, String> {
 ///
 /// # Errors
 /// It could not begin, was ended by the service, or something written here may not have arrived.
-pub async fn run(options: Options) -> Result<(), TalkError> {
-    let mut signals = Signals::catch().map_err(TalkError::Signals)?;
-    let mut service = Service::new(&options.url)?;
+pub async fn run(options: Options) -> Result<(), ChatError> {
+    let mut signals = Signals::catch().map_err(ChatError::Signals)?;
     let credentials = Credentials::new(options.token, options.me, options.signing)?;
-    let room = tokio::select! {
-        room = open_room(&mut service, &credentials, &options.with) => room?,
+    let me = credentials.user().clone();
+    let tokens = credentials.into_tokens()?;
+    let tls = tls::client_config(None)?;
+    let rest =
+        Rest::with_tls(&options.url, tokens.clone(), tls.clone()).map_err(ChatError::Http)?;
+    let opened = tokio::select! {
+        opened = open_chat(&rest, &options.with) => opened?,
         () = signals.next() => return Ok(()),
     };
-    let me = credentials.user().to_owned();
-    let console = Console::open(&format!("{}: ", harmless(&me)));
-    console.show(greeting(&room, &service)).await;
-    let mut conversation = Conversation::new(service, credentials, console, &room, options.history);
+    let console = Console::open(&format!("{}: ", harmless(me.as_str())));
+    console.show(greeting(&opened, rest.url())).await;
+    // The address that answered comes first.
+    let [first, others @ ..] = &*rest.urls() else { unreachable!("an option with a default") };
+    let builder = Client::builder(first.clone(), tokens)
+        .tls(tls)
+        .only(opened.chat.chat_id)
+        .page(options.history)
+        .attempts(u32::MAX);
+    let builder = others.iter().cloned().fold(builder, beseda_client::ClientBuilder::url);
+    let connected = builder.connect().map_err(ChatError::Http)?;
+    let mut conversation = Conversation::new(connected, console, me, &opened.chat, options.history);
     let outcome = {
         let talking = conversation.run();
         pin!(talking);
@@ -125,34 +137,35 @@ pub async fn run(options: Options) -> Result<(), TalkError> {
     conversation.close(outcome).await
 }
 
-fn greeting(room: &Room, service: &Service) -> Line {
-    let other = &room.other_user;
+fn greeting(opened: &OpenedChat, url: &Url) -> Line {
+    let other = &opened.chat.other_user;
     let name = match &other.name {
-        Some(name) if *name != other.user_id => format!("{name} ({})", other.user_id),
-        _ => other.user_id.clone(),
+        Some(name) if *name != other.user_id.as_str() => format!("{name} ({})", other.user_id),
+        _ => other.user_id.to_string(),
     };
-    Line::note(format!("with {name} at {}; Ctrl-D ends", service.url()))
+    Line::note(format!("with {name} at {url}; Ctrl-D ends"))
 }
 
-async fn open_room(
-    service: &mut Service,
-    credentials: &Credentials,
-    with: &str,
-) -> Result<Room, TalkError> {
+async fn open_chat(rest: &Rest, with: &str) -> Result<OpenedChat, ChatError> {
+    let other = UserId::parse(with);
+    let other = other.ok_or_else(|| ChatError::Refused(format!("{with:?} is no user id")))?;
     let mut tries = 0;
     loop {
-        let token = credentials.token()?;
-        let (why, pause) = match service.open_room(&token, with).await {
-            Ok(room) => return Ok(room),
-            Err(Failure::Token(why)) => return Err(TalkError::TokenRefused(why)),
-            Err(Failure::Final(why)) => return Err(TalkError::Refused(why)),
-            Err(Failure::Again { why, pause }) => (why, pause),
+        let error = match rest.open_chat(&other).await {
+            Ok(opened) => return Ok(opened),
+            Err(error) => error,
         };
-        tries += 1;
-        if tries >= ROUNDS * service.addresses() {
-            return Err(TalkError::Unreachable { url: service.url().clone(), why });
+        let why = harmless(&error.detail);
+        if error.is_unauthenticated() {
+            return Err(ChatError::TokenRefused(why));
+        } else if !error.is_temporary() {
+            return Err(ChatError::Refused(why));
         }
-        service.turn();
-        tokio::time::sleep(pause.unwrap_or_else(|| pause_after(tries))).await;
+        tries += 1;
+        if tries >= ROUNDS * rest.urls().len() {
+            return Err(ChatError::Unreachable { url: rest.url().clone(), why });
+        }
+        rest.turn();
+        tokio::time::sleep(error.retry_after.unwrap_or(PAUSE)).await;
     }
 }

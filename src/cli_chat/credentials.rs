@@ -1,12 +1,15 @@
-//! Who one is, by which token.
+//! Whose token it is, and where it comes from.
 
 use std::time::Duration;
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde::Deserialize;
 
-use super::TalkError;
-use crate::dev::{self, Signing, TokenOptions};
+use super::ChatError;
+use crate::{
+    dev::{self, DevError, Signing, TokenOptions},
+    model::UserId,
+};
 
 /// How long a token made here is good for: long enough to be renewed some times in a long talk only.
 const TTL: Duration = Duration::from_secs(3_600);
@@ -20,7 +23,7 @@ enum Source {
 
 #[derive(Debug)]
 pub(super) struct Credentials {
-    user: String,
+    user: UserId,
     source: Source,
 }
 
@@ -31,45 +34,55 @@ impl Credentials {
         token: Option<String>,
         me: Option<String>,
         signing: Signing,
-    ) -> Result<Self, TalkError> {
+    ) -> Result<Self, ChatError> {
         match (token.filter(|token| !token.is_empty()), me) {
             (Some(token), me) => {
                 let user = match (user_of(&token), me) {
                     (Some(theirs), Some(me)) if theirs != me => {
-                        return Err(TalkError::TokenOfAnother { theirs, me });
+                        return Err(ChatError::TokenOfAnother { theirs, me });
                     }
                     (Some(user), _) | (None, Some(user)) => user,
                     (None, None) => {
                         let why = "it can't be read; it should be a JWT".to_owned();
-                        return Err(TalkError::TokenRefused(why));
+                        return Err(ChatError::TokenRefused(why));
                     }
                 };
-                Ok(Self { user, source: Source::Given(token) })
+                Ok(Self { user: id(user)?, source: Source::Given(token) })
             }
             (None, me) => {
                 let user = me.unwrap_or_default();
                 let options =
                     TokenOptions { user: user.clone(), name: None, ttl: TTL, scope: None, signing };
-                Ok(Self { user, source: Source::Signed(options) })
+                Ok(Self { user: id(user)?, source: Source::Signed(options) })
             }
         }
     }
 
-    pub(super) fn user(&self) -> &str {
+    pub(super) fn user(&self) -> &UserId {
         &self.user
     }
 
-    /// Whether another token can be had when one is refused.
-    pub(super) fn can_renew(&self) -> bool {
-        matches!(self.source, Source::Signed(_))
-    }
-
-    pub(super) fn token(&self) -> Result<String, TalkError> {
-        match &self.source {
-            Source::Given(token) => Ok(token.clone()),
-            Source::Signed(options) => Ok(dev::token(options.clone())?),
+    /// For the client.
+    ///
+    /// # Errors
+    /// No token can be made.
+    pub(super) fn into_tokens(self) -> Result<beseda_client::Credentials, ChatError> {
+        match self.source {
+            Source::Given(token) => Ok(beseda_client::Credentials::fixed(token)),
+            Source::Signed(options) => {
+                // What keeps one from being made is told at once.
+                dev::token(options.clone())?;
+                Ok(beseda_client::Credentials::renewed_by(move |_| {
+                    let token = dev::token(options.clone());
+                    async move { Ok(Some(token?)) }
+                }))
+            }
         }
     }
+}
+
+fn id(user: String) -> Result<UserId, ChatError> {
+    UserId::parse(&user).ok_or_else(|| ChatError::Token(DevError::UserId(user)))
 }
 
 /// Whose token it is, by its own word; whether that is true is the service's business.
