@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use beseda_protocol::model::ChatId;
 use reqwest::Url;
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -15,9 +16,11 @@ use tokio::{
 };
 
 use crate::{
-    ledger::Violation,
+    report::{
+        counters::{Counters, add},
+        delivery_log::Violation,
+    },
     rest::{Rest, Retry, Sent},
-    tally::{Tally, add},
 };
 
 /// How long one message is tried for, before its outcome stays unknown: longer than a replica needs
@@ -28,8 +31,9 @@ const GIVE_UP: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub(crate) struct Post<'a> {
     pub room: u32,
-    /// The room's endpoint on each replica, the sender's own first.
-    pub endpoints: &'a [Url],
+    pub chat_id: ChatId,
+    /// The replicas, the sender's own first.
+    pub urls: &'a [Url],
     pub token: &'a str,
     pub text: &'a str,
     pub client_msg_id: &'a str,
@@ -39,31 +43,31 @@ pub(crate) struct Post<'a> {
 
 /// Sends one message, with retries under the same id until it is acknowledged: gives its seq then.
 /// `None` where the outcome stays unknown.
-pub(crate) async fn send(rest: &Rest, tally: &Tally, post: Post<'_>) -> Option<i64> {
+pub(crate) async fn send(rest: &Rest, counters: &Counters, post: Post<'_>) -> Option<i64> {
     let give_up = Instant::now() + GIVE_UP;
     let mut failures = 0;
     loop {
-        let endpoint = &post.endpoints[failures % post.endpoints.len()];
-        match rest.send(endpoint, post.token, post.text, post.client_msg_id).await {
+        let url = &post.urls[failures % post.urls.len()];
+        match rest.send(url, post.token, post.chat_id, post.text, post.client_msg_id).await {
             Sent::Acknowledged { seq } => {
-                tally.answered.record(post.due.elapsed());
+                counters.answered.record(post.due.elapsed());
                 return Some(seq);
             }
             Sent::Again { after, why } => {
                 add(match why {
-                    Retry::RateLimited => &tally.rate_limited,
-                    Retry::Failed => &tally.failed,
+                    Retry::RateLimited => &counters.rate_limited,
+                    Retry::Failed => &counters.failed,
                 });
                 failures += usize::from(why == Retry::Failed);
                 if Instant::now() >= give_up {
-                    add(&tally.abandoned);
+                    add(&counters.abandoned);
                     return None;
                 }
                 tokio::time::sleep(after).await;
             }
             Sent::Refused { status, body } => {
                 let what = format!("a send was refused with {status}: {body}");
-                tally.violation(&Violation::Unexpected { room: post.room, what });
+                counters.violation(&Violation::Unexpected { room: post.room, what });
                 return None;
             }
         }
@@ -140,7 +144,7 @@ pub(crate) fn pace(rate: f64, span: Duration) -> mpsc::UnboundedReceiver<Instant
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::meter::{Latency, Meter};
+    use crate::report::meter::{Latency, Meter};
 
     async fn measure(at_once: usize) -> Latency {
         let meter = Arc::new(Meter::new());

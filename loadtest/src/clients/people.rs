@@ -4,11 +4,12 @@ use clap::Args;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::{
+    clients::{
+        chats::{Person, SETUP_AT_ONCE},
+        send::{Post, send},
+    },
+    context::Context,
     error::Error,
-    rest::messages_endpoint,
-    rooms::{Person, SETUP_AT_ONCE},
-    run::Run,
-    send::{Post, send},
 };
 
 #[derive(Debug, Args)]
@@ -23,30 +24,34 @@ pub(crate) struct Circle {
 }
 
 /// People with rooms, each of which has something unread.
-pub(crate) async fn with_rooms(run: &Run<'_>, circle: &Circle) -> Result<Vec<Person>, Error> {
+pub(crate) async fn with_rooms(
+    context: &Context<'_>,
+    circle: &Circle,
+) -> Result<Vec<Person>, Error> {
     let Circle { people, rooms_each } = *circle;
-    run.tally.say(&format!("opening {rooms_each} rooms for each of {people} people"));
-    let prefix = &run.common.prefix;
+    context.counters.say(&format!("opening {rooms_each} rooms for each of {people} people"));
+    let prefix = &context.common.prefix;
     // Others for another number of rooms, so that nobody has more rooms than are asked for.
     let person =
-        |number: u32| run.person(&format!("{prefix}-{rooms_each}-{number}"), number as usize);
+        |number: u32| context.person(&format!("{prefix}-{rooms_each}-{number}"), number as usize);
     let people: Vec<Person> = (0..people).map(person).collect::<Result<_, _>>()?;
     let pairs =
         people.iter().flat_map(|person| (0..rooms_each).map(move |friend| (person, friend)));
     let opening = stream::iter(pairs).map(|(person, friend)| async move {
-        let friend = run.person(&format!("{prefix}-friend-{friend}"), friend as usize)?;
+        let friend = context.person(&format!("{prefix}-friend-{friend}"), friend as usize)?;
         let url = &friend.urls[0];
-        let chat = run.rest.open_chat(url, &friend.token, &person.user).await?;
+        let chat = context.rest.open_chat(url, &friend.token, &person.user).await?;
         if chat.last_seq == 0 {
             let post = Post {
                 room: 0,
-                endpoints: &[messages_endpoint(url, chat.chat_id)],
+                chat_id: chat.chat_id,
+                urls: std::slice::from_ref(url),
                 token: &friend.token,
                 text: "are you there?",
                 client_msg_id: "first",
                 due: std::time::Instant::now(),
             };
-            send(&run.rest, &run.tally, post).await;
+            send(&context.rest, &context.counters, post).await;
         }
         Ok::<_, Error>(())
     });

@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
-use beseda::{
-    dev::{Claims, sign},
-    model::{ChatId, UserId},
-};
+use beseda::dev::{Claims, sign};
+use beseda_protocol::model::{ChatId, UserId};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use reqwest::Url;
 
-use crate::{error::Error, rest::messages_endpoint, run::Run};
+use crate::{context::Context, error::Error};
 
 /// Calls made at once while a run is prepared: enough to be quick, not enough to be a load.
 pub(crate) const SETUP_AT_ONCE: usize = 16;
@@ -37,19 +35,12 @@ pub(crate) struct Room {
     pub reader: Person,
 }
 
-impl Room {
-    /// Where its messages are sent to, the sender's own replica first.
-    pub(crate) fn endpoints(&self) -> Vec<Url> {
-        self.sender.urls.iter().map(|url| messages_endpoint(url, self.chat_id)).collect()
-    }
-}
-
 /// The ids of the two in a room of this number.
 pub(crate) fn names(prefix: &str, number: u32) -> (String, String) {
     (format!("{prefix}-{number}-sender"), format!("{prefix}-{number}-reader"))
 }
 
-impl Run<'_> {
+impl Context<'_> {
     /// Somebody with a token, whose own replica is the one of this number, counted around.
     pub(crate) fn person(&self, user: &str, at: usize) -> Result<Person, Error> {
         UserId::parse(user).ok_or_else(|| Error::Prefix(self.common.prefix.clone()))?;

@@ -1,39 +1,38 @@
-//! A run: what a scenario works with, and how its stretches are measured.
+//! What a scenario works with, and how its stretches are measured.
 
 use std::{
     collections::BTreeMap,
     future::Future,
     io::IsTerminal,
     pin::pin,
-    process::Command,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use indicatif::{ProgressBar, ProgressStyle};
-use jiff::Timestamp;
+use indicatif::ProgressStyle;
 
 use crate::{
     error::Error,
-    limits::Limits,
-    load::{Common, Target},
-    meter::{Latency, Meter, curve},
-    report::{Figure, Machine, Memory, Phase, Report, Second},
+    report::{
+        Figure, Memory, Phase, Second,
+        counters::Counters,
+        limits::Limits,
+        meter::{Latency, Meter, curve},
+        usage::Sample,
+    },
     rest::Rest,
-    scenario::Scenario,
-    tally::Tally,
-    usage::Sample,
+    target::{Common, Target},
 };
 
 /// How often it is said how a run goes, where nobody sees a bar move.
 const LINE_EVERY: u64 = 10;
 
 /// What every scenario works with.
-pub(crate) struct Run<'a> {
+pub(crate) struct Context<'a> {
     pub target: &'a Target,
     pub common: &'a Common,
     pub rest: Rest,
-    pub tally: Arc<Tally>,
+    pub counters: Arc<Counters>,
     /// Unique to the run, since rooms are used again.
     pub id: String,
 }
@@ -46,7 +45,7 @@ pub(crate) struct Findings {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Which {
+pub(crate) enum Metric {
     Answered,
     Arrived,
     Synced,
@@ -57,9 +56,9 @@ pub(crate) struct Plan {
     pub name: &'static str,
     /// What is counted, and by which meter.
     pub unit: &'static str,
-    pub counted: Which,
+    pub counted: Metric,
     /// Limits on latencies hold for the first.
-    pub latencies: &'static [(&'static str, Which)],
+    pub latencies: &'static [(&'static str, Metric)],
     /// How long it will take, where that is known.
     pub span: Option<Duration>,
     pub limits: Limits,
@@ -71,20 +70,20 @@ impl Plan {
         Self {
             name,
             unit: "messages",
-            counted: Which::Answered,
-            latencies: &[("POST to socket", Which::Arrived), ("POST", Which::Answered)],
+            counted: Metric::Answered,
+            latencies: &[("POST to socket", Metric::Arrived), ("POST", Metric::Answered)],
             span,
             limits: limits.clone(),
         }
     }
 }
 
-impl Run<'_> {
-    fn meter(&self, which: Which) -> &Meter {
+impl Context<'_> {
+    fn meter(&self, which: Metric) -> &Meter {
         match which {
-            Which::Answered => &self.tally.answered,
-            Which::Arrived => &self.tally.arrived,
-            Which::Synced => &self.tally.synced,
+            Metric::Answered => &self.counters.answered,
+            Metric::Arrived => &self.counters.arrived,
+            Metric::Synced => &self.counters.synced,
         }
     }
 
@@ -94,7 +93,7 @@ impl Run<'_> {
         plan: Plan,
         work: impl Future<Output = T>,
     ) -> Result<(T, Phase), Error> {
-        for which in [Which::Answered, Which::Arrived, Which::Synced] {
+        for which in [Metric::Answered, Metric::Arrived, Metric::Synced] {
             self.meter(which).take();
         }
         self.show(&plan);
@@ -109,12 +108,12 @@ impl Run<'_> {
             }
         };
         let phase = watch.finish(plan)?;
-        self.tally.bar.set_message("");
+        self.counters.bar.set_message("");
         Ok((outcome, phase))
     }
 
     fn show(&self, plan: &Plan) {
-        let bar = &self.tally.bar;
+        let bar = &self.counters.bar;
         bar.set_prefix(plan.name);
         bar.set_position(0);
         match plan.span {
@@ -134,7 +133,7 @@ fn style(template: &str) -> ProgressStyle {
 
 /// A phase while it runs.
 struct Watch<'a> {
-    run: &'a Run<'a>,
+    context: &'a Context<'a>,
     counted: &'a Meter,
     latency: &'a Meter,
     unit: &'static str,
@@ -153,14 +152,14 @@ fn mib(bytes: u64) -> f64 {
 }
 
 impl<'a> Watch<'a> {
-    fn new(run: &'a Run<'a>, plan: &Plan) -> Result<Self, Error> {
-        let first = Sample::take(&run.target.processes)?;
+    fn new(context: &'a Context<'a>, plan: &Plan) -> Result<Self, Error> {
+        let first = Sample::take(&context.target.processes)?;
         let latency = plan.latencies.first().map_or(plan.counted, |(_, which)| *which);
         let now = Instant::now();
         Ok(Self {
-            run,
-            counted: run.meter(plan.counted),
-            latency: run.meter(latency),
+            context,
+            counted: context.meter(plan.counted),
+            latency: context.meter(latency),
             unit: plan.unit,
             name: plan.name,
             began: now,
@@ -174,7 +173,7 @@ impl<'a> Watch<'a> {
     }
 
     fn look(&mut self) -> Result<(), Error> {
-        let sample = Sample::take(&self.run.target.processes)?;
+        let sample = Sample::take(&self.context.target.processes)?;
         let now = Instant::now();
         let seconds = now.duration_since(self.looked).as_secs_f64();
         let count = self.counted.count();
@@ -201,17 +200,17 @@ impl<'a> Watch<'a> {
     }
 
     fn say(&self, second: &Second) {
-        let tally = &self.run.tally;
-        let (unit, p99, violations) = (self.unit, second.latency.p99, tally.violations());
+        let counters = &self.context.counters;
+        let (unit, p99, violations) = (self.unit, second.latency.p99, counters.violations());
         let line =
             format!("{:.0} {unit}/s, p99 {p99:.1} ms, {violations} violations", second.per_second);
-        tally.bar.set_position(self.began.elapsed().as_secs());
+        counters.bar.set_position(self.began.elapsed().as_secs());
         if (self.timeline.len() as u64 + 1).is_multiple_of(LINE_EVERY)
             && !std::io::stderr().is_terminal()
         {
-            tally.say(&format!("{} {:.0} s: {line}", self.name, second.at));
+            counters.say(&format!("{} {:.0} s: {line}", self.name, second.at));
         }
-        tally.bar.set_message(line);
+        counters.bar.set_message(line);
     }
 
     fn finish(mut self, plan: Plan) -> Result<Phase, Error> {
@@ -220,7 +219,7 @@ impl<'a> Watch<'a> {
         if self.looked.elapsed() > Duration::from_millis(200) {
             self.look()?;
         }
-        let after = Sample::take(&self.run.target.processes)?;
+        let after = Sample::take(&self.context.target.processes)?;
         let count = self.counted.count();
         let per_thousand = |used: Duration| used.as_secs_f64() * 1e3 / count.max(1) as f64;
         let used = after.cpu_since(&self.first).into_iter();
@@ -244,7 +243,7 @@ impl<'a> Watch<'a> {
             exceeded: Vec::new(),
         };
         for (name, which) in plan.latencies {
-            let values = self.run.meter(*which).take();
+            let values = self.context.meter(*which).take();
             if phase.curve.is_empty() {
                 phase.curve = curve(&values);
             }
@@ -253,52 +252,4 @@ impl<'a> Watch<'a> {
         phase.exceeded = plan.limits.judge(&phase);
         Ok(phase)
     }
-}
-
-/// Runs a scenario against a target and gives what came of it.
-pub(crate) async fn run(target: &Target, scenario: &Scenario) -> Result<Report, Error> {
-    let began_at = Timestamp::now().to_string();
-    let run = Run {
-        target,
-        common: scenario.common(),
-        rest: Rest::new()?,
-        tally: Arc::new(Tally::new(ProgressBar::new(0))),
-        id: format!("{:08x}", rand::random::<u32>()),
-    };
-    let found = scenario.run(&run).await;
-    run.tally.bar.finish_and_clear();
-    let Findings { phases, figures } = found?;
-    let of_phases = phases.iter().flat_map(|phase| phase.exceeded.iter().cloned());
-    let exceeded = of_phases.chain(figures.iter().filter_map(Figure::excess)).collect();
-    Ok(Report {
-        scenario: scenario.name(),
-        command: command(),
-        version: env!("CARGO_PKG_VERSION"),
-        commit: commit(),
-        began_at,
-        machine: Machine::this(),
-        phases,
-        figures,
-        counts: run.tally.counts(),
-        exceeded,
-    })
-}
-
-/// What was typed, without the secret.
-fn command() -> String {
-    let mut hide = false;
-    let words =
-        std::env::args().map(|word| match std::mem::replace(&mut hide, word == "--jwt-secret") {
-            true => "…".to_owned(),
-            false if word.starts_with("--jwt-secret=") => "--jwt-secret=…".to_owned(),
-            false => word,
-        });
-    words.collect::<Vec<_>>().join(" ")
-}
-
-/// Of the folder that this was started in.
-fn commit() -> Option<String> {
-    let git = Command::new("git").args(["describe", "--always", "--dirty", "--abbrev=12"]).output();
-    let output = git.ok().filter(|output| output.status.success())?;
-    Some(String::from_utf8(output.stdout).ok()?.trim().to_owned())
 }

@@ -7,18 +7,18 @@ use std::{
 };
 
 use clap::Args;
-use reqwest::Url;
-use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 
 use crate::{
+    clients::chats::Person,
+    context::{Context, Metric, Plan},
     error::Error,
-    ledger::Violation,
-    report::Phase,
+    report::{
+        Phase,
+        counters::{Counters, add},
+        delivery_log::Violation,
+    },
     rest::Rest,
-    rooms::Person,
-    run::{Plan, Run, Which},
-    tally::{Tally, add},
 };
 
 /// Pause before a read that failed is tried again.
@@ -39,7 +39,7 @@ pub(crate) struct Readers {
 #[derive(Clone)]
 pub(crate) struct Reader {
     rest: Rest,
-    tally: Arc<Tally>,
+    counters: Arc<Counters>,
     call: &'static str,
     end: Instant,
 }
@@ -49,18 +49,26 @@ impl Reader {
         Instant::now() < self.end
     }
 
+    /// A person at their own replica.
+    pub(crate) fn at(&self, person: &Person) -> beseda_client::Rest {
+        self.rest.at(&person.urls[0], &person.token)
+    }
+
     /// A measured read; `None` where it failed, which is counted.
-    pub(crate) async fn get<T: DeserializeOwned>(&self, url: &Url, token: &str) -> Option<T> {
+    pub(crate) async fn measured<T>(
+        &self,
+        asking: impl Future<Output = Result<T, beseda_client::Error>>,
+    ) -> Option<T> {
         let began = Instant::now();
-        match self.rest.get(self.call, url.clone(), token).await {
+        match asking.await {
             Ok(answer) => {
-                self.tally.answered.record(began.elapsed());
+                self.counters.answered.record(began.elapsed());
                 Some(answer)
             }
             Err(error) => {
-                add(&self.tally.failed);
-                self.tally.note(&crate::error::chain(&error));
-                tokio::time::sleep(RETRY).await;
+                add(&self.counters.failed);
+                self.counters.note(&format!("{}: {error}", self.call));
+                tokio::time::sleep(error.retry_after.unwrap_or(RETRY)).await;
                 None
             }
         }
@@ -70,14 +78,14 @@ impl Reader {
     pub(crate) fn check(&self, person: &Person, is_right: bool, what: impl FnOnce() -> String) {
         if !is_right {
             let (call, user) = (self.call, person.user.clone());
-            self.tally.violation(&Violation::Answer { call, user, what: what() });
+            self.counters.violation(&Violation::Answer { call, user, what: what() });
         }
     }
 }
 
 /// Measures readers, numbered from 0, each of whom reads as `read` says.
 pub(crate) async fn measure<F>(
-    run: &Run<'_>,
+    context: &Context<'_>,
     call: &'static str,
     readers: &Readers,
     read: impl Fn(usize, Reader) -> F,
@@ -89,17 +97,17 @@ where
     let plan = Plan {
         name: call,
         unit: "requests",
-        counted: Which::Answered,
-        latencies: &[("request", Which::Answered)],
+        counted: Metric::Answered,
+        latencies: &[("request", Metric::Answered)],
         span: Some(span),
-        limits: run.common.limits.clone(),
+        limits: context.common.limits.clone(),
     };
     let end = Instant::now() + span;
     let mut reading = JoinSet::new();
     for number in 0..readers.clients as usize {
-        let (rest, tally) = (run.rest.clone(), Arc::clone(&run.tally));
-        reading.spawn(read(number, Reader { rest, tally, call, end }));
+        let (rest, counters) = (context.rest.clone(), Arc::clone(&context.counters));
+        reading.spawn(read(number, Reader { rest, counters, call, end }));
     }
-    let (_, phase) = run.measure(plan, reading.join_all()).await?;
+    let (_, phase) = context.measure(plan, reading.join_all()).await?;
     Ok(phase)
 }

@@ -9,15 +9,17 @@ use std::{
 };
 
 use indicatif::ProgressBar;
-use serde::Serialize;
 
-use crate::{ledger::Violation, load::say, meter::Meter};
+use crate::{
+    progress::say,
+    report::{Counts, delivery_log::Violation, meter::Meter},
+};
 
 /// Violations that are spelled out, and notes: the rest is counted.
 const SPELLED_OUT: usize = 20;
 
 #[derive(Debug)]
-pub(crate) struct Tally {
+pub(crate) struct Counters {
     /// From the moment a request was due to its answer.
     pub answered: Meter,
     /// From the moment a message was due to its arrival on a socket.
@@ -40,29 +42,11 @@ struct Violations {
     notes: usize,
 }
 
-/// What is no latency, at the end.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct Counts {
-    /// Answers 429, each tried again.
-    pub rate_limited: u64,
-    /// Answers 5xx and broken connections, each tried again.
-    pub failed: u64,
-    /// Messages whose outcome stayed unknown.
-    pub abandoned: u64,
-    /// Gaps that the service found and filled by itself.
-    pub catchups: u64,
-    /// Sockets opened again after they ended by themselves.
-    pub reconnects: u64,
-    /// By kind.
-    pub violations: BTreeMap<String, u64>,
-    pub first_violations: Vec<String>,
-}
-
 pub(crate) fn add(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-impl Tally {
+impl Counters {
     pub(crate) fn new(bar: ProgressBar) -> Self {
         Self {
             answered: Meter::new(),

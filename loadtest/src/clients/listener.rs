@@ -5,14 +5,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use beseda::model::ChatId;
+use beseda_protocol::model::ChatId;
 use tokio::sync::{Notify, oneshot};
 
 use crate::{
-    ledger::{Ledger, Violation},
-    rooms::Person,
-    socket::{Frame, Position, Socket, read},
-    tally::{Tally, add},
+    clients::{
+        chats::Person,
+        socket::{Frame, Position, Socket, read},
+    },
+    report::{
+        counters::{Counters, add},
+        delivery_log::{DeliveryLog, Violation},
+    },
 };
 
 /// Pause before a socket that ended is opened again, as a client does that resumes.
@@ -23,8 +27,8 @@ pub(crate) struct Listener {
     pub chat_id: ChatId,
     /// Whose socket it is; after a failure it is opened at their next replica.
     pub reader: Person,
-    pub ledger: Arc<Ledger>,
-    pub tally: Arc<Tally>,
+    pub log: Arc<DeliveryLog>,
+    pub counters: Arc<Counters>,
     /// Told: the socket is given up without a word.
     pub cut: Arc<Notify>,
 }
@@ -35,19 +39,19 @@ impl Listener {
         let mut ready = Some(ready);
         let mut epoch = None;
         for url in self.reader.urls.iter().cycle() {
-            let from = Position { ev: self.ledger.position(), epoch: epoch.clone() };
+            let from = Position { ev: self.log.position(), epoch: epoch.clone() };
             match Socket::open(url, self.chat_id, &self.reader.token, &from).await {
                 Ok(mut socket) => {
                     tokio::select! {
                         end = self.listen(&mut socket, &mut epoch, &mut ready) => {
-                            add(&self.tally.reconnects);
+                            add(&self.counters.reconnects);
                             self.note(&format!("ended: {end}"));
                         }
                         () = self.cut.notified() => {}
                     }
                 }
                 Err(error) => {
-                    add(&self.tally.reconnects);
+                    add(&self.counters.reconnects);
                     self.note(&format!("did not open: {error}"));
                 }
             }
@@ -56,7 +60,7 @@ impl Listener {
     }
 
     fn note(&self, what: &str) {
-        self.tally.note(&format!("the socket of room {} {what}", self.room));
+        self.counters.note(&format!("the socket of room {} {what}", self.room));
     }
 
     /// Reads to the socket's end, and says how it ended.
@@ -69,7 +73,7 @@ impl Listener {
         loop {
             let text = match socket.next().await {
                 Ok(text) => text,
-                Err(end) => return end,
+                Err(end) => return end.to_string(),
             };
             match read(&text) {
                 Ok(frame) => self.on_frame(frame, epoch, ready),
@@ -87,10 +91,10 @@ impl Listener {
         match (&*frame.kind, frame.message) {
             ("message.created", Some(message)) => {
                 let id = message.client_msg_id.as_deref().unwrap_or_default();
-                let arrived = self.ledger.arrived(id, message.seq, frame.ev, Instant::now());
+                let arrived = self.log.arrived(id, message.seq, frame.ev, Instant::now());
                 match arrived {
-                    Ok(took) => self.tally.arrived.record(took),
-                    Err(violation) => self.tally.violation(&violation),
+                    Ok(took) => self.counters.arrived.record(took),
+                    Err(violation) => self.counters.violation(&violation),
                 }
             }
             ("subscribed", _) => *epoch = frame.epoch.map(std::borrow::Cow::into_owned),
@@ -100,7 +104,7 @@ impl Listener {
                     let _ = ready.send(());
                 }
             }
-            ("catchup", _) => add(&self.tally.catchups),
+            ("catchup", _) => add(&self.counters.catchups),
             ("message.updated" | "message.deleted" | "chat.read" | "reset" | "chat.deleted", _) => {
                 self.unexpected(format!("a frame {} came", frame.kind));
             }
@@ -109,6 +113,6 @@ impl Listener {
     }
 
     fn unexpected(&self, what: String) {
-        self.tally.violation(&Violation::Unexpected { room: self.room, what });
+        self.counters.violation(&Violation::Unexpected { room: self.room, what });
     }
 }

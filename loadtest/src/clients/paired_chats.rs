@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use beseda::model::{Chat, ChatId};
+use beseda_protocol::model::{Chat, ChatId};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use reqwest::Url;
 use tokio::{
@@ -14,14 +14,18 @@ use tokio::{
 };
 
 use crate::{
+    clients::{
+        chats::{Room, SETUP_AT_ONCE},
+        listener::Listener,
+        send::{Post, send},
+    },
+    context::Context,
     error::Error,
-    ledger::{Ledger, Violation},
-    listener::Listener,
+    report::{
+        counters::Counters,
+        delivery_log::{DeliveryLog, Violation},
+    },
     rest::Rest,
-    rooms::{Room, SETUP_AT_ONCE},
-    run::Run,
-    send::{Post, send},
-    tally::Tally,
 };
 
 /// How long a socket may take to open.
@@ -34,7 +38,7 @@ pub(crate) const SETTLE: Duration = Duration::from_secs(15);
 /// How often it is looked whether they have.
 const LOOK: Duration = Duration::from_millis(10);
 
-pub(crate) struct Talk {
+pub(crate) struct PairedChats {
     rooms: Vec<Listened>,
     /// End when dropped.
     _listeners: JoinSet<()>,
@@ -52,48 +56,51 @@ struct Listened {
 #[derive(Debug)]
 pub(crate) struct Outlet {
     room: u32,
-    endpoints: Vec<Url>,
+    chat_id: ChatId,
+    urls: Vec<Url>,
     token: String,
-    ledger: Arc<Ledger>,
+    log: Arc<DeliveryLog>,
     rest: Rest,
-    tally: Arc<Tally>,
+    counters: Arc<Counters>,
 }
 
 impl Outlet {
     /// Sends one message, and enters it in the books.
     pub(crate) async fn send(&self, text: &str, id: &str, due: Instant) {
-        self.ledger.sending(id, due);
-        let Self { room, endpoints, token, .. } = self;
-        let post = Post { room: *room, endpoints, token, text, client_msg_id: id, due };
-        match send(&self.rest, &self.tally, post).await {
+        self.log.sending(id, due);
+        let Self { room, chat_id, urls, token, .. } = self;
+        let post =
+            Post { room: *room, chat_id: *chat_id, urls, token, text, client_msg_id: id, due };
+        match send(&self.rest, &self.counters, post).await {
             Some(seq) => {
-                if let Err(violation) = self.ledger.acknowledged(id, seq) {
-                    self.tally.violation(&violation);
+                if let Err(violation) = self.log.acknowledged(id, seq) {
+                    self.counters.violation(&violation);
                 }
             }
-            None => self.ledger.abandoned(id),
+            None => self.log.abandoned(id),
         }
     }
 }
 
-impl Talk {
+impl PairedChats {
     /// Opens the rooms and their readers' sockets, and returns once all of them are in step.
-    pub(crate) async fn open(run: &Run<'_>, count: u32) -> Result<Self, Error> {
-        run.tally.say(&format!("opening {count} rooms and their sockets"));
-        let rooms = run.rooms(count).await?;
-        let before: Vec<Chat> = chats(run, rooms.iter()).await?;
+    pub(crate) async fn open(context: &Context<'_>, count: u32) -> Result<Self, Error> {
+        context.counters.say(&format!("opening {count} rooms and their sockets"));
+        let rooms = context.rooms(count).await?;
+        let before: Vec<Chat> = chats(context, rooms.iter()).await?;
         let rooms: Vec<Listened> = rooms
             .into_iter()
             .zip(before)
             .map(|(room, before)| {
-                let ledger = Ledger::new(room.number, before.last_seq, before.last_ev);
+                let log = DeliveryLog::new(room.number, before.last_seq, before.last_ev);
                 let outlet = Outlet {
                     room: room.number,
-                    endpoints: room.endpoints(),
+                    chat_id: room.chat_id,
+                    urls: room.sender.urls.clone(),
                     token: room.sender.token.clone(),
-                    ledger: Arc::new(ledger),
-                    rest: run.rest.clone(),
-                    tally: Arc::clone(&run.tally),
+                    log: Arc::new(log),
+                    rest: context.rest.clone(),
+                    counters: Arc::clone(&context.counters),
                 };
                 Listened { room, before, outlet: Arc::new(outlet), cut: Arc::default() }
             })
@@ -106,8 +113,8 @@ impl Talk {
                     room: room.number,
                     chat_id: room.chat_id,
                     reader: room.reader.clone(),
-                    ledger: Arc::clone(&outlet.ledger),
-                    tally: Arc::clone(&run.tally),
+                    log: Arc::clone(&outlet.log),
+                    counters: Arc::clone(&context.counters),
                     cut: Arc::clone(cut),
                 };
                 let (ready, is_ready) = oneshot::channel();
@@ -137,7 +144,7 @@ impl Talk {
     /// Waits until everything acknowledged has arrived, or until it is too late.
     pub(crate) async fn settle(&self) {
         let deadline = Instant::now() + SETTLE;
-        let waiting = |room: &Listened| room.outlet.ledger.is_waiting();
+        let waiting = |room: &Listened| room.outlet.log.is_waiting();
         while self.rooms.iter().any(waiting) && Instant::now() < deadline {
             tokio::time::sleep(LOOK).await;
         }
@@ -145,19 +152,19 @@ impl Talk {
 
     /// What was lost; and what Postgres holds must be what arrived, and the readers' counters must
     /// say so.
-    pub(crate) async fn judge(&self, run: &Run<'_>) -> Result<(), Error> {
-        let lost = self.rooms.iter().flat_map(|room| room.outlet.ledger.lost());
-        lost.for_each(|lost| run.tally.violation(&lost));
-        let now = chats(run, self.rooms.iter().map(|listened| &listened.room)).await?;
+    pub(crate) async fn judge(&self, context: &Context<'_>) -> Result<(), Error> {
+        let lost = self.rooms.iter().flat_map(|room| room.outlet.log.lost());
+        lost.for_each(|lost| context.counters.violation(&lost));
+        let now = chats(context, self.rooms.iter().map(|listened| &listened.room)).await?;
         for (Listened { room, before, outlet, .. }, now) in self.rooms.iter().zip(now) {
-            let arrivals = outlet.ledger.arrivals();
+            let arrivals = outlet.log.arrivals();
             for (what, found, expected) in [
                 ("last_seq", now.last_seq, before.last_seq + arrivals),
                 ("unread_count", now.unread_count, before.unread_count + arrivals),
             ] {
                 if found != expected {
                     let room = room.number;
-                    run.tally.violation(&Violation::Count { room, what, found, expected });
+                    context.counters.violation(&Violation::Count { room, what, found, expected });
                 }
             }
         }
@@ -166,11 +173,15 @@ impl Talk {
 }
 
 /// The rooms as their readers see them.
-async fn chats(run: &Run<'_>, rooms: impl Iterator<Item = &Room>) -> Result<Vec<Chat>, Error> {
+async fn chats(
+    context: &Context<'_>,
+    rooms: impl Iterator<Item = &Room>,
+) -> Result<Vec<Chat>, Error> {
     let asked: Vec<(Url, String, ChatId)> = rooms
         .map(|room| (room.reader.urls[0].clone(), room.reader.token.clone(), room.chat_id))
         .collect();
-    let answers = stream::iter(asked)
-        .map(|(url, token, chat_id)| async move { run.rest.get_chat(&url, &token, chat_id).await });
+    let answers = stream::iter(asked).map(|(url, token, chat_id)| async move {
+        context.rest.get_chat(&url, &token, chat_id).await
+    });
     answers.buffered(SETUP_AT_ONCE).try_collect().await
 }

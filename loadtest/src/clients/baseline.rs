@@ -14,12 +14,11 @@ use tokio::{
 use tokio_postgres::{Client, NoTls, Statement};
 
 use crate::{
+    clients::send::{open_loop, pace},
+    context::{Context, Metric, Plan},
     error::Error,
-    limits::Limits,
-    load::{Stores, Target},
-    report::Phase,
-    run::{Plan, Run, Which},
-    send::{open_loop, pace},
+    report::{Phase, limits::Limits},
+    target::{Stores, Target},
 };
 
 /// Clients of pgbench, and of the pair: what a pool of connections would have.
@@ -105,7 +104,7 @@ impl Pair {
 
 /// Pairs at a fixed rate, each measured from the moment it was due until Redis has it.
 pub(crate) async fn pairs(
-    run: &Run<'_>,
+    context: &Context<'_>,
     stores: &Stores,
     rate: f64,
     bytes: u16,
@@ -121,13 +120,14 @@ pub(crate) async fn pairs(
     let plan = Plan {
         name: "bare INSERT and PUBLISH",
         unit: "pairs",
-        counted: Which::Answered,
-        latencies: &[("both", Which::Answered)],
+        counted: Metric::Answered,
+        latencies: &[("both", Metric::Answered)],
         span: Some(span),
         limits: Limits::default(),
     };
     let work = open_loop(pace(rate, span), std::future::pending(), CLIENTS, |_, due: Instant| {
-        let (pool, text, tally) = (Arc::clone(&pool), Arc::clone(&text), Arc::clone(&run.tally));
+        let (pool, text, counters) =
+            (Arc::clone(&pool), Arc::clone(&text), Arc::clone(&context.counters));
         let lock = move |pool: &Mutex<Vec<Pair>>| {
             pool.lock().unwrap_or_else(PoisonError::into_inner).pop()
         };
@@ -136,14 +136,14 @@ pub(crate) async fn pairs(
             let Some(mut pair) = lock(&pool) else { return };
             match pair.write(&text).await {
                 Ok(()) => {
-                    tally.answered.record(due.elapsed());
+                    counters.answered.record(due.elapsed());
                     pool.lock().unwrap_or_else(PoisonError::into_inner).push(pair);
                 }
-                Err(error) => tally.note(&format!("a bare pair failed: {error}")),
+                Err(error) => counters.note(&format!("a bare pair failed: {error}")),
             }
         }
     });
-    let ((), phase) = run.measure(plan, work).await?;
+    let ((), phase) = context.measure(plan, work).await?;
     Ok(phase)
 }
 

@@ -59,13 +59,13 @@ struct State {
 
 /// One room's books.
 #[derive(Debug)]
-pub(crate) struct Ledger {
+pub(crate) struct DeliveryLog {
     room: u32,
     first_seq: i64,
     state: Mutex<State>,
 }
 
-impl Ledger {
+impl DeliveryLog {
     /// Begins where the room stands.
     pub(crate) fn new(room: u32, seq: i64, ev: i64) -> Self {
         let state = State { open: HashMap::new(), done: HashSet::new(), seq, ev };
@@ -185,10 +185,10 @@ impl Ledger {
 mod tests {
     use super::*;
 
-    fn ledger(sent: &[&str]) -> (Ledger, Instant) {
-        let (ledger, now) = (Ledger::new(1, 10, 20), Instant::now());
-        sent.iter().for_each(|id| ledger.sending(id, now));
-        (ledger, now)
+    fn log(sent: &[&str]) -> (DeliveryLog, Instant) {
+        let (log, now) = (DeliveryLog::new(1, 10, 20), Instant::now());
+        sent.iter().for_each(|id| log.sending(id, now));
+        (log, now)
     }
 
     fn kind<T>(result: Result<T, Violation>) -> &'static str {
@@ -197,35 +197,35 @@ mod tests {
 
     #[test]
     fn an_arrival_may_come_before_its_acknowledgement() {
-        let (ledger, now) = ledger(&["a", "b"]);
-        assert_eq!(kind(ledger.arrived("a", 11, 21, now)), "fine");
-        assert_eq!(kind(ledger.acknowledged("a", 11)), "fine");
-        assert_eq!(kind(ledger.acknowledged("b", 12)), "fine");
-        assert!(ledger.is_waiting());
-        assert_eq!(kind(ledger.arrived("b", 12, 22, now)), "fine");
-        assert!(!ledger.is_waiting() && ledger.lost().is_empty());
-        assert_eq!((ledger.arrivals(), ledger.position()), (2, 22));
+        let (log, now) = log(&["a", "b"]);
+        assert_eq!(kind(log.arrived("a", 11, 21, now)), "fine");
+        assert_eq!(kind(log.acknowledged("a", 11)), "fine");
+        assert_eq!(kind(log.acknowledged("b", 12)), "fine");
+        assert!(log.is_waiting());
+        assert_eq!(kind(log.arrived("b", 12, 22, now)), "fine");
+        assert!(!log.is_waiting() && log.lost().is_empty());
+        assert_eq!((log.arrivals(), log.position()), (2, 22));
     }
 
     #[test]
     fn what_was_acknowledged_and_never_came_is_lost() {
-        let (ledger, _) = ledger(&["a", "b", "c"]);
-        assert_eq!(kind(ledger.acknowledged("a", 11)), "fine");
-        ledger.abandoned("b");
-        assert_eq!(ledger.lost().len(), 1, "b is unknown, c is not answered yet");
-        assert_eq!(ledger.lost()[0].kind(), "lost");
+        let (log, _) = log(&["a", "b", "c"]);
+        assert_eq!(kind(log.acknowledged("a", 11)), "fine");
+        log.abandoned("b");
+        assert_eq!(log.lost().len(), 1, "b is unknown, c is not answered yet");
+        assert_eq!(log.lost()[0].kind(), "lost");
     }
 
     #[test]
     fn holes_twins_and_strangers_are_seen() {
-        let (ledger, now) = ledger(&["a", "b", "c", "d"]);
-        assert_eq!(kind(ledger.arrived("a", 11, 21, now)), "fine");
-        assert_eq!(kind(ledger.arrived("a", 12, 22, now)), "doubled");
-        assert_eq!(kind(ledger.acknowledged("a", 11)), "fine");
-        assert_eq!(kind(ledger.arrived("a", 11, 21, now)), "doubled");
-        assert_eq!(kind(ledger.arrived("c", 13, 22, now)), "out_of_order");
-        assert_eq!(kind(ledger.arrived("b", 12, 23, now)), "out_of_order");
-        assert_eq!(kind(ledger.acknowledged("b", 14)), "mismatched");
-        assert_eq!(kind(ledger.arrived("x", 13, 24, now)), "unexpected");
+        let (log, now) = log(&["a", "b", "c", "d"]);
+        assert_eq!(kind(log.arrived("a", 11, 21, now)), "fine");
+        assert_eq!(kind(log.arrived("a", 12, 22, now)), "doubled");
+        assert_eq!(kind(log.acknowledged("a", 11)), "fine");
+        assert_eq!(kind(log.arrived("a", 11, 21, now)), "doubled");
+        assert_eq!(kind(log.arrived("c", 13, 22, now)), "out_of_order");
+        assert_eq!(kind(log.arrived("b", 12, 23, now)), "out_of_order");
+        assert_eq!(kind(log.acknowledged("b", 14)), "mismatched");
+        assert_eq!(kind(log.arrived("x", 13, 24, now)), "unexpected");
     }
 }

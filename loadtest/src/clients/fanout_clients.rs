@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use beseda::model::ChatId;
+use beseda_protocol::model::ChatId;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::{
     sync::{Mutex, Notify, watch},
@@ -16,13 +16,17 @@ use tokio::{
 };
 
 use crate::{
+    clients::{
+        chats::{Person, Room, SETUP_AT_ONCE},
+        send::{Post, send},
+        socket::{Frame, Position, Socket, read},
+    },
+    context::Context,
     error::Error,
-    ledger::Violation,
-    rooms::{Person, Room, SETUP_AT_ONCE},
-    run::Run,
-    send::{Post, send},
-    socket::{Frame, Position, Socket, read},
-    tally::{Tally, add},
+    report::{
+        counters::{Counters, add},
+        delivery_log::Violation,
+    },
 };
 
 /// Pauses before a socket is tried again, at random between these, as clients do lest they all come
@@ -67,7 +71,7 @@ impl Count {
     }
 }
 
-/// What all sockets of a crowd share.
+/// What all sockets of a clients share.
 #[derive(Debug)]
 struct Hall {
     /// What moments in texts count from.
@@ -76,20 +80,20 @@ struct Hall {
     synced: Count,
     /// When all were last told to give up their connections.
     cut: watch::Sender<Instant>,
-    tally: Arc<Tally>,
+    counters: Arc<Counters>,
 }
 
-pub(crate) struct Crowd<'a> {
-    run: &'a Run<'a>,
+pub(crate) struct FanoutClients<'a> {
+    context: &'a Context<'a>,
     pub rooms: Arc<Vec<Room>>,
     hall: Arc<Hall>,
-    seats: Mutex<Vec<Arc<Seat>>>,
+    subscribers: Mutex<Vec<Arc<Subscriber>>>,
     tasks: Mutex<JoinSet<()>>,
 }
 
 /// One socket's place.
 #[derive(Debug)]
-struct Seat {
+struct Subscriber {
     room: u32,
     chat_id: ChatId,
     person: Person,
@@ -98,23 +102,23 @@ struct Seat {
     hall: Arc<Hall>,
 }
 
-impl<'a> Crowd<'a> {
+impl<'a> FanoutClients<'a> {
     /// Opens rooms, and no sockets yet.
-    pub(crate) async fn gather(run: &'a Run<'a>, rooms: u32) -> Result<Self, Error> {
-        let rooms = run.rooms(rooms).await?;
+    pub(crate) async fn gather(context: &'a Context<'a>, rooms: u32) -> Result<Self, Error> {
+        let rooms = context.rooms(rooms).await?;
         let now = Instant::now();
         let hall = Hall {
             began: now,
             delivered: Count::default(),
             synced: Count::default(),
             cut: watch::Sender::new(now),
-            tally: Arc::clone(&run.tally),
+            counters: Arc::clone(&context.counters),
         };
         Ok(Self {
-            run,
+            context,
             rooms: Arc::new(rooms),
             hall: Arc::new(hall),
-            seats: Mutex::default(),
+            subscribers: Mutex::default(),
             tasks: Mutex::default(),
         })
     }
@@ -122,29 +126,29 @@ impl<'a> Crowd<'a> {
     /// Opens sockets until there are this many, dealt out over the rooms and both of their people,
     /// and returns once all are in step.
     pub(crate) async fn fill(&self, to: u32) -> Result<(), Error> {
-        let mut seats = self.seats.lock().await;
+        let mut subscribers = self.subscribers.lock().await;
         let mut tasks = self.tasks.lock().await;
-        while seats.len() < to as usize {
-            let chunk = OPENING_AT_ONCE.min(to as usize - seats.len());
+        while subscribers.len() < to as usize {
+            let chunk = OPENING_AT_ONCE.min(to as usize - subscribers.len());
             for _ in 0..chunk {
-                let number = seats.len();
+                let number = subscribers.len();
                 let room = &self.rooms[number / 2 % self.rooms.len()];
                 let person = if number.is_multiple_of(2) { &room.reader } else { &room.sender };
                 let mut person = person.clone();
                 // More than two sockets in a room: on all replicas.
                 let turn = number / 2 / self.rooms.len() % person.urls.len();
                 person.urls.rotate_left(turn);
-                let seat = Arc::new(Seat {
+                let subscriber = Arc::new(Subscriber {
                     room: room.number,
                     chat_id: room.chat_id,
                     person,
                     ev: AtomicU64::new(room.ev.unsigned_abs()),
                     hall: Arc::clone(&self.hall),
                 });
-                tasks.spawn(Arc::clone(&seat).run());
-                seats.push(seat);
+                tasks.spawn(Arc::clone(&subscriber).run());
+                subscribers.push(subscriber);
             }
-            let reached = self.hall.synced.reaches(seats.len() as u64, OPENING).await;
+            let reached = self.hall.synced.reaches(subscribers.len() as u64, OPENING).await;
             if !reached {
                 let reason = "not all sockets were in step within 60 s".to_owned();
                 return Err(Error::Socket { room: 0, reason });
@@ -165,7 +169,7 @@ impl<'a> Crowd<'a> {
     /// Cuts all connections, without a word to the service. Gives after how long all sockets were in
     /// step again; `None` where that took longer than `limit`.
     pub(crate) async fn storm(&self, limit: Duration) -> Option<Duration> {
-        let sockets = self.seats.lock().await.len() as u64;
+        let sockets = self.subscribers.lock().await.len() as u64;
         let awaited = self.hall.synced.get() + sockets;
         let began = Instant::now();
         self.hall.cut.send_replace(began);
@@ -174,9 +178,9 @@ impl<'a> Crowd<'a> {
 
     /// What sends to the rooms.
     pub(crate) fn speaker(&self) -> Speaker {
-        let Run { rest, tally, id, .. } = self.run;
-        let (rest, tally, id) = (rest.clone(), Arc::clone(tally), id.clone());
-        Speaker { rest, tally, id, rooms: Arc::clone(&self.rooms), began: self.hall.began }
+        let Context { rest, counters, id, .. } = self.context;
+        let (rest, counters, id) = (rest.clone(), Arc::clone(counters), id.clone());
+        Speaker { rest, counters, id, rooms: Arc::clone(&self.rooms), began: self.hall.began }
     }
 
     /// The same with connections of its own, for another runtime: they belong to the one that opened
@@ -189,30 +193,32 @@ impl<'a> Crowd<'a> {
     pub(crate) async fn judge(&self, limit: Duration) -> Result<(), Error> {
         let heads = stream::iter(self.rooms.iter().cloned()).map(|room| async move {
             let Person { urls, token, .. } = &room.reader;
-            let chat = self.run.rest.get_chat(&urls[0], token, room.chat_id).await?;
+            let chat = self.context.rest.get_chat(&urls[0], token, room.chat_id).await?;
             Ok::<_, Error>(chat.last_ev)
         });
         let heads: Vec<i64> = heads.buffered(SETUP_AT_ONCE).try_collect().await?;
-        let seats = self.seats.lock().await;
-        let behind = |seat: &&Arc<Seat>| seat.position() < heads[seat.room as usize];
+        let subscribers = self.subscribers.lock().await;
+        let behind =
+            |subscriber: &&Arc<Subscriber>| subscriber.position() < heads[subscriber.room as usize];
         let deadline = Instant::now() + limit;
-        while seats.iter().any(|seat| behind(&seat)) && Instant::now() < deadline {
+        while subscribers.iter().any(|subscriber| behind(&subscriber)) && Instant::now() < deadline
+        {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        for seat in seats.iter().filter(behind) {
-            let (room, what) = (seat.room, "the last change that a socket was told of");
-            let (found, expected) = (seat.position(), heads[seat.room as usize]);
-            self.run.tally.violation(&Violation::Count { room, what, found, expected });
+        for subscriber in subscribers.iter().filter(behind) {
+            let (room, what) = (subscriber.room, "the last change that a socket was told of");
+            let (found, expected) = (subscriber.position(), heads[subscriber.room as usize]);
+            self.context.counters.violation(&Violation::Count { room, what, found, expected });
         }
         Ok(())
     }
 }
 
-/// Sends to the rooms of a crowd, in turn.
+/// Sends to the rooms of a clients, in turn.
 #[derive(Clone)]
 pub(crate) struct Speaker {
     rest: crate::rest::Rest,
-    tally: Arc<Tally>,
+    counters: Arc<Counters>,
     id: String,
     rooms: Arc<Vec<Room>>,
     began: Instant,
@@ -226,20 +232,20 @@ impl Speaker {
         let micros = due.saturating_duration_since(self.began).as_micros();
         let text = format!("{micros} {}", "x".repeat(bytes.into()));
         let client_msg_id = format!("{}-{number}", self.id);
-        let (endpoints, token) = (room.endpoints(), &*room.sender.token);
         let post = Post {
             room: room.number,
-            endpoints: &endpoints,
-            token,
+            chat_id: room.chat_id,
+            urls: &room.sender.urls,
+            token: &room.sender.token,
             text: &text,
             client_msg_id: &client_msg_id,
             due,
         };
-        send(&self.rest, &self.tally, post).await.is_some()
+        send(&self.rest, &self.counters, post).await.is_some()
     }
 }
 
-impl Seat {
+impl Subscriber {
     fn position(&self) -> i64 {
         self.ev.load(Ordering::Relaxed).cast_signed()
     }
@@ -263,14 +269,14 @@ impl Seat {
                 },
                 Err(error) => format!("not open: {error}"),
             };
-            add(&self.hall.tally.reconnects);
-            self.hall.tally.note(&format!("a socket of room {} ended: {end}", self.room));
+            add(&self.hall.counters.reconnects);
+            self.hall.counters.note(&format!("a socket of room {} ended: {end}", self.room));
             let pause = Duration::from_millis(rand::random_range(RETRY_MS));
             tokio::time::sleep(pause).await;
         }
     }
 
-    /// Reads to the socket's end, and says how it ended. The seat is in step once for each moment at
+    /// Reads to the socket's end, and says how it ended. The subscriber is in step once for each moment at
     /// which it was asked to be, however often its socket breaks on the way.
     async fn listen(
         &self,
@@ -282,7 +288,7 @@ impl Seat {
         loop {
             let text = match socket.next().await {
                 Ok(text) => text,
-                Err(end) => return end,
+                Err(end) => return end.to_string(),
             };
             let frame = match read(&text) {
                 Ok(frame) => frame,
@@ -296,10 +302,10 @@ impl Seat {
                 "subscribed" => *epoch = frame.epoch.map(std::borrow::Cow::into_owned),
                 "synced" if *in_step != Some(asked) => {
                     *in_step = Some(asked);
-                    self.hall.tally.synced.record(asked.elapsed());
+                    self.hall.counters.synced.record(asked.elapsed());
                     self.hall.synced.add();
                 }
-                "catchup" => add(&self.hall.tally.catchups),
+                "catchup" => add(&self.hall.counters.catchups),
                 "message.updated" | "message.deleted" | "chat.read" | "reset" | "chat.deleted" => {
                     self.unexpected(format!("a frame {} came", frame.kind));
                 }
@@ -320,16 +326,16 @@ impl Seat {
             // Only messages are sent, so that both numbers move together.
             let after_seq = message.seq - (frame.ev - after_ev);
             if ev <= after_ev {
-                return hall.tally.violation(&Violation::Doubled { room, id, seq, ev });
+                return hall.counters.violation(&Violation::Doubled { room, id, seq, ev });
             }
-            hall.tally.violation(&Violation::OutOfOrder { room, after_seq, after_ev, seq, ev });
+            hall.counters.violation(&Violation::OutOfOrder { room, after_seq, after_ev, seq, ev });
         }
         self.ev.store(frame.ev.unsigned_abs(), Ordering::Relaxed);
         let micros = message.text.split(' ').next().and_then(|micros| micros.parse().ok());
         match micros {
             Some(micros) => {
                 let due = hall.began + Duration::from_micros(micros);
-                hall.tally.arrived.record(due.elapsed());
+                hall.counters.arrived.record(due.elapsed());
             }
             None => self.unexpected(format!("{:?} is nothing that was sent", message.text)),
         }
@@ -337,45 +343,45 @@ impl Seat {
     }
 
     fn unexpected(&self, what: String) {
-        self.hall.tally.violation(&Violation::Unexpected { room: self.room, what });
+        self.hall.counters.violation(&Violation::Unexpected { room: self.room, what });
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::socket::Content;
+    use crate::clients::socket::Content;
 
-    fn seat(ev: u64) -> Seat {
+    fn subscriber(ev: u64) -> Subscriber {
         let now = Instant::now();
         let hall = Hall {
             began: now,
             delivered: Count::default(),
             synced: Count::default(),
             cut: watch::Sender::new(now),
-            tally: Arc::new(Tally::new(indicatif::ProgressBar::hidden())),
+            counters: Arc::new(Counters::new(indicatif::ProgressBar::hidden())),
         };
         let person = Person { user: String::new(), token: String::new(), urls: Vec::new() };
         let (room, chat_id, ev) = (0, ChatId::nil(), AtomicU64::new(ev));
-        Seat { room, chat_id, person, ev, hall: Arc::new(hall) }
+        Subscriber { room, chat_id, person, ev, hall: Arc::new(hall) }
     }
 
     #[test]
     fn a_socket_sees_what_is_missing_what_comes_twice_and_what_nobody_sent() {
-        let seat = seat(10);
+        let subscriber = subscriber(10);
         let hear = |ev, text: &'static str| {
             let content = Content { seq: ev, client_msg_id: None, text: text.into() };
             let (kind, message) = ("message.created".into(), Some(content));
-            seat.on_message(&Frame { kind, ev, epoch: None, message });
-            seat.hall.tally.violations()
+            subscriber.on_message(&Frame { kind, ev, epoch: None, message });
+            subscriber.hall.counters.violations()
         };
         assert_eq!([hear(11, "5 x"), hear(12, "6 x")], [0, 0]);
         assert_eq!(hear(12, "6 x"), 1, "twice");
         assert_eq!(hear(14, "7 x"), 2, "one is missing");
         assert_eq!(hear(15, "hello"), 3, "not of this run");
-        let kinds: Vec<String> = seat.hall.tally.counts().violations.into_keys().collect();
+        let kinds: Vec<String> = subscriber.hall.counters.counts().violations.into_keys().collect();
         assert_eq!(kinds, ["doubled", "out_of_order", "unexpected"]);
-        assert_eq!((seat.position(), seat.hall.delivered.get()), (15, 4));
+        assert_eq!((subscriber.position(), subscriber.hall.delivered.get()), (15, 4));
     }
 
     #[tokio::test]

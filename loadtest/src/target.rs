@@ -1,11 +1,14 @@
 //! What every scenario takes: where to, how to judge, where the result goes.
 
-use std::{io::Write, path::PathBuf};
+use std::path::PathBuf;
 
 use beseda::config::Secret;
 use clap::Args;
 
-use crate::{error::Error, limits::Limits, usage::Process};
+use crate::{
+    error::Error,
+    report::{limits::Limits, usage::Process},
+};
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Common {
@@ -92,9 +95,4 @@ impl Target {
         urls.rotate_left(number % self.urls.len());
         urls
     }
-}
-
-/// To whoever watches. Progress is no result: a closed stderr is no failure.
-pub(crate) fn say(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
 }

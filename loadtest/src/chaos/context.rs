@@ -21,7 +21,7 @@ use tokio::sync::watch;
 
 use super::{
     findings::{Figures, Findings, Kind, lock, tick},
-    follower::Seat,
+    follower::Subscriber,
     history::History,
     timeline::Timeline,
 };
@@ -82,7 +82,7 @@ impl Answer {
 }
 
 #[derive(Debug)]
-pub(super) struct World {
+pub(super) struct SimContext {
     seed: u64,
     client: Client,
     secret: Secret,
@@ -92,24 +92,27 @@ pub(super) struct World {
     pub history: History,
     pub timeline: Timeline,
     /// Sockets of single chats, and what they know.
-    pub seats: Mutex<Vec<Arc<Seat>>>,
+    pub subscribers: Mutex<Vec<Arc<Subscriber>>>,
     phase: watch::Sender<Phase>,
     dice: AtomicU64,
 }
 
-impl World {
+impl SimContext {
     pub(super) fn new(seed: u64, secret: Secret, replicas: Vec<SocketAddr>) -> Result<Self, Error> {
         let client = Client::builder().timeout(ATTEMPT).tcp_nodelay(true).build();
         Ok(Self {
             seed,
-            client: client.map_err(|source| Error::Request { call: "an HTTP client", source })?,
+            client: client.map_err(|error| Error::Request {
+                call: "an HTTP client",
+                source: beseda_client::Error::network(error),
+            })?,
             secret,
             replicas,
             findings: Findings::new(),
             figures: Figures::default(),
             history: History::default(),
             timeline: Timeline::default(),
-            seats: Mutex::default(),
+            subscribers: Mutex::default(),
             phase: watch::Sender::new(Phase::Busy),
             dice: AtomicU64::new(1),
         })
@@ -159,8 +162,8 @@ impl World {
         let _ = tokio::time::timeout(pause, self.until(Phase::Settling)).await;
     }
 
-    pub(super) fn add_seat(&self, seat: &Arc<Seat>) {
-        lock(&self.seats).push(Arc::clone(seat));
+    pub(super) fn add_subscriber(&self, subscriber: &Arc<Subscriber>) {
+        lock(&self.subscribers).push(Arc::clone(subscriber));
     }
 
     pub(super) fn any_replica(&self, rng: &mut StdRng) -> usize {
