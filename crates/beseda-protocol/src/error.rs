@@ -123,19 +123,7 @@ pub struct FieldError {
     pub message: String,
 }
 
-/// What a client is told of a failure. A client needs `status` and `code` of it.
-///
-/// ```
-/// use beseda_protocol::{ErrorCode, Problem};
-///
-/// let body = r#"{"type":"urn:beseda:error:rate_limited","title":"Too many requests","status":429,
-///     "detail":"Too many requests of this kind; wait and retry.","code":"rate_limited",
-///     "request_id":"01a20a32-faed-704e-b46a-598e38f1ce60","retry_after_ms":250}"#;
-/// let problem: Problem = serde_json::from_str(body)?;
-/// assert_eq!(problem.known(), Some(ErrorCode::RateLimited));
-/// assert_eq!(problem.retry_after_ms, Some(250));
-/// # Ok::<(), serde_json::Error>(())
-/// ```
+/// What a client is told of a failure.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Problem {
@@ -181,7 +169,20 @@ impl Problem {
         }
     }
 
-    /// The code, where this version knows it.
+    /// The code, where this version knows it. A client needs `status` and `code` of a problem; the rest may
+    /// be missing.
+    ///
+    /// ```
+    /// use beseda_protocol::{ErrorCode, Problem};
+    ///
+    /// let body = r#"{"type":"urn:beseda:error:rate_limited","title":"Too many requests","status":429,
+    ///     "detail":"Too many requests of this kind; wait and retry.","code":"rate_limited",
+    ///     "request_id":"01a20a32-faed-704e-b46a-598e38f1ce60","retry_after_ms":250}"#;
+    /// let problem: Problem = serde_json::from_str(body)?;
+    /// assert_eq!(problem.known(), Some(ErrorCode::RateLimited));
+    /// assert_eq!(problem.retry_after_ms, Some(250));
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
     pub fn known(&self) -> Option<ErrorCode> {
         ErrorCode::parse(&self.code)
     }

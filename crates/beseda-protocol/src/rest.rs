@@ -21,8 +21,9 @@ pub struct NewChat {
     pub user_ids: Option<Vec<UserId>>,
 }
 
-/// A room, and whether it is new. A client reads it as a [`Chat`]: the status says the rest, 201 where
-/// it is new, else 200.
+/// A room, and whether it is new.
+// Not read back: a flattened object can't give metadata as it was sent. A client reads a `Chat`, and the
+// status says whether it is new.
 #[derive(Debug, Clone, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct OpenedChat {

@@ -237,8 +237,7 @@ mod tests {
             machine: Machine::this(),
             phases,
             figures: vec![Figure::new("ratio to pgbench", "", Some(1.5)).at_least(Some(1.2))],
-            counts: counters::Counters::new(indicatif::ProgressBar::hidden())
-                .counts(),
+            counts: counters::Counters::new(indicatif::ProgressBar::hidden()).counts(),
             exceeded: Vec::new(),
         }
     }
