@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::http::StatusCode;
-use serde::Serialize;
 
 /// The cause of a failure that is ours, shared by everyone whom it hit (a batch fails as a whole).
 pub type Cause = Arc<dyn std::error::Error + Send + Sync>;
@@ -20,14 +19,7 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     line
 }
 
-/// What was wrong with one field of a request.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-pub struct FieldError {
-    /// The field's name as sent; `body` where the whole document is at fault.
-    pub field: String,
-    /// A sentence for the programmer; not stable.
-    pub message: String,
-}
+pub use beseda_protocol::{ErrorCode, FieldError};
 
 /// What a client is told went wrong.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -96,16 +88,12 @@ impl Error {
 
     /// Stable: part of the API, and a metric's label.
     pub fn code(&self) -> &'static str {
-        self.entry().0
+        self.kind().as_str()
     }
 
     pub fn status(&self) -> StatusCode {
-        self.entry().1
-    }
-
-    /// A short name for people, equal for all failures of one code (RFC 9457 §3.1.3).
-    pub fn title(&self) -> &'static str {
-        self.entry().2
+        // The codes' statuses are real ones.
+        StatusCode::from_u16(self.kind().status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
     /// When a retry makes sense, for 429 and 503.
@@ -117,42 +105,32 @@ impl Error {
         }
     }
 
-    fn entry(&self) -> (&'static str, StatusCode, &'static str) {
-        use StatusCode as S;
+    /// What clients know it by.
+    pub fn kind(&self) -> ErrorCode {
         match self {
-            Self::InvalidJson(_) => ("invalid_json", S::BAD_REQUEST, "Unreadable JSON"),
-            Self::InvalidRequest(_) => ("invalid_request", S::BAD_REQUEST, "Unreadable request"),
-            Self::Unauthenticated => ("unauthenticated", S::UNAUTHORIZED, "No token"),
-            Self::TokenExpired => ("token_expired", S::UNAUTHORIZED, "Token expired"),
-            Self::TokenInvalid(_) => ("token_invalid", S::UNAUTHORIZED, "Token not valid"),
-            Self::Forbidden(_) => ("forbidden", S::FORBIDDEN, "Not allowed"),
-            Self::NotAuthor => ("not_author", S::FORBIDDEN, "Not the author"),
-            Self::Blocked => ("blocked", S::FORBIDDEN, "Blocked"),
-            Self::ChatNotFound => ("chat_not_found", S::NOT_FOUND, "No such chat"),
-            Self::MessageNotFound => ("message_not_found", S::NOT_FOUND, "No such message"),
-            Self::UserNotFound => ("user_not_found", S::NOT_FOUND, "No such user"),
-            Self::RouteNotFound => ("route_not_found", S::NOT_FOUND, "No such path"),
-            Self::MethodNotAllowed => {
-                ("method_not_allowed", S::METHOD_NOT_ALLOWED, "Method not allowed")
-            }
-            Self::PayloadTooLarge { .. } => {
-                ("payload_too_large", S::PAYLOAD_TOO_LARGE, "Body too large")
-            }
-            Self::UnsupportedMediaType => {
-                ("unsupported_media_type", S::UNSUPPORTED_MEDIA_TYPE, "Not JSON")
-            }
-            Self::RoomMismatch => ("room_mismatch", S::CONFLICT, "Another room"),
-            Self::Validation(_) => {
-                ("validation_failed", S::UNPROCESSABLE_ENTITY, "Fields at fault")
-            }
-            Self::SelfChat => ("self_chat", S::UNPROCESSABLE_ENTITY, "A chat with oneself"),
-            Self::IdempotencyMismatch => {
-                ("idempotency_mismatch", S::UNPROCESSABLE_ENTITY, "Id used for other content")
-            }
-            Self::RateLimited { .. } => ("rate_limited", S::TOO_MANY_REQUESTS, "Too many requests"),
-            Self::Internal(_) => ("internal", S::INTERNAL_SERVER_ERROR, "Internal error"),
-            Self::Unavailable(_) => ("unavailable", S::SERVICE_UNAVAILABLE, "Unavailable"),
-            Self::Timeout => ("timeout", S::GATEWAY_TIMEOUT, "Took too long"),
+            Self::InvalidJson(_) => ErrorCode::InvalidJson,
+            Self::InvalidRequest(_) => ErrorCode::InvalidRequest,
+            Self::Unauthenticated => ErrorCode::Unauthenticated,
+            Self::TokenExpired => ErrorCode::TokenExpired,
+            Self::TokenInvalid(_) => ErrorCode::TokenInvalid,
+            Self::Forbidden(_) => ErrorCode::Forbidden,
+            Self::NotAuthor => ErrorCode::NotAuthor,
+            Self::Blocked => ErrorCode::Blocked,
+            Self::ChatNotFound => ErrorCode::ChatNotFound,
+            Self::MessageNotFound => ErrorCode::MessageNotFound,
+            Self::UserNotFound => ErrorCode::UserNotFound,
+            Self::RouteNotFound => ErrorCode::RouteNotFound,
+            Self::MethodNotAllowed => ErrorCode::MethodNotAllowed,
+            Self::PayloadTooLarge { .. } => ErrorCode::PayloadTooLarge,
+            Self::UnsupportedMediaType => ErrorCode::UnsupportedMediaType,
+            Self::RoomMismatch => ErrorCode::RoomMismatch,
+            Self::Validation(_) => ErrorCode::ValidationFailed,
+            Self::SelfChat => ErrorCode::SelfChat,
+            Self::IdempotencyMismatch => ErrorCode::IdempotencyMismatch,
+            Self::RateLimited { .. } => ErrorCode::RateLimited,
+            Self::Internal(_) => ErrorCode::Internal,
+            Self::Unavailable(_) => ErrorCode::Unavailable,
+            Self::Timeout => ErrorCode::Timeout,
         }
     }
 }

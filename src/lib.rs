@@ -23,7 +23,7 @@
 //! | [`broker`], [`store`] | Redis; Postgres |
 //! | [`auth`], [`verified`], [`limits`], [`input`], [`protocol`], [`model`], [`error`], [`config`], [`net`], [`tls`], [`metrics`], [`telemetry`], [`trace`], [`signals`] | the ground floor |
 //! | [`doors`] | where strangers' bytes come in, as plain functions: for fuzzing |
-//! | [`talk`] | `beseda chat`: a client in a terminal, which knows the service from outside only |
+//! | [`cli_chat`] | `beseda chat`: a client in a terminal, which knows the service from outside only |
 //! | [`dev`] | `beseda dev` and the tests' stack: Postgres and Redis as child processes |
 //!
 //! What this keeps, and by what means:
@@ -38,12 +38,17 @@
 //!
 //! `ARCHITECTURE.md` has the reasons, and the test that proves each guarantee.
 
+#[doc(inline)]
+pub use beseda_protocol::model;
+
 pub mod admin;
 pub mod api;
 pub mod app;
 pub mod auth;
 pub mod broker;
 pub mod chat;
+#[cfg(feature = "dev")]
+pub mod cli_chat;
 pub mod config;
 pub mod context;
 #[cfg(feature = "dev")]
@@ -56,7 +61,6 @@ pub mod input;
 pub mod json;
 pub mod limits;
 pub mod metrics;
-pub mod model;
 pub mod net;
 pub mod origin;
 pub mod outbox;
@@ -70,8 +74,6 @@ pub mod server;
 pub mod signals;
 pub mod socket;
 pub mod store;
-#[cfg(feature = "dev")]
-pub mod talk;
 pub mod telemetry;
 pub mod tls;
 pub mod trace;

@@ -18,8 +18,8 @@ use beseda::{
 };
 #[cfg(feature = "dev")]
 use beseda::{
+    cli_chat,
     dev::{self, DevError},
-    talk,
 };
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -71,8 +71,11 @@ enum Command {
     #[cfg(feature = "dev")]
     Token(dev::TokenOptions),
     /// Talk to somebody, in a terminal or through a pipe: each line is a message.
+    ///
+    /// A line that can be no message (more than 4,000 characters, or not UTF-8) is refused by itself. From a
+    /// pipe, the exit status is 1 if any line was refused, or is not known to have arrived.
     #[cfg(feature = "dev")]
-    Chat(talk::Options),
+    Chat(cli_chat::Options),
     /// Ask the replica on this machine whether it is ready: ends with 0 or 1.
     Healthcheck(HealthOptions),
     /// Print the OpenAPI document.
@@ -170,7 +173,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, BoxError> {
         #[cfg(feature = "dev")]
         Command::Token(options) => print(&dev::token(options)?)?,
         #[cfg(feature = "dev")]
-        Command::Chat(options) => talk::run(options).await?,
+        Command::Chat(options) => cli_chat::run(options).await?,
         Command::Healthcheck(options) => healthcheck(&options)?,
         Command::Openapi => print(&beseda::api::openapi_json())?,
     }

@@ -337,7 +337,11 @@ async fn forget(store: Store, finished: Arc<Finished>, stop: CancellationToken) 
                 }
                 Err(error) => {
                     // Those that are still there are swept, which publishes them once more and harms nobody.
-                    tracing::warn!(error = chain(&error), rows = ids.len(), "outbox rows stay until swept");
+                    tracing::warn!(
+                        error = chain(&error),
+                        rows = ids.len(),
+                        "outbox rows stay until swept"
+                    );
                     finished.rows().clear();
                     break;
                 }

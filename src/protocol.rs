@@ -1,85 +1,22 @@
-//! The socket protocol `chat.v1`: frames, close codes, and how publications travel through Redis.
+//! The server's half of the protocol: publications on their way through Redis, which carry the frames of
+//! [`beseda_protocol`], and the frames of what the store tells of.
 
 use std::io::Write as _;
 
 use bytes::Bytes;
-use serde::Serialize;
 use serde_json::value::RawValue;
+
+pub use beseda_protocol::{
+    Close, ResetReason, SUBPROTOCOL, ServerFrame,
+    bounds::{MAX_FRAME_BYTES, MAX_REPLAY},
+    frame::{AckResult, CommandId, Frame, message_frame},
+};
 
 use crate::{
     error::Error,
-    model::{Chat, ChatId, Epoch, Head, Message, MessageId, Time, UserId},
+    model::{ChatId, Epoch, Head, Message, UserId},
     store::Change,
 };
-
-/// The WebSocket subprotocol.
-pub const SUBPROTOCOL: &str = "chat.v1";
-
-/// Largest frame a client may send, in bytes: a text of 4,000 four-byte characters, escaped, and
-/// its metadata fit.
-pub const MAX_FRAME_BYTES: usize = 64 * 1024;
-
-/// Most changes a resume replays; a client further behind reads the history again, which is cheaper
-/// for both.
-pub const MAX_REPLAY: i64 = 10_000;
-
-/// An encoded frame: JSON text. A clone counts a reference, so all sockets share the bytes.
-pub type Frame = Bytes;
-
-/// Why a socket is closed. 40xx: stop; 41xx: get a new token; 42xx: back off and resume.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Close {
-    /// Not JSON text.
-    BadFrame,
-    Forbidden,
-    ChatGone,
-    UserGone,
-    TooManySockets,
-    TokenExpired,
-    TokenInvalid,
-    Draining,
-    TooSlow,
-    NoPong,
-    Internal,
-    RateLimited,
-}
-
-impl Close {
-    pub fn code(self) -> u16 {
-        match self {
-            Self::BadFrame => 4000,
-            Self::Forbidden => 4003,
-            Self::ChatGone => 4004,
-            Self::UserGone => 4006,
-            Self::TooManySockets => 4009,
-            Self::TokenExpired => 4101,
-            Self::TokenInvalid => 4102,
-            Self::Draining => 4200,
-            Self::TooSlow => 4201,
-            Self::NoPong => 4202,
-            Self::Internal => 4203,
-            Self::RateLimited => 4204,
-        }
-    }
-
-    /// Short enough for a control frame: 125 bytes, two of them the code (RFC 6455 §5.5).
-    pub fn reason(self) -> &'static str {
-        match self {
-            Self::BadFrame => "send JSON objects as text frames",
-            Self::Forbidden => "not allowed",
-            Self::ChatGone => "no such chat among yours",
-            Self::UserGone => "this user is gone",
-            Self::TooManySockets => "too many sockets of this user",
-            Self::TokenExpired => "the token has expired",
-            Self::TokenInvalid => "no valid token or ticket",
-            Self::Draining => "this replica is shutting down",
-            Self::TooSlow => "reading too slowly",
-            Self::NoPong => "no answer to pings",
-            Self::Internal => "internal error",
-            Self::RateLimited => "too much at once",
-        }
-    }
-}
 
 /// For a failure that a socket can't go on after.
 impl From<&Error> for Close {
@@ -92,139 +29,6 @@ impl From<&Error> for Close {
             Error::Forbidden(_) => Self::Forbidden,
             _ => Self::Internal,
         }
-    }
-}
-
-/// Why a position can't be resumed from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ResetReason {
-    /// More than [`MAX_REPLAY`] changes behind.
-    TooFar,
-    /// Beyond the head, or of another epoch.
-    UnknownPosition,
-}
-
-/// What a client names its command by: a string or an integer, echoed as sent.
-pub type CommandId = Box<RawValue>;
-
-/// Server to client.
-#[derive(Debug, Serialize)]
-#[serde(tag = "type")]
-pub enum ServerFrame<'a> {
-    #[serde(rename = "hello")]
-    Hello {
-        connection_id: uuid::Uuid,
-        user_id: &'a UserId,
-        heartbeat_ms: u64,
-        token_expires_at: Time,
-        epoch: &'a str,
-    },
-    #[serde(rename = "subscribed")]
-    Subscribed {
-        #[serde(skip_serializing_if = "Option::is_none")]
-        id: Option<&'a RawValue>,
-        chat_id: ChatId,
-        head_ev: i64,
-        head_seq: i64,
-        epoch: &'a str,
-        read_seq: i64,
-        peer_read_seq: i64,
-        online: Vec<UserId>,
-    },
-    #[serde(rename = "message.created")]
-    MessageCreated { chat_id: ChatId, ev: i64, message: &'a Message },
-    #[serde(rename = "message.updated")]
-    MessageUpdated { chat_id: ChatId, ev: i64, message: &'a Message },
-    #[serde(rename = "message.deleted")]
-    MessageDeleted {
-        chat_id: ChatId,
-        ev: i64,
-        message_id: MessageId,
-        seq: i64,
-        deleted_at: Option<Time>,
-    },
-    #[serde(rename = "chat.read")]
-    ChatRead { chat_id: ChatId, ev: i64, user_id: &'a UserId, read_seq: i64 },
-    #[serde(rename = "synced")]
-    Synced { chat_id: ChatId, ev: i64 },
-    #[serde(rename = "catchup")]
-    Catchup { chat_id: ChatId, after_ev: i64 },
-    #[serde(rename = "reset")]
-    Reset { chat_id: ChatId, head_ev: i64, epoch: &'a str, reason: ResetReason },
-    #[serde(rename = "chat.created")]
-    ChatCreated { chat: &'a Chat, total_unread: i64, epoch: &'a str },
-    #[serde(rename = "chat.updated")]
-    ChatUpdated { chat: &'a Chat, total_unread: i64, epoch: &'a str },
-    #[serde(rename = "chat.deleted")]
-    ChatDeleted {
-        chat_id: ChatId,
-        /// On the inbox; a chat's own socket knows of no other chats.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        total_unread: Option<i64>,
-        epoch: &'a str,
-    },
-    #[serde(rename = "typing")]
-    Typing { chat_id: ChatId, user_id: &'a UserId, typing: bool },
-    #[serde(rename = "presence")]
-    Presence { user_id: &'a UserId, online: bool, last_seen_at: Option<Time> },
-    #[serde(rename = "ack")]
-    Ack {
-        #[serde(skip_serializing_if = "Option::is_none")]
-        id: Option<&'a RawValue>,
-        #[serde(flatten)]
-        result: AckResult<'a>,
-    },
-    #[serde(rename = "error")]
-    Error {
-        #[serde(skip_serializing_if = "Option::is_none")]
-        id: Option<&'a RawValue>,
-        code: &'a str,
-        detail: &'a str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        retry_after_ms: Option<u64>,
-    },
-    #[serde(rename = "token.expiring")]
-    TokenExpiring { expires_in: i64 },
-    #[serde(rename = "bye")]
-    Bye { code: u16, reason: &'a str, reconnect_in_ms: u64 },
-    #[serde(rename = "pong")]
-    Pong {},
-}
-
-/// What a command gave.
-#[derive(Debug, Serialize)]
-#[serde(untagged)]
-pub enum AckResult<'a> {
-    Sent { message: &'a Message },
-    Read { chat_id: ChatId, read_seq: i64, unread_count: i64, total_unread: i64 },
-    Authenticated { token_expires_at: Time },
-    Unsubscribed { chat_id: ChatId },
-}
-
-impl ServerFrame<'_> {
-    pub fn encode(&self) -> Frame {
-        // Plain structs with string keys can't fail to serialize.
-        serde_json::to_vec(self).unwrap_or_default().into()
-    }
-}
-
-/// The frame that tells of a message as it is now.
-pub fn message_frame(message: &Message) -> Frame {
-    let (chat_id, ev) = (message.chat_id, message.ev);
-    if message.deleted_at.is_some() {
-        ServerFrame::MessageDeleted {
-            chat_id,
-            ev,
-            message_id: message.message_id,
-            seq: message.seq,
-            deleted_at: message.deleted_at,
-        }
-        .encode()
-    } else if message.edited_at.is_some() {
-        ServerFrame::MessageUpdated { chat_id, ev, message }.encode()
-    } else {
-        ServerFrame::MessageCreated { chat_id, ev, message }.encode()
     }
 }
 
@@ -439,6 +243,7 @@ fn cut_line(payload: &Bytes) -> Option<(Bytes, Bytes)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Time;
 
     #[test]
     fn a_created_message_is_encoded_as_its_parts_would_be() {

@@ -10,10 +10,8 @@ pub(crate) enum Error {
     Request {
         call: &'static str,
         #[source]
-        source: reqwest::Error,
+        source: beseda_client::Error,
     },
-    #[error("{call} was answered {status}: {body}")]
-    Refused { call: &'static str, status: u16, body: String },
     #[error("the socket of room {room} did not open: {reason}")]
     Socket { room: u32, reason: String },
     #[error("{0} can't be a user id's beginning")]

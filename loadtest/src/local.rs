@@ -24,12 +24,12 @@ use tokio::{
 
 use crate::{
     error::Error,
-    load::{Stores, Target, say},
     preload::Preload,
-    report::Report,
-    run,
+    progress::say,
+    report::{Report, usage::Process},
+    runner,
     scenario::Scenario,
-    usage::Process,
+    target::{Stores, Target},
 };
 
 const DATABASE: &str = "loadtest";
@@ -143,7 +143,7 @@ async fn run_in(
         None => Ok(()),
     };
     let outcome = match filled {
-        Ok(()) => run::run(&target, &options.scenario).await,
+        Ok(()) => runner::run(&target, &options.scenario).await,
         Err(error) => Err(error),
     };
     installation.stop().await;

@@ -3,34 +3,24 @@
 //! A run measures, and it also judges: a message lost, doubled or out of order, a wrong answer, a
 //! counter that is not right at the end, or a limit that was not kept make it end with 1.
 //!
-//! [`scenario`] has a file for each thing that can be run. They share [`talk`] (rooms in which
-//! everything is accounted for), [`crowd`] (very many sockets) and [`reads`], and measure through
-//! [`run`]. [`local`] starts an installation for them; [`chaos`] stands by itself.
+//! [`scenario`] has a file for each thing that can be run, which needs three others: [`clients`] (who
+//! sends, reads and listens), [`context`] (what a scenario works with, and how it is measured) and
+//! [`report`] (what is counted, and what a run gives). [`runner`] runs a scenario against a [`target`];
+//! [`local`] starts an installation for it; [`chaos`] stands by itself. `scripts/check-layers` keeps the order.
 
 mod attack;
-mod baseline;
 mod chaos;
-mod crowd;
+mod clients;
+mod context;
 mod error;
-mod ledger;
-mod limits;
-mod listener;
-mod load;
 mod local;
-mod meter;
-mod people;
 mod preload;
-mod reads;
+mod progress;
 mod report;
 mod rest;
-mod rooms;
-mod run;
+mod runner;
 mod scenario;
-mod send;
-mod socket;
-mod talk;
-mod tally;
-mod usage;
+mod target;
 
 use std::{
     fs,
@@ -42,7 +32,7 @@ use std::{
 use clap::{Parser, Subcommand};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use self::{error::Error, load::Common, report::Report, scenario::Scenario};
+use self::{error::Error, report::Report, scenario::Scenario, target::Common};
 
 /// Load tests for Beseda, which also check that nothing is lost, doubled or out of order.
 #[derive(Parser)]
@@ -56,7 +46,7 @@ struct Cli {
 enum Command {
     #[command(flatten)]
     There(Scenario),
-    /// Run one of these on an installation of its own: real Postgres and Redis, replicas as processes.
+    /// Context one of these on an installation of its own: real Postgres and Redis, replicas as processes.
     Local(local::Options),
     /// Break an installation of its own in every way, by a seeded schedule, while people use it; then
     /// prove that nothing was lost, doubled, reordered, miscounted or told to strangers.
@@ -88,7 +78,7 @@ async fn main() -> ExitCode {
 async fn dispatch(command: Command) -> Result<bool, Error> {
     match command {
         Command::There(scenario) => {
-            let report = run::run(&scenario.common().target()?, &scenario).await?;
+            let report = runner::run(&scenario.common().target()?, &scenario).await?;
             publish(&report, scenario.common())
         }
         Command::Local(options) => {

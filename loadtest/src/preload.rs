@@ -2,10 +2,10 @@
 
 use std::str::FromStr;
 
-use beseda::model::MAX_USER_ID_CHARS;
+use beseda_protocol::bounds::MAX_USER_ID_CHARS;
 use tokio_postgres::NoTls;
 
-use crate::{error::Error, load::say, rooms::names};
+use crate::{clients::chats::names, error::Error, progress::say};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Preload {

@@ -1,20 +1,26 @@
-//! The few REST calls that a load test makes.
+//! The REST calls that a load test makes, over connections that all its users share.
 
 use std::time::Duration;
 
-use beseda::model::{Chat, ChatId, Message};
-use reqwest::{Client, RequestBuilder, Response, StatusCode, Url};
-use serde::{Serialize, de::DeserializeOwned};
+use beseda_client::{Credentials, Error as CallError, Rest as Client};
+use beseda_protocol::{
+    model::{Chat, ChatId, UserId},
+    rest::NewMessage,
+};
+use reqwest::Url;
 
 use crate::error::Error;
 
 /// Longer than the service lets a request take by itself (15 s), so that its own answer comes first.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Pause before a retry where the service names none.
+const RETRY: Duration = Duration::from_millis(100);
+
 /// Calls to all replicas over connections that are kept.
 #[derive(Debug, Clone)]
 pub(crate) struct Rest {
-    client: Client,
+    http: reqwest::Client,
 }
 
 /// What came of a send.
@@ -42,21 +48,18 @@ pub(crate) enum Retry {
     Failed,
 }
 
-#[derive(Serialize)]
-struct Draft<'a> {
-    text: &'a str,
-    client_msg_id: &'a str,
-}
-
-/// Pause before a retry where the service names none.
-const RETRY: Duration = Duration::from_millis(100);
-
 impl Rest {
     pub(crate) fn new() -> Result<Self, Error> {
-        let client = Client::builder().timeout(TIMEOUT).build();
-        Ok(Self {
-            client: client.map_err(|source| Error::Request { call: "an HTTP client", source })?,
-        })
+        let http = reqwest::Client::builder().timeout(TIMEOUT).build();
+        let http = http.map_err(CallError::network);
+        let call = "an HTTP client";
+        Ok(Self { http: http.map_err(|source| Error::Request { call, source })? })
+    }
+
+    /// Somebody at a replica. Cheap: the connections are shared.
+    pub(crate) fn at(&self, url: &Url, token: &str) -> Client {
+        let urls = std::slice::from_ref(url);
+        Client::with_http(urls, Credentials::fixed(token), self.http.clone())
     }
 
     /// Opens a room with `other`, or finds it.
@@ -66,9 +69,10 @@ impl Rest {
         token: &str,
         other: &str,
     ) -> Result<Chat, Error> {
-        let body = serde_json::json!({ "user_id": other });
-        let request = self.client.post(path(url, "/api/v1/chats/")).json(&body);
-        call("POST /chats/", request.bearer_auth(token)).await
+        let other = UserId::parse(other).ok_or_else(|| Error::Prefix(other.to_owned()))?;
+        let client = self.at(url, token);
+        let opened = patiently("POST /chats/", async || client.open_chat(&other).await);
+        Ok(opened.await?.chat)
     }
 
     pub(crate) async fn get_chat(
@@ -77,87 +81,49 @@ impl Rest {
         token: &str,
         chat_id: ChatId,
     ) -> Result<Chat, Error> {
-        let url = path(url, &format!("/api/v1/chats/{chat_id}/"));
-        self.get("GET /chats/{chat}/", url, token).await
-    }
-
-    /// Any read.
-    pub(crate) async fn get<T: DeserializeOwned>(
-        &self,
-        name: &'static str,
-        url: Url,
-        token: &str,
-    ) -> Result<T, Error> {
-        call(name, self.client.get(url).bearer_auth(token)).await
+        let (client, chat_id) = (self.at(url, token), chat_id.to_string());
+        patiently("GET /chats/{chat}/", async || client.get_chat(&chat_id).await).await
     }
 
     /// One attempt at a durable send.
     pub(crate) async fn send(
         &self,
-        endpoint: &Url,
+        url: &Url,
         token: &str,
+        chat_id: ChatId,
         text: &str,
         client_msg_id: &str,
     ) -> Sent {
-        let request = self.client.post(endpoint.clone()).bearer_auth(token);
-        let failed = Sent::Again { after: RETRY, why: Retry::Failed };
-        let Ok(response) = request.json(&Draft { text, client_msg_id }).send().await else {
-            return failed;
+        let message = NewMessage {
+            text: text.to_owned(),
+            client_msg_id: Some(client_msg_id.to_owned()),
+            ..NewMessage::default()
         };
-        let status = response.status();
-        if matches!(status, StatusCode::CREATED | StatusCode::OK) {
-            return match response.json::<Message>().await {
-                Ok(message) => Sent::Acknowledged { seq: message.seq },
-                Err(_) => failed,
-            };
+        match self.at(url, token).send_message(&chat_id.to_string(), &message).await {
+            Ok(message) => Sent::Acknowledged { seq: message.seq },
+            Err(error) if error.status == 429 => {
+                Sent::Again { after: error.retry_after.unwrap_or(RETRY), why: Retry::RateLimited }
+            }
+            Err(error) if error.is_temporary() => Sent::Again { after: RETRY, why: Retry::Failed },
+            Err(CallError { status, code, detail, .. }) => {
+                Sent::Refused { status, body: format!("{code}: {detail}") }
+            }
         }
-        if status == StatusCode::TOO_MANY_REQUESTS {
-            return Sent::Again { after: retry_after(&response), why: Retry::RateLimited };
-        }
-        if status.is_server_error() {
-            return failed;
-        }
-        Sent::Refused { status: status.as_u16(), body: response.text().await.unwrap_or_default() }
     }
 }
 
-/// Where a room's messages are sent to.
-pub(crate) fn messages_endpoint(url: &Url, chat_id: ChatId) -> Url {
-    path(url, &format!("/api/v1/chats/{chat_id}/messages/"))
-}
-
-/// A path on a replica; a base URL's own path is not used, as the service has none.
-pub(crate) fn path(url: &Url, path: &str) -> Url {
-    let mut url = url.clone();
-    url.set_path(path);
-    url
-}
-
-fn retry_after(response: &Response) -> Duration {
-    let seconds = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
-    seconds.and_then(|raw| raw.parse().ok()).map_or(RETRY, Duration::from_secs)
-}
-
-async fn call<T: DeserializeOwned>(
+/// A call whose rate does not matter: it is repeated for as long as it comes too often.
+pub(crate) async fn patiently<T>(
     call: &'static str,
-    request: RequestBuilder,
+    mut ask: impl AsyncFnMut() -> Result<T, CallError>,
 ) -> Result<T, Error> {
-    let failed = |source| Error::Request { call, source };
     loop {
-        let response = request.try_clone().map_or_else(
-            || unreachable!("a JSON body is kept in memory, so the request can be cloned"),
-            RequestBuilder::send,
-        );
-        let response = response.await.map_err(failed)?;
-        let status = response.status();
-        if status == StatusCode::TOO_MANY_REQUESTS {
-            tokio::time::sleep(retry_after(&response)).await;
-            continue;
+        match ask().await {
+            Ok(answer) => return Ok(answer),
+            Err(error) if error.status == 429 => {
+                tokio::time::sleep(error.retry_after.unwrap_or(RETRY)).await;
+            }
+            Err(source) => return Err(Error::Request { call, source }),
         }
-        if !status.is_success() {
-            let body = response.text().await.unwrap_or_default();
-            return Err(Error::Refused { call, status: status.as_u16(), body });
-        }
-        return response.json().await.map_err(failed);
     }
 }

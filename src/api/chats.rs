@@ -7,60 +7,22 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use serde::Serialize;
-use utoipa::ToSchema;
+use beseda_protocol::{
+    bounds::MAX_QUERY_CHARS,
+    rest::{ChatPage, MarkRead, NewChat, OpenedChat, ReadResult, SearchPage, UnreadSummary},
+};
 
 use super::extract::{AuthUser, ChatPath, JsonBody, OptionalJsonBody, QueryParams};
 use crate::{
-    chat::{ChatRef, ReadResult, SearchPage, UnreadSummary},
+    chat::ChatRef,
     context::Context,
     error::Error,
     input::Fields,
     model::{Chat, ChatId, Time, UserId},
-    search::MAX_QUERY_CHARS,
 };
 
 /// Bytes of a room's counter as JSON, with numbers of some digits.
 const BYTES_OF_A_COUNTER: usize = 160;
-
-/// With whom a room is to be opened.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "describes the body; it is read field by field")]
-pub(super) struct NewChat {
-    /// The second person; the caller is the first.
-    user_id: Option<UserId>,
-    /// Both, for `chat:admin`.
-    #[schema(min_items = 2, max_items = 2)]
-    user_ids: Option<Vec<UserId>>,
-}
-
-/// A room, and whether it is new.
-#[derive(Serialize, ToSchema)]
-pub(super) struct OpenedChat {
-    #[serde(flatten)]
-    chat: Chat,
-    created: bool,
-}
-
-/// A page of rooms.
-#[derive(Serialize, ToSchema)]
-pub(super) struct ChatPage {
-    /// Latest activity first.
-    results: Vec<Chat>,
-    /// The `cursor` of the next page; null where there is none.
-    next: Option<String>,
-}
-
-/// How far a reader has read.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "describes the body; it is read field by field")]
-pub(super) struct MarkRead {
-    /// A safeguard: of another room than the path's, nothing is marked.
-    room_name: Option<String>,
-    /// Up to which `seq`; without it all sent up to now.
-    #[schema(minimum = 0)]
-    up_to_seq: Option<i64>,
-}
 
 /// Opens the room of two people, or finds it: however many race, there is one.
 #[utoipa::path(post, path = "/chats/", tag = "chats", request_body = NewChat, responses(

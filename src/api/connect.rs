@@ -7,8 +7,7 @@ use axum::{
     extract::{ConnectInfo, FromRequestParts, State},
     http::{HeaderMap, header, request::Parts},
 };
-use serde::Serialize;
-use utoipa::ToSchema;
+use beseda_protocol::rest::{ChatTicket, ManyChatsTicket};
 
 use super::extract::{AuthUser, ChatPath};
 use crate::{
@@ -20,34 +19,6 @@ use crate::{
     origin::{Authority, Origin},
     protocol::SUBPROTOCOL,
 };
-
-/// How to open a chat's socket.
-#[derive(Serialize, ToSchema)]
-pub(super) struct ChatTicket {
-    /// With the ticket in it; opens one socket.
-    ws_url: String,
-    ticket: String,
-    /// Seconds.
-    expires_in: u64,
-    protocol: &'static str,
-    heartbeat_ms: u64,
-    head_ev: i64,
-    head_seq: i64,
-    epoch: String,
-}
-
-/// How to open the many-chats socket.
-#[derive(Serialize, ToSchema)]
-pub(super) struct ManyChatsTicket {
-    /// With the ticket in it; opens one socket.
-    ws_url: String,
-    ticket: String,
-    /// Seconds.
-    expires_in: u64,
-    protocol: &'static str,
-    heartbeat_ms: u64,
-    epoch: String,
-}
 
 /// Where this request came in, as the client sees it: `https`, `chat.example.com`.
 pub(crate) struct Reached {
@@ -116,7 +87,7 @@ pub(super) async fn connect_chat(
         ws_url: reached.ws(&format!("/ws/chat/{chat_id}/"), &ticket),
         ticket,
         expires_in: TICKET_LIFETIME.as_secs(),
-        protocol: SUBPROTOCOL,
+        protocol: SUBPROTOCOL.into(),
         heartbeat_ms: heartbeat_ms(&context),
         head_ev: head.ev,
         head_seq: head.seq,
@@ -138,7 +109,7 @@ pub(super) async fn connect_many(
         ws_url: reached.ws("/ws/", &ticket),
         ticket,
         expires_in: TICKET_LIFETIME.as_secs(),
-        protocol: SUBPROTOCOL,
+        protocol: SUBPROTOCOL.into(),
         heartbeat_ms: heartbeat_ms(&context),
         epoch: context.chats.store().get_epoch().await?.to_string(),
     }))

@@ -5,11 +5,12 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use beseda_protocol::Problem;
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
-use super::{MAX_BODY_BYTES, MAX_BULK_BODY_BYTES, classes, problem::Problem};
+use super::{MAX_BODY_BYTES, MAX_BULK_BODY_BYTES, classes, problem::problem};
 use crate::error::{Error, FieldError};
 
 #[derive(OpenApi)]
@@ -195,7 +196,7 @@ fn complete(operation: &mut Map<String, Value>) {
             Error::Forbidden(_) if id == "block_user" => &TOO_MANY_BLOCKED,
             error => error,
         };
-        let problem = Problem::new(error, "01a20a32-faed-704e-b46a-598e38f1ce60");
+        let problem = problem(error, "01a20a32-faed-704e-b46a-598e38f1ce60");
         by_status.entry(error.status().as_u16()).or_default().push(problem);
     }
     let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) else {
@@ -224,8 +225,8 @@ fn internal() -> Error {
 /// The answers of one status.
 fn failure(status: u16, problems: Vec<Problem>) -> Value {
     let description: Vec<String> =
-        problems.iter().map(|one| format!("`{}`: {}", one.code(), one.detail())).collect();
-    let codes: Vec<&str> = problems.iter().map(Problem::code).collect();
+        problems.iter().map(|one| format!("`{}`: {}", one.code, one.detail)).collect();
+    let codes: Vec<&str> = problems.iter().map(|one| &*one.code).collect();
     let mut headers = json!({ "X-Request-Id": header("X-Request-Id") });
     // A time-out answers before anybody has looked at the token, and for whoever it is.
     if !matches!(status, 401 | 504) {
@@ -241,7 +242,7 @@ fn failure(status: u16, problems: Vec<Problem>) -> Value {
         { "properties": { "status": { "const": status }, "code": { "enum": codes } } },
     ]});
     let examples: Map<String, Value> =
-        problems.iter().map(|one| (one.code().to_owned(), json!({ "value": one }))).collect();
+        problems.iter().map(|one| (one.code.to_string(), json!({ "value": one }))).collect();
     json!({
         "description": description.join("\n\n"),
         "headers": headers,

@@ -7,9 +7,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
+use beseda_protocol::rest::{Edit, HistoryView, NewMessage};
+
 use super::extract::{AuthUser, ChatPath, JsonBody, MessagePath, QueryParams, single};
 use crate::{
-    chat::{Edit, HistoryView, NewMessage},
+    chat::{parse_edit, parse_message},
     context::Context,
     error::Error,
     model::Message,
@@ -78,7 +80,7 @@ pub(super) async fn create_message(
                 .map_err(|_| Error::InvalidRequest("Idempotency-Key is not UTF-8."))?,
         ),
     };
-    let new = NewMessage::parse(fields, key)?;
+    let new = parse_message(fields, key)?;
     let sent = context.chats.send_message(user.id(), chat_id, new).await?;
     let json = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(if sent.replayed {
@@ -119,7 +121,7 @@ pub(super) async fn edit_message(
     MessagePath(message_id): MessagePath,
     JsonBody(fields): JsonBody,
 ) -> Result<Json<Message>, Error> {
-    let edit = Edit::parse(fields)?;
+    let edit = parse_edit(fields)?;
     Ok(Json(context.chats.edit_message(user.id(), chat_id, message_id, edit).await?))
 }
 

@@ -33,6 +33,8 @@ use tower_http::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+pub use beseda_protocol::bounds::{MAX_BODY_BYTES, MAX_BULK_BODY_BYTES};
+
 pub use self::document::openapi_json;
 pub(crate) use self::{
     chats::{read_cursor, write_cursor},
@@ -40,12 +42,6 @@ pub(crate) use self::{
     extract::bearer,
 };
 use crate::{context::Context, error::Error, limits::Class, origin::Origin};
-
-/// Largest body, in bytes: 4,000 characters of four bytes, escaped, with metadata.
-pub const MAX_BODY_BYTES: usize = 64 * 1024;
-
-/// Largest body that names people in bulk, in bytes.
-pub const MAX_BULK_BODY_BYTES: usize = 1024 * 1024;
 
 /// How long browsers may remember an answer to a preflight.
 const PREFLIGHT_LIFETIME: Duration = Duration::from_secs(600);

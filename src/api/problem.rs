@@ -9,15 +9,14 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use serde::Serialize;
+use beseda_protocol::Problem;
 use tracing::Instrument;
-use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::harden;
 use crate::{
     context::Context,
-    error::{Error, FieldError, chain},
+    error::{Error, chain},
     metrics::HttpLabels,
     origin::is_host,
     trace,
@@ -27,27 +26,6 @@ use crate::{
 const MAX_REQUEST_ID: usize = 128;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// What a client is told of a failure.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Problem {
-    #[serde(rename = "type")]
-    #[schema(example = "urn:beseda:error:chat_not_found")]
-    kind: String,
-    title: &'static str,
-    status: u16,
-    detail: String,
-    /// Stable.
-    #[schema(example = "chat_not_found")]
-    code: &'static str,
-    request_id: String,
-    /// For 422: every field at fault.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    errors: Option<Vec<FieldError>>,
-    /// For 429 and 503, also in the header `Retry-After` in whole seconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    retry_after_ms: Option<u64>,
-}
 
 /// Written out by [`observe`], which knows the request.
 impl IntoResponse for Error {
@@ -174,38 +152,24 @@ fn log(error: &Error, id: &str, method: &str, route: &str) {
     }
 }
 
-impl Problem {
-    pub(super) fn new(error: &Error, request_id: &str) -> Self {
-        Self {
-            kind: format!("urn:beseda:error:{}", error.code()),
-            title: error.title(),
-            status: error.status().as_u16(),
-            detail: error.to_string(),
-            code: error.code(),
-            request_id: request_id.to_owned(),
-            errors: match error {
-                Error::Validation(fields) => Some(fields.clone()),
-                _ => None,
-            },
-            retry_after_ms: error
-                .retry_after()
-                .map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
-        }
-    }
-
-    pub(super) fn code(&self) -> &'static str {
-        self.code
-    }
-
-    pub(super) fn detail(&self) -> &str {
-        &self.detail
+/// What a client is told of a failure.
+pub(super) fn problem(error: &Error, request_id: &str) -> Problem {
+    Problem {
+        errors: match error {
+            Error::Validation(fields) => Some(fields.clone()),
+            _ => None,
+        },
+        retry_after_ms: error
+            .retry_after()
+            .map(|wait| u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)),
+        ..Problem::new(error.kind(), error.to_string(), request_id)
     }
 }
 
 /// The body of an answer.
 pub(crate) fn encode(error: &Error, id: &str) -> Vec<u8> {
     // Plain structs can't fail to serialize.
-    serde_json::to_vec(&Problem::new(error, id)).unwrap_or_default()
+    serde_json::to_vec(&problem(error, id)).unwrap_or_default()
 }
 
 fn write(error: &Error, id: &str, mut headers: HeaderMap) -> Response {
@@ -235,7 +199,7 @@ pub(crate) fn unreadable(status: u16) -> Vec<u8> {
         _ => "This is not HTTP/1.1.",
     });
     let id = Uuid::now_v7().to_string();
-    let problem = Problem { status, ..Problem::new(&error, &id) };
+    let problem = Problem { status, ..problem(&error, &id) };
     // Plain structs can't fail to serialize.
     let body = serde_json::to_string(&problem).unwrap_or_default();
     let reason = StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());

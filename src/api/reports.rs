@@ -1,35 +1,16 @@
 //! Reports: members make them, the host application reads them.
 
 use axum::{Json, extract::State, http::StatusCode};
-use serde::Serialize;
-use utoipa::ToSchema;
+use beseda_protocol::{
+    bounds::MAX_REASON_CHARS,
+    rest::{NewReport, ReportPage},
+};
 
 use super::{
     chats::{read_cursor, write_cursor},
     extract::{AuthUser, ChatPath, MessagePath, OptionalJsonBody, QueryParams},
 };
-use crate::{
-    context::Context,
-    error::Error,
-    model::{MAX_REASON_CHARS, Report},
-};
-
-/// Why a message is reported.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "describes the body; it is read field by field")]
-pub(super) struct NewReport {
-    #[schema(max_length = 1000)]
-    reason: Option<String>,
-}
-
-/// A page of reports.
-#[derive(Serialize, ToSchema)]
-pub(super) struct ReportPage {
-    /// Latest first.
-    results: Vec<Report>,
-    /// The `cursor` of the next page; null where there is none.
-    next: Option<String>,
-}
+use crate::{context::Context, error::Error, model::Report};
 
 /// Reports a message to the host application, as the message is now; a member of the room, once a
 /// message. The other member is not told.

@@ -4,70 +4,19 @@ use std::collections::BTreeMap;
 
 use axum::{Json, extract::State, http::StatusCode};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use serde::Serialize;
-use utoipa::ToSchema;
+use beseda_protocol::{
+    bounds::{MAX_AVATAR_URL_CHARS, MAX_BULK_USERS, MAX_NAME_CHARS},
+    rest::{Block, BlockPage, BulkResult, NewProfile, NewUsers},
+};
 
 use super::extract::{AuthUser, BulkJsonBody, JsonBody, QueryParams, UserPath};
 use crate::{
     context::Context,
     error::{Error, FieldErrors},
     input::Fields,
-    model::{MAX_AVATAR_URL_CHARS, MAX_NAME_CHARS, Time, User, UserId},
+    model::{Time, User, UserId},
     store::{Named, Profile},
 };
-
-/// Most people named at once.
-const MAX_BULK_USERS: usize = 1_000;
-
-/// What the host application says of a person.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "describes the body; it is read field by field")]
-pub(super) struct NewProfile {
-    #[schema(max_length = 256)]
-    name: Option<String>,
-    #[schema(max_length = 2048)]
-    avatar_url: Option<String>,
-}
-
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "describes the body; it is read field by field")]
-pub(super) struct NewUser {
-    user_id: UserId,
-    #[schema(max_length = 256)]
-    name: Option<String>,
-    #[schema(max_length = 2048)]
-    avatar_url: Option<String>,
-}
-
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "describes the body; it is read field by field")]
-pub(super) struct NewUsers {
-    #[schema(min_items = 1, max_items = 1000)]
-    users: Vec<NewUser>,
-}
-
-#[derive(Serialize, ToSchema)]
-pub(super) struct BulkResult {
-    created: usize,
-    updated: usize,
-    /// Passed over, as they were erased: only `PUT` brings somebody back.
-    erased: usize,
-}
-
-#[derive(Serialize, ToSchema)]
-pub(super) struct Block {
-    user_id: UserId,
-    created_at: Time,
-}
-
-/// A page of blocks.
-#[derive(Serialize, ToSchema)]
-pub(super) struct BlockPage {
-    /// Latest first.
-    results: Vec<Block>,
-    /// The `cursor` of the next page; null where there is none.
-    next: Option<String>,
-}
 
 /// A person: oneself, those one shares a room with, and for `chat:admin` anybody.
 #[utoipa::path(get, path = "/users/{user_id}/", tag = "users", params(("user_id" = String, Path)),

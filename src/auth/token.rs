@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use beseda_protocol::bounds::{MAX_AVATAR_URL_CHARS, MAX_NAME_CHARS};
 use futures_util::future::join_all;
 use jsonwebtoken::{
     Algorithm, Header, Validation, dangerous::insecure_decode_claims, decode, decode_header,
@@ -17,7 +18,7 @@ use super::{
 use crate::{
     config::{AuthConfig, ConfigError, KeySource},
     error::Error,
-    model::{MAX_AVATAR_URL_CHARS, MAX_NAME_CHARS, Time, UserId},
+    model::{Time, UserId},
     store::Profile,
 };
 
@@ -248,10 +249,7 @@ fn check_among(token: &str, header: &Header, keys: &KeySet) -> Result<Claims, Re
 }
 
 /// Checks a token with each of an issuer's keys, until one of them has signed it.
-fn check_each<'a>(
-    token: &str,
-    keys: impl IntoIterator<Item = &'a Key>,
-) -> Result<Claims, Refused> {
+fn check_each<'a>(token: &str, keys: impl IntoIterator<Item = &'a Key>) -> Result<Claims, Refused> {
     let mut refused = Refused::Misfit(FORGED);
     for key in keys {
         match check(token, key) {

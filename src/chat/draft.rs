@@ -1,88 +1,43 @@
 //! What a client wants written, checked as far as that goes without the database.
 
+use beseda_protocol::{
+    bounds::{MAX_METADATA_BYTES, check_client_msg_id, check_text},
+    rest::{Edit, NewMessage},
+};
 use bytes::Bytes;
 use serde_json::value::RawValue;
-use utoipa::ToSchema;
 
 use crate::{
     auth::mac,
     error::Error,
     input::Fields,
     json::canonical,
-    model::{
-        ChatId, MAX_CLIENT_MSG_ID_CHARS, MAX_METADATA_BYTES, MAX_TEXT_CHARS, MessageId, UserId,
-    },
+    model::{ChatId, MessageId, UserId},
     store::Draft,
 };
 
-/// A message to send.
-#[derive(Debug, Clone, ToSchema)]
-pub struct NewMessage {
-    /// 1 to 4,000 Unicode scalar values, not only white space, no U+0000; kept as sent.
-    #[schema(min_length = 1, max_length = 4000, example = "Привет!")]
-    pub text: String,
-    /// The host application's own JSON object, up to 4 KiB without white space and escapes that need
-    /// not be.
-    #[schema(value_type = Option<Object>)]
-    pub metadata: Option<Box<RawValue>>,
-    /// Makes a retry safe, for ever: the same id never makes a second message.
-    #[schema(min_length = 1, max_length = 64, example = "c0ffee-1")]
-    pub client_msg_id: Option<String>,
-}
-
-/// An edit.
-#[derive(Debug, Clone, ToSchema)]
-pub struct Edit {
-    #[schema(min_length = 1, max_length = 4000)]
-    pub text: String,
-}
-
-fn check_text(text: &str) -> Result<(), &'static str> {
-    // A text of bytes beyond four a character need not be counted.
-    if text.len() > MAX_TEXT_CHARS * 4 || text.chars().count() > MAX_TEXT_CHARS {
-        Err("must have 4000 characters at most")
-    } else if text.contains('\0') {
-        Err("must not contain U+0000")
-    } else if text.trim().is_empty() {
-        Err("must not be empty or only white space")
-    } else {
-        Ok(())
-    }
-}
-
-fn check_client_msg_id(id: &str) -> Result<(), &'static str> {
-    if id.is_empty() || id.chars().count() > MAX_CLIENT_MSG_ID_CHARS {
-        Err("must have 1 to 64 characters")
-    } else if id.contains('\0') {
-        Err("must not contain U+0000")
-    } else {
-        Ok(())
-    }
-}
-
-impl NewMessage {
-    /// `idempotency_key`: the header of that name, an alternative to the field.
-    pub fn parse(mut fields: Fields, idempotency_key: Option<&str>) -> Result<Self, Error> {
-        let text = fields.required_string("text", check_text);
-        let metadata = fields.object("metadata", MAX_METADATA_BYTES);
-        let mut client_msg_id = fields.optional_string("client_msg_id", check_client_msg_id);
-        if let (None, Some(key)) = (&client_msg_id, idempotency_key) {
-            match check_client_msg_id(key) {
-                Ok(()) => client_msg_id = Some(key.to_owned()),
-                Err(reason) => fields.refuse("Idempotency-Key", reason),
-            }
+/// Reads a message. `idempotency_key`: the header of that name, an alternative to the field.
+pub(crate) fn parse_message(
+    mut fields: Fields,
+    idempotency_key: Option<&str>,
+) -> Result<NewMessage, Error> {
+    let text = fields.required_string("text", check_text);
+    let metadata = fields.object("metadata", MAX_METADATA_BYTES);
+    let mut client_msg_id = fields.optional_string("client_msg_id", check_client_msg_id);
+    if let (None, Some(key)) = (&client_msg_id, idempotency_key) {
+        match check_client_msg_id(key) {
+            Ok(()) => client_msg_id = Some(key.to_owned()),
+            Err(reason) => fields.refuse("Idempotency-Key", reason),
         }
-        fields.finish()?;
-        Ok(Self { text: text.unwrap_or_default(), metadata, client_msg_id })
     }
+    fields.finish()?;
+    Ok(NewMessage { text: text.unwrap_or_default(), metadata, client_msg_id })
 }
 
-impl Edit {
-    pub fn parse(mut fields: Fields) -> Result<Self, Error> {
-        let text = fields.required_string("text", check_text);
-        fields.finish()?;
-        Ok(Self { text: text.unwrap_or_default() })
-    }
+pub(crate) fn parse_edit(mut fields: Fields) -> Result<Edit, Error> {
+    let text = fields.required_string("text", check_text);
+    fields.finish()?;
+    Ok(Edit { text: text.unwrap_or_default() })
 }
 
 /// The installation's keys for what is derived from a message.
@@ -142,7 +97,7 @@ mod tests {
     use super::*;
 
     fn parse(body: &str) -> Result<NewMessage, Error> {
-        NewMessage::parse(Fields::parse(body.as_bytes())?, None)
+        parse_message(Fields::parse(body.as_bytes())?, None)
     }
 
     fn fields_at_fault(body: &str) -> Vec<String> {

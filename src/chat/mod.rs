@@ -10,12 +10,10 @@ mod users;
 
 use std::sync::Arc;
 
-pub use self::{
-    draft::{Edit, NewMessage},
-    export::Export,
-    rooms::{HistoryView, ReadResult, UnreadRoom, UnreadSummary},
-    search::{SearchHit, SearchPage},
-};
+use beseda_protocol::rest::{Edit, NewMessage};
+
+pub(crate) use self::draft::{parse_edit, parse_message};
+pub use self::export::Export;
 use self::{search::Searches, totals::Totals};
 use crate::{
     auth::derive_key,

@@ -2,68 +2,19 @@
 
 use std::collections::{HashMap, HashSet};
 
-use serde::Serialize;
-use utoipa::ToSchema;
+use beseda_protocol::rest::{HistoryView, ReadResult, UnreadRoom, UnreadSummary};
 
 use super::Chats;
 use crate::{
     broker::Channel,
     error::{Error, chain},
-    model::{Chat, ChatId, Epoch, Head, Message, Time, UserId},
+    model::{Chat, ChatId, Epoch, Head, Time, UserId},
     outbox::{Commit, counters},
     presence::Transition,
     protocol::{Publication, ServerFrame},
     store::{AmendmentKind, AmendmentResult, InboxPage, Room, Window},
     unread::Counter,
 };
-
-/// A page of history with the position it was read at.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct HistoryView {
-    /// Ascending by `seq`.
-    pub results: Vec<Message>,
-    pub has_more_before: bool,
-    pub has_more_after: bool,
-    /// The `before` of the page before this one; null where there is none.
-    pub before: Option<i64>,
-    /// The `after` of the page after this one; null where there is none.
-    pub after: Option<i64>,
-    pub head_seq: i64,
-    /// Never newer than `results`: a socket with `after_ev` of this loses nothing.
-    pub head_ev: i64,
-    pub epoch: String,
-    pub read_seq: i64,
-    pub peer_read_seq: i64,
-}
-
-/// One room's counter.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct UnreadRoom {
-    #[schema(value_type = Uuid)]
-    pub chat_id: ChatId,
-    pub room_name: String,
-    pub unread_count: i64,
-    pub last_seq: i64,
-    pub read_seq: i64,
-}
-
-/// All counters of a user, latest activity first.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct UnreadSummary {
-    pub total: i64,
-    pub chats: Vec<UnreadRoom>,
-}
-
-/// Where a read marker stands after a mark.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct ReadResult {
-    #[schema(value_type = Uuid)]
-    pub chat_id: ChatId,
-    pub room_name: String,
-    pub read_seq: i64,
-    pub unread_count: i64,
-    pub total_unread: i64,
-}
 
 /// Rooms that are told at once who came or went: some 5 MB while it is done.
 const PRESENCE_ROOMS: usize = 10_000;

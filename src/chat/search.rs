@@ -7,17 +7,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde::Serialize;
+use beseda_protocol::rest::{SearchHit, SearchPage};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
-use utoipa::ToSchema;
 
 use super::Chats;
 use crate::{
     error::Error,
-    model::{ChatId, Message, UserId},
+    model::{ChatId, UserId},
     search::{Query, Scratch},
     store::SEARCHERS,
 };
@@ -49,23 +48,6 @@ const TEXTS_A_LOOK: usize = 16;
 
 /// Texts after which the others of the thread come first: 0.3 ms of usual ones.
 const TEXTS_A_TURN: usize = 128;
-
-#[derive(Debug, Serialize, ToSchema)]
-pub struct SearchHit {
-    pub message: Message,
-    /// Start and length of each, in UTF-16 code units of `text`.
-    pub highlights: Vec<[u32; 2]>,
-}
-
-#[derive(Debug, Serialize, ToSchema)]
-pub struct SearchPage {
-    /// Newest first.
-    pub results: Vec<SearchHit>,
-    /// The `before` to go on with; null where all was searched.
-    pub next: Option<i64>,
-    /// False where the budget was spent before the room's beginning or enough hits.
-    pub complete: bool,
-}
 
 /// Searches under way: one a user, and [`SEARCHERS`] in all. Those of one user queue behind each other, so
 /// that whoever searches all the time is one among those who wait.

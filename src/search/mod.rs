@@ -25,10 +25,9 @@ mod tests;
 
 use std::ops::Range;
 
-use self::{fold::fold, term::Term};
+pub use beseda_protocol::bounds::MAX_QUERY_CHARS;
 
-/// How much of a query is read, in characters; the API refuses longer ones.
-pub const MAX_QUERY_CHARS: usize = 256;
+use self::{fold::fold, term::Term};
 
 /// A query, prepared to be asked about many texts.
 pub struct Query {

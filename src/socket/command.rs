@@ -1,9 +1,10 @@
 //! What clients send on a socket.
 
+use beseda_protocol::{bounds::MAX_COMMAND_ID_BYTES, rest::NewMessage};
 use serde_json::value::RawValue;
 
 use crate::{
-    chat::NewMessage,
+    chat::parse_message,
     error::Error,
     input::Fields,
     model::{ChatId, Position, parse_id},
@@ -53,9 +54,6 @@ impl Request {
     }
 }
 
-/// Longest id echoed, in bytes of JSON.
-const MAX_COMMAND_ID_BYTES: usize = 256;
-
 fn is_command_id(id: &RawValue) -> bool {
     let raw = id.get();
     raw.len() <= MAX_COMMAND_ID_BYTES
@@ -85,7 +83,7 @@ fn command(mut fields: Fields) -> Result<Command, Error> {
             fields.finish()?;
             Ok(Command::Unsubscribe { chat_id })
         }
-        "send" => Ok(Command::Send { chat_id, message: NewMessage::parse(fields, None)? }),
+        "send" => Ok(Command::Send { chat_id, message: parse_message(fields, None)? }),
         "mark_read" => {
             let up_to_seq = fields.optional_integer("up_to_seq", 0);
             fields.finish()?;

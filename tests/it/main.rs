@@ -2,6 +2,7 @@
 
 mod amendments;
 mod bounds;
+mod cli_chat;
 mod delivery;
 mod desk;
 mod edges;
@@ -30,7 +31,6 @@ mod search;
 mod socket;
 mod surroundings;
 mod system;
-mod talk;
 mod timing;
 mod tls;
 mod tokens;

@@ -179,7 +179,7 @@ impl Bot {
         let (at_once, pause) = CHATTER;
         let (mut sending, receiving) = socket.split();
         let talking = async {
-            let nobodys = beseda::model::ChatId::nil();
+            let nobodys = beseda_protocol::model::ChatId::nil();
             let subscribe = format!(r#"{{"type":"subscribe","id":1,"chat_id":"{nobodys}"}}"#);
             for number in 0_usize.. {
                 let frame = match number % 4 {

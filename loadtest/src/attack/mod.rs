@@ -17,6 +17,7 @@ use beseda::{
     config::Secret,
     dev::{Claims, sign},
 };
+use beseda_protocol::model::ChatId;
 use clap::Args;
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
@@ -25,7 +26,7 @@ use tokio::task::JoinSet;
 use self::bot::{Bot, Counts, Kind};
 use crate::{
     error::Error,
-    rest::{Rest, Sent, messages_endpoint},
+    rest::{Rest, Sent},
 };
 
 /// Sockets of one hostile user: what fits into their bucket of new sockets at once.
@@ -124,9 +125,11 @@ fn source(at: SocketAddr, number: u32, addresses: u8) -> Option<IpAddr> {
 }
 
 /// One user who sends as if there were no limit.
+#[derive(Clone)]
 struct Flood {
     rest: Rest,
-    endpoint: Url,
+    url: Url,
+    chat_id: ChatId,
     token: String,
 }
 
@@ -136,19 +139,20 @@ impl Flood {
         let token = sign(&options.secret, &Claims::new(&user, TOKEN_TTL))?;
         let (rest, url) = (Rest::new()?, &options.urls[0]);
         let chat = rest.open_chat(url, &token, &format!("{user}ed")).await?;
-        Ok(Self { rest, endpoint: messages_endpoint(url, chat.chat_id), token })
+        Ok(Self { rest, url: url.clone(), chat_id: chat.chat_id, token })
     }
 
     async fn run(self, rate: u32, flooded: Arc<(AtomicU64, AtomicU64)>) {
         let mut every = tokio::time::interval(Duration::from_secs(1) / rate.max(1));
         for number in 0_u64.. {
             every.tick().await;
-            let Self { rest, endpoint, token } = &self;
-            let (rest, endpoint, token) = (rest.clone(), endpoint.clone(), token.clone());
+            let flood = self.clone();
             let flooded = Arc::clone(&flooded);
             tokio::spawn(async move {
                 let id = format!("{}-{number}", std::process::id());
-                let counter = match rest.send(&endpoint, &token, "one of very many", &id).await {
+                let Self { rest, url, chat_id, token } = &flood;
+                let sent = rest.send(url, token, *chat_id, "one of very many", &id).await;
+                let counter = match sent {
                     Sent::Acknowledged { .. } => &flooded.0,
                     _ => &flooded.1,
                 };

@@ -2,21 +2,21 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use beseda::model::{Chat, ChatId};
+use beseda_protocol::model::{Chat, ChatId};
 use reqwest::Method;
 use serde::Deserialize;
 use tokio::time::Instant;
 use tokio_postgres::Client;
 
 use super::{
+    context::{Person, SimContext},
     counters::Unread,
     findings::{Kind, lock},
-    follower::Seat,
+    follower::Subscriber,
     history::{Deletion, Sent},
     many::Inbox,
     stack::Stack,
     stored::{self, Room, Row, Stored},
-    world::{Person, World},
 };
 
 /// How long all may take to come to rest once the last fault is over: the service looks for what
@@ -36,7 +36,7 @@ struct Page {
 }
 
 pub(super) struct Judge<'a> {
-    pub world: &'a World,
+    pub context: &'a SimContext,
     pub stack: &'a Stack,
     pub people: &'a [Person],
     pub inboxes: &'a [Arc<Inbox>],
@@ -59,14 +59,14 @@ impl Judge<'_> {
             }
             tokio::time::sleep(POLL).await;
         };
-        for seat in lock(&self.world.seats).iter() {
-            self.check_seat(seat, &stored);
+        for subscriber in lock(&self.context.subscribers).iter() {
+            self.check_seat(subscriber, &stored);
         }
         for inbox in self.inboxes {
             self.check_inbox(inbox, &stored);
         }
         let took = began.elapsed();
-        for (arrival, took) in self.world.timeline.overdue(OVERDUE) {
+        for (arrival, took) in self.context.timeline.overdue(OVERDUE) {
             let what = format!("{} came {} ms late", arrival.message_id, took / 1_000);
             self.add(Kind::Late, what);
         }
@@ -86,7 +86,7 @@ impl Judge<'_> {
     }
 
     fn add(&self, kind: Kind, what: impl AsRef<str>) {
-        self.world.findings.add(kind, what);
+        self.context.findings.add(kind, what);
     }
 
     /// Why it is too early to judge by what is `stored`.
@@ -106,15 +106,15 @@ impl Judge<'_> {
                 return Ok(Some(format!("{what}: {row}")));
             }
         }
-        let seats = lock(&self.world.seats);
-        let late = seats.iter().find_map(|seat| {
-            let model = lock(&seat.model);
-            let head = stored.get(&seat.chat_id).map(|room| room.last_ev);
-            let done =
-                seat.is_gone() || head.is_some_and(|ev| model.in_step && ev == model.position);
+        let subscribers = lock(&self.context.subscribers);
+        let late = subscribers.iter().find_map(|subscriber| {
+            let model = lock(&subscriber.model);
+            let head = stored.get(&subscriber.chat_id).map(|room| room.last_ev);
+            let done = subscriber.is_gone()
+                || head.is_some_and(|ev| model.in_step && ev == model.position);
             (!done).then(|| {
                 let (at, in_step) = (model.position, model.in_step);
-                format!("{} is at ev {at} of {head:?}, in step: {in_step}", seat.name)
+                format!("{} is at ev {at} of {head:?}, in step: {in_step}", subscriber.name)
             })
         });
         let inbox = self.inboxes.iter().find_map(|inbox| {
@@ -126,7 +126,7 @@ impl Judge<'_> {
 
     /// One room a pair; no room that nobody opened; none that was deleted.
     fn check_rooms(&self, stored: &Stored) {
-        let (known, loose) = (self.world.history.rooms(), self.world.history.loose_pairs());
+        let (known, loose) = (self.context.history.rooms(), self.context.history.loose_pairs());
         for (chat_id, room) in stored {
             let mut members: Vec<&String> = room.members.keys().collect();
             members.sort();
@@ -156,7 +156,7 @@ impl Judge<'_> {
     /// Every acknowledged message is there, once, as acknowledged and as changed since; and nothing
     /// that nobody sent.
     fn check_sends(&self, stored: &Stored) {
-        let sends = self.world.history.sends();
+        let sends = self.context.history.sends();
         for (id, sent) in &sends {
             let Some(room) = stored.get(&sent.chat_id) else { continue };
             let Some(known) = sent.acknowledged else { continue };
@@ -190,7 +190,7 @@ impl Judge<'_> {
     }
 
     fn check_marks(&self, stored: &Stored) {
-        for ((chat_id, user), read_seq) in self.world.history.marks() {
+        for ((chat_id, user), read_seq) in self.context.history.marks() {
             let Some(room) = stored.get(&chat_id) else { continue };
             if room.members.get(&user).is_none_or(|member| member.read_seq < read_seq) {
                 let member = room.members.get(&user);
@@ -203,17 +203,19 @@ impl Judge<'_> {
     }
 
     /// A follower holds what is stored: every message, every marker.
-    fn check_seat(&self, seat: &Seat, stored: &Stored) {
-        if seat.is_gone() {
+    fn check_seat(&self, subscriber: &Subscriber, stored: &Stored) {
+        if subscriber.is_gone() {
             return;
         }
-        let Some(room) = stored.get(&seat.chat_id) else {
-            return self.add(Kind::Late, format!("{} follows a room that is gone", seat.name));
+        let Some(room) = stored.get(&subscriber.chat_id) else {
+            return self
+                .add(Kind::Late, format!("{} follows a room that is gone", subscriber.name));
         };
-        let model = lock(&seat.model);
+        let model = lock(&subscriber.model);
         if !model.in_step || model.position != room.last_ev {
             let (at, in_step) = (model.position, model.in_step);
-            let what = format!("{} is at ev {at}, in step: {in_step}, of {room:?}", seat.name);
+            let what =
+                format!("{} is at ev {at}, in step: {in_step}, of {room:?}", subscriber.name);
             return self.add(Kind::Lost, shorten(what));
         }
         for (seq, row) in &room.messages {
@@ -227,17 +229,18 @@ impl Judge<'_> {
             };
             if !same {
                 let known = model.messages.get(seq);
-                let what = format!("{} has {known:?} as {seq}, stored is {row:?}", seat.name);
+                let what = format!("{} has {known:?} as {seq}, stored is {row:?}", subscriber.name);
                 self.add(Kind::State, what);
             }
         }
         if model.messages.last_key_value().is_some_and(|(seq, _)| *seq > room.last_seq) {
-            self.add(Kind::State, format!("{} has messages that are not stored", seat.name));
+            self.add(Kind::State, format!("{} has messages that are not stored", subscriber.name));
         }
         for (user, member) in &room.members {
             let read_seq = model.reads.get(user).copied().unwrap_or(0);
             if read_seq != member.read_seq {
-                let what = format!("{} has {user} at {read_seq}, stored is {member:?}", seat.name);
+                let what =
+                    format!("{} has {user} at {read_seq}, stored is {member:?}", subscriber.name);
                 self.add(Kind::State, what);
             }
         }
@@ -282,7 +285,7 @@ impl Judge<'_> {
                 self.add(Kind::Unread, format!("{} in {chat_id}: {member:?}", person.id));
             }
         }
-        for replica in 0..self.world.replicas.len() {
+        for replica in 0..self.context.replicas.len() {
             let unread = self.ask(replica, person, "/api/v1/chats/unread/").await;
             if let Some(unread) = unread.and_then(|answer| answer.read::<Unread>().ok()) {
                 let told = unread.chats.iter().map(|room| (room.chat_id, room.unread_count));
@@ -310,8 +313,8 @@ impl Judge<'_> {
         replica: usize,
         person: &Person,
         path: &str,
-    ) -> Option<super::world::Answer> {
-        let answer = self.world.once(replica, &Method::GET, path, person, None).await;
+    ) -> Option<super::context::Answer> {
+        let answer = self.context.once(replica, &Method::GET, path, person, None).await;
         let good = answer.filter(|answer| answer.status == 200);
         if good.is_none() {
             self.add(Kind::Answer, format!("GET {path} on replica {replica} after all was healed"));

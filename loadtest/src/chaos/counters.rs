@@ -2,17 +2,17 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use beseda::model::ChatId;
+use beseda_protocol::model::ChatId;
 use rand::Rng;
 use reqwest::Method;
 use serde::Deserialize;
 use tokio_postgres::Client;
 
 use super::{
+    context::{Person, SimContext},
     findings::{Kind, now_micros, tick},
     stack::Stack,
     stored,
-    world::{Person, World},
 };
 
 /// How long a counter may be behind, from the change or the end of the last fault, in microseconds:
@@ -35,12 +35,12 @@ pub(super) struct UnreadRoom {
 type Behind = HashMap<(usize, String, ChatId), (i64, i64)>;
 
 /// Asks random replicas about random people to the end of the busy phase.
-pub(super) async fn watch(world: Arc<World>, stack: Arc<Stack>, people: Vec<Person>) {
-    let mut rng = world.dice();
+pub(super) async fn watch(context: Arc<SimContext>, stack: Arc<Stack>, people: Vec<Person>) {
+    let mut rng = context.dice();
     let mut client = None;
     let mut behind = Behind::new();
-    while world.is_busy() {
-        world.pause(&mut rng, 20..150).await;
+    while context.is_busy() {
+        context.pause(&mut rng, 20..150).await;
         let Some(database) = client.take() else {
             client = stack.database().await.ok();
             continue;
@@ -51,9 +51,9 @@ pub(super) async fn watch(world: Arc<World>, stack: Arc<Stack>, people: Vec<Pers
                 let person = people.iter().find(|person| person.id == *user);
                 (*replica, person.unwrap_or(&people[0]))
             }
-            _ => (world.any_replica(&mut rng), &people[rng.random_range(0..people.len())]),
+            _ => (context.any_replica(&mut rng), &people[rng.random_range(0..people.len())]),
         };
-        if compare(&world, &database, replica, person, &mut behind).await.is_ok() {
+        if compare(&context, &database, replica, person, &mut behind).await.is_ok() {
             client = Some(database);
         }
     }
@@ -61,7 +61,7 @@ pub(super) async fn watch(world: Arc<World>, stack: Arc<Stack>, people: Vec<Pers
 
 /// An answer between two recounts: where both are of the same change, it has to be the same.
 async fn compare(
-    world: &World,
+    context: &SimContext,
     database: &Client,
     replica: usize,
     person: &Person,
@@ -69,35 +69,35 @@ async fn compare(
 ) -> Result<(), tokio_postgres::Error> {
     let before = stored::counters(database, &person.id).await?;
     let path = "/api/v1/chats/unread/";
-    let Some(answer) = world.once(replica, &Method::GET, path, person, None).await else {
+    let Some(answer) = context.once(replica, &Method::GET, path, person, None).await else {
         return Ok(());
     };
     let after = stored::counters(database, &person.id).await?;
     let unread: Unread = match answer.read() {
         Ok(unread) if answer.status == 200 => unread,
         _ => {
-            world.unexpected("GET /chats/unread/", &answer);
+            context.unexpected("GET /chats/unread/", &answer);
             return Ok(());
         }
     };
     let told: HashMap<ChatId, i64> =
         unread.chats.iter().map(|room| (room.chat_id, room.unread_count)).collect();
     if unread.total != told.values().sum::<i64>() {
-        world.unexpected("GET /chats/unread/ (the total is not the sum)", &answer);
+        context.unexpected("GET /chats/unread/ (the total is not the sum)", &answer);
     }
     for (chat_id, &(ev, column, recount)) in &before {
         let user = &person.id;
         if column != recount {
             let what =
                 format!("{user} in {chat_id} at ev {ev}: column {column}, recount {recount}");
-            world.findings.add(Kind::Unread, what);
+            context.findings.add(Kind::Unread, what);
         }
         let key = (replica, user.clone(), *chat_id);
         if after.get(chat_id).is_none_or(|(now, ..)| *now != ev) {
             behind.remove(&key);
             continue;
         }
-        tick(&world.figures.counted);
+        tick(&context.figures.counted);
         let found = told.get(chat_id).copied();
         if found == Some(recount) {
             behind.remove(&key);
@@ -107,19 +107,19 @@ async fn compare(
         let first = !behind.contains_key(&key);
         let (since, at) = *behind.entry(key.clone()).or_insert((now, ev));
         if first {
-            tick(&world.figures.stale);
+            tick(&context.figures.stale);
         }
         if at != ev {
             behind.insert(key, (now, ev));
-        } else if let Some(quiet) = world.timeline.quiet_since()
+        } else if let Some(quiet) = context.timeline.quiet_since()
             && now - since.max(quiet) > BEHIND
         {
-            let (ms, at) = ((now - since) / 1_000, world.timeline.now());
+            let (ms, at) = ((now - since) / 1_000, context.timeline.now());
             let what = format!(
                 "{user} in {chat_id} at ev {ev}: replica {replica} says {found:?}, recount \
                  {recount}, for {ms} ms ({at})"
             );
-            world.findings.add(Kind::Unread, what);
+            context.findings.add(Kind::Unread, what);
             behind.remove(&key);
         }
     }

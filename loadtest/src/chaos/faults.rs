@@ -7,8 +7,8 @@ use nix::sys::signal::Signal;
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use tokio::{sync::Mutex, task::JoinSet};
 
-use super::{findings, proxy::Flow, stack::Stack, world::World};
-use crate::load::say;
+use super::{context::SimContext, findings, proxy::Flow, stack::Stack};
+use crate::progress::say;
 
 /// Between two faults, in milliseconds: time enough for the aftermath of most, so that a delay has
 /// one cause.
@@ -183,24 +183,24 @@ pub(super) fn plan(seed: u64, span: Duration, kinds: &[Kind], replicas: usize) -
 }
 
 /// Carries a schedule out; returns when all is healed.
-pub(super) async fn run(world: &Arc<World>, stack: &Arc<Stack>, plan: Vec<Planned>) {
+pub(super) async fn run(context: &Arc<SimContext>, stack: &Arc<Stack>, plan: Vec<Planned>) {
     let began = tokio::time::Instant::now();
     let parts: Arc<[Mutex<()>; 3]> = Arc::default();
     let mut running = JoinSet::new();
     for fault in plan {
-        let (world, stack, parts) = (Arc::clone(world), Arc::clone(stack), Arc::clone(&parts));
+        let (context, stack, parts) = (Arc::clone(context), Arc::clone(stack), Arc::clone(&parts));
         running.spawn(async move {
             tokio::time::sleep_until(began + fault.at).await;
             let _turn = parts[fault.kind.part() as usize].lock().await;
-            let (at, lasting) = (world.findings.seconds(), fault.lasting.as_millis());
+            let (at, lasting) = (context.findings.seconds(), fault.lasting.as_millis());
             let whom = fault.replica.map_or("all".to_owned(), |number| format!("replica {number}"));
             say(&format!("{at:7.1} s: {} for {lasting} ms ({whom})", fault.kind));
-            let span = world.timeline.begin(fault.kind);
-            if let Err(error) = inject(&world, &stack, fault).await {
+            let span = context.timeline.begin(fault.kind);
+            if let Err(error) = inject(&context, &stack, fault).await {
                 let what = format!("{} could not be carried out: {error}", fault.kind);
-                world.findings.add(findings::Kind::Crash, what);
+                context.findings.add(findings::Kind::Crash, what);
             }
-            world.timeline.end(span);
+            context.timeline.end(span);
         });
     }
     while running.join_next().await.is_some() {}
@@ -208,7 +208,7 @@ pub(super) async fn run(world: &Arc<World>, stack: &Arc<Stack>, plan: Vec<Planne
 
 type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
-async fn inject(world: &World, stack: &Stack, fault: Planned) -> Outcome {
+async fn inject(context: &SimContext, stack: &Stack, fault: Planned) -> Outcome {
     let lasting = tokio::time::sleep(fault.lasting);
     // A replica's own faults always name one.
     let replica = fault.replica.unwrap_or_default();
@@ -222,7 +222,7 @@ async fn inject(world: &World, stack: &Stack, fault: Planned) -> Outcome {
             if let Some(took) = stack.replica(replica).stop().await {
                 let what =
                     format!("replica {replica} was told to end and still ran {took:?} later");
-                world.findings.add(findings::Kind::Late, what);
+                context.findings.add(findings::Kind::Late, what);
             }
             lasting.await;
             stack.replica(replica).start().await?;

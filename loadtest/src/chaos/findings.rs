@@ -11,7 +11,7 @@ use std::{
 
 use serde::Serialize;
 
-use crate::load::say;
+use crate::progress::say;
 
 /// Violations that are spelled out; the rest is counted.
 const SPELLED_OUT: usize = 40;

@@ -8,19 +8,19 @@ use std::{
     time::Duration,
 };
 
-use beseda::model::{ChatId, Message};
+use beseda_protocol::model::{ChatId, Message};
 use rand::{Rng, rngs::StdRng};
 use reqwest::Method;
 use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::{
+    context::{Person, Phase, SimContext},
     findings::{Kind, lock, now_micros, tick},
     history::Deletion,
     model::{Frame, Model},
     socket::{Incoming, Socket},
     timeline::Arrival,
-    world::{Person, Phase, World},
 };
 
 /// How long a client stays before it leaves by itself, in milliseconds.
@@ -35,7 +35,7 @@ const DELETED: Duration = Duration::from_secs(15);
 
 /// A follower's place, which the judge looks at.
 #[derive(Debug)]
-pub(super) struct Seat {
+pub(super) struct Subscriber {
     pub name: String,
     pub chat_id: ChatId,
     pub model: Mutex<Model>,
@@ -43,21 +43,21 @@ pub(super) struct Seat {
     pub gone: AtomicBool,
 }
 
-impl Seat {
+impl Subscriber {
     pub(super) fn new(
-        world: &World,
+        context: &SimContext,
         name: &str,
         chat_id: ChatId,
         members: [String; 2],
     ) -> Arc<Self> {
-        let seat = Arc::new(Self {
+        let subscriber = Arc::new(Self {
             name: format!("{name} in {chat_id}"),
             chat_id,
             model: Mutex::new(Model::new(chat_id, members)),
             gone: AtomicBool::new(false),
         });
-        world.add_seat(&seat);
-        seat
+        context.add_subscriber(&subscriber);
+        subscriber
     }
 
     pub(super) fn is_gone(&self) -> bool {
@@ -65,12 +65,12 @@ impl Seat {
     }
 
     /// The service says that there is no such chat.
-    pub(super) fn told_gone(&self, world: &World, replica: usize) {
-        let deletion = world.history.room(self.chat_id).map(|room| room.deletion);
+    pub(super) fn told_gone(&self, context: &SimContext, replica: usize) {
+        let deletion = context.history.room(self.chat_id).map(|room| room.deletion);
         if deletion == Some(Deletion::Never) {
-            let (name, at) = (&self.name, world.timeline.now());
+            let (name, at) = (&self.name, context.timeline.now());
             let what = format!("{name} on replica {replica}: gone, and nobody deleted it ({at})");
-            world.findings.add(Kind::Lost, what);
+            context.findings.add(Kind::Lost, what);
             return;
         }
         self.gone.store(true, Ordering::Relaxed);
@@ -78,26 +78,32 @@ impl Seat {
 
     /// Takes a frame of this chat, and notes what is wrong with it. `counts_from`: messages since
     /// then should have come here as they were committed.
-    pub(super) fn take(&self, world: &World, frame: &Frame, replica: usize, counts_from: i64) {
+    pub(super) fn take(
+        &self,
+        context: &SimContext,
+        frame: &Frame,
+        replica: usize,
+        counts_from: i64,
+    ) {
         let mut broken = Vec::new();
         let told = lock(&self.model).apply(frame, &mut broken);
         if frame.kind == "catchup" {
-            tick(&world.figures.catchups);
+            tick(&context.figures.catchups);
         }
         if let Some((ev, change)) = told
-            && let Some(other) = world.history.told(self.chat_id, ev, &change)
+            && let Some(other) = context.history.told(self.chat_id, ev, &change)
         {
             broken.push((Kind::Order, format!("ev {ev} is {change:?}, and to others {other:?}")));
         }
         for (kind, what) in broken {
-            let (name, at) = (&self.name, world.timeline.now());
-            world.findings.add(kind, format!("{name} on replica {replica}: {what} ({at})"));
+            let (name, at) = (&self.name, context.timeline.now());
+            context.findings.add(kind, format!("{name} on replica {replica}: {what} ({at})"));
         }
         if let ("message.created", Some(message)) = (frame.kind.as_str(), &frame.message) {
             let committed = message.created_at.0.as_microsecond();
             if committed >= counts_from {
                 let (message_id, arrived) = (message.message_id, now_micros());
-                world.timeline.arrived(Arrival { message_id, committed, arrived });
+                context.timeline.arrived(Arrival { message_id, committed, arrived });
             }
         }
     }
@@ -115,49 +121,49 @@ struct History {
 }
 
 pub(super) struct Follower {
-    pub world: Arc<World>,
+    pub context: Arc<SimContext>,
     pub person: Person,
-    pub seat: Arc<Seat>,
+    pub subscriber: Arc<Subscriber>,
 }
 
 impl Follower {
     /// Follows to the end of the run, or of the chat.
     pub(super) async fn run(self) {
-        let mut rng = self.world.dice();
-        let mut checkpoint = lock(&self.seat.model).clone();
+        let mut rng = self.context.dice();
+        let mut checkpoint = lock(&self.subscriber.model).clone();
         // When it was not there of its own will, what was said meanwhile comes late by right.
         let mut counts_from = i64::MAX;
-        while self.world.phase() < Phase::Over && !self.seat.is_gone() {
+        while self.context.phase() < Phase::Over && !self.subscriber.is_gone() {
             if counts_from == i64::MAX && !self.rewind(&mut rng, &mut checkpoint).await {
                 continue;
             }
             let (position, epoch) = {
-                let model = lock(&self.seat.model);
+                let model = lock(&self.subscriber.model);
                 (model.position, model.epoch.clone())
             };
             let mut query = vec![("after_ev", position.to_string())];
             query.extend(epoch.map(|epoch| ("epoch", epoch)));
-            let chat_id = self.seat.chat_id;
+            let chat_id = self.subscriber.chat_id;
             let (path, connect) =
                 (format!("/ws/chat/{chat_id}/"), format!("/api/v1/chats/{chat_id}/connect/"));
             let connect = (Method::GET, connect.as_str());
             let opened =
-                Socket::open(&self.world, &mut rng, &self.person, &path, &query, connect).await;
+                Socket::open(&self.context, &mut rng, &self.person, &path, &query, connect).await;
             let Ok(mut socket) = opened else {
                 self.check_gone(&mut rng).await;
                 rest(&mut rng).await;
                 continue;
             };
             if position > 0 {
-                tick(&self.world.figures.resumes);
+                tick(&self.context.figures.resumes);
             }
             let left = self.listen(&mut socket, &mut rng, &mut counts_from).await;
-            lock(&self.seat.model).in_step = false;
+            lock(&self.subscriber.model).in_step = false;
             if left {
                 counts_from = i64::MAX;
                 socket.leave(&mut rng).await;
-            } else if !self.seat.is_gone() {
-                tick(&self.world.figures.breaks);
+            } else if !self.subscriber.is_gone() {
+                tick(&self.context.figures.breaks);
             }
             rest(&mut rng).await;
         }
@@ -166,27 +172,27 @@ impl Follower {
     /// Chooses where the client begins again: where it was, where it was long ago, at nothing, or
     /// at a page of history. False: it could not.
     async fn rewind(&self, rng: &mut StdRng, checkpoint: &mut Model) -> bool {
-        let seat = &self.seat;
+        let subscriber = &self.subscriber;
         match rng.random_range(0..10) {
-            0 | 1 => *lock(&seat.model) = checkpoint.clone(),
+            0 | 1 => *lock(&subscriber.model) = checkpoint.clone(),
             2 => {
-                if let Some(room) = self.world.history.room(seat.chat_id) {
-                    *lock(&seat.model) = Model::new(seat.chat_id, room.members);
+                if let Some(room) = self.context.history.room(subscriber.chat_id) {
+                    *lock(&subscriber.model) = Model::new(subscriber.chat_id, room.members);
                 }
             }
             3 | 4 => return self.read_history(rng).await,
-            5 | 6 => *checkpoint = lock(&seat.model).clone(),
+            5 | 6 => *checkpoint = lock(&subscriber.model).clone(),
             _ => {}
         }
         true
     }
 
     async fn read_history(&self, rng: &mut StdRng) -> bool {
-        let (world, chat_id) = (&self.world, self.seat.chat_id);
-        let Some(room) = world.history.room(chat_id) else { return true };
+        let (context, chat_id) = (&self.context, self.subscriber.chat_id);
+        let Some(room) = context.history.room(chat_id) else { return true };
         let path = format!("/api/v1/chats/{chat_id}/messages/?limit=100");
-        let replica = world.any_replica(rng);
-        let Some(answer) = world.once(replica, &Method::GET, &path, &self.person, None).await
+        let replica = context.any_replica(rng);
+        let Some(answer) = context.once(replica, &Method::GET, &path, &self.person, None).await
         else {
             rest(rng).await;
             return false;
@@ -205,22 +211,22 @@ impl Follower {
                     let read_seq = if own { page.read_seq } else { page.peer_read_seq };
                     model.reads.insert(member, read_seq);
                 }
-                *lock(&self.seat.model) = model;
+                *lock(&self.subscriber.model) = model;
             }
-            Err(error) => world.findings.add(Kind::Answer, format!("GET {path}: {error}")),
+            Err(error) => context.findings.add(Kind::Answer, format!("GET {path}: {error}")),
         }
         true
     }
 
     /// Listens to the socket's end. True: the client left of its own will.
     async fn listen(&self, socket: &mut Socket, rng: &mut StdRng, counts_from: &mut i64) -> bool {
-        let (world, seat, replica) = (&self.world, &self.seat, socket.replica);
+        let (context, subscriber, replica) = (&self.context, &self.subscriber, socket.replica);
         let leave_at = Instant::now() + Duration::from_millis(rng.random_range(STAY_MS));
         loop {
             let incoming = tokio::select! {
-                incoming = socket.next(world) => incoming,
-                () = world.may_leave(leave_at) => return true,
-                () = world.until(Phase::Over) => return true,
+                incoming = socket.next(context) => incoming,
+                () = context.may_leave(leave_at) => return true,
+                () = context.until(Phase::Over) => return true,
             };
             match incoming {
                 Incoming::Frame(frame) => {
@@ -230,18 +236,18 @@ impl Follower {
                     if frame.kind == "synced" && *counts_from == i64::MAX {
                         *counts_from = now_micros();
                     }
-                    seat.take(world, &frame, replica, *counts_from);
+                    subscriber.take(context, &frame, replica, *counts_from);
                 }
                 Incoming::Closed(4004) => {
-                    seat.told_gone(world, replica);
+                    subscriber.told_gone(context, replica);
                     return false;
                 }
                 // Draining, too slow, no pong, internal: back off and resume.
                 Incoming::Closed(4200..=4203) | Incoming::Broken => return false,
                 Incoming::Closed(code) => {
-                    let (name, at) = (&seat.name, world.timeline.now());
+                    let (name, at) = (&subscriber.name, context.timeline.now());
                     let what = format!("{name} on replica {replica} was closed with {code} ({at})");
-                    world.findings.add(Kind::Answer, what);
+                    context.findings.add(Kind::Answer, what);
                     return false;
                 }
             }
@@ -250,27 +256,27 @@ impl Follower {
 
     /// No frame of another chat may come here.
     fn is_ours(&self, frame: &Frame, replica: usize) -> bool {
-        let foreign = frame.chat_id.is_some_and(|chat_id| chat_id != self.seat.chat_id);
+        let foreign = frame.chat_id.is_some_and(|chat_id| chat_id != self.subscriber.chat_id);
         if foreign {
-            let name = &self.seat.name;
+            let name = &self.subscriber.name;
             let what =
                 format!("{name} on replica {replica} got a frame of another chat: {frame:?}");
-            self.world.findings.add(Kind::Leak, what);
+            self.context.findings.add(Kind::Leak, what);
         }
         !foreign
     }
 
     /// A socket did not open: was the chat deleted?
     async fn check_gone(&self, rng: &mut StdRng) {
-        let room = self.world.history.room(self.seat.chat_id);
+        let room = self.context.history.room(self.subscriber.chat_id);
         if room.is_none_or(|room| room.deletion == Deletion::Never) {
             return;
         }
-        let path = format!("/api/v1/chats/{}/", self.seat.chat_id);
-        let replica = self.world.any_replica(rng);
-        let answer = self.world.once(replica, &Method::GET, &path, &self.person, None).await;
+        let path = format!("/api/v1/chats/{}/", self.subscriber.chat_id);
+        let replica = self.context.any_replica(rng);
+        let answer = self.context.once(replica, &Method::GET, &path, &self.person, None).await;
         if answer.is_some_and(|answer| answer.status == 404) {
-            self.seat.gone.store(true, Ordering::Relaxed);
+            self.subscriber.gone.store(true, Ordering::Relaxed);
         }
     }
 

@@ -5,7 +5,7 @@ use std::{
     sync::Mutex,
 };
 
-use beseda::model::{ChatId, MessageId};
+use beseda_protocol::model::{ChatId, MessageId};
 
 use super::{
     findings::{lock, now_micros},

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use beseda::model::{Chat, ChatId};
+use beseda_protocol::model::{Chat, ChatId};
 use rand::{Rng, rngs::StdRng};
 use reqwest::Method;
 use serde::Deserialize;
@@ -14,11 +14,11 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::{
+    context::{Person, Phase, SimContext},
     findings::{Kind, lock, now_micros, tick},
-    follower::Seat,
+    follower::Subscriber,
     model::{Frame, Model},
     socket::{Incoming, Socket},
-    world::{Person, Phase, World},
 };
 
 /// How long a client stays before it leaves by itself, in milliseconds.
@@ -44,7 +44,7 @@ pub(super) struct List {
     pub total: Option<i64>,
     /// The newest change of each room that this connection was told of.
     told: HashMap<ChatId, i64>,
-    seats: HashMap<ChatId, Arc<Seat>>,
+    subscribers: HashMap<ChatId, Arc<Subscriber>>,
 }
 
 #[derive(Debug)]
@@ -61,7 +61,7 @@ struct Page {
 
 /// A socket's life, from one opening to its end.
 struct Session<'a> {
-    world: &'a Arc<World>,
+    context: &'a Arc<SimContext>,
     inbox: &'a Inbox,
     socket: Socket,
     rng: &'a mut StdRng,
@@ -74,14 +74,14 @@ struct Session<'a> {
 }
 
 /// Keeps a socket of many chats open to the end of the run.
-pub(super) async fn run(world: Arc<World>, inbox: Arc<Inbox>) {
-    let mut rng = world.dice();
-    while world.phase() < Phase::Over {
+pub(super) async fn run(context: Arc<SimContext>, inbox: Arc<Inbox>) {
+    let mut rng = context.dice();
+    while context.phase() < Phase::Over {
         let connect = (Method::POST, "/api/v1/connect/");
-        let opened = Socket::open(&world, &mut rng, &inbox.person, "/ws/", &[], connect).await;
+        let opened = Socket::open(&context, &mut rng, &inbox.person, "/ws/", &[], connect).await;
         if let Ok(socket) = opened {
             let session = Session {
-                world: &world,
+                context: &context,
                 inbox: &inbox,
                 socket,
                 rng: &mut rng,
@@ -99,14 +99,14 @@ pub(super) async fn run(world: Arc<World>, inbox: Arc<Inbox>) {
 
 impl Session<'_> {
     async fn run(mut self) {
-        let world = self.world;
+        let context = self.context;
         let leave_at = Instant::now() + Duration::from_millis(self.rng.random_range(STAY_MS));
         let mut look = tokio::time::interval(AGAIN);
         loop {
             let incoming = tokio::select! {
-                incoming = self.socket.next(world) => incoming,
-                () = world.may_leave(leave_at) => break,
-                () = world.until(Phase::Over) => break,
+                incoming = self.socket.next(context) => incoming,
+                () = context.may_leave(leave_at) => break,
+                () = context.until(Phase::Over) => break,
                 _ = look.tick() => {
                     if !self.look().await { return }
                     continue;
@@ -119,12 +119,12 @@ impl Session<'_> {
                     }
                 }
                 Incoming::Closed(4200..=4203) | Incoming::Broken => {
-                    return tick(&world.figures.breaks);
+                    return tick(&context.figures.breaks);
                 }
                 Incoming::Closed(code) => {
-                    let (id, at) = (&self.inbox.person.id, world.timeline.now());
+                    let (id, at) = (&self.inbox.person.id, context.timeline.now());
                     let what = format!("the inbox of {id} was closed with {code} ({at})");
-                    return world.findings.add(Kind::Answer, what);
+                    return context.findings.add(Kind::Answer, what);
                 }
             }
         }
@@ -135,9 +135,9 @@ impl Session<'_> {
     async fn look(&mut self) -> bool {
         let mut chats = std::mem::take(&mut self.refused);
         // Not at the end: asking makes the service look, and heals what it should find by itself.
-        if self.world.is_busy() && self.rng.random_bool(TWICE) {
+        if self.context.is_busy() && self.rng.random_bool(TWICE) {
             let pick = self.rng.random_range(0..20);
-            chats.extend(lock(&self.inbox.list).seats.keys().nth(pick).copied());
+            chats.extend(lock(&self.inbox.list).subscribers.keys().nth(pick).copied());
         }
         for chat_id in chats {
             if !self.subscribe(chat_id).await {
@@ -148,12 +148,14 @@ impl Session<'_> {
     }
 
     async fn subscribe(&mut self, chat_id: ChatId) -> bool {
-        let seat = lock(&self.inbox.list).seats.get(&chat_id).cloned();
-        let Some(seat) = seat.filter(|seat| !seat.is_gone()) else { return true };
+        let subscriber = lock(&self.inbox.list).subscribers.get(&chat_id).cloned();
+        let Some(subscriber) = subscriber.filter(|subscriber| !subscriber.is_gone()) else {
+            return true;
+        };
         if self.asked.values().any(|(asked, _)| *asked == chat_id) {
             return true;
         }
-        let model = lock(&seat.model).clone();
+        let model = lock(&subscriber.model).clone();
         self.next_id += 1;
         let mut command = json!({
             "type": "subscribe", "id": self.next_id, "chat_id": chat_id, "after_ev": model.position,
@@ -170,11 +172,11 @@ impl Session<'_> {
         match frame.kind.as_str() {
             "hello" => self.read_list().await,
             "chat.created" | "chat.updated" => {
-                tick(&self.world.figures.inbox);
+                tick(&self.context.figures.inbox);
                 self.on_room(frame).await
             }
             "chat.deleted" => {
-                tick(&self.world.figures.inbox);
+                tick(&self.context.figures.inbox);
                 self.on_deleted(frame);
                 true
             }
@@ -193,18 +195,18 @@ impl Session<'_> {
     async fn read_list(&mut self) -> bool {
         {
             let list = &mut *lock(&self.inbox.list);
-            let seats = std::mem::take(&mut list.seats);
-            *list = List { seats, ..List::default() };
+            let subscribers = std::mem::take(&mut list.subscribers);
+            *list = List { subscribers, ..List::default() };
         }
         let mut path = "/api/v1/chats/?limit=20".to_owned();
         loop {
             let person = &self.inbox.person;
-            let answer = self.world.call(self.rng, Method::GET, &path, person, None).await;
+            let answer = self.context.call(self.rng, Method::GET, &path, person, None).await;
             let Some(answer) = answer else { return false };
             let page: Page = match answer.read() {
                 Ok(page) => page,
                 Err(_) => {
-                    self.world.unexpected("GET /chats/", &answer);
+                    self.context.unexpected("GET /chats/", &answer);
                     return false;
                 }
             };
@@ -217,14 +219,17 @@ impl Session<'_> {
             let Some(next) = page.next else { break };
             path = format!("/api/v1/chats/?limit=20&cursor={next}");
         }
-        let gone: Vec<Arc<Seat>> = {
+        let gone: Vec<Arc<Subscriber>> = {
             let list = &mut *lock(&self.inbox.list);
             list.live = true;
-            let List { rooms, seats, .. } = list;
-            seats.extract_if(|chat_id, _| !rooms.contains_key(chat_id)).map(|(_, s)| s).collect()
+            let List { rooms, subscribers, .. } = list;
+            subscribers
+                .extract_if(|chat_id, _| !rooms.contains_key(chat_id))
+                .map(|(_, s)| s)
+                .collect()
         };
         // Deleted while nobody was here to hear of it.
-        gone.iter().for_each(|seat| seat.told_gone(self.world, self.socket.replica));
+        gone.iter().for_each(|subscriber| subscriber.told_gone(self.context, self.socket.replica));
         true
     }
 
@@ -235,10 +240,10 @@ impl Session<'_> {
         if chat.last_ev >= known {
             list.rooms.insert(chat.chat_id, (chat.last_ev, chat.unread_count));
         }
-        list.seats.entry(chat.chat_id).or_insert_with(|| {
+        list.subscribers.entry(chat.chat_id).or_insert_with(|| {
             let person = &self.inbox.person.id;
             let members = [person.clone(), chat.other_user.user_id.as_str().to_owned()];
-            Seat::new(self.world, &format!("inbox of {person}"), chat.chat_id, members)
+            Subscriber::new(self.context, &format!("inbox of {person}"), chat.chat_id, members)
         });
     }
 
@@ -247,7 +252,7 @@ impl Session<'_> {
             self.note(Kind::Answer, "no chat", frame);
             return true;
         };
-        let member = self.world.history.room(chat.chat_id).map(|room| room.members);
+        let member = self.context.history.room(chat.chat_id).map(|room| room.members);
         if member.is_some_and(|members| !members.contains(&self.inbox.person.id)) {
             self.note(Kind::Leak, "a chat of others", frame);
         }
@@ -266,16 +271,16 @@ impl Session<'_> {
 
     fn on_deleted(&self, frame: &Frame) {
         let Some(chat_id) = frame.chat_id else { return };
-        let seat = {
+        let subscriber = {
             let list = &mut *lock(&self.inbox.list);
             list.rooms.remove(&chat_id);
             // This frame brings no new sum, and what the room's share was is not told.
             list.total = None;
-            list.seats.remove(&chat_id)
+            list.subscribers.remove(&chat_id)
         };
         // None: opened and deleted faster than the list was read.
-        if let Some(seat) = seat {
-            seat.told_gone(self.world, self.socket.replica);
+        if let Some(subscriber) = subscriber {
+            subscriber.told_gone(self.context, self.socket.replica);
         }
     }
 
@@ -287,8 +292,8 @@ impl Session<'_> {
             (Some((chat_id, _)), "chat_not_found") => {
                 let list = &mut *lock(&self.inbox.list);
                 list.rooms.remove(&chat_id);
-                if let Some(seat) = list.seats.remove(&chat_id) {
-                    seat.told_gone(self.world, self.socket.replica);
+                if let Some(subscriber) = list.subscribers.remove(&chat_id) {
+                    subscriber.told_gone(self.context, self.socket.replica);
                 }
             }
             _ => self.note(Kind::Answer, "an error", frame),
@@ -298,8 +303,8 @@ impl Session<'_> {
     /// A frame of a chat that is followed here.
     fn on_chat_frame(&mut self, frame: &Frame) {
         let Some(chat_id) = frame.chat_id else { return };
-        let seat = lock(&self.inbox.list).seats.get(&chat_id).cloned();
-        let Some(seat) = seat else {
+        let subscriber = lock(&self.inbox.list).subscribers.get(&chat_id).cloned();
+        let Some(subscriber) = subscriber else {
             if frame.ev > 0 && !matches!(frame.kind.as_str(), "presence" | "typing") {
                 self.note(Kind::Leak, "a frame of a chat not asked for", frame);
             }
@@ -309,7 +314,7 @@ impl Session<'_> {
             let asked = frame.id.and_then(|id| self.asked.remove(&id));
             match asked {
                 // What came in between comes again: the answer is to what was asked.
-                Some((_, model)) => *lock(&seat.model) = model,
+                Some((_, model)) => *lock(&subscriber.model) = model,
                 None => self.note(Kind::Answer, "never asked for", frame),
             }
         }
@@ -317,23 +322,23 @@ impl Session<'_> {
             self.counts_from.entry(chat_id).or_insert_with(now_micros);
         }
         let counts_from = self.counts_from.get(&chat_id).copied().unwrap_or(i64::MAX);
-        seat.take(self.world, frame, self.socket.replica, counts_from);
+        subscriber.take(self.context, frame, self.socket.replica, counts_from);
     }
 
     fn note(&self, kind: Kind, what: &str, frame: &Frame) {
         let (id, replica, at) =
-            (&self.inbox.person.id, self.socket.replica, self.world.timeline.now());
+            (&self.inbox.person.id, self.socket.replica, self.context.timeline.now());
         let what = format!("the inbox of {id} on replica {replica}: {what}: {frame:?} ({at})");
-        self.world.findings.add(kind, what);
+        self.context.findings.add(kind, what);
     }
 }
 
 impl Drop for Session<'_> {
     /// Nothing comes any more: no chat is in step until it is subscribed to again.
     fn drop(&mut self) {
-        for seat in lock(&self.inbox.list).seats.values() {
-            if !seat.gone.load(Ordering::Relaxed) {
-                lock(&seat.model).in_step = false;
+        for subscriber in lock(&self.inbox.list).subscribers.values() {
+            if !subscriber.gone.load(Ordering::Relaxed) {
+                lock(&subscriber.model).in_step = false;
             }
         }
     }

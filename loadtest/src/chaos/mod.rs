@@ -4,13 +4,14 @@
 //! Replicas are processes; each reaches Redis and Postgres through proxies of its own. Clients take
 //! a random replica for every attempt, as behind a balancer that knows nothing of its health.
 
+mod chat_churn;
 mod check;
+mod context;
 mod counters;
 mod faults;
 mod findings;
 mod follower;
 mod history;
-mod makers;
 mod many;
 mod model;
 mod proxy;
@@ -20,7 +21,6 @@ mod socket;
 mod stack;
 mod stored;
 mod timeline;
-mod world;
 mod writers;
 
 use std::{
@@ -36,15 +36,15 @@ use tokio::task::JoinSet;
 pub(crate) use self::report::Report;
 use self::{
     check::Judge,
+    context::{Person, Phase, SimContext},
     faults::Kind as Fault,
     findings::Kind,
-    follower::{Follower, Seat},
+    follower::{Follower, Subscriber},
     many::{Inbox, List},
     stack::Stack,
-    world::{Person, Phase, World},
     writers::Writer,
 };
-use crate::{error::Error, load::say, local};
+use crate::{error::Error, local, progress::say};
 
 /// People who open and delete rooms all the time, in pairs; and those who are members of nothing.
 const MAKERS: usize = 6;
@@ -116,7 +116,7 @@ async fn run_in(options: &Options, program: &Path, data: &Path) -> Result<Report
     let count = usize::from(options.replicas);
     let stack = Arc::new(Stack::start(program, data, &secret, count).await?);
     let replicas = stack.replicas().map(|replica| replica.public).collect();
-    let world = Arc::new(World::new(seed, secret, replicas)?);
+    let context = Arc::new(SimContext::new(seed, secret, replicas)?);
 
     let kinds = match options.faults.as_slice() {
         [] => Fault::value_variants(),
@@ -124,30 +124,30 @@ async fn run_in(options: &Options, program: &Path, data: &Path) -> Result<Report
     };
     let span = Duration::from_secs(options.seconds);
     let plan = faults::plan(seed, span, kinds, count);
-    let mut cast = Cast::gather(&world, &stack, usize::from(options.people)).await?;
-    let breaking = faults::run(&world, &stack, plan);
+    let mut cast = Cast::gather(&context, &stack, usize::from(options.people)).await?;
+    let breaking = faults::run(&context, &stack, plan);
     let busy = async {
         tokio::time::sleep(span).await;
         // While the last fault is at work: nothing comes after it that would heal what it broke.
-        world.enter(Phase::Settling);
+        context.enter(Phase::Settling);
     };
     tokio::select! {
         ((), ()) = async { tokio::join!(breaking, busy) } => {}
-        () = supervise(&world, &stack) => {}
+        () = supervise(&context, &stack) => {}
     }
-    let seconds = world.findings.seconds();
+    let seconds = context.findings.seconds();
     say(&format!("{seconds:7.1} s: all is healed; looking at what is left"));
     let judge =
-        Judge { world: &world, stack: &stack, people: &cast.people, inboxes: &cast.inboxes };
+        Judge { context: &context, stack: &stack, people: &cast.people, inboxes: &cast.inboxes };
     let settled = judge.judge().await?;
-    world.enter(Phase::Over);
+    context.enter(Phase::Over);
     cast.end().await;
     for (number, replica) in stack.replicas().enumerate() {
         for panic in replica.panics() {
-            world.findings.add(Kind::Crash, format!("replica {number}: {panic}"));
+            context.findings.add(Kind::Crash, format!("replica {number}: {panic}"));
         }
     }
-    let report = Report::of(&world, seed, seconds, settled);
+    let report = Report::of(&context, seed, seconds, settled);
     stack.stop().await;
     if let Some(path) = &options.json {
         std::fs::write(path, serde_json::to_string_pretty(&report)?).map_err(Error::Output)?;
@@ -156,24 +156,24 @@ async fn run_in(options: &Options, program: &Path, data: &Path) -> Result<Report
 }
 
 /// Looks after the replicas for ever: one that ends by itself is noted, and started again.
-async fn supervise(world: &World, stack: &Stack) {
+async fn supervise(context: &SimContext, stack: &Stack) {
     let mut ticks = tokio::time::interval(LOOK);
     let mut progress = tokio::time::interval(PROGRESS);
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
             _ = progress.tick() => {
-                let (_, sent) = world.figures.all()[0];
-                let (at, violations) = (world.findings.seconds(), world.findings.count());
+                let (_, sent) = context.figures.all()[0];
+                let (at, violations) = (context.findings.seconds(), context.findings.count());
                 say(&format!("{at:7.1} s: {sent} messages, {violations} violations"));
             }
         }
         for (number, replica) in stack.replicas().enumerate() {
             let Some(status) = replica.ended_by_itself() else { continue };
-            let at = world.timeline.now();
-            world.findings.add(Kind::Crash, format!("replica {number} ended: {status} ({at})"));
+            let at = context.timeline.now();
+            context.findings.add(Kind::Crash, format!("replica {number} ended: {status} ({at})"));
             if let Err(error) = replica.start().await {
-                world.findings.add(Kind::Crash, error.to_string());
+                context.findings.add(Kind::Crash, error.to_string());
             }
         }
     }
@@ -188,54 +188,63 @@ struct Cast {
 
 impl Cast {
     /// Opens the lasting rooms, and sends everybody off.
-    async fn gather(world: &Arc<World>, stack: &Arc<Stack>, count: usize) -> Result<Self, Error> {
+    async fn gather(
+        context: &Arc<SimContext>,
+        stack: &Arc<Stack>,
+        count: usize,
+    ) -> Result<Self, Error> {
         let named = |prefix: &str, count: usize| -> Result<Vec<Person>, Error> {
-            (0..count).map(|number| world.person(&format!("{prefix}-{number}"))).collect()
+            (0..count).map(|number| context.person(&format!("{prefix}-{number}"))).collect()
         };
         let members = named("member", count)?;
-        let (makers, strangers) = (named("maker", MAKERS)?, named("stranger", STRANGERS)?);
+        let (chat_churn, strangers) = (named("maker", MAKERS)?, named("stranger", STRANGERS)?);
         let mut tasks = JoinSet::new();
 
         let mut rooms: Vec<Vec<ChatId>> = vec![Vec::new(); count];
-        let mut rng = world.dice();
+        let mut rng = context.dice();
         for step in 1..=3 {
             for first in 0..count {
                 let second = (first + step) % count;
                 let pair = [&members[first], &members[second]];
-                let Some(chat_id) = makers::open(world, &mut rng, pair).await else { continue };
+                let Some(chat_id) = chat_churn::open(context, &mut rng, pair).await else {
+                    continue;
+                };
                 rooms[first].push(chat_id);
                 rooms[second].push(chat_id);
                 for person in pair {
                     let pair = pair.map(|person| person.id.clone());
-                    let seat = Seat::new(world, &person.id, chat_id, pair);
-                    let follower =
-                        Follower { world: Arc::clone(world), person: person.clone(), seat };
+                    let subscriber = Subscriber::new(context, &person.id, chat_id, pair);
+                    let follower = Follower {
+                        context: Arc::clone(context),
+                        person: person.clone(),
+                        subscriber,
+                    };
                     tasks.spawn(follower.run());
                 }
             }
         }
         for (person, rooms) in members.iter().zip(rooms) {
-            tasks.spawn(Writer::new(world, person.clone(), rooms).run());
+            tasks.spawn(Writer::new(context, person.clone(), rooms).run());
         }
         let mut inboxes = Vec::new();
         // Also of those whose rooms come and go.
-        for person in members.iter().take(INBOXES / 2).chain(makers.iter().take(INBOXES / 2)) {
+        for person in members.iter().take(INBOXES / 2).chain(chat_churn.iter().take(INBOXES / 2)) {
             let (person, list) = (person.clone(), Mutex::new(List::default()));
             let inbox = Arc::new(Inbox { person, list });
             inboxes.push(Arc::clone(&inbox));
-            tasks.spawn(many::run(Arc::clone(world), inbox));
+            tasks.spawn(many::run(Arc::clone(context), inbox));
         }
-        for pair in makers.chunks_exact(2) {
+        for pair in chat_churn.chunks_exact(2) {
             let pair = [pair[0].clone(), pair[1].clone()];
-            tasks.spawn(makers::make_rooms(Arc::clone(world), pair));
+            tasks.spawn(chat_churn::make_rooms(Arc::clone(context), pair));
         }
         for person in strangers.iter().chain(&members[..1]) {
-            tasks.spawn(makers::probe(Arc::clone(world), person.clone()));
+            tasks.spawn(chat_churn::probe(Arc::clone(context), person.clone()));
         }
-        let people: Vec<Person> = members.into_iter().chain(makers).chain(strangers).collect();
+        let people: Vec<Person> = members.into_iter().chain(chat_churn).chain(strangers).collect();
         for _ in 0..WATCHERS {
-            let (world, stack) = (Arc::clone(world), Arc::clone(stack));
-            tasks.spawn(counters::watch(world, stack, people.clone()));
+            let (context, stack) = (Arc::clone(context), Arc::clone(stack));
+            tasks.spawn(counters::watch(context, stack, people.clone()));
         }
         Ok(Self { people, inboxes, tasks })
     }

@@ -6,7 +6,7 @@ use std::{
     fmt,
 };
 
-use beseda::model::{ChatId, Message, MessageId};
+use beseda_protocol::model::{ChatId, Message, MessageId};
 use serde::Deserialize;
 
 use super::findings::Kind;
@@ -33,7 +33,7 @@ pub(super) struct Frame {
     pub user_id: Option<String>,
     pub message_id: Option<MessageId>,
     pub message: Option<Message>,
-    pub chat: Option<beseda::model::Chat>,
+    pub chat: Option<beseda_protocol::model::Chat>,
     pub total_unread: Option<i64>,
 }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::Serialize;
 
-use super::{findings::Kind, timeline::Delays, world::World};
+use super::{context::SimContext, findings::Kind, timeline::Delays};
 
 /// The result of a run.
 #[derive(Debug, Serialize)]
@@ -26,17 +26,22 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    pub(super) fn of(world: &World, seed: u64, seconds: f64, settled: std::time::Duration) -> Self {
-        let acknowledged = world.history.acknowledgements();
-        let (violations, first_violations) = world.findings.all();
-        let ordered = world.figures.all();
+    pub(super) fn of(
+        context: &SimContext,
+        seed: u64,
+        seconds: f64,
+        settled: std::time::Duration,
+    ) -> Self {
+        let acknowledged = context.history.acknowledgements();
+        let (violations, first_violations) = context.findings.all();
+        let ordered = context.figures.all();
         Self {
             seed,
             seconds,
-            replicas: world.replicas.len(),
+            replicas: context.replicas.len(),
             figures: ordered.iter().copied().collect(),
-            faults: world.timeline.count(),
-            delays_ms: world.timeline.delays(|id| acknowledged.get(id).copied()),
+            faults: context.timeline.count(),
+            delays_ms: context.timeline.delays(|id| acknowledged.get(id).copied()),
             settled_ms: u64::try_from(settled.as_millis()).unwrap_or(u64::MAX),
             violations,
             first_violations,

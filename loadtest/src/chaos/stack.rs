@@ -16,7 +16,7 @@ use super::{
     proxy::{Flow, Proxy},
     replica::Replica,
 };
-use crate::{error::Error, load::say};
+use crate::{error::Error, progress::say};
 
 const DATABASE: &str = "chaos";
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use beseda::model::{ChatId, MessageId};
+use beseda_protocol::model::{ChatId, MessageId};
 use tokio_postgres::{Client, Error};
 
 /// A message's row.

@@ -1,8 +1,8 @@
-//! Which faults were at work when, and how long deliveries took meanwhile.
+//! Metric faults were at work when, and how long deliveries took meanwhile.
 
 use std::{collections::BTreeMap, sync::Mutex};
 
-use beseda::model::MessageId;
+use beseda_protocol::model::MessageId;
 use serde::Serialize;
 
 use super::{

@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use beseda::model::{ChatId, Message};
+use beseda_protocol::model::{ChatId, Message};
 use rand::{Rng, rngs::StdRng};
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::json;
 
 use super::{
+    context::{Answer, Person, SimContext},
     findings::{Kind, tick},
     history::Deletion,
-    world::{Answer, Person, World},
 };
 
 /// Between two operations of one member, in milliseconds.
@@ -24,14 +24,14 @@ const REMEMBERED: usize = 40;
 #[derive(Debug, Clone)]
 struct Own {
     chat_id: ChatId,
-    message_id: beseda::model::MessageId,
+    message_id: beseda_protocol::model::MessageId,
     client_msg_id: String,
     /// As first sent.
     text: String,
 }
 
 pub(super) struct Writer {
-    world: Arc<World>,
+    context: Arc<SimContext>,
     person: Person,
     /// Rooms with others, those that are used most first.
     rooms: Vec<ChatId>,
@@ -47,14 +47,14 @@ struct Marked {
 }
 
 impl Writer {
-    pub(super) fn new(world: &Arc<World>, person: Person, rooms: Vec<ChatId>) -> Self {
-        let rng = world.dice();
-        Self { world: Arc::clone(world), person, rooms, own: Vec::new(), count: 0, rng }
+    pub(super) fn new(context: &Arc<SimContext>, person: Person, rooms: Vec<ChatId>) -> Self {
+        let rng = context.dice();
+        Self { context: Arc::clone(context), person, rooms, own: Vec::new(), count: 0, rng }
     }
 
     /// Works to the end of the busy phase.
     pub(super) async fn run(mut self) {
-        while self.world.is_busy() && !self.rooms.is_empty() {
+        while self.context.is_busy() && !self.rooms.is_empty() {
             // Squared, so that some rooms are quiet: there nothing comes after a message to show
             // that it was lost.
             let skewed: f64 = self.rng.random_range(0.0_f64..1.0).powi(2);
@@ -66,7 +66,7 @@ impl Writer {
                 77..84 => self.send_again().await,
                 _ => self.mark(chat_id).await,
             }
-            self.world.pause(&mut self.rng, PAUSE_MS).await;
+            self.context.pause(&mut self.rng, PAUSE_MS).await;
         }
     }
 
@@ -78,10 +78,10 @@ impl Writer {
         self.count += 1;
         let id = format!("{}-{}-{}", self.person.id, &chat_id.to_string()[24..], self.count);
         let text = format!("message {id}");
-        self.world.history.sending(&id, chat_id, &self.person.id, &text);
+        self.context.history.sending(&id, chat_id, &self.person.id, &text);
         let Some(answer) = self.post(chat_id, &id, &text).await else { return };
         let Some(message) = self.read_sent(&answer, &id) else { return };
-        tick(&self.world.figures.sends);
+        tick(&self.context.figures.sends);
         if self.own.len() == REMEMBERED {
             self.own.remove(0);
         }
@@ -92,8 +92,8 @@ impl Writer {
     async fn post(&mut self, chat_id: ChatId, id: &str, text: &str) -> Option<Answer> {
         let body = json!({ "text": text, "client_msg_id": id });
         let path = Self::path(chat_id, "messages/");
-        let world = Arc::clone(&self.world);
-        world.call(&mut self.rng, Method::POST, &path, &self.person, Some(&body)).await
+        let context = Arc::clone(&self.context);
+        context.call(&mut self.rng, Method::POST, &path, &self.person, Some(&body)).await
     }
 
     /// An acknowledgement: 201, or 200 for what an earlier attempt had written.
@@ -104,20 +104,22 @@ impl Writer {
             _ => false,
         };
         if !expected {
-            self.world.unexpected(&format!("the send of {id}"), answer);
+            self.context.unexpected(&format!("the send of {id}"), answer);
             return None;
         }
-        let message: Message =
-            answer.read().inspect_err(|error| self.world.findings.add(Kind::Answer, error)).ok()?;
+        let message: Message = answer
+            .read()
+            .inspect_err(|error| self.context.findings.add(Kind::Answer, error))
+            .ok()?;
         if message.client_msg_id.as_deref() != Some(id)
             || message.sender_id.as_str() != self.person.id
         {
-            self.world.unexpected(&format!("the send of {id}"), answer);
+            self.context.unexpected(&format!("the send of {id}"), answer);
         }
         let (message_id, seq) = (message.message_id, message.seq);
-        if let Some(before) = self.world.history.acknowledged(id, message_id, seq) {
+        if let Some(before) = self.context.history.acknowledged(id, message_id, seq) {
             let what = format!("{id} was acknowledged as {before:?}, and now as {message:?}");
-            self.world.findings.add(Kind::Doubled, what);
+            self.context.findings.add(Kind::Doubled, what);
         }
         Some(message)
     }
@@ -134,9 +136,9 @@ impl Writer {
         };
         if answer.status == 200 {
             self.read_sent(&answer, &own.client_msg_id);
-            tick(&self.world.figures.replays);
+            tick(&self.context.figures.replays);
         } else {
-            self.world.unexpected("a message sent again", &answer);
+            self.context.unexpected("a message sent again", &answer);
         }
     }
 
@@ -145,48 +147,48 @@ impl Writer {
         self.count += 1;
         let text = format!("edit {} of {}", self.count, own.client_msg_id);
         let path = Self::path(own.chat_id, &format!("messages/{}/", own.message_id));
-        let (world, body) = (Arc::clone(&self.world), json!({ "text": text }));
+        let (context, body) = (Arc::clone(&self.context), json!({ "text": text }));
         let answer =
-            world.call(&mut self.rng, Method::PATCH, &path, &self.person, Some(&body)).await;
-        let deletion = world.history.deletion_of(&own.client_msg_id);
+            context.call(&mut self.rng, Method::PATCH, &path, &self.person, Some(&body)).await;
+        let deletion = context.history.deletion_of(&own.client_msg_id);
         match answer {
             Some(answer) if answer.status == 200 => {
-                world.history.edited(&own.client_msg_id, &text, answer.loose);
-                tick(&world.figures.edits);
+                context.history.edited(&own.client_msg_id, &text, answer.loose);
+                tick(&context.figures.edits);
                 match answer.read::<Message>() {
                     Ok(message) if message.text == text && message.edited_at.is_some() => {}
-                    _ => world.unexpected("an edit", &answer),
+                    _ => context.unexpected("an edit", &answer),
                 }
             }
             Some(answer) if answer.code() == "message_not_found" && deletion != Deletion::Never => {
             }
-            Some(answer) => world.unexpected("an edit", &answer),
+            Some(answer) => context.unexpected("an edit", &answer),
             // Noted; and it may have been done.
-            None => world.history.edited(&own.client_msg_id, &text, true),
+            None => context.history.edited(&own.client_msg_id, &text, true),
         }
     }
 
     async fn delete(&mut self) {
         let Some(own) = self.any_own() else { return };
         let path = Self::path(own.chat_id, &format!("messages/{}/", own.message_id));
-        let world = Arc::clone(&self.world);
-        if world.history.deletion_of(&own.client_msg_id) == Deletion::Never {
-            world.history.deletion(&own.client_msg_id, Deletion::Tried);
+        let context = Arc::clone(&self.context);
+        if context.history.deletion_of(&own.client_msg_id) == Deletion::Never {
+            context.history.deletion(&own.client_msg_id, Deletion::Tried);
         }
-        let answer = world.call(&mut self.rng, Method::DELETE, &path, &self.person, None).await;
+        let answer = context.call(&mut self.rng, Method::DELETE, &path, &self.person, None).await;
         match answer {
             Some(answer) if answer.status == 204 => {
-                world.history.deletion(&own.client_msg_id, Deletion::Acknowledged);
-                tick(&world.figures.deletions);
+                context.history.deletion(&own.client_msg_id, Deletion::Acknowledged);
+                tick(&context.figures.deletions);
             }
-            Some(answer) => world.unexpected("a deletion", &answer),
+            Some(answer) => context.unexpected("a deletion", &answer),
             None => {}
         }
     }
 
     async fn mark(&mut self, chat_id: ChatId) {
-        let world = Arc::clone(&self.world);
-        let top = world.history.top(chat_id);
+        let context = Arc::clone(&self.context);
+        let top = context.history.top(chat_id);
         // To the end, to somewhere, past the end.
         let up_to = match self.rng.random_range(0..4) {
             0 if top > 0 => Some(self.rng.random_range(1..=top)),
@@ -196,14 +198,14 @@ impl Writer {
         let body = up_to.map_or_else(|| json!({}), |up_to| json!({ "up_to_seq": up_to }));
         let path = Self::path(chat_id, "mark_read/");
         let answer =
-            world.call(&mut self.rng, Method::POST, &path, &self.person, Some(&body)).await;
+            context.call(&mut self.rng, Method::POST, &path, &self.person, Some(&body)).await;
         let Some(answer) = answer else { return };
         let marked = match (answer.status, answer.read::<Marked>()) {
             (200, Ok(marked)) => marked,
-            _ => return world.unexpected("a mark", &answer),
+            _ => return context.unexpected("a mark", &answer),
         };
-        tick(&world.figures.marks);
-        let before = world.history.marked(chat_id, &self.person.id, marked.read_seq);
+        tick(&context.figures.marks);
+        let before = context.history.marked(chat_id, &self.person.id, marked.read_seq);
         let at_least = before.max(up_to.unwrap_or(top).min(top));
         if marked.read_seq < at_least || marked.unread_count < 0 {
             let what = format!(
@@ -211,7 +213,7 @@ impl Writer {
                 self.person.id,
                 answer.text()
             );
-            world.findings.add(Kind::State, what);
+            context.findings.add(Kind::State, what);
         }
     }
 }

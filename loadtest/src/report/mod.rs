@@ -1,14 +1,19 @@
 //! The result, for people and for programs.
 
+pub(crate) mod counters;
+pub(crate) mod delivery_log;
 mod html;
+pub(crate) mod limits;
+pub(crate) mod meter;
 mod plot;
 mod text;
+pub(crate) mod usage;
 
 use std::collections::BTreeMap;
 
 use serde::{Serialize, Serializer};
 
-use crate::{error::Error, meter::Latency, tally::Counts};
+use crate::{error::Error, report::meter::Latency};
 
 /// What came of a run.
 #[derive(Debug, Serialize)]
@@ -30,6 +35,24 @@ pub(crate) struct Report {
     pub counts: Counts,
     /// Limits that were not kept, in words.
     pub exceeded: Vec<String>,
+}
+
+/// What is no latency, at the end.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Counts {
+    /// Answers 429, each tried again.
+    pub rate_limited: u64,
+    /// Answers 5xx and broken connections, each tried again.
+    pub failed: u64,
+    /// Messages whose outcome stayed unknown.
+    pub abandoned: u64,
+    /// Gaps that the service found and filled by itself.
+    pub catchups: u64,
+    /// Sockets opened again after they ended by themselves.
+    pub reconnects: u64,
+    /// By kind.
+    pub violations: BTreeMap<String, u64>,
+    pub first_violations: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -214,7 +237,7 @@ mod tests {
             machine: Machine::this(),
             phases,
             figures: vec![Figure::new("ratio to pgbench", "", Some(1.5)).at_least(Some(1.2))],
-            counts: crate::tally::Tally::new(indicatif::ProgressBar::hidden()).counts(),
+            counts: counters::Counters::new(indicatif::ProgressBar::hidden()).counts(),
             exceeded: Vec::new(),
         }
     }

@@ -6,13 +6,10 @@ use clap::Args;
 use tokio::task::JoinSet;
 
 use crate::{
-    crowd::Crowd,
+    clients::{fanout_clients::FanoutClients, paired_chats::SETTLE},
+    context::{Context, Findings, Metric, Plan},
     error::Error,
-    ledger::Violation,
-    limits::Limits,
-    report::Phase,
-    run::{Findings, Plan, Run, Which},
-    talk::SETTLE,
+    report::{Phase, delivery_log::Violation, limits::Limits},
 };
 
 #[derive(Debug, Args)]
@@ -38,58 +35,58 @@ pub(crate) struct Options {
     max_cpu_service_bursts: Option<f64>,
 }
 
-pub(super) async fn run(run: &Run<'_>, options: &Options) -> Result<Findings, Error> {
-    let crowd = Crowd::gather(run, 1).await?;
-    run.tally.say(&format!("opening {} sockets of one room", options.sockets));
-    crowd.fill(options.sockets).await?;
+pub(super) async fn run(context: &Context<'_>, options: &Options) -> Result<Findings, Error> {
+    let clients = FanoutClients::gather(context, 1).await?;
+    context.counters.say(&format!("opening {} sockets of one room", options.sockets));
+    clients.fill(options.sockets).await?;
     let mut next = 0;
-    let alone = phase(run, options, &crowd, "message by message", 1, &mut next).await?;
-    let bursts = phase(run, options, &crowd, "bursts", options.burst, &mut next).await?;
-    crowd.judge(SETTLE).await?;
+    let alone = phase(context, options, &clients, "message by message", 1, &mut next).await?;
+    let bursts = phase(context, options, &clients, "bursts", options.burst, &mut next).await?;
+    clients.judge(SETTLE).await?;
     Ok(Findings { phases: vec![alone, bursts], figures: Vec::new() })
 }
 
 /// Sends `burst` messages at once, and again once every socket has them.
 async fn phase(
-    run: &Run<'_>,
+    context: &Context<'_>,
     options: &Options,
-    crowd: &Crowd<'_>,
+    clients: &FanoutClients<'_>,
     name: &'static str,
     burst: u32,
     next: &mut usize,
 ) -> Result<Phase, Error> {
     let span = Duration::from_secs(options.seconds);
-    let common = &run.common.limits;
+    let common = &context.common.limits;
     let limits = match burst {
         1 => common.clone(),
         _ => Limits { max_cpu_service: options.max_cpu_service_bursts, ..common.clone() },
     };
     let plan = Plan {
         unit: "deliveries",
-        counted: Which::Arrived,
+        counted: Metric::Arrived,
         ..Plan::messages(name, Some(span), &limits)
     };
     let end = Instant::now() + span;
     let work = async {
         while Instant::now() < end {
-            let before = crowd.delivered();
+            let before = clients.delivered();
             let mut sends = JoinSet::new();
             for number in *next..*next + burst as usize {
-                let (speaker, bytes) = (crowd.speaker(), options.bytes);
+                let (speaker, bytes) = (clients.speaker(), options.bytes);
                 sends.spawn(async move { speaker.send(number, Instant::now(), bytes).await });
             }
             *next += burst as usize;
             let sent =
                 sends.join_all().await.into_iter().filter(|acknowledged| *acknowledged).count();
             let expected = before + sent as u64 * u64::from(options.sockets);
-            if !crowd.delivers(expected, SETTLE).await {
-                let (found, expected) = (crowd.delivered().cast_signed(), expected.cast_signed());
+            if !clients.delivers(expected, SETTLE).await {
+                let (found, expected) = (clients.delivered().cast_signed(), expected.cast_signed());
                 let what = "the number of deliveries";
-                run.tally.violation(&Violation::Count { room: 0, what, found, expected });
+                context.counters.violation(&Violation::Count { room: 0, what, found, expected });
                 return;
             }
         }
     };
-    let ((), phase) = run.measure(plan, work).await?;
+    let ((), phase) = context.measure(plan, work).await?;
     Ok(phase)
 }

@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
-use beseda::model::Message;
+use beseda_client::Window;
 use clap::Args;
 use futures_util::{StreamExt, stream};
-use serde::Deserialize;
 
 use crate::{
+    clients::{
+        chats::{Room, SETUP_AT_ONCE},
+        reads::{self, Readers},
+        send::{Post, send},
+    },
+    context::{Context, Findings},
     error::Error,
-    reads::{self, Readers},
-    rest,
-    rooms::{Room, SETUP_AT_ONCE},
-    run::{Findings, Run},
-    send::{Post, send},
 };
 
 #[derive(Debug, Args)]
@@ -30,27 +30,23 @@ pub(crate) struct Options {
     messages: i64,
 
     /// Messages of a page.
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=100))]
-    limit: i64,
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u8).range(1..=100))]
+    limit: u8,
 }
 
-#[derive(Deserialize)]
-struct Page {
-    results: Vec<Message>,
-    before: Option<i64>,
-    head_seq: i64,
-}
-
-pub(super) async fn run(run: &Run<'_>, options: &Options) -> Result<Findings, Error> {
+pub(super) async fn run(context: &Context<'_>, options: &Options) -> Result<Findings, Error> {
     let limit = options.limit;
-    run.tally.say(&format!("filling {} rooms", options.rooms));
-    let rooms = run.rooms(options.rooms).await?;
-    let filling = stream::iter(&rooms).map(|room| fill(run, room, options.messages));
+    context.counters.say(&format!("filling {} rooms", options.rooms));
+    let rooms = context.rooms(options.rooms).await?;
+    let filling = stream::iter(&rooms).map(|room| fill(context, room, options.messages));
     filling.buffer_unordered(SETUP_AT_ONCE).for_each(|()| std::future::ready(())).await;
 
     let rooms = Arc::new(rooms);
-    let phase =
-        reads::measure(run, "GET /chats/{chat}/messages/", &options.readers, |number, reader| {
+    let phase = reads::measure(
+        context,
+        "GET /chats/{chat}/messages/",
+        &options.readers,
+        |number, reader| {
             let rooms = Arc::clone(&rooms);
             async move {
                 for room in rooms.iter().cycle().skip(number) {
@@ -60,16 +56,12 @@ pub(super) async fn run(run: &Run<'_>, options: &Options) -> Result<Findings, Er
                         if !reader.goes_on() {
                             return;
                         }
-                        let mut url = rest::messages_endpoint(&person.urls[0], room.chat_id);
-                        url.query_pairs_mut().append_pair("limit", &limit.to_string());
-                        if let Some(before) = before {
-                            url.query_pairs_mut().append_pair("before", &i64::to_string(&before));
-                        }
-                        let Some(page) = reader.get::<Page>(&url, &person.token).await else {
-                            continue;
-                        };
+                        let window = before.map_or(Window::Newest, Window::Before);
+                        let (client, chat_id) = (reader.at(person), room.chat_id.to_string());
+                        let asking = client.history(&chat_id, window, Some(limit));
+                        let Some(page) = reader.measured(asking).await else { continue };
                         let newest = before.map_or(page.head_seq, |before: i64| before - 1);
-                        let expected = (newest - limit + 1).max(1)..=newest;
+                        let expected = (newest - i64::from(limit) + 1).max(1)..=newest;
                         let is_right =
                             page.results.iter().map(|message| message.seq).eq(expected.clone());
                         reader.check(person, is_right, || format!("the page is not {expected:?}"));
@@ -80,22 +72,23 @@ pub(super) async fn run(run: &Run<'_>, options: &Options) -> Result<Findings, Er
                     }
                 }
             }
-        })
-        .await?;
+        },
+    )
+    .await?;
     Ok(Findings { phases: vec![phase], figures: Vec::new() })
 }
 
-async fn fill(run: &Run<'_>, room: &Room, messages: i64) {
-    let endpoints = room.endpoints();
+async fn fill(context: &Context<'_>, room: &Room, messages: i64) {
     for number in room.seq..messages {
         let post = Post {
             room: room.number,
-            endpoints: &endpoints,
+            chat_id: room.chat_id,
+            urls: &room.sender.urls,
             token: &room.sender.token,
             text: &format!("message {number}, {}", "x".repeat(80)),
-            client_msg_id: &format!("{}-{number}", run.id),
+            client_msg_id: &format!("{}-{number}", context.id),
             due: std::time::Instant::now(),
         };
-        send(&run.rest, &run.tally, post).await;
+        send(&context.rest, &context.counters, post).await;
     }
 }

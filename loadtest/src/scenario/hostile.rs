@@ -17,11 +17,10 @@ use tokio::{
 use super::latency::Flow;
 use crate::{
     attack::Told,
+    clients::paired_chats::PairedChats,
+    context::{Context, Findings, Metric, Plan},
     error::Error,
-    report::{Figure, Phase},
-    run::{Findings, Plan, Run, Which},
-    talk::Talk,
-    usage::Sample,
+    report::{Figure, Phase, usage::Sample},
 };
 
 #[derive(Debug, Args)]
@@ -78,21 +77,21 @@ struct Attack {
 }
 
 impl Attack {
-    fn start(run: &Run<'_>, options: &Options) -> Result<Self, Error> {
+    fn start(context: &Context<'_>, options: &Options) -> Result<Self, Error> {
         let program = std::env::current_exe()
             .map_err(|error| Error::Io("this program does not know where it is", error))?;
         // At the lowest priority: see `attack`.
         let mut command = Command::new("nice");
         command.args(["-n", "19"]).arg(program).arg("attack");
-        for url in &run.target.urls {
+        for url in &context.target.urls {
             command.arg("--url").arg(url.as_str());
         }
         command
-            .args(["--prefix", &run.common.prefix])
+            .args(["--prefix", &context.common.prefix])
             .args(["--sockets", &options.sockets.to_string()])
             .args(["--addresses", &options.addresses.to_string()])
             .args(["--flood", &options.flood.to_string()])
-            .env("BESEDA_JWT_HS256_SECRET", run.target.secret.expose())
+            .env("BESEDA_JWT_HS256_SECRET", context.target.secret.expose())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true);
@@ -126,32 +125,32 @@ impl Attack {
     }
 }
 
-pub(super) async fn run(run: &Run<'_>, options: &Options) -> Result<Findings, Error> {
+pub(super) async fn run(context: &Context<'_>, options: &Options) -> Result<Findings, Error> {
     let span = Duration::from_secs(options.seconds);
     let flow = Flow { rooms: options.rooms, rate: options.rate, bytes: BYTES, at_once: AT_ONCE };
-    let talk = Talk::open(run, flow.rooms).await?;
+    let chats = PairedChats::open(context, flow.rooms).await?;
     let plan = |name| Plan {
-        latencies: &[("POST", Which::Answered), ("POST to socket", Which::Arrived)],
-        ..Plan::messages(name, Some(span), &run.common.limits)
+        latencies: &[("POST", Metric::Answered), ("POST to socket", Metric::Arrived)],
+        ..Plan::messages(name, Some(span), &context.common.limits)
     };
     // Connections are open, and all that is read once is read.
-    flow.send(run, &talk, "warm", Duration::from_secs(3), future::pending()).await;
-    let sending = flow.send(run, &talk, "quiet", span, future::pending());
-    let ((), quiet) = run.measure(plan("quiet"), sending).await?;
+    flow.send(context, &chats, "warm", Duration::from_secs(3), future::pending()).await;
+    let sending = flow.send(context, &chats, "quiet", span, future::pending());
+    let ((), quiet) = context.measure(plan("quiet"), sending).await?;
 
-    run.tally.say(&format!("{} hostile sockets come", options.sockets));
-    let before = service_memory(run)?;
+    context.counters.say(&format!("{} hostile sockets come", options.sockets));
+    let before = service_memory(context)?;
     let began = Instant::now();
-    let mut attack = Attack::start(run, options)?;
+    let mut attack = Attack::start(context, options)?;
     attack.stands(options.sockets).await?;
     let took = began.elapsed();
-    let sending = flow.send(run, &talk, "attack", span, future::pending());
-    let ((), attacked) = run.measure(plan("attack"), sending).await?;
+    let sending = flow.send(context, &chats, "attack", span, future::pending());
+    let ((), attacked) = context.measure(plan("attack"), sending).await?;
     let told = attack.told();
     drop(attack);
-    talk.judge(run).await?;
+    chats.judge(context).await?;
     tokio::time::sleep(AFTERMATH).await;
-    let after = service_memory(run)?;
+    let after = service_memory(context)?;
 
     let most = attacked.memory_mib.get("service").map(|memory| memory.max);
     let sockets = f64::from(options.sockets);
@@ -184,7 +183,7 @@ fn p99(phase: &Phase) -> f64 {
 }
 
 /// In MiB; `None` where the service's processes are not known.
-fn service_memory(run: &Run<'_>) -> Result<Option<f64>, Error> {
-    let memory = Sample::take(&run.target.processes)?.memory("service");
+fn service_memory(context: &Context<'_>) -> Result<Option<f64>, Error> {
+    let memory = Sample::take(&context.target.processes)?.memory("service");
     Ok(memory.map(|bytes| bytes as f64 / f64::from(1 << 20)))
 }

@@ -5,12 +5,10 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use crate::{
-    crowd::Crowd,
+    clients::{fanout_clients::FanoutClients, paired_chats::SETTLE},
+    context::{Context, Findings, Metric, Plan},
     error::Error,
-    report::Figure,
-    run::{Findings, Plan, Run, Which},
-    talk::SETTLE,
-    usage::Sample,
+    report::{Figure, usage::Sample},
 };
 
 #[derive(Debug, Args)]
@@ -48,42 +46,42 @@ pub(crate) struct Options {
 /// Length of the texts of the burst, in bytes.
 const BYTES: u16 = 100;
 
-pub(super) async fn run(run: &Run<'_>, options: &Options) -> Result<Findings, Error> {
+pub(super) async fn run(context: &Context<'_>, options: &Options) -> Result<Findings, Error> {
     let Options { from, to, rooms, burst, .. } = *options;
     if from >= to {
         return Err(Error::Usage("--from must be less than --to"));
     }
-    service_memory(run)?;
-    run.tally.say(&format!("opening {rooms} rooms"));
-    let crowd = Crowd::gather(run, rooms).await?;
+    service_memory(context)?;
+    context.counters.say(&format!("opening {rooms} rooms"));
+    let clients = FanoutClients::gather(context, rooms).await?;
     let plan = Plan {
         name: "opening",
         unit: "sockets",
-        counted: Which::Synced,
-        latencies: &[("in step", Which::Synced)],
+        counted: Metric::Synced,
+        latencies: &[("in step", Metric::Synced)],
         span: None,
-        limits: run.common.limits.clone(),
+        limits: context.common.limits.clone(),
     };
     let messages = (rooms * burst) as usize;
     let say = async |first: usize| {
         for number in first..first + messages {
-            crowd.speaker().send(number, Instant::now(), BYTES).await;
+            clients.speaker().send(number, Instant::now(), BYTES).await;
         }
-        crowd.judge(SETTLE).await
+        clients.judge(SETTLE).await
     };
     let opening = async {
-        crowd.fill(from).await?;
+        clients.fill(from).await?;
         // What the service takes for its first messages is no socket's.
         say(0).await?;
-        let first = quiet(run, options).await?;
-        crowd.fill(to).await?;
-        let second = quiet(run, options).await?;
+        let first = quiet(context, options).await?;
+        clients.fill(to).await?;
+        let second = quiet(context, options).await?;
         Ok::<_, Error>((first, second))
     };
-    let (looks, phase) = run.measure(plan, opening).await?;
+    let (looks, phase) = context.measure(plan, opening).await?;
     let (first, second) = looks?;
     say(messages).await?;
-    let third = quiet(run, options).await?;
+    let third = quiet(context, options).await?;
 
     let each = |bytes: f64, sockets: u32| Some(bytes / 1024.0 / f64::from(sockets));
     let grown = |before: u64, after: u64| after as f64 - before as f64;
@@ -95,12 +93,12 @@ pub(super) async fn run(run: &Run<'_>, options: &Options) -> Result<Findings, Er
 }
 
 /// The service's memory once nothing has happened for a while.
-async fn quiet(run: &Run<'_>, options: &Options) -> Result<u64, Error> {
+async fn quiet(context: &Context<'_>, options: &Options) -> Result<u64, Error> {
     tokio::time::sleep(Duration::from_secs(options.quiet)).await;
-    service_memory(run)
+    service_memory(context)
 }
 
-fn service_memory(run: &Run<'_>) -> Result<u64, Error> {
-    let memory = Sample::take(&run.target.processes)?.memory("service");
+fn service_memory(context: &Context<'_>) -> Result<u64, Error> {
+    let memory = Sample::take(&context.target.processes)?.memory("service");
     memory.ok_or(Error::Usage("say which the service's processes are: --pid service=PID, for each"))
 }

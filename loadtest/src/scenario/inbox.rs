@@ -2,16 +2,15 @@
 
 use std::sync::Arc;
 
-use beseda::model::Chat;
 use clap::Args;
-use serde::Deserialize;
 
 use crate::{
+    clients::{
+        people::{self, Circle},
+        reads::{self, Readers},
+    },
+    context::{Context, Findings},
     error::Error,
-    people::{self, Circle},
-    reads::{self, Readers},
-    rest,
-    run::{Findings, Run},
 };
 
 #[derive(Debug, Args)]
@@ -23,29 +22,24 @@ pub(crate) struct Options {
     circle: Circle,
 
     /// Rooms of a page.
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100))]
-    limit: u32,
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u8).range(1..=100))]
+    limit: u8,
 }
 
-#[derive(Deserialize)]
-struct Page {
-    results: Vec<Chat>,
-}
-
-pub(super) async fn run(run: &Run<'_>, options: &Options) -> Result<Findings, Error> {
-    let people = Arc::new(people::with_rooms(run, &options.circle).await?);
+pub(super) async fn run(context: &Context<'_>, options: &Options) -> Result<Findings, Error> {
+    let people = Arc::new(people::with_rooms(context, &options.circle).await?);
     let limit = options.limit;
-    let expected = limit.min(options.circle.rooms_each) as usize;
-    let phase = reads::measure(run, "GET /chats/", &options.readers, |number, reader| {
+    let expected = u32::from(limit).min(options.circle.rooms_each) as usize;
+    let phase = reads::measure(context, "GET /chats/", &options.readers, |number, reader| {
         let people = Arc::clone(&people);
         async move {
             for person in people.iter().cycle().skip(number) {
                 if !reader.goes_on() {
                     return;
                 }
-                let mut url = rest::path(&person.urls[0], "/api/v1/chats/");
-                url.query_pairs_mut().append_pair("limit", &limit.to_string());
-                let Some(page) = reader.get::<Page>(&url, &person.token).await else { continue };
+                let client = reader.at(person);
+                let asking = client.list_chats(Some(limit), None);
+                let Some(page) = reader.measured(asking).await else { continue };
                 let activity = page.results.iter().map(|chat| {
                     chat.last_message.as_ref().map_or(chat.created_at, |message| message.created_at)
                 });

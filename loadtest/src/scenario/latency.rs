@@ -9,12 +9,14 @@ use std::{
 use clap::Args;
 
 use crate::{
-    baseline,
+    clients::{
+        baseline,
+        paired_chats::PairedChats,
+        send::{open_loop, pace},
+    },
+    context::{Context, Findings, Plan},
     error::Error,
     report::{Figure, Phase},
-    run::{Findings, Plan, Run},
-    send::{open_loop, pace},
-    talk::Talk,
 };
 
 #[derive(Debug, Args)]
@@ -69,8 +71,8 @@ impl Flow {
     /// run: by it its messages differ from others'.
     pub(super) async fn send(
         &self,
-        run: &Run<'_>,
-        talk: &Talk,
+        context: &Context<'_>,
+        chats: &PairedChats,
         name: &str,
         span: Duration,
         stop: impl Future<Output = ()>,
@@ -78,12 +80,12 @@ impl Flow {
         let text: Arc<str> = "x".repeat(self.bytes.into()).into();
         let due = pace(self.rate, span);
         open_loop(due, stop, self.at_once as usize, |number, due| {
-            let (outlet, text) = (talk.outlet(number), Arc::clone(&text));
-            let id = format!("{}-{name}-{number}", run.id);
+            let (outlet, text) = (chats.outlet(number), Arc::clone(&text));
+            let id = format!("{}-{name}-{number}", context.id);
             async move { outlet.send(&text, &id, due).await }
         })
         .await;
-        talk.settle().await;
+        chats.settle().await;
     }
 }
 
@@ -92,19 +94,19 @@ fn p99(phase: &Phase) -> f64 {
     phase.latencies.first().map_or(f64::NAN, |(_, latency)| latency.p99)
 }
 
-pub(super) async fn run(run: &Run<'_>, options: &Options) -> Result<Findings, Error> {
+pub(super) async fn run(context: &Context<'_>, options: &Options) -> Result<Findings, Error> {
     let Flow { rooms, rate, bytes, .. } = options.flow;
     let span = Duration::from_secs(options.seconds);
     let mut findings = Findings::default();
     if options.baseline {
-        let stores = baseline::stores(run.target)?;
-        findings.phases.push(baseline::pairs(run, stores, rate, bytes, span).await?);
+        let stores = baseline::stores(context.target)?;
+        findings.phases.push(baseline::pairs(context, stores, rate, bytes, span).await?);
     }
-    let talk = Talk::open(run, rooms).await?;
-    let plan = Plan::messages("latency", Some(span), &run.common.limits);
-    let work = options.flow.send(run, &talk, "latency", span, future::pending());
-    let ((), phase) = run.measure(plan, work).await?;
-    talk.judge(run).await?;
+    let chats = PairedChats::open(context, rooms).await?;
+    let plan = Plan::messages("latency", Some(span), &context.common.limits);
+    let work = options.flow.send(context, &chats, "latency", span, future::pending());
+    let ((), phase) = context.measure(plan, work).await?;
+    chats.judge(context).await?;
     if let Some(bare) = findings.phases.first() {
         let ratio = Some(p99(&phase) / p99(bare));
         let figure = Figure::new("p99 for each p99 of the bare pair", "", ratio);

@@ -14,39 +14,39 @@ mod unread;
 use clap::{Args, Subcommand};
 
 use crate::{
+    context::{Context, Findings},
     error::Error,
-    load::Common,
-    run::{Findings, Run},
+    target::Common,
 };
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Scenario {
     /// Send as fast as it is acknowledged: throughput, and what a message costs.
-    Send(Asked<send::Options>),
+    Send(ScenarioArgs<send::Options>),
     /// Send at a fixed rate: latency from the moment a message was due to the other's socket.
-    Latency(Asked<latency::Options>),
+    Latency(ScenarioArgs<latency::Options>),
     /// Send to very many sockets of one room, message by message and in bursts.
-    Fanout(Asked<fanout::Options>),
+    Fanout(ScenarioArgs<fanout::Options>),
     /// Open sockets on which nothing happens: what each one holds in memory.
-    Idle(Asked<idle::Options>),
+    Idle(ScenarioArgs<idle::Options>),
     /// Read histories page by page.
-    History(Asked<history::Options>),
+    History(ScenarioArgs<history::Options>),
     /// Read lists of rooms.
-    Inbox(Asked<inbox::Options>),
+    Inbox(ScenarioArgs<inbox::Options>),
     /// Read unread counters.
-    Unread(Asked<unread::Options>),
+    Unread(ScenarioArgs<unread::Options>),
     /// Cut all sockets at once while sends go on: how soon all have resumed.
-    Storm(Asked<storm::Options>),
+    Storm(ScenarioArgs<storm::Options>),
     /// Send at a fixed rate, alone and then beside thousands of hostile sockets and a flood: what these
     /// cost the others. The service's limits must be on.
-    Hostile(Asked<hostile::Options>),
+    Hostile(ScenarioArgs<hostile::Options>),
     /// Send at a fixed rate for long, cutting sockets now and then: whether memory stays.
-    Soak(Asked<soak::Options>),
+    Soak(ScenarioArgs<soak::Options>),
 }
 
 /// What a scenario is asked with.
 #[derive(Debug, Args)]
-pub(crate) struct Asked<S: Args> {
+pub(crate) struct ScenarioArgs<S: Args> {
     #[command(flatten)]
     options: S,
     #[command(flatten)]
@@ -84,31 +84,31 @@ impl Scenario {
 
     fn parts(&self) -> (&'static str, &Common) {
         match self {
-            Self::Send(asked) => ("send", &asked.common),
-            Self::Latency(asked) => ("latency", &asked.common),
-            Self::Fanout(asked) => ("fanout", &asked.common),
-            Self::Idle(asked) => ("idle", &asked.common),
-            Self::History(asked) => ("history", &asked.common),
-            Self::Inbox(asked) => ("inbox", &asked.common),
-            Self::Unread(asked) => ("unread", &asked.common),
-            Self::Storm(asked) => ("storm", &asked.common),
-            Self::Hostile(asked) => ("hostile", &asked.common),
-            Self::Soak(asked) => ("soak", &asked.common),
+            Self::Send(args) => ("send", &args.common),
+            Self::Latency(args) => ("latency", &args.common),
+            Self::Fanout(args) => ("fanout", &args.common),
+            Self::Idle(args) => ("idle", &args.common),
+            Self::History(args) => ("history", &args.common),
+            Self::Inbox(args) => ("inbox", &args.common),
+            Self::Unread(args) => ("unread", &args.common),
+            Self::Storm(args) => ("storm", &args.common),
+            Self::Hostile(args) => ("hostile", &args.common),
+            Self::Soak(args) => ("soak", &args.common),
         }
     }
 
-    pub(crate) async fn run(&self, run: &Run<'_>) -> Result<Findings, Error> {
+    pub(crate) async fn run(&self, context: &Context<'_>) -> Result<Findings, Error> {
         match self {
-            Self::Send(asked) => send::run(run, &asked.options).await,
-            Self::Latency(asked) => latency::run(run, &asked.options).await,
-            Self::Fanout(asked) => fanout::run(run, &asked.options).await,
-            Self::Idle(asked) => idle::run(run, &asked.options).await,
-            Self::History(asked) => history::run(run, &asked.options).await,
-            Self::Inbox(asked) => inbox::run(run, &asked.options).await,
-            Self::Unread(asked) => unread::run(run, &asked.options).await,
-            Self::Storm(asked) => storm::run(run, &asked.options).await,
-            Self::Hostile(asked) => hostile::run(run, &asked.options).await,
-            Self::Soak(asked) => soak::run(run, &asked.options).await,
+            Self::Send(args) => send::run(context, &args.options).await,
+            Self::Latency(args) => latency::run(context, &args.options).await,
+            Self::Fanout(args) => fanout::run(context, &args.options).await,
+            Self::Idle(args) => idle::run(context, &args.options).await,
+            Self::History(args) => history::run(context, &args.options).await,
+            Self::Inbox(args) => inbox::run(context, &args.options).await,
+            Self::Unread(args) => unread::run(context, &args.options).await,
+            Self::Storm(args) => storm::run(context, &args.options).await,
+            Self::Hostile(args) => hostile::run(context, &args.options).await,
+            Self::Soak(args) => soak::run(context, &args.options).await,
         }
     }
 }

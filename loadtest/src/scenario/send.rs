@@ -6,11 +6,10 @@ use clap::Args;
 use tokio::task::JoinSet;
 
 use crate::{
-    baseline,
+    clients::{baseline, paired_chats::PairedChats},
+    context::{Context, Findings, Plan},
     error::Error,
     report::Figure,
-    run::{Findings, Plan, Run},
-    talk::Talk,
 };
 
 #[derive(Debug, Args)]
@@ -43,19 +42,19 @@ pub(crate) struct Options {
 /// Longest that pgbench runs; its rate is steady well before.
 const PGBENCH: Duration = Duration::from_secs(10);
 
-pub(super) async fn run(run: &Run<'_>, options: &Options) -> Result<Findings, Error> {
+pub(super) async fn run(context: &Context<'_>, options: &Options) -> Result<Findings, Error> {
     let Options { rooms, clients, bytes, .. } = *options;
     let span = Duration::from_secs(options.seconds);
     let mut findings = Findings::default();
     let pgbench = match options.baseline {
         true => {
-            run.tally.say("measuring single-row commits with pgbench");
-            baseline::pgbench(baseline::stores(run.target)?, bytes, span.min(PGBENCH)).await?
+            context.counters.say("measuring single-row commits with pgbench");
+            baseline::pgbench(baseline::stores(context.target)?, bytes, span.min(PGBENCH)).await?
         }
         false => None,
     };
 
-    let talk = Talk::open(run, rooms).await?;
+    let chats = PairedChats::open(context, rooms).await?;
     let text = "x".repeat(bytes.into());
     let end = Instant::now() + span;
     let mut senders = JoinSet::new();
@@ -63,9 +62,9 @@ pub(super) async fn run(run: &Run<'_>, options: &Options) -> Result<Findings, Er
         // Rooms are dealt out to the clients, and shared where these are more.
         let outlets: Vec<_> = (client..rooms.max(clients) as usize)
             .step_by(clients as usize)
-            .map(|turn| talk.outlet(turn))
+            .map(|turn| chats.outlet(turn))
             .collect();
-        let (text, id) = (text.clone(), run.id.clone());
+        let (text, id) = (text.clone(), context.id.clone());
         senders.spawn(async move {
             for (count, outlet) in outlets.iter().cycle().enumerate() {
                 if Instant::now() >= end {
@@ -77,11 +76,11 @@ pub(super) async fn run(run: &Run<'_>, options: &Options) -> Result<Findings, Er
     }
     let work = async {
         senders.join_all().await;
-        talk.settle().await;
+        chats.settle().await;
     };
-    let plan = Plan::messages("send", Some(span), &run.common.limits);
-    let ((), phase) = run.measure(plan, work).await?;
-    talk.judge(run).await?;
+    let plan = Plan::messages("send", Some(span), &context.common.limits);
+    let ((), phase) = context.measure(plan, work).await?;
+    chats.judge(context).await?;
     if options.baseline {
         let ratio = pgbench.map(|rows| phase.per_second / rows);
         let figure = Figure::new("pgbench with 32 clients", "rows/s", pgbench);

@@ -6,10 +6,10 @@ use clap::Args;
 
 use super::latency::Flow;
 use crate::{
+    clients::paired_chats::PairedChats,
+    context::{Context, Findings, Plan},
     error::Error,
     report::{Figure, Phase},
-    run::{Findings, Plan, Run},
-    talk::Talk,
 };
 
 #[derive(Debug, Args)]
@@ -30,24 +30,27 @@ pub(crate) struct Options {
     max_growth: Option<f64>,
 }
 
-pub(super) async fn run(run: &Run<'_>, options: &Options) -> Result<Findings, Error> {
+pub(super) async fn run(context: &Context<'_>, options: &Options) -> Result<Findings, Error> {
     let span = Duration::from_secs(options.seconds);
-    let talk = Talk::open(run, options.flow.rooms).await?;
+    let chats = PairedChats::open(context, options.flow.rooms).await?;
     let began = Instant::now();
     let cutting = async {
         let mut every = tokio::time::interval(Duration::from_secs_f64(1.0 / options.cuts));
         // All sockets stand in the end, so that what they still miss can arrive.
         while began.elapsed() < span {
             every.tick().await;
-            talk.cut_one();
+            chats.cut_one();
         }
     };
     let work = async {
-        tokio::join!(options.flow.send(run, &talk, "soak", span, std::future::pending()), cutting);
+        tokio::join!(
+            options.flow.send(context, &chats, "soak", span, std::future::pending()),
+            cutting
+        );
     };
-    let plan = Plan::messages("soak", Some(span), &run.common.limits);
-    let ((), phase) = run.measure(plan, work).await?;
-    talk.judge(run).await?;
+    let plan = Plan::messages("soak", Some(span), &context.common.limits);
+    let ((), phase) = context.measure(plan, work).await?;
+    chats.judge(context).await?;
     let growth = Figure::new("growth of the service's memory", "MiB/hour", growth(&phase));
     Ok(Findings { phases: vec![phase], figures: vec![growth.at_most(options.max_growth)] })
 }
@@ -76,7 +79,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::{meter::Meter, report::Second};
+    use crate::report::{Second, meter::Meter};
 
     #[test]
     fn growth_leaves_out_the_beginning() {

@@ -18,13 +18,14 @@ use tokio::{
 
 use super::latency::rate;
 use crate::{
-    crowd::{Crowd, Speaker},
+    clients::{
+        fanout_clients::{FanoutClients, Speaker},
+        paired_chats::SETTLE,
+        send::{open_loop, pace},
+    },
+    context::{Context, Findings, Metric, Plan},
     error::Error,
-    limits::Limits,
-    report::Figure,
-    run::{Findings, Plan, Run, Which},
-    send::{open_loop, pace},
-    talk::SETTLE,
+    report::{Figure, limits::Limits},
 };
 
 #[derive(Debug, Args)]
@@ -63,18 +64,20 @@ const AT_ONCE: usize = 1_000;
 /// How long a storm is watched at most.
 const GIVE_UP: Duration = Duration::from_secs(120);
 
-pub(super) async fn run(run: &Run<'_>, options: &Options) -> Result<Findings, Error> {
+pub(super) async fn run(context: &Context<'_>, options: &Options) -> Result<Findings, Error> {
     let quiet = Duration::from_secs(options.quiet);
-    run.tally.say(&format!("opening {} rooms and {} sockets", options.rooms, options.sockets));
-    let crowd = Crowd::gather(run, options.rooms).await?;
-    crowd.fill(options.sockets).await?;
+    context
+        .counters
+        .say(&format!("opening {} rooms and {} sockets", options.rooms, options.sockets));
+    let clients = FanoutClients::gather(context, options.rooms).await?;
+    clients.fill(options.sockets).await?;
     let plan = |name, limits| Plan {
-        latencies: &[("POST", Which::Answered), ("POST to socket", Which::Arrived)],
+        latencies: &[("POST", Metric::Answered), ("POST to socket", Metric::Arrived)],
         ..Plan::messages(name, None, limits)
     };
-    let voice = Voice::new(crowd.speaker_apart()?)?;
+    let voice = Voice::new(clients.speaker_apart()?)?;
     let sends = voice.speak(pace(options.rate, quiet), future::pending());
-    let ((), before) = run.measure(plan("before", &run.common.limits), sends).await?;
+    let ((), before) = context.measure(plan("before", &context.common.limits), sends).await?;
     let storm = async {
         let (stop, stopped) = oneshot::channel::<()>();
         let stopped = async move {
@@ -82,14 +85,14 @@ pub(super) async fn run(run: &Run<'_>, options: &Options) -> Result<Findings, Er
         };
         let sends = pin!(voice.speak(pace(options.rate, GIVE_UP), stopped));
         let breaking = async {
-            let took = crowd.storm(GIVE_UP).await;
+            let took = clients.storm(GIVE_UP).await;
             let _ = stop.send(());
             took
         };
         tokio::join!(breaking, sends).0
     };
-    let (took, storm) = run.measure(plan("storm", &Limits::default()), storm).await?;
-    crowd.judge(SETTLE).await?;
+    let (took, storm) = context.measure(plan("storm", &Limits::default()), storm).await?;
+    clients.judge(SETTLE).await?;
     let seconds = took.map(|took| took.as_secs_f64());
     let slowest = storm.latencies.first().map(|(_, latency)| latency.max);
     let synced = Figure::new("all in step again after", "s", seconds).at_most(options.max_sync);

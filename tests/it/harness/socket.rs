@@ -1,20 +1,13 @@
 //! A client's socket.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
-use futures_util::{SinkExt, StreamExt};
+use beseda_client::{Closed, Wire, WireError, WireOptions};
 use serde_json::Value;
-use tokio::{
-    net::{TcpSocket, TcpStream},
-    time::timeout,
-};
-use tokio_tungstenite::{
-    WebSocketStream, client_async,
-    tungstenite::{
-        Error as WsError, Message,
-        client::IntoClientRequest,
-        http::{HeaderName, HeaderValue, Response},
-    },
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::{
+    Error as WsError, Message,
+    http::{HeaderName, HeaderValue, Response},
 };
 
 use super::{CEILING, documented};
@@ -36,11 +29,10 @@ enum Arrival {
 /// An open socket. Its pings are answered while something is awaited on it.
 #[derive(Debug)]
 pub(crate) struct Socket {
-    stream: WebSocketStream<TcpStream>,
+    wire: Wire,
     /// The answer to the upgrade.
     pub(crate) upgrade: Response<()>,
     seen: Vec<String>,
-    pings: usize,
 }
 
 impl Socket {
@@ -68,25 +60,19 @@ impl Socket {
         headers: &[(&'static str, &str)],
         receive_buffer: Option<u32>,
     ) -> Result<Self, Response<Option<Vec<u8>>>> {
-        let mut request = url.into_client_request().expect("a ws:// URL");
+        // A test that is about the subprotocol offers it itself.
+        let mut options =
+            WireOptions { receive_buffer, without_subprotocol: true, ..WireOptions::default() };
         for (name, value) in headers {
             let value = HeaderValue::from_str(value).expect("a header's value");
-            request.headers_mut().insert(HeaderName::from_static(name), value);
+            options.headers.insert(HeaderName::from_static(name), value);
         }
-        let address: SocketAddr =
-            request.uri().authority().and_then(|at| at.as_str().parse().ok()).expect("an address");
-        let tcp = TcpSocket::new_v4().expect("a TCP socket");
-        if let Some(bytes) = receive_buffer {
-            tcp.set_recv_buffer_size(bytes).expect("a TCP socket");
-        }
-        let tcp = tcp.connect(address).await.expect("the replica listens");
-        // Small frames must not wait for each other.
-        tcp.set_nodelay(true).expect("a TCP socket");
-        match timeout(CEILING, client_async(request, tcp)).await.expect("an answer in time") {
-            Ok((stream, upgrade)) => {
-                Ok(Self { stream, upgrade: upgrade.map(|_| ()), seen: Vec::new(), pings: 0 })
+        match Wire::open(url, &options).await {
+            Ok(wire) => {
+                let upgrade = wire.upgrade().clone();
+                Ok(Self { wire, upgrade, seen: Vec::new() })
             }
-            Err(WsError::Http(answer)) => Err(*answer),
+            Err(WireError::Refused(answer)) => Err(*answer),
             Err(error) => panic!("{url}: {error}"),
         }
     }
@@ -100,32 +86,15 @@ impl Socket {
     }
 
     async fn arrival(&mut self, ceiling: Duration) -> Option<Arrival> {
-        let reading = async {
-            loop {
-                return match self.stream.next().await {
-                    Some(Ok(Message::Text(text))) => {
-                        let frame = serde_json::from_str(&text);
-                        let frame = frame.unwrap_or_else(|e| panic!("{e} in {text}"));
-                        documented::check_frame(&frame);
-                        Arrival::Frame(frame)
-                    }
-                    Some(Ok(Message::Close(frame))) => frame.map_or_else(
-                        || Arrival::Close(1005, String::new()),
-                        |frame| Arrival::Close(frame.code.into(), frame.reason.to_string()),
-                    ),
-                    // Answered by the library.
-                    Some(Ok(Message::Ping(_))) => {
-                        self.pings += 1;
-                        continue;
-                    }
-                    Some(Ok(Message::Pong(_))) => continue,
-                    Some(Ok(other)) => panic!("not a text: {other:?}"),
-                    Some(Err(error)) => Arrival::Close(1006, error.to_string()),
-                    None => Arrival::Close(1006, "the end of the stream".to_owned()),
-                };
+        let arrival = match timeout(ceiling, self.wire.next_text()).await.ok()? {
+            Ok(text) => {
+                let frame = serde_json::from_str(&text);
+                let frame = frame.unwrap_or_else(|e| panic!("{e} in {text}"));
+                documented::check_frame(&frame);
+                Arrival::Frame(frame)
             }
+            Err(Closed { code, reason }) => Arrival::Close(code, reason),
         };
-        let arrival = timeout(ceiling, reading).await.ok()?;
         self.seen.push(match &arrival {
             Arrival::Frame(frame) => frame.to_string(),
             Arrival::Close(code, reason) => format!("closed: {code} {reason}"),
@@ -142,7 +111,7 @@ impl Socket {
 
     /// How many pings came.
     pub(crate) fn pings(&self) -> usize {
-        self.pings
+        self.wire.pings()
     }
 
     /// The frames so far, for a message.
@@ -237,7 +206,7 @@ impl Socket {
 
     /// The same to a socket that may be closed by now.
     pub(crate) async fn try_send_raw(&mut self, message: Message) -> Result<(), WsError> {
-        self.stream.send(message).await
+        self.wire.send_raw(message).await
     }
 
     /// Sends a command and gives what answers its `id`: `ack` or `error` (or `subscribed`).
@@ -255,7 +224,7 @@ impl Socket {
 
     /// Leaves, and waits until the replica has noticed.
     pub(crate) async fn close(mut self) {
-        let _ = self.stream.close(None).await;
+        self.wire.close().await;
         while !matches!(self.arrival(CEILING).await, None | Some(Arrival::Close(..))) {}
     }
 }

@@ -79,8 +79,13 @@ impl Talker {
 
     /// Types something; a line ends with `\n`, at a terminal with `\r`.
     pub(crate) fn types(&mut self, text: &str) {
+        self.types_bytes(text.as_bytes());
+    }
+
+    /// The same with what may be no text.
+    pub(crate) fn types_bytes(&mut self, bytes: &[u8]) {
         let input = self.input.as_mut().expect("an input that has not ended");
-        input.write_all(text.as_bytes()).expect("it reads");
+        input.write_all(bytes).expect("it reads");
     }
 
     /// There will be no more to read for it.

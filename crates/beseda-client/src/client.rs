@@ -1,0 +1,433 @@
+//! A [`Machine`] over a network.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use beseda_protocol::{ReceivedFrame, model::ChatId, rest::NewMessage};
+use tokio::{
+    sync::{Notify, mpsc},
+    task::JoinSet,
+    time::sleep_until,
+};
+use url::Url;
+
+use crate::{
+    Closed, Connection, Credentials, Error, Rest, TokenReason, WireError, WireOptions,
+    machine::{Answer, Call, Effect, Event, Machine, Position, Settings, State},
+    tls,
+};
+
+/// Events that wait for their reader. A reader that falls further behind holds the socket back, until
+/// the server closes it as too slow and it resumes: nothing is lost, and memory stays bounded.
+const WAITING_EVENTS: usize = 1_024;
+
+/// How a client is made.
+#[derive(Debug)]
+pub struct ClientBuilder {
+    urls: Vec<Url>,
+    credentials: Credentials,
+    tls: Option<rustls::ClientConfig>,
+    only: Option<ChatId>,
+    page: Option<u8>,
+    attempts: u32,
+}
+
+/// Attempts over a working connection before a message counts as failed, and its author is asked.
+const ATTEMPTS: u32 = 4;
+
+impl ClientBuilder {
+    /// A further address of the service, of another replica; the next one is taken when one is lost.
+    pub fn url(mut self, url: Url) -> Self {
+        self.urls.push(url);
+        self
+    }
+
+    /// A TLS configuration of one's own, in place of this machine's authorities.
+    pub fn tls(mut self, config: rustls::ClientConfig) -> Self {
+        self.tls = Some(config);
+        self
+    }
+
+    /// Follows this one chat over a socket of its own, instead of many with the inbox.
+    pub fn only(mut self, chat_id: ChatId) -> Self {
+        self.only = Some(chat_id);
+        self
+    }
+
+    /// Messages of a chat's first page, 1 to 100; without it the server's own choice.
+    pub fn page(mut self, messages: u8) -> Self {
+        self.page = Some(messages.clamp(1, 100));
+        self
+    }
+
+    /// Attempts over a working connection before a message counts as failed (4). Without a connection a
+    /// message waits for one, however long that takes.
+    pub fn attempts(mut self, attempts: u32) -> Self {
+        self.attempts = attempts.max(1);
+        self
+    }
+
+    /// Connects, and stays connected until client and events are dropped. Must be called within a
+    /// tokio runtime.
+    ///
+    /// # Errors
+    /// TLS or HTTP can't be used here.
+    pub fn connect(self) -> Result<(Client, Events), Error> {
+        let tls = match self.tls {
+            Some(tls) => tls,
+            None => tls::native()?,
+        };
+        let rest = Rest::with_tls(&self.urls, self.credentials, tls.clone())?;
+        let settings = Settings {
+            only: self.only,
+            page: self.page,
+            attempts: self.attempts,
+            can_renew: rest.credentials().can_renew(),
+            random: rand::random::<f64>,
+        };
+        let mut machine = Machine::new(settings);
+        machine.start();
+        let shared = Arc::new(Shared { machine: Mutex::new(machine), wake: Notify::new() });
+        let (events, received) = mpsc::channel(WAITING_EVENTS);
+        let driver = Driver {
+            shared: Arc::clone(&shared),
+            rest: rest.clone(),
+            options: WireOptions { tls: Some(Arc::new(tls)), ..WireOptions::default() },
+            events,
+            socket: None,
+            opening: None,
+            calls: JoinSet::new(),
+        };
+        let task = tokio::spawn(driver.run()).abort_handle();
+        Ok((Client { shared, rest, _task: Arc::new(Task(task)) }, Events(received)))
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    machine: Mutex<Machine>,
+    /// Told: the machine wants something done.
+    wake: Notify,
+}
+
+impl Shared {
+    fn machine(&self) -> MutexGuard<'_, Machine> {
+        // A panic in between leaves a state that the next page or frame puts right.
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends the driver with the last clone of its client.
+#[derive(Debug)]
+struct Task(tokio::task::AbortHandle);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// One user's connection to a service, which comes back by itself. A clone is cheap.
+///
+/// What it knows is asked with [`Client::look`]; what changes comes as [`Events`].
+#[derive(Debug, Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+    rest: Rest,
+    _task: Arc<Task>,
+}
+
+/// What a client tells.
+#[derive(Debug)]
+pub struct Events(mpsc::Receiver<Event>);
+
+impl Events {
+    /// The next event; `None` once the client is gone. Safe to cancel.
+    pub async fn next(&mut self) -> Option<Event> {
+        self.0.recv().await
+    }
+}
+
+impl Client {
+    /// `url`: where the service is, `https://chat.example/`.
+    pub fn builder(url: Url, credentials: Credentials) -> ClientBuilder {
+        ClientBuilder {
+            urls: vec![url],
+            credentials,
+            tls: None,
+            only: None,
+            page: None,
+            attempts: ATTEMPTS,
+        }
+    }
+
+    /// The REST calls, at the same address and with the same token.
+    pub fn rest(&self) -> &Rest {
+        &self.rest
+    }
+
+    /// Looks at what is known: state, list, timelines. `look` must not block.
+    pub fn look<T>(&self, look: impl FnOnce(&Machine) -> T) -> T {
+        look(&self.shared.machine())
+    }
+
+    fn act<T>(&self, act: impl FnOnce(&mut Machine) -> T) -> T {
+        let outcome = act(&mut self.shared.machine());
+        self.shared.wake.notify_one();
+        outcome
+    }
+
+    /// Opens a chat: reads its newest page, and follows it from there on.
+    pub fn open(&self, chat_id: ChatId) {
+        self.act(|machine| machine.open(chat_id));
+    }
+
+    /// Follows a chat no longer, and forgets it but for what is still to be sent.
+    pub fn close(&self, chat_id: ChatId) {
+        self.act(|machine| machine.close(chat_id));
+    }
+
+    /// Reads the page before what is there; it comes as [`Event::Page`].
+    pub fn load_before(&self, chat_id: ChatId) {
+        self.act(|machine| machine.load_before(chat_id));
+    }
+
+    /// Reads the page after what is there, where the window does not reach the end.
+    pub fn load_after(&self, chat_id: ChatId) {
+        self.act(|machine| machine.load_after(chat_id));
+    }
+
+    /// Sends a message, now or once there is a connection, and gives its `client_msg_id`. It is
+    /// stored once, however many attempts that takes; messages of a chat arrive in their order.
+    pub fn send(&self, chat_id: ChatId, text: impl Into<String>) -> String {
+        self.send_message(chat_id, NewMessage { text: text.into(), ..NewMessage::default() })
+    }
+
+    /// The same with metadata, or with a `client_msg_id` that was kept from an earlier run.
+    pub fn send_message(&self, chat_id: ChatId, mut message: NewMessage) -> String {
+        let make_id = || uuid::Uuid::new_v4().simple().to_string();
+        let id = message.client_msg_id.get_or_insert_with(make_id).clone();
+        self.act(|machine| machine.send(chat_id, message));
+        id
+    }
+
+    /// Sends a message again that failed.
+    pub fn send_again(&self, chat_id: ChatId, client_msg_id: &str) {
+        self.act(|machine| machine.send_again(chat_id, client_msg_id));
+    }
+
+    /// Takes back a message that failed.
+    pub fn discard(&self, chat_id: ChatId, client_msg_id: &str) {
+        self.act(|machine| machine.discard(chat_id, client_msg_id));
+    }
+
+    /// Marks an opened chat as read up to a `seq`, however many attempts that takes.
+    pub fn mark_read(&self, chat_id: ChatId, up_to_seq: i64) {
+        self.act(|machine| machine.mark_read(chat_id, up_to_seq));
+    }
+
+    /// Tells the others; say it again every few seconds while it lasts.
+    pub fn typing(&self, chat_id: ChatId, typing: bool) {
+        self.act(|machine| machine.typing(chat_id, typing));
+    }
+
+    /// Ends the connection; [`State::Idle`] comes once it has said goodbye.
+    pub fn stop(&self) {
+        self.act(Machine::stop);
+    }
+
+    /// There is no reason to wait any longer: the network is back, or there is a token.
+    pub fn wake(&self) {
+        self.act(Machine::wake);
+    }
+}
+
+/// Opens a socket: the number of the attempt, and what came of it.
+type Opening = tokio::task::JoinHandle<(u64, Result<Connection, Error>)>;
+
+struct Driver {
+    shared: Arc<Shared>,
+    rest: Rest,
+    options: WireOptions,
+    events: mpsc::Sender<Event>,
+    socket: Option<Connection>,
+    opening: Option<Opening>,
+    calls: JoinSet<Answer>,
+}
+
+impl Driver {
+    /// Until nobody hears the events any more.
+    async fn run(mut self) {
+        loop {
+            loop {
+                let effect = self.shared.machine().next_effect();
+                let Some(effect) = effect else { break };
+                if !self.perform(effect).await {
+                    return;
+                }
+            }
+            let deadline = self.shared.machine().deadline();
+            tokio::select! {
+                () = self.shared.wake.notified() => {}
+                Some(answer) = self.calls.join_next(), if !self.calls.is_empty() => {
+                    if let Ok(answer) = answer {
+                        self.shared.machine().on_answer(Instant::now(), answer);
+                    }
+                }
+                opened = async { self.opening.as_mut()?.await.ok() }, if self.opening.is_some() => {
+                    self.opening = None;
+                    match opened {
+                        Some((_, Ok(connection))) => self.socket = Some(connection),
+                        Some((attempt, Err(error))) => {
+                            self.shared.machine().on_refused(Instant::now(), attempt, &error);
+                        }
+                        None => {}
+                    }
+                }
+                came = next_text(&mut self.socket), if self.socket.is_some() => match came {
+                    Ok(text) => self.on_text(&text),
+                    Err(closed) => {
+                        self.socket = None;
+                        self.shared.machine().on_closed(Instant::now(), &closed);
+                    }
+                },
+                () = sleep_until(deadline.unwrap_or_else(Instant::now).into()), if deadline.is_some() => {
+                    self.shared.machine().on_time(Instant::now());
+                }
+            }
+        }
+    }
+
+    fn on_text(&mut self, text: &str) {
+        // What can't be read is of another version, and nothing that is needed here.
+        let frame = ReceivedFrame::decode(text).unwrap_or(ReceivedFrame::Unknown);
+        if let (ReceivedFrame::Hello { heartbeat_ms, .. }, Some(socket)) =
+            (&frame, &mut self.socket)
+        {
+            socket.set_heartbeat(Duration::from_millis(*heartbeat_ms));
+        }
+        self.shared.machine().on_frame(Instant::now(), frame);
+    }
+
+    /// Whether to go on.
+    async fn perform(&mut self, effect: Effect) -> bool {
+        match effect {
+            Effect::Emit(event) => {
+                if let Event::State(State::Waiting { .. }) = &event {
+                    // Perhaps another replica is there.
+                    self.rest.turn();
+                }
+                return self.events.send(event).await.is_ok();
+            }
+            Effect::Connect { attempt, renew, only, position } => {
+                let (rest, options) = (self.rest.clone(), self.options.clone());
+                self.opening = Some(tokio::spawn(async move {
+                    (attempt, open(&rest, &options, renew, only, position).await)
+                }));
+            }
+            Effect::Disconnect => {
+                if let Some(opening) = self.opening.take() {
+                    opening.abort();
+                }
+                if let Some(socket) = self.socket.take() {
+                    socket.close().await;
+                }
+            }
+            Effect::Transmit(text) => {
+                if let Some(socket) = &mut self.socket {
+                    socket.send(text).await;
+                }
+            }
+            Effect::Call(call) => {
+                let rest = self.rest.clone();
+                self.calls.spawn(async move { answer(&rest, call).await });
+            }
+        }
+        true
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        if let Some(opening) = self.opening.take() {
+            opening.abort();
+        }
+    }
+}
+
+async fn next_text(socket: &mut Option<Connection>) -> Result<crate::Utf8Bytes, Closed> {
+    match socket {
+        Some(socket) => socket.next_text().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn open(
+    rest: &Rest,
+    options: &WireOptions,
+    renew: bool,
+    only: Option<ChatId>,
+    position: Option<Position>,
+) -> Result<Connection, Error> {
+    if renew {
+        let old = rest.credentials().current().await?;
+        // Where there is no other one, the ticket will say so.
+        rest.credentials().renew(Some(&old), TokenReason::Refused).await?;
+    }
+    let ws_url = match only {
+        Some(chat_id) => rest.connect_chat(chat_id).await?.ws_url,
+        None => rest.connect().await?.ws_url,
+    };
+    let mut url: Url = ws_url.parse().map_err(Error::network)?;
+    if let Some(Position { ev, epoch }) = position {
+        url.query_pairs_mut().append_pair("after_ev", &ev.to_string()).append_pair("epoch", &epoch);
+    }
+    Connection::open(url.as_str(), options).await.map_err(|error| match error {
+        // In the server's own words, where it was the server that refused.
+        WireError::Refused(response) => {
+            let body = response.body().as_deref().unwrap_or_default();
+            Error::answered(response.status().as_u16(), body)
+        }
+        error => Error::network(error),
+    })
+}
+
+async fn answer(rest: &Rest, call: Call) -> Answer {
+    match call {
+        Call::List { limit } => Answer::List(list(rest, limit).await),
+        Call::History { chat_id, load, window, limit } => {
+            let outcome = rest.history(&chat_id.to_string(), window, limit).await;
+            Answer::History { chat_id, load, window, outcome }
+        }
+        Call::Send { chat_id, message } => {
+            let outcome = rest.send_message(&chat_id.to_string(), &message).await.map(Box::new);
+            let client_msg_id = message.client_msg_id.unwrap_or_default();
+            Answer::Send { chat_id, client_msg_id, outcome }
+        }
+        Call::Mark { chat_id, up_to_seq } => {
+            let outcome = rest.mark_read(&chat_id.to_string(), Some(up_to_seq)).await;
+            Answer::Mark { chat_id, outcome }
+        }
+        Call::Renew => Answer::Renew(renewed(rest.credentials()).await),
+    }
+}
+
+async fn list(rest: &Rest, limit: u8) -> Result<(beseda_protocol::rest::ChatPage, i64), Error> {
+    let page = rest.list_chats(Some(limit), None).await?;
+    let total = match &page.next {
+        Some(_) => rest.unread().await?.total,
+        None => page.results.iter().map(|chat| chat.unread_count).sum(),
+    };
+    Ok((page, total))
+}
+
+async fn renewed(credentials: &Credentials) -> Result<Option<String>, Error> {
+    let old = credentials.current().await?;
+    let is_new = credentials.renew(Some(&old), TokenReason::Expiring).await?;
+    Ok(match is_new {
+        true => Some(credentials.current().await?.to_string()),
+        false => None,
+    })
+}

@@ -1,0 +1,20 @@
+#![doc = include_str!("../README.md")]
+
+mod client;
+mod error;
+pub mod machine;
+mod rest;
+mod tls;
+mod token;
+pub mod wire;
+
+pub use beseda_protocol as protocol;
+
+pub use self::{
+    client::{Client, ClientBuilder, Events},
+    error::Error,
+    machine::{Event, State},
+    rest::{Export, Rest, Window},
+    token::{Credentials, TokenReason},
+    wire::{Closed, Connection, Utf8Bytes, Wire, WireError, WireOptions, WsMessage},
+};

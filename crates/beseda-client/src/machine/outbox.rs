@@ -1,0 +1,134 @@
+//! What was written and is not stored yet.
+
+use std::time::Duration;
+
+use beseda_protocol::rest::NewMessage;
+use serde_json::value::RawValue;
+
+use super::{Settings, connection::backoff};
+use crate::Error;
+
+/// A message on its way out. It keeps its id through every attempt, so it is stored once.
+#[derive(Debug, Clone)]
+pub struct Pending {
+    pub client_msg_id: String,
+    pub text: String,
+    pub metadata: Option<Box<RawValue>>,
+    /// Why it is not tried any more.
+    pub failed: Option<Error>,
+}
+
+/// What became of an attempt that did not succeed.
+#[derive(Debug)]
+pub(super) enum Failed {
+    /// It is tried again after this.
+    Again(Duration),
+    /// Its author is asked.
+    ForGood(Pending),
+}
+
+/// Sends one after another, so that messages arrive in the order in which they were written.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    pub(super) pending: Vec<Pending>,
+    in_flight: bool,
+    attempts: u32,
+    failures: u32,
+}
+
+impl Outbox {
+    pub(super) fn push(&mut self, message: NewMessage) {
+        let NewMessage { text, metadata, client_msg_id } = message;
+        let client_msg_id = client_msg_id.unwrap_or_default();
+        self.pending.push(Pending { client_msg_id, text, metadata, failed: None });
+    }
+
+    /// What is to be sent at this moment; it is in flight from now on.
+    pub(super) fn start_next(&mut self) -> Option<NewMessage> {
+        if self.in_flight {
+            return None;
+        }
+        let next = self.pending.iter().find(|pending| pending.failed.is_none())?;
+        self.in_flight = true;
+        Some(NewMessage {
+            text: next.text.clone(),
+            metadata: next.metadata.clone(),
+            client_msg_id: Some(next.client_msg_id.clone()),
+        })
+    }
+
+    /// It is stored: its answer came, or its frame.
+    pub(super) fn forget(&mut self, client_msg_id: &str) {
+        self.pending.retain(|pending| pending.client_msg_id != client_msg_id);
+    }
+
+    pub(super) fn succeeded(&mut self, client_msg_id: &str) {
+        self.forget(client_msg_id);
+        (self.in_flight, self.attempts, self.failures) = (false, 0, 0);
+    }
+
+    /// Without a connection a message waits for one, however long that takes. `None`: its frame has
+    /// told meanwhile that it is stored.
+    pub(super) fn failed(
+        &mut self,
+        client_msg_id: &str,
+        error: &Error,
+        is_live: bool,
+        settings: &Settings,
+    ) -> Option<Failed> {
+        self.in_flight = false;
+        let pending = self.pending.iter_mut().find(|one| one.client_msg_id == client_msg_id)?;
+        // A token that ran out says nothing of the message.
+        if error.is_unauthenticated() || (error.is_temporary() && !is_live) {
+            self.attempts = 0;
+        } else {
+            self.attempts += 1;
+            if !error.is_temporary() || self.attempts >= settings.attempts {
+                (self.attempts, self.failures) = (0, 0);
+                pending.failed = Some(error.clone());
+                return Some(Failed::ForGood(pending.clone()));
+            }
+        }
+        let pause = error.retry_after.unwrap_or_else(|| backoff(self.failures, settings.random));
+        self.failures += 1;
+        Some(Failed::Again(pause))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SETTINGS: Settings =
+        Settings { only: None, page: None, attempts: 4, can_renew: false, random: || 1.0 };
+
+    fn message(id: &str) -> NewMessage {
+        NewMessage { text: id.to_owned(), metadata: None, client_msg_id: Some(id.to_owned()) }
+    }
+
+    #[test]
+    fn one_after_another_and_only_a_working_connection_uses_attempts_up() {
+        let mut outbox = Outbox::default();
+        outbox.push(message("one"));
+        outbox.push(message("two"));
+        assert_eq!(outbox.start_next().unwrap().text, "one");
+        assert!(outbox.start_next().is_none(), "the second one waits for the first");
+        let away = Error::network(std::io::Error::other("away"));
+        for _ in 0..10 {
+            assert!(matches!(
+                outbox.failed("one", &away, false, &SETTINGS),
+                Some(Failed::Again(_))
+            ));
+            assert_eq!(outbox.start_next().unwrap().text, "one");
+        }
+        for _ in 1..SETTINGS.attempts {
+            assert!(matches!(outbox.failed("one", &away, true, &SETTINGS), Some(Failed::Again(_))));
+            outbox.start_next().unwrap();
+        }
+        assert!(matches!(outbox.failed("one", &away, true, &SETTINGS), Some(Failed::ForGood(_))));
+        assert_eq!(outbox.start_next().unwrap().text, "two");
+        outbox.forget("two");
+        assert!(outbox.failed("two", &away, true, &SETTINGS).is_none(), "its frame came before");
+        assert_eq!(outbox.pending.len(), 1, "what failed stays");
+    }
+}

@@ -1,0 +1,76 @@
+//! Bounds on what clients may send. Beyond them the server refuses with `validation_failed`,
+//! `payload_too_large` or a close code; a client checks first where it can.
+
+/// Longest `user_id`, in characters.
+pub const MAX_USER_ID_CHARS: usize = 128;
+/// Longest `text` of a message, in Unicode scalar values.
+pub const MAX_TEXT_CHARS: usize = 4_000;
+/// Longest `client_msg_id`, in characters.
+pub const MAX_CLIENT_MSG_ID_CHARS: usize = 64;
+/// Largest `metadata`, in bytes of JSON; what has more as sent is counted, and kept, without white space
+/// and escapes that need not be.
+pub const MAX_METADATA_BYTES: usize = 4 * 1024;
+/// Longest name of a user, in characters.
+pub const MAX_NAME_CHARS: usize = 256;
+/// Longest avatar URL, in characters: what browsers and proxies pass on everywhere.
+pub const MAX_AVATAR_URL_CHARS: usize = 2_048;
+/// Longest reason of a report, in characters.
+pub const MAX_REASON_CHARS: usize = 1_000;
+/// Longest search query, in characters.
+pub const MAX_QUERY_CHARS: usize = 256;
+/// Most users named in one bulk request.
+pub const MAX_BULK_USERS: usize = 1_000;
+/// Largest page of chats, messages or reports, in items.
+pub const MAX_PAGE: i64 = 100;
+
+/// Largest request body, in bytes: 4,000 characters of four bytes, escaped, with metadata.
+pub const MAX_BODY_BYTES: usize = 64 * 1024;
+/// Largest body that names users in bulk, in bytes.
+pub const MAX_BULK_BODY_BYTES: usize = 1024 * 1024;
+/// Largest frame that a client may send, in bytes: a text of 4,000 four-byte characters, escaped, and
+/// its metadata fit.
+pub const MAX_FRAME_BYTES: usize = 64 * 1024;
+/// Longest `id` of a command, in bytes of JSON.
+pub const MAX_COMMAND_ID_BYTES: usize = 256;
+/// Most changes that a resume replays; a client further behind gets `reset` and reads the history
+/// again, which is cheaper for both sides.
+pub const MAX_REPLAY: i64 = 10_000;
+
+/// Checks a message's text: 1 to [`MAX_TEXT_CHARS`] characters, not only white space, no U+0000.
+///
+/// ```
+/// use beseda_protocol::bounds::{MAX_TEXT_CHARS, check_text};
+///
+/// assert_eq!(check_text("Привет!"), Ok(()));
+/// assert!(check_text(" \n").is_err());
+/// assert!(check_text(&"x".repeat(MAX_TEXT_CHARS + 1)).is_err());
+/// ```
+///
+/// # Errors
+/// The reason in words, as the server would give it for the field `text`.
+pub fn check_text(text: &str) -> Result<(), &'static str> {
+    // A text of more than four bytes a character need not be counted.
+    if text.len() > MAX_TEXT_CHARS * 4 || text.chars().count() > MAX_TEXT_CHARS {
+        Err("must have 4000 characters at most")
+    } else if text.contains('\0') {
+        Err("must not contain U+0000")
+    } else if text.trim().is_empty() {
+        Err("must not be empty or only white space")
+    } else {
+        Ok(())
+    }
+}
+
+/// Checks a `client_msg_id`: 1 to [`MAX_CLIENT_MSG_ID_CHARS`] characters, no U+0000.
+///
+/// # Errors
+/// The reason in words.
+pub fn check_client_msg_id(id: &str) -> Result<(), &'static str> {
+    if id.is_empty() || id.chars().count() > MAX_CLIENT_MSG_ID_CHARS {
+        Err("must have 1 to 64 characters")
+    } else if id.contains('\0') {
+        Err("must not contain U+0000")
+    } else {
+        Ok(())
+    }
+}

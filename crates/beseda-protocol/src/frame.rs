@@ -1,0 +1,365 @@
+//! The frames of the socket protocol `chat.v1`: JSON text, one object a frame, with its kind in `type`.
+//!
+//! [`ServerFrame`] is what a server encodes, [`ReceivedFrame`] what a client decodes of it,
+//! [`ClientFrame`] what a client sends.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::{
+    model::{Chat, ChatId, Message, MessageId, Time, UserId},
+    tagged,
+};
+
+/// An encoded frame: JSON text. A clone counts a reference, so all sockets share the bytes.
+pub type Frame = Bytes;
+
+/// Why a position can't be resumed from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResetReason {
+    /// More than [`MAX_REPLAY`](crate::bounds::MAX_REPLAY) changes behind.
+    TooFar,
+    /// Beyond the head, or of another epoch; so is any reason that this version does not know.
+    #[serde(other)]
+    UnknownPosition,
+}
+
+/// What a client names its command by: a string or an integer, echoed as sent.
+pub type CommandId = Box<RawValue>;
+
+/// Server to client, to be encoded: it borrows what it tells of. [`ReceivedFrame`] is its other end.
+#[derive(Debug, Serialize)]
+#[serde(tag = "type")]
+pub enum ServerFrame<'a> {
+    #[serde(rename = "hello")]
+    Hello {
+        connection_id: uuid::Uuid,
+        user_id: &'a UserId,
+        heartbeat_ms: u64,
+        token_expires_at: Time,
+        epoch: &'a str,
+    },
+    #[serde(rename = "subscribed")]
+    Subscribed {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<&'a RawValue>,
+        chat_id: ChatId,
+        head_ev: i64,
+        head_seq: i64,
+        epoch: &'a str,
+        read_seq: i64,
+        peer_read_seq: i64,
+        online: Vec<UserId>,
+    },
+    #[serde(rename = "message.created")]
+    MessageCreated { chat_id: ChatId, ev: i64, message: &'a Message },
+    #[serde(rename = "message.updated")]
+    MessageUpdated { chat_id: ChatId, ev: i64, message: &'a Message },
+    #[serde(rename = "message.deleted")]
+    MessageDeleted {
+        chat_id: ChatId,
+        ev: i64,
+        message_id: MessageId,
+        seq: i64,
+        deleted_at: Option<Time>,
+    },
+    #[serde(rename = "chat.read")]
+    ChatRead { chat_id: ChatId, ev: i64, user_id: &'a UserId, read_seq: i64 },
+    #[serde(rename = "synced")]
+    Synced { chat_id: ChatId, ev: i64 },
+    #[serde(rename = "catchup")]
+    Catchup { chat_id: ChatId, after_ev: i64 },
+    #[serde(rename = "reset")]
+    Reset { chat_id: ChatId, head_ev: i64, epoch: &'a str, reason: ResetReason },
+    #[serde(rename = "chat.created")]
+    ChatCreated { chat: &'a Chat, total_unread: i64, epoch: &'a str },
+    #[serde(rename = "chat.updated")]
+    ChatUpdated { chat: &'a Chat, total_unread: i64, epoch: &'a str },
+    #[serde(rename = "chat.deleted")]
+    ChatDeleted {
+        chat_id: ChatId,
+        /// On the inbox; a chat's own socket knows of no other chats.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        total_unread: Option<i64>,
+        epoch: &'a str,
+    },
+    #[serde(rename = "typing")]
+    Typing { chat_id: ChatId, user_id: &'a UserId, typing: bool },
+    #[serde(rename = "presence")]
+    Presence { user_id: &'a UserId, online: bool, last_seen_at: Option<Time> },
+    #[serde(rename = "ack")]
+    Ack {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<&'a RawValue>,
+        #[serde(flatten)]
+        result: AckResult<'a>,
+    },
+    #[serde(rename = "error")]
+    Error {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<&'a RawValue>,
+        code: &'a str,
+        detail: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        retry_after_ms: Option<u64>,
+    },
+    #[serde(rename = "token.expiring")]
+    TokenExpiring { expires_in: i64 },
+    #[serde(rename = "bye")]
+    Bye { code: u16, reason: &'a str, reconnect_in_ms: u64 },
+    #[serde(rename = "pong")]
+    Pong {},
+}
+
+/// What a command gave.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum AckResult<'a> {
+    Sent { message: &'a Message },
+    Read { chat_id: ChatId, read_seq: i64, unread_count: i64, total_unread: i64 },
+    Authenticated { token_expires_at: Time },
+    Unsubscribed { chat_id: ChatId },
+}
+
+impl ServerFrame<'_> {
+    pub fn encode(&self) -> Frame {
+        // Plain structs with string keys can't fail to serialize.
+        serde_json::to_vec(self).unwrap_or_default().into()
+    }
+}
+
+/// The frame that tells of a message as it is now.
+pub fn message_frame(message: &Message) -> Frame {
+    let (chat_id, ev) = (message.chat_id, message.ev);
+    if message.deleted_at.is_some() {
+        ServerFrame::MessageDeleted {
+            chat_id,
+            ev,
+            message_id: message.message_id,
+            seq: message.seq,
+            deleted_at: message.deleted_at,
+        }
+        .encode()
+    } else if message.edited_at.is_some() {
+        ServerFrame::MessageUpdated { chat_id, ev, message }.encode()
+    } else {
+        ServerFrame::MessageCreated { chat_id, ev, message }.encode()
+    }
+}
+
+/// A frame of the server, as a client decodes it. Fields that are not known are ignored.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub enum ReceivedFrame {
+    /// The first frame of a socket. `heartbeat_ms`: how often the server pings.
+    #[serde(rename = "hello")]
+    Hello {
+        connection_id: uuid::Uuid,
+        user_id: UserId,
+        heartbeat_ms: u64,
+        token_expires_at: Time,
+        epoch: String,
+    },
+    /// A subscription begins; `id` is that of the `subscribe`. What follows up to `synced` is what
+    /// changed since the position that was given.
+    #[serde(rename = "subscribed")]
+    Subscribed {
+        #[serde(default)]
+        id: Option<CommandName>,
+        chat_id: ChatId,
+        head_ev: i64,
+        head_seq: i64,
+        epoch: String,
+        read_seq: i64,
+        peer_read_seq: i64,
+        online: Vec<UserId>,
+    },
+    /// A message, new or unseen by this client.
+    #[serde(rename = "message.created")]
+    MessageCreated { chat_id: ChatId, ev: i64, message: Message },
+    /// A message that was edited.
+    #[serde(rename = "message.updated")]
+    MessageUpdated { chat_id: ChatId, ev: i64, message: Message },
+    /// A message became a tombstone; perhaps one that this client never saw.
+    #[serde(rename = "message.deleted")]
+    MessageDeleted {
+        chat_id: ChatId,
+        ev: i64,
+        message_id: MessageId,
+        seq: i64,
+        deleted_at: Option<Time>,
+    },
+    /// A member's read marker moved.
+    #[serde(rename = "chat.read")]
+    ChatRead { chat_id: ChatId, ev: i64, user_id: UserId, read_seq: i64 },
+    /// All changes up to `ev` have been given; from here on every `ev` comes, one by one.
+    #[serde(rename = "synced")]
+    Synced { chat_id: ChatId, ev: i64 },
+    /// The server found a gap; what changed after `after_ev` follows as in a resume.
+    #[serde(rename = "catchup")]
+    Catchup { chat_id: ChatId, after_ev: i64 },
+    /// The position is of no use: read the history again.
+    #[serde(rename = "reset")]
+    Reset { chat_id: ChatId, head_ev: i64, epoch: String, reason: ResetReason },
+    /// On the inbox: a chat was opened.
+    #[serde(rename = "chat.created")]
+    ChatCreated { chat: Box<Chat>, total_unread: i64, epoch: String },
+    /// On the inbox: a chat changed.
+    #[serde(rename = "chat.updated")]
+    ChatUpdated { chat: Box<Chat>, total_unread: i64, epoch: String },
+    /// A chat is gone.
+    #[serde(rename = "chat.deleted")]
+    ChatDeleted {
+        chat_id: ChatId,
+        /// On the inbox; a chat's own socket knows of no other chats.
+        #[serde(default)]
+        total_unread: Option<i64>,
+        epoch: String,
+    },
+    /// Best effort; never replayed.
+    #[serde(rename = "typing")]
+    Typing { chat_id: ChatId, user_id: UserId, typing: bool },
+    /// Best effort; never replayed.
+    #[serde(rename = "presence")]
+    Presence { user_id: UserId, online: bool, last_seen_at: Option<Time> },
+    /// A command was done; which members are given depends on the command.
+    #[serde(rename = "ack")]
+    Ack {
+        #[serde(default)]
+        id: Option<CommandName>,
+        #[serde(default)]
+        message: Option<Box<Message>>,
+        #[serde(default)]
+        chat_id: Option<ChatId>,
+        #[serde(default)]
+        read_seq: Option<i64>,
+        #[serde(default)]
+        unread_count: Option<i64>,
+        #[serde(default)]
+        total_unread: Option<i64>,
+        #[serde(default)]
+        token_expires_at: Option<Time>,
+    },
+    /// A command was refused; `code` is an [`crate::ErrorCode`], where this version knows it.
+    #[serde(rename = "error")]
+    Error {
+        #[serde(default)]
+        id: Option<CommandName>,
+        code: String,
+        detail: String,
+        #[serde(default)]
+        retry_after_ms: Option<u64>,
+    },
+    /// The token ends within `expires_in` seconds: send `auth` with another one.
+    #[serde(rename = "token.expiring")]
+    TokenExpiring { expires_in: i64 },
+    /// The server is about to close; come back after `reconnect_in_ms`.
+    #[serde(rename = "bye")]
+    Bye { code: u16, reason: String, reconnect_in_ms: u64 },
+    #[serde(rename = "pong")]
+    Pong {},
+    /// A frame of a later version; clients ignore it.
+    #[serde(other)]
+    Unknown,
+}
+
+/// What a client named its command by, as it is echoed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum CommandName {
+    Text(String),
+    Number(i64),
+}
+
+impl ReceivedFrame {
+    /// Decodes a text frame.
+    ///
+    /// ```
+    /// use beseda_protocol::ReceivedFrame;
+    ///
+    /// let frame = ReceivedFrame::decode(r#"{"type":"of.the.future","x":1}"#)?;
+    /// assert_eq!(frame, ReceivedFrame::Unknown);
+    /// assert!(ReceivedFrame::decode("[]").is_err());
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// It is no JSON object with a `type`, or a frame that this version knows lacks a field.
+    pub fn decode(json: &str) -> Result<Self, serde_json::Error> {
+        tagged::from_str(json)
+    }
+
+    /// The chat that the frame is about and the number of its change, where it has one.
+    pub fn change(&self) -> Option<(ChatId, i64)> {
+        match *self {
+            Self::MessageCreated { chat_id, ev, .. }
+            | Self::MessageUpdated { chat_id, ev, .. }
+            | Self::MessageDeleted { chat_id, ev, .. }
+            | Self::ChatRead { chat_id, ev, .. } => Some((chat_id, ev)),
+            _ => None,
+        }
+    }
+}
+
+/// Client to server. `id` is echoed in the answer. On a socket of one chat `chat_id` may be left out.
+///
+/// ```
+/// use beseda_protocol::ClientFrame;
+///
+/// let frame = ClientFrame::Typing { chat_id: None, typing: true };
+/// assert_eq!(frame.encode(), r#"{"type":"typing","typing":true}"#);
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ClientFrame<'a> {
+    /// Follows a chat; with `after_ev`, from that position of `epoch` on.
+    Subscribe {
+        id: &'a str,
+        chat_id: ChatId,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        after_ev: Option<i64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        epoch: Option<&'a str>,
+    },
+    Unsubscribe {
+        id: &'a str,
+        chat_id: ChatId,
+    },
+    /// Sends a message; with a `client_msg_id` it is safe to repeat.
+    Send {
+        id: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        chat_id: Option<ChatId>,
+        text: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        client_msg_id: Option<&'a str>,
+    },
+    /// Moves the read marker; without `up_to_seq` to the head.
+    MarkRead {
+        id: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        chat_id: Option<ChatId>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        up_to_seq: Option<i64>,
+    },
+    Typing {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        chat_id: Option<ChatId>,
+        typing: bool,
+    },
+    /// A new token of the same user.
+    Auth {
+        id: &'a str,
+        token: &'a str,
+    },
+    Ping,
+}
+
+impl ClientFrame<'_> {
+    /// JSON text.
+    pub fn encode(&self) -> String {
+        // Plain structs with string keys can't fail to serialize.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}

@@ -1,0 +1,257 @@
+//! The objects that clients see: users, chats, messages, reports, and the lines of an export.
+
+mod export;
+
+use std::{fmt, sync::Arc};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use crate::bounds::MAX_USER_ID_CHARS;
+
+pub use self::export::{
+    ExportEnd, ExportLine, ExportedBlock, ExportedProfile, ExportedReport, ExportedRoom,
+};
+
+/// A chat's id: a UUIDv7, so that new chats lie together in the index.
+pub type ChatId = Uuid;
+/// A message's id: a UUIDv7, or a UUIDv8 that the server derives from its `client_msg_id`.
+pub type MessageId = Uuid;
+
+/// Names a history of the database that numbers belong to; opaque.
+pub type Epoch = Arc<str>;
+/// A report's id: a UUIDv7.
+pub type ReportId = Uuid;
+
+/// Reads an id as it is written everywhere, with hyphens; the library also takes braces and URNs.
+pub fn parse_id(raw: &str) -> Option<Uuid> {
+    (raw.len() == uuid::fmt::Hyphenated::LENGTH).then(|| raw.parse().ok()).flatten()
+}
+
+/// The host application's own id of a person, compared byte for byte.
+// Behind an Arc, as it goes with every event.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(transparent)]
+#[cfg_attr(feature = "openapi", schema(value_type = String, min_length = 1, max_length = 128, example = "alice"))]
+pub struct UserId(Arc<str>);
+
+impl UserId {
+    /// `None` where it can't be one: not 1 to [`MAX_USER_ID_CHARS`] characters, or a control
+    /// character among them.
+    pub fn parse(raw: &str) -> Option<Self> {
+        let fits = !raw.is_empty()
+            && raw.len() <= MAX_USER_ID_CHARS * 4
+            && raw.chars().count() <= MAX_USER_ID_CHARS
+            && !raw.chars().any(char::is_control);
+        fits.then(|| Self(raw.into()))
+    }
+
+    /// An id that was checked before, as those in the server's database were; it is not checked again.
+    pub fn trusted(raw: &str) -> Self {
+        Self(raw.into())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for UserId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for UserId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.0, f)
+    }
+}
+
+impl<'de> Deserialize<'de> for UserId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = String::deserialize(deserializer)?;
+        Self::parse(&raw).ok_or_else(|| serde::de::Error::custom("not a user_id"))
+    }
+}
+
+/// A moment of Postgres's clock. Written as RFC 3339 in UTC with microseconds, which is what
+/// Postgres keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(transparent)]
+#[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime, example = "2026-11-23T19:30:00.123456Z"))]
+pub struct Time(pub Timestamp);
+
+impl Time {
+    /// From a number that somebody else says, in microseconds since 1970. `None` for what is no moment
+    /// of ours: before 1970 nothing here has happened, and Postgres's years end before this type's begin.
+    pub fn from_micros(micros: i64) -> Option<Self> {
+        let moment = Timestamp::from_microsecond(micros).ok();
+        moment.filter(|moment| *moment >= Timestamp::UNIX_EPOCH).map(Self)
+    }
+}
+
+impl Serialize for Time {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{:.6}", self.0))
+    }
+}
+
+/// A person.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct User {
+    pub user_id: UserId,
+    pub name: Option<String>,
+    pub avatar_url: Option<String>,
+    pub online: bool,
+    /// Null while online and where never seen.
+    pub last_seen_at: Option<Time>,
+}
+
+/// A message, or its tombstone.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Message {
+    #[cfg_attr(feature = "openapi", schema(value_type = Uuid))]
+    pub message_id: MessageId,
+    #[cfg_attr(feature = "openapi", schema(value_type = Uuid))]
+    pub chat_id: ChatId,
+    /// Its number in the chat: 1, 2, 3 … without a hole, in commit order.
+    pub seq: i64,
+    /// The number of its latest change among all changes of the chat.
+    pub ev: i64,
+    pub sender_id: UserId,
+    /// As sent; empty once deleted.
+    pub text: String,
+    /// The host application's own JSON object, as sent; where that had more than 4 KiB, without white
+    /// space and escapes that need not be.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
+    pub metadata: Option<Box<RawValue>>,
+    pub client_msg_id: Option<String>,
+    /// Never before the previous message's.
+    pub created_at: Time,
+    pub edited_at: Option<Time>,
+    pub deleted_at: Option<Time>,
+}
+
+impl PartialEq for Message {
+    fn eq(&self, other: &Self) -> bool {
+        self.message_id == other.message_id
+            && self.chat_id == other.chat_id
+            && self.seq == other.seq
+            && self.ev == other.ev
+            && self.sender_id == other.sender_id
+            && self.text == other.text
+            && self.metadata.as_deref().map(RawValue::get)
+                == other.metadata.as_deref().map(RawValue::get)
+            && self.client_msg_id == other.client_msg_id
+            && self.created_at == other.created_at
+            && self.edited_at == other.edited_at
+            && self.deleted_at == other.deleted_at
+    }
+}
+
+/// A message that somebody has reported to the host application.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Report {
+    #[cfg_attr(feature = "openapi", schema(value_type = Uuid))]
+    pub report_id: ReportId,
+    #[cfg_attr(feature = "openapi", schema(value_type = Uuid))]
+    pub chat_id: ChatId,
+    #[cfg_attr(feature = "openapi", schema(value_type = Uuid))]
+    pub message_id: MessageId,
+    pub seq: i64,
+    /// Whose message it is.
+    pub sender_id: UserId,
+    /// Null once whoever reported it was erased.
+    pub reporter_id: Option<UserId>,
+    /// In the reporter's words.
+    pub reason: Option<String>,
+    /// As it was when it was reported, whatever became of the message; empty once its sender was
+    /// erased.
+    pub text: String,
+    /// Likewise; null once its sender was erased.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
+    pub metadata: Option<Box<RawValue>>,
+    pub created_at: Time,
+}
+
+/// What kind of room it is. There is one kind; clients must be ready for others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum ChatKind {
+    Direct,
+}
+
+/// A room of two, as one of them sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Chat {
+    #[cfg_attr(feature = "openapi", schema(value_type = Uuid))]
+    pub chat_id: ChatId,
+    /// 22 base64url characters, unguessable.
+    pub room_name: String,
+    pub kind: ChatKind,
+    pub created_at: Time,
+    pub created_by: UserId,
+    pub other_user: User,
+    pub last_message: Option<Message>,
+    pub last_seq: i64,
+    pub last_ev: i64,
+    /// Up to which `seq` the caller has read.
+    pub read_seq: i64,
+    /// Up to which `seq` the other has read.
+    pub peer_read_seq: i64,
+    /// Live messages of the other past `read_seq`.
+    pub unread_count: i64,
+}
+
+/// Where a reader stands: what happened up to `ev` in the history named `epoch`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    pub ev: i64,
+    /// `None`: the client did not say; taken as the present one.
+    pub epoch: Option<String>,
+}
+
+/// The newest numbers of a chat, and both markers, of one snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    pub ev: i64,
+    pub seq: i64,
+    /// Opaque; another one means that the database went back in time.
+    pub epoch: String,
+    pub read_seq: i64,
+    pub peer_read_seq: i64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn user_ids_are_bounded_by_characters_and_free_of_controls() {
+        assert!(UserId::parse("").is_none());
+        assert!(UserId::parse("a\u{0}b").is_none());
+        assert!(UserId::parse("a\u{85}b").is_none());
+        assert!(UserId::parse(&"я".repeat(MAX_USER_ID_CHARS)).is_some());
+        assert!(UserId::parse(&"я".repeat(MAX_USER_ID_CHARS + 1)).is_none());
+        assert_eq!(UserId::parse("a b/ё%").map(|u| u.to_string()).as_deref(), Some("a b/ё%"));
+    }
+
+    #[test]
+    fn times_always_have_six_decimals_and_a_z() {
+        let whole: Timestamp = "2026-11-23T19:30:00Z".parse().expect("a literal");
+        assert_eq!(
+            serde_json::to_string(&Time(whole)).expect("serializes"),
+            "\"2026-11-23T19:30:00.000000Z\""
+        );
+    }
+}

@@ -1,0 +1,323 @@
+//! What a server encodes is what a client decodes.
+
+use beseda_protocol::{
+    ClientFrame, ReceivedFrame, ResetReason, ServerFrame,
+    frame::{AckResult, CommandName, message_frame},
+    model::{Chat, ChatKind, ExportEnd, ExportLine, Message, Time, User, UserId},
+};
+use proptest::prelude::*;
+use serde_json::{Value, value::RawValue};
+
+/// Kept exactly: a number beyond a float's precision, spaces, the order of the keys.
+const METADATA: &str = r#"{"n": 100000000000000000000001, "b":[1.0,{}],"a":"\u0444"}"#;
+
+fn time() -> Time {
+    Time("2026-11-23T19:30:00.123456Z".parse().expect("a time"))
+}
+
+fn user_id() -> UserId {
+    UserId::parse("a \"b\"\u{2028}ё").expect("an id")
+}
+
+fn message() -> Message {
+    Message {
+        message_id: uuid::Uuid::from_u128(7),
+        chat_id: uuid::Uuid::from_u128(8),
+        seq: 3,
+        ev: 4,
+        sender_id: user_id(),
+        text: "line\n\"quoted\" \u{2028} 😀".to_owned(),
+        metadata: Some(RawValue::from_string(METADATA.to_owned()).expect("JSON")),
+        client_msg_id: Some("k".to_owned()),
+        created_at: time(),
+        edited_at: None,
+        deleted_at: None,
+    }
+}
+
+fn chat() -> Chat {
+    let other_user =
+        User { user_id: user_id(), name: None, avatar_url: None, online: true, last_seen_at: None };
+    Chat {
+        chat_id: uuid::Uuid::from_u128(8),
+        room_name: "40Puh71q7C4LQ5AzjV3xbA".to_owned(),
+        kind: ChatKind::Direct,
+        created_at: time(),
+        created_by: user_id(),
+        other_user,
+        last_message: Some(message()),
+        last_seq: 3,
+        last_ev: 4,
+        read_seq: 1,
+        peer_read_seq: 2,
+        unread_count: 2,
+    }
+}
+
+fn received(frame: &ServerFrame<'_>) -> ReceivedFrame {
+    let text = frame.encode();
+    let text = std::str::from_utf8(&text).expect("JSON is UTF-8");
+    ReceivedFrame::decode(text).unwrap_or_else(|error| panic!("{error} in {text}"))
+}
+
+#[test]
+fn every_frame_of_a_server_is_understood_by_a_client() {
+    let (user, message, chat, at) = (user_id(), message(), chat(), time());
+    let (chat_id, message_id) = (message.chat_id, message.message_id);
+    let name = RawValue::from_string("\"x\"".to_owned()).expect("JSON");
+    let number = RawValue::from_string("-7".to_owned()).expect("JSON");
+    let text = || Some(CommandName::Text("x".to_owned()));
+    let epoch = "e1";
+    let owned = || "e1".to_owned();
+    let ack = |result| received(&ServerFrame::Ack { id: Some(&number), result });
+    let acked = |message, chat_id, read_seq, total_unread, token_expires_at| ReceivedFrame::Ack {
+        id: Some(CommandName::Number(-7)),
+        message,
+        chat_id,
+        read_seq,
+        unread_count: read_seq,
+        total_unread,
+        token_expires_at,
+    };
+    for (found, expected) in [
+        (
+            received(&ServerFrame::Hello {
+                connection_id: message_id,
+                user_id: &user,
+                heartbeat_ms: 25_000,
+                token_expires_at: at,
+                epoch,
+            }),
+            ReceivedFrame::Hello {
+                connection_id: message_id,
+                user_id: user.clone(),
+                heartbeat_ms: 25_000,
+                token_expires_at: at,
+                epoch: owned(),
+            },
+        ),
+        (
+            received(&ServerFrame::Subscribed {
+                id: Some(&name),
+                chat_id,
+                head_ev: 1,
+                head_seq: 2,
+                epoch,
+                read_seq: 3,
+                peer_read_seq: 4,
+                online: vec![user.clone()],
+            }),
+            ReceivedFrame::Subscribed {
+                id: text(),
+                chat_id,
+                head_ev: 1,
+                head_seq: 2,
+                epoch: owned(),
+                read_seq: 3,
+                peer_read_seq: 4,
+                online: vec![user.clone()],
+            },
+        ),
+        (
+            received(&ServerFrame::MessageCreated { chat_id, ev: 4, message: &message }),
+            ReceivedFrame::MessageCreated { chat_id, ev: 4, message: message.clone() },
+        ),
+        (
+            received(&ServerFrame::MessageUpdated { chat_id, ev: 4, message: &message }),
+            ReceivedFrame::MessageUpdated { chat_id, ev: 4, message: message.clone() },
+        ),
+        (
+            received(&ServerFrame::MessageDeleted {
+                chat_id,
+                ev: 5,
+                message_id,
+                seq: 3,
+                deleted_at: Some(at),
+            }),
+            ReceivedFrame::MessageDeleted {
+                chat_id,
+                ev: 5,
+                message_id,
+                seq: 3,
+                deleted_at: Some(at),
+            },
+        ),
+        (
+            received(&ServerFrame::ChatRead { chat_id, ev: 6, user_id: &user, read_seq: 3 }),
+            ReceivedFrame::ChatRead { chat_id, ev: 6, user_id: user.clone(), read_seq: 3 },
+        ),
+        (
+            received(&ServerFrame::Synced { chat_id, ev: 6 }),
+            ReceivedFrame::Synced { chat_id, ev: 6 },
+        ),
+        (
+            received(&ServerFrame::Catchup { chat_id, after_ev: 6 }),
+            ReceivedFrame::Catchup { chat_id, after_ev: 6 },
+        ),
+        (
+            received(&ServerFrame::Reset {
+                chat_id,
+                head_ev: 9,
+                epoch,
+                reason: ResetReason::TooFar,
+            }),
+            ReceivedFrame::Reset {
+                chat_id,
+                head_ev: 9,
+                epoch: owned(),
+                reason: ResetReason::TooFar,
+            },
+        ),
+        (
+            received(&ServerFrame::ChatCreated { chat: &chat, total_unread: 2, epoch: "e1" }),
+            ReceivedFrame::ChatCreated {
+                chat: Box::new(chat.clone()),
+                total_unread: 2,
+                epoch: "e1".to_owned(),
+            },
+        ),
+        (
+            received(&ServerFrame::ChatUpdated { chat: &chat, total_unread: 2, epoch: "e1" }),
+            ReceivedFrame::ChatUpdated {
+                chat: Box::new(chat.clone()),
+                total_unread: 2,
+                epoch: "e1".to_owned(),
+            },
+        ),
+        (
+            received(&ServerFrame::ChatDeleted { chat_id, total_unread: Some(1), epoch: "e1" }),
+            ReceivedFrame::ChatDeleted { chat_id, total_unread: Some(1), epoch: "e1".to_owned() },
+        ),
+        (
+            received(&ServerFrame::Typing { chat_id, user_id: &user, typing: true }),
+            ReceivedFrame::Typing { chat_id, user_id: user.clone(), typing: true },
+        ),
+        (
+            received(&ServerFrame::Presence {
+                user_id: &user,
+                online: false,
+                last_seen_at: Some(at),
+            }),
+            ReceivedFrame::Presence {
+                user_id: user.clone(),
+                online: false,
+                last_seen_at: Some(at),
+            },
+        ),
+        (
+            ack(AckResult::Sent { message: &message }),
+            acked(Some(Box::new(message.clone())), None, None, None, None),
+        ),
+        (
+            ack(AckResult::Read { chat_id, read_seq: 3, unread_count: 3, total_unread: 1 }),
+            acked(None, Some(chat_id), Some(3), Some(1), None),
+        ),
+        (
+            ack(AckResult::Authenticated { token_expires_at: at }),
+            acked(None, None, None, None, Some(at)),
+        ),
+        (ack(AckResult::Unsubscribed { chat_id }), acked(None, Some(chat_id), None, None, None)),
+        (
+            received(&ServerFrame::Error {
+                id: None,
+                code: "rate_limited",
+                detail: "slow down",
+                retry_after_ms: Some(5),
+            }),
+            ReceivedFrame::Error {
+                id: None,
+                code: "rate_limited".to_owned(),
+                detail: "slow down".to_owned(),
+                retry_after_ms: Some(5),
+            },
+        ),
+        (
+            received(&ServerFrame::TokenExpiring { expires_in: 60 }),
+            ReceivedFrame::TokenExpiring { expires_in: 60 },
+        ),
+        (
+            received(&ServerFrame::Bye { code: 4200, reason: "so", reconnect_in_ms: 5 }),
+            ReceivedFrame::Bye { code: 4200, reason: "so".to_owned(), reconnect_in_ms: 5 },
+        ),
+        (received(&ServerFrame::Pong {}), ReceivedFrame::Pong {}),
+    ] {
+        assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn a_message_is_told_as_what_it_is_now() {
+    let kind = |message: &Message| {
+        let frame: Value = serde_json::from_slice(&message_frame(message)).expect("JSON");
+        frame["type"].as_str().expect("a type").to_owned()
+    };
+    let mut message = message();
+    assert_eq!(kind(&message), "message.created");
+    message.edited_at = Some(time());
+    assert_eq!(kind(&message), "message.updated");
+    message.deleted_at = Some(time());
+    assert_eq!(kind(&message), "message.deleted");
+}
+
+#[test]
+fn unknown_fields_frames_and_reasons_are_no_errors() {
+    let decode = |text: &str| ReceivedFrame::decode(text);
+    let more =
+        r#"{"later":[{}],"type":"bye","code":1,"reason":"r","reconnect_in_ms":2,"x":{"type":1}}"#;
+    assert!(matches!(decode(more), Ok(ReceivedFrame::Bye { code: 1, .. })));
+    assert!(matches!(decode(r#"{"type":"member.joined","ev":1}"#), Ok(ReceivedFrame::Unknown)));
+    let reason = r#"{"type":"reset","chat_id":"01a20a32-f544-7269-a867-60a8e5b5a762","head_ev":1,
+        "epoch":"e","reason":"moved"}"#;
+    assert!(matches!(
+        decode(reason),
+        Ok(ReceivedFrame::Reset { reason: ResetReason::UnknownPosition, .. })
+    ));
+    for wrong in ["", "[]", "7", r#"{"type":1}"#, r#"{"ev":1}"#, r#"{"type":"synced"}"#] {
+        assert!(decode(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn commands_have_their_names_and_leave_out_what_is_not_said() {
+    let chat_id = uuid::Uuid::nil();
+    for (frame, expected) in [
+        (
+            ClientFrame::Subscribe { id: "1", chat_id, after_ev: Some(7), epoch: Some("e") },
+            r#"{"type":"subscribe","id":"1","chat_id":"00000000-0000-0000-0000-000000000000","after_ev":7,"epoch":"e"}"#,
+        ),
+        (
+            ClientFrame::MarkRead { id: "2", chat_id: None, up_to_seq: None },
+            r#"{"type":"mark_read","id":"2"}"#,
+        ),
+        (ClientFrame::Auth { id: "3", token: "t" }, r#"{"type":"auth","id":"3","token":"t"}"#),
+        (ClientFrame::Ping, r#"{"type":"ping"}"#),
+    ] {
+        assert_eq!(frame.encode(), expected);
+    }
+}
+
+#[test]
+fn lines_of_an_export_are_read_with_metadata_as_they_were_sent() {
+    for line in [
+        ExportLine::Message(Box::new(message())),
+        ExportLine::End(ExportEnd { messages: 1, ..ExportEnd::default() }),
+    ] {
+        let text = serde_json::to_string(&line).expect("serializes");
+        let read = ExportLine::decode(&text).expect("a line");
+        assert_eq!(serde_json::to_string(&read).expect("serializes"), text);
+    }
+    assert!(ExportLine::decode(r#"{"type":"later"}"#).is_err());
+}
+
+proptest! {
+    #[test]
+    fn a_text_arrives_whatever_is_in_it(text in any::<String>(), ev in 1_i64..) {
+        let message = Message { text, ev, ..message() };
+        let (chat_id, ev) = (message.chat_id, message.ev);
+        let frame = ServerFrame::MessageCreated { chat_id, ev, message: &message };
+        prop_assert_eq!(
+            received(&frame),
+            ReceivedFrame::MessageCreated { chat_id, ev, message: message.clone() }
+        );
+    }
+}

@@ -1,0 +1,65 @@
+//! The rooms of a run, and the two people in each.
+
+use std::time::Duration;
+
+use beseda::dev::{Claims, sign};
+use beseda_protocol::model::{ChatId, UserId};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use reqwest::Url;
+
+use crate::{context::Context, error::Error};
+
+/// Calls made at once while a run is prepared: enough to be quick, not enough to be a load.
+pub(crate) const SETUP_AT_ONCE: usize = 16;
+
+/// Longer than any run, so that no token expires in it.
+const TOKEN_TTL: Duration = Duration::from_secs(30 * 24 * 3_600);
+
+#[derive(Debug, Clone)]
+pub(crate) struct Person {
+    pub user: String,
+    pub token: String,
+    /// Where they go, their own replica first.
+    pub urls: Vec<Url>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Room {
+    pub number: u32,
+    pub chat_id: ChatId,
+    /// How far it had come.
+    pub seq: i64,
+    pub ev: i64,
+    pub sender: Person,
+    /// On the replica after the sender's, where there are several.
+    pub reader: Person,
+}
+
+/// The ids of the two in a room of this number.
+pub(crate) fn names(prefix: &str, number: u32) -> (String, String) {
+    (format!("{prefix}-{number}-sender"), format!("{prefix}-{number}-reader"))
+}
+
+impl Context<'_> {
+    /// Somebody with a token, whose own replica is the one of this number, counted around.
+    pub(crate) fn person(&self, user: &str, at: usize) -> Result<Person, Error> {
+        UserId::parse(user).ok_or_else(|| Error::Prefix(self.common.prefix.clone()))?;
+        let token = sign(&self.target.secret, &Claims::new(user, TOKEN_TTL))?;
+        Ok(Person { user: user.to_owned(), token, urls: self.target.urls_for(at) })
+    }
+
+    /// Opens this many rooms, or finds them.
+    pub(crate) async fn rooms(&self, count: u32) -> Result<Vec<Room>, Error> {
+        let rooms = stream::iter(0..count).map(|number| self.room(number));
+        rooms.buffered(SETUP_AT_ONCE).try_collect().await
+    }
+
+    async fn room(&self, number: u32) -> Result<Room, Error> {
+        let (sender, reader) = names(&self.common.prefix, number);
+        let sender = self.person(&sender, number as usize)?;
+        let reader = self.person(&reader, number as usize + 1)?;
+        let chat = self.rest.open_chat(&sender.urls[0], &sender.token, &reader.user).await?;
+        let (seq, ev) = (chat.last_seq, chat.last_ev);
+        Ok(Room { number, chat_id: chat.chat_id, seq, ev, sender, reader })
+    }
+}

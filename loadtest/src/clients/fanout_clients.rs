@@ -1,0 +1,398 @@
+//! Many sockets over few rooms, each of which checks for itself that nothing is missing.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use beseda_protocol::model::ChatId;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use tokio::{
+    sync::{Mutex, Notify, watch},
+    task::JoinSet,
+};
+
+use crate::{
+    clients::{
+        chats::{Person, Room, SETUP_AT_ONCE},
+        send::{Post, send},
+        socket::{Frame, Position, Socket, read},
+    },
+    context::Context,
+    error::Error,
+    report::{
+        counters::{Counters, add},
+        delivery_log::Violation,
+    },
+};
+
+/// Pauses before a socket is tried again, at random between these, as clients do lest they all come
+/// back in step.
+const RETRY_MS: std::ops::Range<u64> = 100..1_000;
+
+/// Sockets opened at once, while a run is prepared.
+const OPENING_AT_ONCE: usize = 64;
+
+/// How long one of them may take.
+const OPENING: Duration = Duration::from_secs(60);
+
+/// A count that can be waited for, by one task.
+#[derive(Debug, Default)]
+pub(crate) struct Count {
+    value: AtomicU64,
+    awaited: AtomicU64,
+    reached: Notify,
+}
+
+impl Count {
+    fn add(&self) {
+        let value = self.value.fetch_add(1, Ordering::SeqCst) + 1;
+        if value >= self.awaited.load(Ordering::SeqCst) {
+            self.reached.notify_one();
+        }
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.value.load(Ordering::SeqCst)
+    }
+
+    /// Whether it came to `value` within `limit`.
+    pub(crate) async fn reaches(&self, value: u64, limit: Duration) -> bool {
+        self.awaited.store(value, Ordering::SeqCst);
+        let waiting = async {
+            while self.get() < value {
+                self.reached.notified().await;
+            }
+        };
+        tokio::time::timeout(limit, waiting).await.is_ok()
+    }
+}
+
+/// What all sockets of a clients share.
+#[derive(Debug)]
+struct Hall {
+    /// What moments in texts count from.
+    began: Instant,
+    delivered: Count,
+    synced: Count,
+    /// When all were last told to give up their connections.
+    cut: watch::Sender<Instant>,
+    counters: Arc<Counters>,
+}
+
+pub(crate) struct FanoutClients<'a> {
+    context: &'a Context<'a>,
+    pub rooms: Arc<Vec<Room>>,
+    hall: Arc<Hall>,
+    subscribers: Mutex<Vec<Arc<Subscriber>>>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+/// One socket's place.
+#[derive(Debug)]
+struct Subscriber {
+    room: u32,
+    chat_id: ChatId,
+    person: Person,
+    /// The last change that was told.
+    ev: AtomicU64,
+    hall: Arc<Hall>,
+}
+
+impl<'a> FanoutClients<'a> {
+    /// Opens rooms, and no sockets yet.
+    pub(crate) async fn gather(context: &'a Context<'a>, rooms: u32) -> Result<Self, Error> {
+        let rooms = context.rooms(rooms).await?;
+        let now = Instant::now();
+        let hall = Hall {
+            began: now,
+            delivered: Count::default(),
+            synced: Count::default(),
+            cut: watch::Sender::new(now),
+            counters: Arc::clone(&context.counters),
+        };
+        Ok(Self {
+            context,
+            rooms: Arc::new(rooms),
+            hall: Arc::new(hall),
+            subscribers: Mutex::default(),
+            tasks: Mutex::default(),
+        })
+    }
+
+    /// Opens sockets until there are this many, dealt out over the rooms and both of their people,
+    /// and returns once all are in step.
+    pub(crate) async fn fill(&self, to: u32) -> Result<(), Error> {
+        let mut subscribers = self.subscribers.lock().await;
+        let mut tasks = self.tasks.lock().await;
+        while subscribers.len() < to as usize {
+            let chunk = OPENING_AT_ONCE.min(to as usize - subscribers.len());
+            for _ in 0..chunk {
+                let number = subscribers.len();
+                let room = &self.rooms[number / 2 % self.rooms.len()];
+                let person = if number.is_multiple_of(2) { &room.reader } else { &room.sender };
+                let mut person = person.clone();
+                // More than two sockets in a room: on all replicas.
+                let turn = number / 2 / self.rooms.len() % person.urls.len();
+                person.urls.rotate_left(turn);
+                let subscriber = Arc::new(Subscriber {
+                    room: room.number,
+                    chat_id: room.chat_id,
+                    person,
+                    ev: AtomicU64::new(room.ev.unsigned_abs()),
+                    hall: Arc::clone(&self.hall),
+                });
+                tasks.spawn(Arc::clone(&subscriber).run());
+                subscribers.push(subscriber);
+            }
+            let reached = self.hall.synced.reaches(subscribers.len() as u64, OPENING).await;
+            if !reached {
+                let reason = "not all sockets were in step within 60 s".to_owned();
+                return Err(Error::Socket { room: 0, reason });
+            }
+        }
+        Ok(())
+    }
+
+    /// What was given to all sockets together.
+    pub(crate) fn delivered(&self) -> u64 {
+        self.hall.delivered.get()
+    }
+
+    pub(crate) async fn delivers(&self, count: u64, limit: Duration) -> bool {
+        self.hall.delivered.reaches(count, limit).await
+    }
+
+    /// Cuts all connections, without a word to the service. Gives after how long all sockets were in
+    /// step again; `None` where that took longer than `limit`.
+    pub(crate) async fn storm(&self, limit: Duration) -> Option<Duration> {
+        let sockets = self.subscribers.lock().await.len() as u64;
+        let awaited = self.hall.synced.get() + sockets;
+        let began = Instant::now();
+        self.hall.cut.send_replace(began);
+        self.hall.synced.reaches(awaited, limit).await.then(|| began.elapsed())
+    }
+
+    /// What sends to the rooms.
+    pub(crate) fn speaker(&self) -> Speaker {
+        let Context { rest, counters, id, .. } = self.context;
+        let (rest, counters, id) = (rest.clone(), Arc::clone(counters), id.clone());
+        Speaker { rest, counters, id, rooms: Arc::clone(&self.rooms), began: self.hall.began }
+    }
+
+    /// The same with connections of its own, for another runtime: they belong to the one that opened
+    /// them.
+    pub(crate) fn speaker_apart(&self) -> Result<Speaker, Error> {
+        Ok(Speaker { rest: crate::rest::Rest::new()?, ..self.speaker() })
+    }
+
+    /// Waits until every socket has all that its room has, and names those that do not get it.
+    pub(crate) async fn judge(&self, limit: Duration) -> Result<(), Error> {
+        let heads = stream::iter(self.rooms.iter().cloned()).map(|room| async move {
+            let Person { urls, token, .. } = &room.reader;
+            let chat = self.context.rest.get_chat(&urls[0], token, room.chat_id).await?;
+            Ok::<_, Error>(chat.last_ev)
+        });
+        let heads: Vec<i64> = heads.buffered(SETUP_AT_ONCE).try_collect().await?;
+        let subscribers = self.subscribers.lock().await;
+        let behind =
+            |subscriber: &&Arc<Subscriber>| subscriber.position() < heads[subscriber.room as usize];
+        let deadline = Instant::now() + limit;
+        while subscribers.iter().any(|subscriber| behind(&subscriber)) && Instant::now() < deadline
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        for subscriber in subscribers.iter().filter(behind) {
+            let (room, what) = (subscriber.room, "the last change that a socket was told of");
+            let (found, expected) = (subscriber.position(), heads[subscriber.room as usize]);
+            self.context.counters.violation(&Violation::Count { room, what, found, expected });
+        }
+        Ok(())
+    }
+}
+
+/// Sends to the rooms of a clients, in turn.
+#[derive(Clone)]
+pub(crate) struct Speaker {
+    rest: crate::rest::Rest,
+    counters: Arc<Counters>,
+    id: String,
+    rooms: Arc<Vec<Room>>,
+    began: Instant,
+}
+
+impl Speaker {
+    /// Whether it was acknowledged.
+    pub(crate) async fn send(&self, number: usize, due: Instant, bytes: u16) -> bool {
+        let room = &self.rooms[number % self.rooms.len()];
+        // Every socket can tell from this how long it took.
+        let micros = due.saturating_duration_since(self.began).as_micros();
+        let text = format!("{micros} {}", "x".repeat(bytes.into()));
+        let client_msg_id = format!("{}-{number}", self.id);
+        let post = Post {
+            room: room.number,
+            chat_id: room.chat_id,
+            urls: &room.sender.urls,
+            token: &room.sender.token,
+            text: &text,
+            client_msg_id: &client_msg_id,
+            due,
+        };
+        send(&self.rest, &self.counters, post).await.is_some()
+    }
+}
+
+impl Subscriber {
+    fn position(&self) -> i64 {
+        self.ev.load(Ordering::Relaxed).cast_signed()
+    }
+
+    /// Listens for ever, resuming wherever it ended.
+    async fn run(self: Arc<Self>) {
+        let mut cut = self.hall.cut.subscribe();
+        let mut asked = Instant::now();
+        let mut in_step = None;
+        let mut epoch = None;
+        for url in self.person.urls.iter().cycle() {
+            let from = Position { ev: self.position(), epoch: epoch.clone() };
+            let opened = Socket::open(url, self.chat_id, &self.person.token, &from);
+            let end = match opened.await {
+                Ok(mut socket) => tokio::select! {
+                    end = self.listen(&mut socket, asked, &mut in_step, &mut epoch) => end,
+                    _ = cut.changed() => {
+                        asked = *cut.borrow_and_update();
+                        continue;
+                    }
+                },
+                Err(error) => format!("not open: {error}"),
+            };
+            add(&self.hall.counters.reconnects);
+            self.hall.counters.note(&format!("a socket of room {} ended: {end}", self.room));
+            let pause = Duration::from_millis(rand::random_range(RETRY_MS));
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Reads to the socket's end, and says how it ended. The subscriber is in step once for each moment at
+    /// which it was asked to be, however often its socket breaks on the way.
+    async fn listen(
+        &self,
+        socket: &mut Socket,
+        asked: Instant,
+        in_step: &mut Option<Instant>,
+        epoch: &mut Option<String>,
+    ) -> String {
+        loop {
+            let text = match socket.next().await {
+                Ok(text) => text,
+                Err(end) => return end.to_string(),
+            };
+            let frame = match read(&text) {
+                Ok(frame) => frame,
+                Err(what) => {
+                    self.unexpected(what);
+                    continue;
+                }
+            };
+            match &*frame.kind {
+                "message.created" => self.on_message(&frame),
+                "subscribed" => *epoch = frame.epoch.map(std::borrow::Cow::into_owned),
+                "synced" if *in_step != Some(asked) => {
+                    *in_step = Some(asked);
+                    self.hall.counters.synced.record(asked.elapsed());
+                    self.hall.synced.add();
+                }
+                "catchup" => add(&self.hall.counters.catchups),
+                "message.updated" | "message.deleted" | "chat.read" | "reset" | "chat.deleted" => {
+                    self.unexpected(format!("a frame {} came", frame.kind));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn on_message(&self, frame: &Frame<'_>) {
+        let hall = &self.hall;
+        let Some(message) = &frame.message else {
+            return self.unexpected("a message.created without a message came".to_owned());
+        };
+        let (room, after_ev) = (self.room, self.position());
+        if frame.ev != after_ev + 1 {
+            let (seq, ev) = (message.seq, frame.ev);
+            let id = message.client_msg_id.as_deref().unwrap_or_default().to_owned();
+            // Only messages are sent, so that both numbers move together.
+            let after_seq = message.seq - (frame.ev - after_ev);
+            if ev <= after_ev {
+                return hall.counters.violation(&Violation::Doubled { room, id, seq, ev });
+            }
+            hall.counters.violation(&Violation::OutOfOrder { room, after_seq, after_ev, seq, ev });
+        }
+        self.ev.store(frame.ev.unsigned_abs(), Ordering::Relaxed);
+        let micros = message.text.split(' ').next().and_then(|micros| micros.parse().ok());
+        match micros {
+            Some(micros) => {
+                let due = hall.began + Duration::from_micros(micros);
+                hall.counters.arrived.record(due.elapsed());
+            }
+            None => self.unexpected(format!("{:?} is nothing that was sent", message.text)),
+        }
+        hall.delivered.add();
+    }
+
+    fn unexpected(&self, what: String) {
+        self.hall.counters.violation(&Violation::Unexpected { room: self.room, what });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clients::socket::Content;
+
+    fn subscriber(ev: u64) -> Subscriber {
+        let now = Instant::now();
+        let hall = Hall {
+            began: now,
+            delivered: Count::default(),
+            synced: Count::default(),
+            cut: watch::Sender::new(now),
+            counters: Arc::new(Counters::new(indicatif::ProgressBar::hidden())),
+        };
+        let person = Person { user: String::new(), token: String::new(), urls: Vec::new() };
+        let (room, chat_id, ev) = (0, ChatId::nil(), AtomicU64::new(ev));
+        Subscriber { room, chat_id, person, ev, hall: Arc::new(hall) }
+    }
+
+    #[test]
+    fn a_socket_sees_what_is_missing_what_comes_twice_and_what_nobody_sent() {
+        let subscriber = subscriber(10);
+        let hear = |ev, text: &'static str| {
+            let content = Content { seq: ev, client_msg_id: None, text: text.into() };
+            let (kind, message) = ("message.created".into(), Some(content));
+            subscriber.on_message(&Frame { kind, ev, epoch: None, message });
+            subscriber.hall.counters.violations()
+        };
+        assert_eq!([hear(11, "5 x"), hear(12, "6 x")], [0, 0]);
+        assert_eq!(hear(12, "6 x"), 1, "twice");
+        assert_eq!(hear(14, "7 x"), 2, "one is missing");
+        assert_eq!(hear(15, "hello"), 3, "not of this run");
+        let kinds: Vec<String> = subscriber.hall.counters.counts().violations.into_keys().collect();
+        assert_eq!(kinds, ["doubled", "out_of_order", "unexpected"]);
+        assert_eq!((subscriber.position(), subscriber.hall.delivered.get()), (15, 4));
+    }
+
+    #[tokio::test]
+    async fn a_count_is_waited_for_and_not_for_ever() {
+        let count = Count::default();
+        assert!(!count.reaches(1, Duration::from_millis(10)).await);
+        let (reached, ()) = tokio::join!(count.reaches(2, Duration::from_secs(10)), async {
+            count.add();
+            tokio::task::yield_now().await;
+            count.add();
+        });
+        assert!(reached);
+    }
+}

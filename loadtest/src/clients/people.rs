@@ -1,0 +1,60 @@
+//! People who have many rooms.
+
+use clap::Args;
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use crate::{
+    clients::{
+        chats::{Person, SETUP_AT_ONCE},
+        send::{Post, send},
+    },
+    context::Context,
+    error::Error,
+};
+
+#[derive(Debug, Args)]
+pub(crate) struct Circle {
+    /// People who read.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    pub people: u32,
+
+    /// Rooms that each of them has, with one unread message in each.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+    pub rooms_each: u32,
+}
+
+/// People with rooms, each of which has something unread.
+pub(crate) async fn with_rooms(
+    context: &Context<'_>,
+    circle: &Circle,
+) -> Result<Vec<Person>, Error> {
+    let Circle { people, rooms_each } = *circle;
+    context.counters.say(&format!("opening {rooms_each} rooms for each of {people} people"));
+    let prefix = &context.common.prefix;
+    // Others for another number of rooms, so that nobody has more rooms than are asked for.
+    let person =
+        |number: u32| context.person(&format!("{prefix}-{rooms_each}-{number}"), number as usize);
+    let people: Vec<Person> = (0..people).map(person).collect::<Result<_, _>>()?;
+    let pairs =
+        people.iter().flat_map(|person| (0..rooms_each).map(move |friend| (person, friend)));
+    let opening = stream::iter(pairs).map(|(person, friend)| async move {
+        let friend = context.person(&format!("{prefix}-friend-{friend}"), friend as usize)?;
+        let url = &friend.urls[0];
+        let chat = context.rest.open_chat(url, &friend.token, &person.user).await?;
+        if chat.last_seq == 0 {
+            let post = Post {
+                room: 0,
+                chat_id: chat.chat_id,
+                urls: std::slice::from_ref(url),
+                token: &friend.token,
+                text: "are you there?",
+                client_msg_id: "first",
+                due: std::time::Instant::now(),
+            };
+            send(&context.rest, &context.counters, post).await;
+        }
+        Ok::<_, Error>(())
+    });
+    opening.buffer_unordered(SETUP_AT_ONCE).try_collect::<()>().await?;
+    Ok(people)
+}

@@ -1,0 +1,192 @@
+//! Sending a message until its outcome is known, and loops of sends.
+
+use std::{
+    future::Future,
+    pin::pin,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use beseda_protocol::model::ChatId;
+use reqwest::Url;
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+};
+
+use crate::{
+    report::{
+        counters::{Counters, add},
+        delivery_log::Violation,
+    },
+    rest::{Rest, Retry, Sent},
+};
+
+/// How long one message is tried for, before its outcome stays unknown: longer than a replica needs
+/// to be replaced.
+const GIVE_UP: Duration = Duration::from_secs(30);
+
+/// What a sender needs to know.
+#[derive(Debug, Clone)]
+pub(crate) struct Post<'a> {
+    pub room: u32,
+    pub chat_id: ChatId,
+    /// The replicas, the sender's own first.
+    pub urls: &'a [Url],
+    pub token: &'a str,
+    pub text: &'a str,
+    pub client_msg_id: &'a str,
+    /// When it was to be sent: one that had to wait for its turn has waited.
+    pub due: Instant,
+}
+
+/// Sends one message, with retries under the same id until it is acknowledged: gives its seq then.
+/// `None` where the outcome stays unknown.
+pub(crate) async fn send(rest: &Rest, counters: &Counters, post: Post<'_>) -> Option<i64> {
+    let give_up = Instant::now() + GIVE_UP;
+    let mut failures = 0;
+    loop {
+        let url = &post.urls[failures % post.urls.len()];
+        match rest.send(url, post.token, post.chat_id, post.text, post.client_msg_id).await {
+            Sent::Acknowledged { seq } => {
+                counters.answered.record(post.due.elapsed());
+                return Some(seq);
+            }
+            Sent::Again { after, why } => {
+                add(match why {
+                    Retry::RateLimited => &counters.rate_limited,
+                    Retry::Failed => &counters.failed,
+                });
+                failures += usize::from(why == Retry::Failed);
+                if Instant::now() >= give_up {
+                    add(&counters.abandoned);
+                    return None;
+                }
+                tokio::time::sleep(after).await;
+            }
+            Sent::Refused { status, body } => {
+                let what = format!("a send was refused with {status}: {body}");
+                counters.violation(&Violation::Unexpected { room: post.room, what });
+                return None;
+            }
+        }
+    }
+}
+
+/// Begins `each` at every moment of `due`, whatever becomes of those before it, until there are no
+/// more or `stop` has come, and waits for all that it began.
+///
+/// Not more than `at_once` run together. One that must wait for its turn is told the moment at which
+/// it was due all the same, so that its wait counts: what a slow answer delays is not left out.
+pub(crate) async fn open_loop<F>(
+    mut due: mpsc::UnboundedReceiver<Instant>,
+    stop: impl Future<Output = ()>,
+    at_once: usize,
+    mut each: impl FnMut(usize, Instant) -> F,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let permits = Arc::new(Semaphore::new(at_once));
+    let mut running = JoinSet::new();
+    let mut stop = pin!(stop);
+    let mut stopped = false;
+    let mut number = 0;
+    loop {
+        let next = async {
+            // Never closed; if it were, nothing would be left to do.
+            let permit = Arc::clone(&permits).acquire_owned().await.ok()?;
+            Some((permit, due.recv().await?))
+        };
+        let (permit, due) = tokio::select! {
+            next = next => match next {
+                Some(next) => next,
+                None => break,
+            },
+            () = &mut stop, if !stopped => {
+                // What was due by now is still begun.
+                stopped = true;
+                due.close();
+                continue;
+            }
+        };
+        let work = each(number, due);
+        number += 1;
+        running.spawn(async move {
+            work.await;
+            drop(permit);
+        });
+        while running.try_join_next().is_some() {}
+    }
+    running.join_all().await;
+}
+
+/// Moments at a fixed rate for `span`, each given once it has come. A thread of its own: the runtime's timers
+/// round up to a millisecond, which is much beside the latencies measured here.
+pub(crate) fn pace(rate: f64, span: Duration) -> mpsc::UnboundedReceiver<Instant> {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    thread::spawn(move || {
+        let began = Instant::now();
+        for number in 0_u32.. {
+            let at = Duration::from_secs_f64(f64::from(number) / rate);
+            if at >= span {
+                return;
+            }
+            thread::sleep(at.saturating_sub(began.elapsed()));
+            if sender.send(began + at).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::meter::{Latency, Meter};
+
+    async fn measure(at_once: usize) -> Latency {
+        let meter = Arc::new(Meter::new());
+        let due = pace(100.0, Duration::from_millis(500));
+        open_loop(due, std::future::pending(), at_once, |_, due| {
+            let meter = Arc::clone(&meter);
+            async move {
+                tokio::time::sleep(Duration::from_millis(30)).await;
+                meter.record(due.elapsed());
+            }
+        })
+        .await;
+        Latency::of(&meter.take())
+    }
+
+    #[tokio::test]
+    async fn a_slow_answer_delays_no_other() {
+        let latency = measure(50).await;
+        assert_eq!(latency.count, 50);
+        assert!((30.0..300.0).contains(&latency.p50), "{latency}");
+    }
+
+    #[tokio::test]
+    async fn what_is_under_way_when_it_stops_is_waited_for() {
+        let meter = Arc::new(Meter::new());
+        let stop = tokio::time::sleep(Duration::from_millis(100));
+        open_loop(pace(100.0, Duration::from_secs(3_600)), stop, 1, |_, due| {
+            let meter = Arc::clone(&meter);
+            async move {
+                tokio::time::sleep(Duration::from_millis(30)).await;
+                meter.record(due.elapsed());
+            }
+        })
+        .await;
+        assert!((10..50).contains(&meter.count()), "{} were due", meter.count());
+    }
+
+    /// 50 of 30 ms each, one after the other, take 1.5 s, and were due within half a second.
+    #[tokio::test]
+    async fn what_had_to_wait_has_waited() {
+        let latency = measure(1).await;
+        assert_eq!(latency.count, 50, "none is left out");
+        assert!(latency.max >= 990.0 && latency.p50 > 300.0, "{latency}");
+    }
+}

@@ -1,0 +1,231 @@
+//! What was sent into a room, what was acknowledged, and what arrived. No I/O.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// Something that must not happen.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Violation {
+    #[error("room {room}: {id} (seq {seq}) was acknowledged and never arrived")]
+    Lost { room: u32, id: String, seq: i64 },
+    #[error("room {room}: {id} came twice, the second time as seq {seq}, ev {ev}")]
+    Doubled { room: u32, id: String, seq: i64, ev: i64 },
+    #[error("room {room}: after seq {after_seq}, ev {after_ev} came seq {seq}, ev {ev}")]
+    OutOfOrder { room: u32, after_seq: i64, after_ev: i64, seq: i64, ev: i64 },
+    #[error("room {room}: {id} was acknowledged as seq {acknowledged} and arrived as seq {seen}")]
+    Mismatch { room: u32, id: String, acknowledged: i64, seen: i64 },
+    #[error("room {room}: {what}")]
+    Unexpected { room: u32, what: String },
+    #[error("room {room}: {what} is {found} and should be {expected}")]
+    Count { room: u32, what: &'static str, found: i64, expected: i64 },
+    #[error("{call} gave {user} a wrong answer: {what}")]
+    Answer { call: &'static str, user: String, what: String },
+}
+
+impl Violation {
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Lost { .. } => "lost",
+            Self::Doubled { .. } => "doubled",
+            Self::OutOfOrder { .. } => "out_of_order",
+            Self::Mismatch { .. } => "mismatched",
+            Self::Unexpected { .. } => "unexpected",
+            Self::Count { .. } => "miscounted",
+            Self::Answer { .. } => "wrong_answer",
+        }
+    }
+}
+
+/// A message whose acknowledgement or arrival is awaited.
+#[derive(Debug)]
+struct Open {
+    /// When it was to be sent.
+    due: Instant,
+    acknowledged: Option<i64>,
+    seen: Option<i64>,
+}
+
+#[derive(Debug)]
+struct State {
+    open: HashMap<String, Open>,
+    /// Those whose way is complete.
+    done: HashSet<String>,
+    seq: i64,
+    ev: i64,
+}
+
+/// One room's books.
+#[derive(Debug)]
+pub(crate) struct DeliveryLog {
+    room: u32,
+    first_seq: i64,
+    state: Mutex<State>,
+}
+
+impl DeliveryLog {
+    /// Begins where the room stands.
+    pub(crate) fn new(room: u32, seq: i64, ev: i64) -> Self {
+        let state = State { open: HashMap::new(), done: HashSet::new(), seq, ev };
+        Self { room, first_seq: seq, state: Mutex::new(state) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Plain values: a panic in between leaves at worst a violation too many.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A message is about to be sent.
+    pub(crate) fn sending(&self, id: &str, due: Instant) {
+        let open = Open { due, acknowledged: None, seen: None };
+        self.state().open.insert(id.to_owned(), open);
+    }
+
+    /// The service said that the message is durable.
+    pub(crate) fn acknowledged(&self, id: &str, seq: i64) -> Result<(), Violation> {
+        let mut state = self.state();
+        // The listener closes nothing without an acknowledgement, so it is there.
+        let Some(open) = state.open.get_mut(id) else { return Ok(()) };
+        open.acknowledged = Some(seq);
+        let seen = open.seen;
+        self.close(&mut state, id, Some(seq), seen)
+    }
+
+    /// A message arrived on the other member's socket. Gives how long its way took.
+    pub(crate) fn arrived(
+        &self,
+        id: &str,
+        seq: i64,
+        ev: i64,
+        now: Instant,
+    ) -> Result<Duration, Violation> {
+        let mut state = self.state();
+        let room = self.room;
+        let (after_seq, after_ev) = (state.seq, state.ev);
+        let Some(open) = state.open.get_mut(id) else {
+            if state.done.contains(id) {
+                return Err(Violation::Doubled { room, id: id.to_owned(), seq, ev });
+            }
+            let what = format!("{id:?} (seq {seq}) is nothing that was sent");
+            return Err(Violation::Unexpected { room, what });
+        };
+        if open.seen.is_some() {
+            return Err(Violation::Doubled { room, id: id.to_owned(), seq, ev });
+        }
+        open.seen = Some(seq);
+        let (took, acknowledged) = (now.saturating_duration_since(open.due), open.acknowledged);
+        (state.seq, state.ev) = (seq, ev);
+        self.close(&mut state, id, acknowledged, Some(seq))?;
+        if seq != after_seq + 1 || ev != after_ev + 1 {
+            return Err(Violation::OutOfOrder { room, after_seq, after_ev, seq, ev });
+        }
+        Ok(took)
+    }
+
+    /// Ends the wait for a message that both was acknowledged and arrived.
+    fn close(
+        &self,
+        state: &mut State,
+        id: &str,
+        acknowledged: Option<i64>,
+        seen: Option<i64>,
+    ) -> Result<(), Violation> {
+        let (Some(acknowledged), Some(seen)) = (acknowledged, seen) else { return Ok(()) };
+        state.open.remove(id);
+        state.done.insert(id.to_owned());
+        if acknowledged == seen {
+            return Ok(());
+        }
+        Err(Violation::Mismatch { room: self.room, id: id.to_owned(), acknowledged, seen })
+    }
+
+    /// The sender gave up without knowing the outcome: that it arrives is fine, and that it does
+    /// not as well.
+    pub(crate) fn abandoned(&self, id: &str) {
+        let mut state = self.state();
+        if let Some(open) = state.open.get_mut(id) {
+            let seen = open.seen;
+            open.acknowledged = seen;
+            if seen.is_some() {
+                state.open.remove(id);
+                state.done.insert(id.to_owned());
+            }
+        }
+    }
+
+    /// Where a socket has to resume.
+    pub(crate) fn position(&self) -> i64 {
+        self.state().ev
+    }
+
+    /// How many arrived.
+    pub(crate) fn arrivals(&self) -> i64 {
+        self.state().seq - self.first_seq
+    }
+
+    /// Whether an acknowledged message is still on its way.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.state().open.values().any(|open| open.acknowledged.is_some() && open.seen.is_none())
+    }
+
+    /// Acknowledged and not arrived: at the end, lost.
+    pub(crate) fn lost(&self) -> Vec<Violation> {
+        let state = self.state();
+        let lost = state.open.iter().filter(|(_, open)| open.seen.is_none());
+        lost.filter_map(|(id, open)| {
+            Some(Violation::Lost { room: self.room, id: id.clone(), seq: open.acknowledged? })
+        })
+        .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log(sent: &[&str]) -> (DeliveryLog, Instant) {
+        let (log, now) = (DeliveryLog::new(1, 10, 20), Instant::now());
+        sent.iter().for_each(|id| log.sending(id, now));
+        (log, now)
+    }
+
+    fn kind<T>(result: Result<T, Violation>) -> &'static str {
+        result.map_or_else(|violation| violation.kind(), |_| "fine")
+    }
+
+    #[test]
+    fn an_arrival_may_come_before_its_acknowledgement() {
+        let (log, now) = log(&["a", "b"]);
+        assert_eq!(kind(log.arrived("a", 11, 21, now)), "fine");
+        assert_eq!(kind(log.acknowledged("a", 11)), "fine");
+        assert_eq!(kind(log.acknowledged("b", 12)), "fine");
+        assert!(log.is_waiting());
+        assert_eq!(kind(log.arrived("b", 12, 22, now)), "fine");
+        assert!(!log.is_waiting() && log.lost().is_empty());
+        assert_eq!((log.arrivals(), log.position()), (2, 22));
+    }
+
+    #[test]
+    fn what_was_acknowledged_and_never_came_is_lost() {
+        let (log, _) = log(&["a", "b", "c"]);
+        assert_eq!(kind(log.acknowledged("a", 11)), "fine");
+        log.abandoned("b");
+        assert_eq!(log.lost().len(), 1, "b is unknown, c is not answered yet");
+        assert_eq!(log.lost()[0].kind(), "lost");
+    }
+
+    #[test]
+    fn holes_twins_and_strangers_are_seen() {
+        let (log, now) = log(&["a", "b", "c", "d"]);
+        assert_eq!(kind(log.arrived("a", 11, 21, now)), "fine");
+        assert_eq!(kind(log.arrived("a", 12, 22, now)), "doubled");
+        assert_eq!(kind(log.acknowledged("a", 11)), "fine");
+        assert_eq!(kind(log.arrived("a", 11, 21, now)), "doubled");
+        assert_eq!(kind(log.arrived("c", 13, 22, now)), "out_of_order");
+        assert_eq!(kind(log.arrived("b", 12, 23, now)), "out_of_order");
+        assert_eq!(kind(log.acknowledged("b", 14)), "mismatched");
+        assert_eq!(kind(log.arrived("x", 13, 24, now)), "unexpected");
+    }
+}

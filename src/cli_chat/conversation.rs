@@ -1,0 +1,281 @@
+//! The loop: what is typed goes out, and what comes is shown.
+
+use std::time::{Duration, Instant};
+
+use beseda_client::{Client, Event, Events, State, Window};
+use beseda_protocol::{
+    ReceivedFrame,
+    bounds::check_text,
+    model::{Chat, ChatId, UserId},
+    rest::HistoryView,
+};
+use tokio::time::sleep_until;
+
+use super::{
+    ChatError,
+    console::{Console, Input},
+    lines::{Line, harmless},
+    screen::Screen,
+};
+
+/// How long one message may still be on its way once the input has ended.
+const LAST_WORDS: Duration = Duration::from_secs(60);
+
+/// How long saying goodbye may take.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// Lines of a pipe that are taken before the first of them has arrived.
+const MAX_UNSENT: usize = 1_000;
+
+/// The end of it all: as it should be, or not.
+type End = Result<(), ChatError>;
+
+pub(super) struct Conversation {
+    client: Client,
+    events: Events,
+    console: Console,
+    chat_id: ChatId,
+    screen: Screen,
+    /// How many messages are shown at the beginning.
+    history: usize,
+    /// Written before the history was read, which is shown first.
+    unsent: Vec<String>,
+    /// The history was read, and what was missed has been shown.
+    synced: bool,
+    /// The latest change that an answer has told of: it is still to be shown.
+    acknowledged_ev: i64,
+    /// How many lines were refused for good.
+    refused: usize,
+    /// The way is interrupted, and it was said.
+    away: bool,
+    /// Since when there is no more input, and nothing that was written has arrived.
+    input_ended: Option<Instant>,
+}
+
+impl Conversation {
+    pub(super) fn new(
+        (client, events): (Client, Events),
+        console: Console,
+        me: UserId,
+        chat: &Chat,
+        history: u8,
+    ) -> Self {
+        Self {
+            client,
+            events,
+            console,
+            chat_id: chat.chat_id,
+            screen: Screen::new(me, &chat.other_user),
+            history: history.into(),
+            unsent: Vec::new(),
+            synced: false,
+            acknowledged_ev: 0,
+            refused: 0,
+            away: false,
+            input_ended: None,
+        }
+    }
+
+    /// Talks until the end.
+    pub(super) async fn run(&mut self) -> End {
+        loop {
+            if self.is_settled() {
+                return Ok(());
+            }
+            if let Some(up_to_seq) = self.screen.to_mark() {
+                self.client.mark_read(self.chat_id, up_to_seq);
+            }
+            let limit = self.input_ended.map(|ended| ended + LAST_WORDS);
+            tokio::select! {
+                event = self.events.next() => match event {
+                    Some(event) => self.on_event(event).await?,
+                    None => return Err(ChatError::Over("the client has ended".to_owned())),
+                },
+                input = self.console.next(), if self.takes_input() => {
+                    if self.on_input(input).await? {
+                        return Ok(());
+                    }
+                }
+                () = sleep_until(limit.unwrap_or_else(Instant::now).into()), if limit.is_some() => {
+                    // What was written and is not known to have arrived is told at the end.
+                    return match self.synced || self.pending() > 0 {
+                        true => Ok(()),
+                        false => Err(ChatError::Over("no connection".to_owned())),
+                    };
+                }
+            }
+        }
+    }
+
+    /// Ends it, with what is not known to have arrived as a failure; for a script, which reads no
+    /// notes, also what was refused.
+    pub(super) async fn close(self, outcome: End) -> End {
+        let refused = if self.console.is_terminal() { 0 } else { self.refused };
+        let unsent = self.pending() + refused;
+        self.client.stop();
+        let _ = tokio::time::timeout(GOODBYE, said_goodbye(self.events)).await;
+        self.console.close().await;
+        match (outcome, unsent) {
+            (Ok(()), unsent @ 1..) => Err(ChatError::Unsent(unsent)),
+            (outcome, _) => outcome,
+        }
+    }
+
+    /// How many messages are on their way.
+    fn pending(&self) -> usize {
+        let is_tried = |one: &&beseda_client::machine::Pending| one.failed.is_none();
+        let in_client = self.client.look(|machine| {
+            let timeline = machine.timeline(self.chat_id);
+            timeline.map_or(0, |timeline| timeline.pending().iter().filter(is_tried).count())
+        });
+        self.unsent.len() + in_client
+    }
+
+    /// Whether the input has ended, and nothing is left to be done.
+    fn is_settled(&self) -> bool {
+        let shown = self.synced
+            && self.screen.ev >= self.acknowledged_ev
+            && self.screen.to_mark().is_none();
+        // At a terminal nobody wants to wait in order to leave.
+        self.input_ended.is_some() && self.pending() == 0 && (shown || self.console.is_terminal())
+    }
+
+    /// A pipe waits where it is faster than the service. At a terminal Ctrl-C must always be heard.
+    fn takes_input(&self) -> bool {
+        self.console.is_terminal() || self.pending() < MAX_UNSENT
+    }
+
+    /// Takes what was typed; whether it asks to leave at once.
+    async fn on_input(&mut self, input: Input) -> Result<bool, ChatError> {
+        match input {
+            Input::Line(text) if text.trim().is_empty() => {}
+            Input::Line(text) => match check_text(&text) {
+                Ok(()) => self.send(text).await?,
+                // The service would refuse it, or the socket that carries it.
+                Err(reason) => self.refuse(&format!("{text:.40}"), reason).await?,
+            },
+            Input::NotText(line) => self.refuse(&format!("line {line}"), "is not UTF-8").await?,
+            Input::End => self.input_ended = Some(Instant::now()),
+            Input::Interrupted => return Ok(true),
+        }
+        Ok(false)
+    }
+
+    async fn send(&mut self, text: String) -> Result<(), ChatError> {
+        if self.away {
+            self.show(Line::note(format!("not sent yet: {text}"))).await?;
+        }
+        if self.synced {
+            self.client.send(self.chat_id, text);
+        } else {
+            self.unsent.push(text);
+        }
+        Ok(())
+    }
+
+    async fn refuse(&mut self, what: &str, reason: &str) -> Result<(), ChatError> {
+        self.refused += 1;
+        self.show(Line::note(format!("not sent: {what} ({reason})"))).await
+    }
+
+    async fn show(&self, line: Line) -> Result<(), ChatError> {
+        match self.console.show(line).await {
+            true => Ok(()),
+            false => Err(ChatError::Over("nobody reads the output".to_owned())),
+        }
+    }
+
+    async fn on_event(&mut self, event: Event) -> Result<(), ChatError> {
+        match event {
+            Event::State(state) => self.on_state(state).await,
+            Event::Page { page, .. } => self.on_page(*page).await,
+            Event::Frame(frame) => self.on_frame(&frame).await,
+            Event::Sent { message, .. } => {
+                self.acknowledged_ev = self.acknowledged_ev.max(message.ev);
+                if let Some(since) = &mut self.input_ended {
+                    *since = Instant::now();
+                }
+                Ok(())
+            }
+            Event::NotSent { pending, error, .. } => {
+                let text = pending.text;
+                self.refuse(&format!("{text:.40}"), &error.detail).await
+            }
+            Event::Marked(result) => {
+                self.screen.marked(result.read_seq);
+                Ok(())
+            }
+            Event::NotOpened { error, .. } => Err(ChatError::Over(harmless(&error.detail))),
+            Event::TokenExpiring { .. } if !self.client.rest().credentials().can_renew() => {
+                self.show(Line::note("your token ends within a minute")).await
+            }
+            Event::TokenExpiring { .. } | Event::Chats | Event::Gone { .. } => Ok(()),
+        }
+    }
+
+    async fn on_state(&mut self, state: State) -> Result<(), ChatError> {
+        match state {
+            State::Stopped { why, .. } => Err(ChatError::Over(harmless(&why))),
+            State::TokenRefused { why } => Err(ChatError::TokenRefused(harmless(&why))),
+            State::Waiting { why, .. } if !std::mem::replace(&mut self.away, true) => {
+                self.show(Line::note(format!("connection lost: {why}"))).await
+            }
+            State::Waiting { .. } | State::Idle | State::Connecting | State::Live => Ok(()),
+        }
+    }
+
+    async fn on_page(&mut self, mut page: HistoryView) -> Result<(), ChatError> {
+        match (self.screen.shown_up_to(&page), page.results.first().map(|first| first.seq)) {
+            // After a reset: what lies between was missed.
+            (Some(shown), Some(first)) => self.show_missed(shown, first).await?,
+            (Some(_), None) => {}
+            (None, _) => {
+                let surplus = page.results.len().saturating_sub(self.history);
+                page.results.drain(..surplus);
+                page.has_more_before |= surplus > 0;
+            }
+        }
+        for line in self.screen.begin(&page) {
+            self.show(line).await?;
+        }
+        Ok(())
+    }
+
+    /// Shows what came after one message and before another.
+    async fn show_missed(&mut self, mut after: i64, before: i64) -> Result<(), ChatError> {
+        let chat = self.chat_id.to_string();
+        while after + 1 < before {
+            let page = self.client.rest().history(&chat, Window::After(after), Some(100)).await;
+            let Some(last) = page.as_ref().ok().and_then(|page| page.results.last()) else {
+                return self.show(Line::note("some messages before these are not shown")).await;
+            };
+            after = last.seq;
+            let results = page.map(|page| page.results).unwrap_or_default();
+            for line in self.screen.take_all(&results) {
+                self.show(line).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn on_frame(&mut self, frame: &ReceivedFrame) -> Result<(), ChatError> {
+        for line in self.screen.on_frame(frame) {
+            self.show(line).await?;
+        }
+        if let ReceivedFrame::Synced { .. } = frame {
+            self.synced = true;
+            for text in std::mem::take(&mut self.unsent) {
+                self.client.send(self.chat_id, text);
+            }
+            if std::mem::take(&mut self.away) {
+                let url = self.client.rest().url();
+                self.show(Line::note(format!("connected again, to {url}"))).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn said_goodbye(mut events: Events) {
+    while !matches!(events.next().await, None | Some(Event::State(State::Idle))) {}
+}

@@ -1,0 +1,316 @@
+//! What of the chat is to be shown. No I/O.
+
+use std::collections::BTreeMap;
+
+use beseda_protocol::{
+    ReceivedFrame,
+    model::{Message, User, UserId},
+    rest::HistoryView,
+};
+use jiff::Timestamp;
+
+use super::lines::Line;
+
+/// How many messages are remembered, so that none is shown twice and a change of one can be told;
+/// what is older has long left the screen.
+const MAX_REMEMBERED: usize = 10_000;
+
+#[derive(Debug)]
+struct Remembered {
+    ev: i64,
+    sender: UserId,
+    at: Timestamp,
+    deleted: bool,
+}
+
+/// Messages are shown once, in the order of their `ev`; changes of them as lines of their own.
+#[derive(Debug)]
+pub(super) struct Screen {
+    me: UserId,
+    other: UserId,
+    messages: BTreeMap<i64, Remembered>,
+    /// All changes up to here were shown, of the history named `epoch`.
+    pub(super) ev: i64,
+    epoch: Option<String>,
+    /// The newest message known.
+    pub(super) last_seq: i64,
+    /// The newest of one's own, and of the other's, that are shown.
+    own_seq: i64,
+    shown_seq: i64,
+    read_seq: i64,
+    peer_read_seq: i64,
+    online: Option<bool>,
+    typing: bool,
+}
+
+impl Screen {
+    pub(super) fn new(me: UserId, other: &User) -> Self {
+        Self {
+            me,
+            other: other.user_id.clone(),
+            messages: BTreeMap::new(),
+            ev: 0,
+            epoch: None,
+            last_seq: 0,
+            own_seq: 0,
+            shown_seq: 0,
+            read_seq: 0,
+            peer_read_seq: 0,
+            online: None,
+            typing: false,
+        }
+    }
+
+    /// Up to which message all is shown; `None` before the first page.
+    pub(super) fn shown_up_to(&self, page: &HistoryView) -> Option<i64> {
+        self.epoch.as_ref().filter(|epoch| **epoch == page.epoch).map(|_| self.last_seq)
+    }
+
+    /// A page that everything else follows: the first one, or the newest after a reset.
+    pub(super) fn begin(&mut self, page: &HistoryView) -> Vec<Line> {
+        let mut lines = Vec::new();
+        if self.epoch.as_ref().is_some_and(|epoch| *epoch != page.epoch) {
+            // Numbers mean other messages now.
+            self.messages.clear();
+            (self.last_seq, self.own_seq, self.shown_seq) = (0, 0, 0);
+            lines.push(Line::note("the service lost its latest messages; this is what it has"));
+        }
+        if self.last_seq == 0 && page.has_more_before {
+            lines.push(Line::note("there are earlier messages"));
+        }
+        self.epoch = Some(page.epoch.clone());
+        (self.ev, self.read_seq) = (page.head_ev, page.read_seq);
+        self.peer_read_seq = page.peer_read_seq;
+        lines.extend(self.take_all(&page.results));
+        self.last_seq = self.last_seq.max(page.head_seq);
+        lines
+    }
+
+    /// Messages that were missed.
+    pub(super) fn take_all(&mut self, messages: &[Message]) -> Vec<Line> {
+        messages.iter().filter_map(|message| self.take(message)).collect()
+    }
+
+    /// Takes a frame, of which the client gives each once and in order.
+    pub(super) fn on_frame(&mut self, frame: &ReceivedFrame) -> Vec<Line> {
+        if let Some((_, ev)) = frame.change() {
+            self.ev = self.ev.max(ev);
+        }
+        let line = match frame {
+            ReceivedFrame::Subscribed { peer_read_seq, online, .. } => {
+                let read = self.peer_read(*peer_read_seq);
+                let present = self.present(online.contains(&self.other));
+                return read.into_iter().chain(present).collect();
+            }
+            ReceivedFrame::Synced { ev, .. } => {
+                self.ev = self.ev.max(*ev);
+                None
+            }
+            ReceivedFrame::MessageCreated { message, .. }
+            | ReceivedFrame::MessageUpdated { message, .. } => self.take(message),
+            ReceivedFrame::MessageDeleted { seq, .. } => self.delete(*seq),
+            ReceivedFrame::ChatRead { user_id, read_seq, .. } if *user_id == self.other => {
+                self.peer_read(*read_seq)
+            }
+            ReceivedFrame::ChatRead { read_seq, .. } => {
+                self.marked(*read_seq);
+                None
+            }
+            ReceivedFrame::Typing { user_id, typing, .. } if *user_id == self.other => {
+                let began = *typing && !self.typing;
+                self.typing = *typing;
+                began.then(|| Line::note(format!("{user_id} is typing")))
+            }
+            ReceivedFrame::Presence { user_id, online, .. } if *user_id == self.other => {
+                self.present(*online)
+            }
+            _ => None,
+        };
+        line.into_iter().collect()
+    }
+
+    fn take(&mut self, message: &Message) -> Option<Line> {
+        let known = self.messages.get(&message.seq);
+        if known.is_some_and(|known| known.ev >= message.ev) {
+            return None;
+        }
+        let was_shown = known.is_some();
+        let deleted = message.deleted_at.is_some();
+        let sender = message.sender_id.clone();
+        let remembered = Remembered { ev: message.ev, sender, at: message.created_at.0, deleted };
+        self.messages.insert(message.seq, remembered);
+        if self.messages.len() > MAX_REMEMBERED {
+            self.messages.pop_first();
+        }
+        self.last_seq = self.last_seq.max(message.seq);
+        let shown =
+            if message.sender_id == self.me { &mut self.own_seq } else { &mut self.shown_seq };
+        *shown = (*shown).max(message.seq);
+        if message.sender_id == self.other {
+            self.typing = false;
+        }
+        if deleted {
+            return was_shown.then(|| Line::Deleted {
+                at: message.created_at.0,
+                who: message.sender_id.to_string(),
+            });
+        }
+        Some(Line::Said {
+            at: message.created_at.0,
+            who: message.sender_id.to_string(),
+            text: message.text.clone(),
+            edited: message.edited_at.is_some(),
+        })
+    }
+
+    fn delete(&mut self, seq: i64) -> Option<Line> {
+        self.last_seq = self.last_seq.max(seq);
+        let known = self.messages.get_mut(&seq).filter(|known| !known.deleted)?;
+        (known.deleted, known.ev) = (true, self.ev);
+        Some(Line::Deleted { at: known.at, who: known.sender.to_string() })
+    }
+
+    /// Told once for one's newest message: a tick for each would drown the talk.
+    fn peer_read(&mut self, read_seq: i64) -> Option<Line> {
+        let news = self.peer_read_seq < self.own_seq && self.own_seq <= read_seq;
+        self.peer_read_seq = self.peer_read_seq.max(read_seq);
+        news.then(|| Line::note(format!("{} has read it", self.other)))
+    }
+
+    fn present(&mut self, online: bool) -> Option<Line> {
+        if self.online.replace(online) == Some(online) {
+            return None;
+        }
+        let state = if online { "online" } else { "offline" };
+        Some(Line::note(format!("{} is {state}", self.other)))
+    }
+
+    /// Up to where what is shown is to be marked as read, if it is not.
+    pub(super) fn to_mark(&self) -> Option<i64> {
+        (self.shown_seq > self.read_seq).then_some(self.shown_seq)
+    }
+
+    pub(super) fn marked(&mut self, read_seq: i64) {
+        self.read_seq = self.read_seq.max(read_seq);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const CHAT: &str = "01a20a32-f544-7269-a867-60a8e5b5a762";
+
+    fn screen() -> Screen {
+        let (me, bob) = (UserId::trusted("alice"), UserId::trusted("bob"));
+        let other =
+            User { user_id: bob, name: None, avatar_url: None, online: false, last_seen_at: None };
+        let mut screen = Screen::new(me, &other);
+        let shown = screen.begin(&page(1, "e", &[message(1, 1, "bob", "one")]));
+        assert_eq!(texts(&shown), ["bob: one"]);
+        screen
+    }
+
+    fn page(head: i64, epoch: &str, results: &[Value]) -> HistoryView {
+        let page = json!({
+            "results": results, "has_more_before": false, "has_more_after": false, "before": null,
+            "after": null, "head_seq": head, "head_ev": head, "epoch": epoch, "read_seq": 0,
+            "peer_read_seq": 0,
+        });
+        serde_json::from_str(&page.to_string()).unwrap()
+    }
+
+    fn message(seq: i64, ev: i64, sender: &str, text: &str) -> Value {
+        json!({
+            "message_id": format!("01a20a33-0000-7000-8000-{seq:012}"), "chat_id": CHAT,
+            "seq": seq, "ev": ev, "sender_id": sender, "text": text, "metadata": null,
+            "client_msg_id": null, "created_at": "2026-11-23T20:57:21Z", "edited_at": null,
+            "deleted_at": null,
+        })
+    }
+
+    fn created(seq: i64, ev: i64, sender: &str, text: &str) -> Value {
+        json!({ "type": "message.created", "ev": ev, "message": message(seq, ev, sender, text) })
+    }
+
+    fn deleted(seq: i64, ev: i64) -> Value {
+        let id = format!("01a20a33-0000-7000-8000-{seq:012}");
+        json!({ "type": "message.deleted", "ev": ev, "seq": seq, "message_id": id, "deleted_at": null })
+    }
+
+    fn read(ev: i64, user: &str, read_seq: i64) -> Value {
+        json!({ "type": "chat.read", "ev": ev, "user_id": user, "read_seq": read_seq })
+    }
+
+    fn take(screen: &mut Screen, mut frame: Value) -> Vec<String> {
+        frame["chat_id"] = json!(CHAT);
+        let frame = ReceivedFrame::decode(&frame.to_string()).unwrap();
+        texts(&screen.on_frame(&frame))
+    }
+
+    fn texts(lines: &[Line]) -> Vec<String> {
+        let text = |line: &Line| match line {
+            Line::Said { who, text, edited, .. } => {
+                format!("{who}{}: {text}", if *edited { " (edited)" } else { "" })
+            }
+            Line::Deleted { who, .. } => format!("{who}: deleted"),
+            Line::Note(text) => text.clone(),
+        };
+        lines.iter().map(text).collect()
+    }
+
+    #[test]
+    fn a_message_is_shown_once_also_where_the_history_is_read_again() {
+        let mut screen = screen();
+        assert_eq!(take(&mut screen, created(2, 2, "bob", "two")), ["bob: two"]);
+        let again = [message(1, 1, "bob", "one"), message(2, 2, "bob", "two")];
+        let newest = page(2, "e", &again);
+        assert_eq!(screen.shown_up_to(&newest), Some(2));
+        assert!(screen.begin(&newest).is_empty());
+        let lost = page(1, "f", &[message(1, 1, "bob", "one")]);
+        assert_eq!(screen.shown_up_to(&lost), None, "numbers of another epoch");
+        assert_eq!(texts(&screen.begin(&lost)).last().map(String::as_str), Some("bob: one"));
+    }
+
+    #[test]
+    fn changes_of_what_is_shown_are_told_and_what_was_never_shown_is_not_missed() {
+        let mut screen = screen();
+        let mut edit = message(1, 2, "bob", "one, better");
+        edit["edited_at"] = json!("2026-11-23T20:58:21Z");
+        let frame = json!({ "type": "message.updated", "ev": 2, "message": edit });
+        assert_eq!(take(&mut screen, frame), ["bob (edited): one, better"]);
+        assert_eq!(take(&mut screen, deleted(1, 3)), ["bob: deleted"]);
+        assert!(take(&mut screen, deleted(2, 4)).is_empty(), "a tombstone of a message never seen");
+        assert_eq!((screen.last_seq, screen.ev), (2, 4));
+    }
+
+    #[test]
+    fn that_the_other_has_read_is_told_once_all_of_ones_own_is_read() {
+        let mut screen = screen();
+        take(&mut screen, created(2, 2, "alice", "two"));
+        take(&mut screen, created(3, 3, "alice", "three"));
+        assert!(take(&mut screen, read(4, "bob", 2)).is_empty());
+        assert_eq!(take(&mut screen, read(5, "bob", 3)), ["bob has read it"]);
+        let subscribed = json!({
+            "type": "subscribed", "head_ev": 5, "head_seq": 3, "epoch": "e", "read_seq": 0,
+            "peer_read_seq": 3, "online": ["bob"],
+        });
+        assert_eq!(take(&mut screen, subscribed), ["bob is online"]);
+    }
+
+    #[test]
+    fn what_is_shown_of_the_other_is_to_be_marked_and_ones_own_is_not() {
+        let mut screen = screen();
+        assert_eq!(screen.to_mark(), Some(1));
+        screen.marked(1);
+        take(&mut screen, created(2, 2, "alice", "mine"));
+        assert_eq!(screen.to_mark(), None);
+        take(&mut screen, created(3, 3, "bob", "yours"));
+        assert_eq!(screen.to_mark(), Some(3));
+        // Read on another device.
+        take(&mut screen, read(4, "alice", 3));
+        assert_eq!(screen.to_mark(), None);
+    }
+}
