@@ -145,7 +145,7 @@ async fn what_the_database_has_as_its_default_does_not_matter_or_is_refused() {
     let path = chat.path("messages/");
     // Both replicas want one chat's lock, again and again.
     let sends = (0..100).map(async |n: usize| {
-        let sender = if n % 2 == 0 { alice.on(0) } else { bob.on(1) };
+        let sender = if n.is_multiple_of(2) { alice.on(0) } else { bob.on(1) };
         let sent = sender.post(&path, json!({ "text": format!("{n}") })).await;
         assert_eq!(sent.status, 201, "{sent:?}");
     });
