@@ -10,7 +10,7 @@ pub(crate) enum Error {
     Request {
         call: &'static str,
         #[source]
-        source: beseda_client::Error,
+        source: Box<beseda_client::Error>,
     },
     #[error("the socket of room {room} did not open: {reason}")]
     Socket { room: u32, reason: String },

@@ -51,7 +51,7 @@ pub(crate) enum Retry {
 impl Rest {
     pub(crate) fn new() -> Result<Self, Error> {
         let http = reqwest::Client::builder().timeout(TIMEOUT).build();
-        let http = http.map_err(CallError::network);
+        let http = http.map_err(|error| Box::new(CallError::network(error)));
         let call = "an HTTP client";
         Ok(Self { http: http.map_err(|source| Error::Request { call, source })? })
     }
@@ -123,7 +123,7 @@ pub(crate) async fn patiently<T>(
             Err(error) if error.status == 429 => {
                 tokio::time::sleep(error.retry_after.unwrap_or(RETRY)).await;
             }
-            Err(source) => return Err(Error::Request { call, source }),
+            Err(error) => return Err(Error::Request { call, source: Box::new(error) }),
         }
     }
 }

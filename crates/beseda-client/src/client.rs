@@ -315,11 +315,11 @@ impl Driver {
     async fn perform(&mut self, effect: Effect) -> bool {
         match effect {
             Effect::Emit(event) => {
-                if let Event::State(State::Waiting { .. }) = &event {
+                if let Event::State(State::Waiting { .. }) = &*event {
                     // Perhaps another replica is there.
                     self.rest.turn();
                 }
-                return self.events.send(event).await.is_ok();
+                return self.events.send(*event).await.is_ok();
             }
             Effect::Connect { attempt, renew, only, position } => {
                 let (rest, options) = (self.rest.clone(), self.options.clone());

@@ -15,11 +15,11 @@ pub struct Error {
     /// For people; not stable.
     pub detail: String,
     /// The fields at fault (422).
-    pub fields: Vec<FieldError>,
+    pub fields: Box<[FieldError]>,
     /// When the server asks for a retry (429, 503).
     pub retry_after: Option<Duration>,
     /// What the server calls this request in its log.
-    pub request_id: Option<String>,
+    pub request_id: Option<Box<str>>,
     cause: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -40,7 +40,7 @@ impl Error {
             status: 0,
             code: Self::NETWORK.to_owned(),
             detail,
-            fields: Vec::new(),
+            fields: Box::default(),
             retry_after: None,
             request_id: None,
             cause: Some(Arc::new(cause)),
@@ -60,9 +60,9 @@ impl Error {
             status,
             code,
             detail,
-            fields: errors.unwrap_or_default(),
+            fields: errors.unwrap_or_default().into(),
             retry_after: retry_after_ms.map(Duration::from_millis),
-            request_id,
+            request_id: request_id.map(String::into_boxed_str),
             cause: None,
         }
     }

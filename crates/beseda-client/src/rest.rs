@@ -362,7 +362,7 @@ impl Rest {
                 if !self.credentials.renew(Some(&token), TokenReason::Refused).await? {
                     return Err(error);
                 }
-                self.attempt(&call, &*self.credentials.current().await?).await
+                self.attempt(&call, &self.credentials.current().await?).await
             }
             outcome => outcome,
         }

@@ -104,7 +104,7 @@ impl SimContext {
             seed,
             client: client.map_err(|error| Error::Request {
                 call: "an HTTP client",
-                source: beseda_client::Error::network(error),
+                source: Box::new(beseda_client::Error::network(error)),
             })?,
             secret,
             replicas,

@@ -22,7 +22,7 @@ pub enum Effect {
     /// Make a call; its outcome goes to [`Machine::on_answer`](super::Machine::on_answer).
     Call(Call),
     /// Tell the user of the client.
-    Emit(Event),
+    Emit(Box<Event>),
 }
 
 /// A call to be made.

@@ -204,7 +204,7 @@ impl Machine {
     }
 
     fn emit(&mut self, event: Event) {
-        self.effects.push_back(Effect::Emit(event));
+        self.effects.push_back(Effect::Emit(Box::new(event)));
     }
 
     fn call(&mut self, call: Call) {
@@ -407,11 +407,11 @@ impl Machine {
             | ReceivedFrame::ChatRead { chat_id, .. }
             | ReceivedFrame::Synced { chat_id, .. }
             | ReceivedFrame::Catchup { chat_id, .. }
-            | ReceivedFrame::Reset { chat_id, .. } => {
-                // Of a subscription that ended: a position taken from it would skip what lies between.
-                if self.followed.get(&chat_id).is_some_and(|subscription| subscription.confirmed) {
-                    self.on_chat_frame(chat_id, frame);
-                }
+            | ReceivedFrame::Reset { chat_id, .. }
+                // Else of a subscription that ended: a position taken from it would skip what lies between.
+                if self.followed.get(&chat_id).is_some_and(|one| one.confirmed) =>
+            {
+                self.on_chat_frame(chat_id, frame);
             }
             _ => {}
         }
