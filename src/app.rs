@@ -11,9 +11,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
 use crate::{
+    admission_cache::AdmissionCache,
     api,
     auth::{Tickets, Verifier},
-    broker::{Broker, Link, RedisError},
+    broker::{Broker, RedisClient, RedisError},
     chat::{Chats, Parts, SharedChats},
     config::{Config, ConfigError, Switch},
     context::{Context, INBOX_READS, OPENINGS, Phase, Shared},
@@ -23,14 +24,13 @@ use crate::{
     limits::Limits,
     metrics::Metrics,
     outbox::Outbox,
-    people::People,
     presence::{Presence, Transition},
     purge,
     readiness::Readiness,
     server, socket,
     store::{self, Store, StoreError},
+    token_cache::TokenCache,
     unread::Unread,
-    verified::Verified,
     webhooks,
     writer::Writer,
 };
@@ -113,8 +113,11 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
     verifier.load().await;
 
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-    let link =
-        Link::connect(config.redis_url.expose(), config.redis_ca.as_deref(), &config.redis_prefix)?;
+    let link = RedisClient::connect(
+        config.redis_url.expose(),
+        config.redis_ca.as_deref(),
+        &config.redis_prefix,
+    )?;
     link.wait(REDIS_WAIT).await?;
     let sharded = config.redis_sharded_pubsub == Switch::On;
     let (broker, events) = Broker::connect(&link, sharded);
@@ -133,13 +136,14 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
         stop.clone(),
     );
     let writer = Writer::start(&store, &outbox, &metrics, &tasks, &stop);
-    let (people, readiness) = (People::new(store.clone()), Readiness::new(store.clone()));
+    let (admissions, readiness) =
+        (AdmissionCache::new(store.clone()), Readiness::new(store.clone()));
     let sources = Sources {
         store: store.clone(),
         link: link.clone(),
         broker: broker.clone(),
         history,
-        people: people.clone(),
+        admissions: admissions.clone(),
         events,
     };
     let feed = Feed::start(
@@ -161,7 +165,7 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
         stop_webhooks.clone(),
         abort.clone(),
     )?;
-    let parts = Parts { store, writer, outbox, broker, unread, presence, people };
+    let parts = Parts { store, writer, outbox, broker, unread, presence, admissions };
     let chats: SharedChats = Arc::new(Chats::new(parts, &config, &secret));
     let limits = Arc::new(Limits::new(&config.limits, Arc::clone(&metrics)));
     tasks.spawn(tell_presence(Arc::clone(&chats), came_and_went, stop.clone()));
@@ -179,7 +183,7 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
         link,
         readiness,
         verifier,
-        verified: Verified::default(),
+        token_cache: TokenCache::default(),
         tickets: Tickets::new(&secret),
         limits,
         metrics,

@@ -15,7 +15,7 @@ pub use self::{
 };
 use crate::{net::Network, origin::Origin};
 
-/// Who may delete a whole room.
+/// Who may delete a whole chat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum DeleteChat {
     /// Whoever opened it.
@@ -26,7 +26,7 @@ pub enum DeleteChat {
     Admin,
 }
 
-/// What opening a room with somebody unknown does.
+/// What opening a chat with somebody unknown does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum UnknownUsers {
     /// Makes them known, without a name.
@@ -104,7 +104,7 @@ pub struct DatabaseConfig {
     #[arg(long, env = "BESEDA_DATABASE_WRITERS", default_value_t = 1)]
     pub database_writers: usize,
 
-    /// Connections that all short reads share, one behind the other, and as many that lists of rooms
+    /// Connections that all short reads share, one behind the other, and as many that lists of chats
     /// share: fewer cost Postgres and the service less, more use more of Postgres's cores.
     #[arg(long, env = "BESEDA_DATABASE_READERS", default_value_t = 2)]
     pub database_readers: usize,
@@ -138,7 +138,7 @@ pub struct LimitConfig {
     #[arg(long, env = "BESEDA_RATE_READS", default_value_t = 50)]
     pub rate_reads: u32,
 
-    /// Rooms opened or deleted a second, per user and replica.
+    /// Chats opened or deleted a second, per user and replica.
     #[arg(long, env = "BESEDA_RATE_ROOMS", default_value_t = 5)]
     pub rate_rooms: u32,
 
@@ -170,7 +170,7 @@ pub struct LimitConfig {
     #[arg(long, env = "BESEDA_REQUESTS_PER_USER", default_value_t = 32)]
     pub requests_per_user: usize,
 
-    /// Rooms that a user opens one more of is refused past (403); others may open rooms with them, and
+    /// Chats that a user opens one more of is refused past (403); others may open chats with them, and
     /// chat:admin may any. Unread counters tell of all of them, 140 bytes each.
     #[arg(long, env = "BESEDA_ROOMS_PER_USER", default_value_t = 20_000)]
     pub rooms_per_user: u32,
@@ -277,11 +277,11 @@ pub struct Config {
     #[command(flatten)]
     pub auth: AuthConfig,
 
-    /// Who may delete a whole room.
+    /// Who may delete a whole chat.
     #[arg(long, env = "BESEDA_DELETE_CHAT", value_enum, default_value = "creator")]
     pub delete_chat: DeleteChat,
 
-    /// What opening a room with somebody unknown does.
+    /// What opening a chat with somebody unknown does.
     #[arg(long, env = "BESEDA_UNKNOWN_USERS", value_enum, default_value = "create")]
     pub unknown_users: UnknownUsers,
 

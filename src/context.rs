@@ -8,7 +8,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     auth::{Identity, Tickets, Verifier},
-    broker::Link,
+    broker::RedisClient,
     chat::SharedChats,
     config::Config,
     error::Error,
@@ -17,7 +17,7 @@ use crate::{
     metrics::Metrics,
     net,
     readiness::Readiness,
-    verified::Verified,
+    token_cache::TokenCache,
 };
 
 /// Where a replica is in its life. Goes one way only.
@@ -35,7 +35,7 @@ pub enum Phase {
 /// or three round trips, fewer would leave a processor idle.
 pub const OPENINGS: usize = 32;
 
-/// Inboxes of a replica that read all their rooms at once. After a failover every one of them does, and
+/// Inboxes of a replica that read all their chats at once. After a failover every one of them does, and
 /// some thousands would stand before everybody else in the queue for a connection to Postgres: by
 /// default a replica has ten for all but writing and short reads, and each of these takes two.
 pub const INBOX_READS: usize = 4;
@@ -43,9 +43,9 @@ pub const INBOX_READS: usize = 4;
 /// How long a socket waits for its turn: as long as clients wait for a connection.
 const TURN_WAIT: Duration = Duration::from_secs(10);
 
-/// A socket's turn, to be opened or to read all its rooms, until dropped.
+/// A socket's turn, to be opened or to read all its chats, until dropped.
 #[derive(Debug)]
-pub struct Turn(#[expect(dead_code, reason = "held, not read")] OwnedSemaphorePermit);
+pub struct AdmissionPermit(#[expect(dead_code, reason = "held, not read")] OwnedSemaphorePermit);
 
 /// A clone counts one reference: every layer of every request has one.
 #[derive(Clone, Debug)]
@@ -57,10 +57,10 @@ pub struct Shared {
     pub config: Config,
     pub chats: SharedChats,
     pub feed: Feed,
-    pub link: Link,
+    pub link: RedisClient,
     pub readiness: Readiness,
     pub verifier: Verifier,
-    pub verified: Verified,
+    pub token_cache: TokenCache,
     pub tickets: Tickets,
     pub limits: Arc<Limits>,
     pub metrics: Arc<Metrics>,
@@ -69,7 +69,7 @@ pub struct Shared {
     pub sockets: TaskTracker,
     /// Turns of sockets to be opened, [`OPENINGS`].
     pub openings: Arc<Semaphore>,
-    /// Turns of inboxes that read all their rooms, [`INBOX_READS`]: others than those, since who is
+    /// Turns of inboxes that read all their chats, [`INBOX_READS`]: others than those, since who is
     /// there already must not keep anybody from coming in.
     pub inbox_reads: Arc<Semaphore>,
     /// Ends everything at once.
@@ -102,20 +102,20 @@ impl Context {
 
     /// Waits until a socket may be opened, [`TURN_WAIT`] at most. To be held only while nothing waits
     /// for its client, nor for anybody else outside.
-    pub async fn take_turn(&self) -> Result<Turn, Error> {
+    pub async fn take_admission(&self) -> Result<AdmissionPermit, Error> {
         let waiting = tokio::time::timeout(TURN_WAIT, Arc::clone(&self.openings).acquire_owned());
         match waiting.await {
-            Ok(Ok(permit)) => Ok(Turn(permit)),
+            Ok(Ok(permit)) => Ok(AdmissionPermit(permit)),
             // Too late; the semaphore itself is never closed.
             _ => Err(Error::Unavailable(None)),
         }
     }
 
-    /// Waits until an inbox may read all its rooms, however long: the socket is served meanwhile. To be
+    /// Waits until an inbox may read all its chats, however long: the socket is served meanwhile. To be
     /// held like the other kind. Cancelled, it has taken none, and its place in line is lost.
-    pub async fn take_inbox_turn(&self) -> Option<Turn> {
+    pub async fn take_inbox_admission(&self) -> Option<AdmissionPermit> {
         // Boxed, as it is rare: a socket that idles would have room for it.
-        Box::pin(Arc::clone(&self.inbox_reads).acquire_owned()).await.ok().map(Turn)
+        Box::pin(Arc::clone(&self.inbox_reads).acquire_owned()).await.ok().map(AdmissionPermit)
     }
 
     /// Whom a request or an upgrade came from.
@@ -136,18 +136,18 @@ impl Context {
 
     /// Checks a token. May wait for its issuer's keys.
     pub async fn verify(&self, token: &str) -> Result<Arc<Identity>, Error> {
-        if let Some(identity) = self.verified.get(token, self.verifier.leeway()) {
+        if let Some(identity) = self.token_cache.get(token, self.verifier.leeway()) {
             return Ok(identity);
         }
         let identity = Arc::new(self.verifier.verify(token).await?);
-        self.verified.insert(token, Arc::clone(&identity));
+        self.token_cache.insert(token, Arc::clone(&identity));
         Ok(identity)
     }
 
     /// Checks a token and makes its bearer known, before anything is answered.
     pub async fn authenticate(&self, token: &str) -> Result<Arc<Identity>, Error> {
         let identity = self.verify(token).await?;
-        self.chats.people().admit(&identity).await?;
+        self.chats.admissions().admit(&identity).await?;
         Ok(identity)
     }
 }

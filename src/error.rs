@@ -54,7 +54,7 @@ pub enum Error {
     PayloadTooLarge { limit: usize },
     #[error("Send the body as application/json.")]
     UnsupportedMediaType,
-    #[error("room_name belongs to another room than the path.")]
+    #[error("room_name belongs to another chat than the path.")]
     RoomMismatch,
     #[error("The request has fields at fault.")]
     Validation(Vec<FieldError>),

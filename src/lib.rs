@@ -18,11 +18,11 @@
 //! | [`writer`], [`outbox`], [`purge`] | group commit; from a commit to Redis; what takes long |
 //! | [`webhooks`] | events for the host application's own server |
 //! | [`hub`] | who on this replica follows what, and up to where it was given |
-//! | [`people`] | who was admitted, remembered for moments |
+//! | [`admission_cache`] | who was admitted, remembered for moments |
 //! | [`unread`], [`presence`] | copies of counters, leases of who is online |
 //! | [`broker`], [`store`] | Redis; Postgres |
-//! | [`auth`], [`verified`], [`limits`], [`input`], [`protocol`], [`model`], [`error`], [`config`], [`net`], [`tls`], [`metrics`], [`telemetry`], [`trace`], [`signals`] | the ground floor |
-//! | [`doors`] | where strangers' bytes come in, as plain functions: for fuzzing |
+//! | [`auth`], [`token_cache`], [`limits`], [`input`], [`protocol`], [`model`], [`error`], [`config`], [`net`], [`tls`], [`metrics`], [`telemetry`], [`trace`], [`signals`] | the ground floor |
+//! | [`fuzz_entry`] | where strangers' bytes come in, as plain functions: for fuzzing |
 //! | [`cli_chat`] | `beseda chat`: a client in a terminal, which knows the service from outside only |
 //! | [`dev`] | `beseda dev` and the tests' stack: Postgres and Redis as child processes |
 //!
@@ -42,6 +42,7 @@
 pub use beseda_protocol::model;
 
 pub mod admin;
+pub mod admission_cache;
 pub mod api;
 pub mod app;
 pub mod auth;
@@ -53,8 +54,8 @@ pub mod config;
 pub mod context;
 #[cfg(feature = "dev")]
 pub mod dev;
-pub mod doors;
 pub mod error;
+pub mod fuzz_entry;
 pub mod history;
 pub mod hub;
 pub mod input;
@@ -64,7 +65,6 @@ pub mod metrics;
 pub mod net;
 pub mod origin;
 pub mod outbox;
-pub mod people;
 pub mod presence;
 pub mod protocol;
 pub mod purge;
@@ -76,8 +76,8 @@ pub mod socket;
 pub mod store;
 pub mod telemetry;
 pub mod tls;
+pub mod token_cache;
 pub mod trace;
 pub mod unread;
-pub mod verified;
 pub mod webhooks;
 pub mod writer;

@@ -129,7 +129,7 @@ fn parse_hop(hop: &str) -> Option<IpAddr> {
 
 /// What counts as one client in limits: an IPv4 address, or an IPv6 network of 64 bits, as everybody
 /// who has one of its addresses has all of them.
-pub fn neighbourhood(address: IpAddr) -> IpAddr {
+pub fn client_prefix(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             let network = u128::from(address) & (u128::MAX << 64);
@@ -267,8 +267,8 @@ mod tests {
 
     #[test]
     fn a_network_of_ipv6_is_one_neighbour() {
-        assert_eq!(neighbourhood(ip("2001:db8:1:2:3:4:5:6")), ip("2001:db8:1:2::"));
-        assert_eq!(neighbourhood(ip("203.0.113.9")), ip("203.0.113.9"));
-        assert_eq!(neighbourhood(ip("::ffff:203.0.113.9")), ip("203.0.113.9"));
+        assert_eq!(client_prefix(ip("2001:db8:1:2:3:4:5:6")), ip("2001:db8:1:2::"));
+        assert_eq!(client_prefix(ip("203.0.113.9")), ip("203.0.113.9"));
+        assert_eq!(client_prefix(ip("::ffff:203.0.113.9")), ip("203.0.113.9"));
     }
 }

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    broker::{Away, Broker, Channel, Link},
+    broker::{Broker, Channel, RedisClient, RedisUnavailable},
     error::chain,
     history::History,
     metrics::Metrics,
@@ -68,9 +68,9 @@ impl Commit {
     pub fn add_state(&mut self, state: &ChatState) {
         let ChatState { chat_id, last_ev: ev, epoch, .. } = state;
         let (chat_id, ev) = (*chat_id, *ev);
-        let room = Publication::Room { epoch: Epoch::clone(epoch), chat_id, ev }.encode();
+        let chat = Publication::ChatMoved { epoch: Epoch::clone(epoch), chat_id, ev }.encode();
         for (user, counter) in counters(state) {
-            self.publications.push((Channel::User(user.clone()), room.clone()));
+            self.publications.push((Channel::User(user.clone()), chat.clone()));
             let (epoch, counter) = (Epoch::clone(epoch), CounterChange::Set(counter));
             self.counters.push(Change { user, epoch, counter });
         }
@@ -80,11 +80,11 @@ impl Commit {
     pub fn add_deleted(&mut self, epoch: &Epoch, chat_id: ChatId, members: &[UserId]) {
         let epoch = || Epoch::clone(epoch);
         self.publish(Channel::Chat(chat_id), &Publication::Deleted { epoch: epoch() });
-        let room = Publication::Room { epoch: epoch(), chat_id, ev: i64::MAX }.encode();
+        let chat = Publication::ChatMoved { epoch: epoch(), chat_id, ev: i64::MAX }.encode();
         for user in members {
             let counter = CounterChange::Gone { chat_id };
             self.counters.push(Change { user: user.clone(), epoch: epoch(), counter });
-            self.publications.push((Channel::User(user.clone()), room.clone()));
+            self.publications.push((Channel::User(user.clone()), chat.clone()));
         }
     }
 
@@ -114,7 +114,7 @@ pub fn counters(state: &ChatState) -> [(UserId, Counter); 2] {
 #[derive(Clone, Debug)]
 pub struct Outbox {
     store: Store,
-    link: Link,
+    link: RedisClient,
     broker: Broker,
     unread: Unread,
     finished: Arc<Finished>,
@@ -164,7 +164,7 @@ impl Outbox {
     /// Starts the sweeper and the task that deletes finished rows.
     pub fn start(
         store: Store,
-        link: Link,
+        link: RedisClient,
         broker: Broker,
         unread: Unread,
         history: History,
@@ -182,7 +182,7 @@ impl Outbox {
     }
 
     /// Gives everything of a commit to Redis. On an error the sweeper does it later.
-    pub async fn publish(&self, commit: Commit) -> Result<(), Away> {
+    pub async fn publish(&self, commit: Commit) -> Result<(), RedisUnavailable> {
         // Counters first: they are on their way before anybody can hear of the change.
         let (counted, published) = tokio::join!(
             self.unread.write(&commit.counters),

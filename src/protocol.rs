@@ -132,8 +132,8 @@ pub enum Publication {
         user_id: UserId,
         frame: Frame,
     },
-    /// On a user's channel: a room of theirs moved to `ev`.
-    Room {
+    /// On a user's channel: a chat of theirs moved to `ev`.
+    ChatMoved {
         epoch: Epoch,
         chat_id: ChatId,
         ev: i64,
@@ -159,7 +159,7 @@ impl Publication {
             Self::Event { epoch, .. }
             | Self::Head { epoch, .. }
             | Self::Deleted { epoch }
-            | Self::Room { epoch, .. }
+            | Self::ChatMoved { epoch, .. }
             | Self::Erased { epoch, .. }
             | Self::Revoked { epoch, .. } => Some(epoch),
             Self::Typing { .. } | Self::Presence { .. } => None,
@@ -178,7 +178,7 @@ impl Publication {
                 (format!("t {micros} {user_id}\n"), Some(frame))
             }
             Self::Presence { user_id, frame } => (format!("p {user_id}\n"), Some(frame)),
-            Self::Room { chat_id, ev, .. } => (format!("r {chat_id} {ev}\n"), None),
+            Self::ChatMoved { chat_id, ev, .. } => (format!("r {chat_id} {ev}\n"), None),
             Self::Erased { user_id, .. } => (format!("x {user_id}\n"), None),
             Self::Revoked { user_id, micros, .. } => (format!("v {micros} {user_id}\n"), None),
         };
@@ -218,7 +218,11 @@ impl Publication {
             "p" => Self::Presence { user_id: UserId::parse(rest)?, frame },
             "r" => {
                 let (chat_id, ev) = rest.split_once(' ')?;
-                Self::Room { epoch: epoch()?, chat_id: chat_id.parse().ok()?, ev: ev.parse().ok()? }
+                Self::ChatMoved {
+                    epoch: epoch()?,
+                    chat_id: chat_id.parse().ok()?,
+                    ev: ev.parse().ok()?,
+                }
             }
             "x" => Self::Erased { epoch: epoch()?, user_id: UserId::parse(rest)? },
             "v" => {
@@ -294,7 +298,7 @@ mod tests {
             Publication::Deleted { epoch: epoch() },
             Publication::Typing { user_id: user_id.clone(), micros: 5, frame: frame.clone() },
             Publication::Presence { user_id: user_id.clone(), frame },
-            Publication::Room { epoch: epoch(), chat_id: uuid::Uuid::nil(), ev: 3 },
+            Publication::ChatMoved { epoch: epoch(), chat_id: uuid::Uuid::nil(), ev: 3 },
             Publication::Erased { epoch: epoch(), user_id: user_id.clone() },
             Publication::Revoked { epoch: epoch(), user_id, micros: 1_700_000_000_000_000 },
         ] {

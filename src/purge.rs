@@ -1,4 +1,4 @@
-//! Deletes what is left of deleted rooms: of huge ones, and where a replica died in between.
+//! Deletes what is left of deleted chats: of huge ones, and where a replica died in between.
 
 use std::time::Duration;
 
@@ -7,15 +7,15 @@ use crate::{
     store::{Store, StoreError},
 };
 
-/// How often it is looked for. Nobody waits for it: the room itself is gone.
+/// How often it is looked for. Nobody waits for it: the chat itself is gone.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// Runs for ever, on every replica; each room is one replica's at a time.
+/// Runs for ever, on every replica; each chat is one replica's at a time.
 pub async fn run(store: Store) {
     loop {
         tokio::time::sleep(INTERVAL.mul_f64(rand::random_range(0.8..1.2))).await;
         if let Err(error) = purge_all(&store).await {
-            tracing::warn!(error = chain(&error), "purging deleted rooms failed");
+            tracing::warn!(error = chain(&error), "purging deleted chats failed");
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use beseda::doors::Doors;
+use beseda::fuzz_entry::Doors;
 use libfuzzer_sys::fuzz_target;
 
 static DOORS: OnceLock<Doors> = OnceLock::new();

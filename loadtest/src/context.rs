@@ -33,7 +33,7 @@ pub(crate) struct Context<'a> {
     pub common: &'a Common,
     pub rest: Rest,
     pub counters: Arc<Counters>,
-    /// Unique to the run, since rooms are used again.
+    /// Unique to the run, since chats are used again.
     pub id: String,
 }
 

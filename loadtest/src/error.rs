@@ -12,8 +12,8 @@ pub(crate) enum Error {
         #[source]
         source: Box<beseda_client::Error>,
     },
-    #[error("the socket of room {room} did not open: {reason}")]
-    Socket { room: u32, reason: String },
+    #[error("the socket of chat {chat} did not open: {reason}")]
+    Socket { chat: u32, reason: String },
     #[error("{0} can't be a user id's beginning")]
     Prefix(String),
     #[error("the installation did not start")]

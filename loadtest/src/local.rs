@@ -57,8 +57,8 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
     replicas: u8,
 
-    /// Fill an empty database first: so many rooms with so many messages in each. The scenarios' own
-    /// rooms are the first of them.
+    /// Fill an empty database first: so many chats with so many messages in each. The scenarios' own
+    /// chats are the first of them.
     #[arg(long, value_name = "ROOMSxMESSAGES")]
     preload: Option<Preload>,
 

@@ -1,4 +1,4 @@
-//! Load tests for Beseda: opens rooms, sends, listens on another replica, and checks what arrived.
+//! Load tests for Beseda: opens chats, sends, listens on another replica, and checks what arrived.
 //!
 //! A run measures, and it also judges: a message lost, doubled or out of order, a wrong answer, a
 //! counter that is not right at the end, or a limit that was not kept make it end with 1.

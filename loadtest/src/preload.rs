@@ -1,4 +1,4 @@
-//! A database that is full already: rooms with a history, written past the service.
+//! A database that is full already: chats with a history, written past the service.
 
 use std::str::FromStr;
 
@@ -9,7 +9,7 @@ use crate::{clients::chats::names, error::Error, progress::say};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Preload {
-    rooms: u32,
+    chats: u32,
     messages: u32,
 }
 
@@ -17,16 +17,16 @@ impl FromStr for Preload {
     type Err = &'static str;
 
     fn from_str(raw: &str) -> Result<Self, Self::Err> {
-        let (rooms, messages) = raw.split_once('x').ok_or("must be ROOMSxMESSAGES: 1000x100")?;
+        let (chats, messages) = raw.split_once('x').ok_or("must be ROOMSxMESSAGES: 1000x100")?;
         let number = |raw: &str| raw.parse().map_err(|_| "both must be whole numbers");
-        Ok(Self { rooms: number(rooms)?, messages: number(messages)? })
+        Ok(Self { chats: number(chats)?, messages: number(messages)? })
     }
 }
 
-/// Rooms that are there already, from an earlier run, stay as they are. `$1` is the sender's id with
+/// Chats that are there already, from an earlier run, stay as they are. `$1` is the sender's id with
 /// # for the number, `$2` the reader's.
-const ROOMS: &str = "\
--- loadtest.preload_rooms
+const CHATS: &str = "\
+-- loadtest.preload_chats
 INSERT INTO chats (chat_id, room_name, user_lo, user_hi, created_by, last_seq, last_ev, last_message_at)
 SELECT gen_random_uuid(), substr(md5(random()::text || n), 1, 22),
        least(s.id, r.id), greatest(s.id, r.id), s.id, $4, $4, now()
@@ -42,7 +42,7 @@ SELECT unnest(ARRAY[user_lo, user_hi]) FROM chats ON CONFLICT DO NOTHING;
 INSERT INTO members (chat_id, user_id, unread)
 SELECT chat_id, member, CASE WHEN member = created_by THEN 0 ELSE last_seq END
   FROM chats, unnest(ARRAY[user_lo, user_hi]) member ON CONFLICT DO NOTHING;
--- In the order of time, as they would have come: all rooms have their first before any its second.
+-- In the order of time, as they would have come: all chats have their first before any its second.
 INSERT INTO messages (chat_id, seq, message_id, ev, sender_id, text, created_at)
 SELECT chat_id, seq, gen_random_uuid(), seq, created_by, repeat('x', 100), last_message_at
   FROM generate_series(1, (SELECT max(last_seq) FROM chats)) seq
@@ -55,14 +55,14 @@ impl Preload {
         if prefix.len() + 20 > MAX_USER_ID_CHARS || prefix.contains('#') {
             return Err(Error::Prefix(prefix.to_owned()));
         }
-        say(&format!("writing {} rooms with {} messages each", self.rooms, self.messages));
+        say(&format!("writing {} chats with {} messages each", self.chats, self.messages));
         let (client, connection) = tokio_postgres::connect(database, NoTls).await?;
         // Ends with the client, or says through it that it broke.
         tokio::spawn(connection);
         let (sender, reader) = names(prefix, 0);
         let (sender, reader) = (sender.replace("-0-", "-#-"), reader.replace("-0-", "-#-"));
-        let (rooms, messages) = (self.rooms.cast_signed(), i64::from(self.messages));
-        client.execute(ROOMS, &[&sender, &reader, &rooms, &messages]).await?;
+        let (chats, messages) = (self.chats.cast_signed(), i64::from(self.messages));
+        client.execute(CHATS, &[&sender, &reader, &chats, &messages]).await?;
         for statement in REST.split(";\n") {
             client.batch_execute(statement).await?;
         }
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn sizes_are_two_numbers() {
-        assert_eq!("10x200".parse(), Ok(Preload { rooms: 10, messages: 200 }));
+        assert_eq!("10x200".parse(), Ok(Preload { chats: 10, messages: 200 }));
         assert!("10".parse::<Preload>().is_err());
         assert!("10x-1".parse::<Preload>().is_err());
     }

@@ -62,7 +62,7 @@ impl Rest {
         Client::with_http(urls, Credentials::fixed(token), self.http.clone())
     }
 
-    /// Opens a room with `other`, or finds it.
+    /// Opens a chat with `other`, or finds it.
     pub(crate) async fn open_chat(
         &self,
         url: &Url,

@@ -31,7 +31,7 @@ pub(crate) struct Common {
     #[arg(long = "pid", value_name = "NAME=PID", help_heading = "Where")]
     processes: Vec<Process>,
 
-    /// What the ids of the users begin with. Rooms are used again by the next run.
+    /// What the ids of the users begin with. Chats are used again by the next run.
     #[arg(long, default_value = "loadtest", help_heading = "Where")]
     pub prefix: String,
 

@@ -72,7 +72,7 @@ fn figure(json: &Value, name: &str) -> f64 {
 
 #[tokio::test]
 async fn send_counts_cpu_and_memory_of_all_and_draws_a_page() {
-    let outcome = local("send --rooms 6 --clients 4 --seconds 2").await;
+    let outcome = local("send --chats 6 --clients 4 --seconds 2").await;
     let json = outcome.right();
     for name in ["service", "postgres", "redis", "loadtest"] {
         assert!(number(&json, &format!("/phases/0/memory_mib/{name}/max")) > 1.0);
@@ -85,7 +85,7 @@ async fn send_counts_cpu_and_memory_of_all_and_draws_a_page() {
 
 #[tokio::test]
 async fn a_limit_that_is_not_kept_fails_the_run() {
-    let outcome = local("send --rooms 2 --clients 2 --seconds 1 --max-p99 0.001").await;
+    let outcome = local("send --chats 2 --clients 2 --seconds 1 --max-p99 0.001").await;
     assert_eq!(outcome.output.status.code(), Some(1), "{}", outcome.text());
     assert_eq!(outcome.json()["exceeded"].as_array().map(Vec::len), Some(1));
     assert!(outcome.text().contains("FAILED: beyond a limit"), "{}", outcome.text());
@@ -93,7 +93,7 @@ async fn a_limit_that_is_not_kept_fails_the_run() {
 
 #[tokio::test]
 async fn latency_sends_what_was_due_and_compares_with_the_bare_pair() {
-    let json = local("latency --rooms 6 --rate 40 --seconds 2 --baseline").await.right();
+    let json = local("latency --chats 6 --rate 40 --seconds 2 --baseline").await.right();
     for phase in [0, 1] {
         assert_eq!(number(&json, &format!("/phases/{phase}/count")), 80.0, "{json}");
     }
@@ -109,21 +109,21 @@ async fn fanout_delivers_to_every_socket() {
 
 #[tokio::test]
 async fn idle_weighs_sockets() {
-    let json = local("idle --from 10 --to 60 --rooms 5 --quiet 1 --burst 1").await.right();
+    let json = local("idle --from 10 --to 60 --chats 5 --quiet 1 --burst 1").await.right();
     assert_eq!(number(&json, "/phases/0/count"), 60.0);
     assert!(figure(&json, "memory for a socket").is_finite());
 }
 
 #[tokio::test]
 async fn history_reads_what_was_there_before() {
-    let arguments = "--preload 4x120 history --rooms 4 --messages 120 --clients 3 --seconds 1";
+    let arguments = "--preload 4x120 history --chats 4 --messages 120 --clients 3 --seconds 1";
     local(arguments).await.right();
 }
 
 #[tokio::test]
-async fn inbox_and_unread_find_all_rooms() {
-    let inbox = local("inbox --people 2 --rooms-each 20 --limit 15 --clients 3 --seconds 1");
-    let unread = local("unread --people 2 --rooms-each 20 --clients 3 --seconds 1");
+async fn inbox_and_unread_find_all_chats() {
+    let inbox = local("inbox --people 2 --chats-each 20 --limit 15 --clients 3 --seconds 1");
+    let unread = local("unread --people 2 --chats-each 20 --clients 3 --seconds 1");
     let (inbox, unread) = tokio::join!(inbox, unread);
     inbox.right();
     unread.right();
@@ -131,14 +131,14 @@ async fn inbox_and_unread_find_all_rooms() {
 
 #[tokio::test]
 async fn a_storm_ends_with_all_in_step() {
-    let json = local("storm --sockets 60 --rooms 5 --quiet 1 --rate 10").await.right();
+    let json = local("storm --sockets 60 --chats 5 --quiet 1 --rate 10").await.right();
     assert!(figure(&json, "all in step again after") > 0.0);
     assert!(figure(&json, "slowest send meanwhile") > 0.0);
 }
 
 #[tokio::test]
 async fn a_soak_loses_nothing_to_cut_sockets() {
-    let json = local("soak --rooms 4 --rate 20 --seconds 6 --cuts 2").await.right();
+    let json = local("soak --chats 4 --rate 20 --seconds 6 --cuts 2").await.right();
     assert_eq!(number(&json, "/phases/0/count"), 120.0);
     assert!(figure(&json, "growth of the service's memory").is_finite());
 }

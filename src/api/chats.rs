@@ -1,4 +1,4 @@
-//! Rooms: `/api/v1/chats/`.
+//! Chats: `/api/v1/chats/`.
 
 use axum::{
     Json,
@@ -21,10 +21,10 @@ use crate::{
     model::{Chat, ChatId, Time, UserId},
 };
 
-/// Bytes of a room's counter as JSON, with numbers of some digits.
+/// Bytes of a chat's counter as JSON, with numbers of some digits.
 const BYTES_OF_A_COUNTER: usize = 160;
 
-/// Opens the room of two people, or finds it: however many race, there is one.
+/// Opens the chat of two people, or finds it: however many race, there is one.
 #[utoipa::path(post, path = "/chats/", tag = "chats", request_body = NewChat, responses(
     (status = 201, description = "Created", body = OpenedChat),
     (status = 200, description = "It was there already", body = OpenedChat),
@@ -60,7 +60,7 @@ fn pair(mut fields: Fields, user: &AuthUser) -> Result<(UserId, UserId), Error> 
     Ok((user.id().clone(), other.ok_or_else(|| Error::field("user_id", NOT_AN_ID))?))
 }
 
-/// The caller's rooms.
+/// The caller's chats.
 #[utoipa::path(get, path = "/chats/", tag = "chats", params(
     ("limit" = Option<i64>, Query, minimum = 1, maximum = 100, description = "30 where not given"),
     ("cursor" = Option<String>, Query, description = "`next` of the page before"),
@@ -95,11 +95,11 @@ pub(crate) fn read_cursor(raw: &str) -> Result<(Time, ChatId), Error> {
     Ok((activity, ChatId::from_slice(id).map_err(|_| UNREADABLE)?))
 }
 
-/// One room.
+/// One chat.
 #[utoipa::path(get, path = "/chats/{chat}/", tag = "chats", params(
     ("chat" = String, Path, description = "`chat_id` or `room_name`"),
 ), responses(
-    (status = 200, description = "The room, as the caller sees it", body = Chat),
+    (status = 200, description = "The chat, as the caller sees it", body = Chat),
 ))]
 pub(super) async fn get_chat(
     State(context): State<Context>,
@@ -109,7 +109,7 @@ pub(super) async fn get_chat(
     Ok(Json(context.chats.get_chat(user.id(), chat_id).await?))
 }
 
-/// Deletes a room with all that is in it, for both.
+/// Deletes a chat with all that is in it, for both.
 #[utoipa::path(delete, path = "/chats/{chat}/", tag = "chats", params(
     ("chat" = String, Path, description = "`chat_id` or `room_name`"),
 ), responses(
@@ -124,16 +124,16 @@ pub(super) async fn delete_chat(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Unread counters of every room.
+/// Unread counters of every chat.
 #[utoipa::path(get, path = "/chats/unread/", tag = "chats", responses(
-    (status = 200, description = "Every room of the caller, latest activity first", body = UnreadSummary),
+    (status = 200, description = "Every chat of the caller, latest activity first", body = UnreadSummary),
 ))]
 pub(super) async fn get_unread(
     State(context): State<Context>,
     user: AuthUser,
 ) -> Result<Response, Error> {
     let summary = context.chats.get_unread(user.id()).await?;
-    // `Json` would begin with 128 bytes, and move the hundreds of rooms that some have at each doubling.
+    // `Json` would begin with 128 bytes, and move the hundreds of chats that some have at each doubling.
     let mut body = Vec::with_capacity(BYTES_OF_A_COUNTER * (1 + summary.chats.len()));
     serde_json::to_writer(&mut body, &summary).expect("memory takes any text");
     Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
@@ -155,7 +155,7 @@ pub(super) async fn mark_read(
     let up_to_seq = fields.optional_integer("up_to_seq", 0);
     fields.finish()?;
     if let Some(name) = room_name {
-        // A name that is no room's is another room's too.
+        // A name that is no room's is another chat's too.
         let named = match ChatRef::parse(&name) {
             Some(chat @ ChatRef::RoomName(_)) => {
                 match context.chats.resolve(&chat, Some(user.id())).await {
@@ -175,7 +175,7 @@ pub(super) async fn mark_read(
     Ok(Json(context.chats.mark_read(user.id(), chat_id, up_to_seq).await?))
 }
 
-/// Finds messages in a room, newest first.
+/// Finds messages in a chat, newest first.
 #[utoipa::path(get, path = "/chats/{chat}/search/", tag = "chats", params(
     ("chat" = String, Path, description = "`chat_id` or `room_name`"),
     ("query" = String, Query, min_length = 1, max_length = 256,

@@ -21,12 +21,12 @@ use crate::{
 };
 
 /// Where this request came in, as the client sees it: `https`, `chat.example.com`.
-pub(crate) struct Reached {
+pub(crate) struct ExternalOrigin {
     secure: bool,
     host: Authority,
 }
 
-impl Reached {
+impl ExternalOrigin {
     /// From the configuration; else from a trusted proxy's headers; else from the request's own.
     pub(crate) fn of(config: &Config, peer: Option<IpAddr>, headers: &HeaderMap) -> Option<Self> {
         if let Some(url) = &config.public_url {
@@ -59,7 +59,7 @@ impl Reached {
     }
 }
 
-impl FromRequestParts<Context> for Reached {
+impl FromRequestParts<Context> for ExternalOrigin {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, Error> {
@@ -79,7 +79,7 @@ pub(super) async fn connect_chat(
     State(context): State<Context>,
     user: AuthUser,
     ChatPath(chat_id): ChatPath,
-    reached: Reached,
+    reached: ExternalOrigin,
 ) -> Result<Json<ChatTicket>, Error> {
     let head = context.chats.get_head(user.id(), chat_id).await?;
     let ticket = context.tickets.issue(&user.0, Some(chat_id))?;
@@ -102,7 +102,7 @@ pub(super) async fn connect_chat(
 pub(super) async fn connect_many(
     State(context): State<Context>,
     user: AuthUser,
-    reached: Reached,
+    reached: ExternalOrigin,
 ) -> Result<Json<ManyChatsTicket>, Error> {
     let ticket = context.tickets.issue(&user.0, None)?;
     Ok(Json(ManyChatsTicket {

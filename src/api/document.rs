@@ -29,7 +29,7 @@ use crate::error::{Error, FieldError};
     tags(
         (name = "chats", description = "Rooms, read markers, search"),
         (name = "messages", description = "History, sending, editing, deleting, reporting"),
-        (name = "users", description = "People, and whom one has blocked"),
+        (name = "users", description = "AdmissionCache, and whom one has blocked"),
         (name = "sockets", description = "Tickets; [the protocol](/docs/socket/) is in /asyncapi.json"),
     )
 )]

@@ -21,7 +21,7 @@ use crate::{
 const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 
 /// All that is kept of a person, as JSON lines; `chat:admin` only. First their profile, then their
-/// blocks, their rooms, each with their own messages after it, the reports that they have made, and as
+/// blocks, their chats, each with their own messages after it, the reports that they have made, and as
 /// the last line `end`: without it the export broke off, and has to be asked for again. It is read
 /// while it is sent, so what changes meanwhile may be in it or not; all else is in it once.
 #[utoipa::path(get, path = "/users/{user_id}/export/", tag = "users",

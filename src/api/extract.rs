@@ -10,7 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{MAX_BODY_BYTES, MAX_BULK_BODY_BYTES, place};
+use super::{MAX_BODY_BYTES, MAX_BULK_BODY_BYTES, permit};
 use crate::{
     auth::Identity,
     chat::ChatRef,
@@ -92,15 +92,15 @@ async fn answer(
     let place = if identity.admin {
         None
     } else {
-        match context.limits.take_request(identity.user_id()) {
-            Ok(place) => place,
+        match context.limits.take_request_permit(identity.user_id()) {
+            Ok(permit) => permit,
             Err(error) => return error.into_response(),
         }
     };
     request.extensions_mut().insert(AuthUser(identity));
     let response = next.run(request).await;
     match place {
-        Some(place) => place::keep(response, place),
+        Some(place) => permit::keep(response, place),
         None => response,
     }
 }
@@ -161,7 +161,7 @@ async fn path_param<S: Send + Sync>(
         .ok_or(Error::RouteNotFound)
 }
 
-/// `{chat}`: an id or a room name. Whether the caller is a member is the operation's question.
+/// `{chat}`: an id or a chat name. Whether the caller is a member is the operation's question.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ChatPath(pub ChatId);
 

@@ -7,7 +7,7 @@ mod export;
 mod extract;
 mod messages;
 mod page;
-mod place;
+mod permit;
 pub(crate) mod problem;
 mod reports;
 mod socket_page;
@@ -38,7 +38,7 @@ pub use beseda_protocol::bounds::{MAX_BODY_BYTES, MAX_BULK_BODY_BYTES};
 pub use self::document::openapi_json;
 pub(crate) use self::{
     chats::{read_cursor, write_cursor},
-    connect::Reached,
+    connect::ExternalOrigin,
     extract::bearer,
 };
 use crate::{context::Context, error::Error, limits::Class, origin::Origin};

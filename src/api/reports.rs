@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{context::Context, error::Error, model::Report};
 
-/// Reports a message to the host application, as the message is now; a member of the room, once a
+/// Reports a message to the host application, as the message is now; a member of the chat, once a
 /// message. The other member is not told.
 #[utoipa::path(post, path = "/chats/{chat}/messages/{message_id}/report/", tag = "messages", params(
     ("chat" = String, Path, description = "`chat_id` or `room_name`"),

@@ -1,4 +1,4 @@
-//! People: `/api/v1/users/`, and whom one has blocked.
+//! AdmissionCache: `/api/v1/users/`, and whom one has blocked.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ use crate::{
     store::{Named, Profile},
 };
 
-/// A person: oneself, those one shares a room with, and for `chat:admin` anybody.
+/// A person: oneself, those one shares a chat with, and for `chat:admin` anybody.
 #[utoipa::path(get, path = "/users/{user_id}/", tag = "users", params(("user_id" = String, Path)),
 responses(
     (status = 200, description = "The person", body = User),
@@ -136,7 +136,7 @@ pub(super) async fn revoke_tokens(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Blocks somebody: no new rooms, sends and edits between the two, no presence, no typing.
+/// Blocks somebody: no new chats, sends and edits between the two, no presence, no typing.
 #[utoipa::path(put, path = "/users/{user_id}/block/", tag = "users",
 params(("user_id" = String, Path)), responses(
     (status = 204, description = "Blocked, now or before"),

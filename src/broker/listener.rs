@@ -27,7 +27,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Away, Channel, Event, Link,
+    Channel, Event, RedisClient, RedisUnavailable,
     connection::{Live, Settings},
 };
 
@@ -51,7 +51,7 @@ const TURNS: u64 = 150;
 /// What [`super::Broker`] asks of the task.
 #[derive(Debug)]
 pub(super) enum Request {
-    Subscribe(Channel, oneshot::Sender<Result<(), Away>>),
+    Subscribe(Channel, oneshot::Sender<Result<(), RedisUnavailable>>),
     Unsubscribe(Channel),
 }
 
@@ -79,7 +79,7 @@ pub(super) struct Listener {
 
 impl Listener {
     pub(super) fn new(
-        link: &Link,
+        link: &RedisClient,
         sharded: bool,
         hearing: watch::Sender<bool>,
         events: mpsc::Sender<Event>,
@@ -182,7 +182,7 @@ impl Listener {
             };
             self.say(&pick(true), &pick(false)).await
         } else {
-            Err(Away)
+            Err(RedisUnavailable)
         };
         for done in waiting {
             // Who no longer waits needs no answer.
@@ -260,13 +260,17 @@ impl Listener {
         self.judge(outcome)
     }
 
-    async fn say(&self, subscribe: &[String], unsubscribe: &[String]) -> Result<(), Away> {
+    async fn say(
+        &self,
+        subscribe: &[String],
+        unsubscribe: &[String],
+    ) -> Result<(), RedisUnavailable> {
         if self.sharded {
             self.say_to_shards(subscribe, unsubscribe).await?;
         } else {
             self.say_to_one(subscribe, unsubscribe).await?;
         }
-        if self.live.take_reconnected() { Err(Away) } else { Ok(()) }
+        if self.live.take_reconnected() { Err(RedisUnavailable) } else { Ok(()) }
     }
 
     /// With sharded publications fred waits for a subscription's answer, which is the
@@ -278,20 +282,20 @@ impl Listener {
         &self,
         subscribe: &[String],
         unsubscribe: &[String],
-    ) -> Result<(), Away> {
+    ) -> Result<(), RedisUnavailable> {
         for names in [subscribe, unsubscribe] {
             for chunk in names.chunks(CHANNELS_A_COMMAND) {
                 try_join_all(chunk.iter().map(|name| self.subscribe_on_shard(name))).await?;
             }
         }
         for name in unsubscribe {
-            self.live.client().sunsubscribe(name.as_str()).await.map_err(|_| Away)?;
+            self.live.client().sunsubscribe(name.as_str()).await.map_err(|_| RedisUnavailable)?;
         }
         Ok(())
     }
 
     /// Twice where need be: a first answer from the wrong server tells fred which one is right.
-    async fn subscribe_on_shard(&self, name: &str) -> Result<(), Away> {
+    async fn subscribe_on_shard(&self, name: &str) -> Result<(), RedisUnavailable> {
         let client = self.live.client();
         if client.ssubscribe(name).await.is_ok() {
             return Ok(());
@@ -300,30 +304,34 @@ impl Listener {
     }
 
     /// A Redis before 7, or one whose ACL forbids it, would be silent for ever otherwise.
-    fn refusal(&self, error: &Error) -> Away {
+    fn refusal(&self, error: &Error) -> RedisUnavailable {
         let passing = [ErrorKind::Timeout, ErrorKind::IO, ErrorKind::Canceled];
         if !passing.contains(error.kind()) && !self.refused.swap(true, Relaxed) {
             tracing::warn!(error = %error.details(), "Redis refused a sharded subscription");
         }
-        Away
+        RedisUnavailable
     }
 
     /// fred returns from a classic (un)subscription once it is queued. A ping behind it on the same
     /// connection is answered only after it was carried out, if it *was* the same connection.
-    async fn say_to_one(&self, subscribe: &[String], unsubscribe: &[String]) -> Result<(), Away> {
+    async fn say_to_one(
+        &self,
+        subscribe: &[String],
+        unsubscribe: &[String],
+    ) -> Result<(), RedisUnavailable> {
         let client = self.live.client();
         for chunk in subscribe.chunks(CHANNELS_A_COMMAND) {
-            client.subscribe(chunk.to_vec()).await.map_err(|_| Away)?;
+            client.subscribe(chunk.to_vec()).await.map_err(|_| RedisUnavailable)?;
         }
         for chunk in unsubscribe.chunks(CHANNELS_A_COMMAND) {
-            client.unsubscribe(chunk.to_vec()).await.map_err(|_| Away)?;
+            client.unsubscribe(chunk.to_vec()).await.map_err(|_| RedisUnavailable)?;
         }
-        if self.live.ping_subscriptions().await { Ok(()) } else { Err(Away) }
+        if self.live.ping_subscriptions().await { Ok(()) } else { Err(RedisUnavailable) }
     }
 
     /// Whether the connection must be replaced after this. Until then, what was said in vain on a
     /// connection that looks alive is said again ([`Self::renew`], since it is not current).
-    fn judge(&mut self, outcome: Result<(), Away>) -> bool {
+    fn judge(&mut self, outcome: Result<(), RedisUnavailable>) -> bool {
         if outcome.is_ok() {
             self.failures = 0;
             return false;

@@ -1,11 +1,11 @@
 //! Redis: the connection for commands, and publications between replicas.
 //!
-//! Everything in Redis may be lost at any moment. What is said here fails fast ([`Away`]) and is
+//! Everything in Redis may be lost at any moment. What is said here fails fast ([`RedisUnavailable`]) and is
 //! rebuilt from Postgres; a publication that may have been lost is admitted ([`Event::Lost`]).
 //! This module, [`crate::unread`] and [`crate::presence`] are the only ones that know fred.
 
+mod client;
 mod connection;
-mod link;
 mod listener;
 mod once;
 mod pubsub;
@@ -18,7 +18,7 @@ mod tests;
 use bytes::Bytes;
 use uuid::Uuid;
 
-pub use link::Link;
+pub use client::RedisClient;
 pub use pubsub::Broker;
 pub(crate) use script::{Call, Script};
 
@@ -34,7 +34,7 @@ pub enum RedisError {
     Url(String),
     #[error("no TLS to Redis")]
     Tls(#[from] TlsError),
-    #[error("this is Redis {0}: {oldest} or newer is needed", oldest = link::OLDEST_REDIS)]
+    #[error("this is Redis {0}: {oldest} or newer is needed", oldest = client::OLDEST_REDIS)]
     TooOld(String),
     #[error("BESEDA_REDIS_CA needs a REDIS_URL that begins with rediss")]
     PlainWithCa,
@@ -43,7 +43,7 @@ pub enum RedisError {
 /// Redis does not answer, or not in time. What was asked may still happen, late.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("Redis is away")]
-pub struct Away;
+pub struct RedisUnavailable;
 
 /// What one can listen to.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -5,23 +5,26 @@ use fred::{
     types::{Expiration, SetOptions, Value},
 };
 
-use super::{Away, Link};
+use super::{RedisClient, RedisUnavailable};
 
 /// How long a claim is remembered, in seconds: a ticket's minute, twice, for clocks that differ.
 const REMEMBERED_SECONDS: i64 = 120;
 
-impl Link {
+impl RedisClient {
     /// True for the first caller with this name, on any replica; false for all others.
-    pub async fn claim_once(&self, name: &str) -> Result<bool, Away> {
+    pub async fn claim_once(&self, name: &str) -> Result<bool, RedisUnavailable> {
         let pipeline = self.pipeline()?;
         let key = self.key(name);
         let options = (Some(Expiration::EX(REMEMBERED_SECONDS)), Some(SetOptions::NX));
         // In a pipeline this only queues.
-        pipeline.set::<(), _, _>(key, 1, options.0, options.1, false).await.map_err(|_| Away)?;
+        pipeline
+            .set::<(), _, _>(key, 1, options.0, options.1, false)
+            .await
+            .map_err(|_| RedisUnavailable)?;
         match self.send(&pipeline, 1).await?.into_iter().next() {
             Some(Ok(Value::Null)) => Ok(false),
             Some(Ok(_)) => Ok(true),
-            _ => Err(Away),
+            _ => Err(RedisUnavailable),
         }
     }
 }

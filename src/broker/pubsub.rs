@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    Away, Channel, Event, Link, Script,
+    Channel, Event, RedisClient, RedisUnavailable, Script,
     listener::{Listener, Request},
     script::CALLS_A_PIPELINE,
 };
@@ -27,7 +27,7 @@ return 1";
 /// Subscribes and publishes. Cheap to clone; the last clone dropped ends it.
 #[derive(Clone)]
 pub struct Broker {
-    link: Link,
+    link: RedisClient,
     channel_prefix: Arc<str>,
     publish: Arc<Script>,
     sharded: bool,
@@ -43,7 +43,7 @@ impl Broker {
     /// [`Event::Lost`] says so. `sharded`, for a cluster only: each channel lives on the shard of
     /// its slot, and not on all servers. All replicas must agree on it. Must be called within a Tokio
     /// runtime.
-    pub fn connect(link: &Link, sharded: bool) -> (Self, mpsc::Receiver<Event>) {
+    pub fn connect(link: &RedisClient, sharded: bool) -> (Self, mpsc::Receiver<Event>) {
         let (events, taker) = mpsc::channel(EVENT_CAPACITY);
         let (requests, inbox) = mpsc::unbounded_channel();
         let end = CancellationToken::new();
@@ -67,11 +67,11 @@ impl Broker {
     /// Listens to `channel`. `Ok` once Redis has acknowledged it: what is published from then on
     /// arrives. Also after `Err` it stays wanted: once Redis is back it is subscribed, and
     /// [`Event::Lost`] follows.
-    pub async fn subscribe(&self, channel: &Channel) -> Result<(), Away> {
+    pub async fn subscribe(&self, channel: &Channel) -> Result<(), RedisUnavailable> {
         let (done, outcome) = oneshot::channel();
         let request = Request::Subscribe(channel.clone(), done);
-        self.requests.send(request).map_err(|_| Away)?;
-        outcome.await.unwrap_or(Err(Away))
+        self.requests.send(request).map_err(|_| RedisUnavailable)?;
+        outcome.await.unwrap_or(Err(RedisUnavailable))
     }
 
     /// No longer listens to `channel`; something of it may still arrive.
@@ -82,7 +82,7 @@ impl Broker {
 
     /// Publishes to every replica, in this order. `Ok`: Redis has taken all of it, which says nothing
     /// about who got it.
-    pub async fn publish(&self, publications: &[(Channel, Bytes)]) -> Result<(), Away> {
+    pub async fn publish(&self, publications: &[(Channel, Bytes)]) -> Result<(), RedisUnavailable> {
         let prefix = &*self.channel_prefix;
         let named = publications
             .iter()
@@ -97,16 +97,19 @@ impl Broker {
     /// Not by a script: while its slot is on the way to another server, a script with this channel
     /// for a key is sent on to there, as there is no such key here any more; but the subscribers
     /// still are here.
-    async fn publish_to_shards(&self, publications: &[(String, Value)]) -> Result<(), Away> {
+    async fn publish_to_shards(
+        &self,
+        publications: &[(String, Value)],
+    ) -> Result<(), RedisUnavailable> {
         for chunk in publications.chunks(CALLS_A_PIPELINE) {
             let pipeline = self.link.pipeline()?;
             for (channel, payload) in chunk {
                 // In a pipeline this only queues.
                 let queued = pipeline.spublish::<(), _, _>(channel.as_str(), payload.clone());
-                queued.await.map_err(|_| Away)?;
+                queued.await.map_err(|_| RedisUnavailable)?;
             }
             if self.link.send(&pipeline, chunk.len()).await?.iter().any(Result::is_err) {
-                return Err(Away);
+                return Err(RedisUnavailable);
             }
         }
         Ok(())

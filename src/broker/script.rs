@@ -8,7 +8,7 @@ use fred::{
     util::redis_keyslot,
 };
 
-use super::{Away, Link};
+use super::{RedisClient, RedisUnavailable};
 
 /// Calls in one pipeline: as many as Redis runs well within the command time-out (about 10 µs
 /// each), few enough not to keep others waiting.
@@ -54,10 +54,14 @@ impl Script {
     }
 }
 
-impl Link {
-    /// Runs a script for each of `calls`: their results in the same order. All or `Away`: what is
+impl RedisClient {
+    /// Runs a script for each of `calls`: their results in the same order. All or `RedisUnavailable`: what is
     /// written here can be written again.
-    pub(crate) async fn run(&self, script: &Script, calls: &[Call]) -> Result<Vec<Value>, Away> {
+    pub(crate) async fn run(
+        &self,
+        script: &Script,
+        calls: &[Call],
+    ) -> Result<Vec<Value>, RedisUnavailable> {
         let mut results = Vec::with_capacity(calls.len());
         for chunk in calls.chunks(CALLS_A_PIPELINE) {
             let mut answers = self.run_by(chunk, "EVALSHA", &script.sha1).await?;
@@ -76,7 +80,7 @@ impl Link {
             for answer in answers {
                 results.push(answer.map_err(|error| {
                     tracing::warn!(error = %error.details(), "Redis refused a script");
-                    Away
+                    RedisUnavailable
                 })?);
             }
         }
@@ -91,7 +95,7 @@ impl Link {
         script: &Script,
         args: &[Value],
         theirs: Vec<(String, Vec<Value>)>,
-    ) -> Result<Vec<Value>, Away> {
+    ) -> Result<Vec<Value>, RedisUnavailable> {
         let keys_a_call = if self.pipeline()?.is_clustered() { 1 } else { KEYS_A_CALL };
         let mut calls: Vec<Call> = Vec::with_capacity(theirs.len().div_ceil(keys_a_call));
         for (key, own) in theirs {
@@ -115,7 +119,7 @@ impl Link {
         calls: &[Call],
         command: &'static str,
         script: &str,
-    ) -> Result<Vec<fred::interfaces::FredResult<Value>>, Away> {
+    ) -> Result<Vec<fred::interfaces::FredResult<Value>>, RedisUnavailable> {
         let pipeline = self.pipeline()?;
         for call in calls {
             let slot = ClusterHash::Custom(redis_keyslot(call.keys[0].as_bytes()));
@@ -126,7 +130,8 @@ impl Link {
             args.extend(call.args.iter().cloned());
             let command = CustomCommand::new_static(command, slot, false);
             // In a pipeline this only queues.
-            let _queued: Value = pipeline.custom(command, args).await.map_err(|_| Away)?;
+            let _queued: Value =
+                pipeline.custom(command, args).await.map_err(|_| RedisUnavailable)?;
         }
         self.send(&pipeline, calls.len()).await
     }

@@ -8,7 +8,7 @@ use fred::{
 };
 use tokio::time::timeout;
 
-use super::Link;
+use super::RedisClient;
 use crate::{dev::Redis, model::UserId};
 
 /// Longest wait for anything in these tests; all of it takes milliseconds on an idle machine.
@@ -19,21 +19,21 @@ pub(crate) fn user(id: &str) -> UserId {
 }
 
 /// A Redis of one's own, and a link that is up.
-pub(crate) async fn redis() -> (Redis, Link) {
+pub(crate) async fn redis() -> (Redis, RedisClient) {
     let redis = Redis::temporary().await.expect("Redis is installed");
     let link = link(&redis).await;
     (redis, link)
 }
 
 /// Another link, as another replica has.
-pub(crate) async fn link(redis: &Redis) -> Link {
-    let link = Link::connect(&redis.url(), None, "test:").expect("a URL");
+pub(crate) async fn link(redis: &Redis) -> RedisClient {
+    let link = RedisClient::connect(&redis.url(), None, "test:").expect("a URL");
     up(&link).await;
     link
 }
 
 /// Three masters of a cluster with the slots among them, a link to each alone, and one to all.
-pub(crate) async fn ring() -> (Vec<Redis>, Vec<Link>, Link) {
+pub(crate) async fn ring() -> (Vec<Redis>, Vec<RedisClient>, RedisClient) {
     let options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"];
     let (mut servers, mut links) = (Vec::new(), Vec::new());
     for (number, slots) in [0..=5460, 5461..=10922, 10923..=16383].into_iter().enumerate() {
@@ -61,7 +61,7 @@ pub(crate) async fn ring() -> (Vec<Redis>, Vec<Link>, Link) {
         }
     };
     timeout(CEILING, agreed).await.expect("they find each other");
-    let all = Link::connect(&ring_url(&servers), None, "test:").expect("a URL");
+    let all = RedisClient::connect(&ring_url(&servers), None, "test:").expect("a URL");
     up(&all).await;
     (servers, links, all)
 }
@@ -72,7 +72,7 @@ pub(crate) fn ring_url(servers: &[Redis]) -> String {
 }
 
 /// Waits until commands are let through and the generation is known.
-pub(crate) async fn up(link: &Link) {
+pub(crate) async fn up(link: &RedisClient) {
     let known = async {
         while !link.is_up() || link.generation().is_none() {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -82,7 +82,7 @@ pub(crate) async fn up(link: &Link) {
 }
 
 /// Says something to Redis itself.
-pub(crate) async fn command(link: &Link, words: &str) -> Value {
+pub(crate) async fn command(link: &RedisClient, words: &str) -> Value {
     let mut words = words.split(' ');
     let name = words.next().unwrap_or_default().to_owned();
     let args: Vec<Value> = words.map(Value::from).collect();

@@ -13,11 +13,11 @@ fn chat(number: u128) -> Channel {
 }
 
 /// A broker that is connected: what its first connection admits is taken.
-async fn broker(link: &Link) -> (Broker, mpsc::Receiver<Event>) {
+async fn broker(link: &RedisClient) -> (Broker, mpsc::Receiver<Event>) {
     connected(link, false).await
 }
 
-async fn connected(link: &Link, sharded: bool) -> (Broker, mpsc::Receiver<Event>) {
+async fn connected(link: &RedisClient, sharded: bool) -> (Broker, mpsc::Receiver<Event>) {
     let (broker, mut events) = Broker::connect(link, sharded);
     lost(&mut events).await;
     (broker, events)
@@ -31,17 +31,22 @@ async fn lost(events: &mut mpsc::Receiver<Event>) {
     while next(events).await != Event::Lost {}
 }
 
-async fn channels(link: &Link) -> usize {
+async fn channels(link: &RedisClient) -> usize {
     command(link, "PUBSUB CHANNELS").await.into_array().len()
 }
 
-async fn shard_channels(link: &Link) -> usize {
+async fn shard_channels(link: &RedisClient) -> usize {
     command(link, "PUBSUB SHARDCHANNELS").await.into_array().len()
 }
 
 /// What one publishes right after the other's subscription was acknowledged, arrives; and no
 /// subscription stays behind. `count` gives those that Redis knows of.
-async fn arrives(here: &Link, there: &Link, sharded: bool, count: impl AsyncFn() -> usize) {
+async fn arrives(
+    here: &RedisClient,
+    there: &RedisClient,
+    sharded: bool,
+    count: impl AsyncFn() -> usize,
+) {
     let (listener, mut events) = connected(here, sharded).await;
     let (publisher, _events) = Broker::connect(there, sharded);
     for number in 0..500 {
@@ -76,12 +81,12 @@ fn a_channel_survives_its_name() {
 #[tokio::test]
 async fn a_wrong_url_is_an_error_and_an_absent_redis_is_not() {
     for wrong in ["", "nonsense", "http://127.0.0.1:6379", "redis://"] {
-        assert!(Link::connect(wrong, None, "").is_err(), "{wrong}");
+        assert!(RedisClient::connect(wrong, None, "").is_err(), "{wrong}");
     }
-    let link = Link::connect("redis://127.0.0.1:1", None, "").expect("a URL");
+    let link = RedisClient::connect("redis://127.0.0.1:1", None, "").expect("a URL");
     let (broker, _events) = Broker::connect(&link, false);
-    assert_eq!(broker.subscribe(&chat(1)).await, Err(Away));
-    assert_eq!(broker.publish(&[(chat(1), Bytes::new())]).await, Err(Away));
+    assert_eq!(broker.subscribe(&chat(1)).await, Err(RedisUnavailable));
+    assert_eq!(broker.publish(&[(chat(1), Bytes::new())]).await, Err(RedisUnavailable));
     assert!(!link.is_up() && link.generation().is_none());
 }
 
@@ -95,7 +100,7 @@ async fn what_is_published_after_an_acknowledged_subscription_arrives() {
 #[tokio::test]
 async fn with_shards_too_what_is_published_after_an_acknowledged_subscription_arrives() {
     let (servers, links, here) = ring().await;
-    let there = Link::connect(&ring_url(&servers), None, "test:").expect("a URL");
+    let there = RedisClient::connect(&ring_url(&servers), None, "test:").expect("a URL");
     up(&there).await;
     let count = async || {
         let mut count = 0;
@@ -181,10 +186,10 @@ async fn nobody_waits_for_a_frozen_redis_and_it_heals() {
     broker.subscribe(&chat(1)).await.expect("Redis is there");
     redis.pause().expect("it runs");
     let one = [(chat(1), Bytes::from_static(b"late"))];
-    assert_eq!(broker.publish(&one).await, Err(Away));
+    assert_eq!(broker.publish(&one).await, Err(RedisUnavailable));
     let begin = Instant::now();
     for _ in 0..1_000 {
-        assert_eq!(broker.publish(&one).await, Err(Away));
+        assert_eq!(broker.publish(&one).await, Err(RedisUnavailable));
     }
     assert!(begin.elapsed() < Duration::from_millis(250), "{:?}", begin.elapsed());
     let mut state = link.subscribe_state();

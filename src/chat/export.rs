@@ -5,11 +5,11 @@ use std::collections::VecDeque;
 use super::Chats;
 use crate::{
     error::Error,
-    model::{ChatId, ExportEnd, ExportLine, ExportedProfile, ExportedRoom, MessageId, UserId},
+    model::{ChatId, ExportEnd, ExportLine, ExportedChat, ExportedProfile, MessageId, UserId},
     store::{Store, StoreError},
 };
 
-/// Rows of a page, and numbers of a room's messages that one statement looks at: 5 MB if all of them
+/// Rows of a page, and numbers of a chat's messages that one statement looks at: 5 MB if all of them
 /// are as large as can be.
 const PAGE: i64 = 250;
 
@@ -30,9 +30,9 @@ enum Step {
     /// Past this one.
     Blocks(Option<UserId>),
     /// Past this one.
-    Rooms(ChatId),
-    /// These rooms; of the first, messages from this `seq` on.
-    Messages(VecDeque<ExportedRoom>, i64),
+    Chats(ChatId),
+    /// These chats; of the first, messages from this `seq` on.
+    Messages(VecDeque<ExportedChat>, i64),
     /// Past this one.
     Reports(ChatId, MessageId),
     End,
@@ -64,12 +64,12 @@ impl Export {
                     vec![ExportLine::Profile(profile)]
                 }
                 Step::Blocks(after) => self.blocks(after).await?,
-                Step::Rooms(after) => {
-                    let rooms = self.store.list_exported_rooms(&self.user_id, after, PAGE).await?;
-                    self.step = Step::Messages(rooms.into(), 1);
+                Step::Chats(after) => {
+                    let chats = self.store.list_exported_chats(&self.user_id, after, PAGE).await?;
+                    self.step = Step::Messages(chats.into(), 1);
                     Vec::new()
                 }
-                Step::Messages(rooms, from) => self.messages(rooms, from).await?,
+                Step::Messages(chats, from) => self.messages(chats, from).await?,
                 Step::Reports(chat_id, message_id) => self.reports((chat_id, message_id)).await?,
                 Step::End => vec![ExportLine::End(self.given)],
             };
@@ -84,23 +84,23 @@ impl Export {
         let blocks = store.list_exported_blocks(user_id, after.as_ref(), PAGE).await?;
         self.step = match blocks.last() {
             Some(last) => Step::Blocks(Some(last.user_id.clone())),
-            None => Step::Rooms(ChatId::nil()),
+            None => Step::Chats(ChatId::nil()),
         };
         self.given.blocks += blocks.len() as u64;
         Ok(blocks.into_iter().map(ExportLine::Block).collect())
     }
 
-    /// A room, before its first messages, and some of them.
+    /// A chat, before its first messages, and some of them.
     async fn messages(
         &mut self,
-        mut rooms: VecDeque<ExportedRoom>,
+        mut chats: VecDeque<ExportedChat>,
         from: i64,
     ) -> Result<Vec<ExportLine>, StoreError> {
-        let Some(room) = rooms.front().cloned() else {
+        let Some(chat) = chats.front().cloned() else {
             self.step = Step::Reports(ChatId::nil(), MessageId::nil());
             return Ok(Vec::new());
         };
-        let (chat_id, up_to) = (room.chat_id, room.last_seq);
+        let (chat_id, up_to) = (chat.chat_id, chat.last_seq);
         let to = up_to.min(from.saturating_add(PAGE - 1));
         let messages = if from <= to {
             self.store.list_exported_messages(chat_id, &self.user_id, from, to).await?
@@ -109,16 +109,16 @@ impl Export {
         };
         let mut lines = Vec::new();
         if from == 1 {
-            self.given.rooms += 1;
-            lines.push(ExportLine::Room(room));
+            self.given.chats += 1;
+            lines.push(ExportLine::Chat(chat));
         }
         self.given.messages += messages.len() as u64;
         lines.extend(messages.into_iter().map(|message| ExportLine::Message(Box::new(message))));
         self.step = if to < up_to {
-            Step::Messages(rooms, to + 1)
+            Step::Messages(chats, to + 1)
         } else {
-            rooms.pop_front();
-            if rooms.is_empty() { Step::Rooms(chat_id) } else { Step::Messages(rooms, 1) }
+            chats.pop_front();
+            if chats.is_empty() { Step::Chats(chat_id) } else { Step::Messages(chats, 1) }
         };
         Ok(lines)
     }

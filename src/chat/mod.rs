@@ -1,9 +1,9 @@
 //! The operations and their rules; REST and socket commands call the same ones.
 
+mod chats;
 mod draft;
 mod export;
 mod reports;
-mod rooms;
 mod search;
 mod totals;
 mod users;
@@ -16,16 +16,16 @@ pub(crate) use self::draft::{parse_edit, parse_message};
 pub use self::export::Export;
 use self::{search::Searches, totals::Totals};
 use crate::{
+    admission_cache::AdmissionCache,
     auth::derive_key,
     broker::{Broker, Channel},
     config::{Config, DeleteChat, UnknownUsers},
     error::Error,
     model::{ChatId, Message, MessageId, UserId, parse_id},
     outbox::Outbox,
-    people::People,
     presence::Presence,
     protocol::{Publication, ServerFrame},
-    store::{Amendment, AmendmentKind, AmendmentResult, Store},
+    store::{Mutation, MutationKind, MutationResult, Store},
     unread::Unread,
     writer::{Sent, Writer},
 };
@@ -59,7 +59,7 @@ pub struct Chats {
     broker: Broker,
     unread: Unread,
     presence: Presence,
-    people: People,
+    admissions: AdmissionCache,
     totals: Totals,
     searches: Searches,
     delete_rule: DeleteChat,
@@ -78,13 +78,13 @@ pub struct Parts {
     pub broker: Broker,
     pub unread: Unread,
     pub presence: Presence,
-    pub people: People,
+    pub admissions: AdmissionCache,
 }
 
 impl Chats {
     pub fn new(parts: Parts, config: &Config, instance_secret: &[u8]) -> Self {
         Self {
-            people: parts.people,
+            admissions: parts.admissions,
             totals: Totals::new(parts.store.clone()),
             searches: Searches::new(),
             store: parts.store,
@@ -104,8 +104,8 @@ impl Chats {
         }
     }
 
-    pub fn people(&self) -> &People {
-        &self.people
+    pub fn admissions(&self) -> &AdmissionCache {
+        &self.admissions
     }
 
     pub fn store(&self) -> &Store {
@@ -157,11 +157,11 @@ impl Chats {
         message_id: MessageId,
         edit: Edit,
     ) -> Result<Message, Error> {
-        let kind = AmendmentKind::Edit { message_id, text: edit.text };
+        let kind = MutationKind::Edit { message_id, text: edit.text };
         // An edit gives its message, always.
-        match self.amend(author, chat_id, kind).await? {
-            AmendmentResult::Message(message) => Ok(*message),
-            AmendmentResult::Mark { .. } => Err(Error::MessageNotFound),
+        match self.mutate(author, chat_id, kind).await? {
+            MutationResult::Message(message) => Ok(*message),
+            MutationResult::Mark { .. } => Err(Error::MessageNotFound),
         }
     }
 
@@ -172,18 +172,18 @@ impl Chats {
         chat_id: ChatId,
         message_id: MessageId,
     ) -> Result<(), Error> {
-        let kind = AmendmentKind::Delete { message_id, admin };
-        self.amend(user, chat_id, kind).await.map(drop)
+        let kind = MutationKind::Delete { message_id, admin };
+        self.mutate(user, chat_id, kind).await.map(drop)
     }
 
-    async fn amend(
+    async fn mutate(
         &self,
         user: &UserId,
         chat_id: ChatId,
-        kind: AmendmentKind,
-    ) -> Result<AmendmentResult, Error> {
-        let amendment = Amendment { chat_id, user: user.clone(), kind };
-        Ok(self.writer.amend(amendment).await?.result)
+        kind: MutationKind,
+    ) -> Result<MutationResult, Error> {
+        let mutation = Mutation { chat_id, user: user.clone(), kind };
+        Ok(self.writer.mutate(mutation).await?.result)
     }
 
     /// Tells the others of a chat that somebody types. Best effort: nothing is kept, and nothing is

@@ -1,4 +1,4 @@
-//! Search inside one room: a walk over its texts, newest first, until enough is found or the budget is
+//! Search inside one chat: a walk over its texts, newest first, until enough is found or the budget is
 //! spent. Sends pay nothing for it, and no query ever reaches the database.
 
 use std::{
@@ -34,7 +34,7 @@ const ADMISSION_WAIT: Duration = Duration::from_secs(2);
 
 /// Texts of the first page, and of the largest: small at first because most hits are recent, then
 /// four times as many each time because a round trip a page would cost more than the page. Past
-/// 2,000 nothing was gained (25 ms for a room of 10,000).
+/// 2,000 nothing was gained (25 ms for a chat of 10,000).
 const FIRST_PAGE: i64 = 200;
 const PAGE_GROWTH: i64 = 4;
 const LARGEST_PAGE: i64 = 2_000;

@@ -1,4 +1,4 @@
-//! What somebody has not read in all their rooms: summed up when it is asked for, as a column for it would
+//! What somebody has not read in all their chats: summed up when it is asked for, as a column for it would
 //! be written with every message.
 
 use std::{
@@ -15,16 +15,16 @@ use crate::{error::Error, model::UserId, store::Store};
 
 type Sum = Shared<BoxFuture<'static, Result<i64, Error>>>;
 
-/// Sums, one at a time a user: somebody with 20,000 rooms who marks one after the other takes a connection,
+/// Sums, one at a time a user: somebody with 20,000 chats who marks one after the other takes a connection,
 /// and not all of them.
 #[derive(Debug, Clone)]
 pub(super) struct Totals {
     store: Store,
-    underway: Arc<Mutex<HashMap<UserId, Underway>>>,
+    in_flight: Arc<Mutex<HashMap<UserId, InFlight>>>,
 }
 
 #[derive(Debug)]
-struct Underway {
+struct InFlight {
     running: Sum,
     /// Begins when that one has ended. Whoever asks meanwhile shares it: what they have just written is in
     /// it, and may not be in the running one.
@@ -33,26 +33,26 @@ struct Underway {
 
 impl Totals {
     pub(super) fn new(store: Store) -> Self {
-        Self { store, underway: Arc::default() }
+        Self { store, in_flight: Arc::default() }
     }
 
-    fn underway(&self) -> MutexGuard<'_, HashMap<UserId, Underway>> {
+    fn in_flight(&self) -> MutexGuard<'_, HashMap<UserId, InFlight>> {
         // Each change is whole by itself.
-        self.underway.lock().unwrap_or_else(PoisonError::into_inner)
+        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Live messages of others that `user` has not read, with all that was committed before the call.
     pub(super) async fn get(&self, user: &UserId) -> Result<i64, Error> {
         let sum = {
-            let mut underway = self.underway();
-            match underway.get_mut(user) {
-                Some(Underway { running, next }) => {
+            let mut in_flight = self.in_flight();
+            match in_flight.get_mut(user) {
+                Some(InFlight { running, next }) => {
                     next.get_or_insert_with(|| self.start(user, Some(running.clone()))).clone()
                 }
                 None => {
                     let running = self.start(user, None);
-                    underway
-                        .insert(user.clone(), Underway { running: running.clone(), next: None });
+                    in_flight
+                        .insert(user.clone(), InFlight { running: running.clone(), next: None });
                     running
                 }
             }
@@ -69,11 +69,11 @@ impl Totals {
                 let _ = previous.await;
             }
             let sum = totals.store.sum_unread(&user).await;
-            let mut underway = totals.underway();
-            let next = underway.get_mut(&user).and_then(|theirs| theirs.next.take());
+            let mut in_flight = totals.in_flight();
+            let next = in_flight.get_mut(&user).and_then(|theirs| theirs.next.take());
             match next {
-                Some(running) => underway.insert(user, Underway { running, next: None }),
-                None => underway.remove(&user),
+                Some(running) => in_flight.insert(user, InFlight { running, next: None }),
+                None => in_flight.remove(&user),
             };
             Ok(sum?)
         });

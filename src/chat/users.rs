@@ -1,4 +1,4 @@
-//! People: named by the host application, shown to each other, blocked, erased.
+//! AdmissionCache: named by the host application, shown to each other, blocked, erased.
 
 use super::Chats;
 use crate::{
@@ -13,14 +13,14 @@ impl Chats {
     /// Creates or replaces a person, who comes back if they were erased. True: created.
     pub async fn name_user(&self, profile: Profile) -> Result<bool, Error> {
         let named = self.store.name_users(std::slice::from_ref(&profile), true).await?;
-        self.people.forget(&profile.user_id);
+        self.admissions.forget(&profile.user_id);
         Ok(named.contains(&Named::Created))
     }
 
     /// Creates or replaces people. Whoever was erased stays it: lists are often older than that.
     pub async fn name_users(&self, people: &[Profile]) -> Result<Vec<Named>, Error> {
         let named = self.store.name_users(people, false).await?;
-        people.iter().for_each(|profile| self.people.forget(&profile.user_id));
+        people.iter().for_each(|profile| self.admissions.forget(&profile.user_id));
         Ok(named)
     }
 
@@ -31,11 +31,11 @@ impl Chats {
         Ok(show(row, online.contains(user_id)))
     }
 
-    /// Erases a person: marked first, then their texts room by room. Safe to repeat, and to be
+    /// Erases a person: marked first, then their texts chat by chat. Safe to repeat, and to be
     /// repeated where a very long history took longer than a request may.
     pub async fn erase_user(&self, user_id: &UserId) -> Result<(), Error> {
         let marked = self.store.mark_erased(user_id).await?.ok_or(Error::UserNotFound)?;
-        self.people.forget(user_id);
+        self.admissions.forget(user_id);
         let order = Publication::Erased { epoch: marked.clone(), user_id: user_id.clone() };
         let order = (Channel::All, order.encode());
         // Redis away: every replica finds the mark when it compares with Postgres.
@@ -57,7 +57,7 @@ impl Chats {
     /// Voids a person's tokens that were issued before now, and closes the sockets opened with them.
     pub async fn revoke_tokens(&self, user_id: &UserId) -> Result<(), Error> {
         let (at, epoch) = self.store.revoke_tokens(user_id).await?;
-        self.people.forget(user_id);
+        self.admissions.forget(user_id);
         let revoked =
             Publication::Revoked { epoch, user_id: user_id.clone(), micros: at.0.as_microsecond() };
         // Redis away: every replica finds the moment when it compares with Postgres.

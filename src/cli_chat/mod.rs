@@ -82,7 +82,7 @@ pub enum ChatError {
     Unreachable { url: Url, why: String },
     #[error("the token is refused: {0}")]
     TokenRefused(String),
-    #[error("the room can't be opened: {0}")]
+    #[error("the chat can't be opened: {0}")]
     Refused(String),
     #[error("it is over: {0}")]
     Over(String),

@@ -85,7 +85,7 @@ impl Feed {
         for chunk in self.shared.hub.attached_users().chunks(COMPARE_CHUNK) {
             for Barred { user_id, admission } in self.shared.store.list_barred(chunk).await? {
                 if admission.erased {
-                    self.shared.people.forget(&user_id);
+                    self.shared.admissions.forget(&user_id);
                     self.shared.hub.close_user(&user_id);
                 } else if let Some(at) = admission.revoked_at {
                     self.shared.hub.revoke_user(&user_id, at);
@@ -149,7 +149,7 @@ impl Feed {
     }
 }
 
-/// Where the rooms of each inbox stood, as a sum that moves with any of them.
+/// Where the chats of each inbox stood, as a sum that moves with any of them.
 #[derive(Default)]
 struct Inboxes {
     known: HashMap<UserId, (i64, i64)>,
@@ -164,7 +164,7 @@ impl Inboxes {
         self.due = None;
     }
 
-    /// Tells the sockets of those whose rooms moved since last time to look for themselves; they
+    /// Tells the sockets of those whose chats moved since last time to look for themselves; they
     /// know what they have told already.
     async fn compare(&mut self, shared: &Shared) -> Result<(), StoreError> {
         let started = Instant::now();
@@ -175,7 +175,7 @@ impl Inboxes {
         let users = shared.hub.inbox_users();
         let mut now = HashMap::with_capacity(users.len());
         for chunk in users.chunks(COMPARE_CHUNK) {
-            now.extend(shared.store.sum_rooms(chunk).await?);
+            now.extend(shared.store.sum_chats(chunk).await?);
         }
         for user_id in &users {
             if self.known.get(user_id) != now.get(user_id) {

@@ -7,12 +7,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Fill, Gap, Hub, Queue, Received};
 use crate::{
-    broker::{Away, Broker, Channel, Event, Link},
+    admission_cache::AdmissionCache,
+    broker::{Broker, Channel, Event, RedisClient, RedisUnavailable},
     error::chain,
     history::History,
     metrics::Metrics,
     model::{ChatId, Epoch, Time, UserId},
-    people::People,
     protocol::{MAX_REPLAY, Publication, ResetReason, change_frame},
     store::{Store, StoreError},
 };
@@ -35,12 +35,12 @@ const SUBSCRIBE_WAIT: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub struct Sources {
     pub store: Store,
-    pub link: Link,
+    pub link: RedisClient,
     pub broker: Broker,
     /// To be told when it is another one.
     pub history: History,
     /// To be told of erasures.
-    pub people: People,
+    pub admissions: AdmissionCache,
     pub events: mpsc::Receiver<Event>,
 }
 
@@ -54,10 +54,10 @@ pub struct Feed {
 pub(super) struct Shared {
     pub(super) hub: Hub,
     pub(super) store: Store,
-    pub(super) link: Link,
+    pub(super) link: RedisClient,
     pub(super) broker: Broker,
     pub(super) history: History,
-    pub(super) people: People,
+    pub(super) admissions: AdmissionCache,
     metrics: Arc<Metrics>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -117,14 +117,14 @@ impl Feed {
         tasks: &TaskTracker,
         stop: CancellationToken,
     ) -> Self {
-        let Sources { store, link, broker, history, people, events } = sources;
+        let Sources { store, link, broker, history, admissions, events } = sources;
         let shared = Arc::new(Shared {
             hub: Hub::new(Arc::clone(&metrics)),
             store,
             link,
             broker,
             history,
-            people,
+            admissions,
             metrics,
             tasks: tasks.clone(),
             stop: stop.clone(),
@@ -158,7 +158,7 @@ impl Feed {
 
     /// Has Redis acknowledge that a channel is listened to. `Err`: not in time. What is published until
     /// it does is not heard, so that all is compared then.
-    async fn subscribe(&self, channel: Channel) -> Result<(), Away> {
+    async fn subscribe(&self, channel: Channel) -> Result<(), RedisUnavailable> {
         let broker = self.shared.broker.clone();
         let mut subscribing = Box::pin(async move { broker.subscribe(&channel).await });
         if let Ok(outcome) = tokio::time::timeout(SUBSCRIBE_WAIT, &mut subscribing).await {
@@ -166,13 +166,13 @@ impl Feed {
         }
         let shared = Arc::clone(&self.shared);
         self.shared.tasks.spawn(async move {
-            // Away: the broker admits the loss when it is back.
+            // RedisUnavailable: the broker admits the loss when it is back.
             if let Some(Ok(())) = shared.stop.run_until_cancelled(subscribing).await {
                 shared.metrics.resyncs.inc();
                 shared.history.doubt();
             }
         });
-        Err(Away)
+        Err(RedisUnavailable)
     }
 
     /// A follower has read the chat at `head_ev`. Gives up to where the hub has given the chat out:
@@ -189,7 +189,7 @@ impl Feed {
         Some(cursor)
     }
 
-    /// Counts a socket as the user's; `inbox`: it also wants to hear which rooms move.
+    /// Counts a socket as the user's; `inbox`: it also wants to hear which chats move.
     pub async fn attach(&self, user_id: &UserId, queue: &Queue, inbox: bool) -> Attached {
         self.shared.hub.add_user(user_id, queue, inbox);
         let attached =
@@ -234,11 +234,11 @@ impl Feed {
             Channel::User(user_id) => self.shared.hub.receive_for_user(user_id, &publication),
             Channel::All => match &publication {
                 Publication::Erased { user_id, .. } => {
-                    self.shared.people.forget(user_id);
+                    self.shared.admissions.forget(user_id);
                     self.shared.hub.close_user(user_id);
                 }
                 Publication::Revoked { user_id, micros, .. } => {
-                    self.shared.people.forget(user_id);
+                    self.shared.admissions.forget(user_id);
                     if let Ok(at) = jiff::Timestamp::from_microsecond(*micros) {
                         self.shared.hub.revoke_user(user_id, Time(at));
                     }

@@ -74,8 +74,8 @@ pub enum Delivery {
         user_id: UserId,
         frame: Frame,
     },
-    /// On a user's inbox: a room moved to `ev`.
-    Room {
+    /// On a user's inbox: a chat moved to `ev`.
+    ChatMoved {
         chat_id: ChatId,
         ev: i64,
     },
@@ -324,8 +324,9 @@ impl Hub {
             Publication::Presence { user_id, frame } => {
                 entry.push(&Delivery::Presence { chat_id, user_id, frame });
             }
-            Publication::Room { .. } | Publication::Erased { .. } | Publication::Revoked { .. } => {
-            }
+            Publication::ChatMoved { .. }
+            | Publication::Erased { .. }
+            | Publication::Revoked { .. } => {}
         }
         claim(entry, chat_id).map_or(Received::Taken, Received::Gap)
     }
@@ -339,8 +340,8 @@ impl Hub {
 
     /// A publication on a user's channel.
     pub(crate) fn receive_for_user(&self, user_id: &UserId, publication: &Publication) {
-        if let Publication::Room { chat_id, ev, .. } = publication {
-            self.push_to_user(user_id, &Delivery::Room { chat_id: *chat_id, ev: *ev });
+        if let Publication::ChatMoved { chat_id, ev, .. } = publication {
+            self.push_to_user(user_id, &Delivery::ChatMoved { chat_id: *chat_id, ev: *ev });
         }
     }
 
@@ -373,7 +374,7 @@ impl Hub {
         followed.map(|(user_id, _)| user_id.clone()).collect()
     }
 
-    /// Any of the user's rooms may have moved.
+    /// Any of the user's chats may have moved.
     pub(crate) fn poke_inbox(&self, user_id: &UserId) {
         self.push_to_user(user_id, &Delivery::Inbox);
     }

@@ -1,7 +1,7 @@
 //! Limits, all local to a replica: a token bucket per user and class of request, one per address
 //! before anybody's token is looked at, and places for sockets and for requests under way.
 
-mod places;
+mod concurrency;
 
 use std::{hash::Hash, net::IpAddr, num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -10,14 +10,14 @@ use governor::{
     middleware::StateInformationMiddleware, state::keyed::DefaultKeyedStateStore,
 };
 
-pub use self::places::Place;
-use self::places::Places;
+use self::concurrency::ConcurrencyLimit;
+pub use self::concurrency::Permit;
 use crate::{
     config::{LimitConfig, Switch},
     error::Error,
     metrics::{ClassLabels, Metrics},
     model::UserId,
-    net::neighbourhood,
+    net::client_prefix,
 };
 
 /// When a client without a place for its socket may try again: others leave by and by.
@@ -180,8 +180,8 @@ struct On {
     refusals: Limit<UserId>,
     addresses: Limit<IpAddr>,
     /// Of sockets, those that have not said who they are included.
-    sockets: Arc<Places<IpAddr>>,
-    requests: Arc<Places<UserId>>,
+    sockets: Arc<ConcurrencyLimit<IpAddr>>,
+    requests: Arc<ConcurrencyLimit<UserId>>,
     rate_commands: u32,
     subscriptions: usize,
 }
@@ -207,8 +207,8 @@ impl Limits {
             users: users.map(Limit::new),
             refusals: Limit::with_burst(REFUSALS),
             addresses: Limit::new(config.rate_addresses),
-            sockets: Arc::new(Places::new(config.sockets_per_address, config.sockets)),
-            requests: Arc::new(Places::new(config.requests_per_user, usize::MAX)),
+            sockets: Arc::new(ConcurrencyLimit::new(config.sockets_per_address, config.sockets)),
+            requests: Arc::new(ConcurrencyLimit::new(config.requests_per_user, usize::MAX)),
             rate_commands: config.rate_commands,
             subscriptions: config.subscriptions_per_socket,
         });
@@ -223,22 +223,22 @@ impl Limits {
     /// Takes one from the bucket of an address, before it is known who asks.
     pub fn check_address(&self, address: IpAddr) -> Result<(), (Error, Allowance)> {
         let Some(on) = &self.on else { return Ok(()) };
-        match on.addresses.take(&neighbourhood(address)) {
+        match on.addresses.take(&client_prefix(address)) {
             Ok(_) => Ok(()),
             Err(wait) => Err((self.refuse("addresses", wait), on.addresses.spent(wait))),
         }
     }
 
     /// A new socket's place; `None` where limits are off.
-    pub fn take_place(&self, address: IpAddr) -> Result<Option<Place<IpAddr>>, Error> {
+    pub fn take_socket_permit(&self, address: IpAddr) -> Result<Option<Permit<IpAddr>>, Error> {
         let Some(on) = &self.on else { return Ok(None) };
-        let place = on.sockets.take(neighbourhood(address));
+        let place = on.sockets.take(client_prefix(address));
         place.map(Some).ok_or_else(|| self.refuse("sockets", PLACE_WAIT))
     }
 
     /// The place of a request under way, to be kept until its answer is taken; `None` where limits are
     /// off.
-    pub fn take_request(&self, user: &UserId) -> Result<Option<Place<UserId>>, Error> {
+    pub fn take_request_permit(&self, user: &UserId) -> Result<Option<Permit<UserId>>, Error> {
         let Some(on) = &self.on else { return Ok(None) };
         let place = on.requests.take(user.clone());
         place.map(Some).ok_or_else(|| self.refuse("requests", REQUEST_WAIT))

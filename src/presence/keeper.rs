@@ -22,7 +22,7 @@ const RENEW_EVERY: Duration = Duration::from_secs(20);
 /// Pause between two sweeps, on average; each is jittered by half, so that the replicas share
 /// them. Together with a lease this is below the documented minute.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
-/// People looked at in one sweep: a dead replica's 10,000 are done in a minute by one replica.
+/// AdmissionCache looked at in one sweep: a dead replica's 10,000 are done in a minute by one replica.
 const SWEEP_LIMIT: i64 = 1_000;
 /// How often the mark is looked at that tells whether Redis was emptied.
 const MARK_EVERY: Duration = Duration::from_secs(2);

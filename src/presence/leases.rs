@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::{
-    broker::{Away, Call, Link, Script},
+    broker::{Call, RedisClient, RedisUnavailable, Script},
     model::UserId,
 };
 
@@ -20,7 +20,7 @@ pub(super) const LEASE: Duration = Duration::from_secs(45);
 /// How long a hash outlives its leases, in milliseconds (one hour): it has to be there for the
 /// sweep that announces its end, and goes by itself where even the sorted set was lost.
 const KEEP_MS: i64 = 3_600_000;
-/// People in one command on the sorted set.
+/// AdmissionCache in one command on the sorted set.
 const MEMBERS_A_COMMAND: usize = 500;
 
 /// `KEYS[1]` a person's hash. ARGV: replica, lease and keeping time in ms. Writes the lease; answers
@@ -81,7 +81,7 @@ pub(super) enum Left {
 
 #[derive(Debug)]
 pub(super) struct Leases {
-    link: Link,
+    link: RedisClient,
     replica: String,
     live: Script,
     renew: Script,
@@ -89,18 +89,21 @@ pub(super) struct Leases {
 }
 
 impl Leases {
-    pub(super) fn new(link: Link, replica: Uuid) -> Self {
+    pub(super) fn new(link: RedisClient, replica: Uuid) -> Self {
         let replica = replica.to_string();
         let [live, renew, leave] = [LIVE, RENEW, LEAVE].map(Script::new);
         Self { link, replica, live, renew, leave }
     }
 
-    pub(super) fn link(&self) -> &Link {
+    pub(super) fn link(&self) -> &RedisClient {
         &self.link
     }
 
     /// Those of `users` with a live lease, in one round trip.
-    pub(super) async fn live<'a>(&self, users: &[&'a UserId]) -> Result<Vec<&'a UserId>, Away> {
+    pub(super) async fn live<'a>(
+        &self,
+        users: &[&'a UserId],
+    ) -> Result<Vec<&'a UserId>, RedisUnavailable> {
         let keys = users.iter().map(|user| (self.key(user), Vec::new())).collect();
         let answers = self.link.run_together(&self.live, &[], keys).await?;
         let signs = answers.iter().filter_map(Value::as_bytes).flatten();
@@ -114,7 +117,10 @@ impl Leases {
 
     /// Writes a lease for each of `users`; tells for each whether they were not announced as
     /// online, and the time.
-    pub(super) async fn renew(&self, users: &[UserId]) -> Result<Vec<(bool, Timestamp)>, Away> {
+    pub(super) async fn renew(
+        &self,
+        users: &[UserId],
+    ) -> Result<Vec<(bool, Timestamp)>, RedisUnavailable> {
         let lease = i64::try_from(LEASE.as_millis()).unwrap_or(i64::MAX);
         let answers = self.call(&self.renew, users, || {
             vec![self.replica.as_str().into(), lease.into(), KEEP_MS.into()]
@@ -126,7 +132,7 @@ impl Leases {
     }
 
     /// Takes off this replica's lease on each of `users`.
-    pub(super) async fn leave(&self, users: &[UserId]) -> Result<Vec<Left>, Away> {
+    pub(super) async fn leave(&self, users: &[UserId]) -> Result<Vec<Left>, RedisUnavailable> {
         let answers = self.call(&self.leave, users, || vec![self.replica.as_str().into()]).await?;
         let left: Vec<Left> = answers.into_iter().map(Left::parse).collect::<Result<_, _>>()?;
         let gone = users.iter().zip(&left);
@@ -137,18 +143,25 @@ impl Leases {
 
     /// Takes off leases that ran out, of up to `limit` people; tells who ended with it, and until
     /// when their last lease was to last.
-    pub(super) async fn sweep(&self, limit: i64) -> Result<Vec<(UserId, i64)>, Away> {
+    pub(super) async fn sweep(&self, limit: i64) -> Result<Vec<(UserId, i64)>, RedisUnavailable> {
         let pipeline = self.link.pipeline()?;
         let time = CustomCommand::new_static("TIME", ClusterHash::Random, false);
-        let _queued: Value = pipeline.custom::<_, Value>(time, vec![]).await.map_err(|_| Away)?;
+        let _queued: Value =
+            pipeline.custom::<_, Value>(time, vec![]).await.map_err(|_| RedisUnavailable)?;
         let time = self.link.send(&pipeline, 1).await?.pop();
-        let now = time.and_then(Result::ok).and_then(millis).ok_or(Away)?;
+        let now = time.and_then(Result::ok).and_then(millis).ok_or(RedisUnavailable)?;
 
         let pipeline = self.link.pipeline()?;
         let range = pipeline.zrangebyscore(self.index(), 0, now as f64, false, Some((0, limit)));
-        let _queued: Value = range.await.map_err(|_| Away)?;
-        let due = self.link.send(&pipeline, 1).await?.pop().and_then(Result::ok).ok_or(Away)?;
-        let due: Vec<String> = due.convert().map_err(|_| Away)?;
+        let _queued: Value = range.await.map_err(|_| RedisUnavailable)?;
+        let due = self
+            .link
+            .send(&pipeline, 1)
+            .await?
+            .pop()
+            .and_then(Result::ok)
+            .ok_or(RedisUnavailable)?;
+        let due: Vec<String> = due.convert().map_err(|_| RedisUnavailable)?;
         let due: Vec<UserId> = due.iter().filter_map(|user| UserId::parse(user)).collect();
 
         let answers = self.call(&self.leave, &due, || vec!["".into()]).await?;
@@ -173,12 +186,19 @@ impl Leases {
 
     /// Whether this replica's mark is there; sets it for the next time. Missing, everything is:
     /// Redis was emptied.
-    pub(super) async fn mark(&self) -> Result<bool, Away> {
+    pub(super) async fn mark(&self) -> Result<bool, RedisUnavailable> {
         let pipeline = self.link.pipeline()?;
         let key = self.link.key(&format!("presence-mark:{}", self.replica));
         let keep = Some(Expiration::PX(KEEP_MS));
-        let _queued: Value = pipeline.set(key, 1, keep, None, true).await.map_err(|_| Away)?;
-        let was = self.link.send(&pipeline, 1).await?.pop().and_then(Result::ok).ok_or(Away)?;
+        let _queued: Value =
+            pipeline.set(key, 1, keep, None, true).await.map_err(|_| RedisUnavailable)?;
+        let was = self
+            .link
+            .send(&pipeline, 1)
+            .await?
+            .pop()
+            .and_then(Result::ok)
+            .ok_or(RedisUnavailable)?;
         Ok(!was.is_null())
     }
 
@@ -187,31 +207,34 @@ impl Leases {
         script: &Script,
         users: &[UserId],
         args: impl Fn() -> Vec<Value>,
-    ) -> Result<Vec<Value>, Away> {
+    ) -> Result<Vec<Value>, RedisUnavailable> {
         let calls: Vec<Call> = users.iter().map(|user| Call::new(self.key(user), args())).collect();
         self.link.run(script, &calls).await
     }
 
     /// Notes in the sorted set until when to leave people alone.
-    async fn note(&self, users: impl Iterator<Item = (&UserId, i64)>) -> Result<(), Away> {
+    async fn note(
+        &self,
+        users: impl Iterator<Item = (&UserId, i64)>,
+    ) -> Result<(), RedisUnavailable> {
         let scored: Vec<(f64, String)> =
             users.map(|(user, until)| (until as f64, user.to_string())).collect();
         for chunk in scored.chunks(MEMBERS_A_COMMAND) {
             let pipeline = self.link.pipeline()?;
             let order = Some(Ordering::GreaterThan);
             let add = pipeline.zadd(self.index(), None, order, false, false, chunk.to_vec());
-            let _queued: Value = add.await.map_err(|_| Away)?;
+            let _queued: Value = add.await.map_err(|_| RedisUnavailable)?;
             self.link.send(&pipeline, 1).await?;
         }
         Ok(())
     }
 
-    async fn forget(&self, users: impl Iterator<Item = &UserId>) -> Result<(), Away> {
+    async fn forget(&self, users: impl Iterator<Item = &UserId>) -> Result<(), RedisUnavailable> {
         let members: Vec<String> = users.map(ToString::to_string).collect();
         for chunk in members.chunks(MEMBERS_A_COMMAND) {
             let pipeline = self.link.pipeline()?;
             let _queued: Value =
-                pipeline.zrem(self.index(), chunk.to_vec()).await.map_err(|_| Away)?;
+                pipeline.zrem(self.index(), chunk.to_vec()).await.map_err(|_| RedisUnavailable)?;
             self.link.send(&pipeline, 1).await?;
         }
         Ok(())
@@ -227,18 +250,18 @@ impl Leases {
 }
 
 impl Left {
-    fn parse(answer: Value) -> Result<Self, Away> {
-        match answer.convert::<Vec<i64>>().map_err(|_| Away)?.as_slice() {
+    fn parse(answer: Value) -> Result<Self, RedisUnavailable> {
+        match answer.convert::<Vec<i64>>().map_err(|_| RedisUnavailable)?.as_slice() {
             [0, ..] => Ok(Self::Missing),
             [1, own, until, _] => Ok(Self::Others { had_own: *own == 1, until: *until }),
             [2, _, until, _] => Ok(Self::Ended { until: *until }),
-            _ => Err(Away),
+            _ => Err(RedisUnavailable),
         }
     }
 }
 
-fn three(answer: Value) -> Result<[i64; 3], Away> {
-    answer.convert::<Vec<i64>>().ok().and_then(|n| n.try_into().ok()).ok_or(Away)
+fn three(answer: Value) -> Result<[i64; 3], RedisUnavailable> {
+    answer.convert::<Vec<i64>>().ok().and_then(|n| n.try_into().ok()).ok_or(RedisUnavailable)
 }
 
 /// The answer to TIME (seconds, microseconds) in milliseconds.

@@ -26,7 +26,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
 use self::{keeper::Keeper, leases::Leases};
-use crate::{broker::Link, model::UserId};
+use crate::{broker::RedisClient, model::UserId};
 
 /// How long a person stays online after their last socket: a reload of a page, a change of
 /// networks, is no absence.
@@ -83,7 +83,11 @@ pub struct Presence {
 impl Presence {
     /// Begins to keep leases and to sweep those that ran out. Each transition is sent to one
     /// replica only, which has to tell the others. Must be called within a Tokio runtime.
-    pub fn start(link: Link, replica_id: Uuid, events: mpsc::UnboundedSender<Transition>) -> Self {
+    pub fn start(
+        link: RedisClient,
+        replica_id: Uuid,
+        events: mpsc::UnboundedSender<Transition>,
+    ) -> Self {
         let leases = Leases::new(link, replica_id);
         let shared = Arc::new(Shared { locals: Mutex::default(), leases });
         let (orders, inbox) = mpsc::unbounded_channel();

@@ -4,7 +4,7 @@ use super::*;
 use crate::{broker::testing::*, dev::Redis};
 
 /// Presence as another replica takes part in it.
-async fn replica(redis: &Redis) -> (Presence, UnboundedReceiver<Transition>, Link) {
+async fn replica(redis: &Redis) -> (Presence, UnboundedReceiver<Transition>, RedisClient) {
     let (events, transitions) = mpsc::unbounded_channel();
     let link = link(redis).await;
     (Presence::start(link.clone(), Uuid::now_v7(), events), transitions, link)

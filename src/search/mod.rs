@@ -1,4 +1,4 @@
-//! Search inside one room: what a query means, and where it stands in a text.
+//! Search inside one chat: what a query means, and where it stands in a text.
 //!
 //! A query is words and `"phrases"`, each of which must occur, and `-words` and `-"phrases"`, none
 //! of which may. Every string is a query; none can fail, and what none of it is usable for finds
@@ -13,7 +13,7 @@
 //!   forms, what is invisible, typographic signs, `ё` and white space make no difference.
 //!   Highlights are given in the text as it was written.
 //!
-//! There is no index behind this: the store walks the room, newest first, and asks
+//! There is no index behind this: the store walks the chat, newest first, and asks
 //! [`Query::find`] about each text. So the query is prepared once, and a text without a match
 //! costs a fold into a buffer that is used again and one search for a part that every match has.
 
@@ -37,7 +37,7 @@ pub struct Query {
     unwanted: Vec<Term>,
 }
 
-/// Buffers that [`Query::find`] fills anew for each text, kept so that a walk through a room does
+/// Buffers that [`Query::find`] fills anew for each text, kept so that a walk through a chat does
 /// not allocate for each message.
 #[derive(Default)]
 pub struct Scratch {

@@ -1,8 +1,8 @@
 //! HTTP/1.1 over TCP, with the time-outs that keep silent and slow connections from piling up.
 
-mod linger;
-mod pace;
+mod lingering_close;
 mod refusal;
+mod timeouts;
 
 use std::{io, net::SocketAddr, num::NonZeroU32, pin::pin, sync::Arc, time::Duration};
 
@@ -23,7 +23,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
-use self::pace::{Ends, Pace, Paced};
+use self::timeouts::{Ends, Pace, Paced};
 use crate::config::HttpConfig;
 
 /// After a failed accept (no file descriptors left): long enough for some to come free.

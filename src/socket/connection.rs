@@ -10,15 +10,15 @@ use uuid::Uuid;
 
 use super::{
     command::Request,
-    inbox::Rooms,
-    session::{Session, Todo},
-    unseen::Unseen,
+    inbox::InboxChats,
+    presence_recheck::PresenceRecheck,
+    session::{Effect, Session},
     wire::{Wire, WsMessage, text},
 };
 use crate::{
-    context::{Context, Phase, Turn},
+    context::{AdmissionPermit, Context, Phase},
     hub::{Attached, Delivery, Following, Inbox, Queue, queue},
-    limits::{Place, SocketLimits},
+    limits::{Permit, SocketLimits},
     model::{ChatId, Position, Time, UserId},
     presence::PresenceGuard,
     protocol::{AckResult, Close, CommandId, Frame, ServerFrame},
@@ -70,7 +70,7 @@ pub(super) struct Connection {
     /// In no order.
     pub(super) following: Vec<Following>,
     /// Of the many-chats socket.
-    pub(super) rooms: Option<Box<Rooms>>,
+    pub(super) chats: Option<Box<InboxChats>>,
     /// Frames to be sent with the next flush.
     pub(super) out: Vec<Frame>,
     /// `None`: limits are off.
@@ -86,7 +86,7 @@ pub(super) struct Connection {
     /// Chats that could not be caught up with, and when to try again.
     pub(super) missing: BTreeSet<ChatId>,
     pub(super) retry_at: Option<Instant>,
-    pub(super) unseen: Unseen,
+    pub(super) presence_recheck: PresenceRecheck,
     /// When the oldest of the events in `out` was committed, in microseconds since 1970.
     committed_at: Option<i64>,
     pub(super) behind_since: Option<Instant>,
@@ -95,7 +95,7 @@ pub(super) struct Connection {
     present: PresenceGuard,
     _open: OpenGauge,
     /// Among all sockets; kept to the end.
-    _place: Option<Place<IpAddr>>,
+    _place: Option<Permit<IpAddr>>,
 }
 
 /// Counts open sockets, panics included.
@@ -121,7 +121,7 @@ impl Connection {
     pub(super) async fn open(
         context: Context,
         wire: Wire,
-        place: Option<Place<IpAddr>>,
+        place: Option<Permit<IpAddr>>,
         bearer: Bearer,
         single: Option<ChatId>,
     ) -> Box<Self> {
@@ -132,7 +132,7 @@ impl Connection {
         let present = context.chats.presence().enter(&bearer.user_id);
         Box::new(Self {
             session: Session::new(bearer.user_id, bearer.token_issued_at, single),
-            rooms: None,
+            chats: None,
             wire,
             queue,
             inbox,
@@ -146,7 +146,7 @@ impl Connection {
             expiry_due: None,
             missing: BTreeSet::new(),
             retry_at: None,
-            unseen: Unseen::default(),
+            presence_recheck: PresenceRecheck::default(),
             committed_at: None,
             behind_since: None,
             last_heard: Instant::now(),
@@ -189,7 +189,7 @@ impl Connection {
         single: Option<ChatId>,
         auth: Option<FirstFrame>,
         after: Option<Position>,
-        turn: Turn,
+        admission: AdmissionPermit,
     ) -> Flow {
         let mut followed = None;
         let epoch = match single {
@@ -201,14 +201,14 @@ impl Connection {
                 epoch
             }
             None => {
-                let loading = Rooms::load(&self.context, self.session.user_id());
+                let loading = InboxChats::load(&self.context, self.session.user_id());
                 let loaded = loading.await.map_err(|error| End::Close(Close::from(&error)));
-                let rooms = self.rooms.insert(Box::new(loaded?));
-                rooms.epoch().to_owned()
+                let chats = self.chats.insert(Box::new(loaded?));
+                chats.epoch().to_owned()
             }
         };
         // What follows waits for the client.
-        drop(turn);
+        drop(admission);
         let hello = ServerFrame::Hello {
             connection_id: Uuid::now_v7(),
             user_id: self.session.user_id(),
@@ -250,9 +250,9 @@ impl Connection {
                 () = alarm.as_mut() => self.on_alarm(&mut ping_at, leave_at).await,
                 // In line only while nothing else happens, so that no turn is given to a socket that waits
                 // for its client. One that never rests takes its turn once the line is short.
-                Some(turn) = self.context.take_inbox_turn(), if reads_many => {
-                    Box::pin(self.read_rooms()).await;
-                    drop(turn);
+                Some(admission) = self.context.take_inbox_admission(), if reads_many => {
+                    Box::pin(self.read_chats()).await;
+                    drop(admission);
                     Ok(())
                 }
                 () = closing(&mut phase), if leave_at.is_none() => {
@@ -278,7 +278,10 @@ impl Connection {
     /// The first of the moments at which something has to be looked at.
     fn next_due(&mut self, ping_at: Instant, leave_at: Option<Instant>) -> Instant {
         let due = ping_at.min(self.silent_at()).min(self.expiry_due());
-        [self.retry_at, self.unseen.look_at, leave_at].into_iter().flatten().fold(due, Instant::min)
+        [self.retry_at, self.presence_recheck.look_at, leave_at]
+            .into_iter()
+            .flatten()
+            .fold(due, Instant::min)
     }
 
     async fn on_alarm(&mut self, ping_at: &mut Instant, leave_at: Option<Instant>) -> Flow {
@@ -296,7 +299,7 @@ impl Connection {
         if self.retry_at.is_some_and(|at| at <= now) {
             Box::pin(self.retry()).await?;
         }
-        if self.unseen.look_at.is_some_and(|at| at <= now) {
+        if self.presence_recheck.look_at.is_some_and(|at| at <= now) {
             Box::pin(self.look_again()).await;
         }
         if *ping_at <= now {
@@ -340,16 +343,16 @@ impl Connection {
                 Delivery::Presence { chat_id, user_id, .. }
                     if user_id != self.session.user_id() =>
                 {
-                    self.unseen.remove(*chat_id);
+                    self.presence_recheck.remove(*chat_id);
                 }
                 _ => {}
             }
             match self.session.on_delivery(Arc::unwrap_or_clone(delivery), &mut self.out) {
-                Todo::Nothing => {}
-                Todo::CatchUp(chat_id) => Box::pin(self.catch_up(chat_id)).await?,
-                Todo::Refresh(chat_id) => self.mark_room(chat_id),
-                Todo::RefreshAll => self.mark_all_rooms(),
-                Todo::Close(reason) => return Err(End::Close(reason)),
+                Effect::Nothing => {}
+                Effect::CatchUp(chat_id) => Box::pin(self.catch_up(chat_id)).await?,
+                Effect::Refresh(chat_id) => self.mark_chat(chat_id),
+                Effect::RefreshAll => self.mark_all_chats(),
+                Effect::Close(reason) => return Err(End::Close(reason)),
             }
         }
         if !self.session.is_single() {
@@ -357,9 +360,9 @@ impl Connection {
             // What is in memory does not wait for what has to be read.
             self.flush().await?;
         }
-        // One read for a burst of changes to a room; what comes meanwhile marks it again.
-        if self.rooms.as_ref().is_some_and(|rooms| rooms.any_marked()) {
-            Box::pin(self.refresh_rooms()).await;
+        // One read for a burst of changes to a chat; what comes meanwhile marks it again.
+        if self.chats.as_ref().is_some_and(|chats| chats.any_marked()) {
+            Box::pin(self.refresh_chats()).await;
         }
         Ok(())
     }

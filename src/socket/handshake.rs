@@ -13,9 +13,9 @@ use crate::{
     auth::{Identity, Ticket, is_revoked},
     chat::ChatRef,
     config::Switch,
-    context::{Context, Turn},
+    context::{AdmissionPermit, Context},
     error::Error,
-    limits::{Class, Place},
+    limits::{Class, Permit},
     model::{ChatId, Position},
     protocol::Close,
     store::Barred,
@@ -55,17 +55,17 @@ pub(super) struct Arrival {
     pub claim: Claim,
     pub after: Option<Position>,
     /// Its place among the sockets, which it keeps to its end; or why there is none.
-    pub place: Result<Option<Place<IpAddr>>, Error>,
+    pub place: Result<Option<Permit<IpAddr>>, Error>,
     /// Taken already, unless it has to say first who it is.
-    pub turn: Option<Turn>,
+    pub admission: Option<AdmissionPermit>,
 }
 
 /// Runs a socket from its upgrade to its end.
 ///
 /// A future has room for the largest of all that it ever waits for, and a socket idles nearly all of
 /// its life. So whatever is rare (here and in [`Connection`]: coming in, commands, reading from
-/// Postgres, going) is boxed, and has its room only while it happens. What is passed on by value has
-/// room in both, so that a connection is boxed too.
+/// Postgres, going) is boxed, and has its chat only while it happens. What is passed on by value has
+/// chat in both, so that a connection is boxed too.
 pub(super) fn run(
     context: Context,
     upgrade: Upgrade,
@@ -90,20 +90,20 @@ pub(super) fn run(
 
 /// Opens a socket; `None` where it is over already.
 async fn open(context: Context, upgrade: Upgrade, arrival: Arrival) -> Option<Box<Connection>> {
-    // A client that takes not even the answer to its upgrade must not keep a turn.
+    // A client that takes not even the answer to its upgrade must not keep a admission.
     let mut wire = timeout(UPGRADE_WAIT, upgrade.finish()).await.ok()??;
     context.metrics.sockets_opened.inc();
-    let Arrival { opening, claim, after, place, turn } = arrival;
+    let Arrival { opening, claim, after, place, admission } = arrival;
     let (place, admitted) = match place {
-        Ok(place) => (place, admit(&context, &mut wire, &opening, claim, turn).await),
+        Ok(place) => (place, admit(&context, &mut wire, &opening, claim, admission).await),
         Err(error) => (None, Err(Close::from(&error))),
     };
     match admitted {
-        Ok(Admitted { mut bearer, single, turn }) => {
+        Ok(Admitted { mut bearer, single, admission }) => {
             let auth = bearer.auth.take();
             let mut connection =
                 Connection::open(context.clone(), wire, place, bearer, single).await;
-            match connection.start(single, auth, after, turn).await {
+            match connection.start(single, auth, after, admission).await {
                 Ok(()) => return Some(connection),
                 Err(end) => connection.end(end).await,
             }
@@ -128,7 +128,7 @@ struct Admitted {
     /// The chat it was opened for; `None`: for many.
     single: Option<ChatId>,
     /// Kept until all that it begins with was read.
-    turn: Turn,
+    admission: AdmissionPermit,
 }
 
 async fn admit(
@@ -136,7 +136,7 @@ async fn admit(
     wire: &mut Wire,
     opening: &Opening,
     claim: Claim,
-    turn: Option<Turn>,
+    admission: Option<AdmissionPermit>,
 ) -> Result<Admitted, Close> {
     let fail = |error: Error| {
         if let Error::Internal(cause) | Error::Unavailable(Some(cause)) = &error {
@@ -154,10 +154,10 @@ async fn admit(
         }
         Claim::Refused => return Err(Close::TokenInvalid),
     };
-    let turn = match turn {
-        Some(turn) => turn,
-        // Only now, so that nobody's silence takes a turn.
-        None => context.take_turn().await.map_err(fail)?,
+    let admission = match admission {
+        Some(admission) => admission,
+        // Only now, so that nobody's silence takes a admission.
+        None => context.take_admission().await.map_err(fail)?,
     };
     let (bearer, ticket) = match known {
         Known::Ticket(raw) => {
@@ -182,7 +182,7 @@ async fn admit(
             (bearer, Some(ticket))
         }
         Known::Identity(identity, auth) => {
-            context.chats.people().admit(&identity).await.map_err(fail)?;
+            context.chats.admissions().admit(&identity).await.map_err(fail)?;
             context.limits.check(identity.user_id(), Class::Connects).map_err(fail)?;
             let bearer = Bearer {
                 token_expires_at: identity.expires_at,
@@ -209,7 +209,7 @@ async fn admit(
     {
         return Err(Close::TooManySockets);
     }
-    Ok(Admitted { bearer, single, turn })
+    Ok(Admitted { bearer, single, admission })
 }
 
 /// A ticket opens one socket. While Redis is away nobody remembers which were used: then the minute

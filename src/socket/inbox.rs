@@ -1,4 +1,4 @@
-//! The inbox of a many-chats socket: what moved among the user's rooms, with its badges.
+//! The inbox of a many-chats socket: what moved among the user's chats, with its badges.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -9,20 +9,20 @@ use crate::{
     protocol::{Frame, ServerFrame},
 };
 
-/// Most rooms read just because somebody said that they moved; of more, it is asked first which did.
+/// Most chats read just because somebody said that they moved; of more, it is asked first which did.
 const MAX_SINGLE_READS: usize = 20;
 
-/// Rooms read and told at once: some milliseconds of Postgres. After a failover all are told again, and a
+/// InboxChats read and told at once: some milliseconds of Postgres. After a failover all are told again, and a
 /// person may have 20,000.
 const PAGE: usize = 200;
 
-/// In place of the `ev` that was told: none that a room can have.
+/// In place of the `ev` that was told: none that a chat can have.
 const VOID: i64 = -1;
 
-/// What the client has been told of its rooms.
+/// What the client has been told of its chats.
 #[derive(Debug, Default)]
-pub(super) struct Rooms {
-    /// The newest change of each room that the client knows of.
+pub(super) struct InboxChats {
+    /// The newest change of each chat that the client knows of.
     told: HashMap<ChatId, i64>,
     /// The history that these belong to.
     epoch: String,
@@ -33,8 +33,8 @@ pub(super) struct Rooms {
     all_marked: bool,
 }
 
-impl Rooms {
-    /// Where all rooms stand now: what the client reads by REST after `hello` is at least as new.
+impl InboxChats {
+    /// Where all chats stand now: what the client reads by REST after `hello` is at least as new.
     pub(super) async fn load(context: &Context, user_id: &UserId) -> Result<Self, Error> {
         let (epoch, heads) = context.chats.store().list_heads(user_id).await?;
         Ok(Self { told: heads.into_iter().collect(), epoch, ..Self::default() })
@@ -58,7 +58,7 @@ impl Rooms {
         self.all_marked || !self.marked.is_empty() || !self.moved.is_empty()
     }
 
-    /// Whether reading on takes a turn: all rooms have to be looked at, or many to be told.
+    /// Whether reading on takes a turn: all chats have to be looked at, or many to be told.
     pub(super) fn needs_turn(&self) -> bool {
         self.must_compare() || !self.moved.is_empty()
     }
@@ -67,7 +67,7 @@ impl Rooms {
         self.all_marked || self.marked.len() > MAX_SINGLE_READS
     }
 
-    /// Finds which rooms have moved since they were told.
+    /// Finds which chats have moved since they were told.
     async fn compare(&mut self, context: &Context, user_id: &UserId) -> Result<(), Error> {
         let (epoch, heads) = context.chats.store().list_heads(user_id).await?;
         self.enter(epoch);
@@ -90,7 +90,7 @@ impl Rooms {
         }
     }
 
-    /// Tells of marked rooms that really moved, a page at most, so that what is held is bounded however
+    /// Tells of marked chats that really moved, a page at most, so that what is held is bounded however
     /// many there are: the caller writes it out and comes again. What can't be read stays marked.
     pub(super) async fn refresh(
         &mut self,

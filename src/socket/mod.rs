@@ -3,12 +3,12 @@
 pub(crate) mod command;
 mod commands;
 mod connection;
-mod follow;
 mod handshake;
 mod inbox;
 mod metered;
+mod presence_recheck;
 mod session;
-mod unseen;
+mod subscriptions;
 mod wire;
 
 use std::net::SocketAddr;
@@ -25,7 +25,7 @@ pub(crate) use self::connection::{CLOSE_WAIT, drain_window};
 use self::handshake::{Arrival, Claim, Opening};
 pub use self::wire::{Upgrade, Wire, WsMessage};
 use crate::{
-    api::{Reached, bearer},
+    api::{ExternalOrigin, bearer},
     chat::ChatRef,
     context::Context,
     error::Error,
@@ -67,7 +67,7 @@ async fn open(context: Context, opening: Opening, mut request: Request) -> Resul
     check_origin(&context, peer, headers)?;
     let place = match peer.map(|peer| context.client_address(peer, headers)) {
         Some(address) => match context.limits.check_address(address) {
-            Ok(()) => context.limits.take_place(address),
+            Ok(()) => context.limits.take_socket_permit(address),
             Err((error, _)) => Err(error),
         },
         None => Ok(None),
@@ -89,15 +89,15 @@ async fn open(context: Context, opening: Opening, mut request: Request) -> Resul
         epoch: params.string("epoch"),
     });
     // Whoever says who they are with the upgrade waits here, where they have cost least.
-    let turn = match (&place, &claim) {
-        (Ok(_), Claim::Ticket(_) | Claim::Token(Ok(_))) => Some(context.take_turn().await?),
+    let admission = match (&place, &claim) {
+        (Ok(_), Claim::Ticket(_) | Claim::Token(Ok(_))) => Some(context.take_admission().await?),
         _ => None,
     };
     // While it waited the replica may have begun to go.
     if context.is_leaving() {
         return Err(Error::Unavailable(None));
     }
-    let arrival = Arrival { opening, claim, after, place, turn };
+    let arrival = Arrival { opening, claim, after, place, admission };
     let sockets = context.sockets.clone();
     drop(sockets.spawn(handshake::run(context, upgrade, arrival)));
     Ok(response)
@@ -116,7 +116,8 @@ fn check_origin(
     let page = page.and_then(|page| page.parse::<Origin>().ok()).ok_or(REFUSED)?;
     let allowed = &context.config.allowed_origins;
     let fits = if allowed.is_empty() {
-        Reached::of(&context.config, peer, headers).is_some_and(|reached| reached.is_at_home(&page))
+        ExternalOrigin::of(&context.config, peer, headers)
+            .is_some_and(|reached| reached.is_at_home(&page))
     } else {
         allowed.contains(&page)
     };

@@ -11,13 +11,13 @@ use crate::{
 
 /// What a delivery asks of the socket's loop.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Todo {
+pub(super) enum Effect {
     Nothing,
     /// Something is missing: read it from Postgres.
     CatchUp(ChatId),
-    /// A room of the user's moved.
+    /// A chat of the user's moved.
     Refresh(ChatId),
-    /// Any room may have moved.
+    /// Any chat may have moved.
     RefreshAll,
     Close(Close),
 }
@@ -117,7 +117,7 @@ impl Session {
     }
 
     /// Takes a delivery; frames to send are pushed to `out`.
-    pub(super) fn on_delivery(&mut self, delivery: Delivery, out: &mut Vec<Frame>) -> Todo {
+    pub(super) fn on_delivery(&mut self, delivery: Delivery, out: &mut Vec<Frame>) -> Effect {
         match delivery {
             Delivery::Event { chat_id, epoch, ev, frame, .. } => {
                 self.on_event(chat_id, &epoch, ev, frame, out)
@@ -131,12 +131,12 @@ impl Session {
                 if user_id != self.user_id && self.follows(chat_id) {
                     out.push(frame);
                 }
-                Todo::Nothing
+                Effect::Nothing
             }
             Delivery::Deleted { chat_id, epoch } => {
-                let Some(followed) = self.get(chat_id) else { return Todo::Nothing };
+                let Some(followed) = self.get(chat_id) else { return Effect::Nothing };
                 if followed.epoch != epoch {
-                    return Todo::CatchUp(chat_id);
+                    return Effect::CatchUp(chat_id);
                 }
                 self.unfollow(chat_id);
                 if self.is_single() {
@@ -144,19 +144,21 @@ impl Session {
                     out.push(
                         ServerFrame::ChatDeleted { chat_id, total_unread: None, epoch }.encode(),
                     );
-                    return Todo::Close(Close::ChatGone);
+                    return Effect::Close(Close::ChatGone);
                 }
                 // The inbox tells of it, once, also where the chat was not followed.
-                Todo::Refresh(chat_id)
+                Effect::Refresh(chat_id)
             }
-            Delivery::Room { chat_id, .. } if self.single.is_none() => Todo::Refresh(chat_id),
-            Delivery::Inbox if self.single.is_none() => Todo::RefreshAll,
-            Delivery::Room { .. } | Delivery::Inbox => Todo::Nothing,
-            Delivery::Erased => Todo::Close(Close::UserGone),
+            Delivery::ChatMoved { chat_id, .. } if self.single.is_none() => {
+                Effect::Refresh(chat_id)
+            }
+            Delivery::Inbox if self.single.is_none() => Effect::RefreshAll,
+            Delivery::ChatMoved { .. } | Delivery::Inbox => Effect::Nothing,
+            Delivery::Erased => Effect::Close(Close::UserGone),
             Delivery::Revoked { at } if is_revoked(self.issued_at, Some(at)) => {
-                Todo::Close(Close::TokenInvalid)
+                Effect::Close(Close::TokenInvalid)
             }
-            Delivery::Revoked { .. } => Todo::Nothing,
+            Delivery::Revoked { .. } => Effect::Nothing,
         }
     }
 
@@ -167,32 +169,32 @@ impl Session {
         ev: i64,
         frame: Frame,
         out: &mut Vec<Frame>,
-    ) -> Todo {
-        let Some(followed) = self.get_mut(chat_id) else { return Todo::Nothing };
+    ) -> Effect {
+        let Some(followed) = self.get_mut(chat_id) else { return Effect::Nothing };
         if followed.epoch != *epoch {
             // Its number means nothing here, whichever of the two is gone.
-            return Todo::CatchUp(chat_id);
+            return Effect::CatchUp(chat_id);
         }
         if ev == followed.ev + 1 {
             followed.ev = ev;
             out.push(frame);
-            return Todo::Nothing;
+            return Effect::Nothing;
         }
         // Given already with what was read when the chat was followed; or, after a full queue, the
         // first that fit again.
-        if ev <= followed.ev { Todo::Nothing } else { Todo::CatchUp(chat_id) }
+        if ev <= followed.ev { Effect::Nothing } else { Effect::CatchUp(chat_id) }
     }
 
-    fn on_fill(&mut self, chat_id: ChatId, fill: &Fill, out: &mut Vec<Frame>) -> Todo {
-        let Some(followed) = self.get_mut(chat_id) else { return Todo::Nothing };
+    fn on_fill(&mut self, chat_id: ChatId, fill: &Fill, out: &mut Vec<Frame>) -> Effect {
+        let Some(followed) = self.get_mut(chat_id) else { return Effect::Nothing };
         if followed.epoch != fill.epoch {
-            return Todo::CatchUp(chat_id);
+            return Effect::CatchUp(chat_id);
         }
         if fill.head_ev <= followed.ev {
-            return Todo::Nothing;
+            return Effect::Nothing;
         }
         if fill.after_ev > followed.ev {
-            return Todo::CatchUp(chat_id);
+            return Effect::CatchUp(chat_id);
         }
         out.push(ServerFrame::Catchup { chat_id, after_ev: followed.ev }.encode());
         out.extend(
@@ -200,7 +202,7 @@ impl Session {
         );
         followed.ev = fill.head_ev;
         out.push(ServerFrame::Synced { chat_id, ev: fill.head_ev }.encode());
-        Todo::Nothing
+        Effect::Nothing
     }
 
     fn on_reset(
@@ -210,20 +212,20 @@ impl Session {
         epoch: &Epoch,
         reason: ResetReason,
         out: &mut Vec<Frame>,
-    ) -> Todo {
-        let Some(followed) = self.get_mut(chat_id) else { return Todo::Nothing };
+    ) -> Effect {
+        let Some(followed) = self.get_mut(chat_id) else { return Effect::Nothing };
         match reason {
             // Past the gap already.
             ResetReason::TooFar if followed.epoch == *epoch && followed.ev >= head_ev => {
-                return Todo::Nothing;
+                return Effect::Nothing;
             }
             // Followed after the change of histories, and so not concerned. But until this the hub was in the
             // old one, and what has come since was not given out.
             ResetReason::UnknownPosition if followed.epoch == *epoch && followed.ev == head_ev => {
-                return Todo::Nothing;
+                return Effect::Nothing;
             }
             ResetReason::UnknownPosition if followed.epoch == *epoch && followed.ev < head_ev => {
-                return Todo::CatchUp(chat_id);
+                return Effect::CatchUp(chat_id);
             }
             ResetReason::TooFar | ResetReason::UnknownPosition => {}
         }
@@ -231,7 +233,7 @@ impl Session {
         followed.epoch = Arc::clone(epoch);
         out.push(ServerFrame::Reset { chat_id, head_ev, epoch, reason }.encode());
         out.push(ServerFrame::Synced { chat_id, ev: head_ev }.encode());
-        Todo::Nothing
+        Effect::Nothing
     }
 }
 
@@ -266,10 +268,10 @@ mod tests {
     fn events_are_given_once_in_order_and_a_gap_asks_for_reading() {
         let (mut session, mut out) = (session(), Vec::new());
         for ev in [4, 5, 6, 6, 7] {
-            assert_eq!(session.on_delivery(event(ev), &mut out), Todo::Nothing);
+            assert_eq!(session.on_delivery(event(ev), &mut out), Effect::Nothing);
         }
         assert_eq!(texts(&out), ["ev 6", "ev 7"]);
-        assert_eq!(session.on_delivery(event(9), &mut out), Todo::CatchUp(CHAT));
+        assert_eq!(session.on_delivery(event(9), &mut out), Effect::CatchUp(CHAT));
         assert_eq!(out.len(), 2);
     }
 
@@ -292,8 +294,8 @@ mod tests {
         let (mut session, mut out) = (session(), Vec::new());
         let fill =
             Arc::new(Fill { epoch: "e1".into(), after_ev: 6, frames: Vec::new(), head_ev: 8 });
-        let todo = session.on_delivery(Delivery::Catchup { chat_id: CHAT, fill }, &mut out);
-        assert_eq!(todo, Todo::CatchUp(CHAT));
+        let effect = session.on_delivery(Delivery::Catchup { chat_id: CHAT, fill }, &mut out);
+        assert_eq!(effect, Effect::CatchUp(CHAT));
         assert!(out.is_empty());
     }
 
@@ -308,7 +310,7 @@ mod tests {
         };
         session.on_delivery(reset.clone(), &mut out);
         assert_eq!(out.len(), 2);
-        assert_eq!(session.on_delivery(event_of("e2", 4), &mut out), Todo::Nothing);
+        assert_eq!(session.on_delivery(event_of("e2", 4), &mut out), Effect::Nothing);
         assert_eq!(out.len(), 3);
         session.on_delivery(reset, &mut out);
         assert_eq!(out.len(), 5, "back again: the head is behind what was given");
@@ -323,10 +325,10 @@ mod tests {
             Delivery::Catchup { chat_id: CHAT, fill: Arc::new(fill) },
             Delivery::Deleted { chat_id: CHAT, epoch: "e2".into() },
         ] {
-            assert_eq!(session.on_delivery(foreign, &mut out), Todo::CatchUp(CHAT));
+            assert_eq!(session.on_delivery(foreign, &mut out), Effect::CatchUp(CHAT));
         }
         assert!(out.is_empty() && session.follows(CHAT));
-        assert_eq!(session.on_delivery(event(6), &mut out), Todo::Nothing);
+        assert_eq!(session.on_delivery(event(6), &mut out), Effect::Nothing);
         assert_eq!(texts(&out), ["ev 6"]);
     }
 

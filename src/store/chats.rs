@@ -18,7 +18,7 @@ use crate::{
 
 /// A chat as one member sees it, still without presence.
 #[derive(Debug, Clone)]
-pub struct Room {
+pub struct StoredChat {
     pub chat: Chat,
     /// One of the two has blocked the other: presence is not shown.
     pub blocked: bool,
@@ -34,7 +34,7 @@ pub struct InboxPage<C> {
     pub epoch: String,
 }
 
-/// The pair's room.
+/// The pair's chat.
 #[derive(Debug, Clone)]
 pub struct Opened {
     pub chat_id: ChatId,
@@ -54,20 +54,20 @@ impl Store {
         Ok(rows.first().map(|row| row.get(0)))
     }
 
-    /// Whether the first of the pair has fewer rooms than `most`, or has this one already. Rooms opened
+    /// Whether the first of the pair has fewer chats than `most`, or has this one already. Chats opened
     /// meanwhile are not seen: it need not be exact.
     pub async fn has_room_for(&self, pair: [&UserId; 2], most: i64) -> Result<bool, StoreError> {
         let [first, second] = pair.map(UserId::as_str);
         let row = self
             .query_one(
-                HAS_ROOM_FOR,
+                HAS_CHAT_FOR,
                 &[(&first, Type::TEXT), (&second, Type::TEXT), (&most, Type::INT8)],
             )
             .await?;
         Ok(row.get(0))
     }
 
-    /// Opens the pair's room, or finds it: one room a pair, whoever races.
+    /// Opens the pair's chat, or finds it: one chat a pair, whoever races.
     pub async fn open_chat(
         &self,
         pair: [&UserId; 2],
@@ -100,50 +100,50 @@ impl Store {
         }
     }
 
-    /// One room, as `user` sees it; `None` where it is not theirs.
-    pub async fn get_room(
+    /// One chat, as `user` sees it; `None` where it is not theirs.
+    pub async fn get_chat(
         &self,
         chat_id: ChatId,
         user: &UserId,
-    ) -> Result<Option<Room>, StoreError> {
+    ) -> Result<Option<StoredChat>, StoreError> {
         let rows =
-            self.read(GET_ROOM, &[(&user.as_str(), Type::TEXT), (&chat_id, Type::UUID)]).await?;
-        Ok(rows.first().map(room))
+            self.read(GET_CHAT, &[(&user.as_str(), Type::TEXT), (&chat_id, Type::UUID)]).await?;
+        Ok(rows.first().map(chat))
     }
 
     /// The first of these chats, as `user` sees them, up to the one with which their last messages
     /// have [`INBOX_BYTES`].
-    pub async fn get_rooms(
+    pub async fn get_chats(
         &self,
         chats: &[ChatId],
         user: &UserId,
-    ) -> Result<InboxPage<Room>, StoreError> {
+    ) -> Result<InboxPage<StoredChat>, StoreError> {
         let params = [
             (&user.as_str() as &(dyn ToSql + Sync), Type::TEXT),
             (&chats, Type::UUID_ARRAY),
             (&INBOX_BYTES, Type::INT8),
         ];
-        let rows = self.query(GET_ROOMS, &params).await?;
+        let rows = self.query(GET_CHATS, &params).await?;
         let first = rows.first();
         let total_unread = first.and_then(|row| row.get::<_, Option<i64>>(25)).unwrap_or(0);
         let epoch = first.map_or_else(String::new, |row| row.get(26));
-        let seen = |row: &Row| row.get::<_, Option<ChatId>>(0).map(|_| room(row));
+        let seen = |row: &Row| row.get::<_, Option<ChatId>>(0).map(|_| chat(row));
         let chats = rows.iter().map(|row| (row.get(24), seen(row))).collect();
         Ok(InboxPage { chats, total_unread, epoch })
     }
 
-    /// A page of a user's rooms, latest activity first, past `after` (activity and id of the last
+    /// A page of a user's chats, latest activity first, past `after` (activity and id of the last
     /// one seen).
-    pub async fn list_rooms(
+    pub async fn list_chats(
         &self,
         user: &UserId,
         after: Option<(Time, ChatId)>,
         limit: i64,
-    ) -> Result<Vec<Room>, StoreError> {
+    ) -> Result<Vec<StoredChat>, StoreError> {
         let (activity, chat_id) = after.map(|(time, id)| (time.0, id)).unzip();
         let rows = self
             .list(
-                LIST_ROOMS,
+                LIST_CHATS,
                 &[
                     (&user.as_str(), Type::TEXT),
                     (&activity, Type::TIMESTAMPTZ),
@@ -152,16 +152,17 @@ impl Store {
                 ],
             )
             .await?;
-        Ok(rows.iter().map(room).collect())
+        Ok(rows.iter().map(chat).collect())
     }
 
-    /// Where every room of a user stands, for the counters in Redis; and the epoch of the same snapshot,
+    /// Where every chat of a user stands, for the counters in Redis; and the epoch of the same snapshot,
     /// also where there is none.
     pub async fn list_states(&self, user: &UserId) -> Result<(Epoch, Vec<ChatState>), StoreError> {
         let rows = self.query(LIST_STATES, &[(&user.as_str(), Type::TEXT)]).await?;
-        let epoch = rows.first().map(|row| epoch_at(row, 11)).ok_or(StoreError::Away(None))?;
-        let rooms = rows.iter().filter(|row| row.get::<_, Option<ChatId>>(0).is_some());
-        Ok((epoch, rooms.map(|row| chat_state(row, 0)).collect()))
+        let epoch =
+            rows.first().map(|row| epoch_at(row, 11)).ok_or(StoreError::Unavailable(None))?;
+        let chats = rows.iter().filter(|row| row.get::<_, Option<ChatId>>(0).is_some());
+        Ok((epoch, chats.map(|row| chat_state(row, 0)).collect()))
     }
 
     /// The newest `ev` of every chat of a user, and the epoch of the same snapshot.
@@ -181,7 +182,7 @@ impl Store {
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
-    /// Of each of these people up to `limit` rooms past one of them, in the order of their ids, and
+    /// Of each of these people up to `limit` chats past one of them, in the order of their ids, and
     /// whether one of the two has blocked the other there.
     pub async fn list_own_chats(
         &self,
@@ -199,7 +200,7 @@ impl Store {
         Ok(rows.iter().map(|row| (user(row.get(0)), row.get(1), row.get(2))).collect())
     }
 
-    /// Deletes a room and all that is in it; gives its members, and the outbox row.
+    /// Deletes a chat and all that is in it; gives its members, and the outbox row.
     pub async fn delete_chat(
         &self,
         chat_id: ChatId,
@@ -240,7 +241,8 @@ impl Store {
         chats: &[ChatId],
     ) -> Result<(Epoch, Vec<(ChatId, Option<i64>)>), StoreError> {
         let rows = self.query(GET_HEADS, &[(&chats, Type::UUID_ARRAY)]).await?;
-        let epoch = rows.first().map(|row| epoch_at(row, 2)).ok_or(StoreError::Away(None))?;
+        let epoch =
+            rows.first().map(|row| epoch_at(row, 2)).ok_or(StoreError::Unavailable(None))?;
         Ok((epoch, rows.iter().map(|row| (row.get(0), row.get(1))).collect()))
     }
 
@@ -251,12 +253,12 @@ impl Store {
 
     /// For each of these people who has rooms: how many, and the sum of their newest `ev`s, which
     /// moves with each of them.
-    pub async fn sum_rooms(
+    pub async fn sum_chats(
         &self,
         users: &[UserId],
     ) -> Result<Vec<(UserId, (i64, i64))>, StoreError> {
         let ids: Vec<_> = users.iter().map(UserId::as_str).collect();
-        let rows = self.query(SUM_ROOMS, &[(&ids, Type::TEXT_ARRAY)]).await?;
+        let rows = self.query(SUM_CHATS, &[(&ids, Type::TEXT_ARRAY)]).await?;
         Ok(rows.iter().map(|row| (user(row.get(0)), (row.get(1), row.get(2)))).collect())
     }
 }
@@ -267,10 +269,10 @@ fn new_room_name() -> String {
     BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 16]>())
 }
 
-fn room(row: &Row) -> Room {
+fn chat(row: &Row) -> StoredChat {
     let chat_id = row.get(0);
     let has_message = row.get::<_, Option<i64>>(14).is_some();
-    Room {
+    StoredChat {
         chat: Chat {
             chat_id,
             room_name: row.get(1),
@@ -300,7 +302,7 @@ const CHAT_ID: &str = "\
 SELECT chat_id FROM chats
  WHERE room_name = $1 AND ($2 IS NULL OR $2 IN (user_lo, user_hi))";
 
-const HAS_ROOM_FOR: &str = "\
+const HAS_CHAT_FOR: &str = "\
 -- store.has_room_for
 SELECT (SELECT count(*) FROM (SELECT FROM members WHERE user_id = $1 COLLATE \"POSIX\" LIMIT $3) AS r) < $3
     OR EXISTS (SELECT FROM chats WHERE user_lo = least($1 COLLATE \"C\", $2 COLLATE \"C\")
@@ -312,8 +314,8 @@ const OPEN_CHAT: &str = concat!(
     " FROM open_chat($1, $2, $3, $4, $5, $6)"
 );
 
-/// The columns that [`room`] reads, for rooms chosen as `p`.
-macro_rules! select_rooms {
+/// The columns that [`chat`] reads, for chats chosen as `p`.
+macro_rules! select_chats {
     () => {
         concat!(
             "SELECT p.chat_id, p.room_name, p.created_at, p.created_by, p.last_seq, p.last_ev,
@@ -331,7 +333,7 @@ macro_rules! select_rooms {
 }
 
 /// A member's own rows that meet a condition, each beside its chat.
-macro_rules! own_rooms {
+macro_rules! own_chats {
     ($condition:literal) => {
         concat!(
             "SELECT c.*, me.read_seq, me.unread, coalesce(c.last_message_at, c.created_at) AS activity,
@@ -344,11 +346,11 @@ macro_rules! own_rooms {
     };
 }
 
-const GET_ROOM: &str = concat!(
-    "-- store.get_room\nWITH p AS (",
-    own_rooms!("me.user_id = $1 AND me.chat_id = $2"),
+const GET_CHAT: &str = concat!(
+    "-- store.get_chat\nWITH p AS (",
+    own_chats!("me.user_id = $1 AND me.chat_id = $2"),
     ") ",
-    select_rooms!()
+    select_chats!()
 );
 
 /// Last messages of one page of an inbox, in bytes of text and metadata: as in a page of changes, a slow
@@ -357,8 +359,8 @@ const INBOX_BYTES: i64 = 512 * 1024;
 
 /// Chat by chat, by full key: with `= ANY`, Postgres walks over all of the user's chats and looks each up
 /// in the array. `before`: the bytes of the rows before this one, so that one comes however large it is.
-const GET_ROOMS: &str = concat!(
-    "-- store.get_rooms
+const GET_CHATS: &str = concat!(
+    "-- store.get_chats
 SELECT * FROM (
     SELECT r.*, q.chat_id AS asked, (SELECT sum(unread)::bigint FROM members WHERE user_id = $1 COLLATE \"POSIX\"), ",
     epoch!(),
@@ -366,21 +368,21 @@ SELECT * FROM (
            OVER (ORDER BY q.idx ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
       FROM unnest($2) WITH ORDINALITY AS q (chat_id, idx)
       LEFT JOIN LATERAL (WITH p AS (",
-    own_rooms!("me.user_id = $1 AND me.chat_id = q.chat_id"),
+    own_chats!("me.user_id = $1 AND me.chat_id = q.chat_id"),
     ") ",
-    select_rooms!(),
+    select_chats!(),
     ") r ON true
 ) x WHERE before < $3 ORDER BY idx"
 );
 
-/// A caller's rooms are sorted at read: an index on activity would change with every send.
-const LIST_ROOMS: &str = concat!(
-    "-- store.list_rooms\nWITH p AS MATERIALIZED (SELECT * FROM (",
-    own_rooms!("me.user_id = $1 COLLATE \"POSIX\""),
+/// A caller's chats are sorted at read: an index on activity would change with every send.
+const LIST_CHATS: &str = concat!(
+    "-- store.list_chats\nWITH p AS MATERIALIZED (SELECT * FROM (",
+    own_chats!("me.user_id = $1 COLLATE \"POSIX\""),
     ") own
    WHERE $2::timestamptz IS NULL OR (activity, chat_id) < ($2, $3)
    ORDER BY activity DESC, chat_id DESC LIMIT $4) ",
-    select_rooms!(),
+    select_chats!(),
     " ORDER BY p.activity DESC, p.chat_id DESC"
 );
 
@@ -448,8 +450,8 @@ const SUM_UNREAD: &str = "\
 -- store.sum_unread
 SELECT coalesce(sum(unread), 0)::bigint FROM members WHERE user_id = $1 COLLATE \"POSIX\"";
 
-const SUM_ROOMS: &str = "\
--- store.sum_rooms
+const SUM_CHATS: &str = "\
+-- store.sum_chats
 SELECT me.user_id, count(*), sum(c.last_ev)::bigint
   FROM members me
  CROSS JOIN LATERAL (SELECT last_ev FROM chats c WHERE c.chat_id = me.chat_id OFFSET 0) c

@@ -36,7 +36,7 @@ const GIVEN: &str = "-c default_transaction_isolation=read\\ committed \
 
 /// How statements are planned: once a connection, since planning costs as much as running does, and by
 /// looks into indexes only, in the order that these have. Without statistics (a young table) the planner
-/// would like to read tables whole, and stay with it: a list of rooms took 1.3 to 1.8 ms so, and takes 0.9.
+/// would like to read tables whole, and stay with it: a list of chats took 1.3 to 1.8 ms so, and takes 0.9.
 /// `sql/V8__one_plan.sql` has the rules for statements that make this enough.
 const PLANNING: &str = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off \
      -c enable_bitmapscan=off -c enable_sort=off -c enable_hashjoin=off -c enable_mergejoin=off \
@@ -208,7 +208,7 @@ impl Gate {
         match &mut *self.closed() {
             None => Ok(Attempt { gate: self, alone: false }),
             Some(closed) if closed.tried || Instant::now() < closed.until => {
-                Err(StoreError::Away(closed.why.clone()))
+                Err(StoreError::Unavailable(closed.why.clone()))
             }
             Some(closed) => {
                 closed.tried = true;
@@ -265,7 +265,7 @@ pub async fn patiently<T>(
         let outcome = attempt().await;
         let left = deadline.saturating_duration_since(Instant::now());
         match outcome {
-            Err(error @ StoreError::Away(_)) if !left.is_zero() => {
+            Err(error @ StoreError::Unavailable(_)) if !left.is_zero() => {
                 let error = chain(&error);
                 tracing::warn!(error, ?left, "Postgres is away: waiting for it");
                 sleep(back_off(&mut pause, longest).min(left)).await;

@@ -1,4 +1,4 @@
-//! What takes long: erasing a person room by room, and deleting the messages of a deleted room.
+//! What takes long: erasing a person chat by chat, and deleting the messages of a deleted chat.
 //! Both go in steps that fit well into a statement's time.
 
 use tokio_postgres::types::Type;
@@ -13,14 +13,14 @@ use crate::model::{ChatId, Epoch, UserId};
 const STEP: i64 = 5_000;
 
 impl Store {
-    /// Deletes a step's worth of a deleted room's messages; true where none is left.
+    /// Deletes a step's worth of a deleted chat's messages; true where none is left.
     pub async fn purge_messages(&self, chat_id: ChatId) -> Result<bool, StoreError> {
         let row =
             self.query_one(PURGE_MESSAGES, &[(&chat_id, Type::UUID), (&STEP, Type::INT8)]).await?;
         Ok(row.get(0))
     }
 
-    /// Takes one deleted room whose messages are still there, for half a minute.
+    /// Takes one deleted chat whose messages are still there, for half a minute.
     pub async fn take_purge(&self) -> Result<Option<ChatId>, StoreError> {
         Ok(self.query_opt(TAKE_PURGE, &[]).await?.map(|row| row.get(0)))
     }
@@ -32,13 +32,13 @@ impl Store {
         Ok(row.get::<_, bool>(0).then(|| epoch_at(&row, 1)))
     }
 
-    /// Rooms of a person, of whatever state.
+    /// Chats of a person, of whatever state.
     pub async fn list_chat_ids(&self, user: &UserId) -> Result<Vec<ChatId>, StoreError> {
         let rows = self.query(LIST_CHAT_IDS, &[(&user.as_str(), Type::TEXT)]).await?;
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
-    /// Turns up to [`STEP`] messages of a person in one room into tombstones, each with its own `ev`;
+    /// Turns up to [`STEP`] messages of a person in one chat into tombstones, each with its own `ev`;
     /// gives the outbox row, `None` where there was nothing left.
     pub async fn erase_in_chat(
         &self,

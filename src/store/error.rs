@@ -11,7 +11,7 @@ use crate::error::{Cause, Error};
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("no usable connection to Postgres")]
-    Away(#[source] Option<Cause>),
+    Unavailable(#[source] Option<Cause>),
     /// One row's fault, its values' or its lock's: the rest of its batch may be fine.
     #[error("Postgres refused a row")]
     Data(#[source] Cause),
@@ -28,12 +28,12 @@ pub enum StoreError {
 impl StoreError {
     /// Nothing came back in time.
     pub(super) fn no_answer(waited: Duration) -> Self {
-        Self::Away(Some(Arc::new(NoAnswer(waited))))
+        Self::Unavailable(Some(Arc::new(NoAnswer(waited))))
     }
 
     pub(super) fn cause(&self) -> Option<Cause> {
         match self {
-            Self::Away(cause) => cause.clone(),
+            Self::Unavailable(cause) => cause.clone(),
             Self::Data(cause) | Self::Locked(cause) | Self::Slow(cause) | Self::Failed(cause) => {
                 Some(Arc::clone(cause))
             }
@@ -95,7 +95,7 @@ impl std::error::Error for Refusal {}
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Away(cause) => Self::Unavailable(cause),
+            StoreError::Unavailable(cause) => Self::Unavailable(cause),
             StoreError::Locked(cause) | StoreError::Slow(cause) => Self::Unavailable(Some(cause)),
             StoreError::Data(cause) | StoreError::Failed(cause) => Self::Internal(cause),
             StoreError::Schema(_) => Self::internal(error),
@@ -110,7 +110,7 @@ impl From<tokio_postgres::Error> for StoreError {
         }
         let broken = error.is_closed() || std::error::Error::source(&error).is_some();
         let cause: Cause = Arc::new(error);
-        if broken { Self::Away(Some(cause)) } else { Self::Failed(cause) }
+        if broken { Self::Unavailable(Some(cause)) } else { Self::Failed(cause) }
     }
 }
 
@@ -128,7 +128,7 @@ impl From<&DbError> for StoreError {
         match (passing, data) {
             _ if locked => Self::Locked(cause),
             _ if slow => Self::Slow(cause),
-            (true, _) => Self::Away(Some(cause)),
+            (true, _) => Self::Unavailable(Some(cause)),
             (_, true) => Self::Data(cause),
             _ => Self::Failed(cause),
         }
@@ -151,7 +151,7 @@ impl From<PoolError<StoreError>> for StoreError {
     fn from(error: PoolError<StoreError>) -> Self {
         match error {
             PoolError::Backend(error) => error,
-            error => Self::Away(Some(Arc::new(Pool(error.to_string())))),
+            error => Self::Unavailable(Some(Arc::new(Pool(error.to_string())))),
         }
     }
 }

@@ -7,7 +7,7 @@ use super::{
     rows::{message, message_columns, opt_time, user},
 };
 use crate::model::{
-    ChatId, ExportedBlock, ExportedProfile, ExportedReport, ExportedRoom, Message, MessageId, Time,
+    ChatId, ExportedBlock, ExportedChat, ExportedProfile, ExportedReport, Message, MessageId, Time,
     UserId,
 };
 
@@ -43,17 +43,17 @@ impl Store {
         Ok(rows.iter().map(block).collect())
     }
 
-    /// A person's rooms, by id, past `after`.
-    pub async fn list_exported_rooms(
+    /// A person's chats, by id, past `after`.
+    pub async fn list_exported_chats(
         &self,
         user_id: &UserId,
         after: ChatId,
         limit: i64,
-    ) -> Result<Vec<ExportedRoom>, StoreError> {
+    ) -> Result<Vec<ExportedChat>, StoreError> {
         let params: [Param<'_>; 3] =
             [(&user_id.as_str(), Type::TEXT), (&after, Type::UUID), (&limit, Type::INT8)];
-        let rows = self.query(EXPORT_ROOMS, &params).await?;
-        let room = |row: &Row| ExportedRoom {
+        let rows = self.query(EXPORT_CHATS, &params).await?;
+        let chat = |row: &Row| ExportedChat {
             chat_id: row.get(0),
             room_name: row.get(1),
             created_at: Time(row.get(2)),
@@ -62,10 +62,10 @@ impl Store {
             read_seq: row.get(5),
             last_seq: row.get(6),
         };
-        Ok(rows.iter().map(room).collect())
+        Ok(rows.iter().map(chat).collect())
     }
 
-    /// A person's own messages within a range of a room's `seq`, both inclusive, tombstones too.
+    /// A person's own messages within a range of a chat's `seq`, both inclusive, tombstones too.
     pub async fn list_exported_messages(
         &self,
         chat_id: ChatId,
@@ -128,8 +128,8 @@ const EXPORT_BLOCKS: &str = "\
 SELECT blocked_id, created_at FROM blocks
  WHERE blocker_id = $1 AND blocked_id > $2 ORDER BY blocked_id LIMIT $3";
 
-const EXPORT_ROOMS: &str = "\
--- store.export_rooms
+const EXPORT_CHATS: &str = "\
+-- store.export_chats
 SELECT c.chat_id, c.room_name, c.created_at, c.created_by,
        CASE me.user_id WHEN c.user_lo THEN c.user_hi ELSE c.user_lo END, me.read_seq, c.last_seq
   FROM (SELECT * FROM members

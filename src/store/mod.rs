@@ -1,21 +1,21 @@
 //! Postgres, the truth. A method is one atomic unit: one statement, one snapshot, or one function
 //! that locks. The SQL stands beside the code that binds it.
 
-mod amendments;
 mod chats;
 mod connect;
 mod erasure;
 mod error;
 mod export;
+mod in_flight;
 mod messages;
 mod migrate;
+mod mutations;
 mod outbox;
 mod reports;
 mod requirements;
 mod rows;
-mod shared;
+mod shared_connections;
 mod trace;
-mod underway;
 mod users;
 mod verify;
 mod webhooks;
@@ -32,12 +32,12 @@ use tokio_postgres::{
 };
 
 pub use self::{
-    amendments::{Amended, Amendment, AmendmentKind, AmendmentOutcome, AmendmentResult},
-    chats::{InboxPage, Opened, Room},
+    chats::{InboxPage, Opened, StoredChat},
     connect::patiently,
     error::StoreError,
     messages::{Change, Changes, Draft, History, Page, SendOutcome, Window},
     migrate::{check_migrations, migrate},
+    mutations::{Mutated, Mutation, MutationKind, MutationOutcome, MutationResult},
     outbox::{Noted, Unpublished},
     rows::ChatState,
     trace::{Trail, trail},
@@ -51,9 +51,9 @@ pub use self::{
 use self::{
     connect::{Connector, Gate, Pool},
     error::is_by_standby,
+    in_flight::{Held, InFlight},
     migrate::Standing,
-    shared::Shared,
-    underway::{Held, Underway},
+    shared_connections::SharedConnections,
 };
 use crate::{
     config::{DatabaseConfig, Switch},
@@ -67,7 +67,7 @@ use crate::{
 const WRITER_SETTINGS: &str = "-c lock_timeout=500ms";
 
 /// Connections that write edits, deletions and read markers, beside those of new messages.
-pub const AMENDERS: usize = 1;
+pub const MUTATION_WRITERS: usize = 1;
 
 /// Connections for searches, which read more than all else: of their own, so that they hold up nobody, and
 /// few, so that they leave Postgres to others.
@@ -89,14 +89,14 @@ type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 pub struct Store {
     reads: Pool,
     /// For group commit alone, one a lane, so that reads can never starve writes: those of new
-    /// messages, and [`AMENDERS`].
+    /// messages, and [`MUTATION_WRITERS`].
     writes: Pool,
     /// [`SEARCHERS`].
     searches: Pool,
     /// For short reads; see there.
-    shared: Arc<Shared>,
-    /// The same for lists of rooms, which take longer the more rooms somebody has.
-    lists: Arc<Shared>,
+    shared: Arc<SharedConnections>,
+    /// The same for lists of chats, which take longer the more chats somebody has.
+    lists: Arc<SharedConnections>,
     prepared: bool,
     timeout: Duration,
     /// Messages and reports are noted as events for webhooks, and how long a message's waits; `None`:
@@ -109,7 +109,7 @@ impl Store {
     /// Opens no connection yet: a replica also starts while Postgres is away.
     pub fn new(config: &DatabaseConfig, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
         let (writers, readers) = (config.database_writers.max(1), config.database_readers.max(1));
-        let writers = writers + AMENDERS;
+        let writers = writers + MUTATION_WRITERS;
         let prepared = config.database_prepared == Switch::On;
         // Without prepared statements none are shared.
         let others = SEARCHERS + if prepared { writers + 2 * readers } else { writers };
@@ -117,7 +117,7 @@ impl Store {
         let gate = Arc::new(Gate::default());
         let connector = |settings| Connector::new(config, settings, &gate);
         let shared = || {
-            let shared = Shared::new(connector("")?, readers, config.database_timeout);
+            let shared = SharedConnections::new(connector("")?, readers, config.database_timeout);
             Ok::<_, StoreError>(Arc::new(shared))
         };
         Ok(Self {
@@ -165,7 +165,7 @@ impl Store {
     pub async fn warm_up(&self) {
         // No more than there can be: the next one would be waited for in vain.
         let reads = WARM_READS.min(self.reads.status().max_size);
-        let wanted = [(&self.writes, self.writers() + AMENDERS), (&self.reads, reads)];
+        let wanted = [(&self.writes, self.writers() + MUTATION_WRITERS), (&self.reads, reads)];
         let opening = wanted.map(|(pool, count)| join_all((0..count).map(|_| pool.get())));
         // All at once: each that is given back would be given out again.
         let shared = [&self.shared, &self.lists]
@@ -176,7 +176,7 @@ impl Store {
 
     /// How many batches of new messages can be written at once.
     pub fn writers(&self) -> usize {
-        self.writes.status().max_size - AMENDERS
+        self.writes.status().max_size - MUTATION_WRITERS
     }
 
     /// Connections in use and open, of all pools; those of short reads are none's alone.
@@ -191,19 +191,19 @@ impl Store {
         self.run(&self.reads, sql, params).await
     }
 
-    /// For short reads, many at once on a connection: see [`Shared`].
+    /// For short reads, many at once on a connection: see [`SharedConnections`].
     async fn read(&self, sql: &'static str, params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {
         self.share(&self.shared, sql, params).await
     }
 
-    /// The same for lists of rooms.
+    /// The same for lists of chats.
     async fn list(&self, sql: &'static str, params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {
         self.share(&self.lists, sql, params).await
     }
 
     async fn share(
         &self,
-        shared: &Arc<Shared>,
+        shared: &Arc<SharedConnections>,
         sql: &'static str,
         params: &[Param<'_>],
     ) -> Result<Vec<Row>, StoreError> {
@@ -262,9 +262,9 @@ impl Store {
     ) -> Result<Vec<Row>, StoreError> {
         let limit = self.timeout + CLIENT_GRACE;
         // A pooler may not take a statement before it has answered the last one.
-        let mut underway = Underway::new(held, self.prepared.then_some(limit));
+        let mut in_flight = InFlight::new(held, self.prepared.then_some(limit));
         self.waited(started);
-        let Some(client) = underway.client() else { return Err(StoreError::Away(None)) };
+        let Some(client) = in_flight.client() else { return Err(StoreError::Unavailable(None)) };
         let work = async {
             if self.prepared {
                 let types: Vec<Type> = params.iter().map(|(_, kind)| kind.clone()).collect();
@@ -280,12 +280,12 @@ impl Store {
         let failed = match outcome {
             Ok(Err(error)) if error.code().is_some_and(is_by_standby) => error.into(),
             Ok(rows) => {
-                underway.end();
+                in_flight.end();
                 return Ok(rows?);
             }
             Err(_) => StoreError::no_answer(limit),
         };
-        underway.give_up().await;
+        in_flight.give_up().await;
         Err(failed)
     }
 }

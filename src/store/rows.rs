@@ -14,7 +14,7 @@ pub struct ChatState {
     pub user_hi: UserId,
     pub last_seq: i64,
     pub last_ev: i64,
-    /// The last message's `created_at`, else the room's.
+    /// The last message's `created_at`, else the chat's.
     pub activity: Time,
     pub lo_read: i64,
     pub lo_unread: i64,

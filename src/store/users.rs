@@ -1,4 +1,4 @@
-//! People: their profiles, when they were last seen, and whom they have blocked.
+//! AdmissionCache: their profiles, when they were last seen, and whom they have blocked.
 
 use tokio_postgres::{Row, types::Type};
 
@@ -45,7 +45,7 @@ pub struct Barred {
 pub struct UserRow {
     pub profile: Profile,
     pub last_seen_at: Option<Time>,
-    /// Seen through rooms that are all blocked: presence is not shown.
+    /// Seen through chats that are all blocked: presence is not shown.
     pub blocked: bool,
 }
 
@@ -119,7 +119,7 @@ impl Store {
         Ok(rows.iter().map(named).collect())
     }
 
-    /// Somebody whom `viewer` may see: themselves, or those they share a room with; `None` as the
+    /// Somebody whom `viewer` may see: themselves, or those they share a chat with; `None` as the
     /// viewer: anybody known.
     pub async fn get_user(
         &self,

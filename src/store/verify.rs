@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{StoreError, connect::connect};
 use crate::config::DatabaseConfig;
 
-/// Chats looked at by one statement: some seconds of work where rooms are large.
+/// Chats looked at by one statement: some seconds of work where chats are large.
 const PAGE: i64 = 1_000;
 
 /// Findings kept of each check; more are counted only.
@@ -93,8 +93,8 @@ impl Verified {
         });
         let finding = &mut self.findings[known];
         finding.count += rows.len();
-        let room = KEPT.saturating_sub(finding.examples.len());
-        finding.examples.extend(rows.iter().take(room).map(|row| row.get(0)));
+        let chat = KEPT.saturating_sub(finding.examples.len());
+        finding.examples.extend(rows.iter().take(chat).map(|row| row.get(0)));
         Ok(())
     }
 }
@@ -208,7 +208,7 @@ SELECT format('%s: blocked is %s, erased is %s', c.chat_id, c.blocked, c.erased)
                                 AND u.erased_at IS NOT NULL))
  ORDER BY c.chat_id";
 
-/// What a deleted room leaves is noted in `purges` until it is gone.
+/// What a deleted chat leaves is noted in `purges` until it is gone.
 const ORPHANS: &str = "\
 -- store.verify_orphans
 SELECT format('%s: %s rows belong to no chat', chat_id, count(*))

@@ -46,7 +46,7 @@ pub struct Waiting {
 pub enum Event {
     Message(Box<Notice>),
     Report(Box<Report>),
-    /// Nothing to tell any more: the message was read or deleted, the room is gone or closed.
+    /// Nothing to tell any more: the message was read or deleted, the chat is gone or closed.
     Void,
 }
 
@@ -56,7 +56,7 @@ pub struct Notice {
     pub recipient_id: UserId,
     pub room_name: String,
     pub message: Message,
-    /// The recipient's unread messages in the room, and in all rooms.
+    /// The recipient's unread messages in the chat, and in all chats.
     pub unread_count: i64,
     pub total_unread: i64,
 }
@@ -200,7 +200,7 @@ pub async fn dead_letters(
     Ok((rows.iter().map(letter).collect(), rows.first().map_or(0, |row| row.get(6))))
 }
 
-/// Dead letters that are replayed with one statement: some 100 ms in which sends into their rooms wait.
+/// Dead letters that are replayed with one statement: some 100 ms in which sends into their chats wait.
 const REPLAY_STEP: i64 = 1_000;
 
 /// Has a dead letter sent as if it were new, `None`: all of them. Gives how many.
@@ -250,7 +250,7 @@ RETURNING chat_id, turn, ",
     epoch!()
 );
 
-/// A message that its recipient has read, that is deleted, or whose room is gone, blocked or one of an
+/// A message that its recipient has read, that is deleted, or whose chat is gone, blocked or one of an
 /// erased person, is nobody's news.
 const LIST_WEBHOOKS: &str = concat!(
     "-- store.list_webhooks

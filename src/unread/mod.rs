@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 use self::scripts::{MOST_FIELDS, Scripts};
 use crate::{
-    broker::{Away, Call, Link},
+    broker::{Call, RedisClient, RedisUnavailable},
     history::History,
     model::{ChatId, Epoch, UserId},
 };
@@ -63,7 +63,7 @@ pub struct Change {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CounterChange {
     Set(Counter),
-    /// The room was deleted: nothing may bring it back.
+    /// The chat was deleted: nothing may bring it back.
     Gone {
         chat_id: ChatId,
     },
@@ -76,7 +76,7 @@ pub struct Unread {
 }
 
 struct Shared {
-    link: Link,
+    link: RedisClient,
     history: History,
     scripts: Scripts,
     /// Whose hash this replica is filling at the moment.
@@ -88,13 +88,13 @@ struct Shared {
 struct Filler(String);
 
 impl Unread {
-    pub fn new(link: Link, history: History) -> Self {
+    pub fn new(link: RedisClient, history: History) -> Self {
         let shared = Shared { link, history, scripts: Scripts::new(), filling: Mutex::default() };
         Self { shared: Arc::new(shared) }
     }
 
     /// Writes changes in one round trip; each counts only if it is newer than what is there.
-    pub async fn write(&self, changes: &[Change]) -> Result<(), Away> {
+    pub async fn write(&self, changes: &[Change]) -> Result<(), RedisUnavailable> {
         let mut pairs: HashMap<(&UserId, &Epoch), Vec<Value>> = HashMap::new();
         for Change { user, epoch, counter } in changes {
             let (chat, value) = match counter {
@@ -119,18 +119,20 @@ impl Unread {
 
     /// All counters of `user`, in no order; `None` where there is no complete copy of the present
     /// generation, or one that costs more to read than it is worth.
-    pub async fn read(&self, user: &UserId) -> Result<Option<Vec<Counter>>, Away> {
+    pub async fn read(&self, user: &UserId) -> Result<Option<Vec<Counter>>, RedisUnavailable> {
         let link = &self.shared.link;
         // Unknown, nothing is believed, and nothing can be stored.
-        let before = link.generation().ok_or(Away)?;
+        let before = link.generation().ok_or(RedisUnavailable)?;
         let epoch = self.shared.history.current();
         let call = Call::new(self.key(user), vec![(&*epoch).into(), (&*before).into()]);
-        let answer = link.run(&self.shared.scripts.read, &[call]).await?.pop().ok_or(Away)?;
+        let answer =
+            link.run(&self.shared.scripts.read, &[call]).await?.pop().ok_or(RedisUnavailable)?;
         // Asked again: the answer may come from a server that was restarted in between.
         if answer.is_null() || link.generation() != Some(before) {
             return Ok(None);
         }
-        let text = std::str::from_utf8(answer.as_bytes().ok_or(Away)?).map_err(|_| Away)?;
+        let text = std::str::from_utf8(answer.as_bytes().ok_or(RedisUnavailable)?)
+            .map_err(|_| RedisUnavailable)?;
         Ok(Some(Counter::decode_all(text)))
     }
 
@@ -150,9 +152,9 @@ impl Unread {
         match self.read(user).await {
             Ok(Some(counters)) => return Ok(counters),
             Ok(None) => {}
-            Err(Away) => return load().await.map(counters),
+            Err(RedisUnavailable) => return load().await.map(counters),
         }
-        let turn = Turn::take(&self.shared, user);
+        let turn = FillPermit::take(&self.shared, user);
         let first = turn.lock.try_lock();
         let _held = match first {
             Ok(held) => held,
@@ -161,7 +163,7 @@ impl Unread {
                 // If the first one failed, all the others go their own way, at once.
                 return match self.read(user).await {
                     Ok(Some(counters)) => Ok(counters),
-                    Ok(None) | Err(Away) => load().await.map(counters),
+                    Ok(None) | Err(RedisUnavailable) => load().await.map(counters),
                 };
             }
         };
@@ -180,7 +182,7 @@ impl Unread {
     }
 
     /// `None` where nothing may be stored now.
-    async fn begin_fill(&self, user: &UserId) -> Result<Option<Filler>, Away> {
+    async fn begin_fill(&self, user: &UserId) -> Result<Option<Filler>, RedisUnavailable> {
         let Some(generation) = self.shared.link.generation() else { return Ok(None) };
         let filler = Filler(Uuid::now_v7().to_string());
         let epoch = self.shared.history.current();
@@ -203,7 +205,7 @@ impl Unread {
         filler: Filler,
         epoch: &Epoch,
         counters: &[Counter],
-    ) -> Result<bool, Away> {
+    ) -> Result<bool, RedisUnavailable> {
         let mut rest = counters;
         loop {
             let part;
@@ -239,13 +241,13 @@ impl fmt::Debug for Unread {
 }
 
 /// A place in the queue of those who want one user's hash filled.
-struct Turn<'a> {
+struct FillPermit<'a> {
     shared: &'a Shared,
     user: &'a UserId,
     lock: Arc<tokio::sync::Mutex<()>>,
 }
 
-impl<'a> Turn<'a> {
+impl<'a> FillPermit<'a> {
     fn take(shared: &'a Shared, user: &'a UserId) -> Self {
         let mut filling = shared.filling.lock().unwrap_or_else(PoisonError::into_inner);
         let lock = Arc::clone(filling.entry(user.clone()).or_default());
@@ -253,7 +255,7 @@ impl<'a> Turn<'a> {
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for FillPermit<'_> {
     fn drop(&mut self) {
         let mut filling = self.shared.filling.lock().unwrap_or_else(PoisonError::into_inner);
         // The map's own and this one: nobody else waits.
@@ -299,7 +301,7 @@ impl Counter {
 }
 
 /// What is before the first `separator` and what is after it. The standard library's searcher showed in
-/// the profile of people who have hundreds of rooms.
+/// the profile of people who have hundreds of chats.
 fn cut(text: &str, separator: u8) -> (&str, &str) {
     match memchr::memchr(separator, text.as_bytes()) {
         Some(at) => (&text[..at], &text[at + 1..]),

@@ -1,14 +1,14 @@
 //! What runs inside Redis on a user's hash; [`super`] says what is in one.
 //!
-//! A deleted room leaves a tombstone, `gone|` and its time, which no value replaces: a write may be
+//! A deleted chat leaves a tombstone, `gone|` and its time, which no value replaces: a write may be
 //! late by a command's time-out, by a statement's where a sweeper reads first, or by as long as its
-//! replica stood still, and would bring the room's counter back. Nothing bounds how many rooms two
+//! replica stood still, and would bring the chat's counter back. Nothing bounds how many chats two
 //! people open and delete, so tombstones go after an hour, long after anything of that.
 
 use crate::broker::Script;
 
 /// Most fields that a hash is read with: Redis does nothing else for some 13 ms meanwhile. Who has more
-/// rooms is counted by Postgres.
+/// chats is counted by Postgres.
 pub(super) const MOST_FIELDS: usize = 20_000;
 
 /// Before each of them but FILL, with `most_fields`: how tombstones are judged and cleared away.
@@ -30,7 +30,7 @@ local function is_later(epoch, than)
 end
 
 -- Goes through some of the fields, on from where the last one ended, and drops old tombstones. A fill
--- that is under way may have been read before such a room was deleted, so it is called off.
+-- that is under way may have been read before such a chat was deleted, so it is called off.
 local function sweep(key, fields)
   local from = redis.call('HGET', key, 'swept') or '0'
   local page, dropped = redis.call('HSCAN', key, from, 'COUNT', fields), 0

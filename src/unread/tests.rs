@@ -10,7 +10,7 @@ use crate::broker::testing::*;
 
 fn counter(chat: u128, ev: i64) -> Counter {
     let chat_id = Uuid::from_u128(chat);
-    let room_name = format!("room{chat}");
+    let room_name = format!("chat{chat}");
     Counter { chat_id, room_name, ev, unread: ev, last_seq: ev, read_seq: 0, activity: ev }
 }
 
@@ -44,7 +44,8 @@ async fn gone_in(unread: &Unread, epoch: &Epoch, user: &UserId, chat: u128) {
 
 async fn fill(unread: &Unread, user: &UserId, truth: Vec<Counter>) -> Vec<Counter> {
     let epoch = unread.shared.history.current();
-    let Ok(counters) = unread.read_or_fill(user, async || Ok::<_, Away>((epoch, truth))).await
+    let Ok(counters) =
+        unread.read_or_fill(user, async || Ok::<_, RedisUnavailable>((epoch, truth))).await
     else {
         unreachable!("load does not fail")
     };
@@ -104,7 +105,7 @@ async fn a_fill_keeps_what_was_written_meanwhile_and_stores_nothing_over_a_flush
     let load = async || {
         set(&there, &alice, counter(1, 2)).await;
         gone(&there, &alice, 2).await;
-        Ok::<_, Away>((history().current(), vec![counter(1, 1), counter(2, 1)]))
+        Ok::<_, RedisUnavailable>((history().current(), vec![counter(1, 1), counter(2, 1)]))
     };
     assert!(here.read_or_fill(&alice, load).await.is_ok());
     assert_eq!(copy(&here, &alice).await, Some(vec![counter(1, 2)]));
@@ -113,7 +114,7 @@ async fn a_fill_keeps_what_was_written_meanwhile_and_stores_nothing_over_a_flush
     let load = async || {
         set(&there, &alice, counter(1, 3)).await;
         command(&link, "FLUSHALL").await;
-        Ok::<_, Away>((history().current(), vec![counter(1, 2)]))
+        Ok::<_, RedisUnavailable>((history().current(), vec![counter(1, 2)]))
     };
     assert!(here.read_or_fill(&alice, load).await.is_ok());
     assert_eq!(copy(&here, &alice).await, None);
@@ -123,21 +124,21 @@ async fn a_fill_keeps_what_was_written_meanwhile_and_stores_nothing_over_a_flush
         set(&there, &alice, counter(1, 4)).await;
         command(&link, "FLUSHALL").await;
         assert!(matches!(there.begin_fill(&alice).await, Ok(Some(_))));
-        Ok::<_, Away>((history().current(), vec![counter(1, 3)]))
+        Ok::<_, RedisUnavailable>((history().current(), vec![counter(1, 3)]))
     };
     assert!(here.read_or_fill(&alice, load).await.is_ok());
     assert_eq!(copy(&here, &alice).await, None);
 }
 
 /// Leaves `count` tombstones as old as can be.
-async fn bury(link: &Link, count: u128) {
+async fn bury(link: &RedisClient, count: u128) {
     let chats = (0..count).map(|number| format!(" {} gone|0", Uuid::from_u128(1 << 64 | number)));
     let chats: String = chats.collect();
     command(link, &format!("HSET test:unread:alice{chats}")).await;
     command(link, &format!("HINCRBY test:unread:alice tombstones {count}")).await;
 }
 
-async fn fields(link: &Link) -> i64 {
+async fn fields(link: &RedisClient) -> i64 {
     command(link, "HLEN test:unread:alice").await.as_i64().expect("a number")
 }
 
@@ -158,7 +159,7 @@ async fn old_tombstones_go_and_young_ones_stay_where_they_are() {
     }
     assert!(fields(&link).await < 200);
     set(&unread, &alice, counter(3, 1_000)).await;
-    assert_eq!(copy(&unread, &alice).await, Some(truth()), "nothing brings a deleted room back");
+    assert_eq!(copy(&unread, &alice).await, Some(truth()), "nothing brings a deleted chat back");
 
     // Young ones have to stay for their hour, in which Postgres is asked instead.
     for chat in 1_000..1_100 {
@@ -168,7 +169,7 @@ async fn old_tombstones_go_and_young_ones_stay_where_they_are() {
         assert_eq!(copy(&unread, &alice).await, None);
         fill(&unread, &alice, truth()).await;
     }
-    // The other history has these rooms, maybe.
+    // The other history has these chats, maybe.
     enter(&unread, "after a restore");
     fill(&unread, &alice, truth()).await;
     assert_eq!(copy(&unread, &alice).await, Some(truth()));
@@ -230,7 +231,7 @@ async fn a_fill_in_parts_ends_where_another_begins_or_an_old_tombstone_goes() {
     bury(&link, 10).await;
     gone(&there, &alice, 3).await;
     assert_eq!(here.fill(&alice, filler, &epoch, &truth[..10]).await, Ok(false));
-    assert_eq!(copy(&here, &alice).await, None, "a room that it brings may be one of those");
+    assert_eq!(copy(&here, &alice).await, None, "a chat that it brings may be one of those");
 }
 
 #[tokio::test]
@@ -268,7 +269,7 @@ async fn a_replica_that_has_not_heard_of_the_next_history_believes_no_copy_of_be
         set_in(&behind, &next.into(), &alice, counter(1, 7)).await;
         assert_eq!(copy(&behind, &alice).await, None, "{next}");
         // What it reads then is of the next one, and not kept under the name of this one.
-        let truth = async || Ok::<_, Away>((next.into(), vec![counter(1, 7)]));
+        let truth = async || Ok::<_, RedisUnavailable>((next.into(), vec![counter(1, 7)]));
         assert_eq!(behind.read_or_fill(&alice, truth).await, Ok(vec![counter(1, 7)]));
         assert_eq!(copy(&behind, &alice).await, None, "{next}");
     }
@@ -283,7 +284,7 @@ async fn many_readers_load_once_and_none_waits_for_a_frozen_redis() {
         unread.read_or_fill(&alice, async || {
             loads.fetch_add(1, SeqCst);
             sleep(Duration::from_millis(30)).await;
-            Ok::<_, Away>((history().current(), vec![counter(1, 1)]))
+            Ok::<_, RedisUnavailable>((history().current(), vec![counter(1, 1)]))
         })
     };
     let all = futures_util::future::join_all((0..50).map(|_| read())).await;

@@ -5,7 +5,7 @@
 //! fails is tried again, less and less often, until it is too old: then it is a dead letter, and the
 //! next one's turn.
 
-mod courier;
+mod webhook_sender;
 
 use std::{
     collections::HashSet,
@@ -17,7 +17,7 @@ use serde::Serialize;
 use tokio::task::JoinSet;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::courier::Courier;
+use self::webhook_sender::WebhookSender;
 use crate::{
     config::{ConfigError, WebhookConfig},
     error::chain,
@@ -61,14 +61,14 @@ pub fn start(
     abort: CancellationToken,
 ) -> Result<(), ConfigError> {
     let Some(url) = &config.webhook_url else { return Ok(()) };
-    let courier = Courier::new(url.clone(), config)?;
-    let worker = Arc::new(Worker { courier, config: config.clone(), parts });
+    let webhook_sender = WebhookSender::new(url.clone(), config)?;
+    let worker = Arc::new(Worker { webhook_sender, config: config.clone(), parts });
     tasks.spawn(async move { abort.run_until_cancelled(worker.run(stop)).await });
     Ok(())
 }
 
 struct Worker {
-    courier: Courier,
+    webhook_sender: WebhookSender,
     config: WebhookConfig,
     parts: Parts,
 }
@@ -142,7 +142,7 @@ impl Worker {
             return self.settle(&lane, Settled::Done(&waiting), expiry).await;
         };
         let event_id = waiting.event_id;
-        let Err(failure) = self.courier.post(event_id, body).await else {
+        let Err(failure) = self.webhook_sender.post(event_id, body).await else {
             count(WebhookOutcome::Delivered);
             return self.settle(&lane, Settled::Done(&waiting), expiry).await;
         };

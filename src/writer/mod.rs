@@ -2,8 +2,8 @@
 //! in one round trip. Under no load a batch is one message; under load throughput rises and latency
 //! stays. New messages have lanes of their own, and all else that changes a chat has one.
 
-mod amendments;
-mod lane;
+mod batch_writer;
+mod mutations;
 mod publish;
 mod sends;
 
@@ -12,13 +12,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::lane::{Entrance, Lane};
+use self::batch_writer::{BatchSender, BatchWriter};
 use crate::{
     error::Error,
     metrics::Metrics,
     model::Message,
     outbox::Outbox,
-    store::{Amended, Amendment, Draft, Store},
+    store::{Draft, Mutated, Mutation, Store},
 };
 
 /// A message now durable.
@@ -31,11 +31,11 @@ pub struct Sent {
     pub replayed: bool,
 }
 
-/// The entrance to the lanes. Cheap to clone.
+/// The sender to the lanes. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Writer {
-    sends: Vec<Entrance<Draft>>,
-    amendments: Entrance<Amendment>,
+    sends: Vec<BatchSender<Draft>>,
+    mutations: BatchSender<Mutation>,
 }
 
 impl Writer {
@@ -49,15 +49,15 @@ impl Writer {
     ) -> Self {
         Self {
             sends: (0..store.writers())
-                .map(|_| Lane::start(store, outbox, metrics, tasks, stop))
+                .map(|_| BatchWriter::start(store, outbox, metrics, tasks, stop))
                 .collect(),
-            amendments: Lane::start(store, outbox, metrics, tasks, stop),
+            mutations: BatchWriter::start(store, outbox, metrics, tasks, stop),
         }
     }
 
-    /// Sends and amendments that wait for a lane.
+    /// Sends and mutations that wait for a lane.
     pub fn queued(&self) -> usize {
-        self.sends.iter().map(Entrance::queued).sum::<usize>() + self.amendments.queued()
+        self.sends.iter().map(BatchSender::queued).sum::<usize>() + self.mutations.queued()
     }
 
     /// Writes one message; returns once it is durable, and Redis has it or is too slow.
@@ -68,7 +68,7 @@ impl Writer {
     }
 
     /// Makes one change; returns as [`Self::send`] does.
-    pub async fn amend(&self, amendment: Amendment) -> Result<Amended, Error> {
-        self.amendments.write(amendment).await
+    pub async fn mutate(&self, mutation: Mutation) -> Result<Mutated, Error> {
+        self.mutations.write(mutation).await
     }
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::task::TaskTracker;
 
-use super::lane::{Asker, Work};
+use super::batch_writer::{BatchItem, Responder};
 use crate::{
     broker::Channel,
     error::Error,
@@ -57,7 +57,7 @@ impl Batch {
 }
 
 /// A batch on its way to Redis.
-struct Committed<W: Work> {
+struct Committed<W: BatchItem> {
     /// When its statement began.
     began: Instant,
     at: Instant,
@@ -68,27 +68,27 @@ struct Committed<W: Work> {
 }
 
 /// Who is told what once Redis has it.
-pub(super) struct Acknowledgement<W: Work> {
-    pub(super) asker: Asker<W>,
+pub(super) struct Acknowledgement<W: BatchItem> {
+    pub(super) responder: Responder<W>,
     pub(super) done: W::Done,
 }
 
-impl<W: Work> Acknowledgement<W> {
+impl<W: BatchItem> Acknowledgement<W> {
     /// `stands`: the history that it was committed in goes on. Else nobody can say what became of it: the
     /// retry is safe, and stores it where it is missing.
     fn send(self, stands: bool) {
-        self.asker.answer(if stands { Ok(self.done) } else { Err(Error::Unavailable(None)) });
+        self.responder.answer(if stands { Ok(self.done) } else { Err(Error::Unavailable(None)) });
     }
 }
 
 /// Takes a lane's commits.
-pub(super) struct Publisher<W: Work>(mpsc::Sender<Committed<W>>);
+pub(super) struct Publisher<W: BatchItem>(mpsc::Sender<Committed<W>>);
 
 /// How old a statement may be until its success is told unasked: longer than one takes that nothing holds
 /// up, and shorter than it takes anybody to find a primary dead and to promote another one.
 const LATE: Duration = Duration::from_secs(1);
 
-impl<W: Work> Publisher<W> {
+impl<W: BatchItem> Publisher<W> {
     /// Ends when it is dropped, and all that it took is published.
     pub(super) fn start(outbox: &Outbox, tasks: &TaskTracker) -> Self {
         let (commits, to_publish) = mpsc::channel(PUBLISH_QUEUE);
@@ -118,7 +118,7 @@ impl<W: Work> Publisher<W> {
 /// Publishes a lane's commits in order, so that a chat's changes arrive in order: all that came while
 /// Redis took those before them at once. So a slow one is waited for twice at most, and not once for
 /// each commit before.
-async fn publish_in_order<W: Work>(outbox: Outbox, mut commits: mpsc::Receiver<Committed<W>>) {
+async fn publish_in_order<W: BatchItem>(outbox: Outbox, mut commits: mpsc::Receiver<Committed<W>>) {
     while let Some(Committed { began, at, epoch, mut commit, acknowledgements }) =
         commits.recv().await
     {
@@ -136,7 +136,7 @@ async fn publish_in_order<W: Work>(outbox: Outbox, mut commits: mpsc::Receiver<C
             let stands = outbox.stands(&epoch, began.elapsed() > LATE).await;
             for acknowledgement in acknowledgements {
                 if matches!(outcome, Ok(Ok(()))) {
-                    W::published(&acknowledgement.done, &acknowledgement.asker.span);
+                    W::published(&acknowledgement.done, &acknowledgement.responder.span);
                 }
                 acknowledgement.send(stands);
             }

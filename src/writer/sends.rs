@@ -2,7 +2,7 @@
 
 use tracing::Span;
 
-use super::{Sent, lane::Work, publish::Batch};
+use super::{Sent, batch_writer::BatchItem, publish::Batch};
 use crate::{
     broker::Channel,
     error::Error,
@@ -13,7 +13,7 @@ use crate::{
     trace,
 };
 
-impl Work for Draft {
+impl BatchItem for Draft {
     /// A retry of a message that the batch already holds finds it in the next one.
     type Key = (ChatId, MessageId);
     type Outcome = SendOutcome;

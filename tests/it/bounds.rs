@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::harness::{CEILING, Chat, Client, Cluster, Psql, User, eventually};
 
-/// Makes a room of so many of the largest messages, 16 KB each, by SQL.
+/// Makes a chat of so many of the largest messages, 16 KB each, by SQL.
 async fn fill(cluster: &Cluster, chat: &Chat, count: i64) {
     let sql = format!(
         "INSERT INTO messages (chat_id, seq, message_id, ev, sender_id, text, created_at)
@@ -84,7 +84,7 @@ async fn answers_that_are_not_taken_count_against_their_user() {
     let counted = |line: &str| line.starts_with(r#"beseda_rate_limited_total{class="requests"}"#);
     let refused = metrics.lines().find(|line| counted(line)).expect("a count");
     assert!(!refused.ends_with(" 0"), "{refused}");
-    // Whoever goes, or takes what was asked for, makes room.
+    // Whoever goes, or takes what was asked for, makes chat.
     drop(first);
     eventually(async || match ask().await {
         answer if answer.status == 200 => Ok(()),

@@ -251,7 +251,7 @@ async fn what_cannot_go_on_ends_and_says_why() {
     let told = refusal(Talker::start(&other, "carol", &[0])).await;
     assert!(told.contains(r#"a token of "bob", not of "alice""#), "{told}");
     let told = refusal(Talker::start(&alice, "alice", &[0])).await;
-    assert!(told.contains("the room can't be opened"), "{told}");
+    assert!(told.contains("the chat can't be opened"), "{told}");
 
     let chat = alice.on(0).open_chat(&bob).await;
     let talker = Talker::start(&bob, "alice", &[0]);

@@ -41,7 +41,7 @@ async fn a_socket_resumes_on_another_replica_without_a_gap() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_many_chats_socket_hears_of_a_new_room_and_carries_it() {
+async fn the_many_chats_socket_hears_of_a_new_chat_and_carries_it() {
     let mut cluster = Cluster::start(2).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let mut socket = bob.on(1).connect_many().await;

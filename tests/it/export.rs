@@ -18,36 +18,36 @@ async fn an_export_has_all_of_a_person_and_nothing_of_others() {
     let cluster = Cluster::start(2).await;
     let (alice, bob, host) = (cluster.user("alice"), cluster.user("bob"), cluster.host());
     host.on(0).put("/users/alice/", json!({ "name": "Alice" })).await;
-    let mut rooms = vec![alice.on(0).open_chat(&bob).await];
-    rooms.push(cluster.user("carol").on(1).open_chat(&alice).await);
-    rooms.push(alice.on(1).open_chat(&cluster.user("dave")).await);
+    let mut chats = vec![alice.on(0).open_chat(&bob).await];
+    chats.push(cluster.user("carol").on(1).open_chat(&alice).await);
+    chats.push(alice.on(1).open_chat(&cluster.user("dave")).await);
     let mut own = Vec::new();
     for number in 0..3 {
-        own.push(alice.on(0).send(&rooms[0], &format!("hers {number}")).await);
-        bob.on(1).send(&rooms[0], &format!("his {number}")).await;
+        own.push(alice.on(0).send(&chats[0], &format!("hers {number}")).await);
+        bob.on(1).send(&chats[0], &format!("his {number}")).await;
     }
     let elsewhere = json!({ "text": "elsewhere", "metadata": { "a": [1, 2.50] } });
-    own.push(alice.on(0).post(&rooms[1].path("messages/"), elsewhere).await.expect(201));
+    own.push(alice.on(0).post(&chats[1].path("messages/"), elsewhere).await.expect(201));
     // Laid out in lines, which would pass for lines of the export.
     let laid_out = "{\"text\": \"two\\nlines\", \"metadata\": {\"a\":\r\n{\"type\": \"end\"}\n}}";
     let laid_out = alice
         .on(0)
-        .request(Method::POST, &format!("/api/v1{}", rooms[1].path("messages/")))
+        .request(Method::POST, &format!("/api/v1{}", chats[1].path("messages/")))
         .body("application/json", laid_out);
     own.push(laid_out.await.expect(201));
-    bob.on(0).mark_read(&rooms[0]).await;
+    bob.on(0).mark_read(&chats[0]).await;
     // As it is now: what she deleted is a tombstone.
     let path = |message: &Value| {
         let id = message["message_id"].as_str().expect("an id");
         format!("messages/{id}/")
     };
-    let deleted = rooms[0].path(&path(&own[1]));
+    let deleted = chats[0].path(&path(&own[1]));
     alice.on(0).delete(&deleted).await.expect(204);
     own[1] = alice.on(0).get(&deleted).await.expect(200);
-    let his = bob.on(0).send(&rooms[0], "his last").await;
-    let report = rooms[0].path(&format!("{}report/", path(&his)));
+    let his = bob.on(0).send(&chats[0], "his last").await;
+    let report = chats[0].path(&format!("{}report/", path(&his)));
     let report = alice.on(1).post(&report, json!({ "reason": "so rude" })).await.expect(201);
-    let reported = rooms[0].path(&format!("{}report/", path(&own[0])));
+    let reported = chats[0].path(&format!("{}report/", path(&own[0])));
     bob.on(1).post(&reported, json!({ "reason": "his reason" })).await.expect(201);
     alice.on(1).put("/users/mallory/block/", json!({})).await.expect(204);
     alice.on(1).put("/users/bob/block/", json!({})).await.expect(204);
@@ -70,9 +70,9 @@ async fn an_export_has_all_of_a_person_and_nothing_of_others() {
     assert_eq!((&profile["user_id"], &profile["name"]), (&json!("alice"), &json!("Alice")));
     let blocked: Vec<_> = of("block").iter().map(|block| block["user_id"].clone()).collect();
     assert_eq!(blocked, ["bob", "mallory"]);
-    let listed: Vec<_> = of("room").iter().map(|room| room["chat_id"].clone()).collect();
-    assert_eq!(listed, rooms.iter().map(|room| json!(room.id)).collect::<Vec<_>>());
-    let first = &of("room")[0];
+    let listed: Vec<_> = of("chat").iter().map(|chat| chat["chat_id"].clone()).collect();
+    assert_eq!(listed, chats.iter().map(|chat| json!(chat.id)).collect::<Vec<_>>());
+    let first = &of("chat")[0];
     assert_members(
         first,
         &[
@@ -90,7 +90,7 @@ async fn an_export_has_all_of_a_person_and_nothing_of_others() {
     let made = of("report");
     assert_eq!((made.len(), &made[0]["report_id"]), (1, &report["report_id"]));
     assert_eq!(made[0]["reason"], "so rude");
-    let counts = json!({ "blocks": 2, "rooms": 3, "messages": 5, "reports": 1 });
+    let counts = json!({ "blocks": 2, "chats": 3, "messages": 5, "reports": 1 });
     assert_eq!(of("end"), [counts]);
 
     // Of somebody who never did anything, and of nobody.
@@ -102,7 +102,7 @@ async fn an_export_has_all_of_a_person_and_nothing_of_others() {
     host.on(0).get("/users/alice/export/").await.expect_problem(404, "user_not_found");
 }
 
-/// Messages of a room that is too large for what lies between two ends of a connection: 32 MB.
+/// Messages of a chat that is too large for what lies between two ends of a connection: 32 MB.
 const LARGE: i64 = 8_000;
 
 async fn fill(cluster: &Cluster, chat: &Chat) {
@@ -162,7 +162,7 @@ async fn a_long_export_is_given_page_by_page_for_as_long_as_it_is_read() {
     let text = String::from_utf8(read_on(answer).await.expect("all of it")).expect("UTF-8");
     let last: Value = serde_json::from_str(text.lines().last().expect("lines")).expect("JSON");
     let expected =
-        json!({ "type": "end", "blocks": 0, "rooms": 1, "messages": LARGE, "reports": 0 });
+        json!({ "type": "end", "blocks": 0, "chats": 1, "messages": LARGE, "reports": 0 });
     assert_eq!(last, expected);
 }
 

@@ -95,8 +95,8 @@ async fn searches_are_few_at_a_time_and_one_a_user_and_keep_no_connection_of_oth
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn marks_of_a_reader_with_many_rooms_share_the_sum_of_all() {
-    const ROOMS: usize = 5_000;
+async fn marks_of_a_reader_with_many_chats_share_the_sum_of_all() {
+    const CHATS: usize = 5_000;
     const MARKS: usize = 60;
     let cluster = Cluster::start(1).await;
     let carol = cluster.user("carol").on(0);
@@ -105,7 +105,7 @@ async fn marks_of_a_reader_with_many_rooms_share_the_sum_of_all() {
         "INSERT INTO chats (chat_id, room_name, user_lo, user_hi, created_by, last_seq, last_ev,
                             last_message_at)
          SELECT gen_random_uuid(), lpad(n::text, 22, 'x'), 'carol', 'zed ' || n, 'fill', 1, 1, now()
-           FROM generate_series(1, {ROOMS}) n;
+           FROM generate_series(1, {CHATS}) n;
          INSERT INTO members (chat_id, user_id, unread)
          SELECT chat_id, unnest(ARRAY[user_lo, user_hi]), unnest(ARRAY[1, 0]) FROM chats;
          INSERT INTO messages (chat_id, seq, message_id, ev, sender_id, text, created_at)
@@ -128,13 +128,13 @@ async fn marks_of_a_reader_with_many_rooms_share_the_sum_of_all() {
         let marked = answer.expect(200);
         let total = marked["total_unread"].as_u64().expect("a number");
         // With its own at least, and with no more than all.
-        let range = (ROOMS - MARKS) as u64..ROOMS as u64;
+        let range = (CHATS - MARKS) as u64..CHATS as u64;
         assert!(range.contains(&total), "{marked}");
     }
     // Begun after all of them: exact.
     let marked = mark(MARKS).await.expect(200);
-    assert_eq!(marked["total_unread"], ROOMS - MARKS - 1, "{marked}");
-    assert_eq!(carol.get("/chats/unread/").await.expect(200)["total"], ROOMS - MARKS - 1);
+    assert_eq!(marked["total_unread"], CHATS - MARKS - 1, "{marked}");
+    assert_eq!(carol.get("/chats/unread/").await.expect(200)["total"], CHATS - MARKS - 1);
     cluster
         .psql(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity

@@ -1,10 +1,10 @@
 //! The guarantees, seen from outside: real Postgres, real Redis, several replicas in one process.
 
-mod amendments;
 mod bounds;
+mod chats;
 mod cli_chat;
 mod delivery;
-mod desk;
+mod dev_command;
 mod edges;
 mod export;
 mod failover;
@@ -15,6 +15,7 @@ mod leaks;
 mod limits;
 mod matrix;
 mod messages;
+mod mutations;
 mod one_plan;
 mod operators;
 mod people;
@@ -25,7 +26,6 @@ mod reports;
 mod retries;
 mod revocation;
 mod rolling;
-mod rooms;
 mod rotation;
 mod search;
 mod socket;

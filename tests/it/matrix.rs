@@ -20,7 +20,7 @@ enum About {
     ChatUnlessBlocked,
     /// A chat, for its two and for the host application.
     ChatOrHost,
-    /// A person, for those who share a room with them, and for the host application.
+    /// A person, for those who share a chat with them, and for the host application.
     Person,
     /// Anything, for the host application only.
     Host,
@@ -73,7 +73,7 @@ const RULES: &[Rule] = {
     ]
 };
 
-/// Two people, their room, and a message of the first.
+/// Two people, their chat, and a message of the first.
 struct Pair {
     one: User,
     other: User,
@@ -173,13 +173,13 @@ async fn every_route_answers_everybody_as_documented() {
             pair.ask(rule, &caller).await.expect_problem(401, code);
         }
         is_refused_to_strangers(&cluster, rule, &pair, &carol).await;
-        is_refused_in_a_room_that_is_gone(&cluster, rule, number).await;
+        is_refused_in_a_chat_that_is_gone(&cluster, rule, number).await;
 
         let blocked = Pair::new(&cluster, &format!("b{number}")).await;
         let block = blocked.path("/users/{user_id}/block/");
         assert_eq!(blocked.one.on(0).put(&block, json!({})).await.status, 204);
         for caller in [&blocked.one, &blocked.other] {
-            // The other one is no author, and not whoever opened the room.
+            // The other one is no author, and not whoever opened the chat.
             if caller.id == blocked.other.id && matches!(rule.method, "patch" | "delete" | "put") {
                 continue;
             }
@@ -212,7 +212,7 @@ async fn every_route_answers_everybody_as_documented() {
     }
 }
 
-/// A room of others answers as one that does not exist: in status and body.
+/// A chat of others answers as one that does not exist: in status and body.
 async fn is_refused_to_strangers(cluster: &Cluster, rule: &Rule, pair: &Pair, carol: &User) {
     let answer = pair.ask(rule, &carol.on(0)).await;
     match rule.about {
@@ -246,7 +246,7 @@ async fn is_refused_to_strangers(cluster: &Cluster, rule: &Rule, pair: &Pair, ca
     }
 }
 
-async fn is_refused_in_a_room_that_is_gone(cluster: &Cluster, rule: &Rule, number: usize) {
+async fn is_refused_in_a_chat_that_is_gone(cluster: &Cluster, rule: &Rule, number: usize) {
     if !rule.path.contains("{chat}") {
         return;
     }

@@ -451,23 +451,23 @@ async fn a_clock_that_jumps_back_takes_no_message_with_it() {
     assert!(another["created_at"].as_str() >= sent["created_at"].as_str(), "{another}");
 }
 
-/// Sends to many rooms at once, while somebody holds a row of one of them.
+/// Sends to many chats at once, while somebody holds a row of one of them.
 async fn send_while_one_is_held(cluster: &Cluster, table: &str) {
     let alice = cluster.user("alice");
-    let mut rooms = Vec::new();
+    let mut chats = Vec::new();
     for number in 0..160 {
-        rooms.push(alice.on(0).open_chat(&cluster.user(&format!("other {number}"))).await);
+        chats.push(alice.on(0).open_chat(&cluster.user(&format!("other {number}"))).await);
     }
-    alice.on(0).send(&rooms[80], "its rows are there").await;
+    alice.on(0).send(&chats[80], "its rows are there").await;
     // In the middle: the first to come is a batch by itself.
     let held = 80;
-    let id = &rooms[held].id;
+    let id = &chats[held].id;
     cluster.psql(&format!("BEGIN; SELECT FROM {table} WHERE chat_id = '{id}' FOR UPDATE")).await;
     let begin = std::time::Instant::now();
     // One batch, or few: nearly all of them meet the one that can't be written.
-    let sends = rooms.iter().enumerate().map(async |(number, room)| {
+    let sends = chats.iter().enumerate().map(async |(number, chat)| {
         let body = json!({ "text": "x", "client_msg_id": "k" });
-        let answer = alice.on(0).post(&room.path("messages/"), body).await;
+        let answer = alice.on(0).post(&chat.path("messages/"), body).await;
         if number == held {
             answer.expect_problem(503, "unavailable");
             return std::time::Duration::ZERO;
@@ -481,17 +481,17 @@ async fn send_while_one_is_held(cluster: &Cluster, table: &str) {
     assert!(*slowest < std::time::Duration::from_millis(2_500), "{slowest:?}");
     cluster.psql("COMMIT").await;
     let body = json!({ "text": "x", "client_msg_id": "k" });
-    let sent = alice.on(0).post(&rooms[held].path("messages/"), body).await.expect(201);
+    let sent = alice.on(0).post(&chats[held].path("messages/"), body).await.expect(201);
     assert_eq!(sent["seq"], 2, "what was refused burned no number");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_room_that_somebody_holds_keeps_no_other_waiting() {
+async fn a_chat_that_somebody_holds_keeps_no_other_waiting() {
     send_while_one_is_held(&Cluster::start(1).await, "chats").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_room_whose_events_somebody_holds_keeps_no_other_waiting() {
+async fn a_chat_whose_events_somebody_holds_keeps_no_other_waiting() {
     let cluster = Cluster::with(1, |config| {
         let webhooks = &mut config.webhooks;
         webhooks.webhook_url = Some("https://localhost:1/events".parse().expect("a URL"));

@@ -62,10 +62,10 @@ async fn read_since(cluster: &Cluster, before: &BTreeMap<String, i64>) -> BTreeM
     after
 }
 
-/// Messages of the chat that all is done in, and rooms of its first member: what a plan that reads by a part
+/// Messages of the chat that all is done in, and chats of its first member: what a plan that reads by a part
 /// of a key would read.
 const MESSAGES: i64 = 10_000;
-const ROOMS: i64 = 2_000;
+const CHATS: i64 = 2_000;
 
 /// How often all is done.
 const ROUNDS: i64 = 5;
@@ -144,11 +144,11 @@ async fn planned_on(tables: &str) {
     }
     write_many(&cluster, &chat).await;
     let grown = format!(
-        "INSERT INTO users (user_id) SELECT 'zed ' || n FROM generate_series(1, {ROOMS}) n;
+        "INSERT INTO users (user_id) SELECT 'zed ' || n FROM generate_series(1, {CHATS}) n;
          WITH grown AS (
              INSERT INTO chats (chat_id, room_name, user_lo, user_hi, created_by)
              SELECT gen_random_uuid(), lpad(n::text, 22, 'x'), 'alice', 'zed ' || n, 'grown'
-               FROM generate_series(1, {ROOMS}) n
+               FROM generate_series(1, {CHATS}) n
              RETURNING chat_id, user_lo, user_hi)
          INSERT INTO members (chat_id, user_id)
          SELECT chat_id, unnest(ARRAY[user_lo, user_hi]) FROM grown"
@@ -194,7 +194,7 @@ async fn what_was_planned_on_small_tables_reads_by_key() {
     .await;
 }
 
-/// As many rooms as there are messages: by its chat alone one would be found.
+/// As many chats as there are messages: by its chat alone one would be found.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_planned_on_one_sided_tables_reads_by_key() {
     planned_on(
@@ -211,7 +211,7 @@ async fn what_was_planned_on_one_sided_tables_reads_by_key() {
     .await;
 }
 
-/// Everybody's first load test: planned while the first room was opened, and no statistics yet.
+/// Everybody's first load test: planned while the first chat was opened, and no statistics yet.
 #[tokio::test(flavor = "multi_thread")]
 async fn sends_on_a_new_database_read_by_key_however_it_was_filled() {
     const PAIRS: usize = 100;
@@ -250,7 +250,7 @@ async fn sends_on_a_new_database_read_by_key_however_it_was_filled() {
     let read = read_since(&cluster, &before).await;
     let of_members: i64 =
         read.iter().filter(|(name, _)| name.contains("members")).map(|(_, n)| n).sum();
-    // By key: two of each send, and what opening the rooms had left to be counted.
+    // By key: two of each send, and what opening the chats had left to be counted.
     assert!(of_members < 10 * SENDS as i64, "{of_members} rows of members: {read:#?}");
 }
 

@@ -74,7 +74,7 @@ async fn a_profile_follows_the_token() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn people_see_themselves_and_those_they_share_a_room_with() {
+async fn people_see_themselves_and_those_they_share_a_chat_with() {
     let cluster = Cluster::start(2).await;
     let (alice, bob, eve) = (cluster.user("alice"), cluster.user("bob"), cluster.user("eve"));
     let chat = alice.on(0).open_chat(&bob).await;
@@ -138,7 +138,7 @@ async fn the_host_application_names_people_one_by_one_or_many_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_block_refuses_rooms_sends_and_edits_to_both_at_once_and_nothing_else() {
+async fn a_block_refuses_chats_sends_and_edits_to_both_at_once_and_nothing_else() {
     let cluster = Cluster::start(2).await;
     let (alice, bob, carol) = (cluster.user("alice"), cluster.user("bob"), cluster.user("carol"));
     let chat = alice.on(0).open_chat(&bob).await;
@@ -167,7 +167,7 @@ async fn a_block_refuses_rooms_sends_and_edits_to_both_at_once_and_nothing_else(
         let open = user.on(1).post("/chats/", json!({ "user_id": other })).await;
         open.expect_problem(403, "blocked");
     }
-    // The room that was there is found, read, marked, searched, connected to; messages are deleted.
+    // The chat that was there is found, read, marked, searched, connected to; messages are deleted.
     for user in [&alice, &bob] {
         let other = if user.id == "alice" { &bob } else { &alice };
         assert_eq!(user.on(1).open_chat(other).await.id, chat.id);
@@ -250,7 +250,7 @@ async fn blocks_come_in_pages_and_have_a_limit() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_blocks_themselves_and_a_block_waits_for_a_room() {
+async fn nobody_blocks_themselves_and_a_block_waits_for_a_chat() {
     let cluster = Cluster::start(1).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     alice
@@ -262,12 +262,12 @@ async fn nobody_blocks_themselves_and_a_block_waits_for_a_room() {
     let open = bob.on(0).post("/chats/", json!({ "user_id": "alice" })).await;
     open.expect_problem(403, "blocked");
     alice.on(0).delete("/users/bob/block/").await.expect(204);
-    // A room made after all takes its block from there.
+    // A chat made after all takes its block from there.
     let chat = bob.on(0).open_chat(&alice).await;
     alice.on(0).put("/users/bob/block/", json!({})).await.expect(204);
     let chat_path = chat.path("messages/");
     bob.on(0).post(&chat_path, json!({ "text": "x" })).await.expect_problem(403, "blocked");
-    // Nor does a new room of the two forget a block.
+    // Nor does a new chat of the two forget a block.
     bob.on(0).delete(&chat.path("")).await.expect(204);
     let open = bob.on(0).post("/chats/", json!({ "user_id": "alice" })).await;
     open.expect_problem(403, "blocked");
@@ -421,7 +421,7 @@ async fn nothing_of_an_erased_person_survives_what_they_sent_meanwhile() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_room_deleted_amid_sends_leaves_nothing_behind() {
+async fn a_chat_deleted_amid_sends_leaves_nothing_behind() {
     let cluster = Cluster::start(2).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let chat = alice.on(0).open_chat(&bob).await;

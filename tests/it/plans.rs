@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::harness::{Cluster, eventually};
 
-/// Enough strangers' rooms that reading any table whole is never the cheaper way.
+/// Enough strangers' chats that reading any table whole is never the cheaper way.
 const FILL: &str = "
 INSERT INTO users (user_id) SELECT 'filler-' || i FROM generate_series(1, 20000) i;
 INSERT INTO chats (chat_id, room_name, user_lo, user_hi, created_by, last_seq, last_ev, last_message_at)
@@ -103,7 +103,7 @@ async fn no_hot_statement_reads_a_table_whole() {
         cluster.redis_flush().await;
     }
     eventually(async || {
-        // By the room: this look must not read the table whole either.
+        // By the chat: this look must not read the table whole either.
         let tried = format!(
             "SELECT count(*) FROM webhooks
               WHERE chat_id = '{chat}' AND dead_at IS NULL AND attempts > 0"

@@ -204,8 +204,8 @@ async fn garbage_in_a_path_is_unreadable_or_unknown_and_never_more() {
     }
     let unknown =
         ["%zz", "%", "%00", "..%2f", "%F0%9F%A6%8A", "'", "%22", "$1", "x".repeat(5_000).leak()];
-    for room in unknown {
-        let answer = alice.on(0).get(&format!("/chats/{room}/messages/")).await;
+    for chat in unknown {
+        let answer = alice.on(0).get(&format!("/chats/{chat}/messages/")).await;
         answer.expect_problem(404, "chat_not_found");
     }
     // A query string of any bytes is read as far as it goes.
@@ -284,7 +284,7 @@ async fn what_takes_too_long_is_a_time_out_and_safe_to_retry() {
     cluster.psql("BEGIN; SELECT FROM chats FOR UPDATE").await;
     let reported = bob.on(0).post(&chat.path(&report), json!({})).await;
     reported.expect_problem(504, "timeout");
-    // Sends and marks give up sooner: they hold up those of other rooms.
+    // Sends and marks give up sooner: they hold up those of other chats.
     let body = json!({ "text": "late", "client_msg_id": "k" });
     let sent = alice.on(0).post(&chat.path("messages/"), body.clone()).await;
     let marked = bob.on(0).post(&chat.path("mark_read/"), json!({})).await;

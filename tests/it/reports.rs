@@ -60,7 +60,7 @@ async fn a_report_keeps_the_message_as_it_was_and_there_is_one_a_reporter() {
     assert_eq!((&report["sender_id"], &report["reporter_id"]), (&json!("alice"), &json!("bob")));
     assert_eq!((&report["text"], &report["seq"]), (&json!("You fool!"), &json!(1)));
 
-    // Neither an edit, a deletion nor the end of the room hides it; a retry finds it all the same.
+    // Neither an edit, a deletion nor the end of the chat hides it; a retry finds it all the same.
     let edited = chat.path(&format!("messages/{}/", message["message_id"].as_str().unwrap_or("")));
     alice.on(0).patch(&edited, json!({ "text": "You friend!" })).await.expect(200);
     alice.on(0).delete(&edited).await.expect(204);

@@ -26,7 +26,7 @@ async fn racing_retries_on_two_replicas_make_one_message_and_burn_no_number() {
         let (here, there, other) = (alice.on(0), alice.on(1), bob.on(1));
         let tries =
             (0..8).map(|i| send(if i % 2 == 0 { &here } else { &there }, &chat, body.clone()));
-        // Something else goes on in the room meanwhile.
+        // Something else goes on in the chat meanwhile.
         let (answers, other) = tokio::join!(join_all(tries), other.send(&chat, "meanwhile"));
         let created = answers.iter().filter(|answer| answer.status == 201).count();
         assert_eq!(created, 1, "{answers:?}");
@@ -83,15 +83,15 @@ async fn a_retry_gives_the_first_message_as_it_is_now() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_is_of_one_sender_in_one_room() {
+async fn a_key_is_of_one_sender_in_one_chat() {
     let cluster = Cluster::start(2).await;
     let (alice, bob, carol) = (cluster.user("alice"), cluster.user("bob"), cluster.user("carol"));
     let chat = alice.on(0).open_chat(&bob).await;
     let other = alice.on(0).open_chat(&carol).await;
     let body = json!({ "text": "x", "client_msg_id": "k" });
     let mut ids = Vec::new();
-    for (user, room) in [(&alice, &chat), (&bob, &chat), (&alice, &other)] {
-        let sent = send(&user.on(1), room, body.clone()).await.expect(201);
+    for (user, chat) in [(&alice, &chat), (&bob, &chat), (&alice, &other)] {
+        let sent = send(&user.on(1), chat, body.clone()).await.expect(201);
         assert_eq!(sent["client_msg_id"], "k");
         ids.push(sent["message_id"].as_str().expect("an id").to_owned());
     }

@@ -1,11 +1,11 @@
-//! Finding messages in a room.
+//! Finding messages in a chat.
 
 use std::time::Duration;
 
 use beseda::config::Config;
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Chat, Client, Cluster, Detour, assert_members};
+use crate::harness::{Answer, Chat, Client, Cluster, DelayProxy, assert_members};
 
 /// `query` need not be encoded.
 async fn ask(client: &Client, chat: &Chat, query: &str, rest: &str) -> Answer {
@@ -289,8 +289,8 @@ async fn a_search_gets_on_however_far_the_database_is() {
     alice.on(0).send(&chat, "needle").await;
     // A page alone takes longer than a search has for all.
     let port = cluster.stack().postgres.port();
-    let detour = Detour::start(port, Duration::from_millis(450)).await;
-    let far = detour.port().to_string();
+    let delay_proxy = DelayProxy::start(port, Duration::from_millis(450)).await;
+    let far = delay_proxy.port().to_string();
     let far = move |config: &mut Config| {
         let url = config.database.database_url.expose().replace(&port.to_string(), &far);
         config.database.database_url = url.into();
@@ -301,7 +301,7 @@ async fn a_search_gets_on_however_far_the_database_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_huge_room_is_searched_to_its_start_by_going_on_from_next() {
+async fn a_huge_chat_is_searched_to_its_start_by_going_on_from_next() {
     const MESSAGES: i64 = 40_000;
     let cluster = Cluster::start(1).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));

@@ -1,4 +1,4 @@
-//! What time tells: whether a room is there must not show in how long its refusal takes.
+//! What time tells: whether a chat is there must not show in how long its refusal takes.
 
 use std::time::{Duration, Instant};
 
@@ -30,9 +30,9 @@ fn share_above(first: &[Duration], second: &[Duration]) -> f64 {
     above.sum::<f64>() / (first.len() * second.len()) as f64
 }
 
-/// The routes below a room, cheap and dear.
-async fn refuse(eve: &Client, route: usize, room: &str) -> Duration {
-    let path = format!("/chats/{room}/");
+/// The routes below a chat, cheap and dear.
+async fn refuse(eve: &Client, route: usize, chat: &str) -> Duration {
+    let path = format!("/chats/{chat}/");
     let request = match route {
         0 => eve.get(&path),
         1 => eve.get(&format!("{path}messages/")),
@@ -68,7 +68,7 @@ fn the_share_tells_a_shift_from_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_room_of_others_takes_as_long_to_refuse_as_one_that_does_not_exist() {
+async fn a_chat_of_others_takes_as_long_to_refuse_as_one_that_does_not_exist() {
     let cluster = Cluster::start(1).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let eve = cluster.user("eve").on(0);
@@ -110,7 +110,7 @@ async fn a_room_of_others_takes_as_long_to_refuse_as_one_that_does_not_exist() {
             };
             assert!(
                 alike,
-                "route {route}, by name: {by_name}: a room of others took longer in {shares:?} of the pairs"
+                "route {route}, by name: {by_name}: a chat of others took longer in {shares:?} of the pairs"
             );
         }
     }

@@ -156,7 +156,7 @@ async fn a_mark_without_a_number_takes_all_sent_up_to_now() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mark_meant_for_another_room_marks_nothing() {
+async fn a_mark_meant_for_another_chat_marks_nothing() {
     let cluster = Cluster::start(2).await;
     let (alice, bob, eve) = (cluster.user("alice"), cluster.user("bob"), cluster.user("eve"));
     let chat = alice.on(0).open_chat(&bob).await;
@@ -165,8 +165,8 @@ async fn a_mark_meant_for_another_room_marks_nothing() {
     bob.on(0).send(&chat, "unread").await;
     let names = [&other.room_name, &foreign.room_name, "AAAAAAAAAAAAAAAAAAAAAA", "nonsense", ""];
     for name in names {
-        for room in [&chat.id, &chat.room_name] {
-            let path = format!("/chats/{room}/mark_read/");
+        for chat in [&chat.id, &chat.room_name] {
+            let path = format!("/chats/{chat}/mark_read/");
             let answer = alice.on(1).post(&path, json!({ "room_name": name })).await;
             answer.expect_problem(409, "room_mismatch");
             // Who is no member learns nothing.
@@ -180,14 +180,14 @@ async fn a_mark_meant_for_another_room_marks_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_room_is_in_the_summary_latest_activity_first() {
+async fn every_chat_is_in_the_summary_latest_activity_first() {
     let cluster = Cluster::start(2).await;
     let alice = cluster.user("alice");
     assert_eq!(
         alice.on(0).get("/chats/unread/").await.expect(200),
         json!({ "total": 0, "chats": [] })
     );
-    let mut rooms = Vec::new();
+    let mut chats = Vec::new();
     let mut expected = HashMap::new();
     for i in 0..6 {
         let peer = cluster.user(&format!("peer {i}"));
@@ -196,19 +196,19 @@ async fn every_room_is_in_the_summary_latest_activity_first() {
             peer.on(i % 2).send(&chat, "hi").await;
         }
         expected.insert(chat.id.clone(), i);
-        rooms.push((peer, chat));
+        chats.push((peer, chat));
     }
     // The eldest becomes the latest.
-    let (_, eldest) = &rooms[0];
+    let (_, eldest) = &chats[0];
     alice.on(1).send(eldest, "mine").await;
     let order = [0, 5, 4, 3, 2, 1];
     for flushed in [false, true] {
         for replica in [0, 1] {
             let summary = alice.on(replica).get("/chats/unread/").await.expect(200);
             assert_eq!(summary["total"], 15);
-            let chats = summary["chats"].as_array().expect("a list");
-            for (told, index) in chats.iter().zip(order) {
-                let chat = &rooms[index].1;
+            let all_told = summary["chats"].as_array().expect("a list");
+            for (told, index) in all_told.iter().zip(order) {
+                let chat = &chats[index].1;
                 let sent = if index == 0 { 1 } else { index };
                 let expected = json!({
                     "chat_id": chat.id, "room_name": chat.room_name, "unread_count": index,
@@ -220,13 +220,13 @@ async fn every_room_is_in_the_summary_latest_activity_first() {
         }
         cluster.redis_flush().await;
     }
-    let (_, fullest) = &rooms[5];
+    let (_, fullest) = &chats[5];
     assert_eq!(alice.on(1).mark_read(fullest).await["total_unread"], 10);
     assert_eq!(alice.on(0).get("/chats/unread/").await.expect(200)["total"], 10);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rooms_that_are_opened_and_deleted_all_day_leave_little_behind() {
+async fn chats_that_are_opened_and_deleted_all_day_leave_little_behind() {
     const DELETED: usize = 100;
     let cluster = Cluster::start(2).await;
     let (alice, bob, carol) = (cluster.user("alice"), cluster.user("bob"), cluster.user("carol"));

@@ -229,7 +229,7 @@ async fn what_was_read_deleted_or_blocked_meanwhile_is_not_told() {
             _ => drop(host.on(0).delete("/users/erased/").await.expect(204)),
         }
     }
-    // A room or a person that is gone leaves no events behind.
+    // A chat or a person that is gone leaves no events behind.
     let (leaver, erased) = (&chats[3].0.id, &chats[4].0.id);
     let left = format!("SELECT count(*) FROM webhooks WHERE chat_id IN ('{leaver}', '{erased}')");
     assert_eq!(cluster.psql_value::<i64>(&left).await, 0);
@@ -333,7 +333,7 @@ async fn a_dead_letter_holds_nobody_up_and_can_be_replayed() {
     all_is_decided(&cluster).await;
     assert_eq!(printed(&admin(&cluster, &[]).await), "0 given up");
 
-    // More than are replayed at a time, of rooms that are gone: nothing to be told of.
+    // More than are replayed at a time, of chats that are gone: nothing to be told of.
     let many = "INSERT INTO webhooks (kind, chat_id, recipient_id, seq, due_at, dead_at)
                 SELECT 'message.created', gen_random_uuid(), 'bob', 1, now(), now()
                   FROM generate_series(1, 2500)";
@@ -357,7 +357,7 @@ async fn a_report_is_told_as_it_is_listed() {
     bob.on(0).post(&path, json!({})).await.expect(200);
     let event = receiver.expect(1).await.remove(0).json;
     assert_eq!((&event["type"], &event["data"]), (&json!("report.created"), &report));
-    // A room that is gone takes none of it with it.
+    // A chat that is gone takes none of it with it.
     receiver.open(false);
     let path = {
         let sent = alice.on(0).send(&chat, "You coward!").await;
@@ -495,7 +495,7 @@ async fn private_addresses_are_not_reached_by_number_or_name() {
     }
 }
 
-/// How many events were noted for a room.
+/// How many events were noted for a chat.
 async fn noted(cluster: &Cluster, chat: &Chat) -> i64 {
     let id = &chat.id;
     cluster.psql_value(&format!("SELECT count(*) FROM webhooks WHERE chat_id = '{id}'")).await
@@ -520,7 +520,7 @@ async fn nothing_is_noted_where_nobody_asked_and_an_event_waits_for_its_moment()
     alice.on(patient).send(&chat, "later").await;
     alice.on(patient).send(&chat, "later still").await;
     assert_eq!(noted(&cluster, &chat).await, 2);
-    // The room's lane is not taken before its first event is due.
+    // The chat's lane is not taken before its first event is due.
     let turns = "SELECT sum(turn) FROM webhook_lanes";
     assert_eq!(cluster.psql_value::<i64>(turns).await, 0);
     cluster.psql("UPDATE webhooks SET due_at = clock_timestamp() WHERE seq = 2").await;

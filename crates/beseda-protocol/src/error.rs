@@ -101,7 +101,7 @@ impl ErrorCode {
             Self::MethodNotAllowed => ("method_not_allowed", 405, "Method not allowed"),
             Self::PayloadTooLarge => ("payload_too_large", 413, "Body too large"),
             Self::UnsupportedMediaType => ("unsupported_media_type", 415, "Not JSON"),
-            Self::RoomMismatch => ("room_mismatch", 409, "Another room"),
+            Self::RoomMismatch => ("room_mismatch", 409, "Another chat"),
             Self::ValidationFailed => ("validation_failed", 422, "Fields at fault"),
             Self::SelfChat => ("self_chat", 422, "A chat with oneself"),
             Self::IdempotencyMismatch => ("idempotency_mismatch", 422, "Id used for other content"),

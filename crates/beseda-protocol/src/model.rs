@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::bounds::MAX_USER_ID_CHARS;
 
 pub use self::export::{
-    ExportEnd, ExportLine, ExportedBlock, ExportedProfile, ExportedReport, ExportedRoom,
+    ExportEnd, ExportLine, ExportedBlock, ExportedChat, ExportedProfile, ExportedReport,
 };
 
 /// A chat's id: a UUIDv7, so that new chats lie together in the index.
@@ -182,7 +182,7 @@ pub struct Report {
     pub created_at: Time,
 }
 
-/// What kind of room it is. There is one kind; clients must be ready for others.
+/// What kind of chat it is. There is one kind; clients must be ready for others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
@@ -190,7 +190,7 @@ pub enum ChatKind {
     Direct,
 }
 
-/// A room of two, as one of them sees it.
+/// A chat of two, as one of them sees it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Chat {

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use crate::model::{Chat, ChatId, Message, Report, Time, UserId};
 
-/// With whom a room is to be opened.
+/// With whom a chat is to be opened.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NewChat {
@@ -21,7 +21,7 @@ pub struct NewChat {
     pub user_ids: Option<Vec<UserId>>,
 }
 
-/// A room, and whether it is new.
+/// A chat, and whether it is new.
 // Not read back: a flattened object can't give metadata as it was sent. A client reads a `Chat`, and the
 // status says whether it is new.
 #[derive(Debug, Clone, Serialize)]
@@ -32,7 +32,7 @@ pub struct OpenedChat {
     pub created: bool,
 }
 
-/// A page of rooms.
+/// A page of chats.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ChatPage {
@@ -62,10 +62,10 @@ pub struct HistoryView {
     pub peer_read_seq: i64,
 }
 
-/// One room's counter.
+/// One chat's counter.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct UnreadRoom {
+pub struct UnreadChat {
     #[cfg_attr(feature = "openapi", schema(value_type = Uuid))]
     pub chat_id: ChatId,
     pub room_name: String,
@@ -79,14 +79,14 @@ pub struct UnreadRoom {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct UnreadSummary {
     pub total: i64,
-    pub chats: Vec<UnreadRoom>,
+    pub chats: Vec<UnreadChat>,
 }
 
 /// How far a reader has read.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct MarkRead {
-    /// A safeguard: of another room than the path's, nothing is marked.
+    /// A safeguard: of another chat than the path's, nothing is marked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub room_name: Option<String>,
     /// Up to which `seq`; without it all sent up to now.
@@ -150,7 +150,7 @@ pub struct SearchPage {
     pub results: Vec<SearchHit>,
     /// The `before` to go on with; null where all was searched.
     pub next: Option<i64>,
-    /// False where the time was up before the room's beginning or enough hits.
+    /// False where the time was up before the chat's beginning or enough hits.
     pub complete: bool,
 }
 

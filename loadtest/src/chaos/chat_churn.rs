@@ -1,4 +1,4 @@
-//! Pairs that open rooms, talk, and delete them; strangers who try to get in.
+//! Pairs that open chats, talk, and delete them; strangers who try to get in.
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,7 +25,7 @@ struct Opened {
     created: bool,
 }
 
-/// Opens the room of two people from both sides at once, each on a random replica.
+/// Opens the chat of two people from both sides at once, each on a random replica.
 pub(super) async fn open(
     context: &SimContext,
     rng: &mut StdRng,
@@ -50,9 +50,9 @@ pub(super) async fn open(
     let mut opened = Vec::new();
     for answer in [one?, two?] {
         match (answer.status, answer.read::<Opened>()) {
-            (201, Ok(room)) if room.created => opened.push(room),
-            (200, Ok(room)) if !room.created => opened.push(room),
-            _ => context.unexpected("the opening of a room", &answer),
+            (201, Ok(chat)) if chat.created => opened.push(chat),
+            (200, Ok(chat)) if !chat.created => opened.push(chat),
+            _ => context.unexpected("the opening of a chat", &answer),
         }
     }
     let [one, two] = <[Opened; 2]>::try_from(opened).ok()?;
@@ -62,12 +62,12 @@ pub(super) async fn open(
         context.findings.add(Kind::Doubled, what);
     }
     context.history.opened(one.chat_id, &one.room_name, members);
-    tick(&context.figures.rooms_opened);
+    tick(&context.figures.chats_opened);
     Some(one.chat_id)
 }
 
-/// Opens, uses and deletes one room after another, to the end of the busy phase.
-pub(super) async fn make_rooms(context: Arc<SimContext>, pair: [Person; 2]) {
+/// Opens, uses and deletes one chat after another, to the end of the busy phase.
+pub(super) async fn make_chats(context: Arc<SimContext>, pair: [Person; 2]) {
     let mut rng = context.dice();
     let mut followers = JoinSet::new();
     while context.is_busy() {
@@ -102,7 +102,7 @@ pub(super) async fn make_rooms(context: Arc<SimContext>, pair: [Person; 2]) {
 }
 
 async fn delete(context: &SimContext, rng: &mut StdRng, pair: &[Person; 2], chat_id: ChatId) {
-    context.history.room_deletion(chat_id, Deletion::Tried);
+    context.history.chat_deletion(chat_id, Deletion::Tried);
     let path = format!("/api/v1/chats/{chat_id}/");
     let person = &pair[rng.random_range(0..2)];
     let Some(answer) = context.call(rng, Method::DELETE, &path, person, None).await else { return };
@@ -110,10 +110,10 @@ async fn delete(context: &SimContext, rng: &mut StdRng, pair: &[Person; 2], chat
         204 => {}
         // By an attempt that nobody heard of.
         404 if answer.loose => {}
-        _ => return context.unexpected("the deletion of a room", &answer),
+        _ => return context.unexpected("the deletion of a chat", &answer),
     }
-    context.history.room_deletion(chat_id, Deletion::Acknowledged);
-    tick(&context.figures.rooms_deleted);
+    context.history.chat_deletion(chat_id, Deletion::Acknowledged);
+    tick(&context.figures.chats_deleted);
     for replica in 0..context.replicas.len() {
         // Committed: no replica may still show it, whatever Redis says.
         let seen = context.once(replica, &Method::GET, &path, &pair[0], None).await;
@@ -125,7 +125,7 @@ async fn delete(context: &SimContext, rng: &mut StdRng, pair: &[Person; 2], chat
     }
 }
 
-/// All sockets of a deleted room must be told, within bounded time after the last fault.
+/// All sockets of a deleted chat must be told, within bounded time after the last fault.
 async fn await_end(context: &SimContext, subscribers: &[Arc<Subscriber>]) {
     let ceiling = Follower::deletion_ceiling();
     let mut deadline = Instant::now() + ceiling;
@@ -142,23 +142,23 @@ async fn await_end(context: &SimContext, subscribers: &[Arc<Subscriber>]) {
     }
 }
 
-/// Somebody who is a member of nothing, or of other rooms, knocks everywhere.
+/// Somebody who is a member of nothing, or of other chats, knocks everywhere.
 pub(super) async fn probe(context: Arc<SimContext>, person: Person) {
     let mut rng = context.dice();
     while context.is_busy() {
         context.pause(&mut rng, 30..300).await;
-        let rooms = context.history.rooms();
+        let chats = context.history.chats();
         let foreign: Vec<_> =
-            rooms.iter().filter(|(_, room)| !room.members.contains(&person.id)).collect();
+            chats.iter().filter(|(_, chat)| !chat.members.contains(&person.id)).collect();
         if foreign.is_empty() {
             continue;
         }
-        let (chat_id, room) = foreign[rng.random_range(0..foreign.len())];
+        let (chat_id, chat) = foreign[rng.random_range(0..foreign.len())];
         if rng.random_bool(0.2) {
             knock(&context, &mut rng, &person, *chat_id).await;
             continue;
         }
-        let named = if rng.random_bool(0.5) { chat_id.to_string() } else { room.room_name.clone() };
+        let named = if rng.random_bool(0.5) { chat_id.to_string() } else { chat.room_name.clone() };
         call_door(&context, &mut rng, &person, &named).await;
     }
 }

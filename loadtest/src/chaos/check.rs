@@ -16,7 +16,7 @@ use super::{
     history::{Deletion, Sent},
     many::Inbox,
     stack::Stack,
-    stored::{self, Room, Row, Stored},
+    stored::{self, Row, Stored, StoredChat},
 };
 
 /// How long all may take to come to rest once the last fault is over: the service looks for what
@@ -76,7 +76,7 @@ impl Judge<'_> {
                 self.add(Kind::Left, format!("{what}: {} of them, {}", rows.len(), rows[0]));
             }
         }
-        self.check_rooms(&stored);
+        self.check_chats(&stored);
         self.check_sends(&stored);
         self.check_marks(&stored);
         for person in self.people {
@@ -109,7 +109,7 @@ impl Judge<'_> {
         let subscribers = lock(&self.context.subscribers);
         let late = subscribers.iter().find_map(|subscriber| {
             let model = lock(&subscriber.model);
-            let head = stored.get(&subscriber.chat_id).map(|room| room.last_ev);
+            let head = stored.get(&subscriber.chat_id).map(|chat| chat.last_ev);
             let done = subscriber.is_gone()
                 || head.is_some_and(|ev| model.in_step && ev == model.position);
             (!done).then(|| {
@@ -124,31 +124,31 @@ impl Judge<'_> {
         Ok(late.or(inbox))
     }
 
-    /// One room a pair; no room that nobody opened; none that was deleted.
-    fn check_rooms(&self, stored: &Stored) {
-        let (known, loose) = (self.context.history.rooms(), self.context.history.loose_pairs());
-        for (chat_id, room) in stored {
-            let mut members: Vec<&String> = room.members.keys().collect();
+    /// One chat a pair; no room that nobody opened; none that was deleted.
+    fn check_chats(&self, stored: &Stored) {
+        let (known, loose) = (self.context.history.chats(), self.context.history.loose_pairs());
+        for (chat_id, chat) in stored {
+            let mut members: Vec<&String> = chat.members.keys().collect();
             members.sort();
             match known.get(chat_id) {
                 Some(known) if known.deletion == Deletion::Acknowledged => {
-                    self.add(Kind::Lost, format!("the deleted room {chat_id} is there"));
+                    self.add(Kind::Lost, format!("the deleted chat {chat_id} is there"));
                 }
-                Some(known) if !known.members.iter().all(|one| room.members.contains_key(one)) => {
+                Some(known) if !known.members.iter().all(|one| chat.members.contains_key(one)) => {
                     self.add(Kind::Leak, format!("{chat_id} has the members {members:?}"));
                 }
                 Some(_) => {}
                 None => {
                     let pair = |pair: &[String; 2]| pair.iter().all(|one| members.contains(&one));
-                    if !loose.iter().any(pair) || room.last_seq > 0 {
+                    if !loose.iter().any(pair) || chat.last_seq > 0 {
                         self.add(Kind::State, format!("nobody opened {chat_id}, {members:?}"));
                     }
                 }
             }
         }
-        for (chat_id, room) in known {
-            if room.deletion == Deletion::Never && !stored.contains_key(&chat_id) {
-                self.add(Kind::Lost, format!("the room {chat_id} of {:?}", room.members));
+        for (chat_id, chat) in known {
+            if chat.deletion == Deletion::Never && !stored.contains_key(&chat_id) {
+                self.add(Kind::Lost, format!("the chat {chat_id} of {:?}", chat.members));
             }
         }
     }
@@ -158,9 +158,9 @@ impl Judge<'_> {
     fn check_sends(&self, stored: &Stored) {
         let sends = self.context.history.sends();
         for (id, sent) in &sends {
-            let Some(room) = stored.get(&sent.chat_id) else { continue };
+            let Some(chat) = stored.get(&sent.chat_id) else { continue };
             let Some(known) = sent.acknowledged else { continue };
-            match room.messages.get(&known.seq) {
+            match chat.messages.get(&known.seq) {
                 Some(row) if row.message_id == known.message_id => self.check_row(id, sent, row),
                 other => {
                     let what = format!("{id} was acknowledged as {known:?}; there is {other:?}");
@@ -168,8 +168,8 @@ impl Judge<'_> {
                 }
             }
         }
-        for (chat_id, room) in stored {
-            for (seq, row) in &room.messages {
+        for (chat_id, chat) in stored {
+            for (seq, row) in &chat.messages {
                 let sent = row.client_msg_id.as_ref().and_then(|id| sends.get(id));
                 if !sent.is_some_and(|s| s.chat_id == *chat_id && s.sender == row.sender) {
                     self.add(Kind::State, format!("nobody sent {seq} of {chat_id}: {row:?}"));
@@ -191,9 +191,9 @@ impl Judge<'_> {
 
     fn check_marks(&self, stored: &Stored) {
         for ((chat_id, user), read_seq) in self.context.history.marks() {
-            let Some(room) = stored.get(&chat_id) else { continue };
-            if room.members.get(&user).is_none_or(|member| member.read_seq < read_seq) {
-                let member = room.members.get(&user);
+            let Some(chat) = stored.get(&chat_id) else { continue };
+            if chat.members.get(&user).is_none_or(|member| member.read_seq < read_seq) {
+                let member = chat.members.get(&user);
                 self.add(
                     Kind::Lost,
                     format!("{user} read {chat_id} up to {read_seq}; there is {member:?}"),
@@ -207,18 +207,18 @@ impl Judge<'_> {
         if subscriber.is_gone() {
             return;
         }
-        let Some(room) = stored.get(&subscriber.chat_id) else {
+        let Some(chat) = stored.get(&subscriber.chat_id) else {
             return self
-                .add(Kind::Late, format!("{} follows a room that is gone", subscriber.name));
+                .add(Kind::Late, format!("{} follows a chat that is gone", subscriber.name));
         };
         let model = lock(&subscriber.model);
-        if !model.in_step || model.position != room.last_ev {
+        if !model.in_step || model.position != chat.last_ev {
             let (at, in_step) = (model.position, model.in_step);
             let what =
-                format!("{} is at ev {at}, in step: {in_step}, of {room:?}", subscriber.name);
+                format!("{} is at ev {at}, in step: {in_step}, of {chat:?}", subscriber.name);
             return self.add(Kind::Lost, shorten(what));
         }
-        for (seq, row) in &room.messages {
+        for (seq, row) in &chat.messages {
             let same = match model.messages.get(seq) {
                 Some(known) => {
                     (known.message_id, known.ev, known.deleted)
@@ -233,10 +233,10 @@ impl Judge<'_> {
                 self.add(Kind::State, what);
             }
         }
-        if model.messages.last_key_value().is_some_and(|(seq, _)| *seq > room.last_seq) {
+        if model.messages.last_key_value().is_some_and(|(seq, _)| *seq > chat.last_seq) {
             self.add(Kind::State, format!("{} has messages that are not stored", subscriber.name));
         }
-        for (user, member) in &room.members {
+        for (user, member) in &chat.members {
             let read_seq = model.reads.get(user).copied().unwrap_or(0);
             if read_seq != member.read_seq {
                 let what =
@@ -255,17 +255,17 @@ impl Judge<'_> {
     /// What of a list is not as stored.
     fn list_differs(&self, inbox: &Inbox, stored: &Stored) -> Option<String> {
         let list = lock(&inbox.list);
-        let expected = rooms_of(&inbox.person.id, stored);
+        let expected = chats_of(&inbox.person.id, stored);
         if !list.live {
             return Some("not live".to_owned());
         }
-        for (chat_id, (room, recount)) in &expected {
-            let (shown, expected) = (list.rooms.get(chat_id), (room.last_ev, *recount));
+        for (chat_id, (chat, recount)) in &expected {
+            let (shown, expected) = (list.chats.get(chat_id), (chat.last_ev, *recount));
             if shown != Some(&expected) {
                 return Some(format!("{chat_id} is {shown:?} (ev, unread) and not {expected:?}"));
             }
         }
-        if let Some(chat_id) = list.rooms.keys().find(|id| !expected.contains_key(*id)) {
+        if let Some(chat_id) = list.chats.keys().find(|id| !expected.contains_key(*id)) {
             return Some(format!("{chat_id} is gone, and shown"));
         }
         let sum: i64 = expected.values().map(|(_, recount)| *recount).sum();
@@ -275,11 +275,11 @@ impl Judge<'_> {
 
     /// Unread everywhere it is told: in the column, by every replica from Redis, and in the list.
     async fn check_counters(&self, person: &Person, stored: &Stored) {
-        let expected = rooms_of(&person.id, stored);
+        let expected = chats_of(&person.id, stored);
         let expected: HashMap<ChatId, i64> =
             expected.into_iter().map(|(chat_id, (_, recount))| (chat_id, recount)).collect();
-        for (chat_id, room) in stored {
-            if let Some(member) = room.members.get(&person.id)
+        for (chat_id, chat) in stored {
+            if let Some(member) = chat.members.get(&person.id)
                 && member.unread != member.recount
             {
                 self.add(Kind::Unread, format!("{} in {chat_id}: {member:?}", person.id));
@@ -288,7 +288,7 @@ impl Judge<'_> {
         for replica in 0..self.context.replicas.len() {
             let unread = self.ask(replica, person, "/api/v1/chats/unread/").await;
             if let Some(unread) = unread.and_then(|answer| answer.read::<Unread>().ok()) {
-                let told = unread.chats.iter().map(|room| (room.chat_id, room.unread_count));
+                let told = unread.chats.iter().map(|chat| (chat.chat_id, chat.unread_count));
                 self.compare(person, replica, "/chats/unread/", &expected, told.collect());
                 if unread.total != expected.values().sum::<i64>() {
                     let what = format!("{}: total {} of {expected:?}", person.id, unread.total);
@@ -343,12 +343,12 @@ impl Judge<'_> {
     }
 }
 
-/// A user's rooms, each with the recount.
-fn rooms_of<'a>(user: &str, stored: &'a Stored) -> HashMap<ChatId, (&'a Room, i64)> {
-    let rooms = stored
+/// A user's chats, each with the recount.
+fn chats_of<'a>(user: &str, stored: &'a Stored) -> HashMap<ChatId, (&'a StoredChat, i64)> {
+    let chats = stored
         .iter()
-        .filter_map(|(chat_id, room)| Some((*chat_id, (room, room.members.get(user)?.recount))));
-    rooms.collect()
+        .filter_map(|(chat_id, chat)| Some((*chat_id, (chat, chat.members.get(user)?.recount))));
+    chats.collect()
 }
 
 fn shorten(what: String) -> String {

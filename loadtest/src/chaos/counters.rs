@@ -22,11 +22,11 @@ const BEHIND: i64 = 3_500_000;
 #[derive(Deserialize)]
 pub(super) struct Unread {
     pub total: i64,
-    pub chats: Vec<UnreadRoom>,
+    pub chats: Vec<UnreadChat>,
 }
 
 #[derive(Deserialize)]
-pub(super) struct UnreadRoom {
+pub(super) struct UnreadChat {
     pub chat_id: ChatId,
     pub unread_count: i64,
 }
@@ -81,7 +81,7 @@ async fn compare(
         }
     };
     let told: HashMap<ChatId, i64> =
-        unread.chats.iter().map(|room| (room.chat_id, room.unread_count)).collect();
+        unread.chats.iter().map(|chat| (chat.chat_id, chat.unread_count)).collect();
     if unread.total != told.values().sum::<i64>() {
         context.unexpected("GET /chats/unread/ (the total is not the sum)", &answer);
     }

@@ -29,7 +29,7 @@ const STAY_MS: std::ops::Range<u64> = 2_000..15_000;
 /// Pause before the next attempt, in milliseconds.
 const RECONNECT_MS: std::ops::Range<u64> = 30..200;
 
-/// How long after its deletion a room may still let people in: what a replica is told by the
+/// How long after its deletion a chat may still let people in: what a replica is told by the
 /// comparison with the database at the latest, and a fault in between.
 const DELETED: Duration = Duration::from_secs(15);
 
@@ -66,7 +66,7 @@ impl Subscriber {
 
     /// The service says that there is no such chat.
     pub(super) fn told_gone(&self, context: &SimContext, replica: usize) {
-        let deletion = context.history.room(self.chat_id).map(|room| room.deletion);
+        let deletion = context.history.chat(self.chat_id).map(|chat| chat.deletion);
         if deletion == Some(Deletion::Never) {
             let (name, at) = (&self.name, context.timeline.now());
             let what = format!("{name} on replica {replica}: gone, and nobody deleted it ({at})");
@@ -176,8 +176,8 @@ impl Follower {
         match rng.random_range(0..10) {
             0 | 1 => *lock(&subscriber.model) = checkpoint.clone(),
             2 => {
-                if let Some(room) = self.context.history.room(subscriber.chat_id) {
-                    *lock(&subscriber.model) = Model::new(subscriber.chat_id, room.members);
+                if let Some(chat) = self.context.history.chat(subscriber.chat_id) {
+                    *lock(&subscriber.model) = Model::new(subscriber.chat_id, chat.members);
                 }
             }
             3 | 4 => return self.read_history(rng).await,
@@ -189,7 +189,7 @@ impl Follower {
 
     async fn read_history(&self, rng: &mut StdRng) -> bool {
         let (context, chat_id) = (&self.context, self.subscriber.chat_id);
-        let Some(room) = context.history.room(chat_id) else { return true };
+        let Some(chat) = context.history.chat(chat_id) else { return true };
         let path = format!("/api/v1/chats/{chat_id}/messages/?limit=100");
         let replica = context.any_replica(rng);
         let Some(answer) = context.once(replica, &Method::GET, &path, &self.person, None).await
@@ -205,8 +205,8 @@ impl Follower {
             Ok(page) => {
                 let head = (page.head_seq, page.head_ev, page.epoch);
                 let mut model =
-                    Model::from_history(chat_id, room.members.clone(), &page.results, head);
-                for member in room.members {
+                    Model::from_history(chat_id, chat.members.clone(), &page.results, head);
+                for member in chat.members {
                     let own = member == self.person.id;
                     let read_seq = if own { page.read_seq } else { page.peer_read_seq };
                     model.reads.insert(member, read_seq);
@@ -268,8 +268,8 @@ impl Follower {
 
     /// A socket did not open: was the chat deleted?
     async fn check_gone(&self, rng: &mut StdRng) {
-        let room = self.context.history.room(self.subscriber.chat_id);
-        if room.is_none_or(|room| room.deletion == Deletion::Never) {
+        let chat = self.context.history.chat(self.subscriber.chat_id);
+        if chat.is_none_or(|chat| chat.deletion == Deletion::Never) {
             return;
         }
         let path = format!("/api/v1/chats/{}/", self.subscriber.chat_id);

@@ -40,9 +40,9 @@ pub(super) enum Deletion {
     Acknowledged,
 }
 
-/// Who shares a room, and what became of it.
+/// Who shares a chat, and what became of it.
 #[derive(Debug, Clone)]
-pub(super) struct Room {
+pub(super) struct KnownChat {
     pub members: [String; 2],
     pub room_name: String,
     pub deletion: Deletion,
@@ -50,7 +50,7 @@ pub(super) struct Room {
 
 #[derive(Debug, Default)]
 struct State {
-    rooms: HashMap<ChatId, Room>,
+    chats: HashMap<ChatId, KnownChat>,
     /// By `client_msg_id`, which is unique in a run.
     sends: HashMap<String, Sent>,
     /// The highest marker acknowledged.
@@ -59,7 +59,7 @@ struct State {
     tops: HashMap<ChatId, i64>,
     /// What each number was, as told first.
     changes: HashMap<ChatId, BTreeMap<i64, Change>>,
-    /// Pairs whose room may have been opened by an attempt that nobody heard of.
+    /// Pairs whose chat may have been opened by an attempt that nobody heard of.
     loose_pairs: HashSet<[String; 2]>,
 }
 
@@ -68,26 +68,27 @@ pub(super) struct History(Mutex<State>);
 
 impl History {
     pub(super) fn opened(&self, chat_id: ChatId, room_name: &str, members: [String; 2]) {
-        let room = Room { members, room_name: room_name.to_owned(), deletion: Deletion::Never };
-        lock(&self.0).rooms.entry(chat_id).or_insert(room);
+        let chat =
+            KnownChat { members, room_name: room_name.to_owned(), deletion: Deletion::Never };
+        lock(&self.0).chats.entry(chat_id).or_insert(chat);
     }
 
     pub(super) fn may_be_open(&self, members: &[String; 2]) {
         lock(&self.0).loose_pairs.insert(members.clone());
     }
 
-    pub(super) fn room_deletion(&self, chat_id: ChatId, deletion: Deletion) {
-        if let Some(room) = lock(&self.0).rooms.get_mut(&chat_id) {
-            room.deletion = deletion;
+    pub(super) fn chat_deletion(&self, chat_id: ChatId, deletion: Deletion) {
+        if let Some(chat) = lock(&self.0).chats.get_mut(&chat_id) {
+            chat.deletion = deletion;
         }
     }
 
-    pub(super) fn room(&self, chat_id: ChatId) -> Option<Room> {
-        lock(&self.0).rooms.get(&chat_id).cloned()
+    pub(super) fn chat(&self, chat_id: ChatId) -> Option<KnownChat> {
+        lock(&self.0).chats.get(&chat_id).cloned()
     }
 
-    pub(super) fn rooms(&self) -> HashMap<ChatId, Room> {
-        lock(&self.0).rooms.clone()
+    pub(super) fn chats(&self) -> HashMap<ChatId, KnownChat> {
+        lock(&self.0).chats.clone()
     }
 
     pub(super) fn loose_pairs(&self) -> HashSet<[String; 2]> {

@@ -1,4 +1,4 @@
-//! Sockets of many chats: the inbox, and every room of the user's followed on one connection.
+//! Sockets of many chats: the inbox, and every chat of the user's followed on one connection.
 
 use std::{
     collections::HashMap,
@@ -30,19 +30,19 @@ const RECONNECT_MS: std::ops::Range<u64> = 30..200;
 /// Pause before what was refused for now is asked again, and between two looks for it.
 const AGAIN: Duration = Duration::from_millis(300);
 
-/// How often, of the looks, a room that is followed already is subscribed to once more.
+/// How often, of the looks, a chat that is followed already is subscribed to once more.
 const TWICE: f64 = 0.05;
 
-/// What the client shows of its rooms.
+/// What the client shows of its chats.
 #[derive(Debug, Default)]
 pub(super) struct List {
     /// It was read after the inbox was live, and the socket is still there.
     pub live: bool,
     /// Newest change and unread messages.
-    pub rooms: HashMap<ChatId, (i64, i64)>,
-    /// The sum, as told last on this connection and since a room was deleted.
+    pub chats: HashMap<ChatId, (i64, i64)>,
+    /// The sum, as told last on this connection and since a chat was deleted.
     pub total: Option<i64>,
-    /// The newest change of each room that this connection was told of.
+    /// The newest change of each chat that this connection was told of.
     told: HashMap<ChatId, i64>,
     subscribers: HashMap<ChatId, Arc<Subscriber>>,
 }
@@ -173,7 +173,7 @@ impl Session<'_> {
             "hello" => self.read_list().await,
             "chat.created" | "chat.updated" => {
                 tick(&self.context.figures.inbox);
-                self.on_room(frame).await
+                self.on_chat(frame).await
             }
             "chat.deleted" => {
                 tick(&self.context.figures.inbox);
@@ -191,7 +191,7 @@ impl Session<'_> {
         }
     }
 
-    /// Reads all rooms by REST, as the protocol says: after `hello`.
+    /// Reads all chats by REST, as the protocol says: after `hello`.
     async fn read_list(&mut self) -> bool {
         {
             let list = &mut *lock(&self.inbox.list);
@@ -222,9 +222,9 @@ impl Session<'_> {
         let gone: Vec<Arc<Subscriber>> = {
             let list = &mut *lock(&self.inbox.list);
             list.live = true;
-            let List { rooms, subscribers, .. } = list;
+            let List { chats, subscribers, .. } = list;
             subscribers
-                .extract_if(|chat_id, _| !rooms.contains_key(chat_id))
+                .extract_if(|chat_id, _| !chats.contains_key(chat_id))
                 .map(|(_, s)| s)
                 .collect()
         };
@@ -233,12 +233,12 @@ impl Session<'_> {
         true
     }
 
-    /// Shows a room, if this is news of it.
+    /// Shows a chat, if this is news of it.
     fn show(&self, chat: &Chat) {
         let list = &mut *lock(&self.inbox.list);
-        let known = list.rooms.get(&chat.chat_id).map_or(-1, |(ev, _)| *ev);
+        let known = list.chats.get(&chat.chat_id).map_or(-1, |(ev, _)| *ev);
         if chat.last_ev >= known {
-            list.rooms.insert(chat.chat_id, (chat.last_ev, chat.unread_count));
+            list.chats.insert(chat.chat_id, (chat.last_ev, chat.unread_count));
         }
         list.subscribers.entry(chat.chat_id).or_insert_with(|| {
             let person = &self.inbox.person.id;
@@ -247,19 +247,19 @@ impl Session<'_> {
         });
     }
 
-    async fn on_room(&mut self, frame: &Frame) -> bool {
+    async fn on_chat(&mut self, frame: &Frame) -> bool {
         let Some(chat) = &frame.chat else {
             self.note(Kind::Answer, "no chat", frame);
             return true;
         };
-        let member = self.context.history.room(chat.chat_id).map(|room| room.members);
+        let member = self.context.history.chat(chat.chat_id).map(|chat| chat.members);
         if member.is_some_and(|members| !members.contains(&self.inbox.person.id)) {
             self.note(Kind::Leak, "a chat of others", frame);
         }
         let (before, seen) = {
             let list = &mut *lock(&self.inbox.list);
             list.total = frame.total_unread.or(list.total);
-            let known = list.rooms.contains_key(&chat.chat_id);
+            let known = list.chats.contains_key(&chat.chat_id);
             (list.told.insert(chat.chat_id, chat.last_ev), known)
         };
         if before.is_some_and(|before| before >= chat.last_ev) {
@@ -273,8 +273,8 @@ impl Session<'_> {
         let Some(chat_id) = frame.chat_id else { return };
         let subscriber = {
             let list = &mut *lock(&self.inbox.list);
-            list.rooms.remove(&chat_id);
-            // This frame brings no new sum, and what the room's share was is not told.
+            list.chats.remove(&chat_id);
+            // This frame brings no new sum, and what the chat's share was is not told.
             list.total = None;
             list.subscribers.remove(&chat_id)
         };
@@ -291,7 +291,7 @@ impl Session<'_> {
             (Some((chat_id, _)), "unavailable" | "timeout") => self.refused.push(chat_id),
             (Some((chat_id, _)), "chat_not_found") => {
                 let list = &mut *lock(&self.inbox.list);
-                list.rooms.remove(&chat_id);
+                list.chats.remove(&chat_id);
                 if let Some(subscriber) = list.subscribers.remove(&chat_id) {
                     subscriber.told_gone(self.context, self.socket.replica);
                 }

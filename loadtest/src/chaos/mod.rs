@@ -46,7 +46,7 @@ use self::{
 };
 use crate::{error::Error, local, progress::say};
 
-/// People who open and delete rooms all the time, in pairs; and those who are members of nothing.
+/// People who open and delete chats all the time, in pairs; and those who are members of nothing.
 const MAKERS: usize = 6;
 const STRANGERS: usize = 2;
 
@@ -187,7 +187,7 @@ struct Cast {
 }
 
 impl Cast {
-    /// Opens the lasting rooms, and sends everybody off.
+    /// Opens the lasting chats, and sends everybody off.
     async fn gather(
         context: &Arc<SimContext>,
         stack: &Arc<Stack>,
@@ -200,7 +200,7 @@ impl Cast {
         let (chat_churn, strangers) = (named("maker", MAKERS)?, named("stranger", STRANGERS)?);
         let mut tasks = JoinSet::new();
 
-        let mut rooms: Vec<Vec<ChatId>> = vec![Vec::new(); count];
+        let mut chats: Vec<Vec<ChatId>> = vec![Vec::new(); count];
         let mut rng = context.dice();
         for step in 1..=3 {
             for first in 0..count {
@@ -209,8 +209,8 @@ impl Cast {
                 let Some(chat_id) = chat_churn::open(context, &mut rng, pair).await else {
                     continue;
                 };
-                rooms[first].push(chat_id);
-                rooms[second].push(chat_id);
+                chats[first].push(chat_id);
+                chats[second].push(chat_id);
                 for person in pair {
                     let pair = pair.map(|person| person.id.clone());
                     let subscriber = Subscriber::new(context, &person.id, chat_id, pair);
@@ -223,11 +223,11 @@ impl Cast {
                 }
             }
         }
-        for (person, rooms) in members.iter().zip(rooms) {
-            tasks.spawn(Writer::new(context, person.clone(), rooms).run());
+        for (person, chats) in members.iter().zip(chats) {
+            tasks.spawn(Writer::new(context, person.clone(), chats).run());
         }
         let mut inboxes = Vec::new();
-        // Also of those whose rooms come and go.
+        // Also of those whose chats come and go.
         for person in members.iter().take(INBOXES / 2).chain(chat_churn.iter().take(INBOXES / 2)) {
             let (person, list) = (person.clone(), Mutex::new(List::default()));
             let inbox = Arc::new(Inbox { person, list });
@@ -236,7 +236,7 @@ impl Cast {
         }
         for pair in chat_churn.chunks_exact(2) {
             let pair = [pair[0].clone(), pair[1].clone()];
-            tasks.spawn(chat_churn::make_rooms(Arc::clone(context), pair));
+            tasks.spawn(chat_churn::make_chats(Arc::clone(context), pair));
         }
         for person in strangers.iter().chain(&members[..1]) {
             tasks.spawn(chat_churn::probe(Arc::clone(context), person.clone()));

@@ -16,7 +16,7 @@ pub(super) struct Row {
     pub deleted: bool,
 }
 
-/// One's place in a room.
+/// One's place in a chat.
 #[derive(Debug, Clone)]
 pub(super) struct Membership {
     pub read_seq: i64,
@@ -27,14 +27,14 @@ pub(super) struct Membership {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Room {
+pub(super) struct StoredChat {
     pub last_seq: i64,
     pub last_ev: i64,
     pub members: HashMap<String, Membership>,
     pub messages: BTreeMap<i64, Row>,
 }
 
-pub(super) type Stored = HashMap<ChatId, Room>;
+pub(super) type Stored = HashMap<ChatId, StoredChat>;
 
 const MEMBERS: &str = "
 SELECT c.chat_id::text, c.last_seq, c.last_ev, m.user_id::text, m.read_seq, m.unread,
@@ -82,7 +82,7 @@ pub(super) const EMPTY: [(&str, &str); 6] = [
     ),
     ("rows in the outbox", "SELECT outbox_id::text, chats::text FROM outbox"),
     (
-        "messages of rooms that are gone, with nobody to delete them",
+        "messages of chats that are gone, with nobody to delete them",
         "SELECT m.chat_id::text, count(*)::text FROM messages m LEFT JOIN chats c USING (chat_id)
           WHERE c.chat_id IS NULL AND m.chat_id NOT IN (SELECT chat_id FROM purges)
           GROUP BY m.chat_id",
@@ -98,18 +98,18 @@ pub(super) async fn read(client: &mut Client) -> Result<Stored, Error> {
         .await?;
     let mut stored = Stored::new();
     for row in transaction.query(MEMBERS, &[]).await? {
-        let room = stored.entry(id(row.get(0))).or_insert_with(|| Room {
+        let chat = stored.entry(id(row.get(0))).or_insert_with(|| StoredChat {
             last_seq: row.get(1),
             last_ev: row.get(2),
             members: HashMap::new(),
             messages: BTreeMap::new(),
         });
         let member = Membership { read_seq: row.get(4), unread: row.get(5), recount: row.get(6) };
-        room.members.insert(row.get(3), member);
+        chat.members.insert(row.get(3), member);
     }
     for row in transaction.query(MESSAGES, &[]).await? {
-        // Of a deleted room, whose messages follow: see [`EMPTY`].
-        let Some(room) = stored.get_mut(&id(row.get(0))) else { continue };
+        // Of a deleted chat, whose messages follow: see [`EMPTY`].
+        let Some(chat) = stored.get_mut(&id(row.get(0))) else { continue };
         let message = Row {
             message_id: id(row.get(2)),
             ev: row.get(3),
@@ -118,7 +118,7 @@ pub(super) async fn read(client: &mut Client) -> Result<Stored, Error> {
             text: row.get(6),
             deleted: row.get(7),
         };
-        room.messages.insert(row.get(1), message);
+        chat.messages.insert(row.get(1), message);
     }
     transaction.commit().await?;
     Ok(stored)
@@ -133,7 +133,7 @@ pub(super) async fn rows(client: &Client, sql: &str) -> Result<Vec<String>, Erro
     Ok(rows.iter().map(text).collect())
 }
 
-/// One user's rooms: newest change, the column, the recount.
+/// One user's chats: newest change, the column, the recount.
 pub(super) async fn counters(
     client: &Client,
     user: &str,

@@ -33,8 +33,8 @@ struct Own {
 pub(super) struct Writer {
     context: Arc<SimContext>,
     person: Person,
-    /// Rooms with others, those that are used most first.
-    rooms: Vec<ChatId>,
+    /// Chats with others, those that are used most first.
+    chats: Vec<ChatId>,
     own: Vec<Own>,
     count: u64,
     rng: StdRng,
@@ -47,18 +47,18 @@ struct Marked {
 }
 
 impl Writer {
-    pub(super) fn new(context: &Arc<SimContext>, person: Person, rooms: Vec<ChatId>) -> Self {
+    pub(super) fn new(context: &Arc<SimContext>, person: Person, chats: Vec<ChatId>) -> Self {
         let rng = context.dice();
-        Self { context: Arc::clone(context), person, rooms, own: Vec::new(), count: 0, rng }
+        Self { context: Arc::clone(context), person, chats, own: Vec::new(), count: 0, rng }
     }
 
     /// Works to the end of the busy phase.
     pub(super) async fn run(mut self) {
-        while self.context.is_busy() && !self.rooms.is_empty() {
-            // Squared, so that some rooms are quiet: there nothing comes after a message to show
+        while self.context.is_busy() && !self.chats.is_empty() {
+            // Squared, so that some chats are quiet: there nothing comes after a message to show
             // that it was lost.
             let skewed: f64 = self.rng.random_range(0.0_f64..1.0).powi(2);
-            let chat_id = self.rooms[(skewed * self.rooms.len() as f64) as usize];
+            let chat_id = self.chats[(skewed * self.chats.len() as f64) as usize];
             match self.rng.random_range(0..100) {
                 0..55 => self.send(chat_id).await,
                 55..70 => self.edit().await,

@@ -1,4 +1,4 @@
-//! The rooms of a run, and the two people in each.
+//! The chats of a run, and the two people in each.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ pub(crate) struct Person {
 }
 
 #[derive(Debug, Clone)]
-pub(crate) struct Room {
+pub(crate) struct PairChat {
     pub number: u32,
     pub chat_id: ChatId,
     /// How far it had come.
@@ -35,7 +35,7 @@ pub(crate) struct Room {
     pub reader: Person,
 }
 
-/// The ids of the two in a room of this number.
+/// The ids of the two in a chat of this number.
 pub(crate) fn names(prefix: &str, number: u32) -> (String, String) {
     (format!("{prefix}-{number}-sender"), format!("{prefix}-{number}-reader"))
 }
@@ -48,18 +48,18 @@ impl Context<'_> {
         Ok(Person { user: user.to_owned(), token, urls: self.target.urls_for(at) })
     }
 
-    /// Opens this many rooms, or finds them.
-    pub(crate) async fn rooms(&self, count: u32) -> Result<Vec<Room>, Error> {
-        let rooms = stream::iter(0..count).map(|number| self.room(number));
-        rooms.buffered(SETUP_AT_ONCE).try_collect().await
+    /// Opens this many chats, or finds them.
+    pub(crate) async fn chats(&self, count: u32) -> Result<Vec<PairChat>, Error> {
+        let chats = stream::iter(0..count).map(|number| self.chat(number));
+        chats.buffered(SETUP_AT_ONCE).try_collect().await
     }
 
-    async fn room(&self, number: u32) -> Result<Room, Error> {
+    async fn chat(&self, number: u32) -> Result<PairChat, Error> {
         let (sender, reader) = names(&self.common.prefix, number);
         let sender = self.person(&sender, number as usize)?;
         let reader = self.person(&reader, number as usize + 1)?;
         let chat = self.rest.open_chat(&sender.urls[0], &sender.token, &reader.user).await?;
         let (seq, ev) = (chat.last_seq, chat.last_ev);
-        Ok(Room { number, chat_id: chat.chat_id, seq, ev, sender, reader })
+        Ok(PairChat { number, chat_id: chat.chat_id, seq, ev, sender, reader })
     }
 }

@@ -1,4 +1,4 @@
-//! Many sockets over few rooms, each of which checks for itself that nothing is missing.
+//! Many sockets over few chats, each of which checks for itself that nothing is missing.
 
 use std::{
     sync::{
@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     clients::{
-        chats::{Person, Room, SETUP_AT_ONCE},
+        chats::{PairChat, Person, SETUP_AT_ONCE},
         send::{Post, send},
         socket::{Frame, Position, Socket, read},
     },
@@ -85,7 +85,7 @@ struct Hall {
 
 pub(crate) struct FanoutClients<'a> {
     context: &'a Context<'a>,
-    pub rooms: Arc<Vec<Room>>,
+    pub chats: Arc<Vec<PairChat>>,
     hall: Arc<Hall>,
     subscribers: Mutex<Vec<Arc<Subscriber>>>,
     tasks: Mutex<JoinSet<()>>,
@@ -94,7 +94,7 @@ pub(crate) struct FanoutClients<'a> {
 /// One socket's place.
 #[derive(Debug)]
 struct Subscriber {
-    room: u32,
+    chat: u32,
     chat_id: ChatId,
     person: Person,
     /// The last change that was told.
@@ -103,9 +103,9 @@ struct Subscriber {
 }
 
 impl<'a> FanoutClients<'a> {
-    /// Opens rooms, and no sockets yet.
-    pub(crate) async fn gather(context: &'a Context<'a>, rooms: u32) -> Result<Self, Error> {
-        let rooms = context.rooms(rooms).await?;
+    /// Opens chats, and no sockets yet.
+    pub(crate) async fn gather(context: &'a Context<'a>, chats: u32) -> Result<Self, Error> {
+        let chats = context.chats(chats).await?;
         let now = Instant::now();
         let hall = Hall {
             began: now,
@@ -116,14 +116,14 @@ impl<'a> FanoutClients<'a> {
         };
         Ok(Self {
             context,
-            rooms: Arc::new(rooms),
+            chats: Arc::new(chats),
             hall: Arc::new(hall),
             subscribers: Mutex::default(),
             tasks: Mutex::default(),
         })
     }
 
-    /// Opens sockets until there are this many, dealt out over the rooms and both of their people,
+    /// Opens sockets until there are this many, dealt out over the chats and both of their people,
     /// and returns once all are in step.
     pub(crate) async fn fill(&self, to: u32) -> Result<(), Error> {
         let mut subscribers = self.subscribers.lock().await;
@@ -132,17 +132,17 @@ impl<'a> FanoutClients<'a> {
             let chunk = OPENING_AT_ONCE.min(to as usize - subscribers.len());
             for _ in 0..chunk {
                 let number = subscribers.len();
-                let room = &self.rooms[number / 2 % self.rooms.len()];
-                let person = if number.is_multiple_of(2) { &room.reader } else { &room.sender };
+                let chat = &self.chats[number / 2 % self.chats.len()];
+                let person = if number.is_multiple_of(2) { &chat.reader } else { &chat.sender };
                 let mut person = person.clone();
-                // More than two sockets in a room: on all replicas.
-                let turn = number / 2 / self.rooms.len() % person.urls.len();
+                // More than two sockets in a chat: on all replicas.
+                let turn = number / 2 / self.chats.len() % person.urls.len();
                 person.urls.rotate_left(turn);
                 let subscriber = Arc::new(Subscriber {
-                    room: room.number,
-                    chat_id: room.chat_id,
+                    chat: chat.number,
+                    chat_id: chat.chat_id,
                     person,
-                    ev: AtomicU64::new(room.ev.unsigned_abs()),
+                    ev: AtomicU64::new(chat.ev.unsigned_abs()),
                     hall: Arc::clone(&self.hall),
                 });
                 tasks.spawn(Arc::clone(&subscriber).run());
@@ -151,7 +151,7 @@ impl<'a> FanoutClients<'a> {
             let reached = self.hall.synced.reaches(subscribers.len() as u64, OPENING).await;
             if !reached {
                 let reason = "not all sockets were in step within 60 s".to_owned();
-                return Err(Error::Socket { room: 0, reason });
+                return Err(Error::Socket { chat: 0, reason });
             }
         }
         Ok(())
@@ -176,11 +176,11 @@ impl<'a> FanoutClients<'a> {
         self.hall.synced.reaches(awaited, limit).await.then(|| began.elapsed())
     }
 
-    /// What sends to the rooms.
+    /// What sends to the chats.
     pub(crate) fn speaker(&self) -> Speaker {
         let Context { rest, counters, id, .. } = self.context;
         let (rest, counters, id) = (rest.clone(), Arc::clone(counters), id.clone());
-        Speaker { rest, counters, id, rooms: Arc::clone(&self.rooms), began: self.hall.began }
+        Speaker { rest, counters, id, chats: Arc::clone(&self.chats), began: self.hall.began }
     }
 
     /// The same with connections of its own, for another runtime: they belong to the one that opened
@@ -189,54 +189,54 @@ impl<'a> FanoutClients<'a> {
         Ok(Speaker { rest: crate::rest::Rest::new()?, ..self.speaker() })
     }
 
-    /// Waits until every socket has all that its room has, and names those that do not get it.
+    /// Waits until every socket has all that its chat has, and names those that do not get it.
     pub(crate) async fn judge(&self, limit: Duration) -> Result<(), Error> {
-        let heads = stream::iter(self.rooms.iter().cloned()).map(|room| async move {
-            let Person { urls, token, .. } = &room.reader;
-            let chat = self.context.rest.get_chat(&urls[0], token, room.chat_id).await?;
+        let heads = stream::iter(self.chats.iter().cloned()).map(|chat| async move {
+            let Person { urls, token, .. } = &chat.reader;
+            let chat = self.context.rest.get_chat(&urls[0], token, chat.chat_id).await?;
             Ok::<_, Error>(chat.last_ev)
         });
         let heads: Vec<i64> = heads.buffered(SETUP_AT_ONCE).try_collect().await?;
         let subscribers = self.subscribers.lock().await;
         let behind =
-            |subscriber: &&Arc<Subscriber>| subscriber.position() < heads[subscriber.room as usize];
+            |subscriber: &&Arc<Subscriber>| subscriber.position() < heads[subscriber.chat as usize];
         let deadline = Instant::now() + limit;
         while subscribers.iter().any(|subscriber| behind(&subscriber)) && Instant::now() < deadline
         {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         for subscriber in subscribers.iter().filter(behind) {
-            let (room, what) = (subscriber.room, "the last change that a socket was told of");
-            let (found, expected) = (subscriber.position(), heads[subscriber.room as usize]);
-            self.context.counters.violation(&Violation::Count { room, what, found, expected });
+            let (chat, what) = (subscriber.chat, "the last change that a socket was told of");
+            let (found, expected) = (subscriber.position(), heads[subscriber.chat as usize]);
+            self.context.counters.violation(&Violation::Count { chat, what, found, expected });
         }
         Ok(())
     }
 }
 
-/// Sends to the rooms of a clients, in turn.
+/// Sends to the chats of a clients, in turn.
 #[derive(Clone)]
 pub(crate) struct Speaker {
     rest: crate::rest::Rest,
     counters: Arc<Counters>,
     id: String,
-    rooms: Arc<Vec<Room>>,
+    chats: Arc<Vec<PairChat>>,
     began: Instant,
 }
 
 impl Speaker {
     /// Whether it was acknowledged.
     pub(crate) async fn send(&self, number: usize, due: Instant, bytes: u16) -> bool {
-        let room = &self.rooms[number % self.rooms.len()];
+        let chat = &self.chats[number % self.chats.len()];
         // Every socket can tell from this how long it took.
         let micros = due.saturating_duration_since(self.began).as_micros();
         let text = format!("{micros} {}", "x".repeat(bytes.into()));
         let client_msg_id = format!("{}-{number}", self.id);
         let post = Post {
-            room: room.number,
-            chat_id: room.chat_id,
-            urls: &room.sender.urls,
-            token: &room.sender.token,
+            chat: chat.number,
+            chat_id: chat.chat_id,
+            urls: &chat.sender.urls,
+            token: &chat.sender.token,
             text: &text,
             client_msg_id: &client_msg_id,
             due,
@@ -270,7 +270,7 @@ impl Subscriber {
                 Err(error) => format!("not open: {error}"),
             };
             add(&self.hall.counters.reconnects);
-            self.hall.counters.note(&format!("a socket of room {} ended: {end}", self.room));
+            self.hall.counters.note(&format!("a socket of chat {} ended: {end}", self.chat));
             let pause = Duration::from_millis(rand::random_range(RETRY_MS));
             tokio::time::sleep(pause).await;
         }
@@ -319,16 +319,16 @@ impl Subscriber {
         let Some(message) = &frame.message else {
             return self.unexpected("a message.created without a message came".to_owned());
         };
-        let (room, after_ev) = (self.room, self.position());
+        let (chat, after_ev) = (self.chat, self.position());
         if frame.ev != after_ev + 1 {
             let (seq, ev) = (message.seq, frame.ev);
             let id = message.client_msg_id.as_deref().unwrap_or_default().to_owned();
             // Only messages are sent, so that both numbers move together.
             let after_seq = message.seq - (frame.ev - after_ev);
             if ev <= after_ev {
-                return hall.counters.violation(&Violation::Doubled { room, id, seq, ev });
+                return hall.counters.violation(&Violation::Doubled { chat, id, seq, ev });
             }
-            hall.counters.violation(&Violation::OutOfOrder { room, after_seq, after_ev, seq, ev });
+            hall.counters.violation(&Violation::OutOfOrder { chat, after_seq, after_ev, seq, ev });
         }
         self.ev.store(frame.ev.unsigned_abs(), Ordering::Relaxed);
         let micros = message.text.split(' ').next().and_then(|micros| micros.parse().ok());
@@ -343,7 +343,7 @@ impl Subscriber {
     }
 
     fn unexpected(&self, what: String) {
-        self.hall.counters.violation(&Violation::Unexpected { room: self.room, what });
+        self.hall.counters.violation(&Violation::Unexpected { chat: self.chat, what });
     }
 }
 
@@ -362,8 +362,8 @@ mod tests {
             counters: Arc::new(Counters::new(indicatif::ProgressBar::hidden())),
         };
         let person = Person { user: String::new(), token: String::new(), urls: Vec::new() };
-        let (room, chat_id, ev) = (0, ChatId::nil(), AtomicU64::new(ev));
-        Subscriber { room, chat_id, person, ev, hall: Arc::new(hall) }
+        let (chat, chat_id, ev) = (0, ChatId::nil(), AtomicU64::new(ev));
+        Subscriber { chat, chat_id, person, ev, hall: Arc::new(hall) }
     }
 
     #[test]

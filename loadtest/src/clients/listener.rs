@@ -1,4 +1,4 @@
-//! The socket of a room's other member, which awaits every message.
+//! The socket of a chat's other member, which awaits every message.
 
 use std::{
     sync::Arc,
@@ -23,7 +23,7 @@ use crate::{
 const RECONNECT: Duration = Duration::from_millis(500);
 
 pub(crate) struct Listener {
-    pub room: u32,
+    pub chat: u32,
     pub chat_id: ChatId,
     /// Whose socket it is; after a failure it is opened at their next replica.
     pub reader: Person,
@@ -60,7 +60,7 @@ impl Listener {
     }
 
     fn note(&self, what: &str) {
-        self.counters.note(&format!("the socket of room {} {what}", self.room));
+        self.counters.note(&format!("the socket of chat {} {what}", self.chat));
     }
 
     /// Reads to the socket's end, and says how it ended.
@@ -113,6 +113,6 @@ impl Listener {
     }
 
     fn unexpected(&self, what: String) {
-        self.counters.violation(&Violation::Unexpected { room: self.room, what });
+        self.counters.violation(&Violation::Unexpected { chat: self.chat, what });
     }
 }

@@ -1,4 +1,4 @@
-//! Rooms in which everything that is sent is awaited by the other member, and accounted for.
+//! Chats in which everything that is sent is awaited by the other member, and accounted for.
 
 use std::{
     sync::Arc,
@@ -15,7 +15,7 @@ use tokio::{
 
 use crate::{
     clients::{
-        chats::{Room, SETUP_AT_ONCE},
+        chats::{PairChat, SETUP_AT_ONCE},
         listener::Listener,
         send::{Post, send},
     },
@@ -39,23 +39,23 @@ pub(crate) const SETTLE: Duration = Duration::from_secs(15);
 const LOOK: Duration = Duration::from_millis(10);
 
 pub(crate) struct PairedChats {
-    rooms: Vec<Listened>,
+    chats: Vec<Listened>,
     /// End when dropped.
     _listeners: JoinSet<()>,
 }
 
 struct Listened {
-    room: Room,
+    chat: PairChat,
     /// As the reader, who never reads, saw it before.
     before: Chat,
     outlet: Arc<Outlet>,
     cut: Arc<Notify>,
 }
 
-/// A room as a sender sees it.
+/// A chat as a sender sees it.
 #[derive(Debug)]
 pub(crate) struct Outlet {
-    room: u32,
+    chat: u32,
     chat_id: ChatId,
     urls: Vec<Url>,
     token: String,
@@ -68,9 +68,9 @@ impl Outlet {
     /// Sends one message, and enters it in the books.
     pub(crate) async fn send(&self, text: &str, id: &str, due: Instant) {
         self.log.sending(id, due);
-        let Self { room, chat_id, urls, token, .. } = self;
+        let Self { chat, chat_id, urls, token, .. } = self;
         let post =
-            Post { room: *room, chat_id: *chat_id, urls, token, text, client_msg_id: id, due };
+            Post { chat: *chat, chat_id: *chat_id, urls, token, text, client_msg_id: id, due };
         match send(&self.rest, &self.counters, post).await {
             Some(seq) => {
                 if let Err(violation) = self.log.acknowledged(id, seq) {
@@ -83,69 +83,69 @@ impl Outlet {
 }
 
 impl PairedChats {
-    /// Opens the rooms and their readers' sockets, and returns once all of them are in step.
+    /// Opens the chats and their readers' sockets, and returns once all of them are in step.
     pub(crate) async fn open(context: &Context<'_>, count: u32) -> Result<Self, Error> {
-        context.counters.say(&format!("opening {count} rooms and their sockets"));
-        let rooms = context.rooms(count).await?;
-        let before: Vec<Chat> = chats(context, rooms.iter()).await?;
-        let rooms: Vec<Listened> = rooms
+        context.counters.say(&format!("opening {count} chats and their sockets"));
+        let chats = context.chats(count).await?;
+        let before: Vec<Chat> = read_chats(context, chats.iter()).await?;
+        let chats: Vec<Listened> = chats
             .into_iter()
             .zip(before)
-            .map(|(room, before)| {
-                let log = DeliveryLog::new(room.number, before.last_seq, before.last_ev);
+            .map(|(chat, before)| {
+                let log = DeliveryLog::new(chat.number, before.last_seq, before.last_ev);
                 let outlet = Outlet {
-                    room: room.number,
-                    chat_id: room.chat_id,
-                    urls: room.sender.urls.clone(),
-                    token: room.sender.token.clone(),
+                    chat: chat.number,
+                    chat_id: chat.chat_id,
+                    urls: chat.sender.urls.clone(),
+                    token: chat.sender.token.clone(),
                     log: Arc::new(log),
                     rest: context.rest.clone(),
                     counters: Arc::clone(&context.counters),
                 };
-                Listened { room, before, outlet: Arc::new(outlet), cut: Arc::default() }
+                Listened { chat, before, outlet: Arc::new(outlet), cut: Arc::default() }
             })
             .collect();
         let mut listeners = JoinSet::new();
-        for some in rooms.chunks(SETUP_AT_ONCE) {
+        for some in chats.chunks(SETUP_AT_ONCE) {
             let mut opening = Vec::new();
-            for Listened { room, outlet, cut, .. } in some {
+            for Listened { chat, outlet, cut, .. } in some {
                 let listener = Listener {
-                    room: room.number,
-                    chat_id: room.chat_id,
-                    reader: room.reader.clone(),
+                    chat: chat.number,
+                    chat_id: chat.chat_id,
+                    reader: chat.reader.clone(),
                     log: Arc::clone(&outlet.log),
                     counters: Arc::clone(&context.counters),
                     cut: Arc::clone(cut),
                 };
                 let (ready, is_ready) = oneshot::channel();
                 listeners.spawn(listener.run(ready));
-                opening.push((room.number, is_ready));
+                opening.push((chat.number, is_ready));
             }
-            for (room, is_ready) in opening {
+            for (chat, is_ready) in opening {
                 let opened = tokio::time::timeout(OPENING, is_ready).await;
                 opened
-                    .map_err(|_| Error::Socket { room, reason: "not within 30 s".to_owned() })?
-                    .map_err(|_| Error::Socket { room, reason: "its task ended".to_owned() })?;
+                    .map_err(|_| Error::Socket { chat, reason: "not within 30 s".to_owned() })?
+                    .map_err(|_| Error::Socket { chat, reason: "its task ended".to_owned() })?;
             }
         }
-        Ok(Self { rooms, _listeners: listeners })
+        Ok(Self { chats, _listeners: listeners })
     }
 
-    /// For whoever sends to the rooms in turn.
+    /// For whoever sends to the chats in turn.
     pub(crate) fn outlet(&self, turn: usize) -> Arc<Outlet> {
-        Arc::clone(&self.rooms[turn % self.rooms.len()].outlet)
+        Arc::clone(&self.chats[turn % self.chats.len()].outlet)
     }
 
-    /// Cuts the socket of some room, whose reader resumes.
+    /// Cuts the socket of some chat, whose reader resumes.
     pub(crate) fn cut_one(&self) {
-        self.rooms[rand::random_range(0..self.rooms.len())].cut.notify_one();
+        self.chats[rand::random_range(0..self.chats.len())].cut.notify_one();
     }
 
     /// Waits until everything acknowledged has arrived, or until it is too late.
     pub(crate) async fn settle(&self) {
         let deadline = Instant::now() + SETTLE;
-        let waiting = |room: &Listened| room.outlet.log.is_waiting();
-        while self.rooms.iter().any(waiting) && Instant::now() < deadline {
+        let waiting = |chat: &Listened| chat.outlet.log.is_waiting();
+        while self.chats.iter().any(waiting) && Instant::now() < deadline {
             tokio::time::sleep(LOOK).await;
         }
     }
@@ -153,18 +153,18 @@ impl PairedChats {
     /// What was lost; and what Postgres holds must be what arrived, and the readers' counters must
     /// say so.
     pub(crate) async fn judge(&self, context: &Context<'_>) -> Result<(), Error> {
-        let lost = self.rooms.iter().flat_map(|room| room.outlet.log.lost());
+        let lost = self.chats.iter().flat_map(|chat| chat.outlet.log.lost());
         lost.for_each(|lost| context.counters.violation(&lost));
-        let now = chats(context, self.rooms.iter().map(|listened| &listened.room)).await?;
-        for (Listened { room, before, outlet, .. }, now) in self.rooms.iter().zip(now) {
+        let now = read_chats(context, self.chats.iter().map(|listened| &listened.chat)).await?;
+        for (Listened { chat, before, outlet, .. }, now) in self.chats.iter().zip(now) {
             let arrivals = outlet.log.arrivals();
             for (what, found, expected) in [
                 ("last_seq", now.last_seq, before.last_seq + arrivals),
                 ("unread_count", now.unread_count, before.unread_count + arrivals),
             ] {
                 if found != expected {
-                    let room = room.number;
-                    context.counters.violation(&Violation::Count { room, what, found, expected });
+                    let chat = chat.number;
+                    context.counters.violation(&Violation::Count { chat, what, found, expected });
                 }
             }
         }
@@ -172,13 +172,13 @@ impl PairedChats {
     }
 }
 
-/// The rooms as their readers see them.
-async fn chats(
+/// The chats as their readers see them.
+async fn read_chats(
     context: &Context<'_>,
-    rooms: impl Iterator<Item = &Room>,
+    chats: impl Iterator<Item = &PairChat>,
 ) -> Result<Vec<Chat>, Error> {
-    let asked: Vec<(Url, String, ChatId)> = rooms
-        .map(|room| (room.reader.urls[0].clone(), room.reader.token.clone(), room.chat_id))
+    let asked: Vec<(Url, String, ChatId)> = chats
+        .map(|chat| (chat.reader.urls[0].clone(), chat.reader.token.clone(), chat.chat_id))
         .collect();
     let answers = stream::iter(asked).map(|(url, token, chat_id)| async move {
         context.rest.get_chat(&url, &token, chat_id).await

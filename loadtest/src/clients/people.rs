@@ -1,4 +1,4 @@
-//! People who have many rooms.
+//! People who have many chats.
 
 use clap::Args;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -18,32 +18,32 @@ pub(crate) struct Circle {
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     pub people: u32,
 
-    /// Rooms that each of them has, with one unread message in each.
+    /// Chats that each of them has, with one unread message in each.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
-    pub rooms_each: u32,
+    pub chats_each: u32,
 }
 
-/// People with rooms, each of which has something unread.
-pub(crate) async fn with_rooms(
+/// People with chats, each of which has something unread.
+pub(crate) async fn with_chats(
     context: &Context<'_>,
     circle: &Circle,
 ) -> Result<Vec<Person>, Error> {
-    let Circle { people, rooms_each } = *circle;
-    context.counters.say(&format!("opening {rooms_each} rooms for each of {people} people"));
+    let Circle { people, chats_each } = *circle;
+    context.counters.say(&format!("opening {chats_each} chats for each of {people} people"));
     let prefix = &context.common.prefix;
-    // Others for another number of rooms, so that nobody has more rooms than are asked for.
+    // Others for another number of chats, so that nobody has more chats than are asked for.
     let person =
-        |number: u32| context.person(&format!("{prefix}-{rooms_each}-{number}"), number as usize);
+        |number: u32| context.person(&format!("{prefix}-{chats_each}-{number}"), number as usize);
     let people: Vec<Person> = (0..people).map(person).collect::<Result<_, _>>()?;
     let pairs =
-        people.iter().flat_map(|person| (0..rooms_each).map(move |friend| (person, friend)));
+        people.iter().flat_map(|person| (0..chats_each).map(move |friend| (person, friend)));
     let opening = stream::iter(pairs).map(|(person, friend)| async move {
         let friend = context.person(&format!("{prefix}-friend-{friend}"), friend as usize)?;
         let url = &friend.urls[0];
         let chat = context.rest.open_chat(url, &friend.token, &person.user).await?;
         if chat.last_seq == 0 {
             let post = Post {
-                room: 0,
+                chat: 0,
                 chat_id: chat.chat_id,
                 urls: std::slice::from_ref(url),
                 token: &friend.token,

@@ -30,7 +30,7 @@ const GIVE_UP: Duration = Duration::from_secs(30);
 /// What a sender needs to know.
 #[derive(Debug, Clone)]
 pub(crate) struct Post<'a> {
-    pub room: u32,
+    pub chat: u32,
     pub chat_id: ChatId,
     /// The replicas, the sender's own first.
     pub urls: &'a [Url],
@@ -67,7 +67,7 @@ pub(crate) async fn send(rest: &Rest, counters: &Counters, post: Post<'_>) -> Op
             }
             Sent::Refused { status, body } => {
                 let what = format!("a send was refused with {status}: {body}");
-                counters.violation(&Violation::Unexpected { room: post.room, what });
+                counters.violation(&Violation::Unexpected { chat: post.chat, what });
                 return None;
             }
         }

@@ -1,4 +1,4 @@
-//! What was sent into a room, what was acknowledged, and what arrived. No I/O.
+//! What was sent into a chat, what was acknowledged, and what arrived. No I/O.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -9,18 +9,18 @@ use std::{
 /// Something that must not happen.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Violation {
-    #[error("room {room}: {id} (seq {seq}) was acknowledged and never arrived")]
-    Lost { room: u32, id: String, seq: i64 },
-    #[error("room {room}: {id} came twice, the second time as seq {seq}, ev {ev}")]
-    Doubled { room: u32, id: String, seq: i64, ev: i64 },
-    #[error("room {room}: after seq {after_seq}, ev {after_ev} came seq {seq}, ev {ev}")]
-    OutOfOrder { room: u32, after_seq: i64, after_ev: i64, seq: i64, ev: i64 },
-    #[error("room {room}: {id} was acknowledged as seq {acknowledged} and arrived as seq {seen}")]
-    Mismatch { room: u32, id: String, acknowledged: i64, seen: i64 },
-    #[error("room {room}: {what}")]
-    Unexpected { room: u32, what: String },
-    #[error("room {room}: {what} is {found} and should be {expected}")]
-    Count { room: u32, what: &'static str, found: i64, expected: i64 },
+    #[error("chat {chat}: {id} (seq {seq}) was acknowledged and never arrived")]
+    Lost { chat: u32, id: String, seq: i64 },
+    #[error("chat {chat}: {id} came twice, the second time as seq {seq}, ev {ev}")]
+    Doubled { chat: u32, id: String, seq: i64, ev: i64 },
+    #[error("chat {chat}: after seq {after_seq}, ev {after_ev} came seq {seq}, ev {ev}")]
+    OutOfOrder { chat: u32, after_seq: i64, after_ev: i64, seq: i64, ev: i64 },
+    #[error("chat {chat}: {id} was acknowledged as seq {acknowledged} and arrived as seq {seen}")]
+    Mismatch { chat: u32, id: String, acknowledged: i64, seen: i64 },
+    #[error("chat {chat}: {what}")]
+    Unexpected { chat: u32, what: String },
+    #[error("chat {chat}: {what} is {found} and should be {expected}")]
+    Count { chat: u32, what: &'static str, found: i64, expected: i64 },
     #[error("{call} gave {user} a wrong answer: {what}")]
     Answer { call: &'static str, user: String, what: String },
 }
@@ -57,19 +57,19 @@ struct State {
     ev: i64,
 }
 
-/// One room's books.
+/// One chat's books.
 #[derive(Debug)]
 pub(crate) struct DeliveryLog {
-    room: u32,
+    chat: u32,
     first_seq: i64,
     state: Mutex<State>,
 }
 
 impl DeliveryLog {
-    /// Begins where the room stands.
-    pub(crate) fn new(room: u32, seq: i64, ev: i64) -> Self {
+    /// Begins where the chat stands.
+    pub(crate) fn new(chat: u32, seq: i64, ev: i64) -> Self {
         let state = State { open: HashMap::new(), done: HashSet::new(), seq, ev };
-        Self { room, first_seq: seq, state: Mutex::new(state) }
+        Self { chat, first_seq: seq, state: Mutex::new(state) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -102,24 +102,24 @@ impl DeliveryLog {
         now: Instant,
     ) -> Result<Duration, Violation> {
         let mut state = self.state();
-        let room = self.room;
+        let chat = self.chat;
         let (after_seq, after_ev) = (state.seq, state.ev);
         let Some(open) = state.open.get_mut(id) else {
             if state.done.contains(id) {
-                return Err(Violation::Doubled { room, id: id.to_owned(), seq, ev });
+                return Err(Violation::Doubled { chat, id: id.to_owned(), seq, ev });
             }
             let what = format!("{id:?} (seq {seq}) is nothing that was sent");
-            return Err(Violation::Unexpected { room, what });
+            return Err(Violation::Unexpected { chat, what });
         };
         if open.seen.is_some() {
-            return Err(Violation::Doubled { room, id: id.to_owned(), seq, ev });
+            return Err(Violation::Doubled { chat, id: id.to_owned(), seq, ev });
         }
         open.seen = Some(seq);
         let (took, acknowledged) = (now.saturating_duration_since(open.due), open.acknowledged);
         (state.seq, state.ev) = (seq, ev);
         self.close(&mut state, id, acknowledged, Some(seq))?;
         if seq != after_seq + 1 || ev != after_ev + 1 {
-            return Err(Violation::OutOfOrder { room, after_seq, after_ev, seq, ev });
+            return Err(Violation::OutOfOrder { chat, after_seq, after_ev, seq, ev });
         }
         Ok(took)
     }
@@ -138,7 +138,7 @@ impl DeliveryLog {
         if acknowledged == seen {
             return Ok(());
         }
-        Err(Violation::Mismatch { room: self.room, id: id.to_owned(), acknowledged, seen })
+        Err(Violation::Mismatch { chat: self.chat, id: id.to_owned(), acknowledged, seen })
     }
 
     /// The sender gave up without knowing the outcome: that it arrives is fine, and that it does
@@ -175,7 +175,7 @@ impl DeliveryLog {
         let state = self.state();
         let lost = state.open.iter().filter(|(_, open)| open.seen.is_none());
         lost.filter_map(|(id, open)| {
-            Some(Violation::Lost { room: self.room, id: id.clone(), seq: open.acknowledged? })
+            Some(Violation::Lost { chat: self.chat, id: id.clone(), seq: open.acknowledged? })
         })
         .collect()
     }

@@ -1,4 +1,4 @@
-//! One room with very many sockets: message by message, then in bursts.
+//! One chat with very many sockets: message by message, then in bursts.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Sockets of the room, dealt out over its two people and all replicas.
+    /// Sockets of the chat, dealt out over its two people and all replicas.
     #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..))]
     sockets: u32,
 
@@ -37,7 +37,7 @@ pub(crate) struct Options {
 
 pub(super) async fn run(context: &Context<'_>, options: &Options) -> Result<Findings, Error> {
     let clients = FanoutClients::gather(context, 1).await?;
-    context.counters.say(&format!("opening {} sockets of one room", options.sockets));
+    context.counters.say(&format!("opening {} sockets of one chat", options.sockets));
     clients.fill(options.sockets).await?;
     let mut next = 0;
     let alone = phase(context, options, &clients, "message by message", 1, &mut next).await?;
@@ -82,7 +82,7 @@ async fn phase(
             if !clients.delivers(expected, SETTLE).await {
                 let (found, expected) = (clients.delivered().cast_signed(), expected.cast_signed());
                 let what = "the number of deliveries";
-                context.counters.violation(&Violation::Count { room: 0, what, found, expected });
+                context.counters.violation(&Violation::Count { chat: 0, what, found, expected });
                 return;
             }
         }

@@ -8,7 +8,7 @@ use futures_util::{StreamExt, stream};
 
 use crate::{
     clients::{
-        chats::{Room, SETUP_AT_ONCE},
+        chats::{PairChat, SETUP_AT_ONCE},
         reads::{self, Readers},
         send::{Post, send},
     },
@@ -21,9 +21,9 @@ pub(crate) struct Options {
     #[command(flatten)]
     readers: Readers,
 
-    /// Rooms whose history is read.
+    /// Chats whose history is read.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
-    rooms: u32,
+    chats: u32,
 
     /// Messages that each of them has at least; what is missing is sent before.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(i64).range(1..))]
@@ -36,28 +36,28 @@ pub(crate) struct Options {
 
 pub(super) async fn run(context: &Context<'_>, options: &Options) -> Result<Findings, Error> {
     let limit = options.limit;
-    context.counters.say(&format!("filling {} rooms", options.rooms));
-    let rooms = context.rooms(options.rooms).await?;
-    let filling = stream::iter(&rooms).map(|room| fill(context, room, options.messages));
+    context.counters.say(&format!("filling {} chats", options.chats));
+    let chats = context.chats(options.chats).await?;
+    let filling = stream::iter(&chats).map(|chat| fill(context, chat, options.messages));
     filling.buffer_unordered(SETUP_AT_ONCE).for_each(|()| std::future::ready(())).await;
 
-    let rooms = Arc::new(rooms);
+    let chats = Arc::new(chats);
     let phase = reads::measure(
         context,
         "GET /chats/{chat}/messages/",
         &options.readers,
         |number, reader| {
-            let rooms = Arc::clone(&rooms);
+            let chats = Arc::clone(&chats);
             async move {
-                for room in rooms.iter().cycle().skip(number) {
-                    let person = &room.reader;
+                for chat in chats.iter().cycle().skip(number) {
+                    let person = &chat.reader;
                     let mut before = None;
                     loop {
                         if !reader.goes_on() {
                             return;
                         }
                         let window = before.map_or(Window::Newest, Window::Before);
-                        let (client, chat_id) = (reader.at(person), room.chat_id.to_string());
+                        let (client, chat_id) = (reader.at(person), chat.chat_id.to_string());
                         let asking = client.history(&chat_id, window, Some(limit));
                         let Some(page) = reader.measured(asking).await else { continue };
                         let newest = before.map_or(page.head_seq, |before: i64| before - 1);
@@ -78,13 +78,13 @@ pub(super) async fn run(context: &Context<'_>, options: &Options) -> Result<Find
     Ok(Findings { phases: vec![phase], figures: Vec::new() })
 }
 
-async fn fill(context: &Context<'_>, room: &Room, messages: i64) {
-    for number in room.seq..messages {
+async fn fill(context: &Context<'_>, chat: &PairChat, messages: i64) {
+    for number in chat.seq..messages {
         let post = Post {
-            room: room.number,
-            chat_id: room.chat_id,
-            urls: &room.sender.urls,
-            token: &room.sender.token,
+            chat: chat.number,
+            chat_id: chat.chat_id,
+            urls: &chat.sender.urls,
+            token: &chat.sender.token,
             text: &format!("message {number}, {}", "x".repeat(80)),
             client_msg_id: &format!("{}-{number}", context.id),
             due: std::time::Instant::now(),

@@ -37,9 +37,9 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     flood: u32,
 
-    /// Rooms of well-behaved people.
+    /// Chats of well-behaved people.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
-    rooms: u32,
+    chats: u32,
 
     /// Messages a second that they send together; each may send 10.
     #[arg(long, default_value_t = 100.0, value_parser = super::latency::rate)]
@@ -127,8 +127,8 @@ impl Attack {
 
 pub(super) async fn run(context: &Context<'_>, options: &Options) -> Result<Findings, Error> {
     let span = Duration::from_secs(options.seconds);
-    let flow = Flow { rooms: options.rooms, rate: options.rate, bytes: BYTES, at_once: AT_ONCE };
-    let chats = PairedChats::open(context, flow.rooms).await?;
+    let flow = Flow { chats: options.chats, rate: options.rate, bytes: BYTES, at_once: AT_ONCE };
+    let chats = PairedChats::open(context, flow.chats).await?;
     let plan = |name| Plan {
         latencies: &[("POST", Metric::Answered), ("POST to socket", Metric::Arrived)],
         ..Plan::messages(name, Some(span), &context.common.limits)

@@ -21,15 +21,15 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 15_000, value_parser = clap::value_parser!(u32).range(2..))]
     to: u32,
 
-    /// Rooms that the sockets follow.
+    /// Chats that the sockets follow.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
-    rooms: u32,
+    chats: u32,
 
     /// Seconds without anything before each look.
     #[arg(long, default_value_t = 5)]
     quiet: u64,
 
-    /// Messages to each room before the first look, and again before the last one: what a burst leaves
+    /// Messages to each chat before the first look, and again before the last one: what a burst leaves
     /// behind.
     #[arg(long, default_value_t = 5)]
     burst: u32,
@@ -47,13 +47,13 @@ pub(crate) struct Options {
 const BYTES: u16 = 100;
 
 pub(super) async fn run(context: &Context<'_>, options: &Options) -> Result<Findings, Error> {
-    let Options { from, to, rooms, burst, .. } = *options;
+    let Options { from, to, chats, burst, .. } = *options;
     if from >= to {
         return Err(Error::Usage("--from must be less than --to"));
     }
     service_memory(context)?;
-    context.counters.say(&format!("opening {rooms} rooms"));
-    let clients = FanoutClients::gather(context, rooms).await?;
+    context.counters.say(&format!("opening {chats} chats"));
+    let clients = FanoutClients::gather(context, chats).await?;
     let plan = Plan {
         name: "opening",
         unit: "sockets",
@@ -62,7 +62,7 @@ pub(super) async fn run(context: &Context<'_>, options: &Options) -> Result<Find
         span: None,
         limits: context.common.limits.clone(),
     };
-    let messages = (rooms * burst) as usize;
+    let messages = (chats * burst) as usize;
     let say = async |first: usize| {
         for number in first..first + messages {
             clients.speaker().send(number, Instant::now(), BYTES).await;

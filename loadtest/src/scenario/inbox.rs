@@ -1,4 +1,4 @@
-//! Lists of rooms, with last message, counter and presence.
+//! Lists of chats, with last message, counter and presence.
 
 use std::sync::Arc;
 
@@ -21,15 +21,15 @@ pub(crate) struct Options {
     #[command(flatten)]
     circle: Circle,
 
-    /// Rooms of a page.
+    /// Chats of a page.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u8).range(1..=100))]
     limit: u8,
 }
 
 pub(super) async fn run(context: &Context<'_>, options: &Options) -> Result<Findings, Error> {
-    let people = Arc::new(people::with_rooms(context, &options.circle).await?);
+    let people = Arc::new(people::with_chats(context, &options.circle).await?);
     let limit = options.limit;
-    let expected = u32::from(limit).min(options.circle.rooms_each) as usize;
+    let expected = u32::from(limit).min(options.circle.chats_each) as usize;
     let phase = reads::measure(context, "GET /chats/", &options.readers, |number, reader| {
         let people = Arc::clone(&people);
         async move {
@@ -47,7 +47,7 @@ pub(super) async fn run(context: &Context<'_>, options: &Options) -> Result<Find
                     page.results.len() == expected && activity.is_sorted_by(|a, b| a >= b);
                 reader.check(person, is_right, || {
                     format!(
-                        "{} rooms instead of {expected}, or not latest first",
+                        "{} chats instead of {expected}, or not latest first",
                         page.results.len()
                     )
                 });

@@ -42,7 +42,7 @@ pub(crate) struct Options {
 pub(crate) struct Flow {
     /// Rooms, each of two people; the second one listens on the replica after the first one's.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
-    pub rooms: u32,
+    pub chats: u32,
 
     /// Messages a second.
     #[arg(long, default_value_t = 500.0, value_parser = rate)]
@@ -95,14 +95,14 @@ fn p99(phase: &Phase) -> f64 {
 }
 
 pub(super) async fn run(context: &Context<'_>, options: &Options) -> Result<Findings, Error> {
-    let Flow { rooms, rate, bytes, .. } = options.flow;
+    let Flow { chats, rate, bytes, .. } = options.flow;
     let span = Duration::from_secs(options.seconds);
     let mut findings = Findings::default();
     if options.baseline {
         let stores = baseline::stores(context.target)?;
         findings.phases.push(baseline::pairs(context, stores, rate, bytes, span).await?);
     }
-    let chats = PairedChats::open(context, rooms).await?;
+    let chats = PairedChats::open(context, chats).await?;
     let plan = Plan::messages("latency", Some(span), &context.common.limits);
     let work = options.flow.send(context, &chats, "latency", span, future::pending());
     let ((), phase) = context.measure(plan, work).await?;

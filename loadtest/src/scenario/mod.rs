@@ -25,13 +25,13 @@ pub(crate) enum Scenario {
     Send(ScenarioArgs<send::Options>),
     /// Send at a fixed rate: latency from the moment a message was due to the other's socket.
     Latency(ScenarioArgs<latency::Options>),
-    /// Send to very many sockets of one room, message by message and in bursts.
+    /// Send to very many sockets of one chat, message by message and in bursts.
     Fanout(ScenarioArgs<fanout::Options>),
     /// Open sockets on which nothing happens: what each one holds in memory.
     Idle(ScenarioArgs<idle::Options>),
     /// Read histories page by page.
     History(ScenarioArgs<history::Options>),
-    /// Read lists of rooms.
+    /// Read lists of chats.
     Inbox(ScenarioArgs<inbox::Options>),
     /// Read unread counters.
     Unread(ScenarioArgs<unread::Options>),

@@ -16,7 +16,7 @@ use crate::{
 pub(crate) struct Options {
     /// Rooms, each of two people; the second one listens on the replica after the first one's.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
-    rooms: u32,
+    chats: u32,
 
     /// Senders, each of which sends its next message when the one before was acknowledged.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
@@ -43,7 +43,7 @@ pub(crate) struct Options {
 const PGBENCH: Duration = Duration::from_secs(10);
 
 pub(super) async fn run(context: &Context<'_>, options: &Options) -> Result<Findings, Error> {
-    let Options { rooms, clients, bytes, .. } = *options;
+    let Options { chats, clients, bytes, .. } = *options;
     let span = Duration::from_secs(options.seconds);
     let mut findings = Findings::default();
     let pgbench = match options.baseline {
@@ -54,15 +54,15 @@ pub(super) async fn run(context: &Context<'_>, options: &Options) -> Result<Find
         false => None,
     };
 
-    let chats = PairedChats::open(context, rooms).await?;
+    let paired = PairedChats::open(context, chats).await?;
     let text = "x".repeat(bytes.into());
     let end = Instant::now() + span;
     let mut senders = JoinSet::new();
     for client in 0..clients as usize {
-        // Rooms are dealt out to the clients, and shared where these are more.
-        let outlets: Vec<_> = (client..rooms.max(clients) as usize)
+        // Chats are dealt out to the clients, and shared where these are more.
+        let outlets: Vec<_> = (client..chats.max(clients) as usize)
             .step_by(clients as usize)
-            .map(|turn| chats.outlet(turn))
+            .map(|turn| paired.outlet(turn))
             .collect();
         let (text, id) = (text.clone(), context.id.clone());
         senders.spawn(async move {
@@ -76,11 +76,11 @@ pub(super) async fn run(context: &Context<'_>, options: &Options) -> Result<Find
     }
     let work = async {
         senders.join_all().await;
-        chats.settle().await;
+        paired.settle().await;
     };
     let plan = Plan::messages("send", Some(span), &context.common.limits);
     let ((), phase) = context.measure(plan, work).await?;
-    chats.judge(context).await?;
+    paired.judge(context).await?;
     if options.baseline {
         let ratio = pgbench.map(|rows| phase.per_second / rows);
         let figure = Figure::new("pgbench with 32 clients", "rows/s", pgbench);

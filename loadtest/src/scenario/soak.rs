@@ -32,7 +32,7 @@ pub(crate) struct Options {
 
 pub(super) async fn run(context: &Context<'_>, options: &Options) -> Result<Findings, Error> {
     let span = Duration::from_secs(options.seconds);
-    let chats = PairedChats::open(context, options.flow.rooms).await?;
+    let chats = PairedChats::open(context, options.flow.chats).await?;
     let began = Instant::now();
     let cutting = async {
         let mut every = tokio::time::interval(Duration::from_secs_f64(1.0 / options.cuts));

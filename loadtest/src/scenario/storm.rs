@@ -34,9 +34,9 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     sockets: u32,
 
-    /// Rooms that they follow.
+    /// Chats that they follow.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
-    rooms: u32,
+    chats: u32,
 
     /// Messages a second, before, during and after.
     #[arg(long, default_value_t = 50.0, value_parser = rate)]
@@ -68,8 +68,8 @@ pub(super) async fn run(context: &Context<'_>, options: &Options) -> Result<Find
     let quiet = Duration::from_secs(options.quiet);
     context
         .counters
-        .say(&format!("opening {} rooms and {} sockets", options.rooms, options.sockets));
-    let clients = FanoutClients::gather(context, options.rooms).await?;
+        .say(&format!("opening {} chats and {} sockets", options.chats, options.sockets));
+    let clients = FanoutClients::gather(context, options.chats).await?;
     clients.fill(options.sockets).await?;
     let plan = |name, limits| Plan {
         latencies: &[("POST", Metric::Answered), ("POST to socket", Metric::Arrived)],

@@ -1,4 +1,4 @@
-//! Unread counters of all of somebody's rooms.
+//! Unread counters of all of somebody's chats.
 
 use std::sync::Arc;
 
@@ -23,8 +23,8 @@ pub(crate) struct Options {
 }
 
 pub(super) async fn run(context: &Context<'_>, options: &Options) -> Result<Findings, Error> {
-    let people = Arc::new(people::with_rooms(context, &options.circle).await?);
-    let expected = options.circle.rooms_each as usize;
+    let people = Arc::new(people::with_chats(context, &options.circle).await?);
+    let expected = options.circle.chats_each as usize;
     let phase =
         reads::measure(context, "GET /chats/unread/", &options.readers, |number, reader| {
             let people = Arc::clone(&people);
@@ -40,7 +40,7 @@ pub(super) async fn run(context: &Context<'_>, options: &Options) -> Result<Find
                     let is_right = all.chats.len() == expected && sum == all.total && each;
                     reader.check(person, is_right, || {
                         format!(
-                            "{} rooms instead of {expected}, {sum} unread of {}",
+                            "{} chats instead of {expected}, {sum} unread of {}",
                             all.chats.len(),
                             all.total
                         )

@@ -1,4 +1,4 @@
-//! People, and what they ask of a replica.
+//! AdmissionCache, and what they ask of a replica.
 
 use std::{
     fmt,
@@ -73,7 +73,7 @@ impl User {
     }
 }
 
-/// A room.
+/// A chat.
 #[derive(Debug, Clone)]
 pub(crate) struct Chat {
     pub(crate) id: String,
@@ -86,7 +86,7 @@ impl Chat {
         Self { id: field("chat_id"), room_name: field("room_name") }
     }
 
-    /// A path below the room: `chat.path("messages/")`.
+    /// A path below the chat: `chat.path("messages/")`.
     pub(crate) fn path(&self, rest: &str) -> String {
         format!("/chats/{}/{rest}", self.id)
     }
@@ -154,7 +154,7 @@ impl Client {
         self.call(Method::DELETE, path)
     }
 
-    /// Opens the room with `other`, or finds it.
+    /// Opens the chat with `other`, or finds it.
     pub(crate) async fn open_chat(&self, other: &User) -> Chat {
         let answer = self.post("/chats/", json!({ "user_id": other.id })).await;
         let status = answer.status;
@@ -163,7 +163,7 @@ impl Client {
         Chat::from_json(&json)
     }
 
-    /// The room as the caller sees it.
+    /// The chat as the caller sees it.
     pub(crate) async fn chat(&self, chat: &Chat) -> Value {
         self.get(&chat.path("")).await.expect(200)
     }
@@ -182,25 +182,25 @@ impl Client {
         self.post(&chat.path("mark_read/"), json!({})).await.expect(200)
     }
 
-    /// What `/chats/unread/` says of one room.
+    /// What `/chats/unread/` says of one chat.
     pub(crate) async fn unread_in(&self, chat: &Chat) -> i64 {
         let unread = self.get("/chats/unread/").await.expect(200);
-        let rooms = unread["chats"].as_array().expect("a list of rooms");
-        let sum: i64 = rooms.iter().filter_map(|room| room["unread_count"].as_i64()).sum();
+        let chats = unread["chats"].as_array().expect("a list of chats");
+        let sum: i64 = chats.iter().filter_map(|chat| chat["unread_count"].as_i64()).sum();
         assert_eq!(unread["total"], sum, "{unread}");
-        let room = rooms.iter().find(|room| room["chat_id"] == *chat.id);
-        let room = room.unwrap_or_else(|| panic!("room {chat} is not in {unread}"));
-        room["unread_count"].as_i64().expect("a number")
+        let told = chats.iter().find(|told| told["chat_id"] == *chat.id);
+        let told = told.unwrap_or_else(|| panic!("chat {chat} is not in {unread}"));
+        told["unread_count"].as_i64().expect("a number")
     }
 
-    /// Follows one room from its head on; `hello`, `subscribed` and `synced` have come.
+    /// Follows one chat from its head on; `hello`, `subscribed` and `synced` have come.
     pub(crate) async fn connect(&self, chat: &Chat) -> Socket {
         let mut socket = Socket::open(&self.chat_url(chat).await).await;
         socket.greet().await;
         socket
     }
 
-    /// Follows one room from a position on; nothing has been read yet.
+    /// Follows one chat from a position on; nothing has been read yet.
     pub(crate) async fn resume(&self, chat: &Chat, after_ev: i64, epoch: &str) -> Socket {
         let url = self.chat_url(chat).await;
         Socket::open(&format!("{url}&after_ev={after_ev}&epoch={epoch}")).await
@@ -214,7 +214,7 @@ impl Client {
         socket
     }
 
-    /// Where a room's socket is opened, with a new ticket.
+    /// Where a chat's socket is opened, with a new ticket.
     pub(crate) async fn chat_url(&self, chat: &Chat) -> String {
         let ticket = self.get(&chat.path("connect/")).await.expect(200);
         ticket["ws_url"].as_str().expect("a URL").to_owned()

@@ -45,7 +45,7 @@ pub(crate) struct Cluster {
     replicas: Vec<Option<Replica>>,
     net: Arc<Net>,
     psql: Psql,
-    _room: OwnedSemaphorePermit,
+    _chat: OwnedSemaphorePermit,
 }
 
 impl Cluster {
@@ -64,7 +64,7 @@ impl Cluster {
     }
 
     async fn over(stack: Arc<Stack>, replicas: usize, set: impl FnOnce(&mut Config)) -> Self {
-        let room = stack::room_for(replicas).await;
+        let chat = stack::chat_for(replicas).await;
         let database = format!("test_{:016x}", rand::random::<u64>());
         stack.postgres.create_database(&database).await.expect("a new database");
         let url = stack.postgres.url(&database);
@@ -79,7 +79,7 @@ impl Cluster {
             replicas: Vec::new(),
             net: Arc::new(Net::new()),
             psql,
-            _room: room,
+            _chat: chat,
         };
         // All at once, each of them ready to migrate: one does.
         let starting = (0..replicas).map(|_| launch(cluster.config.clone()));

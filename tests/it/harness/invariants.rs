@@ -48,16 +48,16 @@ async fn compare_with_redis(cluster: &Cluster) -> Result<(), String> {
         if hash.get("epoch").is_some_and(|of| *of != epoch) {
             continue;
         }
-        let rooms = expected.remove(user).unwrap_or_default();
+        let chats = expected.remove(user).unwrap_or_default();
         for (field, value) in &hash {
-            let is_room = field.len() == 36;
-            if is_room && !value.starts_with("gone|") && rooms.get(field) != Some(value) {
-                let in_postgres = rooms.get(field);
+            let is_chat = field.len() == 36;
+            if is_chat && !value.starts_with("gone|") && chats.get(field) != Some(value) {
+                let in_postgres = chats.get(field);
                 return Err(format!("{key} {field}: {value}, in Postgres {in_postgres:?}"));
             }
         }
         if hash.contains_key("complete") {
-            let missing = rooms.keys().find(|room| !hash.contains_key(*room));
+            let missing = chats.keys().find(|chat| !hash.contains_key(*chat));
             if let Some(missing) = missing {
                 return Err(format!("{key} is complete without {missing}: {hash:?}"));
             }

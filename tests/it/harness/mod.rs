@@ -7,7 +7,7 @@ mod answer;
 mod authority;
 mod client;
 mod cluster;
-mod detour;
+mod delay_proxy;
 mod documented;
 mod invariants;
 pub(crate) mod keys;
@@ -29,7 +29,7 @@ pub(crate) use self::{
     authority::{Authority, Certificate},
     client::{Chat, Client, Request, User},
     cluster::Cluster,
-    detour::Detour,
+    delay_proxy::DelayProxy,
     pgbouncer::PgBouncer,
     postgres::Psql,
     program::Program,

@@ -77,7 +77,7 @@ impl Socket {
         }
     }
 
-    /// The first frames of a socket that follows one room from its head.
+    /// The first frames of a socket that follows one chat from its head.
     pub(crate) async fn greet(&mut self) {
         self.expect("hello").await;
         let head = self.expect("subscribed").await;

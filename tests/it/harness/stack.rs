@@ -34,9 +34,9 @@ impl Stack {
 }
 
 /// Waits for its turn, so that many tests at once do not use up Postgres's connections.
-pub(crate) async fn room_for(replicas: usize) -> OwnedSemaphorePermit {
-    static ROOM: OnceCell<Arc<Semaphore>> = OnceCell::const_new();
-    let room = ROOM.get_or_init(async || Arc::new(Semaphore::new(MAX_REPLICAS as usize))).await;
+pub(crate) async fn chat_for(replicas: usize) -> OwnedSemaphorePermit {
+    static CHAT: OnceCell<Arc<Semaphore>> = OnceCell::const_new();
+    let chat = CHAT.get_or_init(async || Arc::new(Semaphore::new(MAX_REPLICAS as usize))).await;
     let wanted = u32::try_from(replicas).unwrap_or(MAX_REPLICAS).min(MAX_REPLICAS);
-    Arc::clone(room).acquire_many_owned(wanted).await.expect("never closed")
+    Arc::clone(chat).acquire_many_owned(wanted).await.expect("never closed")
 }

@@ -6,7 +6,7 @@ use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 
 use super::{follow, kind, seqs};
-use crate::harness::{Chat, Client, Cluster, Detour, eventually};
+use crate::harness::{Chat, Client, Cluster, DelayProxy, eventually};
 
 /// A command of Redis.
 type Words = &'static [&'static str];
@@ -38,7 +38,7 @@ async fn cut_subscriptions_lose_nothing() {
     let reading = follow(&mut socket, 0, MESSAGES);
     let (_, (), frames) = tokio::join!(send_all(&at, &chat, 0..MESSAGES), cutting, reading);
     assert_eq!(seqs(&frames), (1..=MESSAGES).collect::<Vec<_>>());
-    // The inbox ends where the room does.
+    // The inbox ends where the chat does.
     loop {
         let told = many.wait_for("chat.updated").await;
         if told["chat"]["last_seq"] == MESSAGES {
@@ -215,14 +215,14 @@ async fn what_is_published_before_a_late_subscription_is_found_at_once() {
     // Every ping is answered in time; but a subscription that has to wait for one takes up to two of
     // these, while a socket waits 250 ms for it.
     const LATE: Duration = Duration::from_millis(170);
-    const ROOMS: usize = 12;
+    const CHATS: usize = 12;
     let mut cluster =
         Cluster::with(1, |config| config.head_check_interval = Duration::from_secs(60)).await;
-    let detour = Detour::start(cluster.stack().redis.port(), LATE).await;
-    let url = format!("redis://127.0.0.1:{}", detour.port());
+    let delay_proxy = DelayProxy::start(cluster.stack().redis.port(), LATE).await;
+    let url = format!("redis://127.0.0.1:{}", delay_proxy.port());
     let far = cluster.add_replica_with(move |config| config.redis_url = url.into()).await;
     let alice = cluster.user("alice");
-    for number in 0..ROOMS {
+    for number in 0..CHATS {
         let bob = cluster.user(&format!("bob {number}"));
         let chat = alice.on(0).open_chat(&bob).await;
         let mut socket = bob.on(far).connect(&chat).await;

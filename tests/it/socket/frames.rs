@@ -93,7 +93,7 @@ async fn the_many_chats_socket_begins_with_hello_alone() {
     assert_eq!(socket.frames_so_far().await, [0_i64; 0], "what was before is read by REST");
 }
 
-/// A room with three sockets: both people's on the other replica, and a second one of Alice's here.
+/// A chat with three sockets: both people's on the other replica, and a second one of Alice's here.
 struct Live {
     alice: User,
     bob: User,

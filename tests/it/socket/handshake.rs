@@ -271,7 +271,7 @@ async fn chats_of_others_and_chats_that_never_were_look_alike() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_path_may_name_the_room_and_miss_its_slash() {
+async fn a_path_may_name_the_chat_and_miss_its_slash() {
     let cluster = Cluster::start(1).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let chat = alice.on(0).open_chat(&bob).await;

@@ -1,4 +1,4 @@
-//! The inbox of the many-chats socket: a list of rooms and its badges stay right without asking.
+//! The inbox of the many-chats socket: a list of chats and its badges stay right without asking.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -13,7 +13,7 @@ use super::{assert_members, kind, kinds};
 use crate::harness::{Cluster, Program, Socket, eventually};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_room_is_told_to_both_on_every_socket() {
+async fn a_new_chat_is_told_to_both_on_every_socket() {
     let cluster = Cluster::start(2).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let mut hers = [alice.on(0).connect_many().await, alice.on(1).connect_many().await];
@@ -41,7 +41,7 @@ async fn a_new_room_is_told_to_both_on_every_socket() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_change_of_a_room_updates_its_badges() {
+async fn every_change_of_a_chat_updates_its_badges() {
     let cluster = Cluster::start(2).await;
     let (alice, bob, carol) = (cluster.user("alice"), cluster.user("bob"), cluster.user("carol"));
     let chat = alice.on(0).open_chat(&bob).await;
@@ -84,7 +84,7 @@ async fn every_change_of_a_room_updates_its_badges() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deleted_room_is_told_once_whether_followed_or_not() {
+async fn a_deleted_chat_is_told_once_whether_followed_or_not() {
     let cluster = Cluster::start(2).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let chat = alice.on(0).open_chat(&bob).await;
@@ -104,7 +104,7 @@ async fn a_deleted_room_is_told_once_whether_followed_or_not() {
         let expected = json!({ "type": kind, "chat_id": id, "total_unread": 1, "epoch": epoch });
         assert_eq!(told, expected);
     }
-    // The same two begin anew, with another room.
+    // The same two begin anew, with another chat.
     let again = bob.on(0).open_chat(&alice).await;
     assert_ne!(again.id, chat.id);
     for socket in [&mut plain, &mut following] {
@@ -115,7 +115,7 @@ async fn a_deleted_room_is_told_once_whether_followed_or_not() {
     assert_eq!(plain.ask(asked).await["code"], "chat_not_found");
 }
 
-/// The last word on each room among frames.
+/// The last word on each chat among frames.
 fn last_words(frames: &[Value]) -> HashMap<String, Value> {
     let told = frames.iter().filter(|frame| kind(frame) == "chat.updated");
     let id = |frame: &Value| frame["chat"]["chat_id"].as_str().expect("an id").to_owned();
@@ -123,18 +123,18 @@ fn last_words(frames: &[Value]) -> HashMap<String, Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_burst_over_many_rooms_ends_with_all_of_them_right() {
-    const ROOMS: usize = 40;
+async fn a_burst_over_many_chats_ends_with_all_of_them_right() {
+    const CHATS: usize = 40;
     let cluster = Cluster::start(2).await;
     let bob = cluster.user("bob");
-    let mut rooms = Vec::new();
-    for number in 0..ROOMS {
+    let mut chats = Vec::new();
+    for number in 0..CHATS {
         let other = cluster.user(&format!("other-{number}"));
         let chat = other.on(0).open_chat(&bob).await;
-        rooms.push((other, chat));
+        chats.push((other, chat));
     }
     let mut socket = bob.on(1).connect_many().await;
-    let moved = &rooms[..ROOMS - 5];
+    let moved = &chats[..CHATS - 5];
     let sends = moved.iter().map(|(other, chat)| async move {
         for _ in 0..3 {
             other.on(0).send(chat, "x").await;
@@ -146,7 +146,7 @@ async fn a_burst_over_many_rooms_ends_with_all_of_them_right() {
         frames.push(socket.next_frame().await);
     }
     let words = last_words(&frames);
-    assert_eq!(words.len(), moved.len(), "rooms that did not change are not told");
+    assert_eq!(words.len(), moved.len(), "chats that did not change are not told");
     assert!(words.values().all(|chat| chat["unread_count"] == 3));
     let total = bob.on(0).get("/chats/unread/").await.expect(200)["total"].clone();
     assert_eq!(frames.last().map(|frame| &frame["total_unread"]), Some(&total));
@@ -218,7 +218,7 @@ async fn after_a_failover_inboxes_take_turns_and_each_is_told_all() {
         let user = if number % 2 == 0 { &alice } else { &bob };
         sockets.push(user.on(0).connect_many().await);
     }
-    // Whoever reads rooms has to wait; nothing else has.
+    // Whoever reads chats has to wait; nothing else has.
     let (holder, connection) =
         tokio_postgres::connect(&cluster.database_url(), NoTls).await.expect("a connection");
     tokio::spawn(connection);
@@ -231,7 +231,7 @@ async fn after_a_failover_inboxes_take_turns_and_each_is_told_all() {
     };
     eventually(async || match reading().await {
         reading if reading >= INBOX_READS => Ok(()),
-        reading => Err(format!("{reading} inboxes read their rooms")),
+        reading => Err(format!("{reading} inboxes read their chats")),
     })
     .await;
     // Time for more of them, if there were any.
@@ -255,8 +255,8 @@ async fn after_a_failover_inboxes_take_turns_and_each_is_told_all() {
     }
 }
 
-/// Rooms of one person, of which every tenth ends with a text of 16 KB.
-const MANY_ROOMS: &str = "
+/// Chats of one person, of which every tenth ends with a text of 16 KB.
+const MANY_CHATS: &str = "
 INSERT INTO chats (chat_id, room_name, user_lo, user_hi, created_by, last_seq, last_ev, last_message_at)
 SELECT gen_random_uuid(), substr(md5(i::text), 1, 22), 'alice', 'other-' || i, 'alice', 1, 1, now()
   FROM generate_series(1, 20000) i;
@@ -269,22 +269,22 @@ SELECT chat_id, 1, gen_random_uuid(), 1, user_hi,
   FROM chats WHERE created_by = 'alice'";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_inbox_of_many_rooms_is_told_all_of_another_history_in_little_memory() {
-    const ROOMS: usize = 20_000;
-    /// Kilobytes; the texts alone have 32,000, the frames of all rooms 45,000.
+async fn an_inbox_of_many_chats_is_told_all_of_another_history_in_little_memory() {
+    const CHATS: usize = 20_000;
+    /// Kilobytes; the texts alone have 32,000, the frames of all chats 45,000.
     const MORE: u64 = 16_000;
     let mut cluster = Cluster::start(0).await;
     cluster.add_replica().await;
     let (program, at) = Program::join(&mut cluster, &[("BESEDA_RATE_LIMITS", "off")]).await;
-    cluster.psql(MANY_ROOMS).await;
+    cluster.psql(MANY_CHATS).await;
     let mut socket = cluster.user("alice").on(at).connect_many().await;
     let before = peak_kilobytes(program.id());
     cluster.psql("UPDATE instance SET incarnation = 'restored'").await;
     let mut told = HashSet::new();
-    while told.len() < ROOMS {
+    while told.len() < CHATS {
         let frame = socket.expect("chat.updated").await;
         assert!(frame["epoch"].as_str().is_some_and(|epoch| epoch.starts_with("restored")));
-        assert_eq!(frame["total_unread"], ROOMS);
+        assert_eq!(frame["total_unread"], CHATS);
         let new = told.insert(frame["chat"]["chat_id"].as_str().expect("an id").to_owned());
         assert!(new, "told twice: {frame}");
     }
@@ -302,13 +302,13 @@ fn peak_kilobytes(process: u32) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_inbox_whose_client_takes_nothing_keeps_no_turn() {
     /// At 16 KB each, told twice they are more than the buffers of both sides hold.
-    const ROOMS: usize = 250;
+    const CHATS: usize = 250;
     let check = Duration::from_millis(200);
     let cluster = Cluster::with(1, |config| config.head_check_interval = check).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let chat = alice.on(0).open_chat(&bob).await;
     let large = "\u{1f4ac}".repeat(4_000);
-    let opening = (0..ROOMS).map(|number| {
+    let opening = (0..CHATS).map(|number| {
         let (other, bob) = (cluster.user(&format!("other-{number}")), &bob);
         let large = &large;
         async move { other.on(0).send(&other.on(0).open_chat(bob).await, large).await }

@@ -153,7 +153,7 @@ async fn a_deleted_chat_closes_its_sockets_everywhere() {
     }
     // With a ticket from before as well.
     Socket::open(&grant).await.expect_close(4004).await;
-    let live = carol.on(0).send(&other, "another room").await;
+    let live = carol.on(0).send(&other, "another chat").await;
     assert_eq!(elsewhere.expect_message().await, live);
     elsewhere.close().await;
     // Nobody listens any more for a chat that is gone.
@@ -195,7 +195,7 @@ async fn an_erased_user_is_out_everywhere_and_their_texts_are_gone() {
     let bearer = format!("Bearer {}", bob.token);
     let mut socket = Socket::open_with(&url, &[("authorization", &bearer)]).await.expect("upgrade");
     socket.expect_close(4102).await;
-    // The room stays, for the other one.
+    // The chat stays, for the other one.
     let error = hers.ask(json!({ "type": "send", "id": 1, "text": "anybody?" })).await;
     assert_eq!(error["code"], "forbidden");
 }

@@ -17,7 +17,7 @@ async fn resumed(at: &Client, chat: &Chat, query: &str) -> (Socket, Vec<Value>) 
     (socket, frames)
 }
 
-/// A room with a history of all kinds of changes.
+/// A chat with a history of all kinds of changes.
 async fn eventful(cluster: &Cluster) -> Chat {
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let chat = alice.on(0).open_chat(&bob).await;
@@ -120,7 +120,7 @@ async fn a_position_that_cannot_be_is_reset() {
     assert_eq!(kinds(&frames), ["synced"]);
 }
 
-/// Makes a room of `count` messages of Alice's by SQL; the caller then sends one, which puts the
+/// Makes a chat of `count` messages of Alice's by SQL; the caller then sends one, which puts the
 /// counters in Redis right.
 async fn fill(cluster: &Cluster, chat: &Chat, count: i64) {
     let sql = format!(

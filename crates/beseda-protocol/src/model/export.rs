@@ -12,8 +12,8 @@ use crate::tagged;
 pub enum ExportLine {
     Profile(ExportedProfile),
     Block(ExportedBlock),
-    Room(ExportedRoom),
-    /// One of the person's own; those of a room follow it.
+    Chat(ExportedChat),
+    /// One of the person's own; those of a chat follow it.
     Message(Box<Message>),
     Report(ExportedReport),
     /// The last line, where the export is complete, and only there.
@@ -26,7 +26,7 @@ impl ExportLine {
     /// ```
     /// use beseda_protocol::model::ExportLine;
     ///
-    /// let line = r#"{"type":"end","blocks":0,"rooms":1,"messages":2,"reports":0}"#;
+    /// let line = r#"{"type":"end","blocks":0,"chats":1,"messages":2,"reports":0}"#;
     /// assert!(matches!(ExportLine::decode(line)?, ExportLine::End(end) if end.messages == 2));
     /// # Ok::<(), serde_json::Error>(())
     /// ```
@@ -37,13 +37,13 @@ impl ExportLine {
         match &*tagged::kind(line)? {
             "profile" => serde_json::from_str(line).map(Self::Profile),
             "block" => serde_json::from_str(line).map(Self::Block),
-            "room" => serde_json::from_str(line).map(Self::Room),
+            "chat" => serde_json::from_str(line).map(Self::Chat),
             "message" => serde_json::from_str(line).map(Self::Message),
             "report" => serde_json::from_str(line).map(Self::Report),
             "end" => serde_json::from_str(line).map(Self::End),
             kind => Err(serde::de::Error::unknown_variant(
                 kind,
-                &["profile", "block", "room", "message", "report", "end"],
+                &["profile", "block", "chat", "message", "report", "end"],
             )),
         }
     }
@@ -69,10 +69,10 @@ pub struct ExportedBlock {
     pub created_at: Time,
 }
 
-/// A room of the person's.
+/// A chat of the person's.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct ExportedRoom {
+pub struct ExportedChat {
     #[cfg_attr(feature = "openapi", schema(value_type = Uuid))]
     pub chat_id: ChatId,
     pub room_name: String,
@@ -81,7 +81,7 @@ pub struct ExportedRoom {
     pub other_user_id: UserId,
     /// Up to which `seq` the person has read.
     pub read_seq: i64,
-    /// How many messages the room has, of both; the person's own up to it follow.
+    /// How many messages the chat has, of both; the person's own up to it follow.
     pub last_seq: i64,
 }
 
@@ -107,7 +107,7 @@ pub struct ExportedReport {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ExportEnd {
     pub blocks: u64,
-    pub rooms: u64,
+    pub chats: u64,
     pub messages: u64,
     pub reports: u64,
 }

@@ -16,7 +16,7 @@ use crate::{
 const PAUSE_SECONDS: std::ops::Range<f64> = 2.5..5.0;
 
 #[derive(Debug, Default)]
-pub(super) struct Unseen {
+pub(super) struct PresenceRecheck {
     chats: BTreeSet<ChatId>,
     /// When to look next.
     pub(super) look_at: Option<Instant>,
@@ -24,7 +24,7 @@ pub(super) struct Unseen {
     was_up: bool,
 }
 
-impl Unseen {
+impl PresenceRecheck {
     pub(super) fn add(&mut self, chat_id: ChatId) {
         self.chats.insert(chat_id);
         self.look_later(false);
@@ -46,11 +46,11 @@ impl Connection {
     /// Tells who is there, once that can be known again. Who is not was told to be away already.
     pub(super) async fn look_again(&mut self) {
         let is_up = self.context.link.is_up();
-        if !(is_up && self.unseen.was_up) {
-            self.unseen.look_later(is_up);
+        if !(is_up && self.presence_recheck.was_up) {
+            self.presence_recheck.look_later(is_up);
             return;
         }
-        for chat_id in std::mem::take(&mut self.unseen).chats {
+        for chat_id in std::mem::take(&mut self.presence_recheck).chats {
             if !self.session.follows(chat_id) {
                 continue;
             }

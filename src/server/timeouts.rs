@@ -19,7 +19,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
 
-use super::{linger::linger, refusal::Refusal};
+use super::{lingering_close::linger, refusal::Refusal};
 use crate::config::HttpConfig;
 
 /// How often a connection is looked at, as a part of the time for a head: costs a timer and no work
@@ -249,11 +249,11 @@ impl AsyncRead for Paced {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let (before, room) = (buffer.filled().len(), buffer.remaining());
+        let (before, chat) = (buffer.filled().len(), buffer.remaining());
         let polled = self.stream()?.poll_read(context, buffer);
         if buffer.filled().len() > before {
             self.pace.heard();
-        } else if polled.is_ready() && room > 0 {
+        } else if polled.is_ready() && chat > 0 {
             self.ended = true;
         }
         polled

@@ -1,8 +1,8 @@
-//! Rooms: opening, listing, reading, deleting.
+//! Chats: opening, listing, reading, deleting.
 
 use std::collections::{HashMap, HashSet};
 
-use beseda_protocol::rest::{HistoryView, ReadResult, UnreadRoom, UnreadSummary};
+use beseda_protocol::rest::{HistoryView, ReadResult, UnreadChat, UnreadSummary};
 
 use super::Chats;
 use crate::{
@@ -12,15 +12,15 @@ use crate::{
     outbox::{Commit, counters},
     presence::Transition,
     protocol::{Publication, ServerFrame},
-    store::{AmendmentKind, AmendmentResult, InboxPage, Room, Window},
+    store::{InboxPage, MutationKind, MutationResult, StoredChat, Window},
     unread::Counter,
 };
 
-/// Rooms that are told at once who came or went: some 5 MB while it is done.
-const PRESENCE_ROOMS: usize = 10_000;
+/// Chats that are told at once who came or went: some 5 MB while it is done.
+const PRESENCE_CHATS: usize = 10_000;
 
 impl Chats {
-    /// Opens the room of two people, or finds it, and shows it as the first of them sees it. True:
+    /// Opens the chat of two people, or finds it, and shows it as the first of them sees it. True:
     /// created. Who opens it for others has no limit.
     pub async fn open_chat(
         &self,
@@ -32,7 +32,7 @@ impl Chats {
             return Err(Error::SelfChat);
         }
         if !for_others && !self.store.has_room_for(pair, self.rooms_per_user).await? {
-            return Err(Error::Forbidden("You have as many rooms as one may have."));
+            return Err(Error::Forbidden("You have as many chats as one may have."));
         }
         let opened = self.store.open_chat(pair, creator, self.reject_unknown).await?;
         if opened.created {
@@ -49,8 +49,8 @@ impl Chats {
     }
 
     pub async fn get_chat(&self, user: &UserId, chat_id: ChatId) -> Result<Chat, Error> {
-        let room = self.store.get_room(chat_id, user).await?.ok_or(Error::ChatNotFound)?;
-        Ok(self.show(vec![room]).await.remove(0))
+        let chat = self.store.get_chat(chat_id, user).await?.ok_or(Error::ChatNotFound)?;
+        Ok(self.show(vec![chat]).await.remove(0))
     }
 
     /// The first of these chats, as the user sees them: as many as fit into a page.
@@ -59,16 +59,16 @@ impl Chats {
         user: &UserId,
         chats: &[ChatId],
     ) -> Result<InboxPage<Chat>, Error> {
-        let InboxPage { chats, total_unread, epoch } = self.store.get_rooms(chats, user).await?;
+        let InboxPage { chats, total_unread, epoch } = self.store.get_chats(chats, user).await?;
         let ids: Vec<ChatId> = chats.iter().map(|(chat_id, _)| *chat_id).collect();
-        let rooms = chats.into_iter().filter_map(|(_, room)| room).collect();
-        let mut shown = self.show(rooms).await.into_iter().peekable();
+        let chats = chats.into_iter().filter_map(|(_, chat)| chat).collect();
+        let mut shown = self.show(chats).await.into_iter().peekable();
         // In the same order, those that are gone left out.
         let one = |id| (id, shown.next_if(|chat| chat.chat_id == id));
         Ok(InboxPage { chats: ids.into_iter().map(one).collect(), total_unread, epoch })
     }
 
-    /// A page of rooms, latest activity first, past `after`; and the position of its end, where
+    /// A page of chats, latest activity first, past `after`; and the position of its end, where
     /// there is more.
     pub async fn list_chats(
         &self,
@@ -76,31 +76,31 @@ impl Chats {
         after: Option<(Time, ChatId)>,
         limit: i64,
     ) -> Result<(Vec<Chat>, Option<(Time, ChatId)>), Error> {
-        let mut rooms = self.store.list_rooms(user, after, limit + 1).await?;
-        let more = i64::try_from(rooms.len()).is_ok_and(|count| count > limit);
+        let mut chats = self.store.list_chats(user, after, limit + 1).await?;
+        let more = i64::try_from(chats.len()).is_ok_and(|count| count > limit);
         if more {
-            rooms.pop();
+            chats.pop();
         }
-        let chats = self.show(rooms).await;
+        let chats = self.show(chats).await;
         let next = chats.last().filter(|_| more).map(|chat| (activity(chat), chat.chat_id));
         Ok((chats, next))
     }
 
-    /// Adds presence: one pipeline for all rooms.
-    async fn show(&self, rooms: Vec<Room>) -> Vec<Chat> {
-        let visible: Vec<UserId> = rooms
+    /// Adds presence: one pipeline for all chats.
+    async fn show(&self, chats: Vec<StoredChat>) -> Vec<Chat> {
+        let visible: Vec<UserId> = chats
             .iter()
-            .filter(|room| !room.blocked)
-            .map(|room| room.chat.other_user.user_id.clone())
+            .filter(|chat| !chat.blocked)
+            .map(|chat| chat.chat.other_user.user_id.clone())
             .collect();
         let online = if visible.is_empty() {
             HashSet::default()
         } else {
             self.presence.online(&visible).await
         };
-        rooms
+        chats
             .into_iter()
-            .map(|Room { mut chat, blocked }| {
+            .map(|StoredChat { mut chat, blocked }| {
                 let other = &mut chat.other_user;
                 other.online = !blocked && online.contains(&other.user_id);
                 if other.online || blocked {
@@ -146,7 +146,7 @@ impl Chats {
         self.store.get_head(chat_id, user).await?.ok_or(Error::ChatNotFound)
     }
 
-    /// Every room's counter: from Redis, or from Postgres where Redis has not all of them.
+    /// Every chat's counter: from Redis, or from Postgres where Redis has not all of them.
     pub async fn get_unread(&self, user: &UserId) -> Result<UnreadSummary, Error> {
         let mut all =
             self.unread.read_or_fill(user, async || self.load_counters(user).await).await?;
@@ -155,7 +155,7 @@ impl Chats {
             total: all.iter().map(|counter| counter.unread).sum(),
             chats: all
                 .into_iter()
-                .map(|counter| UnreadRoom {
+                .map(|counter| UnreadChat {
                     chat_id: counter.chat_id,
                     room_name: counter.room_name,
                     unread_count: counter.unread,
@@ -185,8 +185,8 @@ impl Chats {
         up_to_seq: Option<i64>,
     ) -> Result<ReadResult, Error> {
         // A mark gives where it leads, always.
-        let AmendmentResult::Mark { room_name, read_seq, unread, .. } =
-            self.amend(user, chat_id, AmendmentKind::Mark { up_to_seq }).await?
+        let MutationResult::Mark { room_name, read_seq, unread, .. } =
+            self.mutate(user, chat_id, MutationKind::Mark { up_to_seq }).await?
         else {
             return Err(Error::ChatNotFound);
         };
@@ -201,7 +201,7 @@ impl Chats {
         chat_id: ChatId,
     ) -> Result<(), Error> {
         if !admin {
-            // By a read: what locks a row writes, and that takes longer than a room that is not there.
+            // By a read: what locks a row writes, and that takes longer than a chat that is not there.
             self.get_head(user, chat_id).await?;
         }
         let (members, noted) =
@@ -210,14 +210,14 @@ impl Chats {
         commit.add_deleted(&noted.epoch, chat_id, &members);
         commit.noted.push(noted);
         self.outbox.publish_soon(commit).await;
-        // All of a usual room; the rest of a huge one, and what fails here, is the purger's.
+        // All of a usual chat; the rest of a huge one, and what fails here, is the purger's.
         if let Err(error) = self.store.purge_messages(chat_id).await {
-            tracing::warn!(error = chain(&error), "messages of a deleted room stay until purged");
+            tracing::warn!(error = chain(&error), "messages of a deleted chat stay until purged");
         }
         Ok(())
     }
 
-    /// People came and went: tells all their rooms in which nobody is blocked, and keeps when they
+    /// AdmissionCache came and went: tells all their chats in which nobody is blocked, and keeps when they
     /// were last seen.
     pub async fn tell_presence(&self, transitions: &[Transition]) -> Result<(), Error> {
         // Who came and went within a batch went last: one row of the statement a person.
@@ -238,16 +238,16 @@ impl Chats {
         }
         let people: HashSet<&UserId> = transitions.iter().map(|one| &one.user).collect();
         let mut people: Vec<_> = people.into_iter().map(|user| (user, ChatId::nil())).collect();
-        // Thousands may come at once, and each have thousands of rooms.
+        // Thousands may come at once, and each have thousands of chats.
         while !people.is_empty() {
-            let limit = (PRESENCE_ROOMS / people.len()).max(1);
+            let limit = (PRESENCE_CHATS / people.len()).max(1);
             let page = i64::try_from(limit).unwrap_or(i64::MAX);
-            let mut rooms: HashMap<UserId, Vec<(ChatId, bool)>> = HashMap::new();
+            let mut chats: HashMap<UserId, Vec<(ChatId, bool)>> = HashMap::new();
             for (user_id, chat_id, blocked) in self.store.list_own_chats(&people, page).await? {
-                rooms.entry(user_id).or_default().push((chat_id, blocked));
+                chats.entry(user_id).or_default().push((chat_id, blocked));
             }
-            self.publish_presence(transitions, &rooms).await;
-            people.retain_mut(|(user, after)| match rooms.get(user) {
+            self.publish_presence(transitions, &chats).await;
+            people.retain_mut(|(user, after)| match chats.get(user) {
                 Some(theirs) if theirs.len() >= limit => {
                     *after = theirs.last().map_or(*after, |(chat_id, _)| *chat_id);
                     true
@@ -258,18 +258,18 @@ impl Chats {
         Ok(())
     }
 
-    /// Tells these rooms, but those in which somebody is blocked.
+    /// Tells these chats, but those in which somebody is blocked.
     async fn publish_presence(
         &self,
         transitions: &[Transition],
-        rooms: &HashMap<UserId, Vec<(ChatId, bool)>>,
+        chats: &HashMap<UserId, Vec<(ChatId, bool)>>,
     ) {
         let mut publications = Vec::new();
         for Transition { user: user_id, online, at } in transitions {
             let last_seen_at = (!online).then_some(Time(*at));
             let frame = ServerFrame::Presence { user_id, online: *online, last_seen_at }.encode();
             let publication = Publication::Presence { user_id: user_id.clone(), frame }.encode();
-            let theirs = rooms.get(user_id).into_iter().flatten();
+            let theirs = chats.get(user_id).into_iter().flatten();
             publications.extend(
                 theirs
                     .filter(|(_, blocked)| !blocked)

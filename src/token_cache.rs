@@ -21,7 +21,7 @@ type Tokens = HashMap<[u8; 32], Arc<Identity>>;
 
 /// What was verified lately. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Verified(Arc<Mutex<Generations>>);
+pub struct TokenCache(Arc<Mutex<Generations>>);
 
 #[derive(Debug)]
 struct Generations {
@@ -50,7 +50,7 @@ impl Generations {
     }
 }
 
-impl Verified {
+impl TokenCache {
     fn with<T>(&self, act: impl FnOnce(&mut Generations) -> T) -> T {
         // A cache: a panic in between leaves nothing wrong in it.
         let mut generations = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn a_token_is_believed_until_it_expires_and_no_other_one_is() {
-        let verified = Verified::default();
+        let verified = TokenCache::default();
         let (now, leeway) = (jiff::Timestamp::now().as_second(), Duration::from_secs(30));
         verified.insert("live", identity(now + 60));
         verified.insert("in its leeway", identity(now - 10));
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn a_token_is_forgotten_after_two_generations_and_their_size_is_bounded() {
-        let verified = Verified::default();
+        let verified = TokenCache::default();
         let (end, leeway) = (jiff::Timestamp::now().as_second() + 600, Duration::ZERO);
         let age = |by| verified.with(|g| g.began -= by);
         verified.insert("first", identity(end));

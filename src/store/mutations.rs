@@ -14,15 +14,15 @@ use crate::{
 
 /// A change that somebody wants made in a chat.
 #[derive(Debug, Clone)]
-pub struct Amendment {
+pub struct Mutation {
     pub chat_id: ChatId,
     pub user: UserId,
-    pub kind: AmendmentKind,
+    pub kind: MutationKind,
 }
 
 /// What is to be changed.
 #[derive(Debug, Clone)]
-pub enum AmendmentKind {
+pub enum MutationKind {
     Edit {
         message_id: MessageId,
         text: String,
@@ -38,50 +38,50 @@ pub enum AmendmentKind {
     },
 }
 
-/// What became of an amendment.
+/// What became of an mutation.
 #[derive(Debug)]
-pub enum AmendmentOutcome {
-    Done(Amended),
+pub enum MutationOutcome {
+    Done(Mutated),
     Refused(Error),
 }
 
-/// Where an amendment left its chat.
+/// Where an mutation left its chat.
 #[derive(Debug, Clone)]
-pub struct Amended {
+pub struct Mutated {
     pub state: ChatState,
     /// The change's number; `None` where there was nothing to change.
     pub changed_ev: Option<i64>,
     pub noted: Option<Noted>,
-    pub result: AmendmentResult,
+    pub result: MutationResult,
 }
 
 /// What whoever asked for it wants to know.
 #[derive(Debug, Clone)]
-pub enum AmendmentResult {
+pub enum MutationResult {
     Message(Box<Message>),
     Mark { reader: UserId, room_name: String, read_seq: i64, unread: i64 },
 }
 
 impl Store {
-    /// Writes a batch in one transaction. An outcome an amendment, in order. No two of a batch may be
+    /// Writes a batch in one transaction. An outcome an mutation, in order. No two of a batch may be
     /// of the same chat.
-    pub async fn amend_chats(
+    pub async fn mutate_chats(
         &self,
-        batch: &[Amendment],
-    ) -> Result<Vec<AmendmentOutcome>, StoreError> {
+        batch: &[Mutation],
+    ) -> Result<Vec<MutationOutcome>, StoreError> {
         let chats: Vec<_> = batch.iter().map(|one| one.chat_id).collect();
         let users: Vec<_> = batch.iter().map(|one| one.user.as_str()).collect();
         let (mut kinds, mut messages, mut texts) = (Vec::new(), Vec::new(), Vec::new());
         let (mut admins, mut marks) = (Vec::new(), Vec::new());
-        for Amendment { kind, .. } in batch {
+        for Mutation { kind, .. } in batch {
             let (name, message, text, admin, mark) = match kind {
-                AmendmentKind::Edit { message_id, text } => {
+                MutationKind::Edit { message_id, text } => {
                     ("edit", Some(*message_id), Some(text.as_str()), false, None)
                 }
-                AmendmentKind::Delete { message_id, admin } => {
+                MutationKind::Delete { message_id, admin } => {
                     ("delete", Some(*message_id), None, *admin, None)
                 }
-                AmendmentKind::Mark { up_to_seq } => ("mark", None, None, false, *up_to_seq),
+                MutationKind::Mark { up_to_seq } => ("mark", None, None, false, *up_to_seq),
             };
             kinds.push(name);
             messages.push(message);
@@ -92,7 +92,7 @@ impl Store {
         let rows = self
             .run(
                 &self.writes,
-                AMEND_CHATS,
+                MUTATE_CHATS,
                 &[
                     (&kinds, Type::TEXT_ARRAY),
                     (&chats, Type::UUID_ARRAY),
@@ -108,33 +108,33 @@ impl Store {
     }
 }
 
-fn amendment_outcome(amendment: &Amendment, row: &Row) -> AmendmentOutcome {
+fn amendment_outcome(mutation: &Mutation, row: &Row) -> MutationOutcome {
     match row.get(0) {
         "ok" => {}
-        refused => return AmendmentOutcome::Refused(refusal(refused)),
+        refused => return MutationOutcome::Refused(refusal(refused)),
     }
-    let Amendment { chat_id, user, kind } = amendment;
+    let Mutation { chat_id, user, kind } = mutation;
     let state = chat_state(row, 3);
     let result = match kind {
-        AmendmentKind::Mark { .. } => {
+        MutationKind::Mark { .. } => {
             let (read_seq, unread) = if *user == state.user_lo {
                 (state.lo_read, state.lo_unread)
             } else {
                 (state.hi_read, state.hi_unread)
             };
             let (reader, room_name) = (user.clone(), state.room_name.clone());
-            AmendmentResult::Mark { reader, room_name, read_seq, unread }
+            MutationResult::Mark { reader, room_name, read_seq, unread }
         }
-        AmendmentKind::Edit { .. } | AmendmentKind::Delete { .. } => {
-            AmendmentResult::Message(Box::new(message(*chat_id, row, 15)))
+        MutationKind::Edit { .. } | MutationKind::Delete { .. } => {
+            MutationResult::Message(Box::new(message(*chat_id, row, 15)))
         }
     };
     let noted = Noted::by(&state.epoch, row.get(2));
-    AmendmentOutcome::Done(Amended { state, changed_ev: row.get(1), noted, result })
+    MutationOutcome::Done(Mutated { state, changed_ev: row.get(1), noted, result })
 }
 
-const AMEND_CHATS: &str = concat!(
-    "-- store.amend_chats
+const MUTATE_CHATS: &str = concat!(
+    "-- store.mutate_chats
 SELECT a.outcome, a.changed_ev, a.outbox_id, (a.state).*, ",
     epoch!(),
     ", ",

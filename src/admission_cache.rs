@@ -19,7 +19,7 @@ const ADMISSION_LIFETIME: Duration = Duration::from_secs(5);
 
 /// Remembers whom Postgres has just called known, so that a request costs no query for it.
 #[derive(Debug, Clone)]
-pub struct People {
+pub struct AdmissionCache {
     store: Store,
     admitted: Arc<Mutex<HashMap<UserId, Admitted>>>,
 }
@@ -38,7 +38,7 @@ impl Admitted {
     }
 }
 
-impl People {
+impl AdmissionCache {
     pub fn new(store: Store) -> Self {
         Self { store, admitted: Arc::default() }
     }

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{
     connection::{BEHIND_LIMIT, Connection, End, Flow},
-    session::Todo,
+    session::Effect,
 };
 use crate::{
     error::{Error, chain},
@@ -90,7 +90,7 @@ impl Connection {
         let mut online = vec![self.session.user_id().clone()];
         online.extend(self.context.chats.presence().online(changes.visible.as_slice()).await);
         if !self.context.link.is_up() {
-            self.unseen.add(chat_id);
+            self.presence_recheck.add(chat_id);
         }
         self.out.push(subscribed_frame(id, chat_id, &head, online));
         match after {
@@ -211,8 +211,8 @@ impl Connection {
     /// A chat turned out to be gone.
     fn on_gone(&mut self, chat_id: ChatId, epoch: Epoch) -> Flow {
         match self.session.on_delivery(Delivery::Deleted { chat_id, epoch }, &mut self.out) {
-            Todo::Close(reason) => return Err(End::Close(reason)),
-            Todo::Refresh(chat_id) => self.mark_room(chat_id),
+            Effect::Close(reason) => return Err(End::Close(reason)),
+            Effect::Refresh(chat_id) => self.mark_chat(chat_id),
             _ => {}
         }
         Ok(())
@@ -231,38 +231,38 @@ impl Connection {
             }
             self.flush().await?;
         }
-        self.refresh_rooms().await;
+        self.refresh_chats().await;
         Ok(())
     }
 
-    pub(super) fn mark_room(&mut self, chat_id: ChatId) {
-        if let Some(rooms) = &mut self.rooms {
-            rooms.mark(chat_id);
+    pub(super) fn mark_chat(&mut self, chat_id: ChatId) {
+        if let Some(chats) = &mut self.chats {
+            chats.mark(chat_id);
         }
     }
 
-    pub(super) fn mark_all_rooms(&mut self) {
-        if let Some(rooms) = &mut self.rooms {
-            rooms.mark_all();
+    pub(super) fn mark_all_chats(&mut self) {
+        if let Some(chats) = &mut self.chats {
+            chats.mark_all();
         }
     }
 
     pub(super) fn needs_inbox_turn(&self) -> bool {
-        self.rooms.as_ref().is_some_and(|rooms| rooms.needs_turn())
+        self.chats.as_ref().is_some_and(|chats| chats.needs_turn())
     }
 
-    /// Tells of the rooms that moved, where these are few and known. Else the loop takes a turn first.
-    pub(super) async fn refresh_rooms(&mut self) {
+    /// Tells of the chats that moved, where these are few and known. Else the loop takes a turn first.
+    pub(super) async fn refresh_chats(&mut self) {
         if !self.needs_inbox_turn() {
-            self.read_rooms().await;
+            self.read_chats().await;
         }
     }
 
-    /// Tells of rooms that moved, a page of them; what can't be read now is tried again.
-    pub(super) async fn read_rooms(&mut self) {
-        let Some(rooms) = &mut self.rooms else { return };
+    /// Tells of chats that moved, a page of them; what can't be read now is tried again.
+    pub(super) async fn read_chats(&mut self) {
+        let Some(chats) = &mut self.chats else { return };
         let user_id = self.session.user_id();
-        if let Err(error) = rooms.refresh(&self.context, user_id, &mut self.out).await {
+        if let Err(error) = chats.refresh(&self.context, user_id, &mut self.out).await {
             tracing::warn!(error = chain(&error), "reading an inbox failed");
             self.retry_at = Some(Instant::now() + RETRY);
         }
@@ -287,7 +287,7 @@ impl Connection {
             // A chat's page at most is held, however many chats there are.
             self.flush().await?;
         }
-        self.mark_all_rooms();
+        self.mark_all_chats();
         Ok(())
     }
 }

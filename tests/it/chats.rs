@@ -1,4 +1,4 @@
-//! Opening, seeing, listing and deleting rooms.
+//! Opening, seeing, listing and deleting chats.
 
 use futures_util::future::join_all;
 use reqwest::Method;
@@ -22,7 +22,7 @@ const CHAT: [&str; 12] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn however_many_race_from_both_sides_on_both_replicas_there_is_one_room() {
+async fn however_many_race_from_both_sides_on_both_replicas_there_is_one_chat() {
     const PAIRS: usize = 10;
     let cluster = Cluster::start(2).await;
     let alice = cluster.user("alice");
@@ -36,7 +36,7 @@ async fn however_many_race_from_both_sides_on_both_replicas_there_is_one_room() 
         .await;
         let created = answers.iter().filter(|answer| answer.status == 201).count();
         assert_eq!(created, 1, "{answers:?}");
-        let mut rooms: Vec<String> = answers
+        let mut chats: Vec<String> = answers
             .into_iter()
             .map(|answer| {
                 assert_eq!(answer.json["created"], answer.status == 201);
@@ -44,15 +44,15 @@ async fn however_many_race_from_both_sides_on_both_replicas_there_is_one_room() 
                 Chat::from_json(&answer.expect(status)).id
             })
             .collect();
-        rooms.dedup();
-        assert_eq!(rooms.len(), 1);
+        chats.dedup();
+        assert_eq!(chats.len(), 1);
     }
     assert_eq!(cluster.psql_value::<usize>("SELECT count(*) FROM chats").await, PAIRS);
     assert_eq!(cluster.psql_value::<usize>("SELECT count(*) FROM members").await, 2 * PAIRS);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_room_is_shown_whole_and_to_each_from_their_side() {
+async fn a_chat_is_shown_whole_and_to_each_from_their_side() {
     let cluster = Cluster::start(2).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let mut opened = alice.on(0).post("/chats/", json!({ "user_id": "bob" })).await.expect(201);
@@ -101,7 +101,7 @@ fn numbers(chat: &Value) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_names_nobody_or_oneself_opens_no_room() {
+async fn what_names_nobody_or_oneself_opens_no_chat() {
     let cluster = Cluster::start(1).await;
     let alice = cluster.user("alice");
     let open = |body: Value| alice.on(0).post("/chats/", body).into_future();
@@ -117,7 +117,7 @@ async fn what_names_nobody_or_oneself_opens_no_room() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_host_application_opens_rooms_for_others() {
+async fn the_host_application_opens_chats_for_others() {
     let cluster = Cluster::start(2).await;
     let (alice, bob, host) = (cluster.user("alice"), cluster.user("bob"), cluster.host());
     let open = |body: Value| host.on(0).post("/chats/", body).into_future();
@@ -164,7 +164,7 @@ async fn user_ids_are_any_text_compared_byte_for_byte() {
         "-",
     ];
     let longest = "🦊".repeat(128);
-    let mut rooms = Vec::new();
+    let mut chats = Vec::new();
     for id in ids.into_iter().chain([longest.as_str()]) {
         let other = cluster.user(id);
         let chat = alice.on(0).open_chat(&other).await;
@@ -172,28 +172,28 @@ async fn user_ids_are_any_text_compared_byte_for_byte() {
         assert_eq!(alice.on(1).chat(&chat).await["other_user"]["user_id"], id);
         assert_eq!(other.on(0).send(&chat, "me").await["sender_id"], id);
         assert_eq!(alice.on(1).unread_in(&chat).await, 1, "{id}");
-        rooms.push(chat.id);
+        chats.push(chat.id);
     }
-    let count = rooms.len();
-    rooms.sort_unstable();
-    rooms.dedup();
-    assert_eq!(rooms.len(), count);
+    let count = chats.len();
+    chats.sort_unstable();
+    chats.dedup();
+    assert_eq!(chats.len(), count);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rooms_are_listed_page_by_page_latest_activity_first() {
+async fn chats_are_listed_page_by_page_latest_activity_first() {
     let cluster = Cluster::start(2).await;
     let alice = cluster.user("alice");
-    let mut rooms = Vec::new();
+    let mut chats = Vec::new();
     for i in 0..7 {
-        rooms.push(alice.on(i % 2).open_chat(&cluster.user(&format!("peer {i}"))).await);
+        chats.push(alice.on(i % 2).open_chat(&cluster.user(&format!("peer {i}"))).await);
     }
-    // Rooms of others are none of hers.
+    // Chats of others are none of hers.
     cluster.user("peer 1").on(0).open_chat(&cluster.user("peer 2")).await;
     let peer = cluster.user("peer 3");
-    peer.on(1).send(&rooms[3], "I come to the top").await;
-    alice.on(0).send(&rooms[1], "and I above it").await;
-    let expected: Vec<&str> = [1, 3, 6, 5, 4, 2, 0].map(|i| rooms[i].id.as_str()).to_vec();
+    peer.on(1).send(&chats[3], "I come to the top").await;
+    alice.on(0).send(&chats[1], "and I above it").await;
+    let expected: Vec<&str> = [1, 3, 6, 5, 4, 2, 0].map(|i| chats[i].id.as_str()).to_vec();
 
     for limit in [1, 2, 3, 7, 100] {
         let (mut listed, mut cursor) = (Vec::new(), String::new());
@@ -245,7 +245,7 @@ async fn the_list_refuses_bad_limits_and_cursors() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_list_takes_as_many_queries_for_forty_rooms_as_for_one() {
+async fn a_list_takes_as_many_queries_for_forty_chats_as_for_one() {
     let cluster = Cluster::start(1).await;
     let alice = cluster.user("alice");
     let queries = async || {
@@ -274,9 +274,9 @@ async fn a_list_takes_as_many_queries_for_forty_rooms_as_for_one() {
     assert_eq!(cost().await, for_one);
 }
 
-/// Every route below a room, with a body that would be right.
-fn routes_of(room: &str, message_id: &str) -> Vec<(Method, String, Option<Value>)> {
-    let route = |method, rest: &str, body| (method, format!("/api/v1/chats/{room}/{rest}"), body);
+/// Every route below a chat, with a body that would be right.
+fn routes_of(chat: &str, message_id: &str) -> Vec<(Method, String, Option<Value>)> {
+    let route = |method, rest: &str, body| (method, format!("/api/v1/chats/{chat}/{rest}"), body);
     vec![
         route(Method::GET, "", None),
         route(Method::GET, "messages/", None),
@@ -305,7 +305,7 @@ async fn ask(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_room_of_others_answers_exactly_as_one_that_does_not_exist() {
+async fn a_chat_of_others_answers_exactly_as_one_that_does_not_exist() {
     let cluster = Cluster::start(2).await;
     let (alice, bob, eve) = (cluster.user("alice"), cluster.user("bob"), cluster.user("eve"));
     let chat = alice.on(0).open_chat(&bob).await;
@@ -315,8 +315,8 @@ async fn a_room_of_others_answers_exactly_as_one_that_does_not_exist() {
     let absent = ["0190f5fe-7c00-7a00-8000-000000000000", "AAAAAAAAAAAAAAAAAAAAAA", "nonsense"];
     let braced = format!("%7B{}%7D", chat.id);
     let others = [chat.id.as_str(), &chat.room_name, &braced];
-    for room in others.into_iter().chain(absent) {
-        for route in routes_of(room, message_id) {
+    for chat in others.into_iter().chain(absent) {
+        for route in routes_of(chat, message_id) {
             let asked = format!("{} {}", route.0, route.1);
             let mut body = ask(&eve, 1, route).await.expect_problem(404, "chat_not_found");
             body.as_object_mut().expect("an object").remove("request_id");
@@ -330,7 +330,7 @@ async fn a_room_of_others_answers_exactly_as_one_that_does_not_exist() {
             assert_eq!(body, expected, "{asked}");
         }
     }
-    // Nor is the other room's message found by way of one's own.
+    // Nor is the other chat's message found by way of one's own.
     let path = own.path(&format!("messages/{message_id}/"));
     eve.on(0).get(&path).await.expect_problem(404, "message_not_found");
     eve.on(0).delete(&path).await.expect_problem(404, "message_not_found");
@@ -346,10 +346,10 @@ async fn every_route_takes_the_id_or_the_name_with_a_slash_at_the_end_or_without
     let sent = alice.on(0).send(&chat, "x marks the spot").await;
     let message_id = sent["message_id"].as_str().expect("an id");
     let upper = chat.id.to_uppercase();
-    for (room, slash) in
+    for (named, slash) in
         [(&chat.id, false), (&chat.room_name, true), (&chat.room_name, false), (&upper, true)]
     {
-        for (method, mut path, body) in routes_of(room, message_id) {
+        for (method, mut path, body) in routes_of(named, message_id) {
             if method == Method::DELETE {
                 continue;
             }
@@ -378,7 +378,7 @@ async fn every_route_takes_the_id_or_the_name_with_a_slash_at_the_end_or_without
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_deleted_room_is_gone_for_both_and_a_new_one_is_another() {
+async fn a_deleted_chat_is_gone_for_both_and_a_new_one_is_another() {
     let cluster = Cluster::start(2).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let chat = alice.on(0).open_chat(&bob).await;
@@ -396,8 +396,8 @@ async fn a_deleted_room_is_gone_for_both_and_a_new_one_is_another() {
             assert_eq!(unread, json!({ "total": 0, "chats": [] }));
             let list = user.on(replica).get("/chats/").await.expect(200);
             assert_eq!(list["results"], json!([]));
-            for room in [&chat.id, &chat.room_name] {
-                let path = format!("/chats/{room}/messages/");
+            for chat in [&chat.id, &chat.room_name] {
+                let path = format!("/chats/{chat}/messages/");
                 user.on(replica).get(&path).await.expect_problem(404, "chat_not_found");
             }
         }
@@ -418,7 +418,7 @@ async fn a_deleted_room_is_gone_for_both_and_a_new_one_is_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_may_delete_a_room_is_configured() {
+async fn who_may_delete_a_chat_is_configured() {
     use beseda::config::DeleteChat::{Admin, Creator, Member};
     for (rule, creator, member) in [(Creator, 204, 403), (Member, 204, 204), (Admin, 403, 403)] {
         let cluster = Cluster::with(1, |config| config.delete_chat = rule).await;
@@ -437,7 +437,7 @@ async fn who_may_delete_a_room_is_configured() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_has_as_many_rooms_as_one_may_opens_no_more() {
+async fn who_has_as_many_chats_as_one_may_opens_no_more() {
     let cluster = Cluster::with(1, |config| config.limits.rooms_per_user = 2).await;
     let (alice, bob, host) = (cluster.user("alice"), cluster.user("bob"), cluster.host());
     let open = |user: &User, other: &str| {

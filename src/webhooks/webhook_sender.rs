@@ -41,13 +41,13 @@ pub(super) enum Failure {
     Broken,
 }
 
-pub(super) struct Courier {
+pub(super) struct WebhookSender {
     client: Client,
     url: Url,
     keys: Vec<hmac::Key>,
 }
 
-impl Courier {
+impl WebhookSender {
     pub(super) fn new(url: Url, config: &WebhookConfig) -> Result<Self, ConfigError> {
         let refused = |error: &dyn std::error::Error| ConfigError {
             name: "BESEDA_WEBHOOK_URL".into(),

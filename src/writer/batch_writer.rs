@@ -26,14 +26,14 @@ use crate::{
 /// batch wait for all of it.
 const BATCH: usize = 256;
 
-/// Most bytes of a batch, see [`Work::size`]: bounds the wait when messages are large.
+/// Most bytes of a batch, see [`BatchItem::size`]: bounds the wait when messages are large.
 const BATCH_BYTES: usize = 256 * 1024;
 
 /// What may wait for a lane; one more is refused at once, because it would wait for seconds.
 const QUEUE: usize = 2_048;
 
-/// What may wait of one key: a script that changes thousands of messages of one room, of which each batch
-/// takes one, must not take all the room in the queue.
+/// What may wait of one key: a script that changes thousands of messages of one chat, of which each batch
+/// takes one, must not take all the chat in the queue.
 const QUEUE_OF_ONE: usize = 256;
 
 /// How often a batch waits for locks in vain before all of it is refused. A chat that is held by the same
@@ -44,7 +44,7 @@ const LOCK_WAITS: u32 = 3;
 const SLOW: u32 = 2;
 
 /// What a lane writes, many at once.
-pub(super) trait Work: Sized + Send + Sync + 'static {
+pub(super) trait BatchItem: Sized + Send + Sync + 'static {
     /// No two of a batch have the same one: what comes second waits for the next batch.
     type Key: Eq + Hash + Send;
     /// What the database says of one.
@@ -80,18 +80,18 @@ pub(super) trait Work: Sized + Send + Sync + 'static {
     fn published(_done: &Self::Done, _span: &Span) {}
 }
 
-struct Job<W: Work> {
-    work: W,
-    asker: Asker<W>,
+struct Job<W: BatchItem> {
+    item: W,
+    responder: Responder<W>,
 }
 
 /// Who waits for an answer, and the span that it is a part of.
-pub(super) struct Asker<W: Work> {
+pub(super) struct Responder<W: BatchItem> {
     reply: oneshot::Sender<Result<W::Done, Error>>,
     pub(super) span: Span,
 }
 
-impl<W: Work> Asker<W> {
+impl<W: BatchItem> Responder<W> {
     pub(super) fn answer(self, answer: Result<W::Done, Error>) {
         // Nobody may be left to take it; what was done is done all the same.
         let _ = self.reply.send(answer);
@@ -99,36 +99,36 @@ impl<W: Work> Asker<W> {
 }
 
 /// Where a lane takes what is to be written. Cheap to clone.
-pub(super) struct Entrance<W: Work>(mpsc::Sender<Job<W>>);
+pub(super) struct BatchSender<W: BatchItem>(mpsc::Sender<Job<W>>);
 
-impl<W: Work> Clone for Entrance<W> {
+impl<W: BatchItem> Clone for BatchSender<W> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }
 }
 
-impl<W: Work> std::fmt::Debug for Entrance<W> {
+impl<W: BatchItem> std::fmt::Debug for BatchSender<W> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Entrance").field("queued", &self.queued()).finish()
+        f.debug_struct("BatchSender").field("queued", &self.queued()).finish()
     }
 }
 
-impl<W: Work> Entrance<W> {
+impl<W: BatchItem> BatchSender<W> {
     pub(super) fn queued(&self) -> usize {
         self.0.max_capacity() - self.0.capacity()
     }
 
     /// Returns once it is durable, and Redis has it or is too slow.
-    pub(super) async fn write(&self, work: W) -> Result<W::Done, Error> {
+    pub(super) async fn write(&self, item: W) -> Result<W::Done, Error> {
         let (reply, outcome) = oneshot::channel();
-        let job = Job { work, asker: Asker { reply, span: Span::current() } };
+        let job = Job { item, responder: Responder { reply, span: Span::current() } };
         self.0.try_send(job).map_err(|_| Error::Unavailable(None))?;
         // A lane that died answers nobody: the outcome is unknown, and the retry is safe.
         outcome.await.map_err(|_| Error::Unavailable(None))?
     }
 }
 
-pub(super) struct Lane<W: Work> {
+pub(super) struct BatchWriter<W: BatchItem> {
     store: Store,
     waiting: mpsc::Receiver<Job<W>>,
     /// What had to be left out of a batch because of its key: first in the next one, in order.
@@ -140,7 +140,7 @@ pub(super) struct Lane<W: Work> {
     stop: CancellationToken,
 }
 
-impl<W: Work> Lane<W> {
+impl<W: BatchItem> BatchWriter<W> {
     /// Starts one. After `stop` it finishes what waits and ends.
     pub(super) fn start(
         store: &Store,
@@ -148,7 +148,7 @@ impl<W: Work> Lane<W> {
         metrics: &Arc<Metrics>,
         tasks: &TaskTracker,
         stop: &CancellationToken,
-    ) -> Entrance<W> {
+    ) -> BatchSender<W> {
         let (jobs, waiting) = mpsc::channel(QUEUE);
         let lane = Self {
             store: store.clone(),
@@ -160,7 +160,7 @@ impl<W: Work> Lane<W> {
             stop: stop.clone(),
         };
         tasks.spawn(lane.run());
-        Entrance(jobs)
+        BatchSender(jobs)
     }
 
     async fn run(mut self) {
@@ -191,15 +191,15 @@ impl<W: Work> Lane<W> {
         while batch.len() < BATCH && left_out.len() < QUEUE && bytes < BATCH_BYTES {
             let next = self.carried.pop_front().or_else(|| self.waiting.try_recv().ok());
             let Some(job) = next else { break };
-            let of_one = keys.entry(job.work.key()).or_insert(0);
+            let of_one = keys.entry(job.item.key()).or_insert(0);
             *of_one += 1;
             match *of_one {
                 1 => {
-                    bytes += job.work.size();
+                    bytes += job.item.size();
                     batch.push(job);
                 }
                 ..=QUEUE_OF_ONE => left_out.push_back(job),
-                _ => job.asker.answer(Err(Error::Unavailable(None))),
+                _ => job.responder.answer(Err(Error::Unavailable(None))),
             }
         }
         left_out.append(&mut self.carried);
@@ -209,7 +209,7 @@ impl<W: Work> Lane<W> {
 
     /// Refuses at once what is for chats that were held for too long, and still are.
     async fn refuse_held(&mut self, batch: Vec<Job<W>>) -> Vec<Job<W>> {
-        if !batch.iter().any(|job| self.held.contains(&job.work.chat_id())) {
+        if !batch.iter().any(|job| self.held.contains(&job.item.chat_id())) {
             return batch;
         }
         // Of all of them, so that none is remembered for ever.
@@ -218,7 +218,7 @@ impl<W: Work> Lane<W> {
             self.held = held.into_iter().collect();
         }
         let (held, free): (Vec<_>, Vec<_>) =
-            batch.into_iter().partition(|job| self.held.contains(&job.work.chat_id()));
+            batch.into_iter().partition(|job| self.held.contains(&job.item.chat_id()));
         refuse(held, &Error::Unavailable(None));
         free
     }
@@ -234,19 +234,20 @@ impl<W: Work> Lane<W> {
             if part.is_empty() {
                 continue;
             }
-            let (works, askers): (Vec<_>, Vec<_>) =
-                part.into_iter().map(|job| (job.work, job.asker)).unzip();
+            let (items, responders): (Vec<_>, Vec<_>) =
+                part.into_iter().map(|job| (job.item, job.responder)).unzip();
             let began = Instant::now();
-            let error = match W::write(&self.store, &works).await {
+            let error = match W::write(&self.store, &items).await {
                 Ok(outcomes) => {
-                    self.acknowledge(outcomes, began, askers);
+                    self.acknowledge(outcomes, began, responders);
                     continue;
                 }
                 Err(error) => error,
             };
-            let jobs = works.into_iter().zip(askers).map(|(work, asker)| Job { work, asker });
+            let jobs =
+                items.into_iter().zip(responders).map(|(item, responder)| Job { item, responder });
             let mut jobs: Vec<Job<W>> = jobs.collect();
-            let chats: BTreeSet<ChatId> = jobs.iter().map(|job| job.work.chat_id()).collect();
+            let chats: BTreeSet<ChatId> = jobs.iter().map(|job| job.item.chat_id()).collect();
             match error {
                 StoreError::Data(_) if jobs.len() > 1 => {
                     let rest = jobs.split_off(jobs.len() / 2);
@@ -256,7 +257,7 @@ impl<W: Work> Lane<W> {
                     let chats: Vec<ChatId> = chats.into_iter().collect();
                     let held = self.store.list_held(&chats).await.unwrap_or_default();
                     let (of_held, of_free): (Vec<_>, Vec<_>) =
-                        jobs.into_iter().partition(|job| held.contains(&job.work.chat_id()));
+                        jobs.into_iter().partition(|job| held.contains(&job.item.chat_id()));
                     if waited == 0 {
                         // Once more, when those that can be had are written.
                         parts.push((of_held, 1));
@@ -272,7 +273,7 @@ impl<W: Work> Lane<W> {
                     slow += 1;
                     let mut by_chat: BTreeMap<ChatId, Vec<Job<W>>> = BTreeMap::new();
                     for job in jobs {
-                        by_chat.entry(job.work.chat_id()).or_default().push(job);
+                        by_chat.entry(job.item.chat_id()).or_default().push(job);
                     }
                     parts.extend(by_chat.into_values().map(|jobs| (jobs, waited)));
                 }
@@ -300,21 +301,26 @@ impl<W: Work> Lane<W> {
         refuse(jobs, error);
     }
 
-    fn acknowledge(&self, outcomes: Vec<W::Outcome>, began: Instant, askers: Vec<Asker<W>>) {
+    fn acknowledge(
+        &self,
+        outcomes: Vec<W::Outcome>,
+        began: Instant,
+        responders: Vec<Responder<W>>,
+    ) {
         let mut batch = Batch::new(outcomes.len());
         let mut acknowledgements = Vec::new();
-        for (outcome, asker) in outcomes.into_iter().zip(askers) {
-            match W::conclude(outcome, &mut batch, &asker.span, &self.metrics) {
-                Ok(done) => acknowledgements.push(Acknowledgement { asker, done }),
-                Err(error) => asker.answer(Err(error)),
+        for (outcome, responder) in outcomes.into_iter().zip(responders) {
+            match W::conclude(outcome, &mut batch, &responder.span, &self.metrics) {
+                Ok(done) => acknowledgements.push(Acknowledgement { responder, done }),
+                Err(error) => responder.answer(Err(error)),
             }
         }
         self.publisher.publish(batch, began, acknowledgements);
     }
 }
 
-fn refuse<W: Work>(jobs: Vec<Job<W>>, error: &Error) {
+fn refuse<W: BatchItem>(jobs: Vec<Job<W>>, error: &Error) {
     for job in jobs {
-        job.asker.answer(Err(error.clone()));
+        job.responder.answer(Err(error.clone()));
     }
 }

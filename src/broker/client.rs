@@ -22,7 +22,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    Away, RedisError,
+    RedisError, RedisUnavailable,
     connection::{COMMAND_TIMEOUT, Live, Settings},
 };
 
@@ -51,7 +51,7 @@ const PROBE_SECONDS: i64 = 10;
 
 /// The way to Redis for commands. Cheap to clone; the last clone dropped ends it.
 #[derive(Clone)]
-pub struct Link {
+pub struct RedisClient {
     shared: Arc<Shared>,
     _end: Arc<DropGuard>,
 }
@@ -75,7 +75,7 @@ struct Shared {
     end: CancellationToken,
 }
 
-impl Link {
+impl RedisClient {
     /// Begins to connect and returns at once: Redis may be away, now or at any time.
     /// `ca`: a PEM file with the authorities that its certificate may be of, where not the system's.
     /// Must be called within a Tokio runtime.
@@ -114,7 +114,7 @@ impl Link {
     pub async fn wait(&self, ceiling: Duration) -> Result<(), RedisError> {
         let mut up = self.subscribe_state();
         let settled = up.wait_for(|up| *up || self.shared.outdated().is_some());
-        // Away for longer: then without it.
+        // RedisUnavailable for longer: then without it.
         let _ = tokio::time::timeout(ceiling, settled).await;
         match self.shared.outdated().clone() {
             Some(version) => Err(RedisError::TooOld(version)),
@@ -122,7 +122,7 @@ impl Link {
         }
     }
 
-    /// Tells when [`Link::is_up`] changes: a single late answer is enough.
+    /// Tells when [`RedisClient::is_up`] changes: a single late answer is enough.
     pub fn subscribe_state(&self) -> watch::Receiver<bool> {
         self.shared.open.subscribe()
     }
@@ -154,9 +154,13 @@ impl Link {
     }
 
     /// Begins a pipeline. fred's own fail-fast does not cover these, so the breaker is asked first.
-    pub(crate) fn pipeline(&self) -> Result<Pipeline<Client>, Away> {
+    pub(crate) fn pipeline(&self) -> Result<Pipeline<Client>, RedisUnavailable> {
         let live = self.shared.live.load();
-        if self.is_up() && live.is_connected() { Ok(live.client().pipeline()) } else { Err(Away) }
+        if self.is_up() && live.is_connected() {
+            Ok(live.client().pipeline())
+        } else {
+            Err(RedisUnavailable)
+        }
     }
 
     /// Sends a pipeline of `expected` commands: each one's own result.
@@ -164,7 +168,7 @@ impl Link {
         &self,
         pipeline: &Pipeline<Client>,
         expected: usize,
-    ) -> Result<Vec<FredResult<Value>>, Away> {
+    ) -> Result<Vec<FredResult<Value>>, RedisUnavailable> {
         if expected == 0 {
             return Ok(Vec::new());
         }
@@ -173,7 +177,7 @@ impl Link {
             self.judge(error);
         }
         // A lost connection answers for all of them at once.
-        if results.len() == expected { Ok(results) } else { Err(Away) }
+        if results.len() == expected { Ok(results) } else { Err(RedisUnavailable) }
     }
 
     fn judge(&self, error: &fred::error::Error) {
@@ -199,9 +203,9 @@ impl Link {
     }
 }
 
-impl fmt::Debug for Link {
+impl fmt::Debug for RedisClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Link").field("up", &self.is_up()).finish_non_exhaustive()
+        f.debug_struct("RedisClient").field("up", &self.is_up()).finish_non_exhaustive()
     }
 }
 

@@ -16,12 +16,12 @@ const CHUNK: usize = 16 * 1024;
 /// Listens on a loopback port until dropped. What is said to the server gets there late, in order; its
 /// answers come at once.
 #[derive(Debug)]
-pub(crate) struct Detour {
+pub(crate) struct DelayProxy {
     port: u16,
     _carrying: JoinSet<()>,
 }
 
-impl Detour {
+impl DelayProxy {
     pub(crate) async fn start(server: u16, delay: Duration) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let port = listener.local_addr().expect("it listens").port();

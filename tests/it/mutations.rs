@@ -40,7 +40,7 @@ async fn until_one_waits(cluster: &Cluster) {
 async fn lanes(cluster: &Cluster) -> Vec<Pid> {
     let lanes = "SELECT pid::text FROM pg_stat_activity
                   WHERE datname = current_database() AND pid <> pg_backend_pid()
-                    AND (query LIKE '%store.amend\\_chats%' OR query LIKE '%store.send\\_messages%')";
+                    AND (query LIKE '%store.mutate\\_chats%' OR query LIKE '%store.send\\_messages%')";
     let rows = cluster.psql(lanes).await;
     rows.iter().filter_map(|row| Some(Pid::from_raw(row[0].as_ref()?.parse().ok()?))).collect()
 }
@@ -66,30 +66,30 @@ async fn until_queued(cluster: &Cluster, count: usize) {
     .await;
 }
 
-/// Rooms of `user` with others, with one message of the other's in each.
-async fn rooms(cluster: &Cluster, user: &User, count: usize) -> Vec<(User, Chat)> {
-    let mut rooms = Vec::new();
+/// Chats of `user` with others, with one message of the other's in each.
+async fn chats(cluster: &Cluster, user: &User, count: usize) -> Vec<(User, Chat)> {
+    let mut chats = Vec::new();
     for number in 0..count {
         let peer = cluster.user(&format!("peer {number}"));
         let chat = user.on(0).open_chat(&peer).await;
         peer.on(1).send(&chat, "hi").await;
-        rooms.push((peer, chat));
+        chats.push((peer, chat));
     }
-    rooms
+    chats
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_meanwhile_is_written_at_once() {
-    const ROOMS: usize = 40;
+    const CHATS: usize = 40;
     let cluster = Cluster::start(2).await;
     let alice = cluster.user("alice");
-    let rooms = rooms(&cluster, &alice, ROOMS).await;
+    let chats = chats(&cluster, &alice, CHATS).await;
     let noted = async || {
         let last = "SELECT last_value FROM outbox_outbox_id_seq";
         cluster.psql_value::<i64>(last).await
     };
     // Lanes take the connection that has rested longest, so any of these may be the next one.
-    for (peer, chat) in &rooms[..2] {
+    for (peer, chat) in &chats[..2] {
         peer.on(0).mark_read(chat).await;
         peer.on(0).send(chat, "hi").await;
     }
@@ -97,12 +97,12 @@ async fn what_waits_meanwhile_is_written_at_once() {
     let before = noted().await;
     signal(&lanes, Signal::SIGSTOP);
     let mut marks = JoinSet::new();
-    for (_, chat) in &rooms {
+    for (_, chat) in &chats {
         let (at, chat) = (alice.on(0), chat.clone());
         marks.spawn(async move { at.mark_read(&chat).await });
     }
     // The first batch has some of them; it is under way.
-    until_queued(&cluster, ROOMS / 2).await;
+    until_queued(&cluster, CHATS / 2).await;
     signal(&lanes, Signal::SIGCONT);
     let mut totals: Vec<i64> = Vec::new();
     for marked in marks.join_all().await {
@@ -113,16 +113,16 @@ async fn what_waits_meanwhile_is_written_at_once() {
     assert!(batches < 10, "{batches} transactions that changed something");
     // What is told is what is left after all of the batch.
     totals.sort_unstable();
-    assert_eq!(totals[..ROOMS / 2], [0; ROOMS / 2], "{totals:?}");
+    assert_eq!(totals[..CHATS / 2], [0; CHATS / 2], "{totals:?}");
     assert_eq!(alice.on(1).get("/chats/unread/").await.expect(200)["total"], 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_room_that_is_held_holds_up_no_other() {
+async fn a_chat_that_is_held_holds_up_no_other() {
     let cluster = Cluster::start(2).await;
     let alice = cluster.user("alice");
-    let rooms = rooms(&cluster, &alice, 2).await;
-    let [(_, held), (peer, free)] = &rooms[..] else { unreachable!("two rooms") };
+    let chats = chats(&cluster, &alice, 2).await;
+    let [(_, held), (peer, free)] = &chats[..] else { unreachable!("two chats") };
     let mine = alice.on(0).send(free, "mine").await;
     let message =
         |chat: &Chat, id: &Value| chat.path(&format!("messages/{}/", id.as_str().expect("an id")));
@@ -133,7 +133,7 @@ async fn a_room_that_is_held_holds_up_no_other() {
         stuck.spawn(async move { at.post(&path, json!({})).await });
     }
     until_one_waits(&cluster).await;
-    // A batch with the room that is held comes apart; the others of it are written.
+    // A batch with the chat that is held comes apart; the others of it are written.
     let path = message(free, &mine["message_id"]);
     let edit = json!({ "text": "edited" });
     let edited = alice.on(0).patch(&path, edit).await.expect(200);
@@ -153,11 +153,11 @@ async fn a_room_that_is_held_holds_up_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_room_that_is_held_for_long_costs_others_one_wait() {
+async fn a_chat_that_is_held_for_long_costs_others_one_wait() {
     let cluster = Cluster::start(2).await;
     let alice = cluster.user("alice");
-    let rooms = rooms(&cluster, &alice, 2).await;
-    let [(_, held), (_, free)] = &rooms[..] else { unreachable!("two rooms") };
+    let chats = chats(&cluster, &alice, 2).await;
+    let [(_, held), (_, free)] = &chats[..] else { unreachable!("two chats") };
     let lock = hold(&cluster, held).await;
     let body = json!({ "text": "meanwhile" });
     let refused = async || alice.on(0).post(&held.path("messages/"), body.clone()).await;
@@ -187,8 +187,8 @@ async fn a_change_that_takes_too_long_fails_no_other() {
     })
     .await;
     let alice = cluster.user("alice");
-    let rooms = rooms(&cluster, &alice, 12).await;
-    let [(_, held), free @ ..] = &rooms[..] else { unreachable!("many rooms") };
+    let chats = chats(&cluster, &alice, 12).await;
+    let [(_, held), free @ ..] = &chats[..] else { unreachable!("many chats") };
     let lock = hold(&cluster, held).await;
     let mark = |chat: &Chat| {
         let (at, path) = (alice.on(0), chat.path("mark_read/"));
@@ -208,13 +208,13 @@ async fn a_change_that_takes_too_long_fails_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn changes_of_one_room_past_some_hundreds_are_refused_and_those_of_others_made() {
-    /// More than may wait of one room.
+async fn changes_of_one_chat_past_some_hundreds_are_refused_and_those_of_others_made() {
+    /// More than may wait of one chat.
     const MANY: usize = 320;
     let cluster = Cluster::start(2).await;
     let alice = cluster.user("alice");
-    let rooms = rooms(&cluster, &alice, 2).await;
-    let [(_, busy), (peer, other)] = &rooms[..] else { unreachable!("two rooms") };
+    let chats = chats(&cluster, &alice, 2).await;
+    let [(_, busy), (peer, other)] = &chats[..] else { unreachable!("two chats") };
     // Lanes take the connection that has rested longest, so any of these may be the next one.
     for _ in 0..2 {
         peer.on(0).mark_read(other).await;
@@ -246,7 +246,7 @@ async fn changes_of_one_room_past_some_hundreds_are_refused_and_those_of_others_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn changes_of_one_room_at_once_are_all_made_and_numbered() {
+async fn changes_of_one_chat_at_once_are_all_made_and_numbered() {
     let cluster = Cluster::start(2).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let chat = alice.on(0).open_chat(&bob).await;

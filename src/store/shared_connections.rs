@@ -20,7 +20,7 @@ use super::{StoreError, connect::Connector};
 /// next ones at hand, wakes up less often, and answers several at once. For statements only that read
 /// a bounded range by an index and wait for no lock, as a slow one holds up those behind it.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct SharedConnections {
     connector: Connector,
     /// For waiting for a place, and for a connection that somebody else opens.
     ceiling: Duration,
@@ -34,7 +34,7 @@ pub(super) struct Shared {
 /// for its turn is not taken for one that is stuck, and can still be given up.
 const QUEUE: usize = 32;
 
-impl Shared {
+impl SharedConnections {
     /// Opens none yet. `size` must be at least 1.
     pub(super) fn new(connector: Connector, size: usize, ceiling: Duration) -> Self {
         let connections = (0..size).map(|_| Mutex::new(None)).collect();
@@ -50,7 +50,7 @@ impl Shared {
     pub(super) async fn queue(&self) -> Result<OwnedSemaphorePermit, StoreError> {
         let place = timeout(self.ceiling, Arc::clone(&self.places).acquire_owned()).await;
         // Too late; the semaphore itself is never closed.
-        place.ok().and_then(Result::ok).ok_or(StoreError::Away(None))
+        place.ok().and_then(Result::ok).ok_or(StoreError::Unavailable(None))
     }
 
     /// One of the connections, in turn; opened where it isn't yet, or has broken.

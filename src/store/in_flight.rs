@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use deadpool_postgres::ClientWrapper;
 use tokio::{runtime::Handle, sync::OwnedSemaphorePermit, time::timeout};
 
-use super::{connect::Pooled, shared::Shared};
+use super::{connect::Pooled, shared_connections::SharedConnections};
 
 /// What a statement takes until it has ended.
 #[derive(Debug)]
@@ -13,7 +13,11 @@ pub(super) enum Held {
     /// A connection of a pool.
     Own(Pooled),
     /// A place in the queue of one that is shared.
-    Queued { client: Arc<ClientWrapper>, shared: Arc<Shared>, place: OwnedSemaphorePermit },
+    Queued {
+        client: Arc<ClientWrapper>,
+        shared: Arc<SharedConnections>,
+        place: OwnedSemaphorePermit,
+    },
 }
 
 impl Held {
@@ -41,14 +45,14 @@ impl Held {
 /// next one, who would wait for somebody else's statement. Nor is it closed, since Postgres would hear
 /// of that only afterwards, and have more connections than it is meant to have meanwhile.
 #[derive(Debug)]
-pub(super) struct Underway {
+pub(super) struct InFlight {
     /// `None` once it has ended.
     held: Option<Held>,
     /// How long the end is waited for; `None`: not at all.
     patience: Option<Duration>,
 }
 
-impl Underway {
+impl InFlight {
     pub(super) fn new(held: Held, patience: Option<Duration>) -> Self {
         Self { held: Some(held), patience }
     }
@@ -71,7 +75,7 @@ impl Underway {
     }
 }
 
-impl Drop for Underway {
+impl Drop for InFlight {
     fn drop(&mut self) {
         let Some(held) = self.held.take() else { return };
         let patience = self.patience;

@@ -13,12 +13,12 @@ use axum::{
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 
-use crate::{limits::Place, model::UserId};
+use crate::{limits::Permit, model::UserId};
 
-type Kept = Arc<Place<UserId>>;
+type Kept = Arc<Permit<UserId>>;
 
 /// Keeps the place as long as anything of the answer is in memory.
-pub(super) fn keep(response: Response, place: Place<UserId>) -> Response {
+pub(super) fn keep(response: Response, place: Permit<UserId>) -> Response {
     let place = Arc::new(place);
     response.map(|body| Body::new(Answer { body, place }))
 }

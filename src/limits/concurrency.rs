@@ -8,7 +8,7 @@ use std::{
 
 /// Counts what is open on a replica.
 #[derive(Debug)]
-pub(super) struct Places<K> {
+pub(super) struct ConcurrencyLimit<K> {
     taken: Mutex<Taken<K>>,
     per_key: usize,
     in_all: usize,
@@ -22,12 +22,12 @@ struct Taken<K> {
 
 /// A place that is taken; dropping it gives it back.
 #[derive(Debug)]
-pub struct Place<K: Eq + Hash> {
-    places: Arc<Places<K>>,
+pub struct Permit<K: Eq + Hash> {
+    places: Arc<ConcurrencyLimit<K>>,
     key: K,
 }
 
-impl<K: Eq + Hash> Places<K> {
+impl<K: Eq + Hash> ConcurrencyLimit<K> {
     pub(super) fn new(per_key: usize, in_all: usize) -> Self {
         let taken = Mutex::new(Taken { by_key: HashMap::new(), all: 0 });
         Self { taken, per_key, in_all }
@@ -39,7 +39,7 @@ impl<K: Eq + Hash> Places<K> {
     }
 
     /// `None` where there is no place left.
-    pub(super) fn take(self: &Arc<Self>, key: K) -> Option<Place<K>>
+    pub(super) fn take(self: &Arc<Self>, key: K) -> Option<Permit<K>>
     where
         K: Clone,
     {
@@ -50,11 +50,11 @@ impl<K: Eq + Hash> Places<K> {
         }
         taken.all += 1;
         taken.by_key.insert(key.clone(), here + 1);
-        Some(Place { places: Arc::clone(self), key })
+        Some(Permit { places: Arc::clone(self), key })
     }
 }
 
-impl<K: Eq + Hash> Drop for Place<K> {
+impl<K: Eq + Hash> Drop for Permit<K> {
     fn drop(&mut self) {
         let mut taken = self.places.taken();
         taken.all -= 1;
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn places_are_given_back() {
-        let places = Arc::new(Places::new(2, 3));
+        let places = Arc::new(ConcurrencyLimit::new(2, 3));
         let (first, _second) = (places.take("a"), places.take("a"));
         assert!(first.is_some());
         // One of the same key, then what is full.

@@ -18,7 +18,7 @@ use crate::{
     socket::command::Request,
 };
 
-/// The doors of a replica with some key.
+/// The fuzz_entry of a replica with some key.
 #[derive(Debug)]
 pub struct Doors {
     verifier: Verifier,
@@ -212,32 +212,32 @@ mod tests {
     proptest! {
         #[test]
         fn every_door_stands_whatever_comes(raw in awkward(), other in awkward(), json in object()) {
-            let doors = Doors::default();
-            doors.token(&raw);
-            doors.token(&format!("{raw}.{other}.{raw}"));
-            doors.frame(&raw);
-            doors.frame(&json);
-            doors.body(raw.as_bytes());
-            doors.body(json.as_bytes());
-            doors.search(&raw, &other);
-            doors.cursor(&raw);
-            doors.path(&raw);
-            doors.path(&format!("/api/v1/{raw}?{other}"));
-            doors.forwarded(&raw);
+            let fuzz_entry = Doors::default();
+            fuzz_entry.token(&raw);
+            fuzz_entry.token(&format!("{raw}.{other}.{raw}"));
+            fuzz_entry.frame(&raw);
+            fuzz_entry.frame(&json);
+            fuzz_entry.body(raw.as_bytes());
+            fuzz_entry.body(json.as_bytes());
+            fuzz_entry.search(&raw, &other);
+            fuzz_entry.cursor(&raw);
+            fuzz_entry.path(&raw);
+            fuzz_entry.path(&format!("/api/v1/{raw}?{other}"));
+            fuzz_entry.forwarded(&raw);
         }
     }
 
     #[test]
     fn what_is_huge_is_refused_without_a_search_for_its_end() {
-        let doors = Doors::default();
+        let fuzz_entry = Doors::default();
         let long = "a\u{301}б".repeat(30_000);
-        doors.search(&long, "a text");
-        doors.search("ab*cd", &long);
-        doors.token(&"e".repeat(1_000_000));
-        doors.body("[".repeat(1_000_000).as_bytes());
-        doors.body(format!("{{\"text\":{}1", "{\"a\":".repeat(100_000)).as_bytes());
-        doors.cursor(&long);
-        doors.path(&long);
-        doors.forwarded(&"1,".repeat(30_000));
+        fuzz_entry.search(&long, "a text");
+        fuzz_entry.search("ab*cd", &long);
+        fuzz_entry.token(&"e".repeat(1_000_000));
+        fuzz_entry.body("[".repeat(1_000_000).as_bytes());
+        fuzz_entry.body(format!("{{\"text\":{}1", "{\"a\":".repeat(100_000)).as_bytes());
+        fuzz_entry.cursor(&long);
+        fuzz_entry.path(&long);
+        fuzz_entry.forwarded(&"1,".repeat(30_000));
     }
 }
