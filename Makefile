@@ -5,7 +5,7 @@ TARGET_DIR = $(or $(CARGO_TARGET_DIR),target)
 DATA = $(or $(BESEDA_DEV_DATA),data)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests run test page-test client-test examples-test client-schema ops-test versions-test security-test check clean-data
+.PHONY: help setup setup-tests run test page-test client-test examples-test client-schema ops-test versions-test security-test docs docs-test check clean-data
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -46,6 +46,14 @@ versions-test: setup-tests ## All tests on the oldest and newest PostgreSQL and 
 
 security-test: setup ## Outside judges: schemathesis, kosoku, slowhttptest (installs them where missing)
 	@scripts/security-test
+
+# As a book; without mdBook the documents are read as they are.
+docs: ## The documents as a book in target/book; installs mdBook with cargo where it is missing
+	@scripts/book
+
+docs-test: setup ## The terminal lines of the documents, run; their links. ARGS="--update" records the answers
+	@cargo build --locked --package beseda
+	@scripts/docs-test $(ARGS)
 
 check: ## What continuous integration runs
 	@.ci/run

@@ -9,7 +9,7 @@ use crate::harness::{Cluster, Program, Reply, SECRET, Socket, eventually};
 const WEBHOOK_SECRET: &str = "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
 /// The documented roles.
-const SECURITY: &str = include_str!("../../docs/security.md");
+const SECURITY: &str = include_str!("../../docs/run/security.md");
 
 /// A block of code in the documentation, by its language.
 fn documented(language: &str) -> &'static str {

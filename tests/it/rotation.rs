@@ -1,4 +1,4 @@
-//! Secrets take each other's place while people write, step by step as docs/rotation.md says: no
+//! Secrets take each other's place while people write, step by step as docs/run/rotation.md says: no
 //! request may fail.
 
 use std::{
@@ -28,8 +28,8 @@ use crate::harness::{
     CEILING, Chat, Cluster, Reply, SECRET, User, claims, eventually, eventually_within, sign_with,
 };
 
-const ROTATION: &str = include_str!("../../docs/rotation.md");
-const SECURITY: &str = include_str!("../../docs/security.md");
+const ROTATION: &str = include_str!("../../docs/run/rotation.md");
+const SECURITY: &str = include_str!("../../docs/run/security.md");
 
 /// A block of code in a page, by its language and its place among those.
 fn documented(page: &'static str, language: &str, place: usize) -> &'static str {

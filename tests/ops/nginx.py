@@ -1,4 +1,4 @@
-"""The recipe for nginx in docs/operations.md, in a real nginx: it is read, passes requests on, and writes
+"""The recipe for nginx in docs/run/operations.md, in a real nginx: it is read, passes requests on, and writes
 no ticket into its logs, whether a replica answers, refuses the socket or is not there."""
 
 import asyncio
@@ -19,7 +19,7 @@ START_CEILING_S = 20
 
 
 async def main():
-    text = (ROOT / "docs/operations.md").read_text()
+    text = (ROOT / "docs/run/operations.md").read_text()
     recipe = re.search(r"```nginx\n(.*?)```", text, re.DOTALL).group(1)
     folder = pathlib.Path(tempfile.mkdtemp(prefix="beseda-nginx-", dir="/var/tmp"))
     port, replica = free_port(), free_port()
