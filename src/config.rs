@@ -1,4 +1,5 @@
-//! Configuration: flags and environment, one name each. The doc comment is the `--help`.
+//! Configuration: every setting is a flag and an environment variable of the same name. Its doc comment
+//! is the `--help`, and its row in docs/run/configuration.md, which `examples/settings.rs` prints.
 
 mod auth;
 mod files;
@@ -18,20 +19,20 @@ use crate::{net::Network, origin::Origin};
 /// Who may delete a whole chat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum DeleteChat {
-    /// Whoever opened it.
+    /// the user who opened it
     Creator,
-    /// Either of the two.
+    /// any member
     Member,
-    /// The host application's server only (scope `chat:admin`).
+    /// only the host application's server, by the scope `chat:admin`
     Admin,
 }
 
-/// What opening a chat with somebody unknown does.
+/// What happens when a user opens a chat with somebody unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum UnknownUsers {
-    /// Makes them known, without a name.
+    /// create the user, without a name
     Create,
-    /// Answers 404 `user_not_found`.
+    /// answer 404 `user_not_found`
     Reject,
 }
 
@@ -47,6 +48,20 @@ pub enum LogFormat {
     Json,
 }
 
+/// The settings of logs and traces, which every command takes.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Logs and traces")]
+pub struct LogConfig {
+    /// Format of the log. BESEDA_LOG sets what is logged (`info`, `debug`, `beseda=debug,warn`).
+    #[arg(long, global = true, env = "BESEDA_LOG_FORMAT", value_enum, default_value = "text")]
+    pub log_format: LogFormat,
+
+    /// Where traces are sent, over OTLP (HTTP, protobuf): `http://collector:4318/v1/traces`. Without it,
+    /// no traces are made.
+    #[arg(long, global = true, env = "BESEDA_OTLP_ENDPOINT")]
+    pub otlp_endpoint: Option<url::Url>,
+}
+
 /// A value that must not show in logs: its `Debug` is redacted.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -56,7 +71,7 @@ impl Secret {
         &self.0
     }
 
-    /// The secrets in it, one a line: two while one takes the place of the other.
+    /// The secrets in it, one per line: two during a rotation.
     pub fn lines(&self) -> impl Iterator<Item = &str> {
         self.0.lines()
     }
@@ -82,133 +97,143 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// The database.
+/// The settings of Postgres, which every command that uses the database takes.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Postgres")]
 pub struct DatabaseConfig {
-    /// Postgres: postgresql://USER:PASSWORD@HOST:PORT/DATABASE; with `?sslmode=verify-full` over TLS.
+    /// Address of Postgres: `postgresql://USER:PASSWORD@HOST:PORT/DATABASE`. With
+    /// `?sslmode=verify-full` the connection uses TLS. Of several hosts, comma-separated, the one that
+    /// accepts writes is used. `?options=-c%20search_path%3Dchat` puts all tables into the schema
+    /// `chat`, for every command.
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: Secret,
 
-    /// The authorities that Postgres's certificate may be of: a PEM file. Without it: those that the
-    /// system trusts.
+    /// PEM file with the authorities that may have signed Postgres's certificate. Without it, the
+    /// system's authorities apply.
     #[arg(long, env = "BESEDA_DATABASE_CA")]
     pub database_ca: Option<PathBuf>,
 
-    /// Most connections to Postgres a replica opens: its writers, twice its readers, one that writes
-    /// what changes (edits, deletions, read markers), and 2 or more for all else.
+    /// Maximum number of connections to Postgres per replica: its writers, twice its readers, one for
+    /// mutations (edits, deletions, read markers), two for searches, and two or more for everything
+    /// else.
     #[arg(long, env = "BESEDA_DATABASE_CONNECTIONS", default_value_t = 16)]
     pub database_connections: usize,
 
-    /// Connections that write new messages, each a batch at a time; fewer make larger batches, which cost
-    /// less, more hide the latency of a distant Postgres.
+    /// Connections that write new messages, each one batch at a time. Fewer make larger batches, which
+    /// cost less; more hide the latency of a distant Postgres.
     #[arg(long, env = "BESEDA_DATABASE_WRITERS", default_value_t = 1)]
     pub database_writers: usize,
 
-    /// Connections that all short reads share, one behind the other, and as many that lists of chats
-    /// share: fewer cost Postgres and the service less, more use more of Postgres's cores.
+    /// Connections that all short reads share, and as many again that lists of chats share. Fewer cost
+    /// Postgres and the service less; more use more of Postgres's cores.
     #[arg(long, env = "BESEDA_DATABASE_READERS", default_value_t = 2)]
     pub database_readers: usize,
 
-    /// How long one statement may run, and a request may wait for a connection or a lock.
+    /// Time limit of one statement, and of a request's wait for a connection or a lock.
     #[arg(long, env = "BESEDA_DATABASE_TIMEOUT", default_value = "5s", value_parser = humantime::parse_duration)]
     pub database_timeout: Duration,
 
-    /// How long `serve` and `migrate` wait at their start for a Postgres that does not answer.
+    /// How long `serve` and `migrate` wait at their start for a Postgres that does not answer. Each
+    /// attempt logs its cause.
     #[arg(long, env = "BESEDA_DATABASE_WAIT", default_value = "1m", value_parser = humantime::parse_duration)]
     pub database_wait: Duration,
 
-    /// Named prepared statements, and time-outs as start-up options: `off` behind PgBouncer in
-    /// transaction mode, whatever its version.
+    /// Use named prepared statements, and set time-outs as start-up options. Set `off` behind PgBouncer
+    /// in transaction mode, whatever its version.
     #[arg(long, env = "BESEDA_DATABASE_PREPARED", value_enum, default_value = "on")]
     pub database_prepared: Switch,
 }
 
-/// Sustained requests a second of one user on one replica; ten seconds' worth may come at once.
+/// Rate limits and caps. A rate is sustained; ten seconds' worth may come at once.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Limits")]
 pub struct LimitConfig {
-    /// Rate limits, and caps on sockets and requests; `off` lifts them all.
+    /// Apply rate limits and the caps on sockets and requests. `off` lifts all of them.
     #[arg(long, env = "BESEDA_RATE_LIMITS", value_enum, default_value = "on")]
     pub rate_limits: Switch,
 
-    /// Sends, edits, deletions, reports and read markers a second, per user and replica.
+    /// Sends, edits, deletions, reports and read markers per second, per user and replica.
     #[arg(long, env = "BESEDA_RATE_SENDS", default_value_t = 10)]
     pub rate_sends: u32,
 
-    /// Reads a second, per user and replica.
+    /// Reads per second, per user and replica.
     #[arg(long, env = "BESEDA_RATE_READS", default_value_t = 50)]
     pub rate_reads: u32,
 
-    /// Chats opened or deleted a second, per user and replica.
+    /// Chats opened or deleted, and people named or blocked, per second, per user and replica.
     #[arg(long, env = "BESEDA_RATE_ROOMS", default_value_t = 5)]
     pub rate_rooms: u32,
 
-    /// Searches a second, per user and replica.
+    /// Searches per second, per user and replica.
     #[arg(long, env = "BESEDA_RATE_SEARCHES", default_value_t = 5)]
     pub rate_searches: u32,
 
-    /// Tickets and sockets a second, per user and replica.
+    /// Tickets and sockets per second, per user and replica.
     #[arg(long, env = "BESEDA_RATE_CONNECTS", default_value_t = 2)]
     pub rate_connects: u32,
 
-    /// Requests and sockets a second from one address (IPv6: one /64), whoever asks, before tokens
-    /// are looked at; addresses behind proxies are seen through BESEDA_TRUSTED_PROXIES only.
+    /// Requests and sockets per second from one address (IPv6: one /64), counted before tokens are
+    /// checked. Addresses behind proxies are seen only through BESEDA_TRUSTED_PROXIES.
     #[arg(long, env = "BESEDA_RATE_ADDRESSES", default_value_t = 1_000)]
     pub rate_addresses: u32,
 
-    /// Commands a second on one socket.
+    /// Commands per second on one socket.
     #[arg(long, env = "BESEDA_RATE_COMMANDS", default_value_t = 50)]
     pub rate_commands: u32,
 
-    /// Connections a replica accepts a second, 25 times as many at once; more wait in the system's
-    /// queue, where a request that needs a new connection waits behind them. Raise it with the cores: a
-    /// flood of so many, each with a handshake, leaves most of two to those who are in.
+    /// Connections that a replica accepts per second, and 25 times as many at once; the rest wait in
+    /// the kernel's queue, with requests on new connections behind them. Raise it with the number of
+    /// cores: at 400/s a handshake flood leaves most of two cores to connected clients.
     #[arg(long, env = "BESEDA_RATE_ACCEPTS", default_value_t = 400)]
     pub rate_accepts: u32,
 
-    /// Requests of one user under way on one replica, each until its answer is taken; one more is
-    /// answered 429. The largest answers have 3 MB: so many of these are a fifth of 512 MiB.
+    /// Maximum number of requests of one user in flight on one replica, each until its answer is taken;
+    /// one more is answered 429. The largest answers have 3 MB, so 32 of them take a fifth of 512 MiB.
     #[arg(long, env = "BESEDA_REQUESTS_PER_USER", default_value_t = 32)]
     pub requests_per_user: usize,
 
-    /// Chats that a user opens one more of is refused past (403); others may open chats with them, and
-    /// chat:admin may any. Unread counters tell of all of them, 140 bytes each.
+    /// Maximum number of chats from which a user may still open one more; beyond it, 403 `forbidden`.
+    /// Other users may still open chats with them, and a `chat:admin` token may open any. Unread
+    /// counters list all of them, in 140 bytes each.
     #[arg(long, env = "BESEDA_ROOMS_PER_USER", default_value_t = 20_000)]
     pub rooms_per_user: u32,
 
-    /// Most people whom a user blocks; one more is refused (403).
+    /// Maximum number of people whom a user may block; beyond it, 403 `forbidden`.
     #[arg(long, env = "BESEDA_BLOCKS_PER_USER", default_value_t = 10_000)]
     pub blocks_per_user: u32,
 
-    /// Open sockets of one user on one replica; one more is closed with 4009.
+    /// Maximum number of open sockets of one user on one replica; one more is closed with 4009.
     #[arg(long, env = "BESEDA_SOCKETS_PER_USER", default_value_t = 50)]
     pub sockets_per_user: usize,
 
-    /// Open sockets from one address (IPv6: one /64) on one replica; one more is closed with 4204.
+    /// Maximum number of open sockets from one address (IPv6: one /64) on one replica; one more is
+    /// closed with 4204.
     #[arg(long, env = "BESEDA_SOCKETS_PER_ADDRESS", default_value_t = 5_000)]
     pub sockets_per_address: usize,
 
-    /// Open sockets on one replica; one more is closed with 4204.
+    /// Maximum number of open sockets on one replica; one more is closed with 4204.
     #[arg(long, env = "BESEDA_SOCKETS", default_value_t = 50_000)]
     pub sockets: usize,
 
-    /// Chats that one socket may follow.
+    /// Maximum number of chats that one socket may follow; one more is refused with `forbidden`.
     #[arg(long, env = "BESEDA_SUBSCRIPTIONS_PER_SOCKET", default_value_t = 1_000)]
     pub subscriptions_per_socket: usize,
 }
 
-/// What a connection may cost, whoever is at its other end.
+/// Bounds of a single HTTP connection.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Connections")]
 pub struct HttpConfig {
-    /// Largest head of a request, in bytes; 8192 or more. What has arrived by one read past it may
-    /// still be taken: up to twice as much.
+    /// Maximum size of a request's head in bytes; 8192 or more. What arrived in the same read is still
+    /// accepted, up to twice as much.
     #[arg(long, env = "BESEDA_MAX_HEAD_BYTES", default_value_t = 32 * 1024)]
     pub max_head_bytes: usize,
 
-    /// Most headers of a request.
+    /// Maximum number of headers of a request.
     #[arg(long, env = "BESEDA_MAX_HEADERS", default_value_t = 64)]
     pub max_headers: usize,
 
-    /// How long a new connection may stay silent, and a request's head may take.
+    /// How long a new connection may stay silent, and how long a request's head may take.
     #[arg(long, env = "BESEDA_HEAD_TIMEOUT", default_value = "10s", value_parser = humantime::parse_duration)]
     pub head_timeout: Duration,
 
@@ -216,73 +241,101 @@ pub struct HttpConfig {
     #[arg(long, env = "BESEDA_BODY_TIMEOUT", default_value = "8s", value_parser = humantime::parse_duration)]
     pub body_timeout: Duration,
 
-    /// How long a client may take nothing of an answer, and, beyond that time, less than 16 KiB of it a
-    /// second.
+    /// How long a client may take nothing of an answer. Beyond that time it must take at least 16 KiB
+    /// per second.
     #[arg(long, env = "BESEDA_WRITE_TIMEOUT", default_value = "10s", value_parser = humantime::parse_duration)]
     pub write_timeout: Duration,
 
-    /// How long a connection may idle between two requests; longer than the balancer's own limit,
+    /// How long a connection may idle between two requests. Choose more than the balancer's own limit,
     /// so that the balancer closes first.
     #[arg(long, env = "BESEDA_IDLE_TIMEOUT", default_value = "75s", value_parser = humantime::parse_duration)]
     pub idle_timeout: Duration,
 }
 
-/// Everything a replica needs.
+/// All settings of one replica.
 #[derive(Debug, Clone, Args)]
 pub struct Config {
     #[command(flatten)]
     pub database: DatabaseConfig,
 
-    /// Redis: redis://…, rediss://…, redis-sentinel://… or redis-cluster://…
-    #[arg(long, env = "REDIS_URL", hide_env_values = true)]
+    /// Address of Redis: `redis://`, `redis-sentinel://` or `redis-cluster://`; with `rediss` instead
+    /// of `redis` over TLS.
+    #[arg(help_heading = "Redis", long, env = "REDIS_URL", hide_env_values = true)]
     pub redis_url: Secret,
 
-    /// The authorities that Redis's certificate may be of, for rediss://…: a PEM file. Without it:
-    /// those that the system trusts.
-    #[arg(long, env = "BESEDA_REDIS_CA")]
+    /// PEM file with the authorities that may have signed Redis's certificate. Without it, the system's
+    /// authorities apply.
+    #[arg(help_heading = "Redis", long, env = "BESEDA_REDIS_CA")]
     pub redis_ca: Option<PathBuf>,
 
-    /// What every Redis key and channel begins with, so that one Redis can serve several installations.
-    #[arg(long, env = "BESEDA_REDIS_PREFIX", default_value = "beseda:")]
+    /// Prefix of every Redis key and channel, so that one Redis can serve several installations.
+    /// Channels have the number of the database behind it (`beseda:db0:`), because Redis separates only
+    /// keys by that number.
+    #[arg(help_heading = "Redis", long, env = "BESEDA_REDIS_PREFIX", default_value = "beseda:")]
     pub redis_prefix: String,
 
-    /// Publications by sharded pub/sub, each on one shard and not on all servers: for a redis-cluster://…
-    /// of Redis 7 or newer. On all replicas or on none: they do not hear each other otherwise.
-    #[arg(long, env = "BESEDA_REDIS_SHARDED_PUBSUB", value_enum, default_value = "off")]
+    /// Use sharded pub/sub: each publication goes to one shard instead of all servers of a
+    /// `redis-cluster://` (Redis 7 or newer). Set the same on all replicas; otherwise they do not hear
+    /// each other.
+    #[arg(
+        help_heading = "Redis",
+        long,
+        env = "BESEDA_REDIS_SHARDED_PUBSUB",
+        value_enum,
+        default_value = "off"
+    )]
     pub redis_sharded_pubsub: Switch,
 
-    /// Where clients are served: REST, sockets, the demo page.
-    #[arg(long, env = "BESEDA_LISTEN", default_value = "0.0.0.0:8080")]
+    /// Address for clients: REST, sockets and the demo page.
+    #[arg(help_heading = "Addresses", long, env = "BESEDA_LISTEN", default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
 
-    /// Where metrics and health are served; not for the internet.
-    #[arg(long, env = "BESEDA_INTERNAL_LISTEN", default_value = "0.0.0.0:9090")]
+    /// Address for metrics and health checks. Keep it off the internet.
+    #[arg(
+        help_heading = "Addresses",
+        long,
+        env = "BESEDA_INTERNAL_LISTEN",
+        default_value = "0.0.0.0:9090"
+    )]
     pub internal_listen: SocketAddr,
 
-    /// How clients reach the service (`https://chat.example.com`, without a path); else taken from each
-    /// request.
-    #[arg(long, env = "BESEDA_PUBLIC_URL")]
+    /// Origin under which clients reach the service (`https://chat.example.com`, without a path). Its
+    /// scheme and host make `ws_url`; without it they come from each request.
+    #[arg(help_heading = "Addresses", long, env = "BESEDA_PUBLIC_URL")]
     pub public_url: Option<Origin>,
 
-    /// Proxies whose X-Forwarded-For, X-Forwarded-Host and X-Forwarded-Proto are believed: addresses
-    /// or ranges like 10.0.0.0/8, comma-separated.
-    #[arg(long, env = "BESEDA_TRUSTED_PROXIES", value_delimiter = ',')]
+    /// Proxies whose `X-Forwarded-For`, `X-Forwarded-Host` and `X-Forwarded-Proto` are trusted:
+    /// addresses or ranges (`10.0.0.0/8`), comma-separated.
+    #[arg(help_heading = "Addresses", long, env = "BESEDA_TRUSTED_PROXIES", value_delimiter = ',')]
     pub trusted_proxies: Vec<Network>,
 
     /// Origins (`https://www.example.com`) whose pages may open sockets and call the API,
-    /// comma-separated; none given: the same host only.
-    #[arg(long, env = "BESEDA_ALLOWED_ORIGINS", value_delimiter = ',')]
+    /// comma-separated; there is no `*`. Without it, only pages of the same host may.
+    #[arg(help_heading = "Addresses", long, env = "BESEDA_ALLOWED_ORIGINS", value_delimiter = ',')]
     pub allowed_origins: Vec<Origin>,
 
     #[command(flatten)]
     pub auth: AuthConfig,
 
-    /// Who may delete a whole chat.
-    #[arg(long, env = "BESEDA_DELETE_CHAT", value_enum, default_value = "creator")]
+    /// Who may delete a chat.
+    #[arg(
+        help_heading = "Chats and people",
+        long,
+        env = "BESEDA_DELETE_CHAT",
+        value_enum,
+        default_value = "creator"
+    )]
     pub delete_chat: DeleteChat,
 
-    /// What opening a chat with somebody unknown does.
-    #[arg(long, env = "BESEDA_UNKNOWN_USERS", value_enum, default_value = "create")]
+    /// What happens when a user opens a chat with somebody unknown. With somebody who was erased, both
+    /// values refuse a new chat.
+    #[arg(
+        help_heading = "Chats and people",
+        long,
+        env = "BESEDA_UNKNOWN_USERS",
+        value_enum,
+        default_value = "create"
+    )]
     pub unknown_users: UnknownUsers,
 
     #[command(flatten)]
@@ -294,37 +347,46 @@ pub struct Config {
     #[command(flatten)]
     pub webhooks: WebhookConfig,
 
-    /// How long a request may take in all before it is answered 504; an export, until its answer begins.
-    #[arg(long, env = "BESEDA_REQUEST_TIMEOUT", default_value = "15s", value_parser = humantime::parse_duration)]
+    /// Time limit of a request, after which it is answered 504; for an export, until its answer begins.
+    #[arg(help_heading = "Running", long, env = "BESEDA_REQUEST_TIMEOUT", default_value = "15s", value_parser = humantime::parse_duration)]
     pub request_timeout: Duration,
 
-    /// How often an idle socket is pinged; one that stays silent for two of these is closed.
-    #[arg(long = "socket-heartbeat", env = "BESEDA_SOCKET_HEARTBEAT", default_value = "25s", value_parser = humantime::parse_duration)]
+    /// Interval between pings on an idle socket. A socket that stays silent for two of them is closed.
+    #[arg(help_heading = "Running", long = "socket-heartbeat", env = "BESEDA_SOCKET_HEARTBEAT", default_value = "25s", value_parser = humantime::parse_duration)]
     pub heartbeat: Duration,
 
-    /// How often the heads of followed chats are compared with Postgres, so that a lost publication is found.
-    #[arg(long, env = "BESEDA_HEAD_CHECK_INTERVAL", default_value = "5s", value_parser = humantime::parse_duration)]
+    /// Interval at which the heads of followed chats are compared with Postgres, so that a lost
+    /// publication is found.
+    #[arg(help_heading = "Running", long, env = "BESEDA_HEAD_CHECK_INTERVAL", default_value = "5s", value_parser = humantime::parse_duration)]
     pub head_check_interval: Duration,
 
-    /// From SIGTERM to the end: sockets are told to go elsewhere, requests under way are finished.
-    #[arg(long, env = "BESEDA_SHUTDOWN_GRACE", default_value = "25s", value_parser = humantime::parse_duration)]
+    /// Time from SIGTERM to the end: sockets are told to reconnect elsewhere, and requests in flight
+    /// are finished.
+    #[arg(help_heading = "Running", long, env = "BESEDA_SHUTDOWN_GRACE", default_value = "25s", value_parser = humantime::parse_duration)]
     pub shutdown_grace: Duration,
 
-    /// How long a draining replica still takes connections, until the balancer has noticed.
-    #[arg(long, env = "BESEDA_DRAIN_DELAY", default_value = "3s", value_parser = humantime::parse_duration)]
+    /// How long a draining replica still accepts connections, until the balancer has noticed; shorter
+    /// than BESEDA_SHUTDOWN_GRACE.
+    #[arg(help_heading = "Running", long, env = "BESEDA_DRAIN_DELAY", default_value = "3s", value_parser = humantime::parse_duration)]
     pub drain_delay: Duration,
 
     /// Apply missing migrations at the start.
-    #[arg(long, env = "BESEDA_MIGRATE_ON_START", value_enum, default_value = "off")]
+    #[arg(
+        help_heading = "Running",
+        long,
+        env = "BESEDA_MIGRATE_ON_START",
+        value_enum,
+        default_value = "off"
+    )]
     pub migrate_on_start: Switch,
 
-    /// Names and tokens that the demo page gives to whoever asks. No setting: only `beseda dev`,
-    /// which serves nobody but this machine, fills it.
+    /// Names and tokens that the demo page offers to every visitor. Not a setting: only `beseda dev`,
+    /// which serves this machine alone, fills it.
     #[arg(skip)]
     pub demo_people: Vec<(String, Secret)>,
 }
 
-/// A setting that can't be.
+/// A setting, or a combination of settings, that is refused.
 #[derive(Debug, thiserror::Error)]
 #[error("{name}: {reason}")]
 pub struct ConfigError {
@@ -339,7 +401,7 @@ impl ConfigError {
 }
 
 impl Config {
-    /// Checks what belongs together.
+    /// Checks bounds, and settings that depend on each other.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.auth.validate()?;
         self.webhooks.validate()?;
@@ -402,7 +464,7 @@ impl Config {
 
 impl HttpConfig {
     fn validate(&self) -> Result<(), ConfigError> {
-        // What the HTTP library needs at the least.
+        // The HTTP library needs at least this much.
         if self.max_head_bytes < 8 * 1024 {
             return Err(ConfigError::new("BESEDA_MAX_HEAD_BYTES", "must be at least 8192"));
         }

@@ -10,7 +10,7 @@ use std::{
 use beseda::{
     admin::{self, Question},
     app::{self, Listeners},
-    config::{Config, ConfigError, DatabaseConfig, LogFormat, secrets_from_files},
+    config::{Config, ConfigError, DatabaseConfig, LogConfig, secrets_from_files},
     error::chain,
     server,
     signals::Signals,
@@ -39,14 +39,8 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Parser)]
 #[command(name = "beseda", version)]
 struct Cli {
-    /// How logs look; what is logged is said by BESEDA_LOG (info, debug, beseda=debug,warn …).
-    #[arg(long, global = true, env = "BESEDA_LOG_FORMAT", value_enum, default_value = "text")]
-    log_format: LogFormat,
-
-    /// Where traces are sent to, over OTLP (HTTP, protobuf): http://collector:4318/v1/traces. None
-    /// are made without it.
-    #[arg(long, global = true, env = "BESEDA_OTLP_ENDPOINT")]
-    otlp_endpoint: Option<url::Url>,
+    #[command(flatten)]
+    log: LogConfig,
 
     #[command(subcommand)]
     command: Command,
@@ -133,7 +127,7 @@ fn main() -> ExitCode {
         Err(error) => return fail(&error),
     };
     // To the end: what is left of the traces is sent when this goes.
-    let _telemetry = match telemetry::init(cli.log_format, cli.otlp_endpoint.as_ref()) {
+    let _telemetry = match telemetry::init(cli.log.log_format, cli.log.otlp_endpoint.as_ref()) {
         Ok(telemetry) => telemetry,
         Err(error) => return fail(&error),
     };

@@ -1,4 +1,4 @@
-//! Settings of tokens: whose are taken, and by which keys.
+//! Settings of tokens: which issuers are accepted, and by which keys.
 
 use std::{
     path::{Path, PathBuf},
@@ -13,42 +13,44 @@ use super::{ConfigError, Secret};
 /// Shortest secret for HS256: as long as its hash (RFC 7518 §3.2).
 const MIN_HS256_SECRET_BYTES: usize = 32;
 
-/// Most keys of one issuer in a setting: the old one and the new one. More are a mistake, such as a PEM
-/// taken for a secret, and each costs a check of every token that is not ours.
+/// Maximum number of keys of one issuer in a setting: the old one and the new one. More indicate a mistake,
+/// such as a PEM used as a secret, and each one is tried on every foreign token.
 pub const MAX_FIXED_KEYS: usize = 2;
 
-/// Who may come in.
+/// The settings of tokens.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Tokens")]
 pub struct AuthConfig {
-    /// The secret of HS256 tokens, at least 32 bytes. Two of them, a line each, while one takes the
-    /// place of the other: tokens of both are taken.
+    /// Secret of HS256 tokens, at least 32 bytes. During a rotation it holds two secrets, one per line,
+    /// and tokens of both are accepted. This, BESEDA_JWT_PUBLIC_KEY, BESEDA_JWT_JWKS_URL or
+    /// BESEDA_JWT_ISSUERS is required.
     #[arg(long, env = "BESEDA_JWT_HS256_SECRET", hide_env_values = true)]
     pub jwt_hs256_secret: Option<Secret>,
 
-    /// The public key of RS256, ES256 or EdDSA tokens: PEM, or the path of a PEM file. The key's
-    /// kind fixes the algorithm. Two of them, one after the other, while one takes the other's place.
+    /// Public key of RS256, ES256 or EdDSA tokens: PEM, or the path of a PEM file. The kind of the key
+    /// fixes the algorithm. During a rotation it holds two keys, one after the other.
     #[arg(long, env = "BESEDA_JWT_PUBLIC_KEY", hide_env_values = true)]
     pub jwt_public_key: Option<String>,
 
-    /// Where the issuer publishes its keys (a JWK set); read anew every ten minutes, and for a key
-    /// not heard of. https://, or http:// on this machine.
+    /// URL of the JWK set that the issuer publishes: `https://`, or `http://` on the same machine. It
+    /// is read again every ten minutes, and when no key fits a token.
     #[arg(long, env = "BESEDA_JWT_JWKS_URL")]
     pub jwt_jwks_url: Option<Url>,
 
-    /// Issuers beside or instead of the one above: ISSUER=KEYS, comma-separated; KEYS is the URL of a
-    /// JWK set, or the path of a PEM file with a public key. `iss` chooses among them.
+    /// Issuers beside or instead of the one above: `ISSUER=KEYS`, comma-separated. KEYS is the URL of a
+    /// JWK set, or the path of a PEM file with a public key. The token's `iss` chooses among them.
     #[arg(long, env = "BESEDA_JWT_ISSUERS", value_delimiter = ',')]
     pub jwt_issuers: Vec<IssuerConfig>,
 
-    /// What `iss` must be, where given.
+    /// Required value of `iss`, where set.
     #[arg(long, env = "BESEDA_JWT_ISSUER")]
     pub jwt_issuer: Option<String>,
 
-    /// What `aud` must contain, where given.
+    /// Value that `aud` must contain, where set.
     #[arg(long, env = "BESEDA_JWT_AUDIENCE")]
     pub jwt_audience: Option<String>,
 
-    /// By how much the clocks of the issuer and of this machine may differ; 30s at most.
+    /// Tolerated difference between the clocks of the issuer and this machine; 30s at most.
     #[arg(long, env = "BESEDA_JWT_LEEWAY", default_value = "10s", value_parser = humantime::parse_duration)]
     pub jwt_leeway: Duration,
 }
@@ -56,12 +58,12 @@ pub struct AuthConfig {
 /// One of several issuers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IssuerConfig {
-    /// What `iss` must be.
+    /// Required value of `iss`.
     pub name: String,
     pub keys: KeySource,
 }
 
-/// Where an issuer's keys are had.
+/// Where an issuer's keys come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeySource {
     /// A JWK set.
@@ -89,7 +91,7 @@ impl std::str::FromStr for IssuerConfig {
 }
 
 impl IssuerConfig {
-    /// The public key's PEM.
+    /// Reads the PEM of a public key; empty for a JWK set.
     pub fn pem(&self) -> Result<Vec<u8>, ConfigError> {
         match &self.keys {
             KeySource::File(path) => read_file("BESEDA_JWT_ISSUERS", path),
@@ -168,7 +170,7 @@ impl AuthConfig {
         }
     }
 
-    /// The secrets of HS256 tokens; none where another kind of key was given.
+    /// Returns the secrets of HS256 tokens; none if another kind of key is set.
     pub fn hs256_secrets(&self) -> Result<Vec<&str>, ConfigError> {
         let Some(secret) = &self.jwt_hs256_secret else { return Ok(Vec::new()) };
         let refuse = |reason| Err(ConfigError::new("BESEDA_JWT_HS256_SECRET", reason));
@@ -183,7 +185,7 @@ impl AuthConfig {
         Ok(secrets)
     }
 
-    /// The public key's PEM, read from its file where a path was given.
+    /// Returns the public key's PEM, read from its file if a path is set.
     pub fn public_key_pem(&self) -> Result<Option<Vec<u8>>, ConfigError> {
         let Some(value) = &self.jwt_public_key else { return Ok(None) };
         if value.trim_start().starts_with("-----BEGIN") {

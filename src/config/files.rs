@@ -1,5 +1,5 @@
 //! Secrets from files: `DATABASE_URL_FILE` names a file that holds the value of `DATABASE_URL`.
-//! Orchestrators mount secrets as files, which unlike the environment show in no process list.
+//! Orchestrators mount secrets as files, which no process list shows, unlike the environment.
 
 use std::ffi::OsString;
 
@@ -8,18 +8,18 @@ use clap::{Arg, Command};
 use super::ConfigError;
 
 /// Lets every secret of `command` come from a file: an argument whose environment variable `NAME` is
-/// hidden in the help also takes the content of the file that `NAME_FILE` names. A flag goes before
-/// it; `NAME` beside it is an error, since nobody could say which one was meant.
+/// hidden in the help also takes the content of the file that `NAME_FILE` names. A flag takes precedence;
+/// `NAME` beside `NAME_FILE` is an error, because it would be unclear which one applies.
 ///
-/// `variable` looks the environment up, and `command` is the one that will run: what the others would
-/// read is not there perhaps.
+/// `variable` reads the environment. `command` must be the one that will run, because the files of other
+/// commands may not exist.
 pub fn secrets_from_files(
     command: Command,
     variable: &impl Fn(&str) -> Option<OsString>,
 ) -> Result<Command, ConfigError> {
     let mut failed = None;
     let command = command.mut_args(|arg| match secret_of(&arg, variable) {
-        // An empty variable beside the file is as good as none, but clap would take it.
+        // clap would take an empty variable, which here counts as not set.
         Ok(Some(secret)) => {
             arg.env(None::<&str>).required(false).hide_default_value(true).default_value(secret)
         }
@@ -58,7 +58,7 @@ fn secret_of(
         ConfigError::new(file_name.clone(), format!("{}: {reason}", path.display()))
     };
     let text = std::fs::read_to_string(&path).map_err(|error| refuse(error.to_string()))?;
-    // Editors and `echo` end a file with a line break, which is no part of any secret.
+    // Editors and `echo` end a file with a line break, which is not part of the secret.
     let secret = text.trim_end_matches(['\r', '\n']);
     if secret.is_empty() { Err(refuse("is empty".to_owned())) } else { Ok(Some(secret.to_owned())) }
 }

@@ -9,22 +9,24 @@ use url::{Host, Url};
 use super::{ConfigError, Secret, Switch};
 use crate::net::is_public;
 
-/// Bounds of a secret, in bytes: what the receivers' libraries take.
+/// Bounds of a secret in bytes, as the receivers' libraries have them.
 const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 
-/// Whom to tell of events.
+/// The settings of webhooks.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Webhooks")]
 pub struct WebhookConfig {
-    /// Where events are POSTed to, https://; none: there are no webhooks.
+    /// URL that events are POSTed to, `https://`. Without it there are no webhooks.
     #[arg(long, env = "BESEDA_WEBHOOK_URL")]
     pub webhook_url: Option<Url>,
 
-    /// What events are signed with: base64 of 24 to 64 bytes, `whsec_` may stand before it. Two of
-    /// them, comma-separated, while one takes the place of the other.
+    /// Key that signs events: base64 of 24 to 64 bytes, with or without `whsec_` before it. During a
+    /// rotation it holds two, comma-separated. Required with BESEDA_WEBHOOK_URL.
     #[arg(long, env = "BESEDA_WEBHOOK_SECRET", hide_env_values = true)]
     pub webhook_secret: Option<Secret>,
 
-    /// Private, loopback and link-local addresses, and http://; `off` refuses them, by whatever name.
+    /// Allow private, loopback and link-local addresses, and `http://`. `off` refuses them behind any
+    /// name.
     #[arg(long, env = "BESEDA_WEBHOOK_ALLOW_PRIVATE", value_enum, default_value = "off")]
     pub webhook_allow_private: Switch,
 
@@ -32,27 +34,27 @@ pub struct WebhookConfig {
     #[arg(long, env = "BESEDA_WEBHOOK_TIMEOUT", default_value = "10s", value_parser = humantime::parse_duration)]
     pub webhook_timeout: Duration,
 
-    /// Events that one replica sends at the same time; of a chat it is always one.
+    /// Events that one replica sends at the same time; always one at a time per chat.
     #[arg(long, env = "BESEDA_WEBHOOK_CONCURRENCY", default_value_t = 16)]
     pub webhook_concurrency: usize,
 
-    /// How long after a message Beseda checks whether its recipient is away; above the 3 s for which
-    /// somebody stays online after their last socket.
+    /// How long after a message Beseda checks whether its recipient is away. Choose more than the 3 s
+    /// for which a user stays online after their last socket.
     #[arg(long, env = "BESEDA_WEBHOOK_DELAY", default_value = "5s", value_parser = humantime::parse_duration)]
     pub webhook_delay: Duration,
 
-    /// An event older than this is given up when an attempt fails: a dead letter.
+    /// Age beyond which an event is given up when an attempt fails; it becomes a dead letter.
     #[arg(long, env = "BESEDA_WEBHOOK_MAX_AGE", default_value = "1day", value_parser = humantime::parse_duration)]
     pub webhook_max_age: Duration,
 }
 
 impl WebhookConfig {
-    /// How long a message's event waits first; `None` where there are no webhooks.
+    /// Returns how long a message's event waits before its first attempt; `None` without webhooks.
     pub fn delay(&self) -> Option<Duration> {
         self.webhook_url.as_ref().map(|_| self.webhook_delay)
     }
 
-    /// The keys that events are signed with.
+    /// Returns the keys that sign events.
     pub fn keys(&self) -> Result<Vec<Vec<u8>>, ConfigError> {
         let secrets = self.webhook_secret.as_ref().map_or("", Secret::expose);
         let keys = secrets.split(',').map(|secret| {
@@ -73,7 +75,7 @@ impl WebhookConfig {
         self.keys()?;
         let refuse = |reason| Err(ConfigError::new("BESEDA_WEBHOOK_URL", reason));
         let private = self.webhook_allow_private == Switch::On;
-        // A host's name is looked at whenever it is looked up.
+        // The address behind a host name is checked whenever it is resolved.
         let address = match url.host() {
             Some(Host::Ipv4(address)) => Some(address.into()),
             Some(Host::Ipv6(address)) => Some(address.into()),
