@@ -154,7 +154,7 @@ impl AuthConfig {
             if url.scheme() != "https" && !(url.scheme() == "http" && local) {
                 return Err(ConfigError::new(
                     name,
-                    "must be https://: whoever can change the keys on their way can be anybody",
+                    "must be https://: a forged key in transit would let its owner be any user",
                 ));
             }
         }

@@ -92,7 +92,7 @@ impl WebhookConfig {
             }
         }
         if !url.username().is_empty() || url.password().is_some() {
-            return refuse("must be without a user and a password: addresses show in logs");
+            return refuse("must have no user and no password: URLs show in logs");
         }
         if !private && address.is_some_and(|address| !is_public(address)) {
             return refuse("is a private address: BESEDA_WEBHOOK_ALLOW_PRIVATE=on allows it");
