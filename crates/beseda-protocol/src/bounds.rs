@@ -1,5 +1,5 @@
-//! Bounds on what clients may send. Beyond them the server refuses with `validation_failed`,
-//! `payload_too_large` or a close code; a client checks first where it can.
+//! Bounds on the input of clients. Beyond them the server refuses with `validation_failed`,
+//! `payload_too_large` or a close code; a client can check most of them first.
 
 /// Longest `user_id`, in characters.
 pub const MAX_USER_ID_CHARS: usize = 128;
@@ -7,33 +7,33 @@ pub const MAX_USER_ID_CHARS: usize = 128;
 pub const MAX_TEXT_CHARS: usize = 4_000;
 /// Longest `client_msg_id`, in characters.
 pub const MAX_CLIENT_MSG_ID_CHARS: usize = 64;
-/// Largest `metadata`, in bytes of JSON; what has more as sent is counted, and kept, without white space
-/// and escapes that need not be.
+/// Largest `metadata`, in bytes of JSON. A larger one is compacted (without white space and needless
+/// escapes) before it is measured and stored.
 pub const MAX_METADATA_BYTES: usize = 4 * 1024;
 /// Longest name of a user, in characters.
 pub const MAX_NAME_CHARS: usize = 256;
-/// Longest avatar URL, in characters: what browsers and proxies pass on everywhere.
+/// Longest avatar URL, in characters: browsers and proxies pass on this length everywhere.
 pub const MAX_AVATAR_URL_CHARS: usize = 2_048;
 /// Longest reason of a report, in characters.
 pub const MAX_REASON_CHARS: usize = 1_000;
 /// Longest search query, in characters.
 pub const MAX_QUERY_CHARS: usize = 256;
-/// Most users named in one bulk request.
+/// Most users in one bulk request.
 pub const MAX_BULK_USERS: usize = 1_000;
 /// Largest page of chats, messages or reports, in items.
 pub const MAX_PAGE: i64 = 100;
 
 /// Largest request body, in bytes: 4,000 characters of four bytes, escaped, with metadata.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
-/// Largest body that names users in bulk, in bytes.
+/// Largest body of a bulk request, in bytes.
 pub const MAX_BULK_BODY_BYTES: usize = 1024 * 1024;
-/// Largest frame that a client may send, in bytes: a text of 4,000 four-byte characters, escaped, and
-/// its metadata fit.
+/// Largest frame that a client may send, in bytes: fits a text of 4,000 four-byte characters, escaped,
+/// and its metadata.
 pub const MAX_FRAME_BYTES: usize = 64 * 1024;
 /// Longest `id` of a command, in bytes of JSON.
 pub const MAX_COMMAND_ID_BYTES: usize = 256;
-/// Most changes that a resume replays; a client further behind gets `reset` and reads the history
-/// again, which is cheaper for both sides.
+/// Most changes that a resume replays. A client further behind receives `reset` and reads the history
+/// again, which costs both sides less.
 pub const MAX_REPLAY: i64 = 10_000;
 
 /// Checks a message's text: 1 to [`MAX_TEXT_CHARS`] characters, not only white space, no U+0000.
@@ -47,9 +47,9 @@ pub const MAX_REPLAY: i64 = 10_000;
 /// ```
 ///
 /// # Errors
-/// The reason in words, as the server would give it for the field `text`.
+/// The message that the server would give for the field `text`.
 pub fn check_text(text: &str) -> Result<(), &'static str> {
-    // A text of more than four bytes a character need not be counted.
+    // A character has four bytes at most, so a longer text need not be counted.
     if text.len() > MAX_TEXT_CHARS * 4 || text.chars().count() > MAX_TEXT_CHARS {
         Err("must have 4000 characters at most")
     } else if text.contains('\0') {
@@ -63,8 +63,15 @@ pub fn check_text(text: &str) -> Result<(), &'static str> {
 
 /// Checks a `client_msg_id`: 1 to [`MAX_CLIENT_MSG_ID_CHARS`] characters, no U+0000.
 ///
+/// ```
+/// use beseda_protocol::bounds::check_client_msg_id;
+///
+/// assert_eq!(check_client_msg_id("c0ffee-1"), Ok(()));
+/// assert!(check_client_msg_id("").is_err());
+/// ```
+///
 /// # Errors
-/// The reason in words.
+/// The message that the server would give for the field `client_msg_id`.
 pub fn check_client_msg_id(id: &str) -> Result<(), &'static str> {
     if id.is_empty() || id.chars().count() > MAX_CLIENT_MSG_ID_CHARS {
         Err("must have 1 to 64 characters")

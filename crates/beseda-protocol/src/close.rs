@@ -3,25 +3,36 @@
 /// Why the server closes a socket. 40xx: stop; 41xx: get a new token; 42xx: back off and resume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Close {
-    /// Not JSON text.
+    /// A frame was not a JSON object in a text frame.
     BadFrame,
+    /// The token does not allow the socket.
     Forbidden,
+    /// The chat does not exist, was deleted, or is not one of the user's.
     ChatGone,
+    /// The user was erased.
     UserGone,
+    /// The user has too many sockets open.
     TooManySockets,
+    /// The token expired, and no `auth` with another one came in time.
     TokenExpired,
+    /// The token or ticket is missing, invalid, used or revoked.
     TokenInvalid,
+    /// The replica shuts down.
     Draining,
+    /// The client reads too slowly.
     TooSlow,
+    /// The client answered no ping.
     NoPong,
+    /// The server failed.
     Internal,
+    /// The client sent too many frames that were refused.
     RateLimited,
 }
 
-/// What a close code asks of a client.
+/// What a client does after a close code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloseAction {
-    /// Another attempt would end in the same way.
+    /// Do not reconnect: another attempt would fail in the same way.
     Stop,
     /// Get a new token or ticket, then resume at once.
     Renew,
@@ -30,6 +41,7 @@ pub enum CloseAction {
 }
 
 impl Close {
+    /// All close codes.
     pub const ALL: [Self; 12] = [
         Self::BadFrame,
         Self::Forbidden,
@@ -45,6 +57,7 @@ impl Close {
         Self::RateLimited,
     ];
 
+    /// Returns the code on the wire.
     pub fn code(self) -> u16 {
         match self {
             Self::BadFrame => 4000,
@@ -62,7 +75,8 @@ impl Close {
         }
     }
 
-    /// Short enough for a control frame: 125 bytes, two of them the code (RFC 6455 §5.5).
+    /// Returns the reason on the wire, at most 123 bytes: a control frame carries 125, two of them the code
+    /// (RFC 6455 §5.5).
     pub fn reason(self) -> &'static str {
         match self {
             Self::BadFrame => "send JSON objects as text frames",
@@ -80,13 +94,13 @@ impl Close {
         }
     }
 
-    /// The reason behind a code; `None` for codes of the WebSocket protocol or of a proxy.
+    /// Returns the reason with this code; `None` for codes of the WebSocket protocol or of a proxy.
     pub fn from_code(code: u16) -> Option<Self> {
         Self::ALL.into_iter().find(|close| close.code() == code)
     }
 
-    /// What any close code asks of a client: by its range, so that codes of later versions work too.
-    /// Codes that are not the server's own (a proxy's 1006, 1011, 1012) are a retry.
+    /// Returns what a client does after any close code. The range decides, so that codes of later versions
+    /// work too. Codes of a proxy (1006, 1011, 1012) mean a retry.
     ///
     /// ```
     /// use beseda_protocol::{Close, CloseAction};

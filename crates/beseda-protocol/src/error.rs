@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-/// Why a call or a command failed. The code is stable; the words beside it are not.
+/// Why a call or a command failed. Codes are stable; titles and details are not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorCode {
     InvalidJson,
@@ -33,6 +33,7 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
+    /// All codes.
     pub const ALL: [Self; 23] = [
         Self::InvalidJson,
         Self::InvalidRequest,
@@ -59,27 +60,34 @@ impl ErrorCode {
         Self::Timeout,
     ];
 
-    /// As it stands in `code`.
+    /// Returns the value of the field `code`.
     pub fn as_str(self) -> &'static str {
         self.entry().0
     }
 
-    /// The HTTP status that goes with it.
+    /// Returns the HTTP status of the code.
     pub fn status(self) -> u16 {
         self.entry().1
     }
 
-    /// A short name for people, equal for all failures of one code (RFC 9457 §3.1.3).
+    /// Returns a short title for humans, equal for all problems of one code (RFC 9457 §3.1.3).
     pub fn title(self) -> &'static str {
         self.entry().2
     }
 
-    /// The code of that name; `None` for one of a later version.
+    /// Finds a code by its name; `None` for one of a later version.
+    ///
+    /// ```
+    /// use beseda_protocol::ErrorCode;
+    ///
+    /// assert_eq!(ErrorCode::parse("blocked"), Some(ErrorCode::Blocked));
+    /// assert_eq!(ErrorCode::parse("of_the_future"), None);
+    /// ```
     pub fn parse(raw: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|code| code.as_str() == raw)
     }
 
-    /// Whether the same call may succeed later.
+    /// Whether a retry of the same call may succeed: 429 and 5xx.
     pub fn is_temporary(self) -> bool {
         self.status() == 429 || self.status() >= 500
     }
@@ -113,17 +121,17 @@ impl ErrorCode {
     }
 }
 
-/// What was wrong with one field of a request.
+/// What is wrong with one field of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FieldError {
-    /// The field's name as sent; `body` where the whole document is at fault.
+    /// The field's name as sent; `body` for the whole document.
     pub field: String,
-    /// A sentence for the programmer; not stable.
+    /// A text for programmers; not stable.
     pub message: String,
 }
 
-/// What a client is told of a failure.
+/// The body of a failed call: `application/problem+json` (RFC 9457).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Problem {
@@ -140,22 +148,22 @@ pub struct Problem {
     #[serde(default)]
     #[cfg_attr(feature = "openapi", schema(required = true))]
     pub detail: String,
-    /// Stable.
+    /// The stable name of the failure.
     #[cfg_attr(feature = "openapi", schema(value_type = String, example = "chat_not_found"))]
     pub code: Cow<'static, str>,
     #[serde(default)]
     #[cfg_attr(feature = "openapi", schema(required = true))]
     pub request_id: String,
-    /// For 422: every field at fault.
+    /// For `validation_failed`: every invalid field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub errors: Option<Vec<FieldError>>,
-    /// For 429 and 503, also in the header `Retry-After` in whole seconds.
+    /// For 429 and 503: when to retry, in milliseconds. The header `Retry-After` has it in whole seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
 }
 
 impl Problem {
-    /// A failure of this code, in words for this one case.
+    /// Makes a problem of this code; `detail` describes this one case.
     pub fn new(code: ErrorCode, detail: impl Into<String>, request_id: impl Into<String>) -> Self {
         Self {
             kind: format!("urn:beseda:error:{}", code.as_str()),
@@ -169,7 +177,7 @@ impl Problem {
         }
     }
 
-    /// The code, where this version knows it. A client needs `status` and `code` of a problem; the rest may
+    /// Returns the code, if this version knows it. `status` and `code` are always there; other fields may
     /// be missing.
     ///
     /// ```

@@ -1,7 +1,7 @@
 //! The frames of the socket protocol `chat.v1`: JSON text, one object a frame, with its kind in `type`.
 //!
-//! [`ServerFrame`] is what a server encodes, [`ReceivedFrame`] what a client decodes of it,
-//! [`ClientFrame`] what a client sends.
+//! A server encodes a [`ServerFrame`], a client decodes it as a [`ReceivedFrame`]; a client encodes a
+//! [`ClientFrame`].
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -12,24 +12,24 @@ use crate::{
     tagged,
 };
 
-/// An encoded frame: JSON text. A clone counts a reference, so all sockets share the bytes.
+/// An encoded frame: JSON text. A clone is a reference, so all sockets share the bytes.
 pub type Frame = Bytes;
 
 /// Why a position can't be resumed from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ResetReason {
-    /// More than [`MAX_REPLAY`](crate::bounds::MAX_REPLAY) changes behind.
+    /// The position is more than [`MAX_REPLAY`](crate::bounds::MAX_REPLAY) changes behind.
     TooFar,
-    /// Beyond the head, or of another epoch; so is any reason that this version does not know.
+    /// The position is beyond the head or of another epoch. Unknown reasons decode as this one.
     #[serde(other)]
     UnknownPosition,
 }
 
-/// What a client names its command by: a string or an integer, echoed as sent.
+/// The `id` of a command: a string or an integer, echoed as sent.
 pub type CommandId = Box<RawValue>;
 
-/// Server to client, to be encoded: it borrows what it tells of. [`ReceivedFrame`] is its other end.
+/// A frame from the server to a client, borrowed for encoding. [`ReceivedFrame`] documents each frame.
 #[derive(Debug, Serialize)]
 #[serde(tag = "type")]
 pub enum ServerFrame<'a> {
@@ -80,7 +80,7 @@ pub enum ServerFrame<'a> {
     #[serde(rename = "chat.deleted")]
     ChatDeleted {
         chat_id: ChatId,
-        /// On the inbox; a chat's own socket knows of no other chats.
+        /// On the inbox only.
         #[serde(skip_serializing_if = "Option::is_none")]
         total_unread: Option<i64>,
         epoch: &'a str,
@@ -113,24 +113,36 @@ pub enum ServerFrame<'a> {
     Pong {},
 }
 
-/// What a command gave.
+/// The result of a command.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub enum AckResult<'a> {
+    /// Of `send`.
     Sent { message: &'a Message },
+    /// Of `mark_read`.
     Read { chat_id: ChatId, read_seq: i64, unread_count: i64, total_unread: i64 },
+    /// Of `auth`.
     Authenticated { token_expires_at: Time },
+    /// Of `unsubscribe`.
     Unsubscribed { chat_id: ChatId },
 }
 
 impl ServerFrame<'_> {
+    /// Encodes the frame.
+    ///
+    /// ```
+    /// use beseda_protocol::ServerFrame;
+    ///
+    /// assert_eq!(&*ServerFrame::TokenExpiring { expires_in: 60 }.encode(),
+    ///     br#"{"type":"token.expiring","expires_in":60}"#);
+    /// ```
     pub fn encode(&self) -> Frame {
         // Plain structs with string keys can't fail to serialize.
         serde_json::to_vec(self).unwrap_or_default().into()
     }
 }
 
-/// The frame that tells of a message as it is now.
+/// Encodes the frame of a message in its present state: created, updated or deleted.
 pub fn message_frame(message: &Message) -> Frame {
     let (chat_id, ev) = (message.chat_id, message.ev);
     if message.deleted_at.is_some() {
@@ -149,10 +161,10 @@ pub fn message_frame(message: &Message) -> Frame {
     }
 }
 
-/// A frame of the server, as a client decodes it. Fields that are not known are ignored.
+/// A frame of the server, as a client decodes it. Unknown fields are ignored.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub enum ReceivedFrame {
-    /// The first frame of a socket. `heartbeat_ms`: how often the server pings.
+    /// The first frame of a socket. The server pings every `heartbeat_ms`, in milliseconds.
     #[serde(rename = "hello")]
     Hello {
         connection_id: uuid::Uuid,
@@ -161,8 +173,8 @@ pub enum ReceivedFrame {
         token_expires_at: Time,
         epoch: String,
     },
-    /// A subscription begins; `id` is that of the `subscribe`. What follows up to `synced` is what
-    /// changed since the position that was given.
+    /// A subscription begins; `id` is that of the `subscribe`. The changes since the given position follow,
+    /// up to `synced`.
     #[serde(rename = "subscribed")]
     Subscribed {
         #[serde(default)]
@@ -175,13 +187,13 @@ pub enum ReceivedFrame {
         peer_read_seq: i64,
         online: Vec<UserId>,
     },
-    /// A message, new or unseen by this client.
+    /// A message was sent; in a resume, one that is new to the client.
     #[serde(rename = "message.created")]
     MessageCreated { chat_id: ChatId, ev: i64, message: Message },
-    /// A message that was edited.
+    /// A message was edited. The client may not have received it before.
     #[serde(rename = "message.updated")]
     MessageUpdated { chat_id: ChatId, ev: i64, message: Message },
-    /// A message became a tombstone; perhaps one that this client never saw.
+    /// A message became a tombstone. The client may not have received it before.
     #[serde(rename = "message.deleted")]
     MessageDeleted {
         chat_id: ChatId,
@@ -193,13 +205,14 @@ pub enum ReceivedFrame {
     /// A member's read marker moved.
     #[serde(rename = "chat.read")]
     ChatRead { chat_id: ChatId, ev: i64, user_id: UserId, read_seq: i64 },
-    /// All changes up to `ev` have been given; from here on every `ev` comes, one by one.
+    /// All changes up to `ev` were sent. From here on, every `ev` is sent, without gaps.
     #[serde(rename = "synced")]
     Synced { chat_id: ChatId, ev: i64 },
-    /// The server found a gap; what changed after `after_ev` follows as in a resume.
+    /// The server missed publications. The changes after `after_ev` follow, as in a resume, up to
+    /// `synced`.
     #[serde(rename = "catchup")]
     Catchup { chat_id: ChatId, after_ev: i64 },
-    /// The position is of no use: read the history again.
+    /// The position can't be resumed: read the history again. Changes after `head_ev` follow.
     #[serde(rename = "reset")]
     Reset { chat_id: ChatId, head_ev: i64, epoch: String, reason: ResetReason },
     /// On the inbox: a chat was opened.
@@ -208,22 +221,22 @@ pub enum ReceivedFrame {
     /// On the inbox: a chat changed.
     #[serde(rename = "chat.updated")]
     ChatUpdated { chat: Box<Chat>, total_unread: i64, epoch: String },
-    /// A chat is gone.
+    /// A chat was deleted.
     #[serde(rename = "chat.deleted")]
     ChatDeleted {
         chat_id: ChatId,
-        /// On the inbox; a chat's own socket knows of no other chats.
+        /// On the inbox only.
         #[serde(default)]
         total_unread: Option<i64>,
         epoch: String,
     },
-    /// Best effort; never replayed.
+    /// A member types, or stopped. Best effort; never replayed.
     #[serde(rename = "typing")]
     Typing { chat_id: ChatId, user_id: UserId, typing: bool },
-    /// Best effort; never replayed.
+    /// A member came online or went offline. Best effort; never replayed.
     #[serde(rename = "presence")]
     Presence { user_id: UserId, online: bool, last_seen_at: Option<Time> },
-    /// A command was done; which members are given depends on the command.
+    /// A command succeeded. The command determines which fields are present.
     #[serde(rename = "ack")]
     Ack {
         #[serde(default)]
@@ -241,7 +254,7 @@ pub enum ReceivedFrame {
         #[serde(default)]
         token_expires_at: Option<Time>,
     },
-    /// A command was refused; `code` is an [`crate::ErrorCode`], where this version knows it.
+    /// A command failed. [`ErrorCode::parse`](crate::ErrorCode::parse) reads `code`.
     #[serde(rename = "error")]
     Error {
         #[serde(default)]
@@ -251,20 +264,21 @@ pub enum ReceivedFrame {
         #[serde(default)]
         retry_after_ms: Option<u64>,
     },
-    /// The token ends within `expires_in` seconds: send `auth` with another one.
+    /// The token expires in `expires_in` seconds: send `auth` with another one.
     #[serde(rename = "token.expiring")]
     TokenExpiring { expires_in: i64 },
-    /// The server is about to close; come back after `reconnect_in_ms`.
+    /// The server is about to close the socket: reconnect after `reconnect_in_ms` milliseconds.
     #[serde(rename = "bye")]
     Bye { code: u16, reason: String, reconnect_in_ms: u64 },
+    /// The answer to `ping`.
     #[serde(rename = "pong")]
     Pong {},
-    /// A frame of a later version; clients ignore it.
+    /// A frame of a later version, to be ignored.
     #[serde(other)]
     Unknown,
 }
 
-/// What a client named its command by, as it is echoed.
+/// The echoed `id` of a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum CommandName {
@@ -285,12 +299,12 @@ impl ReceivedFrame {
     /// ```
     ///
     /// # Errors
-    /// It is no JSON object with a `type`, or a frame that this version knows lacks a field.
+    /// The text is no JSON object with a `type`, or a known frame lacks a field.
     pub fn decode(json: &str) -> Result<Self, serde_json::Error> {
         tagged::from_str(json)
     }
 
-    /// The chat that the frame is about and the number of its change, where it has one.
+    /// Returns the chat and the `ev` of a change; `None` for other frames.
     pub fn change(&self) -> Option<(ChatId, i64)> {
         match *self {
             Self::MessageCreated { chat_id, ev, .. }
@@ -302,7 +316,8 @@ impl ReceivedFrame {
     }
 }
 
-/// Client to server. `id` is echoed in the answer. On a socket of one chat `chat_id` may be left out.
+/// A frame from a client to the server. The answer echoes `id`. On a socket of one chat, `chat_id` is
+/// optional.
 ///
 /// ```
 /// use beseda_protocol::ClientFrame;
@@ -313,7 +328,7 @@ impl ReceivedFrame {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ClientFrame<'a> {
-    /// Follows a chat; with `after_ev`, from that position of `epoch` on.
+    /// Subscribes to a chat; with `after_ev`, resumes from that position of `epoch`.
     Subscribe {
         id: &'a str,
         chat_id: ChatId,
@@ -322,11 +337,9 @@ pub enum ClientFrame<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         epoch: Option<&'a str>,
     },
-    Unsubscribe {
-        id: &'a str,
-        chat_id: ChatId,
-    },
-    /// Sends a message; with a `client_msg_id` it is safe to repeat.
+    /// Ends a subscription.
+    Unsubscribe { id: &'a str, chat_id: ChatId },
+    /// Sends a message. A `client_msg_id` makes it safe to repeat.
     Send {
         id: &'a str,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -335,7 +348,7 @@ pub enum ClientFrame<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         client_msg_id: Option<&'a str>,
     },
-    /// Moves the read marker; without `up_to_seq` to the head.
+    /// Moves the read marker up to `up_to_seq`, or to the head.
     MarkRead {
         id: &'a str,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -343,21 +356,20 @@ pub enum ClientFrame<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         up_to_seq: Option<i64>,
     },
+    /// Tells the other members that the user types, or stopped.
     Typing {
         #[serde(skip_serializing_if = "Option::is_none")]
         chat_id: Option<ChatId>,
         typing: bool,
     },
-    /// A new token of the same user.
-    Auth {
-        id: &'a str,
-        token: &'a str,
-    },
+    /// Replaces the token by another one of the same user.
+    Auth { id: &'a str, token: &'a str },
+    /// Asks for a `pong`.
     Ping,
 }
 
 impl ClientFrame<'_> {
-    /// JSON text.
+    /// Encodes the frame as JSON text.
     pub fn encode(&self) -> String {
         // Plain structs with string keys can't fail to serialize.
         serde_json::to_string(self).unwrap_or_default()

@@ -20,18 +20,25 @@ pub type ChatId = Uuid;
 /// A message's id: a UUIDv7, or a UUIDv8 that the server derives from its `client_msg_id`.
 pub type MessageId = Uuid;
 
-/// Names a history of the database that numbers belong to; opaque.
+/// Names the history of the database that `seq` and `ev` belong to; opaque.
 pub type Epoch = Arc<str>;
 /// A report's id: a UUIDv7.
 pub type ReportId = Uuid;
 
-/// Reads an id as it is written everywhere, with hyphens; the library also takes braces and URNs.
+/// Parses an id in its hyphenated form only; the library would also accept braces and URNs.
+///
+/// ```
+/// use beseda_protocol::model::parse_id;
+///
+/// assert!(parse_id("01a20a32-f544-7269-a867-60a8e5b5a762").is_some());
+/// assert!(parse_id("{01a20a32-f544-7269-a867-60a8e5b5a762}").is_none());
+/// ```
 pub fn parse_id(raw: &str) -> Option<Uuid> {
     (raw.len() == uuid::fmt::Hyphenated::LENGTH).then(|| raw.parse().ok()).flatten()
 }
 
-/// The host application's own id of a person, compared byte for byte.
-// Behind an Arc, as it goes with every event.
+/// The host application's id of a user, compared byte for byte.
+// Behind an Arc, because every event carries one.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(transparent)]
@@ -39,8 +46,14 @@ pub fn parse_id(raw: &str) -> Option<Uuid> {
 pub struct UserId(Arc<str>);
 
 impl UserId {
-    /// `None` where it can't be one: not 1 to [`MAX_USER_ID_CHARS`] characters, or a control
-    /// character among them.
+    /// Checks an id: 1 to [`MAX_USER_ID_CHARS`] characters, no control characters.
+    ///
+    /// ```
+    /// use beseda_protocol::model::UserId;
+    ///
+    /// assert!(UserId::parse("alice").is_some());
+    /// assert!(UserId::parse("").is_none());
+    /// ```
     pub fn parse(raw: &str) -> Option<Self> {
         let fits = !raw.is_empty()
             && raw.len() <= MAX_USER_ID_CHARS * 4
@@ -49,11 +62,12 @@ impl UserId {
         fits.then(|| Self(raw.into()))
     }
 
-    /// An id that was checked before, as those in the server's database were; it is not checked again.
+    /// Wraps an id that was checked before, such as one from the server's database.
     pub fn trusted(raw: &str) -> Self {
         Self(raw.into())
     }
 
+    /// Returns the id as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -78,8 +92,7 @@ impl<'de> Deserialize<'de> for UserId {
     }
 }
 
-/// A moment of Postgres's clock. Written as RFC 3339 in UTC with microseconds, which is what
-/// Postgres keeps.
+/// A time of Postgres's clock. Written as RFC 3339 in UTC with microseconds, Postgres's precision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(transparent)]
@@ -87,8 +100,8 @@ impl<'de> Deserialize<'de> for UserId {
 pub struct Time(pub Timestamp);
 
 impl Time {
-    /// From a number that somebody else says, in microseconds since 1970. `None` for what is no moment
-    /// of ours: before 1970 nothing here has happened, and Postgres's years end before this type's begin.
+    /// Converts an untrusted number of microseconds since 1970. `None` for a negative one and for one
+    /// beyond this type's range.
     pub fn from_micros(micros: i64) -> Option<Self> {
         let moment = Timestamp::from_microsecond(micros).ok();
         moment.filter(|moment| *moment >= Timestamp::UNIX_EPOCH).map(Self)
@@ -101,7 +114,7 @@ impl Serialize for Time {
     }
 }
 
-/// A person.
+/// A user.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct User {
@@ -109,7 +122,7 @@ pub struct User {
     pub name: Option<String>,
     pub avatar_url: Option<String>,
     pub online: bool,
-    /// Null while online and where never seen.
+    /// Null while online, and for a user who was never online.
     pub last_seen_at: Option<Time>,
 }
 
@@ -121,19 +134,19 @@ pub struct Message {
     pub message_id: MessageId,
     #[cfg_attr(feature = "openapi", schema(value_type = Uuid))]
     pub chat_id: ChatId,
-    /// Its number in the chat: 1, 2, 3 … without a hole, in commit order.
+    /// Its number in the chat: 1, 2, 3 … without gaps, in commit order.
     pub seq: i64,
-    /// The number of its latest change among all changes of the chat.
+    /// The number of its latest change, among all changes of the chat.
     pub ev: i64,
     pub sender_id: UserId,
-    /// As sent; empty once deleted.
+    /// As sent, 1 to 4,000 characters; empty in a tombstone.
     pub text: String,
-    /// The host application's own JSON object, as sent; where that had more than 4 KiB, without white
-    /// space and escapes that need not be.
+    /// The host application's JSON object, as sent. One of more than 4 KiB is compacted: without white
+    /// space and needless escapes.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
     pub metadata: Option<Box<RawValue>>,
     pub client_msg_id: Option<String>,
-    /// Never before the previous message's.
+    /// Never earlier than that of the previous message.
     pub created_at: Time,
     pub edited_at: Option<Time>,
     pub deleted_at: Option<Time>,
@@ -156,7 +169,7 @@ impl PartialEq for Message {
     }
 }
 
-/// A message that somebody has reported to the host application.
+/// A report of a message to the host application.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Report {
@@ -167,22 +180,22 @@ pub struct Report {
     #[cfg_attr(feature = "openapi", schema(value_type = Uuid))]
     pub message_id: MessageId,
     pub seq: i64,
-    /// Whose message it is.
+    /// The sender of the message.
     pub sender_id: UserId,
-    /// Null once whoever reported it was erased.
+    /// Null after the reporter was erased.
     pub reporter_id: Option<UserId>,
-    /// In the reporter's words.
+    /// The reporter's reason, up to 1,000 characters.
     pub reason: Option<String>,
-    /// As it was when it was reported, whatever became of the message; empty once its sender was
-    /// erased.
+    /// The message's text when it was reported, even if it was edited or deleted since; empty after its
+    /// sender was erased.
     pub text: String,
-    /// Likewise; null once its sender was erased.
+    /// The message's metadata when it was reported; null after its sender was erased.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
     pub metadata: Option<Box<RawValue>>,
     pub created_at: Time,
 }
 
-/// What kind of chat it is. There is one kind; clients must be ready for others.
+/// The kind of a chat. There is one kind now; clients must expect others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
@@ -190,7 +203,7 @@ pub enum ChatKind {
     Direct,
 }
 
-/// A chat of two, as one of them sees it.
+/// A chat of two members, as one of them sees it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Chat {
@@ -205,28 +218,28 @@ pub struct Chat {
     pub last_message: Option<Message>,
     pub last_seq: i64,
     pub last_ev: i64,
-    /// Up to which `seq` the caller has read.
+    /// The `seq` up to which the caller has read.
     pub read_seq: i64,
-    /// Up to which `seq` the other has read.
+    /// The `seq` up to which the other member has read.
     pub peer_read_seq: i64,
-    /// Live messages of the other past `read_seq`.
+    /// The other member's messages after `read_seq`, without tombstones.
     pub unread_count: i64,
 }
 
-/// Where a reader stands: what happened up to `ev` in the history named `epoch`.
+/// A reader's position in a chat: all changes up to `ev`, in the history `epoch`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Position {
     pub ev: i64,
-    /// `None`: the client did not say; taken as the present one.
+    /// `None` means the present epoch.
     pub epoch: Option<String>,
 }
 
-/// The newest numbers of a chat, and both markers, of one snapshot.
+/// The head of a chat: its newest numbers and both read markers, of one snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
     pub ev: i64,
     pub seq: i64,
-    /// Opaque; another one means that the database went back in time.
+    /// Opaque. A different one means that the database went back in time.
     pub epoch: String,
     pub read_seq: i64,
     pub peer_read_seq: i64,

@@ -1,4 +1,4 @@
-//! What REST takes and answers, where it is not one of the [`model`](crate::model)'s objects.
+//! The bodies of REST calls beside the objects of [`model`](crate::model).
 //! Paths are below `/api/v1`; `{chat}` is a `chat_id` or a `room_name`.
 
 use std::borrow::Cow;
@@ -8,22 +8,22 @@ use serde_json::value::RawValue;
 
 use crate::model::{Chat, ChatId, Message, Report, Time, UserId};
 
-/// With whom a chat is to be opened.
+/// A chat to open.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NewChat {
-    /// The second person; the caller is the first.
+    /// The other member; the caller is the first one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_id: Option<UserId>,
-    /// Both, for `chat:admin`.
+    /// Both members, for a token with `chat:admin`.
     #[cfg_attr(feature = "openapi", schema(min_items = 2, max_items = 2))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_ids: Option<Vec<UserId>>,
 }
 
 /// A chat, and whether it is new.
-// Not read back: a flattened object can't give metadata as it was sent. A client reads a `Chat`, and the
-// status says whether it is new.
+// Without Deserialize, because a flattened object can't give raw metadata. A client reads a `Chat`, and
+// the status tells whether it is new.
 #[derive(Debug, Clone, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct OpenedChat {
@@ -38,11 +38,11 @@ pub struct OpenedChat {
 pub struct ChatPage {
     /// Latest activity first.
     pub results: Vec<Chat>,
-    /// The `cursor` of the next page; null where there is none.
+    /// The `cursor` of the next page; null on the last one.
     pub next: Option<String>,
 }
 
-/// A page of history with the position it was read at.
+/// A page of the history, with the position at which it was read.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct HistoryView {
@@ -50,19 +50,19 @@ pub struct HistoryView {
     pub results: Vec<Message>,
     pub has_more_before: bool,
     pub has_more_after: bool,
-    /// The `before` of the page before this one; null where there is none.
+    /// The `before` of the previous page; null on the first one.
     pub before: Option<i64>,
-    /// The `after` of the page after this one; null where there is none.
+    /// The `after` of the next page; null on the last one.
     pub after: Option<i64>,
     pub head_seq: i64,
-    /// Never newer than `results`: a socket with `after_ev` of this loses nothing.
+    /// Never newer than `results`, so a socket that resumes from it as `after_ev` misses nothing.
     pub head_ev: i64,
     pub epoch: String,
     pub read_seq: i64,
     pub peer_read_seq: i64,
 }
 
-/// One chat's counter.
+/// The unread counter of a chat.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct UnreadChat {
@@ -74,7 +74,7 @@ pub struct UnreadChat {
     pub read_seq: i64,
 }
 
-/// All counters of a user, latest activity first.
+/// All unread counters of a user, latest activity first.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct UnreadSummary {
@@ -82,20 +82,20 @@ pub struct UnreadSummary {
     pub chats: Vec<UnreadChat>,
 }
 
-/// How far a reader has read.
+/// A move of the read marker.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct MarkRead {
-    /// A safeguard: of another chat than the path's, nothing is marked.
+    /// A safeguard: if it names another chat than the path, the call fails and nothing is marked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub room_name: Option<String>,
-    /// Up to which `seq`; without it all sent up to now.
+    /// The `seq` up to which messages are read; by default the newest.
     #[cfg_attr(feature = "openapi", schema(minimum = 0))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub up_to_seq: Option<i64>,
 }
 
-/// Where a read marker stands after a mark.
+/// The read marker and the counters after a mark.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ReadResult {
@@ -111,23 +111,23 @@ pub struct ReadResult {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NewMessage {
-    /// 1 to 4,000 Unicode scalar values, not only white space, no U+0000; kept as sent.
+    /// 1 to 4,000 Unicode scalar values, not only white space, no U+0000; stored as sent.
     #[cfg_attr(
         feature = "openapi",
         schema(min_length = 1, max_length = 4000, example = "Привет!")
     )]
     pub text: String,
-    /// The host application's own JSON object, up to 4 KiB.
+    /// The host application's JSON object, up to 4 KiB.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metadata: Option<Box<RawValue>>,
-    /// Makes a retry safe, for ever: the same id never makes a second message.
+    /// Makes a retry safe, without a time limit: the same id never makes a second message.
     #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 64, example = "c0ffee-1"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_msg_id: Option<String>,
 }
 
-/// An edit.
+/// The new text of a message.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Edit {
@@ -135,26 +135,28 @@ pub struct Edit {
     pub text: String,
 }
 
+/// A message that a search found.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SearchHit {
     pub message: Message,
-    /// Start and length of each, in UTF-16 code units of `text`.
+    /// Start and length of each match, in UTF-16 code units of `text`.
     pub highlights: Vec<[u32; 2]>,
 }
 
+/// A page of search results.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SearchPage {
     /// Newest first.
     pub results: Vec<SearchHit>,
-    /// The `before` to go on with; null where all was searched.
+    /// The `before` of the next page; null after the whole chat was searched.
     pub next: Option<i64>,
-    /// False where the time was up before the chat's beginning or enough hits.
+    /// False if the time budget ended before the page was full or the whole chat was searched.
     pub complete: bool,
 }
 
-/// Why a message is reported.
+/// A report of a message.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NewReport {
@@ -169,18 +171,18 @@ pub struct NewReport {
 pub struct ReportPage {
     /// Latest first.
     pub results: Vec<Report>,
-    /// The `cursor` of the next page; null where there is none.
+    /// The `cursor` of the next page; null on the last one.
     pub next: Option<String>,
 }
 
-/// How to open a chat's socket.
+/// A ticket for the socket of one chat.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ChatTicket {
-    /// With the ticket in it; opens one socket.
+    /// Contains the ticket; opens one socket.
     pub ws_url: String,
     pub ticket: String,
-    /// Seconds.
+    /// Life of the ticket, in seconds.
     pub expires_in: u64,
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub protocol: Cow<'static, str>,
@@ -190,14 +192,14 @@ pub struct ChatTicket {
     pub epoch: String,
 }
 
-/// How to open the many-chats socket.
+/// A ticket for the many-chats socket.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ManyChatsTicket {
-    /// With the ticket in it; opens one socket.
+    /// Contains the ticket; opens one socket.
     pub ws_url: String,
     pub ticket: String,
-    /// Seconds.
+    /// Life of the ticket, in seconds.
     pub expires_in: u64,
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub protocol: Cow<'static, str>,
@@ -205,7 +207,7 @@ pub struct ManyChatsTicket {
     pub epoch: String,
 }
 
-/// What the host application says of a person.
+/// The profile of a user, from the host application.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NewProfile {
@@ -215,6 +217,7 @@ pub struct NewProfile {
     pub avatar_url: Option<String>,
 }
 
+/// A user with a profile, from the host application.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NewUser {
@@ -225,6 +228,7 @@ pub struct NewUser {
     pub avatar_url: Option<String>,
 }
 
+/// A bulk request: up to 1,000 users.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NewUsers {
@@ -232,15 +236,17 @@ pub struct NewUsers {
     pub users: Vec<NewUser>,
 }
 
+/// The outcome of a bulk request, in users.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BulkResult {
     pub created: usize,
     pub updated: usize,
-    /// Passed over, as they were erased: only `PUT` brings somebody back.
+    /// Skipped, because they were erased: only `PUT` restores a user.
     pub erased: usize,
 }
 
+/// A blocked user.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Block {
@@ -248,11 +254,12 @@ pub struct Block {
     pub created_at: Time,
 }
 
+/// A page of blocked users.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BlockPage {
     /// Latest first.
     pub results: Vec<Block>,
-    /// The `cursor` of the next page; null where there is none.
+    /// The `cursor` of the next page; null on the last one.
     pub next: Option<String>,
 }

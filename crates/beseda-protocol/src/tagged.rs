@@ -1,8 +1,8 @@
-//! Decoding of an enum whose variant a member `type` names.
+//! Decodes an enum whose variant is named by a member `type`.
 //!
-//! serde's own internally tagged enums buffer the object, and a buffered object can't give raw JSON
-//! (`metadata` as it was sent). So `type` is looked up first, and the text is then read once more as
-//! the fields of that variant.
+//! serde's internally tagged enums buffer the object, and a buffered object can't give raw JSON
+//! (`metadata` as it was sent). So the text is read twice: first for `type`, then for the fields of that
+//! variant.
 
 use std::borrow::Cow;
 
@@ -22,7 +22,7 @@ struct Kind<'a> {
     kind: Cow<'a, str>,
 }
 
-/// The value of `type`.
+/// Reads the value of `type`.
 pub(crate) fn kind(json: &str) -> Result<Cow<'_, str>, Error> {
     Ok(serde_json::from_str::<Kind<'_>>(json)?.kind)
 }

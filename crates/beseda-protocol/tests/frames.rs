@@ -1,58 +1,16 @@
 //! What a server encodes is what a client decodes.
 
+mod samples;
+
 use beseda_protocol::{
     ClientFrame, ReceivedFrame, ResetReason, ServerFrame,
     frame::{AckResult, CommandName, message_frame},
-    model::{Chat, ChatKind, ExportEnd, ExportLine, Message, Time, User, UserId},
+    model::{ExportEnd, ExportLine, Message},
 };
 use proptest::prelude::*;
 use serde_json::{Value, value::RawValue};
 
-/// Kept exactly: a number beyond a float's precision, spaces, the order of the keys.
-const METADATA: &str = r#"{"n": 100000000000000000000001, "b":[1.0,{}],"a":"\u0444"}"#;
-
-fn time() -> Time {
-    Time("2026-11-23T19:30:00.123456Z".parse().expect("a time"))
-}
-
-fn user_id() -> UserId {
-    UserId::parse("a \"b\"\u{2028}ё").expect("an id")
-}
-
-fn message() -> Message {
-    Message {
-        message_id: uuid::Uuid::from_u128(7),
-        chat_id: uuid::Uuid::from_u128(8),
-        seq: 3,
-        ev: 4,
-        sender_id: user_id(),
-        text: "line\n\"quoted\" \u{2028} 😀".to_owned(),
-        metadata: Some(RawValue::from_string(METADATA.to_owned()).expect("JSON")),
-        client_msg_id: Some("k".to_owned()),
-        created_at: time(),
-        edited_at: None,
-        deleted_at: None,
-    }
-}
-
-fn chat() -> Chat {
-    let other_user =
-        User { user_id: user_id(), name: None, avatar_url: None, online: true, last_seen_at: None };
-    Chat {
-        chat_id: uuid::Uuid::from_u128(8),
-        room_name: "40Puh71q7C4LQ5AzjV3xbA".to_owned(),
-        kind: ChatKind::Direct,
-        created_at: time(),
-        created_by: user_id(),
-        other_user,
-        last_message: Some(message()),
-        last_seq: 3,
-        last_ev: 4,
-        read_seq: 1,
-        peer_read_seq: 2,
-        unread_count: 2,
-    }
-}
+use samples::{chat, message, time, user_id};
 
 fn received(frame: &ServerFrame<'_>) -> ReceivedFrame {
     let text = frame.encode();

@@ -1,4 +1,4 @@
-//! What is kept of a person, as lines of an export.
+//! The export of a user's data, in lines of JSON.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,10 +13,10 @@ pub enum ExportLine {
     Profile(ExportedProfile),
     Block(ExportedBlock),
     Chat(ExportedChat),
-    /// One of the person's own; those of a chat follow it.
+    /// A message of the user. Those of a chat follow the chat.
     Message(Box<Message>),
     Report(ExportedReport),
-    /// The last line, where the export is complete, and only there.
+    /// The last line, and only of a complete export.
     End(ExportEnd),
 }
 
@@ -32,7 +32,7 @@ impl ExportLine {
     /// ```
     ///
     /// # Errors
-    /// It is no line of an export.
+    /// The text is no line of an export.
     pub fn decode(line: &str) -> Result<Self, serde_json::Error> {
         match &*tagged::kind(line)? {
             "profile" => serde_json::from_str(line).map(Self::Profile),
@@ -49,19 +49,19 @@ impl ExportLine {
     }
 }
 
-/// The person.
+/// The user.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ExportedProfile {
     pub user_id: UserId,
     pub name: Option<String>,
     pub avatar_url: Option<String>,
-    /// When they became known.
+    /// When the user was created.
     pub created_at: Time,
     pub last_seen_at: Option<Time>,
 }
 
-/// Somebody whom the person has blocked.
+/// A user whom the exported user has blocked.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ExportedBlock {
@@ -69,7 +69,7 @@ pub struct ExportedBlock {
     pub created_at: Time,
 }
 
-/// A chat of the person's.
+/// A chat of the exported user.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ExportedChat {
@@ -79,13 +79,13 @@ pub struct ExportedChat {
     pub created_at: Time,
     pub created_by: UserId,
     pub other_user_id: UserId,
-    /// Up to which `seq` the person has read.
+    /// The `seq` up to which the user has read.
     pub read_seq: i64,
-    /// How many messages the chat has, of both; the person's own up to it follow.
+    /// The newest `seq` of the chat. The user's own messages up to it follow.
     pub last_seq: i64,
 }
 
-/// A report that the person has made; without the message, which is somebody else's words.
+/// A report by the exported user, without the message's text, which is another user's data.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ExportedReport {
@@ -96,13 +96,13 @@ pub struct ExportedReport {
     #[cfg_attr(feature = "openapi", schema(value_type = Uuid))]
     pub message_id: MessageId,
     pub seq: i64,
-    /// Whose message it is.
+    /// The sender of the message.
     pub sender_id: UserId,
     pub reason: Option<String>,
     pub created_at: Time,
 }
 
-/// How many lines of each kind there were.
+/// The number of lines of each kind.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ExportEnd {
