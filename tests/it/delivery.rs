@@ -87,7 +87,11 @@ async fn a_slow_redis_is_waited_for_once_and_not_for_every_message_before() {
             began.elapsed()
         });
     }
-    let slowest = sends.join_all().await.into_iter().max().expect("somebody sent");
+    let mut waits = sends.join_all().await;
     slow.abort();
-    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+    // A machine with other work delays single sends for as long as it likes. Waiting for Redis once for
+    // every message before would delay nearly all of them.
+    waits.sort_unstable();
+    let median = waits[waits.len() / 2];
+    assert!(median < Duration::from_millis(600), "{median:?}");
 }

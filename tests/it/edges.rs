@@ -1,5 +1,4 @@
-//! What comes in at the edges as other programs write it: hosts, origins, versions, and odd values of
-//! all kinds at every route.
+//! Input as other programs write it: hosts, origins, versions, and odd values at every route.
 
 use std::process::Command;
 
@@ -30,7 +29,7 @@ async fn a_request_names_one_host_that_can_be_one() {
         assert_eq!(status(&head).await, "200", "{host}");
     }
     assert_eq!(status("GET /healthz HTTP/1.0").await, "200");
-    // The target's host goes before the header's.
+    // The target's host takes precedence over the header's.
     assert_eq!(status("GET http://y/healthz HTTP/1.1\r\nHost: x").await, "200");
     for head in [
         "GET /healthz HTTP/1.1",
@@ -116,7 +115,7 @@ async fn who_asks_before_they_send_too_much_is_told_so_at_once() {
     assert!(refused.contains("\"payload_too_large\""), "{refused}");
 }
 
-/// Whether pages of this origin may open a socket on a replica, asked with these headers.
+/// Tells whether a socket opens on a replica with these headers, of which `origin` names a page.
 async fn opens(user: &User, replica: usize, headers: &[(&'static str, &str)]) -> bool {
     let url = format!("ws://{}/ws/", user.on(replica).host());
     let bearer = format!("Bearer {}", user.token);
@@ -175,7 +174,7 @@ async fn an_allowed_origin_is_allowed_however_it_is_written_for_sockets_and_for_
 async fn origins_that_cannot_be_meant_keep_a_replica_from_starting_and_say_why() {
     let started = |setting: &str, value: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_beseda"));
-        // It is never asked: settings come first.
+        // Neither server is contacted: settings are checked first.
         let needed = [
             ("DATABASE_URL", "postgresql://127.0.0.1:1/x"),
             ("REDIS_URL", "redis://127.0.0.1:1"),
@@ -242,30 +241,20 @@ async fn a_page_is_at_home_whatever_the_case_and_the_port_of_its_host() {
     assert_eq!(url("http").await, "ws://chat.example:443");
 }
 
-/// How often a statement has run on a replica.
-async fn times(cluster: &Cluster, statement: &str) -> u64 {
-    let metrics = cluster.operator(0).request(Method::GET, "/metrics").await.text;
-    let line = metrics.lines().find(|line| {
-        line.starts_with("beseda_store_query_seconds_count") && line.contains(statement)
-    });
-    let count = line.and_then(|line| line.split(' ').next_back());
-    count.map_or(0, |count| count.parse::<f64>().expect("a number") as u64)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn readiness_costs_postgres_a_few_statements_a_second_however_many_ask() {
     let cluster = Cluster::start(1).await;
-    let before = times(&cluster, "store.applied_version").await;
+    let before = cluster.statements(0, "store.applied_version").await;
     let began = std::time::Instant::now();
     let asking = (0..300).map(async |_| {
         cluster.anyone(0).request(Method::GET, "/readyz").await.expect(200);
     });
     futures_util::future::join_all(asking).await;
-    // One after another too.
+    // The same for requests one after another.
     for _ in 0..30 {
         cluster.anyone(0).request(Method::GET, "/readyz").await.expect(200);
     }
-    let asked = times(&cluster, "store.applied_version").await - before;
+    let asked = cluster.statements(0, "store.applied_version").await - before;
     let most = 8 * (2 + began.elapsed().as_secs());
     assert!((1..=most).contains(&asked), "{asked} of at most {most}");
 }
@@ -283,7 +272,7 @@ async fn installations_on_two_databases_of_one_redis_do_not_hear_each_other() {
     let (alice, bob) = (other.user("alice"), other.user("bob"));
     let chat = alice.on(0).open_chat(&bob).await;
     let mut socket = bob.on(1).connect(&chat).await;
-    // Somebody of the same name, elsewhere; and the same from another replica of the same installation.
+    // Another installation erases a user of the same id, then another replica of this one does.
     one.host().on(0).put("/users/bob/", json!({})).await.expect(201);
     one.host().on(0).delete("/users/bob/").await.expect(204);
     let sent = alice.on(0).send(&chat, "still here").await;
@@ -298,7 +287,7 @@ async fn claims_that_only_decorate_lock_nobody_out() {
     use aws_lc_rs::hmac;
     let cluster = Cluster::start(1).await;
     let end = claims("x")["exp"].as_u64().expect("a number");
-    // By hand, as no library here would write such JSON.
+    // Signed by hand, as no library here would write such JSON.
     let signed = |claims: &str| {
         let encode = |part: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(part);
         let unsigned = format!("{}.{}", encode(br#"{"alg":"HS256"}"#), encode(claims.as_bytes()));
@@ -327,14 +316,14 @@ async fn claims_that_only_decorate_lock_nobody_out() {
         let name = if decoration.contains(r#""b""#) { json!("b") } else { json!(null) };
         assert_eq!(known["name"], name, "{decoration}");
     }
-    // What does not only decorate is not overlooked.
+    // Faults in the other claims still count.
     for claims in [format!(r#"{{"sub":"a\ud83d","exp":{end}}}"#), r#"{"sub":"a"}"#.to_owned()] {
         let nobody = cluster.user("a").with_token(signed(&claims));
         nobody.on(0).get("/chats/").await.expect_problem(401, "token_invalid");
     }
 }
 
-/// Values that somebody has found somewhere to break something. Not `..`: this client would take a step.
+/// Values that have broken other programs. `..` is missing because this client would resolve it.
 const ODD: &[&str] = &[
     "0",
     "-1",
@@ -361,7 +350,7 @@ const ODD: &[&str] = &[
     "%D0%B6%D0%B6%D0%B6%D0%B6%D0%B6%D0%B6%D0%B6%D0%B6%D0%B6%D0%B6%D0%B6",
 ];
 
-/// Cursors of another time: before all years of Postgres's, after them, at the ends of a number.
+/// Cursors outside the years that Postgres knows, and at the ends of the integer's range.
 fn odd_cursors() -> Vec<String> {
     let moments = [i64::MIN, -377_705_023_201_000_000, -210_866_803_200_000_001, -1, 0, i64::MAX];
     let year_9999 = 253_402_207_200_999_999;
@@ -427,7 +416,7 @@ fn odd_bodies() -> Vec<String> {
     bodies
 }
 
-/// The path of a route with its parameters in place: `odd` in the place of each that is not `real`.
+/// Fills in a route's parameters: with `real` where that gives a value, else with `odd`.
 fn fill(route: &str, odd: &str, real: &dyn Fn(&str) -> Option<String>) -> String {
     let parts = route.split('/').map(|part| {
         let name = part.strip_prefix('{').and_then(|part| part.strip_suffix('}'));
@@ -436,7 +425,7 @@ fn fill(route: &str, odd: &str, real: &dyn Fn(&str) -> Option<String>) -> String
     parts.collect::<Vec<_>>().join("/")
 }
 
-/// Every route that takes a token, by the document that is made from the code.
+/// Lists every route that takes a token, from the document that the code generates.
 fn routes() -> Vec<(Method, String)> {
     let document: Value = serde_json::from_str(&beseda::api::openapi_json()).expect("JSON");
     let paths = document["paths"].as_object().expect("paths");
@@ -469,7 +458,7 @@ async fn no_odd_value_at_any_route_is_an_error_of_ours() {
         for odd in ODD {
             asked.push((method.clone(), fill(route, odd, &|_| None), None));
             let first = |name: &str| (name == "chat").then(|| chat.id.clone());
-            // Of what is there nothing is deleted: the rest of the table needs it.
+            // The chat is not deleted, as the rest of the table needs it.
             if route.contains("}/") && (method != Method::DELETE || route.matches('{').count() > 1)
             {
                 asked.push((method.clone(), fill(route, odd, &first), None));
@@ -549,7 +538,7 @@ async fn no_odd_frame_ends_a_socket_with_an_error_of_ours(alice: &User, chat: &C
                 assert_ne!(frame["code"], "internal", "{kind} {value}: {frame}");
             }
             if kind == "auth" {
-                // Refused tokens are counted, and end a socket sooner or later.
+                // Refused tokens are counted, and too many end a socket.
                 break;
             }
         }

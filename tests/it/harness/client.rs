@@ -5,6 +5,7 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     sync::{Arc, PoisonError, RwLock},
+    time::Duration,
 };
 
 use reqwest::Method;
@@ -235,6 +236,11 @@ impl Request {
 
     pub(crate) fn header(self, name: &str, value: impl AsRef<[u8]>) -> Self {
         Self { builder: self.builder.header(name, value.as_ref()), ..self }
+    }
+
+    /// For an answer that may take longer than others.
+    pub(crate) fn within(self, ceiling: Duration) -> Self {
+        Self { builder: self.builder.timeout(ceiling), ..self }
     }
 
     /// Any bytes, of any type.

@@ -206,6 +206,14 @@ impl Cluster {
         Client::anonymous(self.net.addresses(replica).internal, &self.net)
     }
 
+    /// How often a statement has run on a replica, as its metrics say.
+    pub(crate) async fn statements(&self, replica: usize, name: &str) -> u64 {
+        let metrics = self.operator(replica).request(Method::GET, "/metrics").await.text;
+        let count = format!("beseda_store_query_seconds_count{{query=\"{name}\"}} ");
+        let count = metrics.lines().find_map(|line| line.strip_prefix(&count));
+        count.map_or(0, |count| count.parse().expect("a number"))
+    }
+
     /// Runs SQL in its database.
     pub(crate) async fn psql(&self, sql: &str) -> Vec<Row> {
         self.psql.run(sql).await
