@@ -261,8 +261,9 @@ def pods_take_what_a_cluster_needs(helm):
 
 
 def a_replica_is_not_killed_while_it_waits_for_postgres(helm):
-    """It waits for a minute."""
-    probe = replica(helm.render())["containers"][0]["startupProbe"]
+    rendered = helm.render()
+    assert find(rendered, "ConfigMap")["data"]["BESEDA_DATABASE_WAIT"] == "1m"
+    probe = replica(rendered)["containers"][0]["startupProbe"]
     assert probe["periodSeconds"] * probe["failureThreshold"] > 60 + 15, probe
 
 
