@@ -30,11 +30,10 @@ use super::{
     stack::{self, Stack},
 };
 
-/// Connections a replica opens: little, as many of them share one Postgres.
+/// Connections a replica opens: few, as many replicas share one Postgres.
 const DATABASE_CONNECTIONS: usize = 10;
 
-/// Some replicas, which end with this value. Unless the test failed already, it asserts then what
-/// must always hold.
+/// Replicas of one test. Dropping it ends them, and asserts the invariants unless the test has failed.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     stack: Arc<Stack>,
@@ -45,7 +44,7 @@ pub(crate) struct Cluster {
     replicas: Vec<Option<Replica>>,
     net: Arc<Net>,
     psql: Psql,
-    _chat: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Cluster {
@@ -64,7 +63,7 @@ impl Cluster {
     }
 
     async fn over(stack: Arc<Stack>, replicas: usize, set: impl FnOnce(&mut Config)) -> Self {
-        let chat = stack::chat_for(replicas).await;
+        let permit = stack::replica_permit(replicas).await;
         let database = format!("test_{:016x}", rand::random::<u64>());
         stack.postgres.create_database(&database).await.expect("a new database");
         let url = stack.postgres.url(&database);
@@ -79,7 +78,7 @@ impl Cluster {
             replicas: Vec::new(),
             net: Arc::new(Net::new()),
             psql,
-            _chat: chat,
+            _permit: permit,
         };
         // All at once, each of them ready to migrate: one does.
         let starting = (0..replicas).map(|_| launch(cluster.config.clone()));
