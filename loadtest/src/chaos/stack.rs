@@ -96,7 +96,7 @@ impl Stack {
         all.filter(move |(n, _)| replica.is_none_or(|only| only == *n)).map(|(_, member)| member)
     }
 
-    /// Returns the file that Redis's next start would load.
+    /// Removes the file that Redis's next start would load.
     pub(super) fn forget_redis_dump(&self) {
         // No file has been saved yet.
         let _ = std::fs::remove_file(&self.redis_dump);

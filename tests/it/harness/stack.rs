@@ -1,6 +1,6 @@
 //! Postgres and Redis as children of this process, shared by all tests in it.
 //!
-//! A static is never dropped: each child's guard sees this process go, and ends its child.
+//! A static is never dropped: each child's guard notices the end of this process, and ends its child.
 
 use std::sync::Arc;
 
