@@ -29,7 +29,7 @@ pub(crate) struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// Starts one in front of all databases of the Postgres on this port.
+    /// Starts a PgBouncer in front of all databases of the Postgres on this port.
     pub(crate) async fn start(postgres: u16) -> Self {
         let program = if Path::new(PROGRAM).exists() { PROGRAM } else { "pgbouncer" };
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");

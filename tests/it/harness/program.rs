@@ -39,7 +39,7 @@ impl Program {
         cluster.add_foreign_replica(public, internal)
     }
 
-    /// Starts it with this environment, without a wait until it serves.
+    /// Starts it with this environment; does not wait until it serves.
     pub(crate) fn serve<'a>(environment: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_beseda"))
             .arg("serve")

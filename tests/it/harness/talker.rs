@@ -34,7 +34,7 @@ pub(crate) struct Talker {
 }
 
 impl Talker {
-    /// Starts it as `user`, in a chat with `other`, at these replicas.
+    /// Starts it as `user`, in a chat with `with`, at these replicas.
     pub(crate) fn start(user: &User, with: &str, replicas: &[usize]) -> Self {
         let mut command = command(user, with, replicas);
         Self::over_pipes(command.env("BESEDA_TOKEN", &user.token))
