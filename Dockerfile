@@ -2,7 +2,7 @@
 #
 #   docker build -t beseda .
 #
-# The dependencies are a layer of their own (cargo-chef), built anew only when Cargo.lock changes.
+# The dependencies are a separate layer (cargo-chef), rebuilt only when Cargo.lock changes.
 
 ARG RUST_VERSION=1.95
 
@@ -17,7 +17,7 @@ RUN cargo chef prepare --recipe-path recipe.json --bin beseda
 
 FROM chef AS builder
 COPY --from=planner /src/recipe.json .
-# Without the feature `dev`: production has no use for private servers and demo tokens.
+# Without the feature `dev`: production needs no private servers and demo tokens.
 RUN cargo auditable chef cook --release --locked --no-default-features --package beseda --recipe-path recipe.json
 COPY . .
 # `auditable` puts the list of dependencies into the program: `cargo audit bin` and scanners read it.
@@ -43,7 +43,7 @@ LABEL org.opencontainers.image.title="Beseda" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.base.name="gcr.io/distroless/cc-debian12:nonroot"
 COPY --from=builder /out/beseda /usr/local/bin/beseda
-# Of distroless's `nonroot`; as a number, so that Kubernetes can see that it is not root.
+# The user `nonroot` of distroless, as a number: Kubernetes verifies only numbers.
 USER 65532:65532
 ENV BESEDA_LOG_FORMAT=json
 # 8080 for clients; 9090 for health and metrics, not for the internet.

@@ -1,5 +1,5 @@
-# Everything a working copy needs; `make help` lists it. Set-up is part of every target: on Debian
-# and Ubuntu with Rust and a C compiler nothing else has to be done by hand.
+# All tasks of a working copy; `make help` lists them. Each target installs what it needs: on Debian
+# and Ubuntu with Rust and a C compiler nothing has to be installed by hand.
 
 TARGET_DIR = $(or $(CARGO_TARGET_DIR),target)
 DATA = $(or $(BESEDA_DEV_DATA),data)
@@ -16,12 +16,12 @@ setup: ## Install what is missing: PostgreSQL, Redis (part of run and test)
 setup-tests:
 	@scripts/setup --tests
 
-# The program takes the shell's place, so that signals reach it.
+# `exec`, so that signals reach the program instead of a shell.
 run: setup ## Two replicas with a private Postgres and Redis; Ctrl-C ends them. ARGS="--port 9000"
 	@cargo build --locked --package beseda
 	@exec $(TARGET_DIR)/debug/beseda dev --end-with-parent $(ARGS)
 
-# A test opens thousands of sockets; each one takes a file on both ends.
+# A test opens thousands of sockets, each with a file descriptor at both ends.
 test: setup-tests ## All tests. ARGS="name" for some of them
 	@ulimit -n "$$(ulimit -Hn)" 2>/dev/null || true; cargo test --locked --workspace --no-fail-fast $(ARGS)
 
@@ -31,34 +31,33 @@ page-test: setup ## The demo page in a real browser (needs Node.js 20). ARGS="na
 client-test: setup ## The TypeScript client: types, vectors, replicas with faults (needs Node.js 20)
 	@scripts/client-test
 
-examples-test: setup ## The examples of docs/examples, against a Beseda of their own. ARGS="django" for one
+examples-test: setup ## The examples of docs/examples, against their own Beseda. ARGS="django" for one
 	@scripts/examples-test $(ARGS)
 
-client-schema: setup ## Write the client's types anew, after a change of the REST interface
+client-schema: setup ## Regenerate the client's types, after a change of the REST interface
 	@scripts/client-test --schema
 
-# The image, compose, chart and rules, with the real tools; on Debian it installs them.
-ops-test: ## Image, compose, chart, alerts, really run. ARGS="quick" without a Docker engine
+# On Debian it installs the tools.
+ops-test: ## Image, compose, chart, alerts, with the real tools. ARGS="quick" without a Docker engine
 	@scripts/ops-test $(ARGS)
 
 versions-test: setup-tests ## All tests on the oldest and newest PostgreSQL and Redis. ARGS="all" for those between
 	@scripts/versions-test $(ARGS)
 
-security-test: setup ## Outside judges: schemathesis, kosoku, slowhttptest (installs them where missing)
+security-test: setup ## External tools: schemathesis, kosoku, slowhttptest (installed if missing)
 	@scripts/security-test
 
-# As a book; without mdBook the documents are read as they are.
-docs: ## The documents as a book in target/book; installs mdBook with cargo where it is missing
+docs: ## The documents as a book in target/book (mdBook, installed if missing)
 	@scripts/book
 
-docs-test: setup ## The terminal lines of the documents, run; their links. ARGS="--update" records the answers
+docs-test: setup ## Run the terminal lines of the documents, check their links. ARGS="--update" records the answers
 	@cargo build --locked --package beseda
 	@scripts/docs-test $(ARGS)
 
-check: ## What continuous integration runs
+check: ## Everything that continuous integration runs
 	@.ci/run
 
-# As root the database's files can lie elsewhere, with a link to them here.
+# As root the database's files can be elsewhere, behind a symbolic link.
 clean-data: ## Remove the data of `make run`
 	@if [ -L $(DATA)/postgres/cluster ]; then rm -rf "$$(readlink $(DATA)/postgres/cluster)"; fi
 	@rm -rf $(DATA)

@@ -1,4 +1,4 @@
-//! What a scenario works with, and how its stretches are measured.
+//! The context of a scenario, and the measurement of its phases.
 
 use std::{
     collections::BTreeMap,
@@ -24,20 +24,20 @@ use crate::{
     target::{Common, Target},
 };
 
-/// How often it is said how a run goes, where nobody sees a bar move.
+/// Seconds between two lines of progress if stderr is no terminal.
 const LINE_EVERY: u64 = 10;
 
-/// What every scenario works with.
+/// The target, options and counters of one run.
 pub(crate) struct Context<'a> {
     pub target: &'a Target,
     pub common: &'a Common,
     pub rest: Rest,
     pub counters: Arc<Counters>,
-    /// Unique to the run, since chats are used again.
+    /// Unique to the run, since later runs use the same chats.
     pub id: String,
 }
 
-/// What a scenario found.
+/// The phases and figures that a scenario measured.
 #[derive(Default)]
 pub(crate) struct Findings {
     pub phases: Vec<Phase>,
@@ -51,21 +51,21 @@ pub(crate) enum Metric {
     Synced,
 }
 
-/// How a stretch of a run is measured.
+/// Describes how a phase is measured.
 pub(crate) struct Plan {
     pub name: &'static str,
-    /// What is counted, and by which meter.
+    /// The counted operation, in the plural.
     pub unit: &'static str,
     pub counted: Metric,
-    /// Limits on latencies hold for the first.
+    /// Limits on latency apply to the first one.
     pub latencies: &'static [(&'static str, Metric)],
-    /// How long it will take, where that is known.
+    /// The expected duration, if known.
     pub span: Option<Duration>,
     pub limits: Limits,
 }
 
 impl Plan {
-    /// Messages from one member to the other.
+    /// Plans a phase in which members of a chat send to each other.
     pub(crate) fn messages(name: &'static str, span: Option<Duration>, limits: &Limits) -> Self {
         Self {
             name,
@@ -87,7 +87,7 @@ impl Context<'_> {
         }
     }
 
-    /// Does `work`, and looks at it every second.
+    /// Runs `work`, and samples its progress every second.
     pub(crate) async fn measure<T>(
         &self,
         plan: Plan,
@@ -215,7 +215,7 @@ impl<'a> Watch<'a> {
 
     fn finish(mut self, plan: Plan) -> Result<Phase, Error> {
         let seconds = self.began.elapsed().as_secs_f64();
-        // What came since the last look, where that is enough to be shown.
+        // The rest since the last sample, unless it is too short to give a rate.
         if self.looked.elapsed() > Duration::from_millis(200) {
             self.look()?;
         }

@@ -1,4 +1,4 @@
-//! Why a run could not be made. What it found is no error, but in the report.
+//! Errors that prevent a run. Its findings are in the report instead.
 
 use std::{io, path::PathBuf};
 
@@ -44,7 +44,7 @@ pub(crate) enum Error {
     Interrupted,
 }
 
-/// What failed and why, down to the first cause.
+/// Formats an error with all its causes.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

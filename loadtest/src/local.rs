@@ -1,4 +1,4 @@
-//! An installation of one's own: Postgres with full durability, Redis, replicas as processes.
+//! Starts an installation: Postgres with full durability, Redis, replicas as processes.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -34,39 +34,38 @@ use crate::{
 
 const DATABASE: &str = "loadtest";
 
-/// How long a replica may take to get ready: it migrates an empty database in under a second.
+/// Time-out for a replica to get ready; it migrates an empty database in under a second.
 const READY: Duration = Duration::from_secs(30);
 
-/// How long the replicas may take to end in order: their grace, and some.
+/// Time-out for the replicas to drain: their grace of 3 s, and 2 s more.
 const STOP: Duration = Duration::from_secs(5);
 
-/// How often a child is looked at.
+/// Pause between two checks of a child process.
 const POLL: Duration = Duration::from_millis(20);
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// The program under test. Without it: `beseda` in this program's own folder.
+    /// The program under test. Default: `beseda` in the folder of this program.
     #[arg(long)]
     beseda: Option<PathBuf>,
 
-    /// Where the database is kept, so that the next run finds it filled. Without it: in a folder
-    /// for temporary files, removed at the end.
+    /// Folder that keeps the database for the next run. Default: a temporary one, removed at the end.
     #[arg(long)]
     data: Option<PathBuf>,
 
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
     replicas: u8,
 
-    /// Fill an empty database first: so many chats with so many messages in each. The scenarios' own
-    /// chats are the first of them.
-    #[arg(long, value_name = "ROOMSxMESSAGES")]
+    /// Fill an empty database first with CHATS chats of MESSAGES messages each. The scenarios use the
+    /// first of these chats.
+    #[arg(long, value_name = "CHATSxMESSAGES")]
     preload: Option<Preload>,
 
     #[command(subcommand)]
     pub scenario: Scenario,
 }
 
-/// Everything that runs. Dropped in this order, whatever the outcome.
+/// All processes of the installation. The order of the fields is the order of their drop.
 struct Installation {
     replicas: Vec<Replica>,
     redis: Redis,
@@ -91,7 +90,7 @@ pub(crate) async fn run(options: &Options) -> Result<Report, Error> {
     }
 }
 
-/// Where an installation's files are: kept where named, else removed when dropped.
+/// The folder of an installation's files: kept if named, otherwise removed on drop.
 #[derive(Debug)]
 pub(crate) enum Folder {
     Kept(PathBuf),
@@ -118,7 +117,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // As root the database lies elsewhere, with a link to it here.
+        // As root the database is elsewhere, behind a symbolic link.
         if let Self::Temporary(folder) = self
             && let Ok(cluster) = std::fs::read_link(folder.path().join("postgres/cluster"))
         {
@@ -173,7 +172,7 @@ impl Installation {
             Postgres::start(&postgres_dir, Durability::Full),
             Redis::start(&redis_dir, Durability::Full),
         )?;
-        // There already, where the folder was kept.
+        // Fails if a kept folder has the database already.
         let _ = postgres.create_database(DATABASE).await;
         let mut installation = Self { replicas: Vec::new(), redis, postgres };
         for _ in 0..options.replicas {
@@ -194,7 +193,7 @@ impl Installation {
     ) -> Result<(), Error> {
         let (public, internal) = (free_address().await?, free_address().await?);
         let mut command = Command::new(program);
-        // Only what is said here: settings in the caller's environment are another installation's.
+        // The caller's environment may have settings of another installation.
         for (key, _) in std::env::vars_os() {
             if key.to_string_lossy().starts_with("BESEDA_") {
                 command.env_remove(key);
@@ -214,7 +213,7 @@ impl Installation {
             .envs(limits.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::inherit())
-            // Ctrl-C reaches us alone, and we end them in order.
+            // Ctrl-C must reach this process alone, which stops the replicas in order.
             .process_group(0)
             .kill_on_drop(true);
         let child = command.spawn();
@@ -235,13 +234,13 @@ impl Installation {
         );
         processes.extend(self.postgres.pid().map(|pid| process("postgres", pid)));
         processes.extend(self.redis.pid().map(|pid| process("redis", pid)));
-        // Postgres's own database, so that what is measured there is not beside the service's tables.
+        // Another database, so that baselines do not add to the service's tables.
         let baseline_url = self.postgres.url("postgres");
         let stores = Some(Stores { baseline_url, redis_port: self.redis.port() });
         Target { urls: urls.collect(), secret, processes, stores }
     }
 
-    /// Ends it all in order: the replicas together, then Redis, then Postgres.
+    /// Stops the replicas together, then Redis, then Postgres.
     async fn stop(self) {
         let Self { mut replicas, redis, postgres } = self;
         for replica in &replicas {
@@ -264,7 +263,7 @@ impl Installation {
 }
 
 impl Replica {
-    /// Returns once it takes connections on both ports: it listens when all else is there.
+    /// Returns once the replica accepts connections on both ports.
     async fn ready(&mut self, number: usize) -> Result<(), Error> {
         let deadline = Instant::now() + READY;
         loop {
@@ -285,7 +284,7 @@ async fn healthy(internal: SocketAddr) -> bool {
     answer.is_ok_and(|answer| answer.status().is_success())
 }
 
-/// An address that is free now. Somebody may take it in between: then the replica says so.
+/// Returns an address that is free now. If another process takes it first, the replica fails to start.
 async fn free_address() -> Result<SocketAddr, Error> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
     let address = listener.and_then(|listener| listener.local_addr());

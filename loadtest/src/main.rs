@@ -1,12 +1,12 @@
 //! Load tests for Beseda: opens chats, sends, listens on another replica, and checks what arrived.
 //!
-//! A run measures, and it also judges: a message lost, doubled or out of order, a wrong answer, a
-//! counter that is not right at the end, or a limit that was not kept make it end with 1.
+//! A run measures and judges: it exits with 1 after a lost, doubled or reordered message, a wrong
+//! answer, a wrong counter at the end, or an exceeded limit.
 //!
-//! [`scenario`] has a file for each thing that can be run, which needs three others: [`clients`] (who
-//! sends, reads and listens), [`context`] (what a scenario works with, and how it is measured) and
-//! [`report`] (what is counted, and what a run gives). [`runner`] runs a scenario against a [`target`];
-//! [`local`] starts an installation for it; [`chaos`] stands by itself. `scripts/check-layers` keeps the order.
+//! [`scenario`] has one file per scenario, which uses three modules: [`clients`] (senders, readers,
+//! listeners), [`context`] (shared state and measurement) and [`report`] (counters and the result).
+//! [`runner`] runs a scenario against a [`target`]; [`local`] starts an installation for it; [`chaos`] is
+//! independent of these. `scripts/check-layers` checks the order.
 
 mod attack;
 mod chaos;
@@ -46,12 +46,12 @@ struct Cli {
 enum Command {
     #[command(flatten)]
     There(Scenario),
-    /// Context one of these on an installation of its own: real Postgres and Redis, replicas as processes.
+    /// Run a scenario on an installation of its own: real Postgres and Redis, replicas as processes.
     Local(local::Options),
-    /// Break an installation of its own in every way, by a seeded schedule, while people use it; then
-    /// prove that nothing was lost, doubled, reordered, miscounted or told to strangers.
+    /// Inject faults into an installation of its own by a seeded schedule while clients use it, then check
+    /// that nothing was lost, doubled, reordered, miscounted or leaked.
     Chaos(chaos::Options),
-    /// What `hostile` starts; of no use by itself.
+    /// The attackers' process, which `hostile` starts.
     #[command(hide = true)]
     Attack(attack::Options),
 }
@@ -59,9 +59,9 @@ enum Command {
 #[tokio::main]
 async fn main() -> ExitCode {
     let command = Cli::parse().command;
-    // Each socket takes a file here and one there; what we start inherits this.
+    // Each socket needs a file descriptor at both ends; child processes inherit the limit.
     if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        // Where it is refused, opening too many says so.
+        // If this fails, the error appears when a socket cannot be opened.
         let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
     }
     match dispatch(command).await {
@@ -74,7 +74,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Whether what was found is right.
+/// Runs the command; true if nothing was violated or exceeded.
 async fn dispatch(command: Command) -> Result<bool, Error> {
     match command {
         Command::There(scenario) => {
@@ -94,7 +94,7 @@ async fn dispatch(command: Command) -> Result<bool, Error> {
     }
 }
 
-/// Gives the result wherever it was asked for.
+/// Writes the result to the terminal and the files that the options name.
 fn publish(report: &Report, common: &Common) -> Result<bool, Error> {
     let write = |path: &Path, text: String| fs::write(path, text).map_err(Error::Output);
     match &common.json {

@@ -1,4 +1,4 @@
-//! A database that is full already: chats with a history, written past the service.
+//! Fills a database with chats and their histories, by SQL instead of the service.
 
 use std::str::FromStr;
 
@@ -17,7 +17,7 @@ impl FromStr for Preload {
     type Err = &'static str;
 
     fn from_str(raw: &str) -> Result<Self, Self::Err> {
-        let (chats, messages) = raw.split_once('x').ok_or("must be ROOMSxMESSAGES: 1000x100")?;
+        let (chats, messages) = raw.split_once('x').ok_or("must be CHATSxMESSAGES: 1000x100")?;
         let number = |raw: &str| raw.parse().map_err(|_| "both must be whole numbers");
         Ok(Self { chats: number(chats)?, messages: number(messages)? })
     }
@@ -57,7 +57,7 @@ impl Preload {
         }
         say(&format!("writing {} chats with {} messages each", self.chats, self.messages));
         let (client, connection) = tokio_postgres::connect(database, NoTls).await?;
-        // Ends with the client, or says through it that it broke.
+        // The task ends with the client, which reports a broken connection.
         tokio::spawn(connection);
         let (sender, reader) = names(prefix, 0);
         let (sender, reader) = (sender.replace("-0-", "-#-"), reader.replace("-0-", "-#-"));

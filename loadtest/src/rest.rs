@@ -11,30 +11,30 @@ use reqwest::Url;
 
 use crate::error::Error;
 
-/// Longer than the service lets a request take by itself (15 s), so that its own answer comes first.
+/// Longer than the service's own time-out (15 s), so that its answer comes first.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Pause before a retry where the service names none.
+/// Pause before a retry if the answer has no Retry-After.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// Calls to all replicas over connections that are kept.
+/// REST calls to all replicas over kept-alive connections.
 #[derive(Debug, Clone)]
 pub(crate) struct Rest {
     http: reqwest::Client,
 }
 
-/// What came of a send.
+/// The outcome of one attempt to send.
 #[derive(Debug)]
 pub(crate) enum Sent {
     Acknowledged {
         seq: i64,
     },
-    /// To be tried again with the same id, after a while.
+    /// Refused for now: retry with the same id after a pause.
     Again {
         after: Duration,
         why: Retry,
     },
-    /// Never to be tried again.
+    /// Refused for good.
     Refused {
         status: u16,
         body: String,
@@ -44,7 +44,7 @@ pub(crate) enum Sent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Retry {
     RateLimited,
-    /// 5xx, a broken connection, no answer in time: the outcome is not known.
+    /// 5xx, a broken connection or a time-out: the outcome is unknown.
     Failed,
 }
 
@@ -56,7 +56,7 @@ impl Rest {
         Ok(Self { http: http.map_err(|source| Error::Request { call, source })? })
     }
 
-    /// Somebody at a replica. Cheap: the connections are shared.
+    /// Returns a user's client for one replica. Cheap: the connections are shared.
     pub(crate) fn at(&self, url: &Url, token: &str) -> Client {
         let urls = std::slice::from_ref(url);
         Client::with_http(urls, Credentials::fixed(token), self.http.clone())
@@ -85,7 +85,7 @@ impl Rest {
         patiently("GET /chats/{chat}/", async || client.get_chat(&chat_id).await).await
     }
 
-    /// One attempt at a durable send.
+    /// Makes one attempt at a durable send.
     pub(crate) async fn send(
         &self,
         url: &Url,
@@ -112,7 +112,7 @@ impl Rest {
     }
 }
 
-/// A call whose rate does not matter: it is repeated for as long as it comes too often.
+/// Repeats a call for as long as it is answered 429: for calls whose rate does not matter.
 pub(crate) async fn patiently<T>(
     call: &'static str,
     mut ask: impl AsyncFnMut() -> Result<T, CallError>,

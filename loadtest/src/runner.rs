@@ -14,7 +14,7 @@ use crate::{
     target::Target,
 };
 
-/// Runs a scenario against a target and gives what came of it.
+/// Runs a scenario against a target and returns its report.
 pub(crate) async fn run(target: &Target, scenario: &Scenario) -> Result<Report, Error> {
     let began_at = Timestamp::now().to_string();
     let context = Context {
@@ -43,7 +43,7 @@ pub(crate) async fn run(target: &Target, scenario: &Scenario) -> Result<Report, 
     })
 }
 
-/// What was typed, without the secret.
+/// The command line, without the secret.
 fn command() -> String {
     let mut hide = false;
     let words =
@@ -55,7 +55,7 @@ fn command() -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// Of the folder that this was started in.
+/// The commit of the working directory, if it is a checkout.
 fn commit() -> Option<String> {
     let git = Command::new("git").args(["describe", "--always", "--dirty", "--abbrev=12"]).output();
     let output = git.ok().filter(|output| output.status.success())?;

@@ -1,4 +1,4 @@
-//! What every scenario takes: where to, how to judge, where the result goes.
+//! Options of every scenario: the target, the limits, the result.
 
 use std::path::PathBuf;
 
@@ -12,11 +12,11 @@ use crate::{
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Common {
-    /// Where a replica, or their balancer, is reached: http://…; once for each. Not with `local`.
+    /// URL (http://…) of a replica or balancer; repeat for each replica. Not with `local`.
     #[arg(long = "url", help_heading = "Where")]
     urls: Vec<reqwest::Url>,
 
-    /// The secret that the service checks HS256 tokens with. Not with `local`.
+    /// Secret of the HS256 tokens that the service accepts. Not with `local`.
     #[arg(
         long = "jwt-secret",
         env = "BESEDA_JWT_HS256_SECRET",
@@ -26,20 +26,20 @@ pub(crate) struct Common {
     )]
     secret: Option<Secret>,
 
-    /// A process whose CPU time and memory are measured, with its children: NAME=PID, the name being
-    /// service, postgres, redis or any other; one may come again. Not with `local`.
+    /// Process whose CPU time and memory are measured, with its children. NAME is service, postgres, redis
+    /// or any other; several processes may share one. Not with `local`.
     #[arg(long = "pid", value_name = "NAME=PID", help_heading = "Where")]
     processes: Vec<Process>,
 
-    /// What the ids of the users begin with. Chats are used again by the next run.
+    /// Prefix of the users' ids. The next run with the same prefix uses the same chats.
     #[arg(long, default_value = "loadtest", help_heading = "Where")]
     pub prefix: String,
 
-    /// Write the result as JSON to this file; `-`: to standard output, instead of the text.
+    /// Write the result as JSON to this file; `-` prints it instead of the text.
     #[arg(long, value_name = "FILE", help_heading = "Result")]
     pub json: Option<PathBuf>,
 
-    /// Write the result as a page with plots to this file.
+    /// Write the result as an HTML page with plots to this file.
     #[arg(long, value_name = "FILE", help_heading = "Result")]
     pub html: Option<PathBuf>,
 
@@ -48,7 +48,7 @@ pub(crate) struct Common {
 }
 
 impl Common {
-    /// The installation that was named.
+    /// Returns the installation that the options name.
     pub(crate) fn target(&self) -> Result<Target, Error> {
         if self.urls.is_empty() {
             return Err(Error::Usage("say --url for each replica, or begin with `loadtest local`"));
@@ -60,7 +60,7 @@ impl Common {
         Ok(Target { urls: self.urls.clone(), secret, processes, stores: None })
     }
 
-    /// For an installation of one's own, which says all that itself.
+    /// Refuses options that name an installation: `local` starts its own.
     pub(crate) fn expect_no_target(&self) -> Result<(), Error> {
         if self.urls.is_empty() && self.processes.is_empty() {
             return Ok(());
@@ -69,27 +69,27 @@ impl Common {
     }
 }
 
-/// Against what.
+/// The installation under test.
 #[derive(Debug)]
 pub(crate) struct Target {
     /// At least one.
     pub urls: Vec<reqwest::Url>,
     pub secret: Secret,
     pub processes: Vec<Process>,
-    /// Where baselines are measured; `None` where the installation is not ours to fill.
+    /// Where baselines are measured; `None` if the installation was not started by this program.
     pub stores: Option<Stores>,
 }
 
-/// What the installation stands on.
+/// The Postgres and Redis of an installation of `local`.
 #[derive(Debug, Clone)]
 pub(crate) struct Stores {
-    /// Of a database beside the service's.
+    /// URL of a database beside the service's.
     pub baseline_url: String,
     pub redis_port: u16,
 }
 
 impl Target {
-    /// The replicas as the user of this number takes them: their own first.
+    /// Lists the replicas for the user with this number: the user's own first, then the fallbacks.
     pub(crate) fn urls_for(&self, number: usize) -> Vec<reqwest::Url> {
         let mut urls = self.urls.clone();
         urls.rotate_left(number % self.urls.len());

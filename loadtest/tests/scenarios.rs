@@ -152,7 +152,7 @@ async fn what_is_asked_wrongly_is_said_before_anything_starts() {
         ("latency --url http://127.0.0.1:1/ --jwt-secret x --baseline", "local"),
         ("idle --url http://127.0.0.1:1/ --jwt-secret x", "--pid"),
         ("local latency --rate 0", "--rate"),
-        ("local --preload 7 send", "ROOMSxMESSAGES"),
+        ("local --preload 7 send", "CHATSxMESSAGES"),
     ] {
         let output = Command::new(env!("CARGO_BIN_EXE_loadtest"))
             .args(arguments.split_whitespace())

@@ -261,8 +261,10 @@ def pods_take_what_a_cluster_needs(helm):
 
 
 def a_replica_is_not_killed_while_it_waits_for_postgres(helm):
-    """It waits for a minute."""
-    probe = replica(helm.render())["containers"][0]["startupProbe"]
+    rendered = helm.render()
+    waits = [m["data"].get("BESEDA_DATABASE_WAIT") for m in rendered if m["kind"] == "ConfigMap"]
+    assert "1m" in waits, waits
+    probe = replica(rendered)["containers"][0]["startupProbe"]
     assert probe["periodSeconds"] * probe["failureThreshold"] > 60 + 15, probe
 
 

@@ -1,4 +1,4 @@
-//! One hostile client: it comes, misbehaves in its way until it is thrown out, and comes again.
+//! A hostile client: it connects, misbehaves until it is disconnected, and reconnects.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -24,26 +24,26 @@ use tokio_tungstenite::{
     },
 };
 
-/// What a bot does.
+/// The kinds of misbehaviour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Connects, and says nothing.
+    /// Connects and sends nothing.
     Silent,
-    /// Sends a request's head that never ends, a byte at a time.
+    /// Sends an endless request head, one byte at a time (slowloris).
     Trickle,
-    /// Opens a socket, and does not say who it is.
+    /// Opens a socket without authentication.
     Unnamed,
-    /// Opens a socket, reads nothing and answers no ping, as one whose network is gone.
+    /// Opens a socket, reads nothing and answers no ping, like a client without network.
     Deaf,
-    /// Sends what is no JSON.
+    /// Sends invalid JSON.
     Junk,
     /// Sends a frame of more than 64 KiB.
     Oversized,
-    /// Sends commands, good and bad ones, and pings, at twice the rate that is allowed.
+    /// Sends valid and invalid commands and pings at twice the allowed rate.
     Chatter,
 }
 
-/// Of a hundred bots, so many are of each kind.
+/// The share of each kind, in percent.
 const MIX: [(Kind, u32); 7] = [
     (Kind::Silent, 25),
     (Kind::Trickle, 20),
@@ -54,19 +54,19 @@ const MIX: [(Kind, u32); 7] = [
     (Kind::Chatter, 2),
 ];
 
-/// Pause before it comes again, at random between these, in milliseconds.
+/// Shortest and longest pause before a reconnect, in milliseconds.
 const PAUSE_MS: std::ops::Range<u64> = 500..1_500;
 
-/// How long one that reads nothing stays: longer than the service waits for its answer to pings.
+/// Lifetime of a socket that reads nothing: longer than the service's wait for a pong.
 const DEAF_FOR: Duration = Duration::from_secs(60);
 
-/// Frames of a chatter at once, and how often: 100 a second, twice what the service takes.
+/// Frames of a chatter per burst, and pause between bursts: 100 a second, twice the limit.
 const CHATTER: (usize, Duration) = (10, Duration::from_millis(100));
 
-/// More than a frame may have, in bytes.
+/// Size of an oversized frame, in bytes; the limit is 64 KiB.
 const OVERSIZED: usize = 100_000;
 
-/// What all bots count together.
+/// The counters of all bots.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     pub(super) came: AtomicU64,
@@ -74,7 +74,7 @@ pub(super) struct Counts {
     pub(super) connections: AtomicU64,
 }
 
-/// Counts a connection while it lives.
+/// Counts a connection while it is open.
 struct Open(Arc<Counts>);
 
 impl Drop for Open {
@@ -117,7 +117,7 @@ impl Bot {
                 if !std::mem::replace(&mut came, true) {
                     counts.came.fetch_add(1, Relaxed);
                 }
-                // However it ends: it was thrown out.
+                // Any end counts as a disconnect by the service.
                 let _ = self.misbehave(stream).await;
             }
             tokio::time::sleep(Duration::from_millis(rand::random_range(PAUSE_MS))).await;

@@ -1,6 +1,5 @@
-//! Hostile clients, as a process of its own that [`crate::scenario`]'s `hostile` starts at the lowest
-//! priority: real ones bring machines of their own, and the service must not seem slow because the
-//! attack itself takes the CPU.
+//! Hostile clients in a process that the scenario `hostile` starts at the lowest priority: real attackers
+//! have their own machines, so the attack's own use of CPU must not slow the service.
 
 mod bot;
 
@@ -29,13 +28,13 @@ use crate::{
     rest::{Rest, Sent},
 };
 
-/// Sockets of one hostile user: what fits into their bucket of new sockets at once.
+/// Sockets of one hostile user: the burst that the rate of new sockets allows.
 const SOCKETS_EACH: u32 = 20;
 
 /// Longer than any run.
 const TOKEN_TTL: Duration = Duration::from_secs(24 * 3_600);
 
-/// How often it is said how many there are.
+/// Pause between two lines of progress.
 const TOLD_EVERY: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Clone, Args)]
@@ -53,34 +52,34 @@ pub(crate) struct Options {
     #[arg(long)]
     pub sockets: u32,
 
-    /// Loopback addresses that they come from, where the service is on one itself.
+    /// Loopback source addresses, if the service is on a loopback address.
     #[arg(long)]
     pub addresses: u8,
 
-    /// Messages a second of one user more.
+    /// Messages a second of one flooding user.
     #[arg(long)]
     pub flood: u32,
 }
 
-/// How the attack goes, a line of JSON each time.
+/// The progress of the attack, one line of JSON.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(crate) struct Told {
-    /// Bots that were connected at least once.
+    /// Bots with at least one connection so far.
     pub came: u64,
-    /// Connected now.
+    /// Open connections.
     pub open: u64,
-    /// Connections made so far.
+    /// Connections so far.
     pub connections: u64,
-    /// Messages of the flood that were taken, and refused.
+    /// Accepted and refused messages of the flood.
     pub flood_sent: u64,
     pub flood_refused: u64,
 }
 
-/// Attacks for ever: whoever has started it ends it.
+/// Attacks until killed by the parent process.
 pub(crate) async fn run(options: &Options) -> Result<(), Error> {
     let counts = Arc::new(Counts::default());
     let mut tasks = JoinSet::new();
-    // First of all: behind ten thousand others its connection would wait for its turn.
+    // The flood connects first: behind ten thousand bots its connection would wait.
     let flooded = Arc::new((AtomicU64::new(0), AtomicU64::new(0)));
     let flood = Flood::prepare(options).await?;
     tasks.spawn(flood.run(options.flood, Arc::clone(&flooded)));
@@ -117,14 +116,14 @@ async fn address(url: &Url) -> Result<SocketAddr, Error> {
     found.next().ok_or(Error::Usage("an address of --url is none"))
 }
 
-/// 127.0.1.1 and so on: other addresses than the well-behaved users', where there can be any.
+/// Returns 127.0.1.1 and so on, distinct from the well-behaved users' address, if the target is on loopback.
 fn source(at: SocketAddr, number: u32, addresses: u8) -> Option<IpAddr> {
     let last = number % u32::from(addresses.max(1)) + 1;
     let last = u8::try_from(last).unwrap_or(u8::MAX);
     (at.ip().is_loopback() && at.is_ipv4()).then_some(Ipv4Addr::new(127, 0, 1, last).into())
 }
 
-/// One user who sends as if there were no limit.
+/// Sends as one user, regardless of refusals.
 #[derive(Clone)]
 struct Flood {
     rest: Rest,

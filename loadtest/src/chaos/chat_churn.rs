@@ -1,4 +1,4 @@
-//! Pairs that open chats, talk, and delete them; strangers who try to get in.
+//! Pairs that open, use and delete chats, and strangers who try to access them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,7 +25,7 @@ struct Opened {
     created: bool,
 }
 
-/// Opens the chat of two people from both sides at once, each on a random replica.
+/// Opens the chat of two users from both sides at once, each on a random replica.
 pub(super) async fn open(
     context: &SimContext,
     rng: &mut StdRng,
@@ -38,7 +38,7 @@ pub(super) async fn open(
     let (one, two) = tokio::join!(
         context.call(&mut first, Method::POST, path, pair[0], Some(&bodies[0])),
         async {
-            // Not always at the very same moment.
+            // A small random delay varies the race.
             tokio::time::sleep(Duration::from_millis(rng.random_range(0..15))).await;
             context.call(&mut second, Method::POST, path, pair[1], Some(&bodies[1])).await
         }
@@ -66,7 +66,7 @@ pub(super) async fn open(
     Some(one.chat_id)
 }
 
-/// Opens, uses and deletes one chat after another, to the end of the busy phase.
+/// Opens, uses and deletes one chat after another until the end of the busy phase.
 pub(super) async fn make_chats(context: Arc<SimContext>, pair: [Person; 2]) {
     let mut rng = context.dice();
     let mut followers = JoinSet::new();
@@ -108,14 +108,14 @@ async fn delete(context: &SimContext, rng: &mut StdRng, pair: &[Person; 2], chat
     let Some(answer) = context.call(rng, Method::DELETE, &path, person, None).await else { return };
     match answer.status {
         204 => {}
-        // By an attempt that nobody heard of.
+        // An attempt without an answer has deleted it.
         404 if answer.loose => {}
         _ => return context.unexpected("the deletion of a chat", &answer),
     }
     context.history.chat_deletion(chat_id, Deletion::Acknowledged);
     tick(&context.figures.chats_deleted);
     for replica in 0..context.replicas.len() {
-        // Committed: no replica may still show it, whatever Redis says.
+        // The deletion is committed: no replica may still show the chat.
         let seen = context.once(replica, &Method::GET, &path, &pair[0], None).await;
         if let Some(answer) = seen.filter(|answer| answer.status != 404) {
             let at = context.timeline.now();
@@ -125,7 +125,7 @@ async fn delete(context: &SimContext, rng: &mut StdRng, pair: &[Person; 2], chat
     }
 }
 
-/// All sockets of a deleted chat must be told, within bounded time after the last fault.
+/// Expects the end of all sockets of a deleted chat within bounded time after the last fault.
 async fn await_end(context: &SimContext, subscribers: &[Arc<Subscriber>]) {
     let ceiling = Follower::deletion_ceiling();
     let mut deadline = Instant::now() + ceiling;
@@ -142,7 +142,7 @@ async fn await_end(context: &SimContext, subscribers: &[Arc<Subscriber>]) {
     }
 }
 
-/// Somebody who is a member of nothing, or of other chats, knocks everywhere.
+/// Tries to access chats as a user who is no member of them.
 pub(super) async fn probe(context: Arc<SimContext>, person: Person) {
     let mut rng = context.dice();
     while context.is_busy() {
@@ -163,7 +163,7 @@ pub(super) async fn probe(context: Arc<SimContext>, person: Person) {
     }
 }
 
-/// REST: 404 `chat_not_found`, whatever is asked.
+/// Expects 404 `chat_not_found` from every REST call.
 async fn call_door(context: &SimContext, rng: &mut StdRng, person: &Person, named: &str) {
     let message = "messages/00000000-0000-8000-8000-000000000000/";
     let (method, rest, body) = match rng.random_range(0..9) {
@@ -189,9 +189,9 @@ async fn call_door(context: &SimContext, rng: &mut StdRng, person: &Person, name
     }
 }
 
-/// A socket: closed with 4004, without a word of the chat.
+/// Expects a socket to be closed with 4004, without any frame of the chat.
 async fn knock(context: &SimContext, rng: &mut StdRng, person: &Person, chat_id: ChatId) {
-    // There is no ticket to be had: with the token.
+    // A stranger gets no ticket, so the token is used.
     let connect = (Method::GET, "/api/v1/chats/none/connect/");
     let path = format!("/ws/chat/{chat_id}/");
     let query = [("after_ev", "0".to_owned())];

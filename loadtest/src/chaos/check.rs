@@ -1,4 +1,4 @@
-//! The judgement: once all is healed and quiet, what everybody was told against what is stored.
+//! The final check, once all is healed and quiet: what clients received against what is stored.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -19,12 +19,12 @@ use super::{
     stored::{self, Row, Stored, StoredChat},
 };
 
-/// How long all may take to come to rest once the last fault is over: the service looks for what
-/// was lost every five seconds, so that three times this is an honest failure.
+/// Time-out for quiescence after the last fault: the service checks for lost changes every 5 s, so
+/// three checks must have found them.
 const SETTLE: Duration = Duration::from_secs(15);
 
-/// How long a delivery to a socket that is there may take, from the commit or the end of the last
-/// fault, in microseconds: a comparison's interval of five seconds, its jitter, and a reconnect.
+/// Longest delivery to an open socket, from the commit or the end of the last fault, in microseconds:
+/// the head check's interval of 5 s, its jitter, and a reconnect.
 const OVERDUE: i64 = 8_000_000;
 
 const POLL: Duration = Duration::from_millis(100);
@@ -43,13 +43,13 @@ pub(super) struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    /// Waits until all is at rest, or until it is too late, and then looks at everything. Gives how
-    /// long that took.
+    /// Waits for quiescence or the time-out, and then checks everything. Returns the duration of the
+    /// wait.
     pub(super) async fn judge(&self) -> Result<Duration, tokio_postgres::Error> {
         let began = Instant::now();
         let mut client = self.stack.database().await?;
         let deadline = began + SETTLE;
-        // What is found at rest is judged as found: a second look would be of another moment.
+        // The snapshot found at rest is judged: another one would be of a later moment.
         let stored = loop {
             let stored = stored::read(&mut client).await?;
             let Some(why) = self.unrest(&client, &stored).await? else { break stored };
@@ -89,7 +89,7 @@ impl Judge<'_> {
         self.context.findings.add(kind, what);
     }
 
-    /// Why it is too early to judge by what is `stored`.
+    /// Returns the reason why it is too early to judge by `stored`.
     async fn unrest(
         &self,
         client: &Client,
@@ -124,7 +124,7 @@ impl Judge<'_> {
         Ok(late.or(inbox))
     }
 
-    /// One chat a pair; no room that nobody opened; none that was deleted.
+    /// Checks for one chat per pair, no chat that nobody opened, and no deleted one.
     fn check_chats(&self, stored: &Stored) {
         let (known, loose) = (self.context.history.chats(), self.context.history.loose_pairs());
         for (chat_id, chat) in stored {
@@ -153,8 +153,8 @@ impl Judge<'_> {
         }
     }
 
-    /// Every acknowledged message is there, once, as acknowledged and as changed since; and nothing
-    /// that nobody sent.
+    /// Checks that every acknowledged message is stored once, as acknowledged and changed since, and that
+    /// no other message is stored.
     fn check_sends(&self, stored: &Stored) {
         let sends = self.context.history.sends();
         for (id, sent) in &sends {
@@ -202,7 +202,7 @@ impl Judge<'_> {
         }
     }
 
-    /// A follower holds what is stored: every message, every marker.
+    /// Checks that a follower has what is stored: every message, every marker.
     fn check_seat(&self, subscriber: &Subscriber, stored: &Stored) {
         if subscriber.is_gone() {
             return;
@@ -252,7 +252,7 @@ impl Judge<'_> {
         }
     }
 
-    /// What of a list is not as stored.
+    /// Describes the difference between a list and what is stored.
     fn list_differs(&self, inbox: &Inbox, stored: &Stored) -> Option<String> {
         let list = lock(&inbox.list);
         let expected = chats_of(&inbox.person.id, stored);
@@ -273,7 +273,7 @@ impl Judge<'_> {
         Some(format!("total_unread is {total} and not {sum}"))
     }
 
-    /// Unread everywhere it is told: in the column, by every replica from Redis, and in the list.
+    /// Checks the unread counters in the column, from every replica, and in the list.
     async fn check_counters(&self, person: &Person, stored: &Stored) {
         let expected = chats_of(&person.id, stored);
         let expected: HashMap<ChatId, i64> =
@@ -343,7 +343,7 @@ impl Judge<'_> {
     }
 }
 
-/// A user's chats, each with the recount.
+/// Returns a user's chats, each with the recount.
 fn chats_of<'a>(user: &str, stored: &'a Stored) -> HashMap<ChatId, (&'a StoredChat, i64)> {
     let chats = stored
         .iter()

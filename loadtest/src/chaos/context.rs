@@ -1,4 +1,4 @@
-//! What all clients share: where the replicas are, how to call them, and the books.
+//! The state that all clients share: the replicas, calls to them, and the history.
 
 use std::{
     net::SocketAddr,
@@ -27,39 +27,39 @@ use super::{
 };
 use crate::error::Error;
 
-/// How long one attempt may take before it goes to another replica: a frozen one would hold it.
+/// Time-out of one attempt, before the next replica: a frozen one does not answer.
 const ATTEMPT: Duration = Duration::from_secs(5);
 
-/// How long a call is repeated. No fault lasts nearly as long.
+/// Longest time of retries. No fault lasts nearly as long.
 const GIVE_UP: Duration = Duration::from_secs(45);
 
 /// Pause before the next attempt, in milliseconds.
 const PAUSE_MS: std::ops::Range<u64> = 20..250;
 
-/// What the clients are to do.
+/// The phase of the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Phase {
-    /// Everything.
+    /// Clients use the service.
     Busy,
-    /// Nothing new; sockets stay, and come back where they break.
+    /// No new operations; sockets stay open and reconnect.
     Settling,
-    /// End.
+    /// Clients end.
     Over,
 }
 
-/// A user and a token that outlives the run.
+/// A user with a token that outlives the run.
 #[derive(Debug, Clone)]
 pub(super) struct Person {
     pub id: String,
     pub token: String,
 }
 
-/// The answer that counts: no 5xx, no 429.
+/// A final answer: neither 5xx nor 429.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub status: u16,
     pub body: Vec<u8>,
-    /// An attempt before this one may have taken effect, or may do so later.
+    /// True if an earlier attempt may have taken effect, or may do so later.
     pub loose: bool,
     pub replayed: bool,
 }
@@ -91,7 +91,7 @@ pub(super) struct SimContext {
     pub figures: Figures,
     pub history: History,
     pub timeline: Timeline,
-    /// Sockets of single chats, and what they know.
+    /// Sockets of single chats, with their state.
     pub subscribers: Mutex<Vec<Arc<Subscriber>>>,
     phase: watch::Sender<Phase>,
     dice: AtomicU64,
@@ -118,7 +118,7 @@ impl SimContext {
         })
     }
 
-    /// Dice of one's own, from the run's seed.
+    /// Returns a random generator derived from the run's seed.
     pub(super) fn dice(&self) -> StdRng {
         let number = self.dice.fetch_add(1, Ordering::Relaxed);
         StdRng::seed_from_u64(self.seed.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
@@ -144,11 +144,11 @@ impl SimContext {
     /// Returns once the phase is `phase` or a later one.
     pub(super) async fn until(&self, phase: Phase) {
         let mut watching = self.phase.subscribe();
-        // The sender is here: it can't be gone.
+        // The sender is in `self`, so the channel is open.
         let _ = watching.wait_for(|now| *now >= phase).await;
     }
 
-    /// Returns at `moment`, if there is still something to do then: who settles stays.
+    /// Returns at `moment` if the run is still busy then; never otherwise.
     pub(super) async fn may_leave(&self, moment: tokio::time::Instant) {
         tokio::time::sleep_until(moment).await;
         if !self.is_busy() {
@@ -156,7 +156,7 @@ impl SimContext {
         }
     }
 
-    /// Pauses, but not past the end of the busy phase.
+    /// Pauses, at most until the end of the busy phase.
     pub(super) async fn pause(&self, rng: &mut StdRng, millis: std::ops::Range<u64>) {
         let pause = Duration::from_millis(rng.random_range(millis));
         let _ = tokio::time::timeout(pause, self.until(Phase::Settling)).await;
@@ -170,7 +170,7 @@ impl SimContext {
         rng.random_range(0..self.replicas.len())
     }
 
-    /// One attempt at one replica. `None`: nobody knows what came of it.
+    /// Makes one attempt at one replica. `None` if the outcome is unknown.
     pub(super) async fn once(
         &self,
         replica: usize,
@@ -203,8 +203,8 @@ impl SimContext {
         }
     }
 
-    /// A call with retries, each on a random replica, until there is an answer. `None` was noted:
-    /// there was time enough.
+    /// Retries a call, each time on a random replica, until there is an answer. `None` after the time-out,
+    /// which is reported.
     pub(super) async fn call(
         &self,
         rng: &mut StdRng,
@@ -229,7 +229,7 @@ impl SimContext {
         None
     }
 
-    /// Notes an answer that is not documented here.
+    /// Reports an answer that is not documented.
     pub(super) fn unexpected(&self, what: &str, answer: &Answer) {
         let (text, at) = (answer.text(), self.timeline.now());
         self.findings.add(Kind::Answer, format!("{what} was answered {text} ({at})"));

@@ -1,4 +1,4 @@
-//! Unread counters, compared with a recount while all goes on.
+//! Compares unread counters with a recount during the run.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -15,8 +15,8 @@ use super::{
     stored,
 };
 
-/// How long a counter may be behind, from the change or the end of the last fault, in microseconds:
-/// the 2 s that are promised, and the time that asking takes here.
+/// Longest lag of a counter, from the change or the end of the last fault, in microseconds: the 2 s
+/// that are promised, and the time of the request.
 const BEHIND: i64 = 3_500_000;
 
 #[derive(Deserialize)]
@@ -31,10 +31,10 @@ pub(super) struct UnreadChat {
     pub unread_count: i64,
 }
 
-/// Counters that were not right when last looked at: since when, and at which change.
+/// Counters that were wrong at the last check: since when, and at which change.
 type Behind = HashMap<(usize, String, ChatId), (i64, i64)>;
 
-/// Asks random replicas about random people to the end of the busy phase.
+/// Asks random replicas about random users until the end of the busy phase.
 pub(super) async fn watch(context: Arc<SimContext>, stack: Arc<Stack>, people: Vec<Person>) {
     let mut rng = context.dice();
     let mut client = None;
@@ -45,7 +45,7 @@ pub(super) async fn watch(context: Arc<SimContext>, stack: Arc<Stack>, people: V
             client = stack.database().await.ok();
             continue;
         };
-        // Those that were behind first, until they are right.
+        // Lagging counters come first, until they are right.
         let (replica, person) = match behind.keys().next() {
             Some((replica, user, _)) if rng.random_bool(0.7) => {
                 let person = people.iter().find(|person| person.id == *user);
@@ -59,7 +59,7 @@ pub(super) async fn watch(context: Arc<SimContext>, stack: Arc<Stack>, people: V
     }
 }
 
-/// An answer between two recounts: where both are of the same change, it has to be the same.
+/// Compares an answer with the recounts before and after it: if these agree, it must agree too.
 async fn compare(
     context: &SimContext,
     database: &Client,

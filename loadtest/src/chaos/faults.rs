@@ -1,4 +1,4 @@
-//! What can break, in which order it does, and how it is broken and healed.
+//! The kinds of faults, their schedule, and how they are injected and healed.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -10,27 +10,27 @@ use tokio::{sync::Mutex, task::JoinSet};
 use super::{context::SimContext, findings, proxy::Flow, stack::Stack};
 use crate::progress::say;
 
-/// Between two faults, in milliseconds: time enough for the aftermath of most, so that a delay has
-/// one cause.
+/// Pause between two faults, in milliseconds: long enough for most recoveries, so that a delay has one
+/// cause.
 const REST_MS: std::ops::Range<u64> = 1_500..4_500;
 
-/// How often a fault meets one of another part of the installation.
+/// Probability that a fault overlaps with one of another part of the installation.
 const COMPANY: f64 = 0.2;
 
-/// How long the last cut takes; the clients stop in the middle of it.
+/// Duration of the last cut; the clients stop in the middle of it.
 const LAST_CUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(super) enum Kind {
-    /// SIGKILL, and a new process.
+    /// SIGKILL, then a new process.
     ReplicaKill,
-    /// SIGTERM, and a new process once it has drained.
+    /// SIGTERM, then a new process after the drain.
     ReplicaStop,
     /// SIGSTOP, later SIGCONT.
     ReplicaFreeze,
-    /// SIGKILL; back a while later, empty.
+    /// SIGKILL; later a restart without data.
     RedisKill,
-    /// SIGKILL; back with the data of a second before.
+    /// SIGKILL; a restart with the data of a second before.
     RedisOldData,
     /// SIGSTOP, later SIGCONT.
     RedisFreeze,
@@ -38,15 +38,15 @@ pub(super) enum Kind {
     RedisFlush,
     /// CLIENT KILL TYPE normal, then pubsub.
     RedisKick,
-    /// Connections of one replica, or of all, break, and new ones too.
+    /// Connections of one replica or of all break, new ones too.
     RedisCut,
-    /// The same, but they stay open and nothing goes through.
+    /// Connections stay open, but no data passes.
     RedisSilent,
-    /// All answers come late.
+    /// All answers are delayed.
     RedisSlow,
-    /// pg_terminate_backend on all of them.
+    /// pg_terminate_backend on all sessions.
     PostgresKick,
-    /// Stopped in immediate mode, and recovered.
+    /// Stop in immediate mode, then crash recovery.
     PostgresCrash,
     PostgresCut,
     PostgresSilent,
@@ -60,7 +60,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// The part of the installation that a fault hits: of each, one fault at a time.
+/// The part of the installation that a fault affects; each has one fault at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
     Replica,
@@ -88,7 +88,7 @@ impl Kind {
         }
     }
 
-    /// Whether it may hit one replica alone: itself, or its way to Redis or Postgres.
+    /// True if the fault may affect one replica alone, or its connections to Redis or Postgres.
     fn has_victim(self) -> bool {
         !matches!(
             self,
@@ -102,7 +102,7 @@ impl Kind {
         )
     }
 
-    /// How long it lasts, in milliseconds; beside the time that a process takes to come back.
+    /// Duration in milliseconds, without the restart of a process.
     fn lasting(self) -> std::ops::Range<u64> {
         match self {
             Self::RedisFlush | Self::RedisKick | Self::PostgresKick => 0..1,
@@ -119,18 +119,18 @@ impl Kind {
 /// One fault of the schedule.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Planned {
-    /// Since the beginning.
+    /// Time since the start of the run.
     at: Duration,
     kind: Kind,
     lasting: Duration,
-    /// The replica it concerns; `None`: all, where that makes sense.
+    /// The affected replica; `None` for all.
     replica: Option<usize>,
-    /// For those that slow down.
+    /// The delay, for faults that have one.
     delay: Duration,
 }
 
-/// The schedule of a seed. Each kind comes once before one comes again, in another order each time;
-/// the last fault is at work when the clients stop, so that nothing comes after it to heal what it broke.
+/// Makes the schedule of a seed. All kinds occur before one occurs again, in a new order each time. The
+/// last fault is active when the clients stop, so that no later message repairs what it broke.
 pub(super) fn plan(seed: u64, span: Duration, kinds: &[Kind], replicas: usize) -> Vec<Planned> {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut plan = Vec::new();
@@ -169,8 +169,8 @@ pub(super) fn plan(seed: u64, span: Duration, kinds: &[Kind], replicas: usize) -
     if let Some(last) = plan.iter_mut().max_by_key(|fault| fault.at) {
         last.at = span.saturating_sub(Duration::from_millis(rng.random_range(100..600)));
         if kinds.contains(&Kind::RedisCut) {
-            // One replica misses what the others say at the end, and Redis, which has it all, owes
-            // nobody anything: only the comparison with Postgres can find that.
+            // One replica misses the others' last publications, and Redis does not repeat them: only the
+            // comparison with Postgres can find the gap.
             *last = Planned {
                 at: span.saturating_sub(LAST_CUT / 2),
                 lasting: LAST_CUT,
@@ -182,7 +182,7 @@ pub(super) fn plan(seed: u64, span: Duration, kinds: &[Kind], replicas: usize) -
     plan
 }
 
-/// Carries a schedule out; returns when all is healed.
+/// Executes a schedule; returns when all is healed.
 pub(super) async fn run(context: &Arc<SimContext>, stack: &Arc<Stack>, plan: Vec<Planned>) {
     let began = tokio::time::Instant::now();
     let parts: Arc<[Mutex<()>; 3]> = Arc::default();
@@ -210,7 +210,7 @@ type Outcome = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 async fn inject(context: &SimContext, stack: &Stack, fault: Planned) -> Outcome {
     let lasting = tokio::time::sleep(fault.lasting);
-    // A replica's own faults always name one.
+    // Faults of a replica always name one.
     let replica = fault.replica.unwrap_or_default();
     match fault.kind {
         Kind::ReplicaKill => {
@@ -257,7 +257,7 @@ async fn inject(context: &SimContext, stack: &Stack, fault: Planned) -> Outcome 
         }
         Kind::PostgresKick => stack.kick_backends().await?,
         Kind::PostgresCrash => {
-            // Blocks for a moment, in which nothing else of this program should stand still.
+            // The call blocks, which must not stop other tasks.
             tokio::task::block_in_place(|| stack.postgres.kill());
             lasting.await;
             stack.postgres.restart().await?;

@@ -1,4 +1,4 @@
-//! What must not happen and did; and what the service can't be blamed for, but tells how it went.
+//! Violations, and counters of events that are allowed.
 
 use std::{
     collections::BTreeMap,
@@ -13,34 +13,34 @@ use serde::Serialize;
 
 use crate::progress::say;
 
-/// Violations that are spelled out; the rest is counted.
+/// Number of violations that are printed; more are only counted.
 const SPELLED_OUT: usize = 40;
 
-/// The promise that was broken.
+/// The kind of a broken guarantee.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Kind {
-    /// Something acknowledged is not there.
+    /// Something acknowledged is missing.
     Lost,
-    /// Something came, or was written, twice.
+    /// Something was delivered or written twice.
     Doubled,
-    /// Two saw the same number as different things, or something in another order.
+    /// Two clients saw different changes under one number, or another order.
     Order,
     /// A number is missing.
     Gap,
-    /// Somebody got what is not theirs.
+    /// Data reached a user who may not see it.
     Leak,
-    /// What a client holds is not what the database holds.
+    /// A client's state differs from the database.
     State,
-    /// A counter is not the recount.
+    /// A counter differs from the recount.
     Unread,
-    /// Something was to be forgotten and is still there.
+    /// Something deleted is still there.
     Left,
-    /// An answer or a frame that is not documented here.
+    /// An answer or a frame is not documented.
     Answer,
-    /// It came, but far too late; or not at all while there was time for it.
+    /// Something arrived too late, or not within the time-out.
     Late,
-    /// A replica ended by itself, or panicked.
+    /// A replica ended unexpectedly, or panicked.
     Crash,
 }
 
@@ -50,7 +50,7 @@ struct Violations {
     spelled_out: Vec<String>,
 }
 
-/// Everybody's one list.
+/// The findings that all clients share.
 #[derive(Debug)]
 pub(super) struct Findings {
     began: Instant,
@@ -81,7 +81,7 @@ impl Findings {
         lock(&self.violations).by_kind.values().sum()
     }
 
-    /// The counts by kind, and the first ones in words.
+    /// Returns the counts by kind, and the first violations as text.
     pub(super) fn all(&self) -> (BTreeMap<Kind, u64>, Vec<String>) {
         let violations = lock(&self.violations);
         (violations.by_kind.clone(), violations.spelled_out.clone())
@@ -90,12 +90,12 @@ impl Findings {
 
 macro_rules! figures {
     ($($(#[$doc:meta])* $name:ident: $label:literal,)*) => {
-        /// What was done and what happened, counted.
+        /// Counters of operations and events.
         #[derive(Debug, Default)]
         pub(super) struct Figures { $($(#[$doc])* pub $name: AtomicU64,)* }
 
         impl Figures {
-            /// In the order of the declaration.
+            /// Lists the counters in the order of their declaration.
             pub(super) fn all(&self) -> Vec<(&'static str, u64)> {
                 vec![$(($label, self.$name.load(Ordering::Relaxed)),)*]
             }
@@ -123,17 +123,17 @@ figures! {
     stale: "of these behind at first",
 }
 
-/// One more.
+/// Adds one.
 pub(super) fn tick(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Plain values are kept under these locks: a panic in between leaves a violation too many at worst.
+/// Locks a mutex; poisoning is ignored: a panic leaves one violation too many at worst.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Microseconds since 1970: Postgres's clock is this machine's.
+/// Returns microseconds since 1970, comparable with Postgres's clock, which is this machine's.
 pub(super) fn now_micros() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(now.as_micros()).unwrap_or(i64::MAX)

@@ -1,4 +1,4 @@
-//! Sockets of one chat, which come and go, and resume anywhere from any position.
+//! Sockets of one chat, which disconnect and resume on any replica from any position.
 
 use std::{
     sync::{
@@ -23,23 +23,23 @@ use super::{
     timeline::Arrival,
 };
 
-/// How long a client stays before it leaves by itself, in milliseconds.
+/// Time before a client disconnects by itself, in milliseconds.
 const STAY_MS: std::ops::Range<u64> = 2_000..15_000;
 
 /// Pause before the next attempt, in milliseconds.
 const RECONNECT_MS: std::ops::Range<u64> = 30..200;
 
-/// How long after its deletion a chat may still let people in: what a replica is told by the
-/// comparison with the database at the latest, and a fault in between.
+/// Longest time after its deletion in which a chat still accepts sockets: a replica learns of it by the
+/// comparison with the database at the latest, delayed by a fault.
 const DELETED: Duration = Duration::from_secs(15);
 
-/// A follower's place, which the judge looks at.
+/// A follower's state, which the final check reads.
 #[derive(Debug)]
 pub(super) struct Subscriber {
     pub name: String,
     pub chat_id: ChatId,
     pub model: Mutex<Model>,
-    /// The service has said that the chat is gone.
+    /// True once the service has reported the chat's deletion.
     pub gone: AtomicBool,
 }
 
@@ -64,7 +64,7 @@ impl Subscriber {
         self.gone.load(Ordering::Relaxed)
     }
 
-    /// The service says that there is no such chat.
+    /// Records that the service reported no such chat.
     pub(super) fn told_gone(&self, context: &SimContext, replica: usize) {
         let deletion = context.history.chat(self.chat_id).map(|chat| chat.deletion);
         if deletion == Some(Deletion::Never) {
@@ -76,8 +76,8 @@ impl Subscriber {
         self.gone.store(true, Ordering::Relaxed);
     }
 
-    /// Takes a frame of this chat, and notes what is wrong with it. `counts_from`: messages since
-    /// then should have come here as they were committed.
+    /// Applies a frame of this chat, and reports violations. Messages since `counts_from` count as live
+    /// deliveries.
     pub(super) fn take(
         &self,
         context: &SimContext,
@@ -109,7 +109,7 @@ impl Subscriber {
     }
 }
 
-/// A page of history, as far as it matters here.
+/// The fields of a history page that are checked.
 #[derive(Deserialize)]
 struct History {
     results: Vec<Message>,
@@ -127,11 +127,11 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    /// Follows to the end of the run, or of the chat.
+    /// Follows the chat until the end of the run or of the chat.
     pub(super) async fn run(self) {
         let mut rng = self.context.dice();
         let mut checkpoint = lock(&self.subscriber.model).clone();
-        // When it was not there of its own will, what was said meanwhile comes late by right.
+        // After a voluntary absence, messages sent meanwhile may be late.
         let mut counts_from = i64::MAX;
         while self.context.phase() < Phase::Over && !self.subscriber.is_gone() {
             if counts_from == i64::MAX && !self.rewind(&mut rng, &mut checkpoint).await {
@@ -169,8 +169,8 @@ impl Follower {
         }
     }
 
-    /// Chooses where the client begins again: where it was, where it was long ago, at nothing, or
-    /// at a page of history. False: it could not.
+    /// Chooses the position to resume from: the last one, an old one, none, or that of a page of history.
+    /// False if the page could not be read.
     async fn rewind(&self, rng: &mut StdRng, checkpoint: &mut Model) -> bool {
         let subscriber = &self.subscriber;
         match rng.random_range(0..10) {
@@ -218,7 +218,7 @@ impl Follower {
         true
     }
 
-    /// Listens to the socket's end. True: the client left of its own will.
+    /// Listens to the socket's end. True if the client left by itself.
     async fn listen(&self, socket: &mut Socket, rng: &mut StdRng, counts_from: &mut i64) -> bool {
         let (context, subscriber, replica) = (&self.context, &self.subscriber, socket.replica);
         let leave_at = Instant::now() + Duration::from_millis(rng.random_range(STAY_MS));
@@ -254,7 +254,7 @@ impl Follower {
         }
     }
 
-    /// No frame of another chat may come here.
+    /// Reports a frame of another chat.
     fn is_ours(&self, frame: &Frame, replica: usize) -> bool {
         let foreign = frame.chat_id.is_some_and(|chat_id| chat_id != self.subscriber.chat_id);
         if foreign {
@@ -266,7 +266,7 @@ impl Follower {
         !foreign
     }
 
-    /// A socket did not open: was the chat deleted?
+    /// Handles a socket that did not open, perhaps because the chat was deleted.
     async fn check_gone(&self, rng: &mut StdRng) {
         let chat = self.context.history.chat(self.subscriber.chat_id);
         if chat.is_none_or(|chat| chat.deletion == Deletion::Never) {
@@ -280,7 +280,7 @@ impl Follower {
         }
     }
 
-    /// How long the service may take to tell of a deletion.
+    /// Time that the service may take to report a deletion.
     pub(super) const fn deletion_ceiling() -> Duration {
         DELETED
     }

@@ -1,4 +1,4 @@
-//! What the clients did and were told: against it the database is judged. No I/O.
+//! The operations of all clients and their answers, with which the database is compared. No I/O.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -12,14 +12,14 @@ use super::{
     model::Change,
 };
 
-/// A message that somebody sent, or tried to.
+/// A message that a client sent or tried to send.
 #[derive(Debug, Clone)]
 pub(super) struct Sent {
     pub chat_id: ChatId,
     pub sender: String,
-    /// As sent, or as edited last.
+    /// The text as sent or last edited.
     pub text: String,
-    /// Texts of edits with an attempt whose outcome nobody knows: it may take effect late.
+    /// Texts of edits with an attempt of unknown outcome, which may take effect late.
     pub loose: Vec<String>,
     pub acknowledged: Option<Acknowledged>,
     pub deletion: Deletion,
@@ -40,7 +40,7 @@ pub(super) enum Deletion {
     Acknowledged,
 }
 
-/// Who shares a chat, and what became of it.
+/// A chat with its members and state.
 #[derive(Debug, Clone)]
 pub(super) struct KnownChat {
     pub members: [String; 2],
@@ -53,13 +53,13 @@ struct State {
     chats: HashMap<ChatId, KnownChat>,
     /// By `client_msg_id`, which is unique in a run.
     sends: HashMap<String, Sent>,
-    /// The highest marker acknowledged.
+    /// The highest acknowledged read marker.
     marks: HashMap<(ChatId, String), i64>,
-    /// The highest `seq` acknowledged.
+    /// The highest acknowledged `seq`.
     tops: HashMap<ChatId, i64>,
-    /// What each number was, as told first.
+    /// The change of each `ev`, as first seen.
     changes: HashMap<ChatId, BTreeMap<i64, Change>>,
-    /// Pairs whose chat may have been opened by an attempt that nobody heard of.
+    /// Pairs whose chat may have been opened by an attempt of unknown outcome.
     loose_pairs: HashSet<[String; 2]>,
 }
 
@@ -107,7 +107,7 @@ impl History {
         lock(&self.0).sends.insert(id.to_owned(), sent);
     }
 
-    /// The earlier acknowledgement, where there was one that says something else.
+    /// Records an acknowledgement; returns an earlier one that differs.
     pub(super) fn acknowledged(
         &self,
         id: &str,
@@ -143,7 +143,7 @@ impl History {
         }
     }
 
-    /// An edit was acknowledged. `loose`: one of its attempts may still take effect.
+    /// Records an acknowledged edit. `loose`: one of its attempts may still take effect.
     pub(super) fn edited(&self, id: &str, text: &str, loose: bool) {
         if let Some(sent) = lock(&self.0).sends.get_mut(id) {
             sent.text = text.to_owned();
@@ -157,7 +157,7 @@ impl History {
         lock(&self.0).tops.get(&chat_id).copied().unwrap_or(0)
     }
 
-    /// A marker was acknowledged; gives the highest one that was before.
+    /// Records an acknowledged marker; returns the highest one before.
     pub(super) fn marked(&self, chat_id: ChatId, user: &str, read_seq: i64) -> i64 {
         let state = &mut *lock(&self.0);
         let mark = state.marks.entry((chat_id, user.to_owned())).or_default();
@@ -168,7 +168,7 @@ impl History {
         lock(&self.0).marks.clone()
     }
 
-    /// Somebody was told what number `ev` is; gives what another one was told, where that differs.
+    /// Records the change that a client saw as `ev`; returns what another client saw if that differs.
     pub(super) fn told(&self, chat_id: ChatId, ev: i64, change: &Change) -> Option<Change> {
         let state = &mut *lock(&self.0);
         let changes = state.changes.entry(chat_id).or_default();
@@ -176,7 +176,7 @@ impl History {
         (first != change).then(|| first.clone())
     }
 
-    /// When each message was acknowledged.
+    /// Returns the time of each message's acknowledgement.
     pub(super) fn acknowledgements(&self) -> HashMap<MessageId, i64> {
         let state = lock(&self.0);
         let known = state.sends.values().filter_map(|sent| sent.acknowledged);

@@ -1,4 +1,4 @@
-//! Sockets of many chats: the inbox, and every chat of the user's followed on one connection.
+//! Sockets of many chats: the inbox, and subscriptions to all of the user's chats on one connection.
 
 use std::{
     collections::HashMap,
@@ -21,28 +21,28 @@ use super::{
     socket::{Incoming, Socket},
 };
 
-/// How long a client stays before it leaves by itself, in milliseconds.
+/// Time before a client disconnects by itself, in milliseconds.
 const STAY_MS: std::ops::Range<u64> = 5_000..25_000;
 
 /// Pause before the next attempt, in milliseconds.
 const RECONNECT_MS: std::ops::Range<u64> = 30..200;
 
-/// Pause before what was refused for now is asked again, and between two looks for it.
+/// Pause before a refused subscription is retried, and between two checks for these.
 const AGAIN: Duration = Duration::from_millis(300);
 
-/// How often, of the looks, a chat that is followed already is subscribed to once more.
+/// Probability per check of a redundant subscription to a followed chat.
 const TWICE: f64 = 0.05;
 
-/// What the client shows of its chats.
+/// The client's view of its chats.
 #[derive(Debug, Default)]
 pub(super) struct List {
-    /// It was read after the inbox was live, and the socket is still there.
+    /// True if the list was read after the inbox was live, and the socket is still open.
     pub live: bool,
-    /// Newest change and unread messages.
+    /// The newest change and the unread messages of each chat.
     pub chats: HashMap<ChatId, (i64, i64)>,
-    /// The sum, as told last on this connection and since a chat was deleted.
+    /// The last sum received on this connection, unless a chat was deleted since.
     pub total: Option<i64>,
-    /// The newest change of each chat that this connection was told of.
+    /// The newest change of each chat received on this connection.
     told: HashMap<ChatId, i64>,
     subscribers: HashMap<ChatId, Arc<Subscriber>>,
 }
@@ -59,21 +59,21 @@ struct Page {
     next: Option<String>,
 }
 
-/// A socket's life, from one opening to its end.
+/// A socket from its opening to its end.
 struct Session<'a> {
     context: &'a Arc<SimContext>,
     inbox: &'a Inbox,
     socket: Socket,
     rng: &'a mut StdRng,
-    /// Commands on their way: the chat, and what the client knew when it asked.
+    /// Commands in flight: the chat, and the client's state at the command.
     asked: HashMap<i64, (ChatId, Model)>,
     refused: Vec<ChatId>,
     next_id: i64,
-    /// Since when each chat is in step here.
+    /// The time since which each chat is in step here.
     counts_from: HashMap<ChatId, i64>,
 }
 
-/// Keeps a socket of many chats open to the end of the run.
+/// Keeps a socket of many chats open until the end of the run.
 pub(super) async fn run(context: Arc<SimContext>, inbox: Arc<Inbox>) {
     let mut rng = context.dice();
     while context.phase() < Phase::Over {
@@ -131,10 +131,10 @@ impl Session<'_> {
         self.socket.leave(self.rng).await;
     }
 
-    /// Asks again for what was refused for now; and now and then for what is followed already.
+    /// Retries refused subscriptions, and sometimes repeats an existing one.
     async fn look(&mut self) -> bool {
         let mut chats = std::mem::take(&mut self.refused);
-        // Not at the end: asking makes the service look, and heals what it should find by itself.
+        // Not while settling: a subscription makes the service compare, and hides what it must find by itself.
         if self.context.is_busy() && self.rng.random_bool(TWICE) {
             let pick = self.rng.random_range(0..20);
             chats.extend(lock(&self.inbox.list).subscribers.keys().nth(pick).copied());
@@ -167,7 +167,7 @@ impl Session<'_> {
         self.socket.send(&command).await
     }
 
-    /// False: the socket is of no use any more.
+    /// Handles a frame; false if the socket must be left.
     async fn on_frame(&mut self, frame: &Frame) -> bool {
         match frame.kind.as_str() {
             "hello" => self.read_list().await,
@@ -191,7 +191,7 @@ impl Session<'_> {
         }
     }
 
-    /// Reads all chats by REST, as the protocol says: after `hello`.
+    /// Reads all chats by REST after `hello`, as the protocol demands.
     async fn read_list(&mut self) -> bool {
         {
             let list = &mut *lock(&self.inbox.list);
@@ -228,12 +228,12 @@ impl Session<'_> {
                 .map(|(_, s)| s)
                 .collect()
         };
-        // Deleted while nobody was here to hear of it.
+        // Chats that were deleted while no socket was open.
         gone.iter().for_each(|subscriber| subscriber.told_gone(self.context, self.socket.replica));
         true
     }
 
-    /// Shows a chat, if this is news of it.
+    /// Updates a chat if this change is newer.
     fn show(&self, chat: &Chat) {
         let list = &mut *lock(&self.inbox.list);
         let known = list.chats.get(&chat.chat_id).map_or(-1, |(ev, _)| *ev);
@@ -274,11 +274,11 @@ impl Session<'_> {
         let subscriber = {
             let list = &mut *lock(&self.inbox.list);
             list.chats.remove(&chat_id);
-            // This frame brings no new sum, and what the chat's share was is not told.
+            // This frame has no new sum, and the chat's share is unknown.
             list.total = None;
             list.subscribers.remove(&chat_id)
         };
-        // None: opened and deleted faster than the list was read.
+        // Absent if opened and deleted faster than the list was read.
         if let Some(subscriber) = subscriber {
             subscriber.told_gone(self.context, self.socket.replica);
         }
@@ -300,7 +300,7 @@ impl Session<'_> {
         }
     }
 
-    /// A frame of a chat that is followed here.
+    /// Handles a frame of a chat that is followed here.
     fn on_chat_frame(&mut self, frame: &Frame) {
         let Some(chat_id) = frame.chat_id else { return };
         let subscriber = lock(&self.inbox.list).subscribers.get(&chat_id).cloned();
@@ -313,7 +313,7 @@ impl Session<'_> {
         if frame.kind == "subscribed" {
             let asked = frame.id.and_then(|id| self.asked.remove(&id));
             match asked {
-                // What came in between comes again: the answer is to what was asked.
+                // Changes since the command come again: the answer starts at the position of the command.
                 Some((_, model)) => *lock(&subscriber.model) = model,
                 None => self.note(Kind::Answer, "never asked for", frame),
             }
@@ -334,7 +334,7 @@ impl Session<'_> {
 }
 
 impl Drop for Session<'_> {
-    /// Nothing comes any more: no chat is in step until it is subscribed to again.
+    /// Resets the subscriptions: no chat is in step until it is subscribed to again.
     fn drop(&mut self) {
         for subscriber in lock(&self.inbox.list).subscribers.values() {
             if !subscriber.gone.load(Ordering::Relaxed) {

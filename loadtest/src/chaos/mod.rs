@@ -1,8 +1,8 @@
-//! `loadtest chaos`: an installation of its own is broken in every way there is, by a schedule that a
-//! seed fixes, while people use it; then what everybody was told is held against what is stored.
+//! `loadtest chaos`: injects faults into an installation of its own by a seeded schedule while clients
+//! use it, then compares what the clients received with the database.
 //!
-//! Replicas are processes; each reaches Redis and Postgres through proxies of its own. Clients take
-//! a random replica for every attempt, as behind a balancer that knows nothing of its health.
+//! Replicas are processes; each reaches Redis and Postgres through its own proxies. Clients choose a
+//! random replica for every attempt, as behind a balancer without health checks.
 
 mod chat_churn;
 mod check;
@@ -46,17 +46,17 @@ use self::{
 };
 use crate::{error::Error, local, progress::say};
 
-/// People who open and delete chats all the time, in pairs; and those who are members of nothing.
-const MAKERS: usize = 6;
+/// Users who open and delete chats in pairs, and users who are members of no chat.
+const CHURNERS: usize = 6;
 const STRANGERS: usize = 2;
 
-/// Of the members, those who also keep a socket of many chats.
+/// Number of members who also keep an inbox socket.
 const INBOXES: usize = 4;
 
-/// Those who compare counters while all goes on.
+/// Number of tasks that compare counters during the run.
 const WATCHERS: usize = 2;
 
-/// How often the replicas are looked at.
+/// Pause between two checks of the replicas.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// Pause between two lines of progress.
@@ -64,41 +64,39 @@ const PROGRESS: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// The program under test. Without it: `beseda` in this program's own folder.
+    /// The program under test. Default: `beseda` in the folder of this program.
     #[arg(long)]
     beseda: Option<PathBuf>,
 
-    /// What the schedule of faults and the clients' choices come from; without it a random one,
-    /// which is printed.
+    /// Seed of the schedule and of the clients' choices. Default: a random one, which is printed.
     #[arg(long)]
     seed: Option<u64>,
 
-    /// How long to go on; all that was broken is healed after it.
+    /// Duration of the run; all faults are healed after it.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(3..))]
     seconds: u64,
 
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=16))]
     replicas: u8,
 
-    /// Kinds of faults, comma-separated; without it, all of them.
+    /// Kinds of faults, comma-separated. Default: all.
     #[arg(long, value_enum, value_delimiter = ',')]
     faults: Vec<Fault>,
 
-    /// People who talk, each with three others.
+    /// Users who write, each in chats with three others.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u8).range(7..=100))]
     people: u8,
 
-    /// Where the data and the replicas' logs are kept. Without it: in a folder for temporary files,
-    /// removed at the end.
+    /// Folder that keeps the data and the replicas' logs. Default: a temporary one, removed at the end.
     #[arg(long)]
     data: Option<PathBuf>,
 
-    /// Write the result as JSON to this file, too.
+    /// Also write the result as JSON to this file.
     #[arg(long)]
     json: Option<PathBuf>,
 }
 
-/// Runs it all and gives the judgement.
+/// Runs the schedule and returns the report.
 pub(crate) async fn run(options: &Options) -> Result<Report, Error> {
     let mut signals = Signals::catch().map_err(|error| Error::Io("cannot catch signals", error))?;
     let program = local::program(options.beseda.as_deref())?;
@@ -128,7 +126,7 @@ async fn run_in(options: &Options, program: &Path, data: &Path) -> Result<Report
     let breaking = faults::run(&context, &stack, plan);
     let busy = async {
         tokio::time::sleep(span).await;
-        // While the last fault is at work: nothing comes after it that would heal what it broke.
+        // The clients stop during the last fault: no later message may repair what it broke.
         context.enter(Phase::Settling);
     };
     tokio::select! {
@@ -155,7 +153,7 @@ async fn run_in(options: &Options, program: &Path, data: &Path) -> Result<Report
     Ok(report)
 }
 
-/// Looks after the replicas for ever: one that ends by itself is noted, and started again.
+/// Watches the replicas for ever: an unexpected end is reported, and the replica restarted.
 async fn supervise(context: &SimContext, stack: &Stack) {
     let mut ticks = tokio::time::interval(LOOK);
     let mut progress = tokio::time::interval(PROGRESS);
@@ -179,7 +177,7 @@ async fn supervise(context: &SimContext, stack: &Stack) {
     }
 }
 
-/// Everybody who takes part.
+/// All clients of a run.
 struct Cast {
     people: Vec<Person>,
     inboxes: Vec<Arc<Inbox>>,
@@ -187,7 +185,7 @@ struct Cast {
 }
 
 impl Cast {
-    /// Opens the lasting chats, and sends everybody off.
+    /// Opens the permanent chats, and starts all clients.
     async fn gather(
         context: &Arc<SimContext>,
         stack: &Arc<Stack>,
@@ -197,7 +195,7 @@ impl Cast {
             (0..count).map(|number| context.person(&format!("{prefix}-{number}"))).collect()
         };
         let members = named("member", count)?;
-        let (chat_churn, strangers) = (named("maker", MAKERS)?, named("stranger", STRANGERS)?);
+        let (chat_churn, strangers) = (named("churner", CHURNERS)?, named("stranger", STRANGERS)?);
         let mut tasks = JoinSet::new();
 
         let mut chats: Vec<Vec<ChatId>> = vec![Vec::new(); count];
@@ -227,7 +225,7 @@ impl Cast {
             tasks.spawn(Writer::new(context, person.clone(), chats).run());
         }
         let mut inboxes = Vec::new();
-        // Also of those whose chats come and go.
+        // Users whose chats are opened and deleted have inbox sockets too.
         for person in members.iter().take(INBOXES / 2).chain(chat_churn.iter().take(INBOXES / 2)) {
             let (person, list) = (person.clone(), Mutex::new(List::default()));
             let inbox = Arc::new(Inbox { person, list });
@@ -249,7 +247,7 @@ impl Cast {
         Ok(Self { people, inboxes, tasks })
     }
 
-    /// Waits for everybody; a panic of one of them is ours, and the run's end.
+    /// Waits for all clients; a panic of one is a fault of this program and ends the run.
     async fn end(&mut self) {
         while let Some(ended) = self.tasks.join_next().await {
             if let Err(error) = ended

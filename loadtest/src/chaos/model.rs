@@ -1,5 +1,4 @@
-//! What one client knows of one chat, kept as the protocol says; whatever does not fit is noted. No
-//! I/O.
+//! A client's model of one chat, kept by the rules of the protocol; it reports violations. No I/O.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -11,10 +10,10 @@ use serde::Deserialize;
 
 use super::findings::Kind;
 
-/// The floor of a client that knows nothing of the chat's messages: above all there will be.
+/// The floor of a client that knows no message of the chat: above all possible ones.
 const NOTHING: i64 = i64::MAX / 2;
 
-/// A server frame, as far as it matters here.
+/// The fields of a server frame that are checked.
 #[derive(Clone, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Frame {
@@ -38,7 +37,7 @@ pub(super) struct Frame {
 }
 
 impl fmt::Debug for Frame {
-    /// What there is, and no more: this stands in violations.
+    /// Only present fields, as this is printed with violations.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.kind)?;
         for (name, number) in [
@@ -73,14 +72,14 @@ impl fmt::Debug for Frame {
     }
 }
 
-/// What a number stands for: the same for everybody who sees it.
+/// The change behind an `ev`: the same for all clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Change {
     Message { message_id: MessageId, seq: i64, text: String, edited: bool, deleted: bool },
     Read { user: String, read_seq: i64 },
 }
 
-/// A message as the client shows it.
+/// A message in the client's state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Known {
     pub message_id: MessageId,
@@ -89,27 +88,27 @@ pub(super) struct Known {
     pub deleted: bool,
 }
 
-/// Something that the protocol rules out.
+/// A violation of the protocol.
 pub(super) type Broken = (Kind, String);
 
 #[derive(Debug, Clone)]
 pub(super) struct Model {
     chat_id: ChatId,
     members: [String; 2],
-    /// All up to here was given.
+    /// All changes up to here were received.
     pub position: i64,
     pub epoch: Option<String>,
-    /// After `synced`: every number comes, one by one.
+    /// True after `synced`: from then on numbers have no gaps.
     pub in_step: bool,
     /// By `seq`.
     pub messages: BTreeMap<i64, Known>,
     pub reads: HashMap<String, i64>,
-    /// Messages up to here were never asked for.
+    /// Messages up to here were never requested.
     pub floor: i64,
 }
 
 impl Model {
-    /// Of a client that knows nothing and asks for everything.
+    /// Creates the model of a client that knows nothing and requests everything.
     pub(super) fn new(chat_id: ChatId, members: [String; 2]) -> Self {
         Self {
             chat_id,
@@ -123,7 +122,7 @@ impl Model {
         }
     }
 
-    /// Of a client that has read a page of the history: `head_ev` is where it stands.
+    /// Creates the model of a client that has read a page of history as of `head_ev`.
     pub(super) fn from_history(
         chat_id: ChatId,
         members: [String; 2],
@@ -138,12 +137,12 @@ impl Model {
         model
     }
 
-    /// The highest `seq` that the client knows of.
+    /// Returns the highest `seq` that the client knows.
     fn top(&self) -> i64 {
         self.messages.last_key_value().map_or(self.floor, |(seq, _)| *seq)
     }
 
-    /// Takes a frame of this chat. Gives the change it tells of; what is wrong goes to `broken`.
+    /// Applies a frame of this chat. Returns its change; violations go to `broken`.
     pub(super) fn apply(
         &mut self,
         frame: &Frame,
@@ -177,7 +176,7 @@ impl Model {
                 None
             }
             "reset" => {
-                // The database never goes back in these runs, and nobody is that far behind.
+                // The database is never restored in these runs, and no client is that far behind.
                 broken.push((Kind::State, format!("reset at ev {}: {frame:?}", self.position)));
                 *self = Self::new(self.chat_id, self.members.clone());
                 self.position = frame.head_ev;
@@ -222,7 +221,7 @@ impl Model {
         }
     }
 
-    /// In step every number comes, one by one; in a catch-up they ascend.
+    /// Checks that numbers have no gaps in step, and ascend in a catch-up.
     fn on_number(&mut self, ev: i64, broken: &mut Vec<Broken>) {
         let at = self.position;
         if ev <= at {

@@ -1,4 +1,4 @@
-//! A TCP proxy of our own, to cut and delay what a replica says to Postgres or Redis.
+//! A TCP proxy that cuts and delays a replica's traffic with Postgres or Redis.
 
 use std::{net::Ipv4Addr, time::Duration};
 
@@ -18,18 +18,18 @@ use crate::error::Error;
 /// Bytes read at once.
 const CHUNK: usize = 16 * 1024;
 
-/// Chunks on their way in one direction: with a delay of half a second still megabytes a second.
+/// Chunks in flight in one direction: still megabytes a second at a delay of half a second.
 const ON_THE_WAY: usize = 256;
 
-/// What happens to what goes through.
+/// The proxy's effect on its traffic.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Flow {
     Pass,
-    /// Everything comes this much later, in order.
+    /// All data is delayed, in order.
     Slow(Duration),
-    /// Connections stay open, and nothing goes through until this ends.
+    /// Connections stay open, and no data passes until this ends.
     Silent,
-    /// Connections break, and new ones break at once.
+    /// Connections break, new ones at once.
     Cut,
 }
 
@@ -69,7 +69,7 @@ async fn accept(listener: TcpListener, upstream: u16, flow: watch::Receiver<Flow
                 Ok((client, _)) => {
                     connections.spawn(carry(client, upstream, flow.clone()));
                 }
-                // No file descriptors left, for a moment.
+                // Out of file descriptors for a moment.
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
             },
             Some(_) = connections.join_next() => {}
@@ -83,11 +83,11 @@ async fn carry(client: TcpStream, upstream: u16, flow: watch::Receiver<Flow>) {
         let mut open = flow.clone();
         open.wait_for(|flow| *flow != Flow::Silent).await.ok()?;
         let server = TcpStream::connect((Ipv4Addr::LOCALHOST, upstream)).await.ok()?;
-        // A proxy that adds Nagle's delay would measure itself.
+        // Nagle's delay would falsify the measured latencies.
         client.set_nodelay(true).and_then(|()| server.set_nodelay(true)).ok()?;
         let (from_client, to_client) = client.into_split();
         let (from_server, to_server) = server.into_split();
-        // When one direction ends, so does the other: none of the two protocols half-closes.
+        // Each direction's end ends the other: neither protocol half-closes.
         tokio::select! {
             () = pump(from_client, to_server, flow.clone()) => {}
             () = pump(from_server, to_client, flow) => {}
@@ -129,7 +129,7 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, flow: watch::Rece
             }
         }
     };
-    // The reader's end closes the channel; what is on its way still goes out.
+    // The reader's end closes the channel; chunks in flight are still written.
     tokio::select! {
         ((), ()) = async { tokio::join!(reading, writing) } => {}
     }

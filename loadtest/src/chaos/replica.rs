@@ -1,4 +1,4 @@
-//! A replica as a process of its own, that may be killed, stopped, frozen and started again.
+//! A replica as a process that can be killed, stopped, frozen and restarted.
 
 use std::{
     fs::File,
@@ -20,21 +20,21 @@ use tokio::{
 
 use crate::error::Error;
 
-/// How long a replica may take to get ready, while Postgres may be away as well.
+/// Time-out for a replica to get ready; Postgres may be unavailable meanwhile.
 const READY: Duration = Duration::from_secs(60);
 
-/// From SIGTERM to the end, as the replica is told; and how much longer it may take.
+/// The replica's configured time from SIGTERM to its end, and the tolerance beyond.
 const GRACE: &str = "4s";
 const STOP: Duration = Duration::from_secs(8);
 
-/// How often a child is looked at.
+/// Pause between two checks of a child process.
 const POLL: Duration = Duration::from_millis(20);
 
-/// Pause before a replica that could not start is started again, as an orchestrator does.
+/// Pause before the restart of a replica that failed to start, as in an orchestrator.
 const AGAIN: Duration = Duration::from_millis(300);
 
-/// Below the ranges from which systems take ports for outgoing connections: a port there could be
-/// gone while its replica restarts.
+/// Ports below the ephemeral range: another process could take an ephemeral one during a replica's
+/// restart.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl Replica {
         Ok(Self { number, program, settings, log, public, internal, child: Mutex::new(None) })
     }
 
-    /// Starts it, again and again if it must, and returns once it is ready.
+    /// Starts the replica, repeatedly if necessary, and returns once it is ready.
     pub(super) async fn start(&self) -> Result<(), Error> {
         let mut child = self.child.lock().await;
         let deadline = Instant::now() + READY;
@@ -81,7 +81,7 @@ impl Replica {
         let failed = |source| Error::Spawn { path: self.program.clone(), source };
         let log = File::options().create(true).append(true).open(&self.log).map_err(failed)?;
         let mut command = Command::new(&self.program);
-        // Only what is said here: settings in the caller's environment are another installation's.
+        // The caller's environment may have settings of another installation.
         for (key, _) in std::env::vars_os() {
             if key.to_string_lossy().starts_with("BESEDA_") {
                 command.env_remove(key);
@@ -93,10 +93,10 @@ impl Replica {
             .env("BESEDA_LISTEN", self.public.to_string())
             .env("BESEDA_INTERNAL_LISTEN", self.internal.to_string())
             .env("BESEDA_MIGRATE_ON_START", "on")
-            // The load is few people's.
+            // The load is that of few users.
             .env("BESEDA_RATE_LIMITS", "off")
             .env("BESEDA_DELETE_CHAT", "member")
-            // So that half-open sockets are met within a short run.
+            // Short, so that half-open sockets are detected within a short run.
             .env("BESEDA_SOCKET_HEARTBEAT", "5s")
             .env("BESEDA_DRAIN_DELAY", "500ms")
             .env("BESEDA_SHUTDOWN_GRACE", GRACE)
@@ -104,7 +104,7 @@ impl Replica {
             .stdin(Stdio::null())
             .stdout(log.try_clone().map_err(failed)?)
             .stderr(log)
-            // Ctrl-C reaches us alone, and we end them in order.
+            // Ctrl-C must reach this process alone, which stops the replicas in order.
             .process_group(0)
             .kill_on_drop(true);
         command.spawn().map_err(failed)
@@ -127,10 +127,10 @@ impl Replica {
         answer.is_ok_and(|answer| answer.status().is_success())
     }
 
-    /// To the process, if there is one.
+    /// Sends a signal to the process, if there is one.
     pub(super) async fn signal(&self, signal: Signal) {
         if let Some(pid) = self.child.lock().await.as_ref().and_then(Child::id) {
-            // Not yet waited for, so the id is still its own.
+            // The process has not been reaped, so its id is still its own.
             let _ = kill(Pid::from_raw(pid.cast_signed()), signal);
         }
     }
@@ -141,7 +141,7 @@ impl Replica {
         }
     }
 
-    /// SIGTERM, and its end. Gives how long it was waited for in vain, before it was killed.
+    /// Stops the replica with SIGTERM. Returns the time after which it had to be killed, if so.
     pub(super) async fn stop(&self) -> Option<Duration> {
         self.signal(Signal::SIGTERM).await;
         let mut child = self.child.lock().await.take()?;
@@ -152,7 +152,7 @@ impl Replica {
         Some(STOP)
     }
 
-    /// How it ended, where it did by itself; `None` while it runs, or was ended, or is being ended.
+    /// Returns the status of an unexpected end; `None` while it runs or after it was stopped.
     pub(super) fn ended_by_itself(&self) -> Option<String> {
         let mut child = self.child.try_lock().ok()?;
         let status = child.as_mut()?.try_wait().ok().flatten()?;
@@ -160,7 +160,7 @@ impl Replica {
         Some(status.to_string())
     }
 
-    /// What it said of panics.
+    /// Returns the panics in its log.
     pub(super) fn panics(&self) -> Vec<String> {
         let log = std::fs::read(&self.log).unwrap_or_default();
         let text = String::from_utf8_lossy(&log);
@@ -168,7 +168,7 @@ impl Replica {
     }
 }
 
-/// A loopback address that nobody listens on now.
+/// Returns a loopback address that is free now.
 fn free_address() -> Result<SocketAddr, Error> {
     let mut last = None;
     for _ in 0..200 {

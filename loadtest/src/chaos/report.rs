@@ -1,4 +1,4 @@
-//! What came of it, for people and for programs.
+//! The result of a chaos run, as text and JSON.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -13,11 +13,11 @@ pub(crate) struct Report {
     seconds: f64,
     replicas: usize,
     figures: BTreeMap<&'static str, u64>,
-    /// By kind.
+    /// Counts by kind.
     faults: BTreeMap<String, usize>,
-    /// By the kind of fault that was at work; `none` where there was none.
+    /// Delays by the kind of active fault; `none` without one.
     delays_ms: BTreeMap<String, Delays>,
-    /// From the end of the last fault until all was at rest.
+    /// Time from the end of the last fault to quiescence.
     settled_ms: u64,
     violations: BTreeMap<Kind, u64>,
     first_violations: Vec<String>,
@@ -49,7 +49,7 @@ impl Report {
         }
     }
 
-    /// Whether every promise was kept. A run in which nothing was sent proves nothing.
+    /// True if no guarantee was broken. A run without sends proves nothing, and is false.
     pub(crate) fn is_right(&self) -> bool {
         let sent = self.figures.values().next().is_some()
             && self.delays_ms.values().any(|delays| delays.deliveries > 0);

@@ -1,4 +1,4 @@
-//! Opening and reading sockets, as a careful client does.
+//! Opens and reads sockets, like a careful client.
 
 use std::time::Duration;
 
@@ -16,10 +16,10 @@ use super::{
     model::Frame,
 };
 
-/// How long a socket may take to open.
+/// Time-out for the opening of a socket.
 const OPENING: Duration = Duration::from_secs(5);
 
-/// The service pings every 5 s here: who hears nothing for this long has been left alone.
+/// Time without any frame after which a socket counts as dead: the service pings every 5 s here.
 const SILENCE: Duration = Duration::from_secs(12);
 
 #[derive(Debug)]
@@ -28,19 +28,19 @@ pub(super) struct Socket {
     pub replica: usize,
 }
 
-/// What came.
+/// A received frame, or the end.
 #[derive(Debug)]
 pub(super) enum Incoming {
     Frame(Box<Frame>),
-    /// Closed by the service, with its code.
+    /// Closed by the service with this code.
     Closed(u16),
-    /// Without a word.
+    /// Ended without a close frame.
     Broken,
 }
 
 impl Socket {
     /// Opens the socket `path` (`/ws/…`) on a random replica: with the token, or with a ticket that
-    /// another one may have given (by `connect`, a method and a path of REST).
+    /// another replica may have issued (by `connect`, a method and a path of REST).
     pub(super) async fn open(
         context: &SimContext,
         rng: &mut StdRng,
@@ -52,7 +52,7 @@ impl Socket {
         let replica = context.any_replica(rng);
         let mut query: Vec<String> = query
             .iter()
-            // Numbers and epochs: nothing to encode.
+            // Numbers and epochs need no encoding.
             .map(|(name, value)| format!("{name}={value}"))
             .collect();
         let with_ticket = rng.random_bool(0.5);
@@ -78,7 +78,7 @@ impl Socket {
                 Ok(Self { wire, replica })
             }
             Ok(Err(error)) => {
-                // A draining replica sends upgrades elsewhere; nothing else is refused by status.
+                // A draining replica answers upgrades with 503; no other status is expected.
                 if let Some(status) = error.status().filter(|status| status.as_u16() != 503) {
                     let what = format!("an upgrade of {path} was answered {status}");
                     context.findings.add(Kind::Answer, what);
@@ -112,7 +112,7 @@ impl Socket {
         self.wire.send_raw(WsMessage::text(command.to_string())).await.is_ok()
     }
 
-    /// Leaves, now and then without a word.
+    /// Disconnects, sometimes without a close frame.
     pub(super) async fn leave(&mut self, rng: &mut StdRng) {
         if rng.random_bool(0.7) {
             self.wire.close().await;

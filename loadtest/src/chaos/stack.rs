@@ -1,4 +1,4 @@
-//! Everything that runs: Postgres and Redis, a pair of proxies for each replica, the replicas.
+//! The installation: Postgres and Redis, a pair of proxies per replica, the replicas.
 
 use std::{net::Ipv4Addr, path::Path, path::PathBuf, time::Duration};
 
@@ -20,7 +20,7 @@ use crate::{error::Error, progress::say};
 
 const DATABASE: &str = "chaos";
 
-/// How long a command of ours to Redis may take.
+/// Time-out of this program's own commands to Redis.
 const REDIS_CEILING: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
@@ -30,7 +30,7 @@ struct Member {
     to_postgres: Proxy,
 }
 
-/// Dropped in this order, whatever the outcome.
+/// All processes and proxies. The order of the fields is the order of their drop.
 #[derive(Debug)]
 pub(super) struct Stack {
     members: Vec<Member>,
@@ -40,7 +40,7 @@ pub(super) struct Stack {
 }
 
 impl Stack {
-    /// Postgres keeps what it acknowledged over a crash, as in production: that is under test too.
+    /// Postgres is durable, as in production: its crash recovery is under test too.
     pub(super) async fn start(
         program: &Path,
         data: &Path,
@@ -82,7 +82,7 @@ impl Stack {
         self.members.iter().map(|member| &member.replica)
     }
 
-    /// For one replica's way to Redis, or for all.
+    /// Sets the mode of one replica's proxy to Redis, or of all.
     pub(super) fn redis_flow(&self, replica: Option<usize>, flow: Flow) {
         self.chosen(replica).for_each(|member| member.to_redis.set(flow));
     }
@@ -96,13 +96,13 @@ impl Stack {
         all.filter(move |(n, _)| replica.is_none_or(|only| only == *n)).map(|(_, member)| member)
     }
 
-    /// What the next start would load.
+    /// Removes the file that Redis's next start would load.
     pub(super) fn forget_redis_dump(&self) {
-        // Nothing was saved yet: all the better.
+        // No file has been saved yet.
         let _ = std::fs::remove_file(&self.redis_dump);
     }
 
-    /// A command without arguments that need quoting, past the proxies.
+    /// Runs a command, whose arguments need no quoting, without the proxies.
     pub(super) async fn redis_command(&self, command: &str) -> std::io::Result<()> {
         let asking = async {
             let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.redis.port())).await?;
@@ -118,23 +118,23 @@ impl Stack {
         tokio::time::timeout(REDIS_CEILING, asking).await?
     }
 
-    /// A connection of ours, past the proxies.
+    /// Connects to Postgres without the proxies.
     pub(super) async fn database(&self) -> Result<Client, tokio_postgres::Error> {
         let url = format!("{}?application_name=loadtest", self.postgres.url(DATABASE));
         let (client, connection) = tokio_postgres::connect(&url, NoTls).await?;
-        // Ends with the client, or says through it that it broke.
+        // The task ends with the client, which reports a broken connection.
         tokio::spawn(connection);
         Ok(client)
     }
 
-    /// Ends all connections but ours.
+    /// Terminates all sessions but this one.
     pub(super) async fn kick_backends(&self) -> Result<(), tokio_postgres::Error> {
         let kick = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                     WHERE application_name = 'beseda'";
         self.database().await?.batch_execute(kick).await
     }
 
-    /// Ends it all in order.
+    /// Stops everything in order.
     pub(super) async fn stop(&self) {
         for replica in self.replicas() {
             replica.signal(nix::sys::signal::Signal::SIGTERM).await;

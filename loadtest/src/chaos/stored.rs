@@ -1,4 +1,4 @@
-//! What Postgres holds, read past the service.
+//! The content of Postgres, read without the service.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -16,13 +16,13 @@ pub(super) struct Row {
     pub deleted: bool,
 }
 
-/// One's place in a chat.
+/// A member's row.
 #[derive(Debug, Clone)]
 pub(super) struct Membership {
     pub read_seq: i64,
-    /// As the column says.
+    /// The unread count of the column.
     pub unread: i64,
-    /// As counting the messages says.
+    /// The unread count by counting the messages.
     pub recount: i64,
 }
 
@@ -48,7 +48,7 @@ SELECT chat_id::text, seq, message_id::text, ev, sender_id::text, client_msg_id:
        deleted_at IS NOT NULL
   FROM messages";
 
-/// What must be empty, with what is wrong where it is not.
+/// Queries that must return no row, with the fault that a row means.
 pub(super) const EMPTY: [(&str, &str); 6] = [
     (
         "chats whose numbers have a hole, or do not end at their head",
@@ -89,7 +89,7 @@ pub(super) const EMPTY: [(&str, &str); 6] = [
     ),
 ];
 
-/// All of it, in one snapshot.
+/// Everything stored, from one snapshot.
 pub(super) async fn read(client: &mut Client) -> Result<Stored, Error> {
     let transaction = client
         .build_transaction()
@@ -108,7 +108,7 @@ pub(super) async fn read(client: &mut Client) -> Result<Stored, Error> {
         chat.members.insert(row.get(3), member);
     }
     for row in transaction.query(MESSAGES, &[]).await? {
-        // Of a deleted chat, whose messages follow: see [`EMPTY`].
+        // Of a deleted chat, whose messages are deleted later: see [`EMPTY`].
         let Some(chat) = stored.get_mut(&id(row.get(0))) else { continue };
         let message = Row {
             message_id: id(row.get(2)),
@@ -124,7 +124,7 @@ pub(super) async fn read(client: &mut Client) -> Result<Stored, Error> {
     Ok(stored)
 }
 
-/// Rows of one of [`EMPTY`], in words.
+/// Describes the rows of one query of [`EMPTY`].
 pub(super) async fn rows(client: &Client, sql: &str) -> Result<Vec<String>, Error> {
     let rows = client.query(sql, &[]).await?;
     let text = |row: &tokio_postgres::Row| {
@@ -133,7 +133,7 @@ pub(super) async fn rows(client: &Client, sql: &str) -> Result<Vec<String>, Erro
     Ok(rows.iter().map(text).collect())
 }
 
-/// One user's chats: newest change, the column, the recount.
+/// Returns a user's chats: newest change, the column, the recount.
 pub(super) async fn counters(
     client: &Client,
     user: &str,

@@ -1,4 +1,4 @@
-//! Metric faults were at work when, and how long deliveries took meanwhile.
+//! The times of faults, and the delays of deliveries meanwhile.
 
 use std::{collections::BTreeMap, sync::Mutex};
 
@@ -10,23 +10,23 @@ use super::{
     findings::{lock, now_micros},
 };
 
-/// For how long after its end a fault is still taken to be at work, in microseconds: what it broke
-/// is found and filled by then, or it is late.
+/// Time after its end for which a fault still counts as active, in microseconds: gaps must be filled
+/// by then.
 const AFTERMATH: i64 = 3_000_000;
 
 #[derive(Debug, Clone, Copy)]
 struct Span {
     kind: Kind,
     from: i64,
-    /// `None`: still going on.
+    /// `None` while active.
     to: Option<i64>,
 }
 
-/// A message on a socket that was, or should have been, there.
+/// A delivery to a socket that was, or should have been, open.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Arrival {
     pub message_id: MessageId,
-    /// Postgres's time of it: just before the commit.
+    /// The message's time by Postgres, just before the commit.
     pub committed: i64,
     pub arrived: i64,
 }
@@ -37,16 +37,16 @@ pub(super) struct Timeline {
     arrivals: Mutex<Vec<Arrival>>,
 }
 
-/// How long deliveries took, in milliseconds.
+/// Delays of deliveries, in milliseconds.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub(super) struct Delays {
     pub deliveries: usize,
-    /// From the commit to the socket.
+    /// Time from the commit to the socket.
     pub p99: f64,
     pub worst: f64,
-    /// From the acknowledgement to the socket: nothing where the message came first.
+    /// Time from the acknowledgement to the socket; zero if the message came first.
     pub worst_after_ack: f64,
-    /// From the fault's end, or the commit where that was later.
+    /// Time from the fault's end, or from the commit if that was later.
     pub worst_after_fault: f64,
 }
 
@@ -61,13 +61,13 @@ impl Timeline {
         lock(&self.spans)[span].to = Some(now_micros());
     }
 
-    /// When the last fault ended; `None` while one goes on.
+    /// Returns the end of the last fault; `None` while one is active.
     pub(super) fn quiet_since(&self) -> Option<i64> {
         let spans = lock(&self.spans);
         spans.iter().try_fold(0, |latest, span| span.to.map(|to| to.max(latest)))
     }
 
-    /// The faults at work at this moment.
+    /// Returns the faults active at this moment.
     pub(super) fn now(&self) -> String {
         let (spans, now) = (lock(&self.spans), now_micros());
         let active = spans.iter().filter(|span| span.touches(now, now));
@@ -93,8 +93,8 @@ impl Timeline {
         count
     }
 
-    /// Deliveries that took longer than `limit` microseconds from the commit, or from the end of the
-    /// last fault that they met.
+    /// Lists deliveries that took longer than `limit` microseconds from the commit, or from the end of the
+    /// last fault that affected them.
     pub(super) fn overdue(&self, limit: i64) -> Vec<(Arrival, i64)> {
         let (spans, arrivals) = (lock(&self.spans), lock(&self.arrivals));
         let late = arrivals.iter().filter_map(|arrival| {
@@ -103,7 +103,7 @@ impl Timeline {
                 return None;
             }
             let met = spans.iter().filter(|span| span.touches(committed, arrived));
-            // One that still goes on excuses it.
+            // An active fault excuses the delay.
             let over = met.map(|span| span.to.unwrap_or(arrived)).max().unwrap_or(committed);
             let took = arrived - over.clamp(committed, arrived);
             (took > limit).then_some((*arrival, took))
@@ -111,8 +111,8 @@ impl Timeline {
         late.collect()
     }
 
-    /// Delays by what was at work between commit and arrival. A message that met several counts for
-    /// each. `acknowledged`: when, by message.
+    /// Groups delays by the faults active between commit and arrival; a message counts for each of these.
+    /// `acknowledged` has the time of each message's acknowledgement.
     pub(super) fn delays(
         &self,
         acknowledged: impl Fn(&MessageId) -> Option<i64>,
@@ -129,7 +129,7 @@ impl Timeline {
                 groups.entry("none".to_owned()).or_default().push((whole, after_ack, whole));
             }
             for span in met {
-                // Still going on, or began only after the message had come.
+                // The fault is still active, or began after the arrival.
                 let after = match span.to {
                     Some(to) if to < arrived => arrived - committed.max(to),
                     _ => 0,

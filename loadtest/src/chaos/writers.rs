@@ -1,4 +1,4 @@
-//! Members who send, send again, edit, delete and read.
+//! Members who send, resend, edit, delete and read.
 
 use std::sync::Arc;
 
@@ -14,26 +14,26 @@ use super::{
     history::Deletion,
 };
 
-/// Between two operations of one member, in milliseconds.
+/// Pause between two operations of one member, in milliseconds.
 const PAUSE_MS: std::ops::Range<u64> = 20..220;
 
-/// The latest own messages that are edited, deleted and sent again.
+/// Number of latest own messages that are edited, deleted and resent.
 const REMEMBERED: usize = 40;
 
-/// A message of one's own that was acknowledged.
+/// An acknowledged message of this member.
 #[derive(Debug, Clone)]
 struct Own {
     chat_id: ChatId,
     message_id: beseda_protocol::model::MessageId,
     client_msg_id: String,
-    /// As first sent.
+    /// The text as first sent.
     text: String,
 }
 
 pub(super) struct Writer {
     context: Arc<SimContext>,
     person: Person,
-    /// Chats with others, those that are used most first.
+    /// The member's chats, the most used first.
     chats: Vec<ChatId>,
     own: Vec<Own>,
     count: u64,
@@ -52,11 +52,11 @@ impl Writer {
         Self { context: Arc::clone(context), person, chats, own: Vec::new(), count: 0, rng }
     }
 
-    /// Works to the end of the busy phase.
+    /// Works until the end of the busy phase.
     pub(super) async fn run(mut self) {
         while self.context.is_busy() && !self.chats.is_empty() {
-            // Squared, so that some chats are quiet: there nothing comes after a message to show
-            // that it was lost.
+            // Squared, so that some chats are quiet: no later message reveals the loss of one
+            // there.
             let skewed: f64 = self.rng.random_range(0.0_f64..1.0).powi(2);
             let chat_id = self.chats[(skewed * self.chats.len() as f64) as usize];
             match self.rng.random_range(0..100) {
@@ -96,7 +96,7 @@ impl Writer {
         context.call(&mut self.rng, Method::POST, &path, &self.person, Some(&body)).await
     }
 
-    /// An acknowledgement: 201, or 200 for what an earlier attempt had written.
+    /// Records an acknowledgement: 201, or 200 if an earlier attempt wrote the message.
     fn read_sent(&self, answer: &Answer, id: &str) -> Option<Message> {
         let expected = match answer.status {
             201 => !answer.replayed,
@@ -128,7 +128,7 @@ impl Writer {
         (!self.own.is_empty()).then(|| self.own[self.rng.random_range(0..self.own.len())].clone())
     }
 
-    /// Once more what was acknowledged long ago, with the content of then.
+    /// Resends an old acknowledged message with its original content.
     async fn send_again(&mut self) {
         let Some(own) = self.any_own() else { return };
         let Some(answer) = self.post(own.chat_id, &own.client_msg_id, &own.text).await else {
@@ -163,7 +163,7 @@ impl Writer {
             Some(answer) if answer.code() == "message_not_found" && deletion != Deletion::Never => {
             }
             Some(answer) => context.unexpected("an edit", &answer),
-            // Noted; and it may have been done.
+            // Reported; the call may have taken effect.
             None => context.history.edited(&own.client_msg_id, &text, true),
         }
     }
@@ -189,7 +189,7 @@ impl Writer {
     async fn mark(&mut self, chat_id: ChatId) {
         let context = Arc::clone(&self.context);
         let top = context.history.top(chat_id);
-        // To the end, to somewhere, past the end.
+        // The head, a random position, beyond the head.
         let up_to = match self.rng.random_range(0..4) {
             0 if top > 0 => Some(self.rng.random_range(1..=top)),
             1 => Some(top + 1_000_000),

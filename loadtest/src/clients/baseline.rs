@@ -1,4 +1,4 @@
-//! What the machine could do without the service, measured in the same run.
+//! Baselines: the same machine without the service, measured in the same run.
 
 use std::{
     net::Ipv4Addr,
@@ -21,10 +21,10 @@ use crate::{
     target::{Stores, Target},
 };
 
-/// Clients of pgbench, and of the pair: what a pool of connections would have.
+/// Clients of pgbench and of the pair: the size of a usual connection pool.
 const CLIENTS: usize = 32;
 
-/// A table as bare as can be.
+/// A table with the minimum of columns.
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS bare (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, text text NOT NULL)";
 
@@ -34,12 +34,12 @@ pub(crate) fn stores(target: &Target) -> Result<&Stores, Error> {
 
 async fn connect(stores: &Stores) -> Result<Client, Error> {
     let (client, connection) = tokio_postgres::connect(&stores.baseline_url, NoTls).await?;
-    // Ends with the client, or says through it that it broke.
+    // The task ends with the client, which reports a broken connection.
     tokio::spawn(connection);
     Ok(client)
 }
 
-/// Rows a second that pgbench commits one by one; `None` where it is not installed.
+/// Measures pgbench's single-row commits a second; `None` if it is not installed.
 pub(crate) async fn pgbench(
     stores: &Stores,
     bytes: u16,
@@ -66,13 +66,13 @@ pub(crate) async fn pgbench(
     Ok(transactions(&String::from_utf8_lossy(&output.stdout)))
 }
 
-/// From "tps = 4821.337 (without initial connection time)".
+/// Parses "tps = 4821.337 (without initial connection time)".
 fn transactions(output: &str) -> Option<f64> {
     let line = output.lines().find_map(|line| line.strip_prefix("tps = "))?;
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// A row and a publication: the least that a message costs which is to be kept and told.
+/// A row and a publication: the minimum cost of a durable, delivered message.
 struct Pair {
     postgres: Client,
     insert: Statement,
@@ -102,7 +102,7 @@ impl Pair {
     }
 }
 
-/// Pairs at a fixed rate, each measured from the moment it was due until Redis has it.
+/// Measures pairs at a fixed rate, each from its due time to the answer of Redis.
 pub(crate) async fn pairs(
     context: &Context<'_>,
     stores: &Stores,
@@ -132,7 +132,7 @@ pub(crate) async fn pairs(
             pool.lock().unwrap_or_else(PoisonError::into_inner).pop()
         };
         async move {
-            // As many as may run at once, so there is one.
+            // There is a connection for each permit.
             let Some(mut pair) = lock(&pool) else { return };
             match pair.write(&text).await {
                 Ok(()) => {

@@ -1,4 +1,4 @@
-//! The chats of a run, and the two people in each.
+//! The chats of a run, and their two members.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use reqwest::Url;
 
 use crate::{context::Context, error::Error};
 
-/// Calls made at once while a run is prepared: enough to be quick, not enough to be a load.
+/// Concurrent calls while a run is prepared: quick, but below the service's capacity.
 pub(crate) const SETUP_AT_ONCE: usize = 16;
 
 /// Longer than any run, so that no token expires in it.
@@ -19,7 +19,7 @@ const TOKEN_TTL: Duration = Duration::from_secs(30 * 24 * 3_600);
 pub(crate) struct Person {
     pub user: String,
     pub token: String,
-    /// Where they go, their own replica first.
+    /// The user's replicas: their own first, then the fallbacks.
     pub urls: Vec<Url>,
 }
 
@@ -27,28 +27,28 @@ pub(crate) struct Person {
 pub(crate) struct PairChat {
     pub number: u32,
     pub chat_id: ChatId,
-    /// How far it had come.
+    /// The chat's position when it was opened.
     pub seq: i64,
     pub ev: i64,
     pub sender: Person,
-    /// On the replica after the sender's, where there are several.
+    /// Listens on the replica after the sender's, if there are several.
     pub reader: Person,
 }
 
-/// The ids of the two in a chat of this number.
+/// Returns the ids of the sender and the reader of the chat with this number.
 pub(crate) fn names(prefix: &str, number: u32) -> (String, String) {
     (format!("{prefix}-{number}-sender"), format!("{prefix}-{number}-reader"))
 }
 
 impl Context<'_> {
-    /// Somebody with a token, whose own replica is the one of this number, counted around.
+    /// Signs a user's token; `at`, modulo the replicas, selects the user's own replica.
     pub(crate) fn person(&self, user: &str, at: usize) -> Result<Person, Error> {
         UserId::parse(user).ok_or_else(|| Error::Prefix(self.common.prefix.clone()))?;
         let token = sign(&self.target.secret, &Claims::new(user, TOKEN_TTL))?;
         Ok(Person { user: user.to_owned(), token, urls: self.target.urls_for(at) })
     }
 
-    /// Opens this many chats, or finds them.
+    /// Opens this many chats, or finds those of an earlier run.
     pub(crate) async fn chats(&self, count: u32) -> Result<Vec<PairChat>, Error> {
         let chats = stream::iter(0..count).map(|number| self.chat(number));
         chats.buffered(SETUP_AT_ONCE).try_collect().await

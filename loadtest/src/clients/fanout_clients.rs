@@ -1,4 +1,4 @@
-//! Many sockets over few chats, each of which checks for itself that nothing is missing.
+//! Many sockets on few chats; each checks that it misses nothing.
 
 use std::{
     sync::{
@@ -29,17 +29,17 @@ use crate::{
     },
 };
 
-/// Pauses before a socket is tried again, at random between these, as clients do lest they all come
-/// back in step.
+/// Shortest and longest pause before a socket reconnects: random, as in clients, so that they do not
+/// all reconnect at once.
 const RETRY_MS: std::ops::Range<u64> = 100..1_000;
 
-/// Sockets opened at once, while a run is prepared.
+/// Concurrent openings of sockets while a run is prepared.
 const OPENING_AT_ONCE: usize = 64;
 
-/// How long one of them may take.
+/// Time-out for one of these.
 const OPENING: Duration = Duration::from_secs(60);
 
-/// A count that can be waited for, by one task.
+/// A counter for whose value one task can wait.
 #[derive(Debug, Default)]
 pub(crate) struct Count {
     value: AtomicU64,
@@ -59,7 +59,7 @@ impl Count {
         self.value.load(Ordering::SeqCst)
     }
 
-    /// Whether it came to `value` within `limit`.
+    /// Waits for `value`; false after `limit`.
     pub(crate) async fn reaches(&self, value: u64, limit: Duration) -> bool {
         self.awaited.store(value, Ordering::SeqCst);
         let waiting = async {
@@ -71,14 +71,14 @@ impl Count {
     }
 }
 
-/// What all sockets of a clients share.
+/// The state that all sockets share.
 #[derive(Debug)]
-struct Hall {
-    /// What moments in texts count from.
+struct FanoutState {
+    /// Origin of the times in the messages' texts.
     began: Instant,
     delivered: Count,
     synced: Count,
-    /// When all were last told to give up their connections.
+    /// The time of the last cut of all connections.
     cut: watch::Sender<Instant>,
     counters: Arc<Counters>,
 }
@@ -86,28 +86,28 @@ struct Hall {
 pub(crate) struct FanoutClients<'a> {
     context: &'a Context<'a>,
     pub chats: Arc<Vec<PairChat>>,
-    hall: Arc<Hall>,
+    shared: Arc<FanoutState>,
     subscribers: Mutex<Vec<Arc<Subscriber>>>,
     tasks: Mutex<JoinSet<()>>,
 }
 
-/// One socket's place.
+/// One socket and its position.
 #[derive(Debug)]
 struct Subscriber {
     chat: u32,
     chat_id: ChatId,
     person: Person,
-    /// The last change that was told.
+    /// The last `ev` received.
     ev: AtomicU64,
-    hall: Arc<Hall>,
+    shared: Arc<FanoutState>,
 }
 
 impl<'a> FanoutClients<'a> {
-    /// Opens chats, and no sockets yet.
+    /// Opens the chats, without sockets.
     pub(crate) async fn gather(context: &'a Context<'a>, chats: u32) -> Result<Self, Error> {
         let chats = context.chats(chats).await?;
         let now = Instant::now();
-        let hall = Hall {
+        let shared = FanoutState {
             began: now,
             delivered: Count::default(),
             synced: Count::default(),
@@ -117,14 +117,14 @@ impl<'a> FanoutClients<'a> {
         Ok(Self {
             context,
             chats: Arc::new(chats),
-            hall: Arc::new(hall),
+            shared: Arc::new(shared),
             subscribers: Mutex::default(),
             tasks: Mutex::default(),
         })
     }
 
-    /// Opens sockets until there are this many, dealt out over the chats and both of their people,
-    /// and returns once all are in step.
+    /// Opens sockets up to this number, spread over the chats and both members, and returns once all are
+    /// in step.
     pub(crate) async fn fill(&self, to: u32) -> Result<(), Error> {
         let mut subscribers = self.subscribers.lock().await;
         let mut tasks = self.tasks.lock().await;
@@ -135,7 +135,7 @@ impl<'a> FanoutClients<'a> {
                 let chat = &self.chats[number / 2 % self.chats.len()];
                 let person = if number.is_multiple_of(2) { &chat.reader } else { &chat.sender };
                 let mut person = person.clone();
-                // More than two sockets in a chat: on all replicas.
+                // A chat's further sockets use the other replicas.
                 let turn = number / 2 / self.chats.len() % person.urls.len();
                 person.urls.rotate_left(turn);
                 let subscriber = Arc::new(Subscriber {
@@ -143,12 +143,12 @@ impl<'a> FanoutClients<'a> {
                     chat_id: chat.chat_id,
                     person,
                     ev: AtomicU64::new(chat.ev.unsigned_abs()),
-                    hall: Arc::clone(&self.hall),
+                    shared: Arc::clone(&self.shared),
                 });
                 tasks.spawn(Arc::clone(&subscriber).run());
                 subscribers.push(subscriber);
             }
-            let reached = self.hall.synced.reaches(subscribers.len() as u64, OPENING).await;
+            let reached = self.shared.synced.reaches(subscribers.len() as u64, OPENING).await;
             if !reached {
                 let reason = "not all sockets were in step within 60 s".to_owned();
                 return Err(Error::Socket { chat: 0, reason });
@@ -157,39 +157,38 @@ impl<'a> FanoutClients<'a> {
         Ok(())
     }
 
-    /// What was given to all sockets together.
+    /// The number of deliveries to all sockets.
     pub(crate) fn delivered(&self) -> u64 {
-        self.hall.delivered.get()
+        self.shared.delivered.get()
     }
 
     pub(crate) async fn delivers(&self, count: u64, limit: Duration) -> bool {
-        self.hall.delivered.reaches(count, limit).await
+        self.shared.delivered.reaches(count, limit).await
     }
 
-    /// Cuts all connections, without a word to the service. Gives after how long all sockets were in
-    /// step again; `None` where that took longer than `limit`.
+    /// Cuts all connections without a close frame. Returns the time until all sockets were in step again;
+    /// `None` if it exceeded `limit`.
     pub(crate) async fn storm(&self, limit: Duration) -> Option<Duration> {
         let sockets = self.subscribers.lock().await.len() as u64;
-        let awaited = self.hall.synced.get() + sockets;
+        let awaited = self.shared.synced.get() + sockets;
         let began = Instant::now();
-        self.hall.cut.send_replace(began);
-        self.hall.synced.reaches(awaited, limit).await.then(|| began.elapsed())
+        self.shared.cut.send_replace(began);
+        self.shared.synced.reaches(awaited, limit).await.then(|| began.elapsed())
     }
 
-    /// What sends to the chats.
+    /// Returns a sender to the chats.
     pub(crate) fn speaker(&self) -> Speaker {
         let Context { rest, counters, id, .. } = self.context;
         let (rest, counters, id) = (rest.clone(), Arc::clone(counters), id.clone());
-        Speaker { rest, counters, id, chats: Arc::clone(&self.chats), began: self.hall.began }
+        Speaker { rest, counters, id, chats: Arc::clone(&self.chats), began: self.shared.began }
     }
 
-    /// The same with connections of its own, for another runtime: they belong to the one that opened
-    /// them.
+    /// Returns a sender with its own connections: connections belong to the runtime that opened them.
     pub(crate) fn speaker_apart(&self) -> Result<Speaker, Error> {
         Ok(Speaker { rest: crate::rest::Rest::new()?, ..self.speaker() })
     }
 
-    /// Waits until every socket has all that its chat has, and names those that do not get it.
+    /// Waits until every socket has all changes of its chat, and reports those that miss some.
     pub(crate) async fn judge(&self, limit: Duration) -> Result<(), Error> {
         let heads = stream::iter(self.chats.iter().cloned()).map(|chat| async move {
             let Person { urls, token, .. } = &chat.reader;
@@ -214,7 +213,7 @@ impl<'a> FanoutClients<'a> {
     }
 }
 
-/// Sends to the chats of a clients, in turn.
+/// Sends to the chats in turn.
 #[derive(Clone)]
 pub(crate) struct Speaker {
     rest: crate::rest::Rest,
@@ -225,10 +224,10 @@ pub(crate) struct Speaker {
 }
 
 impl Speaker {
-    /// Whether it was acknowledged.
+    /// Sends one message; true if it was acknowledged.
     pub(crate) async fn send(&self, number: usize, due: Instant, bytes: u16) -> bool {
         let chat = &self.chats[number % self.chats.len()];
-        // Every socket can tell from this how long it took.
+        // Each socket computes the latency from this.
         let micros = due.saturating_duration_since(self.began).as_micros();
         let text = format!("{micros} {}", "x".repeat(bytes.into()));
         let client_msg_id = format!("{}-{number}", self.id);
@@ -250,9 +249,9 @@ impl Subscriber {
         self.ev.load(Ordering::Relaxed).cast_signed()
     }
 
-    /// Listens for ever, resuming wherever it ended.
+    /// Listens for ever; resumes after each end.
     async fn run(self: Arc<Self>) {
-        let mut cut = self.hall.cut.subscribe();
+        let mut cut = self.shared.cut.subscribe();
         let mut asked = Instant::now();
         let mut in_step = None;
         let mut epoch = None;
@@ -269,15 +268,15 @@ impl Subscriber {
                 },
                 Err(error) => format!("not open: {error}"),
             };
-            add(&self.hall.counters.reconnects);
-            self.hall.counters.note(&format!("a socket of chat {} ended: {end}", self.chat));
+            add(&self.shared.counters.reconnects);
+            self.shared.counters.note(&format!("a socket of chat {} ended: {end}", self.chat));
             let pause = Duration::from_millis(rand::random_range(RETRY_MS));
             tokio::time::sleep(pause).await;
         }
     }
 
-    /// Reads to the socket's end, and says how it ended. The subscriber is in step once for each moment at
-    /// which it was asked to be, however often its socket breaks on the way.
+    /// Reads to the socket's end, and returns its reason. The subscriber counts as in step once per request,
+    /// however often its socket breaks in between.
     async fn listen(
         &self,
         socket: &mut Socket,
@@ -302,10 +301,10 @@ impl Subscriber {
                 "subscribed" => *epoch = frame.epoch.map(std::borrow::Cow::into_owned),
                 "synced" if *in_step != Some(asked) => {
                     *in_step = Some(asked);
-                    self.hall.counters.synced.record(asked.elapsed());
-                    self.hall.synced.add();
+                    self.shared.counters.synced.record(asked.elapsed());
+                    self.shared.synced.add();
                 }
-                "catchup" => add(&self.hall.counters.catchups),
+                "catchup" => add(&self.shared.counters.catchups),
                 "message.updated" | "message.deleted" | "chat.read" | "reset" | "chat.deleted" => {
                     self.unexpected(format!("a frame {} came", frame.kind));
                 }
@@ -315,7 +314,7 @@ impl Subscriber {
     }
 
     fn on_message(&self, frame: &Frame<'_>) {
-        let hall = &self.hall;
+        let shared = &self.shared;
         let Some(message) = &frame.message else {
             return self.unexpected("a message.created without a message came".to_owned());
         };
@@ -323,27 +322,33 @@ impl Subscriber {
         if frame.ev != after_ev + 1 {
             let (seq, ev) = (message.seq, frame.ev);
             let id = message.client_msg_id.as_deref().unwrap_or_default().to_owned();
-            // Only messages are sent, so that both numbers move together.
+            // Only messages are sent, so `seq` and `ev` increase together.
             let after_seq = message.seq - (frame.ev - after_ev);
             if ev <= after_ev {
-                return hall.counters.violation(&Violation::Doubled { chat, id, seq, ev });
+                return shared.counters.violation(&Violation::Doubled { chat, id, seq, ev });
             }
-            hall.counters.violation(&Violation::OutOfOrder { chat, after_seq, after_ev, seq, ev });
+            shared.counters.violation(&Violation::OutOfOrder {
+                chat,
+                after_seq,
+                after_ev,
+                seq,
+                ev,
+            });
         }
         self.ev.store(frame.ev.unsigned_abs(), Ordering::Relaxed);
         let micros = message.text.split(' ').next().and_then(|micros| micros.parse().ok());
         match micros {
             Some(micros) => {
-                let due = hall.began + Duration::from_micros(micros);
-                hall.counters.arrived.record(due.elapsed());
+                let due = shared.began + Duration::from_micros(micros);
+                shared.counters.arrived.record(due.elapsed());
             }
             None => self.unexpected(format!("{:?} is nothing that was sent", message.text)),
         }
-        hall.delivered.add();
+        shared.delivered.add();
     }
 
     fn unexpected(&self, what: String) {
-        self.hall.counters.violation(&Violation::Unexpected { chat: self.chat, what });
+        self.shared.counters.violation(&Violation::Unexpected { chat: self.chat, what });
     }
 }
 
@@ -354,7 +359,7 @@ mod tests {
 
     fn subscriber(ev: u64) -> Subscriber {
         let now = Instant::now();
-        let hall = Hall {
+        let shared = FanoutState {
             began: now,
             delivered: Count::default(),
             synced: Count::default(),
@@ -363,7 +368,7 @@ mod tests {
         };
         let person = Person { user: String::new(), token: String::new(), urls: Vec::new() };
         let (chat, chat_id, ev) = (0, ChatId::nil(), AtomicU64::new(ev));
-        Subscriber { chat, chat_id, person, ev, hall: Arc::new(hall) }
+        Subscriber { chat, chat_id, person, ev, shared: Arc::new(shared) }
     }
 
     #[test]
@@ -373,15 +378,16 @@ mod tests {
             let content = Content { seq: ev, client_msg_id: None, text: text.into() };
             let (kind, message) = ("message.created".into(), Some(content));
             subscriber.on_message(&Frame { kind, ev, epoch: None, message });
-            subscriber.hall.counters.violations()
+            subscriber.shared.counters.violations()
         };
         assert_eq!([hear(11, "5 x"), hear(12, "6 x")], [0, 0]);
         assert_eq!(hear(12, "6 x"), 1, "twice");
         assert_eq!(hear(14, "7 x"), 2, "one is missing");
         assert_eq!(hear(15, "hello"), 3, "not of this run");
-        let kinds: Vec<String> = subscriber.hall.counters.counts().violations.into_keys().collect();
+        let kinds: Vec<String> =
+            subscriber.shared.counters.counts().violations.into_keys().collect();
         assert_eq!(kinds, ["doubled", "out_of_order", "unexpected"]);
-        assert_eq!((subscriber.position(), subscriber.hall.delivered.get()), (15, 4));
+        assert_eq!((subscriber.position(), subscriber.shared.delivered.get()), (15, 4));
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! The socket of a chat's other member, which awaits every message.
+//! The socket of a chat's other member, which expects every message.
 
 use std::{
     sync::Arc,
@@ -19,22 +19,22 @@ use crate::{
     },
 };
 
-/// Pause before a socket that ended is opened again, as a client does that resumes.
+/// Pause before a reconnect, as in a resuming client.
 const RECONNECT: Duration = Duration::from_millis(500);
 
 pub(crate) struct Listener {
     pub chat: u32,
     pub chat_id: ChatId,
-    /// Whose socket it is; after a failure it is opened at their next replica.
+    /// The socket's user; after a failure it is opened on their next replica.
     pub reader: Person,
     pub log: Arc<DeliveryLog>,
     pub counters: Arc<Counters>,
-    /// Told: the socket is given up without a word.
+    /// Cuts the socket without a close frame when notified.
     pub cut: Arc<Notify>,
 }
 
 impl Listener {
-    /// Listens for ever, resuming where a socket ended; says once when the first one is in step.
+    /// Listens for ever and resumes after each end; reports once when the first socket is in step.
     pub(crate) async fn run(self, ready: oneshot::Sender<()>) {
         let mut ready = Some(ready);
         let mut epoch = None;
@@ -63,7 +63,7 @@ impl Listener {
         self.counters.note(&format!("the socket of chat {} {what}", self.chat));
     }
 
-    /// Reads to the socket's end, and says how it ended.
+    /// Reads to the socket's end, and returns its reason.
     async fn listen(
         &self,
         socket: &mut Socket,
@@ -100,7 +100,7 @@ impl Listener {
             ("subscribed", _) => *epoch = frame.epoch.map(std::borrow::Cow::into_owned),
             ("synced", _) => {
                 if let Some(ready) = ready.take() {
-                    // Nobody waits any more: the run is over.
+                    // The receiver is gone: the run is over.
                     let _ = ready.send(());
                 }
             }

@@ -1,4 +1,4 @@
-//! Who a scenario lets send, read and listen: people with their chats, one after another or very many.
+//! Clients of the scenarios: senders, readers and listeners, in pairs or by the thousand.
 
 pub(crate) mod baseline;
 pub(crate) mod chats;

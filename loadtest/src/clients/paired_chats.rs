@@ -1,4 +1,4 @@
-//! Chats in which everything that is sent is awaited by the other member, and accounted for.
+//! Chats in which the other member expects every message; each is logged.
 
 use std::{
     sync::Arc,
@@ -28,31 +28,31 @@ use crate::{
     rest::Rest,
 };
 
-/// How long a socket may take to open.
+/// Time-out for the opening of a socket.
 const OPENING: Duration = Duration::from_secs(30);
 
-/// How long the last messages may take to arrive once nothing is sent any more: the service itself
-/// looks for what was lost every five seconds, so that three times this is an honest failure.
+/// Time-out for the last messages after the sends: the service checks for lost ones every 5 s, so
+/// three checks must have found them.
 pub(crate) const SETTLE: Duration = Duration::from_secs(15);
 
-/// How often it is looked whether they have.
+/// Pause between two checks for these.
 const LOOK: Duration = Duration::from_millis(10);
 
 pub(crate) struct PairedChats {
     chats: Vec<Listened>,
-    /// End when dropped.
+    /// Aborted on drop.
     _listeners: JoinSet<()>,
 }
 
 struct Listened {
     chat: PairChat,
-    /// As the reader, who never reads, saw it before.
+    /// The chat before the run, as seen by the reader, who never moves their marker.
     before: Chat,
     outlet: Arc<Outlet>,
     cut: Arc<Notify>,
 }
 
-/// A chat as a sender sees it.
+/// The sending side of a chat.
 #[derive(Debug)]
 pub(crate) struct Outlet {
     chat: u32,
@@ -65,7 +65,7 @@ pub(crate) struct Outlet {
 }
 
 impl Outlet {
-    /// Sends one message, and enters it in the books.
+    /// Sends one message, and logs it.
     pub(crate) async fn send(&self, text: &str, id: &str, due: Instant) {
         self.log.sending(id, due);
         let Self { chat, chat_id, urls, token, .. } = self;
@@ -83,7 +83,7 @@ impl Outlet {
 }
 
 impl PairedChats {
-    /// Opens the chats and their readers' sockets, and returns once all of them are in step.
+    /// Opens the chats and their readers' sockets, and returns once all are in step.
     pub(crate) async fn open(context: &Context<'_>, count: u32) -> Result<Self, Error> {
         context.counters.say(&format!("opening {count} chats and their sockets"));
         let chats = context.chats(count).await?;
@@ -131,17 +131,17 @@ impl PairedChats {
         Ok(Self { chats, _listeners: listeners })
     }
 
-    /// For whoever sends to the chats in turn.
+    /// Returns the sending side of a chat, which `turn` selects modulo the number of chats.
     pub(crate) fn outlet(&self, turn: usize) -> Arc<Outlet> {
         Arc::clone(&self.chats[turn % self.chats.len()].outlet)
     }
 
-    /// Cuts the socket of some chat, whose reader resumes.
+    /// Cuts the socket of a random chat; its reader resumes.
     pub(crate) fn cut_one(&self) {
         self.chats[rand::random_range(0..self.chats.len())].cut.notify_one();
     }
 
-    /// Waits until everything acknowledged has arrived, or until it is too late.
+    /// Waits until all acknowledged messages have arrived, or until the time-out.
     pub(crate) async fn settle(&self) {
         let deadline = Instant::now() + SETTLE;
         let waiting = |chat: &Listened| chat.outlet.log.is_waiting();
@@ -150,8 +150,7 @@ impl PairedChats {
         }
     }
 
-    /// What was lost; and what Postgres holds must be what arrived, and the readers' counters must
-    /// say so.
+    /// Reports lost messages, and compares the chats' `last_seq` and unread counters with the arrivals.
     pub(crate) async fn judge(&self, context: &Context<'_>) -> Result<(), Error> {
         let lost = self.chats.iter().flat_map(|chat| chat.outlet.log.lost());
         lost.for_each(|lost| context.counters.violation(&lost));
@@ -172,7 +171,7 @@ impl PairedChats {
     }
 }
 
-/// The chats as their readers see them.
+/// Reads the chats as their readers see them.
 async fn read_chats(
     context: &Context<'_>,
     chats: impl Iterator<Item = &PairChat>,

@@ -1,4 +1,4 @@
-//! People who have many chats.
+//! Users with many chats.
 
 use clap::Args;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -14,16 +14,16 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(crate) struct Circle {
-    /// People who read.
+    /// Users who read.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     pub people: u32,
 
-    /// Chats that each of them has, with one unread message in each.
+    /// Chats of each user, with one unread message in each.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     pub chats_each: u32,
 }
 
-/// People with chats, each of which has something unread.
+/// Creates users with chats, each with an unread message.
 pub(crate) async fn with_chats(
     context: &Context<'_>,
     circle: &Circle,
@@ -31,7 +31,7 @@ pub(crate) async fn with_chats(
     let Circle { people, chats_each } = *circle;
     context.counters.say(&format!("opening {chats_each} chats for each of {people} people"));
     let prefix = &context.common.prefix;
-    // Others for another number of chats, so that nobody has more chats than are asked for.
+    // The id has the number of chats, so that no user of another run has more than asked for.
     let person =
         |number: u32| context.person(&format!("{prefix}-{chats_each}-{number}"), number as usize);
     let people: Vec<Person> = (0..people).map(person).collect::<Result<_, _>>()?;

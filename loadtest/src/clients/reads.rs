@@ -1,4 +1,4 @@
-//! Readers, each of whom asks again once answered.
+//! Readers in a closed loop.
 
 use std::{
     future::Future,
@@ -21,21 +21,21 @@ use crate::{
     rest::Rest,
 };
 
-/// Pause before a read that failed is tried again.
+/// Pause before the retry of a failed read.
 const RETRY: Duration = Duration::from_millis(100);
 
 #[derive(Debug, Args)]
 pub(crate) struct Readers {
-    /// Readers, each of whom asks again once answered.
+    /// Readers in a closed loop.
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
     pub clients: u32,
 
-    /// How long to read.
+    /// Duration of the reads.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
     pub seconds: u64,
 }
 
-/// Somebody who reads until the time is over.
+/// A client that reads until the deadline.
 #[derive(Clone)]
 pub(crate) struct Reader {
     rest: Rest,
@@ -49,12 +49,12 @@ impl Reader {
         Instant::now() < self.end
     }
 
-    /// A person at their own replica.
+    /// Returns a user's client for their own replica.
     pub(crate) fn at(&self, person: &Person) -> beseda_client::Rest {
         self.rest.at(&person.urls[0], &person.token)
     }
 
-    /// A measured read; `None` where it failed, which is counted.
+    /// Makes a measured read; `None` if it failed, which is counted.
     pub(crate) async fn measured<T>(
         &self,
         asking: impl Future<Output = Result<T, beseda_client::Error>>,
@@ -74,7 +74,7 @@ impl Reader {
         }
     }
 
-    /// Says what is wrong with an answer, where anything is.
+    /// Reports an answer that is not right.
     pub(crate) fn check(&self, person: &Person, is_right: bool, what: impl FnOnce() -> String) {
         if !is_right {
             let (call, user) = (self.call, person.user.clone());
@@ -83,7 +83,7 @@ impl Reader {
     }
 }
 
-/// Measures readers, numbered from 0, each of whom reads as `read` says.
+/// Measures readers, numbered from 0, which call `read`.
 pub(crate) async fn measure<F>(
     context: &Context<'_>,
     call: &'static str,

@@ -1,4 +1,4 @@
-//! Sending a message until its outcome is known, and loops of sends.
+//! Sends with retries until the outcome is known, and open loops.
 
 use std::{
     future::Future,
@@ -23,26 +23,26 @@ use crate::{
     rest::{Rest, Retry, Sent},
 };
 
-/// How long one message is tried for, before its outcome stays unknown: longer than a replica needs
-/// to be replaced.
+/// Longest time of retries before the outcome counts as unknown: longer than the replacement of a
+/// replica.
 const GIVE_UP: Duration = Duration::from_secs(30);
 
-/// What a sender needs to know.
+/// The context of a send.
 #[derive(Debug, Clone)]
 pub(crate) struct Post<'a> {
     pub chat: u32,
     pub chat_id: ChatId,
-    /// The replicas, the sender's own first.
+    /// The replicas: the sender's own first, then the fallbacks.
     pub urls: &'a [Url],
     pub token: &'a str,
     pub text: &'a str,
     pub client_msg_id: &'a str,
-    /// When it was to be sent: one that had to wait for its turn has waited.
+    /// The due time, from which latency counts.
     pub due: Instant,
 }
 
-/// Sends one message, with retries under the same id until it is acknowledged: gives its seq then.
-/// `None` where the outcome stays unknown.
+/// Sends one message with retries under the same id, and returns the acknowledged `seq`. `None` if the
+/// outcome stays unknown.
 pub(crate) async fn send(rest: &Rest, counters: &Counters, post: Post<'_>) -> Option<i64> {
     let give_up = Instant::now() + GIVE_UP;
     let mut failures = 0;
@@ -74,11 +74,11 @@ pub(crate) async fn send(rest: &Rest, counters: &Counters, post: Post<'_>) -> Op
     }
 }
 
-/// Begins `each` at every moment of `due`, whatever becomes of those before it, until there are no
-/// more or `stop` has come, and waits for all that it began.
+/// Starts `each` at every moment of `due`, independent of earlier ones, until `due` ends or `stop`
+/// resolves, and waits for all that were started.
 ///
-/// Not more than `at_once` run together. One that must wait for its turn is told the moment at which
-/// it was due all the same, so that its wait counts: what a slow answer delays is not left out.
+/// At most `at_once` run together. One that must wait still gets its due time, so that the wait counts as
+/// latency (no coordinated omission).
 pub(crate) async fn open_loop<F>(
     mut due: mpsc::UnboundedReceiver<Instant>,
     stop: impl Future<Output = ()>,
@@ -94,7 +94,7 @@ pub(crate) async fn open_loop<F>(
     let mut number = 0;
     loop {
         let next = async {
-            // Never closed; if it were, nothing would be left to do.
+            // The semaphore is never closed.
             let permit = Arc::clone(&permits).acquire_owned().await.ok()?;
             Some((permit, due.recv().await?))
         };
@@ -104,7 +104,7 @@ pub(crate) async fn open_loop<F>(
                 None => break,
             },
             () = &mut stop, if !stopped => {
-                // What was due by now is still begun.
+                // Those that are due by now still start.
                 stopped = true;
                 due.close();
                 continue;
@@ -121,8 +121,8 @@ pub(crate) async fn open_loop<F>(
     running.join_all().await;
 }
 
-/// Moments at a fixed rate for `span`, each given once it has come. A thread of its own: the runtime's timers
-/// round up to a millisecond, which is much beside the latencies measured here.
+/// Yields moments at a fixed rate for `span`, each when it comes. It has its own thread: the runtime's
+/// timers round up to a millisecond, much in comparison with the measured latencies.
 pub(crate) fn pace(rate: f64, span: Duration) -> mpsc::UnboundedReceiver<Instant> {
     let (sender, receiver) = mpsc::unbounded_channel();
     thread::spawn(move || {
@@ -182,7 +182,7 @@ mod tests {
         assert!((10..50).contains(&meter.count()), "{} were due", meter.count());
     }
 
-    /// 50 of 30 ms each, one after the other, take 1.5 s, and were due within half a second.
+    /// 50 calls of 30 ms, one after the other, take 1.5 s; all are due within 0.5 s.
     #[tokio::test]
     async fn what_had_to_wait_has_waited() {
         let latency = measure(1).await;

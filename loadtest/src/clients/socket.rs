@@ -1,4 +1,4 @@
-//! One chat's socket, as a client reads it.
+//! The socket of one chat, from the client's side.
 
 use std::borrow::Cow;
 
@@ -10,8 +10,8 @@ use reqwest::{
 };
 use serde::Deserialize;
 
-/// A server frame, as far as it matters here: thousands of sockets are read by this one process, so
-/// nothing is copied out of a frame.
+/// The fields of a server frame that are checked. Nothing is copied: this process reads thousands of
+/// sockets.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Frame<'a> {
     #[serde(rename = "type", borrow)]
@@ -37,7 +37,7 @@ pub(crate) fn read(text: &str) -> Result<Frame<'_>, String> {
     serde_json::from_str(text).map_err(|error| format!("a frame could not be read: {error}"))
 }
 
-/// Where a socket goes on from.
+/// The position from which a socket resumes.
 #[derive(Debug, Clone)]
 pub(crate) struct Position {
     pub ev: i64,
@@ -57,7 +57,7 @@ impl Socket {
         let mut url = at.clone();
         url.set_path(&format!("/ws/chat/{chat_id}/"));
         let scheme = if url.scheme() == "https" { "wss" } else { "ws" };
-        // Both are special schemes, between which a URL may be changed.
+        // Both schemes are special, and `set_scheme` allows this change.
         let _ = url.set_scheme(scheme);
         url.query_pairs_mut().append_pair("after_ev", &from.ev.to_string());
         if let Some(epoch) = &from.epoch {
@@ -70,7 +70,7 @@ impl Socket {
         wire.map(Self).map_err(|error| error.to_string())
     }
 
-    /// The next text frame, or how the socket ended. Safe to cancel.
+    /// Returns the next text frame, or the reason of the socket's end. Safe to cancel.
     pub(crate) async fn next(&mut self) -> Result<Utf8Bytes, Closed> {
         self.0.next_text().await
     }

@@ -1,4 +1,4 @@
-//! What happened, told by all tasks of a run.
+//! Counters and violations, shared by all tasks of a run.
 
 use std::{
     collections::BTreeMap,
@@ -15,16 +15,16 @@ use crate::{
     report::{Counts, delivery_log::Violation, meter::Meter},
 };
 
-/// Violations that are spelled out, and notes: the rest is counted.
+/// Number of violations and notes that are printed; more are only counted.
 const SPELLED_OUT: usize = 20;
 
 #[derive(Debug)]
 pub(crate) struct Counters {
-    /// From the moment a request was due to its answer.
+    /// Time from a request's due time to its answer.
     pub answered: Meter,
-    /// From the moment a message was due to its arrival on a socket.
+    /// Time from a message's due time to its arrival on a socket.
     pub arrived: Meter,
-    /// From the moment a socket was to be opened until it was in step.
+    /// Time from a socket's due time until it was in step.
     pub synced: Meter,
     pub rate_limited: AtomicU64,
     pub failed: AtomicU64,
@@ -63,7 +63,7 @@ impl Counters {
     }
 
     fn lock(&self) -> MutexGuard<'_, Violations> {
-        // Counters: a panic in between leaves one of them off by one.
+        // Poisoning is ignored: a panic leaves a counter off by one at worst.
         self.violations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -76,7 +76,7 @@ impl Counters {
         }
     }
 
-    /// What is no violation, and may explain some.
+    /// Records an event that is no violation but may explain one.
     pub(crate) fn note(&self, line: &str) {
         let mut violations = self.lock();
         violations.notes += 1;
@@ -85,7 +85,7 @@ impl Counters {
         }
     }
 
-    /// Past the progress bar.
+    /// Prints a line above the progress bar.
     pub(crate) fn say(&self, line: &str) {
         self.bar.suspend(|| say(line));
     }

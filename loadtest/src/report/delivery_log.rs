@@ -1,4 +1,4 @@
-//! What was sent into a chat, what was acknowledged, and what arrived. No I/O.
+//! Records sends, acknowledgements and arrivals of a chat, and finds violations. No I/O.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Something that must not happen.
+/// A broken guarantee.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Violation {
     #[error("chat {chat}: {id} (seq {seq}) was acknowledged and never arrived")]
@@ -39,10 +39,10 @@ impl Violation {
     }
 }
 
-/// A message whose acknowledgement or arrival is awaited.
+/// A message that is not yet both acknowledged and arrived.
 #[derive(Debug)]
 struct Open {
-    /// When it was to be sent.
+    /// The due time.
     due: Instant,
     acknowledged: Option<i64>,
     seen: Option<i64>,
@@ -51,13 +51,13 @@ struct Open {
 #[derive(Debug)]
 struct State {
     open: HashMap<String, Open>,
-    /// Those whose way is complete.
+    /// Messages both acknowledged and arrived.
     done: HashSet<String>,
     seq: i64,
     ev: i64,
 }
 
-/// One chat's books.
+/// The log of one chat.
 #[derive(Debug)]
 pub(crate) struct DeliveryLog {
     chat: u32,
@@ -66,34 +66,34 @@ pub(crate) struct DeliveryLog {
 }
 
 impl DeliveryLog {
-    /// Begins where the chat stands.
+    /// Starts at the chat's current position.
     pub(crate) fn new(chat: u32, seq: i64, ev: i64) -> Self {
         let state = State { open: HashMap::new(), done: HashSet::new(), seq, ev };
         Self { chat, first_seq: seq, state: Mutex::new(state) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Plain values: a panic in between leaves at worst a violation too many.
+        // Poisoning is ignored: a panic leaves one violation too many at worst.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A message is about to be sent.
+    /// Records a message before its send.
     pub(crate) fn sending(&self, id: &str, due: Instant) {
         let open = Open { due, acknowledged: None, seen: None };
         self.state().open.insert(id.to_owned(), open);
     }
 
-    /// The service said that the message is durable.
+    /// Records an acknowledgement.
     pub(crate) fn acknowledged(&self, id: &str, seq: i64) -> Result<(), Violation> {
         let mut state = self.state();
-        // The listener closes nothing without an acknowledgement, so it is there.
+        // An arrival alone does not remove the entry, so it exists.
         let Some(open) = state.open.get_mut(id) else { return Ok(()) };
         open.acknowledged = Some(seq);
         let seen = open.seen;
         self.close(&mut state, id, Some(seq), seen)
     }
 
-    /// A message arrived on the other member's socket. Gives how long its way took.
+    /// Records an arrival on the other member's socket. Returns its latency.
     pub(crate) fn arrived(
         &self,
         id: &str,
@@ -124,7 +124,7 @@ impl DeliveryLog {
         Ok(took)
     }
 
-    /// Ends the wait for a message that both was acknowledged and arrived.
+    /// Removes a message that was acknowledged and has arrived.
     fn close(
         &self,
         state: &mut State,
@@ -141,8 +141,7 @@ impl DeliveryLog {
         Err(Violation::Mismatch { chat: self.chat, id: id.to_owned(), acknowledged, seen })
     }
 
-    /// The sender gave up without knowing the outcome: that it arrives is fine, and that it does
-    /// not as well.
+    /// Records an unknown outcome: the message may arrive or not.
     pub(crate) fn abandoned(&self, id: &str) {
         let mut state = self.state();
         if let Some(open) = state.open.get_mut(id) {
@@ -155,22 +154,22 @@ impl DeliveryLog {
         }
     }
 
-    /// Where a socket has to resume.
+    /// Returns the position from which a socket must resume.
     pub(crate) fn position(&self) -> i64 {
         self.state().ev
     }
 
-    /// How many arrived.
+    /// Counts the arrivals.
     pub(crate) fn arrivals(&self) -> i64 {
         self.state().seq - self.first_seq
     }
 
-    /// Whether an acknowledged message is still on its way.
+    /// True if an acknowledged message has not arrived.
     pub(crate) fn is_waiting(&self) -> bool {
         self.state().open.values().any(|open| open.acknowledged.is_some() && open.seen.is_none())
     }
 
-    /// Acknowledged and not arrived: at the end, lost.
+    /// Lists messages acknowledged and not arrived; at the end of a run these are lost.
     pub(crate) fn lost(&self) -> Vec<Violation> {
         let state = self.state();
         let lost = state.open.iter().filter(|(_, open)| open.seen.is_none());

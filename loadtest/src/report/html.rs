@@ -1,4 +1,4 @@
-//! The result as a page that needs nothing from elsewhere.
+//! The result as a self-contained HTML page.
 
 use std::{collections::BTreeSet, fmt::Write};
 
@@ -90,7 +90,7 @@ fn charts(phase: &Phase) -> String {
         name: escape(name),
         points: phase.timeline.iter().filter_map(|s| Some((s.at, value(s)?))).collect(),
     };
-    // A second in which nothing came has no latency.
+    // A second without arrivals has no latency.
     let latency = |name: &str, value: fn(&Second) -> f64| {
         line(name, &move |s| (s.latency.count > 0).then(|| value(s)))
     };

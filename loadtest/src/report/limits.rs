@@ -1,26 +1,26 @@
-//! What a run must not exceed, or fall short of.
+//! Limits that a run must keep.
 
 use clap::Args;
 
 use crate::report::{Figure, Phase};
 
-/// Each holds for every stretch of a scenario that it has a figure for.
+/// Each limit applies to every phase that has its figure.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Limits")]
 pub(crate) struct Limits {
-    /// Highest p99, in ms: from the moment a message was due to a socket, or a request to its answer.
+    /// Highest p99 in ms, from the due time to the arrival of a message or the answer to a request.
     #[arg(long, value_name = "MS")]
     pub max_p99: Option<f64>,
 
-    /// Slowest single one of these, in ms.
+    /// Highest single latency, in ms.
     #[arg(long, value_name = "MS")]
     pub max_latency: Option<f64>,
 
-    /// Fewest operations a second.
+    /// Lowest rate of operations a second.
     #[arg(long, value_name = "N")]
     pub min_rate: Option<f64>,
 
-    /// Most CPU seconds of the service for 1,000 operations.
+    /// Maximum CPU seconds of the service per 1,000 operations.
     #[arg(long, value_name = "S")]
     pub max_cpu_service: Option<f64>,
 
@@ -32,13 +32,13 @@ pub(crate) struct Limits {
     #[arg(long, value_name = "S")]
     pub max_cpu_redis: Option<f64>,
 
-    /// Most resident memory of the service, all replicas together, in MiB.
+    /// Maximum resident memory of all replicas together, in MiB.
     #[arg(long, value_name = "MIB")]
     pub max_memory_service: Option<f64>,
 }
 
 impl Limits {
-    /// What a phase did not keep to, in words. A limit on what was not seen is not kept.
+    /// Describes the limits that a phase exceeded. A limit on an unmeasured figure counts as exceeded.
     pub(crate) fn judge(&self, phase: &Phase) -> Vec<String> {
         let latency = phase.latencies.first().map(|(_, latency)| latency);
         let cpu = |name: &str| phase.cpu_seconds_per_1000.get(name).copied();

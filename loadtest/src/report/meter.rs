@@ -1,4 +1,4 @@
-//! Latencies: as they come, second by second, and all together.
+//! Latencies of the last second and of a whole phase.
 
 use std::{
     fmt,
@@ -9,10 +9,10 @@ use std::{
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-/// The longest latency told apart, in microseconds: a minute.
+/// The longest recorded latency, in microseconds: a minute.
 const LONGEST_US: u64 = 60_000_000;
 
-/// Three digits: a p99 of 12.3 ms is told apart from 12.4 ms.
+/// Significant digits: enough to distinguish a p99 of 12.3 ms from 12.4 ms.
 const DIGITS: u8 = 3;
 
 /// Latencies in milliseconds.
@@ -28,7 +28,7 @@ pub(crate) struct Latency {
 }
 
 impl Latency {
-    /// Of a histogram of microseconds.
+    /// Summarizes a histogram of microseconds.
     pub(crate) fn of(histogram: &Histogram<u64>) -> Self {
         let at = |quantile| ms(histogram.value_at_quantile(quantile));
         Self {
@@ -59,10 +59,10 @@ pub(crate) fn histogram() -> Histogram<u64> {
     histogram.unwrap_or_else(|_| unreachable!("the bounds are constants"))
 }
 
-/// The share of values (in percent) up to which a latency holds, and that latency in milliseconds:
-/// a curve that shows the tail as wide as the rest.
+/// Returns pairs of a percentile and its latency in milliseconds, with the tail in the same detail as
+/// the rest.
 pub(crate) fn curve(histogram: &Histogram<u64>) -> Vec<(f64, f64)> {
-    // Two steps each time the distance to 100 % halves.
+    // Two steps for each halving of the distance to 100 %.
     let points =
         histogram.iter_quantiles(2).map(|at| (at.quantile() * 100.0, ms(at.value_iterated_to())));
     points.collect()
@@ -76,7 +76,7 @@ struct Values {
     earlier: Histogram<u64>,
 }
 
-/// What many tasks record into.
+/// A histogram into which many tasks record.
 #[derive(Debug)]
 pub(crate) struct Meter(Mutex<Values>);
 
@@ -86,7 +86,7 @@ impl Meter {
     }
 
     fn values(&self) -> MutexGuard<'_, Values> {
-        // Counters: a panic in between leaves one of them off by one.
+        // Poisoning is ignored: a panic leaves a counter off by one at worst.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -95,13 +95,13 @@ impl Meter {
         self.values().recent.saturating_record(micros);
     }
 
-    /// How many since the last [`Meter::take`].
+    /// Counts values since the last [`Meter::take`].
     pub(crate) fn count(&self) -> u64 {
         let values = self.values();
         values.recent.len() + values.earlier.len()
     }
 
-    /// Of what came since the last tick.
+    /// Summarizes the values since the last tick.
     pub(crate) fn tick(&self) -> Latency {
         let values = &mut *self.values();
         let latency = Latency::of(&values.recent);
@@ -109,7 +109,7 @@ impl Meter {
         latency
     }
 
-    /// Everything, and begins anew.
+    /// Returns all values, and resets the meter.
     pub(crate) fn take(&self) -> Histogram<u64> {
         let values = &mut *self.values();
         values.merge();

@@ -1,4 +1,4 @@
-//! The result, for people and for programs.
+//! The result of a run, as text, JSON and HTML.
 
 pub(crate) mod counters;
 pub(crate) mod delivery_log;
@@ -15,42 +15,42 @@ use serde::{Serialize, Serializer};
 
 use crate::{error::Error, report::meter::Latency};
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pub scenario: &'static str,
-    /// What was typed.
+    /// The command line.
     pub command: String,
     pub version: &'static str,
-    /// Of the checkout that the run was started in, where it was one.
+    /// The commit of the checkout in which the run was started, if any.
     pub commit: Option<String>,
     /// RFC 3339.
     pub began_at: String,
     pub machine: Machine,
-    /// Stretches of the run, measured each by itself.
+    /// The separately measured phases of the run.
     pub phases: Vec<Phase>,
-    /// What only this scenario knows.
+    /// Figures that are specific to the scenario.
     pub figures: Vec<Figure>,
     #[serde(flatten)]
     pub counts: Counts,
-    /// Limits that were not kept, in words.
+    /// Descriptions of exceeded limits.
     pub exceeded: Vec<String>,
 }
 
-/// What is no latency, at the end.
+/// Totals at the end of a run.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Counts {
-    /// Answers 429, each tried again.
+    /// Answers 429, each retried.
     pub rate_limited: u64,
-    /// Answers 5xx and broken connections, each tried again.
+    /// Answers 5xx and broken connections, each retried.
     pub failed: u64,
     /// Messages whose outcome stayed unknown.
     pub abandoned: u64,
-    /// Gaps that the service found and filled by itself.
+    /// Gaps that the service detected and filled.
     pub catchups: u64,
-    /// Sockets opened again after they ended by themselves.
+    /// Sockets reopened after an unexpected end.
     pub reconnects: u64,
-    /// By kind.
+    /// Counts by kind.
     pub violations: BTreeMap<String, u64>,
     pub first_violations: Vec<String>,
 }
@@ -62,16 +62,16 @@ pub(crate) struct Machine {
     pub system: String,
 }
 
-/// A stretch of a run.
+/// A phase of a run.
 #[derive(Debug, Serialize)]
 pub(crate) struct Phase {
     pub name: &'static str,
-    /// Of what: messages, deliveries, requests, sockets.
+    /// The counted operation: messages, deliveries, requests, sockets.
     pub unit: &'static str,
     pub count: u64,
     pub seconds: f64,
     pub per_second: f64,
-    /// In ms. Limits hold for the first one.
+    /// Latencies in ms. Limits apply to the first one.
     #[serde(serialize_with = "as_map")]
     pub latencies: Vec<(&'static str, Latency)>,
     /// By the processes' names, children included.
@@ -91,7 +91,7 @@ pub(crate) struct Memory {
     pub after: f64,
 }
 
-/// One second, more or less.
+/// The figures of about one second.
 #[derive(Debug, Serialize)]
 pub(crate) struct Second {
     /// Since the phase began, in seconds.
@@ -104,12 +104,12 @@ pub(crate) struct Second {
     pub memory_mib: BTreeMap<String, f64>,
 }
 
-/// A number with its bounds.
+/// A value with its bounds.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Figure {
     pub name: &'static str,
     pub unit: &'static str,
-    /// `None`: it should have been measured, and could not be.
+    /// `None` if it could not be measured.
     pub value: Option<f64>,
     pub min: Option<f64>,
     pub max: Option<f64>,
@@ -130,7 +130,7 @@ impl Figure {
         Self { min, ..self }
     }
 
-    /// In words, where it is not within its bounds.
+    /// Describes the violation if the value is outside its bounds.
     pub(crate) fn excess(&self) -> Option<String> {
         let Self { name, value, min, max, .. } = self;
         if min.is_none() && max.is_none() {
@@ -152,8 +152,8 @@ impl Figure {
 }
 
 impl Report {
-    /// Whether everything is as promised and within its limits. A run in which nothing was done
-    /// promises nothing.
+    /// True if no guarantee was broken and no limit exceeded. A run without operations proves nothing, and
+    /// is false.
     pub(crate) fn is_right(&self) -> bool {
         let done = self.phases.iter().all(|phase| phase.count > 0);
         done && self.counts.violations.is_empty() && self.exceeded.is_empty()
@@ -195,7 +195,7 @@ fn as_map<S: Serializer>(
 
 #[cfg(test)]
 impl Phase {
-    /// Something to judge and to draw.
+    /// A phase to judge and to draw.
     pub(crate) fn sample() -> Self {
         let latency =
             Latency { count: 9, mean: 2.0, p50: 2.0, p90: 3.0, p99: 4.0, p999: 4.5, max: 5.0 };

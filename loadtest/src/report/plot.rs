@@ -1,4 +1,4 @@
-//! Line charts as SVG: just what the page needs.
+//! Line charts as SVG, limited to the needs of the page.
 
 use std::fmt::Write;
 
@@ -10,10 +10,10 @@ const RIGHT: f64 = 12.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 28.0;
 
-/// Told apart by people who see few colours, on white and on black.
+/// Colours that remain distinct with colour blindness, on white and on black.
 const COLOURS: [&str; 6] = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9"];
 
-/// Lines across a chart: enough to read a value by.
+/// Number of steps between the grid lines of an axis.
 const STEPS: u32 = 4;
 
 pub(super) struct Line {
@@ -21,7 +21,7 @@ pub(super) struct Line {
     pub points: Vec<(f64, f64)>,
 }
 
-/// How the horizontal axis is divided.
+/// The scale of the horizontal axis.
 #[derive(Clone, Copy)]
 pub(super) enum Axis {
     Seconds,
@@ -61,7 +61,7 @@ fn round_up(value: f64) -> f64 {
     factor.unwrap_or(10.0) * power
 }
 
-/// A chart of these lines; nothing where there is nothing to draw.
+/// Draws a chart of these lines; an empty text if there is no point.
 pub(super) fn chart(title: &str, unit: &str, axis: Axis, lines: &[Line]) -> String {
     let points = || lines.iter().flat_map(|line| &line.points);
     if points().count() == 0 {

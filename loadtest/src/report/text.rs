@@ -55,7 +55,7 @@ impl fmt::Display for Report {
 }
 
 impl Report {
-    /// What is allowed to happen, and worth knowing of.
+    /// Lists events that are allowed but worth attention.
     pub(super) fn oddities(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let counts = &self.counts;
         [

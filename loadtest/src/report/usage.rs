@@ -12,7 +12,7 @@ use crate::error::Error;
 /// Ticks a second in `/proc/PID/stat`: `USER_HZ`, 100 on every architecture that this runs on.
 const TICKS_A_SECOND: u64 = 100;
 
-/// A process to be measured, under a name that several may share.
+/// A measured process; several may share a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Process {
     pub name: String,
@@ -29,10 +29,10 @@ impl FromStr for Process {
     }
 }
 
-/// What this program is called in the results.
+/// The name of this program in the results.
 const OWN: &str = "loadtest";
 
-/// What processes have used and hold, by name.
+/// CPU time and memory of processes by name.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Sample(BTreeMap<String, Usage>);
 
@@ -40,12 +40,12 @@ pub(crate) struct Sample(BTreeMap<String, Usage>);
 pub(crate) struct Usage {
     /// Since the processes began.
     pub cpu: Duration,
-    /// Resident, in bytes; what the processes of a tree share counts once.
+    /// Resident memory in bytes; pages shared within a tree count once.
     pub memory: u64,
 }
 
 impl Sample {
-    /// These processes, and this one, without what it started.
+    /// Samples these processes, and this one without its children.
     pub(crate) fn take(processes: &[Process]) -> Result<Self, Error> {
         let all = read_all();
         let time = |ticks| Duration::from_millis(ticks * 1_000 / TICKS_A_SECOND);
@@ -66,7 +66,7 @@ impl Sample {
         self.0.iter().map(|(name, usage)| (name.as_str(), *usage))
     }
 
-    /// CPU time used since `earlier`, by name.
+    /// Returns the CPU time used since `earlier`, by name.
     pub(crate) fn cpu_since(&self, earlier: &Self) -> BTreeMap<String, Duration> {
         let before = |name: &str| earlier.0.get(name).map_or(Duration::ZERO, |usage| usage.cpu);
         self.iter()
@@ -74,7 +74,7 @@ impl Sample {
             .collect()
     }
 
-    /// Bytes held by what has this name; `None` where nothing has.
+    /// Returns the memory of the processes with this name; `None` if there are none.
     pub(crate) fn memory(&self, name: &str) -> Option<u64> {
         self.0.get(name).map(|usage| usage.memory)
     }
@@ -84,7 +84,7 @@ impl Sample {
 struct Stat {
     parent: u32,
     own: u64,
-    /// Of children that ended: with those of the living, no tick is lost when one ends.
+    /// CPU time of ended children, so that none is lost when one ends.
     reaped: u64,
 }
 
@@ -113,14 +113,14 @@ fn parse(stat: &str) -> Option<Stat> {
     })
 }
 
-/// `None` where there is no such process.
+/// `None` if there is no such process.
 fn tree_ticks(all: &HashMap<u32, Stat>, root: u32) -> Option<u64> {
     all.get(&root)?;
     let used = |pid| all.get(pid).map_or(0, |stat: &Stat| stat.own + stat.reaped);
     Some(tree(all, root).iter().map(used).sum())
 }
 
-/// A process and all that descend from it.
+/// Lists a process and its descendants.
 fn tree(all: &HashMap<u32, Stat>, root: u32) -> Vec<u32> {
     let mut found = vec![root];
     let mut next = 0;
@@ -137,7 +137,7 @@ fn tree(all: &HashMap<u32, Stat>, root: u32) -> Vec<u32> {
 fn memory_of(pids: &[u32]) -> u64 {
     let (mut own, mut common) = (0, 0);
     for pid in pids {
-        // One that has just ended holds nothing.
+        // A process that has just ended has no memory.
         let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { continue };
         let bytes = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name));

@@ -1,4 +1,4 @@
-//! One chat with very many sockets: message by message, then in bursts.
+//! Fan-out: one chat with very many sockets, message by message, then in bursts.
 
 use std::time::{Duration, Instant};
 
@@ -14,11 +14,11 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Sockets of the chat, dealt out over its two people and all replicas.
+    /// Sockets of the chat, spread over its two members and all replicas.
     #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..))]
     sockets: u32,
 
-    /// How long to send in each of the two ways.
+    /// Duration of each of the two phases.
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
 
@@ -30,7 +30,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=4000))]
     bytes: u16,
 
-    /// As --max-cpu-service, for the bursts; that one is for message by message.
+    /// As --max-cpu-service, which applies to the first phase, for the bursts.
     #[arg(long, value_name = "S", help_heading = "Limits")]
     max_cpu_service_bursts: Option<f64>,
 }
@@ -46,7 +46,7 @@ pub(super) async fn run(context: &Context<'_>, options: &Options) -> Result<Find
     Ok(Findings { phases: vec![alone, bursts], figures: Vec::new() })
 }
 
-/// Sends `burst` messages at once, and again once every socket has them.
+/// Sends `burst` messages at once, and the next ones once every socket has these.
 async fn phase(
     context: &Context<'_>,
     options: &Options,

@@ -1,4 +1,4 @@
-//! Histories, read as people scroll: the newest page, then those before it.
+//! Reads histories in scrolling order: the newest page, then those before it.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     chats: u32,
 
-    /// Messages that each of them has at least; what is missing is sent before.
+    /// Messages in each chat; missing ones are sent first.
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(i64).range(1..))]
     messages: i64,
 

@@ -1,5 +1,5 @@
-//! What hostile clients cost the others: sends of well-behaved people, first alone, then beside
-//! thousands of sockets that misbehave and one user who floods.
+//! Measures the effect of hostile clients: well-behaved sends, first alone, then beside thousands of
+//! misbehaving sockets and one user's flood.
 
 use std::{
     future,
@@ -25,35 +25,35 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Hostile sockets, always coming again; both ends of them need a file each.
+    /// Hostile sockets, which reconnect for ever; each needs a file descriptor at both ends.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     sockets: u32,
 
-    /// Addresses that they come from: 127.0.1.1 and so on, where the service is on a loopback address.
+    /// Their source addresses, 127.0.1.1 and so on, if the service is on a loopback address.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u8).range(1..))]
     addresses: u8,
 
-    /// Messages a second that one hostile user tries to send: ten times what one may.
+    /// Messages a second that one hostile user tries to send: ten times the limit.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     flood: u32,
 
-    /// Chats of well-behaved people.
+    /// Chats of well-behaved users.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     chats: u32,
 
-    /// Messages a second that they send together; each may send 10.
+    /// Messages a second of the well-behaved users together; the limit of each is 10.
     #[arg(long, default_value_t = 100.0, value_parser = super::latency::rate)]
     rate: f64,
 
-    /// Seconds of sends, without the attack and then during it.
+    /// Seconds of each phase: without and with the attack.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
 
-    /// Highest ratio of the p99 of well-behaved sends during the attack to that before it.
+    /// Highest ratio of well-behaved p99 with the attack to that without.
     #[arg(long, value_name = "N", default_value_t = 2.0, help_heading = "Limits")]
     max_ratio: f64,
 
-    /// Most memory of the service for a hostile socket, in KiB.
+    /// Maximum memory of the service per hostile socket, in KiB.
     #[arg(long, value_name = "KIB", default_value_t = 32.0, help_heading = "Limits")]
     max_socket: f64,
 }
@@ -61,16 +61,16 @@ pub(crate) struct Options {
 /// Length of the texts, in bytes.
 const BYTES: u16 = 100;
 
-/// Most requests under way at once; one beyond these waits, and its wait counts.
+/// Maximum number of requests in flight; the wait of others counts as latency.
 const AT_ONCE: u32 = 1_000;
 
-/// How long all hostile sockets may take to come: the service itself lets no more in than it likes.
+/// Time-out for all hostile sockets to connect: the service limits the rate of new connections.
 const COMING: Duration = Duration::from_secs(120);
 
-/// Until the service has noticed that the attack is over.
+/// Time for the service to notice the end of the attack.
 const AFTERMATH: Duration = Duration::from_secs(5);
 
-/// The attackers' process; they end with it.
+/// The attackers' process, killed on drop.
 struct Attack {
     told: watch::Receiver<Told>,
     _process: Child,
@@ -115,12 +115,14 @@ impl Attack {
         *self.told.borrow()
     }
 
-    /// Returns when all have come.
+    /// Returns once all have connected.
     async fn stands(&mut self, sockets: u32) -> Result<(), Error> {
         let coming = self.told.wait_for(|told| told.came >= u64::from(sockets));
         match tokio::time::timeout(COMING, coming).await {
             Ok(Ok(_)) => Ok(()),
-            _ => Err(Error::Usage("the hostile sockets did not come: are there files enough?")),
+            _ => Err(Error::Usage(
+                "the hostile sockets did not connect in time: is the limit of open files too low?",
+            )),
         }
     }
 }
@@ -133,12 +135,12 @@ pub(super) async fn run(context: &Context<'_>, options: &Options) -> Result<Find
         latencies: &[("POST", Metric::Answered), ("POST to socket", Metric::Arrived)],
         ..Plan::messages(name, Some(span), &context.common.limits)
     };
-    // Connections are open, and all that is read once is read.
+    // Warm up: connections are open and caches filled.
     flow.send(context, &chats, "warm", Duration::from_secs(3), future::pending()).await;
     let sending = flow.send(context, &chats, "quiet", span, future::pending());
     let ((), quiet) = context.measure(plan("quiet"), sending).await?;
 
-    context.counters.say(&format!("{} hostile sockets come", options.sockets));
+    context.counters.say(&format!("{} hostile sockets connect", options.sockets));
     let before = service_memory(context)?;
     let began = Instant::now();
     let mut attack = Attack::start(context, options)?;
@@ -169,7 +171,7 @@ pub(super) async fn run(context: &Context<'_>, options: &Options) -> Result<Find
             Figure::new("hostile sockets open at its end", "", Some(told.open as f64)),
             Figure::new("hostile connections in all", "", Some(told.connections as f64)),
             Figure::new("messages of the flood taken", "", Some(told.flood_sent as f64)),
-            // What was not refused was no flood.
+            // A flood without refusals was none.
             Figure::new("messages of the flood refused", "", Some(told.flood_refused as f64))
                 .at_least(Some(1.0)),
         ],
@@ -177,12 +179,12 @@ pub(super) async fn run(context: &Context<'_>, options: &Options) -> Result<Find
     })
 }
 
-/// Of the time from the moment when a send was due to its answer.
+/// The p99 from a send's due time to its answer.
 fn p99(phase: &Phase) -> f64 {
     phase.latencies.first().map_or(f64::NAN, |(_, latency)| latency.p99)
 }
 
-/// In MiB; `None` where the service's processes are not known.
+/// Memory in MiB; `None` if the service's processes are not known.
 fn service_memory(context: &Context<'_>) -> Result<Option<f64>, Error> {
     let memory = Sample::take(&context.target.processes)?.memory("service");
     Ok(memory.map(|bytes| bytes as f64 / f64::from(1 << 20)))

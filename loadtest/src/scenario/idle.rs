@@ -1,4 +1,4 @@
-//! Sockets on which nothing happens, and what the service holds for each.
+//! Idle sockets: memory of the service per socket.
 
 use std::time::{Duration, Instant};
 
@@ -13,11 +13,11 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Sockets at the first look; both ends of them need a file each.
+    /// Sockets at the first sample; each needs a file descriptor at both ends.
     #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..))]
     from: u32,
 
-    /// Sockets at the second look; memory a socket is the slope between the two.
+    /// Sockets at the second sample; memory per socket is the slope between the two.
     #[arg(long, default_value_t = 15_000, value_parser = clap::value_parser!(u32).range(2..))]
     to: u32,
 
@@ -25,20 +25,20 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
     chats: u32,
 
-    /// Seconds without anything before each look.
+    /// Idle seconds before each sample.
     #[arg(long, default_value_t = 5)]
     quiet: u64,
 
-    /// Messages to each chat before the first look, and again before the last one: what a burst leaves
-    /// behind.
+    /// Messages to each chat before the first sample, and again before the last one, which shows the
+    /// memory that a burst leaves behind.
     #[arg(long, default_value_t = 5)]
     burst: u32,
 
-    /// Most resident memory of the service for a socket, in KiB.
+    /// Maximum resident memory of the service per socket, in KiB.
     #[arg(long, value_name = "KIB", help_heading = "Limits")]
     max_socket: Option<f64>,
 
-    /// Most by which that may be more after the burst than before it, in KiB.
+    /// Maximum growth of that by the burst, in KiB.
     #[arg(long, value_name = "KIB", help_heading = "Limits")]
     max_growth: Option<f64>,
 }
@@ -71,7 +71,7 @@ pub(super) async fn run(context: &Context<'_>, options: &Options) -> Result<Find
     };
     let opening = async {
         clients.fill(from).await?;
-        // What the service takes for its first messages is no socket's.
+        // The first messages allocate memory that belongs to no socket.
         say(0).await?;
         let first = quiet(context, options).await?;
         clients.fill(to).await?;
@@ -92,7 +92,7 @@ pub(super) async fn run(context: &Context<'_>, options: &Options) -> Result<Find
     Ok(Findings { phases: vec![phase], figures })
 }
 
-/// The service's memory once nothing has happened for a while.
+/// Samples the service's memory after an idle time.
 async fn quiet(context: &Context<'_>, options: &Options) -> Result<u64, Error> {
     tokio::time::sleep(Duration::from_secs(options.quiet)).await;
     service_memory(context)

@@ -1,4 +1,4 @@
-//! Lists of chats, with last message, counter and presence.
+//! Reads lists of chats, with last message, counter and presence.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Open loop: messages at a fixed rate, whatever becomes of those before them.
+//! Open loop: messages at a fixed rate, independent of the answers.
 
 use std::{
     future::{self, Future},
@@ -24,11 +24,11 @@ pub(crate) struct Options {
     #[command(flatten)]
     pub flow: Flow,
 
-    /// How long to send.
+    /// Duration of the sends.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
 
-    /// Before, measure a bare INSERT and PUBLISH at the same rate (`local` only).
+    /// First measure a bare INSERT and PUBLISH at the same rate (`local` only).
     #[arg(long)]
     baseline: bool,
 
@@ -40,7 +40,7 @@ pub(crate) struct Options {
 /// A steady stream of messages.
 #[derive(Debug, Args)]
 pub(crate) struct Flow {
-    /// Rooms, each of two people; the second one listens on the replica after the first one's.
+    /// Direct chats; the second member listens on the replica after the first one's.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     pub chats: u32,
 
@@ -52,12 +52,12 @@ pub(crate) struct Flow {
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=4000))]
     pub bytes: u16,
 
-    /// Most requests under way at once; one beyond these waits, and its wait counts.
+    /// Maximum number of requests in flight; the wait of others counts as latency.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub at_once: u32,
 }
 
-/// More than a machine can do, and less than the pacing thread can.
+/// Above the rate of any machine, below that of the pacing thread.
 const HIGHEST_RATE: f64 = 200_000.0;
 
 pub(super) fn rate(raw: &str) -> Result<f64, String> {

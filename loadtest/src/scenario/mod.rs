@@ -1,4 +1,4 @@
-//! What can be run.
+//! The scenarios, and their command line.
 
 mod fanout;
 mod history;
@@ -21,13 +21,13 @@ use crate::{
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Scenario {
-    /// Send as fast as it is acknowledged: throughput, and what a message costs.
+    /// Send in a closed loop: throughput, and the cost of a message.
     Send(ScenarioArgs<send::Options>),
-    /// Send at a fixed rate: latency from the moment a message was due to the other's socket.
+    /// Send at a fixed rate: latency from a message's due time to the other member's socket.
     Latency(ScenarioArgs<latency::Options>),
     /// Send to very many sockets of one chat, message by message and in bursts.
     Fanout(ScenarioArgs<fanout::Options>),
-    /// Open sockets on which nothing happens: what each one holds in memory.
+    /// Open idle sockets: memory of the service per socket.
     Idle(ScenarioArgs<idle::Options>),
     /// Read histories page by page.
     History(ScenarioArgs<history::Options>),
@@ -35,16 +35,16 @@ pub(crate) enum Scenario {
     Inbox(ScenarioArgs<inbox::Options>),
     /// Read unread counters.
     Unread(ScenarioArgs<unread::Options>),
-    /// Cut all sockets at once while sends go on: how soon all have resumed.
+    /// Cut all sockets at once during sends: time until all have resumed.
     Storm(ScenarioArgs<storm::Options>),
-    /// Send at a fixed rate, alone and then beside thousands of hostile sockets and a flood: what these
-    /// cost the others. The service's limits must be on.
+    /// Send at a fixed rate, first alone, then beside thousands of hostile sockets and a flood: their effect
+    /// on latency. The service's limits must be on.
     Hostile(ScenarioArgs<hostile::Options>),
-    /// Send at a fixed rate for long, cutting sockets now and then: whether memory stays.
+    /// Send at a fixed rate for hours and cut sockets now and then: growth of memory.
     Soak(ScenarioArgs<soak::Options>),
 }
 
-/// What a scenario is asked with.
+/// A scenario's own options and the common ones.
 #[derive(Debug, Args)]
 pub(crate) struct ScenarioArgs<S: Args> {
     #[command(flatten)]

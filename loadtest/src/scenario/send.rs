@@ -1,4 +1,4 @@
-//! Closed loop: every client sends its next message when the one before was acknowledged.
+//! Closed loop: a client sends its next message after the acknowledgement of the one before.
 
 use std::time::{Duration, Instant};
 
@@ -14,15 +14,15 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Rooms, each of two people; the second one listens on the replica after the first one's.
+    /// Direct chats; the second member listens on the replica after the first one's.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     chats: u32,
 
-    /// Senders, each of which sends its next message when the one before was acknowledged.
+    /// Senders; each sends its next message after the acknowledgement of the one before.
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     clients: u32,
 
-    /// How long to send.
+    /// Duration of the sends.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
 
@@ -30,11 +30,11 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=4000))]
     bytes: u16,
 
-    /// Also measure how many rows pgbench commits one by one, with 32 clients (`local` only).
+    /// Also measure single-row commits of pgbench with 32 clients (`local` only).
     #[arg(long)]
     baseline: bool,
 
-    /// Least ratio of messages to rows of pgbench; needs --baseline.
+    /// Lowest ratio of messages to pgbench's rows; needs --baseline.
     #[arg(long, value_name = "N", requires = "baseline", help_heading = "Limits")]
     min_pgbench_ratio: Option<f64>,
 }
@@ -59,7 +59,7 @@ pub(super) async fn run(context: &Context<'_>, options: &Options) -> Result<Find
     let end = Instant::now() + span;
     let mut senders = JoinSet::new();
     for client in 0..clients as usize {
-        // Chats are dealt out to the clients, and shared where these are more.
+        // Clients take the chats in turn, and share them if there are fewer chats.
         let outlets: Vec<_> = (client..chats.max(clients) as usize)
             .step_by(clients as usize)
             .map(|turn| paired.outlet(turn))

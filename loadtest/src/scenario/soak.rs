@@ -1,4 +1,4 @@
-//! A steady stream for long, with sockets that come and go: nothing may be lost, and nothing grow.
+//! A steady stream for hours with reconnecting sockets: no losses, no growth of memory.
 
 use std::time::{Duration, Instant};
 
@@ -17,15 +17,15 @@ pub(crate) struct Options {
     #[command(flatten)]
     flow: Flow,
 
-    /// How long to send; a service that loses memory shows it within an hour or two.
+    /// Duration of the sends; a leak shows within one or two hours.
     #[arg(long, default_value_t = 3_600, value_parser = clap::value_parser!(u64).range(4..))]
     seconds: u64,
 
-    /// Sockets cut a second; their readers resume.
+    /// Sockets cut per second; their readers resume.
     #[arg(long, default_value_t = 1.0, value_parser = super::latency::rate)]
     cuts: f64,
 
-    /// Most by which the service's memory may grow in an hour, in MiB, past the first quarter.
+    /// Maximum growth of the service's memory after the first quarter, in MiB an hour.
     #[arg(long, value_name = "MIB", help_heading = "Limits")]
     max_growth: Option<f64>,
 }
@@ -36,7 +36,7 @@ pub(super) async fn run(context: &Context<'_>, options: &Options) -> Result<Find
     let began = Instant::now();
     let cutting = async {
         let mut every = tokio::time::interval(Duration::from_secs_f64(1.0 / options.cuts));
-        // All sockets stand in the end, so that what they still miss can arrive.
+        // No cuts after `span`, so that the last messages can arrive.
         while began.elapsed() < span {
             every.tick().await;
             chats.cut_one();
@@ -55,8 +55,8 @@ pub(super) async fn run(context: &Context<'_>, options: &Options) -> Result<Find
     Ok(Findings { phases: vec![phase], figures: vec![growth.at_most(options.max_growth)] })
 }
 
-/// From the second quarter's mean to the last one's, so that caches have filled and single moments
-/// don't count, for an hour. `None` where the service's memory was not seen.
+/// Growth an hour, from the mean of the second quarter, when caches are full, to that of the last one.
+/// `None` if the service's memory was not measured.
 fn growth(phase: &Phase) -> Option<f64> {
     let memory: Vec<(f64, f64)> = phase
         .timeline

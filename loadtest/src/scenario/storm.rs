@@ -1,4 +1,4 @@
-//! All sockets are cut at once, come back and resume, while sends go on.
+//! Reconnection storm: all sockets are cut at once and resume during sends.
 
 use std::{
     future,
@@ -30,15 +30,15 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Sockets; both ends of them need a file each.
+    /// Sockets; each needs a file descriptor at both ends.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     sockets: u32,
 
-    /// Chats that they follow.
+    /// Chats that these are subscribed to.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
     chats: u32,
 
-    /// Messages a second, before, during and after.
+    /// Messages a second before, during and after the storm.
     #[arg(long, default_value_t = 50.0, value_parser = rate)]
     rate: f64,
 
@@ -46,11 +46,11 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     quiet: u64,
 
-    /// Longest that it may take until all are in step again, in seconds.
+    /// Longest time until all are in step again, in seconds.
     #[arg(long, value_name = "S", help_heading = "Limits")]
     max_sync: Option<f64>,
 
-    /// Slowest send meanwhile, in ms.
+    /// Slowest send during the storm, in ms.
     #[arg(long, value_name = "MS", help_heading = "Limits")]
     max_send: Option<f64>,
 }
@@ -58,10 +58,10 @@ pub(crate) struct Options {
 /// Length of the texts, in bytes.
 const BYTES: u16 = 100;
 
-/// Most sends under way at once; one beyond these waits, and its wait counts.
+/// Maximum number of sends in flight; the wait of others counts as latency.
 const AT_ONCE: usize = 1_000;
 
-/// How long a storm is watched at most.
+/// Time-out of a storm.
 const GIVE_UP: Duration = Duration::from_secs(120);
 
 pub(super) async fn run(context: &Context<'_>, options: &Options) -> Result<Findings, Error> {
@@ -100,8 +100,8 @@ pub(super) async fn run(context: &Context<'_>, options: &Options) -> Result<Find
     Ok(Findings { phases: vec![before, storm], figures: vec![synced, slowest] })
 }
 
-/// Sends from a runtime with a thread of its own: thousands of sockets that all come back keep this
-/// program's other tasks waiting, too, and that is not the service's doing.
+/// Sends from a runtime with a thread of its own: thousands of resuming sockets delay the other tasks of
+/// this program, which must not count as latency of the service.
 struct Voice {
     /// `None` in `drop` only.
     runtime: Option<Runtime>,
@@ -116,7 +116,7 @@ impl Voice {
         Ok(Self { runtime: Some(runtime), speaker, said: Arc::default() })
     }
 
-    /// Sends whenever one is `due`, until `stop`, and waits for what was sent.
+    /// Sends at each moment of `due` until `stop`, and waits for the answers.
     async fn speak(
         &self,
         due: mpsc::UnboundedReceiver<Instant>,
@@ -130,7 +130,7 @@ impl Voice {
             }
         });
         if let Some(runtime) = &self.runtime {
-            // A panic there has been told of already.
+            // The panic was already printed.
             let _ = runtime.spawn(sending).await;
         }
     }
@@ -138,7 +138,7 @@ impl Voice {
 
 impl Drop for Voice {
     fn drop(&mut self) {
-        // A runtime must not wait for its end within another one.
+        // Dropping a runtime blocks, which is forbidden within another one.
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }

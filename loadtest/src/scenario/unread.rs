@@ -1,4 +1,4 @@
-//! Unread counters of all of somebody's chats.
+//! Reads the unread counters of users with many chats.
 
 use std::sync::Arc;
 

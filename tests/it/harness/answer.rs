@@ -1,9 +1,9 @@
-//! What a replica answered.
+//! Answers of a replica.
 
 use reqwest::{StatusCode, header::HeaderMap};
 use serde_json::Value;
 
-/// An answer with what was asked, for messages.
+/// An answer with its request, for failure messages.
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
     /// `POST http://…`
@@ -11,7 +11,7 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
     pub(crate) text: String,
-    /// Null where the body is empty or no JSON.
+    /// Null if the body is empty or not JSON.
     pub(crate) json: Value,
 }
 
@@ -25,7 +25,7 @@ impl Answer {
         self.headers.get(name).map(|value| value.to_str().expect("a header of ASCII"))
     }
 
-    /// Its JSON, where it has that status.
+    /// Returns the JSON; panics on another status.
     #[track_caller]
     pub(crate) fn expect(self, status: u16) -> Value {
         assert_eq!(self.status, status, "{} answered {}", self.asked, self.text);
@@ -33,7 +33,7 @@ impl Answer {
         self.json
     }
 
-    /// Its JSON, where it is the problem `code` with all that a problem must have.
+    /// Returns the JSON; panics unless it is a complete problem with this `code`.
     #[track_caller]
     pub(crate) fn expect_problem(self, status: u16, code: &str) -> Value {
         let asked = &self.asked;
@@ -60,7 +60,7 @@ impl Answer {
         self.json
     }
 
-    /// The names of the fields at fault, where exactly that is the matter.
+    /// Returns the names of the invalid fields; panics on another problem.
     #[track_caller]
     pub(crate) fn expect_faults(self, fields: &[&str]) {
         let problem = self.expect_problem(422, "validation_failed");

@@ -1,4 +1,4 @@
-//! An authority that signs the certificates of servers.
+//! A certificate authority for the servers of tests.
 
 use std::path::Path;
 
@@ -7,13 +7,13 @@ use rcgen::{
 };
 use tempfile::NamedTempFile;
 
-/// Ends, with its file, when this is dropped.
+/// A certificate authority, whose file is removed on drop.
 pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     file: NamedTempFile,
 }
 
-/// What a server shows and what it proves it with, as PEM.
+/// A server's certificate and private key, as PEM.
 pub(crate) struct Certificate {
     pub(crate) certificate: String,
     pub(crate) key: String,
@@ -34,12 +34,12 @@ impl Authority {
         Self { issuer, file }
     }
 
-    /// Where its own certificate is: what whoever trusts it configures.
+    /// Returns the path of the authority's own certificate, for a client's configuration.
     pub(crate) fn path(&self) -> &Path {
         self.file.path()
     }
 
-    /// For a server that is reached by this name or address.
+    /// Issues a certificate for a server's name or address.
     pub(crate) fn sign(&self, host: &str) -> Certificate {
         let key = KeyPair::generate().expect("a key");
         let params = CertificateParams::new([host.to_owned()]).expect("a name");

@@ -1,4 +1,4 @@
-//! AdmissionCache, and what they ask of a replica.
+//! Users, and their requests to a replica.
 
 use std::{
     fmt,
@@ -13,14 +13,14 @@ use serde_json::{Value, json};
 
 use super::{Answer, CEILING, Socket, documented};
 
-/// Where a replica listens.
+/// The addresses of a replica.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Addresses {
     pub(super) public: SocketAddr,
     pub(super) internal: SocketAddr,
 }
 
-/// How the replicas of a cluster are reached.
+/// The replicas' addresses, and an HTTP client.
 #[derive(Debug)]
 pub(super) struct Net {
     http: reqwest::Client,
@@ -37,7 +37,7 @@ impl Net {
         Self { http, replicas: RwLock::default() }
     }
 
-    /// Gives the replica's index.
+    /// Adds a replica; returns its index.
     pub(super) fn add(&self, addresses: Addresses) -> usize {
         let mut replicas = self.replicas.write().unwrap_or_else(PoisonError::into_inner);
         replicas.push(addresses);
@@ -49,7 +49,7 @@ impl Net {
     }
 }
 
-/// A person with a token.
+/// A user with a token.
 #[derive(Debug, Clone)]
 pub(crate) struct User {
     pub(crate) id: String,
@@ -62,12 +62,12 @@ impl User {
         Self { id: id.to_owned(), token, net: Arc::clone(net) }
     }
 
-    /// The same person with another token.
+    /// Returns the same user with another token.
     pub(crate) fn with_token(&self, token: impl Into<String>) -> Self {
         Self { token: token.into(), ..self.clone() }
     }
 
-    /// This person at a replica.
+    /// Returns this user's client for a replica.
     pub(crate) fn on(&self, replica: usize) -> Client {
         let address = self.net.addresses(replica).public;
         Client { address, token: Some(self.token.clone()), net: Arc::clone(&self.net) }
@@ -100,7 +100,7 @@ impl fmt::Display for Chat {
     }
 }
 
-/// Somebody at a replica; nobody, where there is no token.
+/// A user's client for a replica; anonymous without a token.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     pub(super) address: SocketAddr,
@@ -118,7 +118,7 @@ impl Client {
         self.address.to_string()
     }
 
-    /// A request to any path: `client.request(Method::GET, "/healthz")`.
+    /// Builds a request to any path: `client.request(Method::GET, "/healthz")`.
     pub(crate) fn request(&self, method: Method, path: &str) -> Request {
         let url = format!("http://{}{path}", self.address);
         let asked = format!("{method} {url}");
@@ -134,7 +134,7 @@ impl Client {
         self.request(method, &format!("/api/v1{path}"))
     }
 
-    /// `path` is below `/api/v1`, as with all of these.
+    /// Builds a GET; `path` is relative to `/api/v1`, as in the following methods.
     pub(crate) fn get(&self, path: &str) -> Request {
         self.call(Method::GET, path)
     }
@@ -164,17 +164,17 @@ impl Client {
         Chat::from_json(&json)
     }
 
-    /// The chat as the caller sees it.
+    /// Reads the chat from the caller's side.
     pub(crate) async fn chat(&self, chat: &Chat) -> Value {
         self.get(&chat.path("")).await.expect(200)
     }
 
-    /// Sends a new message and gives it.
+    /// Sends a new message and returns it.
     pub(crate) async fn send(&self, chat: &Chat, text: &str) -> Value {
         self.post(&chat.path("messages/"), json!({ "text": text })).await.expect(201)
     }
 
-    /// A page of history: `client.history(&chat, "?before=7")`.
+    /// Reads a page of history: `client.history(&chat, "?before=7")`.
     pub(crate) async fn history(&self, chat: &Chat, query: &str) -> Value {
         self.get(&chat.path(&format!("messages/{query}"))).await.expect(200)
     }
@@ -183,7 +183,7 @@ impl Client {
         self.post(&chat.path("mark_read/"), json!({})).await.expect(200)
     }
 
-    /// What `/chats/unread/` says of one chat.
+    /// Reads one chat's entry in `/chats/unread/`.
     pub(crate) async fn unread_in(&self, chat: &Chat) -> i64 {
         let unread = self.get("/chats/unread/").await.expect(200);
         let chats = unread["chats"].as_array().expect("a list of chats");
@@ -194,20 +194,20 @@ impl Client {
         told["unread_count"].as_i64().expect("a number")
     }
 
-    /// Follows one chat from its head on; `hello`, `subscribed` and `synced` have come.
+    /// Follows one chat from its head; returns after `hello`, `subscribed` and `synced`.
     pub(crate) async fn connect(&self, chat: &Chat) -> Socket {
         let mut socket = Socket::open(&self.chat_url(chat).await).await;
         socket.greet().await;
         socket
     }
 
-    /// Follows one chat from a position on; nothing has been read yet.
+    /// Follows one chat from a position; reads no frame yet.
     pub(crate) async fn resume(&self, chat: &Chat, after_ev: i64, epoch: &str) -> Socket {
         let url = self.chat_url(chat).await;
         Socket::open(&format!("{url}&after_ev={after_ev}&epoch={epoch}")).await
     }
 
-    /// The many-chats socket; its `hello` has come.
+    /// Opens the many-chats socket; returns after its `hello`.
     pub(crate) async fn connect_many(&self) -> Socket {
         let ticket = self.post("/connect/", json!({})).await.expect(200);
         let mut socket = Socket::open(ticket["ws_url"].as_str().expect("a URL")).await;
@@ -215,14 +215,14 @@ impl Client {
         socket
     }
 
-    /// Where a chat's socket is opened, with a new ticket.
+    /// Returns the URL of a chat's socket, with a new ticket.
     pub(crate) async fn chat_url(&self, chat: &Chat) -> String {
         let ticket = self.get(&chat.path("connect/")).await.expect(200);
         ticket["ws_url"].as_str().expect("a URL").to_owned()
     }
 }
 
-/// A request that is sent by awaiting it.
+/// A request, sent when awaited.
 #[derive(Debug)]
 pub(crate) struct Request {
     builder: reqwest::RequestBuilder,
@@ -243,7 +243,7 @@ impl Request {
         Self { builder: self.builder.timeout(ceiling), ..self }
     }
 
-    /// Any bytes, of any type.
+    /// Sets a raw body with its content type.
     pub(crate) fn body(self, content_type: &str, body: impl Into<reqwest::Body>) -> Self {
         let builder = self.builder.header("content-type", content_type).body(body);
         Self { builder, ..self }
@@ -251,7 +251,7 @@ impl Request {
 }
 
 impl Request {
-    /// The answer, or what became of a connection that broke.
+    /// Sends the request; an error if the connection broke.
     pub(crate) async fn attempt(self) -> Result<Answer, reqwest::Error> {
         let Self { builder, asked } = self;
         let answer = builder.send().await?;

@@ -1,4 +1,4 @@
-//! Replicas in this process, over a database and a Redis prefix of their own.
+//! Replicas in this process, with their own database and Redis prefix.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -30,22 +30,21 @@ use super::{
     stack::{self, Stack},
 };
 
-/// Connections a replica opens: little, as many of them share one Postgres.
+/// Connections a replica opens: few, as many replicas share one Postgres.
 const DATABASE_CONNECTIONS: usize = 10;
 
-/// Some replicas, which end with this value. Unless the test failed already, it asserts then what
-/// must always hold.
+/// Replicas of one test. Dropping it ends them, and asserts the invariants unless the test has failed.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     stack: Arc<Stack>,
-    /// Where the database is, if no longer in the stack.
+    /// The database's server, if no longer that of the stack.
     moved: Option<Postgres>,
     database: String,
     config: Config,
     replicas: Vec<Option<Replica>>,
     net: Arc<Net>,
     psql: Psql,
-    _chat: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Cluster {
@@ -53,18 +52,18 @@ impl Cluster {
         Self::with(replicas, |_| {}).await
     }
 
-    /// With settings of its own.
+    /// Starts replicas with changed settings.
     pub(crate) async fn with(replicas: usize, set: impl FnOnce(&mut Config)) -> Self {
         Self::over(Stack::shared().await, replicas, set).await
     }
 
-    /// With a Postgres and a Redis of its own, to be stopped, killed or frozen.
+    /// Starts replicas with their own Postgres and Redis, which the test may stop, kill or freeze.
     pub(crate) async fn with_own_stack(replicas: usize, set: impl FnOnce(&mut Config)) -> Self {
         Self::over(Stack::own().await, replicas, set).await
     }
 
     async fn over(stack: Arc<Stack>, replicas: usize, set: impl FnOnce(&mut Config)) -> Self {
-        let chat = stack::chat_for(replicas).await;
+        let permit = stack::replica_permit(replicas).await;
         let database = format!("test_{:016x}", rand::random::<u64>());
         stack.postgres.create_database(&database).await.expect("a new database");
         let url = stack.postgres.url(&database);
@@ -79,7 +78,7 @@ impl Cluster {
             replicas: Vec::new(),
             net: Arc::new(Net::new()),
             psql,
-            _chat: chat,
+            _permit: permit,
         };
         // All at once, each of them ready to migrate: one does.
         let starting = (0..replicas).map(|_| launch(cluster.config.clone()));
@@ -90,12 +89,12 @@ impl Cluster {
         cluster
     }
 
-    /// Starts one replica more, and gives its index.
+    /// Starts another replica, and returns its index.
     pub(crate) async fn add_replica(&mut self) -> usize {
         self.add_replica_with(|_| {}).await
     }
 
-    /// One replica more, with settings of its own.
+    /// Starts another replica with changed settings, and returns its index.
     pub(crate) async fn add_replica_with(&mut self, set: impl FnOnce(&mut Config)) -> usize {
         let mut config = self.config.clone();
         set(&mut config);
@@ -104,7 +103,7 @@ impl Cluster {
         self.net.add(addresses)
     }
 
-    /// Why a replica with such settings does not start, down to the first cause.
+    /// Returns the error, with all causes, with which a replica refuses such settings.
     pub(crate) async fn refusal(&self, set: impl FnOnce(&mut Config)) -> String {
         let mut config = self.config.clone();
         set(&mut config);
@@ -115,33 +114,33 @@ impl Cluster {
         causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
     }
 
-    /// Ends a replica as SIGTERM does; returns when it is gone.
+    /// Drains a replica as SIGTERM does; returns when it has ended.
     pub(crate) fn drain(&mut self, replica: usize) -> impl Future<Output = ()> + Send + 'static {
         let replica = self.replicas[replica].take().expect("a replica that still runs");
         replica.drain()
     }
 
-    /// Ends a replica as a crash does.
+    /// Aborts a replica, like a crash.
     pub(crate) fn abort(&mut self, replica: usize) {
         self.replicas[replica].take().expect("a replica that still runs").abort();
     }
 
-    /// What a replica's hub holds: chats, and sockets that follow them.
+    /// Returns the numbers of chats and of sockets in a replica's hub.
     pub(crate) fn followed(&self, replica: usize) -> (usize, usize) {
         self.replicas[replica].as_ref().expect("a replica that still runs").followed()
     }
 
-    /// Sockets that the hubs of all running replicas hold.
+    /// Counts the sockets in the hubs of all running replicas.
     pub(super) fn followers(&self) -> usize {
         self.replicas.iter().flatten().map(|replica| replica.followed().1).sum()
     }
 
-    /// The Postgres and the Redis underneath.
+    /// Returns the Postgres and the Redis in use.
     pub(crate) fn stack(&self) -> &Stack {
         &self.stack
     }
 
-    /// Where its database is.
+    /// Returns the database's URL.
     pub(crate) fn database_url(&self) -> String {
         self.config.database.database_url.expose().to_owned()
     }
@@ -155,12 +154,12 @@ impl Cluster {
         Store::new(&self.config.database, Arc::default()).expect("settings")
     }
 
-    /// The name of its database.
+    /// Returns the database's name.
     pub(crate) fn database(&self) -> &str {
         &self.database
     }
 
-    /// The database is that server's from now on, as far as the checks at the end are concerned.
+    /// Makes the final checks use this server's database.
     pub(crate) async fn move_to(&mut self, postgres: Postgres) {
         let url = postgres.url(&self.database);
         self.psql = Psql::connect(&url).await;
@@ -168,7 +167,7 @@ impl Cluster {
         self.moved = Some(postgres);
     }
 
-    /// Knows a replica that runs elsewhere, by its ports, and gives its index. It ends by itself.
+    /// Adds a replica that runs elsewhere, by its ports; returns its index. The cluster does not end it.
     pub(crate) fn add_foreign_replica(
         &mut self,
         public: SocketAddr,
@@ -178,30 +177,30 @@ impl Cluster {
         self.net.add(Addresses { public, internal })
     }
 
-    /// Somebody with a token that is good for an hour.
+    /// Returns a user with a token that is valid for an hour.
     pub(crate) fn user(&self, id: &str) -> User {
         self.user_claiming(&claims(id))
     }
 
-    /// Somebody whose token says this.
+    /// Returns a user whose token has these claims.
     pub(crate) fn user_claiming(&self, claims: &Value) -> User {
         let id = claims["sub"].as_str().unwrap_or_default();
         User::new(id, sign(claims), &self.net)
     }
 
-    /// The host application's server: scope `chat:admin`.
+    /// Returns the host application's server: scope `chat:admin`.
     pub(crate) fn host(&self) -> User {
         let mut claims = claims("host");
         claims["scope"] = "chat:admin".into();
         self.user_claiming(&claims)
     }
 
-    /// Nobody in particular, at a replica's public port.
+    /// Returns an anonymous client for a replica's public port.
     pub(crate) fn anyone(&self, replica: usize) -> Client {
         Client::anonymous(self.net.addresses(replica).public, &self.net)
     }
 
-    /// An operator, at a replica's internal port.
+    /// Returns an operator's client for a replica's internal port.
     pub(crate) fn operator(&self, replica: usize) -> Client {
         Client::anonymous(self.net.addresses(replica).internal, &self.net)
     }
@@ -214,12 +213,12 @@ impl Cluster {
         count.map_or(0, |count| count.parse().expect("a number"))
     }
 
-    /// Runs SQL in its database.
+    /// Runs SQL in the database.
     pub(crate) async fn psql(&self, sql: &str) -> Vec<Row> {
         self.psql.run(sql).await
     }
 
-    /// The one value that a query gives.
+    /// Returns the single value of a query.
     pub(crate) async fn psql_value<T: FromStr>(&self, sql: &str) -> T {
         let rows = self.psql(sql).await;
         let value = match rows.as_slice() {
@@ -230,22 +229,22 @@ impl Cluster {
         parsed.unwrap_or_else(|| panic!("{sql}: not one value, but {rows:?}"))
     }
 
-    /// What its keys and channels begin with.
+    /// Returns the prefix of the keys and channels.
     pub(crate) fn redis_prefix(&self) -> &str {
         &self.config.redis_prefix
     }
 
-    /// Its own keys in Redis.
+    /// Connects to Redis, limited to the prefix.
     pub(crate) async fn redis(&self) -> Redis {
         Redis::connect(self.stack.redis.port(), &self.config.redis_prefix).await
     }
 
-    /// Drops all that it has in Redis.
+    /// Deletes all of the cluster's keys in Redis.
     pub(crate) async fn redis_flush(&self) {
         self.redis().await.flush().await;
     }
 
-    /// Asserts what must always hold, then ends the replicas. Called when this goes out of scope.
+    /// Asserts the invariants, then ends the replicas. Called on drop.
     async fn teardown(&mut self) {
         invariants::check(self).await;
         let (database, stack) = (self.database.clone(), Arc::clone(&self.stack));
@@ -269,13 +268,13 @@ impl Drop for Cluster {
     }
 }
 
-/// Ports that are free.
+/// Returns addresses with free ports.
 fn listeners() -> Listeners {
     let listen = || server::listen((Ipv4Addr::LOCALHOST, 0).into()).expect("a free port");
     Listeners { public: listen(), internal: listen() }
 }
 
-/// Starts a replica and waits until it has Redis: it starts without, and then a test's first
+/// Starts a replica and waits until it is connected to Redis: it starts without, and a test's first
 /// publication would be late.
 async fn launch(config: Config) -> (Replica, Addresses) {
     let replica = app::start(config, listeners()).await.expect("a replica starts");
@@ -289,7 +288,7 @@ async fn launch(config: Config) -> (Replica, Addresses) {
     (replica, addresses)
 }
 
-/// Settings for tests; the environment has no say.
+/// Returns the settings of tests, independent of the environment.
 fn config(database_url: &str, redis_url: &str, prefix: &str) -> Config {
     #[derive(Parser)]
     struct Settings {

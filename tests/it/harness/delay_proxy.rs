@@ -1,4 +1,4 @@
-//! A longer way to a server.
+//! A TCP proxy that delays requests.
 
 use std::{net::Ipv4Addr, time::Duration};
 
@@ -13,8 +13,8 @@ use tokio::{
 /// Bytes read at once.
 const CHUNK: usize = 16 * 1024;
 
-/// Listens on a loopback port until dropped. What is said to the server gets there late, in order; its
-/// answers come at once.
+/// Listens on a loopback port until dropped. Delays data to the server, in order; passes answers at
+/// once.
 #[derive(Debug)]
 pub(crate) struct DelayProxy {
     port: u16,

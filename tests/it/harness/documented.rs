@@ -1,5 +1,5 @@
-//! Holds every answer and every frame that a test gets against the published documents: what is not
-//! documented fails the test, whatever the test is about.
+//! Compares every answer and every frame of all tests with the published documents: an undocumented
+//! one fails the test.
 
 use std::{collections::HashMap, sync::LazyLock};
 
@@ -12,13 +12,13 @@ const NDJSON: &str = "application/x-ndjson";
 /// One call of the OpenAPI document.
 struct Call {
     method: String,
-    /// The path's segments; `{…}` stands for any one.
+    /// The path's segments; `{…}` matches any one.
     path: Vec<String>,
     responses: HashMap<u16, Response>,
 }
 
 struct Response {
-    /// By media type; none for an answer without a body.
+    /// Schemas by media type; none for an answer without a body.
     bodies: HashMap<String, Validator>,
     required_headers: Vec<String>,
 }
@@ -64,8 +64,7 @@ fn response(document: &Value, response: &Value) -> Response {
     }
 }
 
-/// Of one of the document's schemas. A member that it does not name is a fault too, though clients
-/// ignore such.
+/// Compiles one of the document's schemas. Unknown members are errors too, though clients ignore them.
 fn validator(document: &Value, schema: &Value) -> Validator {
     // Beside the components that its references lead to.
     let schema = json!({
@@ -74,7 +73,8 @@ fn validator(document: &Value, schema: &Value) -> Validator {
     jsonschema::validator_for(&schema).expect("a JSON schema")
 }
 
-/// Panics where `asked` (`GET http://host/path?query`) is a documented call, and the answer is not.
+/// Panics if `asked` (`GET http://host/path?query`) is a documented call and the answer is not
+/// documented.
 pub(super) fn check_answer(asked: &str, status: u16, headers: &HeaderMap, text: &str) {
     let Some((method, url)) = asked.split_once(' ') else { return };
     let path = url.splitn(4, '/').nth(3).unwrap_or_default();
@@ -120,7 +120,7 @@ pub(super) fn check_answer(asked: &str, status: u16, headers: &HeaderMap, text: 
     }
 }
 
-/// What the server sends, by `type`: the socket of many chats has all of it.
+/// Returns the schemas of the server's frames by `type`, from the socket of many chats, which has all.
 static FRAMES: LazyLock<HashMap<String, Validator>> = LazyLock::new(|| {
     let document: Value =
         serde_json::from_str(include_str!("../../../src/api/asyncapi.json")).expect("JSON");
@@ -134,7 +134,7 @@ static FRAMES: LazyLock<HashMap<String, Validator>> = LazyLock::new(|| {
     validators.collect()
 });
 
-/// Panics where a frame of the server's is not as the AsyncAPI document says.
+/// Panics if a frame of the server contradicts the AsyncAPI document.
 pub(super) fn check_frame(frame: &Value) {
     let kind = frame["type"].as_str().unwrap_or_else(|| panic!("a frame without a type: {frame}"));
     let schema =

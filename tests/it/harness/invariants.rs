@@ -1,4 +1,4 @@
-//! What must hold whenever all is quiet, whatever was done before.
+//! Invariants that hold whenever all is quiet.
 
 use std::collections::HashMap;
 
@@ -30,7 +30,8 @@ pub(super) async fn check(cluster: &Cluster) {
     eventually(async || compare_with_redis(cluster).await).await;
 }
 
-/// Every counter in Redis that is of the present history equals Postgres's; a hash that calls itself complete has all of them.
+/// Every counter of the current epoch in Redis equals Postgres's; a hash marked complete has all of
+/// them.
 async fn compare_with_redis(cluster: &Cluster) -> Result<(), String> {
     let mut expected: HashMap<String, HashMap<String, String>> = HashMap::new();
     for row in cluster.psql(EXPECTED).await {

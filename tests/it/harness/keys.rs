@@ -9,7 +9,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, jwk::Jwk};
 use serde_json::Value;
 
-/// What the host application would sign with, and the PEM it would configure here.
+/// A host application's private key, and the public one as PEM.
 pub(crate) struct KeyOfHost {
     pub(crate) algorithm: Algorithm,
     pub(crate) private: EncodingKey,
@@ -23,7 +23,7 @@ impl KeyOfHost {
         encode(&header, claims, &self.private).expect("claims that can be signed")
     }
 
-    /// The public key as a member of a JWK set.
+    /// Returns the public key as a member of a JWK set.
     pub(crate) fn jwk(&self, kid: Option<&str>) -> Value {
         let jwk = Jwk::from_encoding_key(&self.private, self.algorithm).expect("a public key");
         let mut jwk = serde_json::to_value(jwk).expect("JSON");

@@ -1,7 +1,7 @@
-//! Speaks to replicas as clients do: HTTP and sockets, from outside.
+//! Tests replicas from outside, as clients: by HTTP and sockets.
 //!
-//! A [`Cluster`] is some replicas in this process over a database and a Redis prefix of its own. When
-//! it goes out of scope, it asserts what must always hold (see [`invariants`]).
+//! A [`Cluster`] has replicas in this process with their own database and Redis prefix. On drop it
+//! asserts the [`invariants`].
 
 mod answer;
 mod authority;
@@ -39,18 +39,18 @@ pub(crate) use self::{
     token::{SECRET, claims, now, sign, sign_with},
 };
 
-/// Longest wait for anything that should come: a hundred times what it takes on a busy machine.
+/// Longest wait for an expected event: a hundred times its usual time on a busy machine.
 pub(crate) const CEILING: Duration = Duration::from_secs(10);
 
-/// Between two looks at what is waited for.
+/// Pause between two polls.
 const POLL: Duration = Duration::from_millis(10);
 
-/// Looks until `probe` is content; panics with its last complaint after [`CEILING`].
+/// Polls until `probe` succeeds; panics with its last error after [`CEILING`].
 pub(crate) async fn eventually<T>(probe: impl AsyncFnMut() -> Result<T, String>) -> T {
     eventually_within(CEILING, probe).await
 }
 
-/// As [`eventually`], where the documents promise less than [`CEILING`] or some test takes more.
+/// As [`eventually`], if the documents promise less than [`CEILING`] or a test needs more.
 pub(crate) async fn eventually_within<T>(
     ceiling: Duration,
     mut probe: impl AsyncFnMut() -> Result<T, String>,
@@ -67,7 +67,7 @@ pub(crate) async fn eventually_within<T>(
     }
 }
 
-/// `object` has these members, and no others.
+/// Asserts that `object` has exactly these members.
 #[track_caller]
 pub(crate) fn assert_members(object: &Value, names: &[&str]) {
     let mut expected = names.to_vec();

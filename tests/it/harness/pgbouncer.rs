@@ -11,16 +11,16 @@ use tokio::net::TcpStream;
 
 use super::eventually;
 
-/// Debian keeps it where only root looks.
+/// Debian's folder is not in the PATH of ordinary users.
 const PROGRAM: &str = "/usr/sbin/pgbouncer";
 
-/// Ends the program when our end of the pipe closes, however this process ends.
+/// Ends the program when this process ends, which closes the pipe.
 const GUARD: &str = r#""$@" & read -r _; kill "$!""#;
 
-/// Connections to Postgres: fewer than its clients have, so that they change under them.
+/// Connections to Postgres: fewer than its clients', so that a client's statements change connections.
 const POOL: usize = 4;
 
-/// Ended when this is dropped.
+/// A PgBouncer, killed on drop.
 #[derive(Debug)]
 pub(crate) struct PgBouncer {
     guard: Child,
@@ -29,7 +29,7 @@ pub(crate) struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// In front of the Postgres on that port, for any database of it.
+    /// Starts a PgBouncer in front of all databases of the Postgres on this port.
     pub(crate) async fn start(postgres: u16) -> Self {
         let program = if Path::new(PROGRAM).exists() { PROGRAM } else { "pgbouncer" };
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");

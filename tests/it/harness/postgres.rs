@@ -1,12 +1,12 @@
-//! A look into the database, past the program.
+//! Reads the database without the program.
 
 use tokio::sync::Mutex;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
-/// A row's values as text; null is `None`.
+/// A row's values as text; `None` for null.
 pub(crate) type Row = Vec<Option<String>>;
 
-/// A connection, made anew where it broke: Postgres may have been restarted.
+/// A connection, reopened after it broke: a test may restart Postgres.
 #[derive(Debug)]
 pub(crate) struct Psql {
     url: String,
@@ -23,7 +23,7 @@ impl Psql {
         Ok(Self { url: url.to_owned(), client: Mutex::new(try_connect(url).await?) })
     }
 
-    /// Runs statements and gives the rows of all of them.
+    /// Runs statements and returns the rows of all of them.
     pub(crate) async fn run(&self, sql: &str) -> Vec<Row> {
         let mut client = self.client.lock().await;
         if client.is_closed() {

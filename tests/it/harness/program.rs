@@ -9,15 +9,15 @@ use std::{
 
 use super::{Cluster, SECRET, eventually};
 
-/// `beseda serve`, whose log is gathered; killed when it goes out of scope.
+/// `beseda serve`, whose log is collected; killed on drop.
 pub(crate) struct Program {
     child: Child,
     log: Arc<Mutex<String>>,
 }
 
 impl Program {
-    /// Starts it over the cluster's database and Redis, and gives its index among the replicas.
-    /// `settings` go before those that it needs anyway.
+    /// Starts it with the cluster's database and Redis, and returns its index among the replicas.
+    /// `settings` take precedence over the default ones.
     pub(crate) async fn join(cluster: &mut Cluster, settings: &[(&str, &str)]) -> (Self, usize) {
         let (url, redis) = (cluster.database_url(), cluster.stack().redis.url());
         let needed = [
@@ -33,13 +33,13 @@ impl Program {
         (program, replica)
     }
 
-    /// Its index among the replicas, once it serves.
+    /// Returns its index among the replicas, once it serves.
     pub(crate) async fn joined(&self, cluster: &mut Cluster) -> usize {
         let (public, internal) = eventually(async || self.addresses()).await;
         cluster.add_foreign_replica(public, internal)
     }
 
-    /// Starts it with this environment, and does not wait until it serves.
+    /// Starts it with this environment; does not wait until it serves.
     pub(crate) fn serve<'a>(environment: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_beseda"))
             .arg("serve")
@@ -60,7 +60,7 @@ impl Program {
         Self { child, log }
     }
 
-    /// Where it serves, once it has said so.
+    /// Returns its addresses, once it has logged them.
     fn addresses(&self) -> Result<(SocketAddr, SocketAddr), String> {
         let log = self.log();
         // At `debug` a line before it has the settings.
@@ -77,12 +77,12 @@ impl Program {
         address("public").zip(address("internal")).ok_or(log)
     }
 
-    /// Its process's.
+    /// Returns the process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// What it has logged so far, without colours.
+    /// Returns its log so far, without colours.
     pub(crate) fn log(&self) -> String {
         strip_colours(&self.log.lock().expect("no panic"))
     }

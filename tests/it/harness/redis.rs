@@ -1,4 +1,4 @@
-//! A look into Redis, past the program: as much of its protocol as that takes.
+//! Reads Redis without the program, by the necessary part of its protocol.
 
 use std::collections::HashMap;
 
@@ -32,7 +32,7 @@ impl Reply {
     }
 }
 
-/// A connection, which sees the keys of one prefix.
+/// A connection, limited to the keys of one prefix.
 #[derive(Debug)]
 pub(crate) struct Redis {
     stream: BufReader<TcpStream>,
@@ -85,7 +85,7 @@ impl Redis {
         line.trim_end().to_owned()
     }
 
-    /// Its keys, without the prefix.
+    /// Lists the keys, without the prefix.
     pub(crate) async fn keys(&mut self) -> Vec<String> {
         let (mut cursor, mut keys) = ("0".to_owned(), Vec::new());
         let pattern = format!("{}*", self.prefix);
@@ -101,14 +101,14 @@ impl Redis {
         }
     }
 
-    /// The channels that anybody listens to, with the prefix.
+    /// Lists the channels with subscribers, with the prefix.
     pub(crate) async fn channels(&mut self) -> Vec<String> {
         let pattern = format!("{}*", self.prefix);
         let channels = self.command(&["PUBSUB", "CHANNELS", &pattern]).await.list();
         channels.into_iter().map(Reply::text).collect()
     }
 
-    /// Drops its keys.
+    /// Deletes the keys.
     pub(crate) async fn flush(&mut self) {
         for key in self.keys().await {
             let key = format!("{}{key}", self.prefix);

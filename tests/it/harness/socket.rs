@@ -12,21 +12,21 @@ use tokio_tungstenite::tungstenite::{
 
 use super::{CEILING, documented};
 
-/// A receive buffer that holds next to nothing, in bytes: its reader is slow at once.
+/// Size of a tiny receive buffer, in bytes: its reader is slow at once.
 const NARROW: u32 = 4_096;
 
-/// Frames shown when an expectation fails: the last ones.
+/// Number of last frames in a failure message.
 const SHOWN: usize = 40;
 
-/// What came.
+/// A received frame, or the close.
 #[derive(Debug, Clone, PartialEq)]
 enum Arrival {
     Frame(Value),
-    /// Close code and reason; 1006 where the connection broke.
+    /// Close code and reason; 1006 if the connection broke.
     Close(u16, String),
 }
 
-/// An open socket. Its pings are answered while something is awaited on it.
+/// An open socket. Pings are answered only during reads.
 #[derive(Debug)]
 pub(crate) struct Socket {
     wire: Wire,
@@ -36,12 +36,12 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    /// Opens `ws://…`; nothing has been read.
+    /// Opens `ws://…`; reads no frame.
     pub(crate) async fn open(url: &str) -> Self {
         Self::open_with(url, &[]).await.unwrap_or_else(|answer| panic!("{url}: {answer:?}"))
     }
 
-    /// Opens with headers of one's own; an answer that is no upgrade comes back.
+    /// Opens with additional headers; returns the answer if it is no upgrade.
     pub(crate) async fn open_with(
         url: &str,
         headers: &[(&'static str, &str)],
@@ -49,7 +49,7 @@ impl Socket {
         Self::open_over(url, headers, None).await
     }
 
-    /// Opens with a small receive buffer: what is not read waits at the replica.
+    /// Opens with a small receive buffer: unread data waits at the replica.
     pub(crate) async fn open_narrow(url: &str) -> Self {
         let opened = Self::open_over(url, &[], Some(NARROW)).await;
         opened.unwrap_or_else(|answer| panic!("{url}: {answer:?}"))
@@ -77,7 +77,7 @@ impl Socket {
         }
     }
 
-    /// The first frames of a socket that follows one chat from its head.
+    /// Reads the first frames of a socket that follows one chat from its head.
     pub(crate) async fn greet(&mut self) {
         self.expect("hello").await;
         let head = self.expect("subscribed").await;
@@ -102,25 +102,25 @@ impl Socket {
         Some(arrival)
     }
 
-    /// Reads for that long, in which no frame may come; pings are answered.
+    /// Reads for this time, in which no frame may come; answers pings.
     pub(crate) async fn stay(&mut self, time: Duration) {
         if self.arrival(time).await.is_some() {
             panic!("something came; {}", self.seen());
         }
     }
 
-    /// How many pings came.
+    /// Counts the received pings.
     pub(crate) fn pings(&self) -> usize {
         self.wire.pings()
     }
 
-    /// The frames so far, for a message.
+    /// Formats the last frames for a failure message.
     fn seen(&self) -> String {
         let from = self.seen.len().saturating_sub(SHOWN);
         format!("{} frames so far, ending with\n{}", self.seen.len(), self.seen[from..].join("\n"))
     }
 
-    /// The next frame, of whatever type.
+    /// Returns the next frame of any type.
     pub(crate) async fn next_frame(&mut self) -> Value {
         match self.arrival(CEILING).await {
             Some(Arrival::Frame(frame)) => frame,
@@ -129,7 +129,7 @@ impl Socket {
         }
     }
 
-    /// The next frame, or the code of the close that came instead.
+    /// Returns the next frame, or the close code.
     pub(crate) async fn next_frame_or_close(&mut self) -> Result<Value, u16> {
         match self.arrival(CEILING).await {
             Some(Arrival::Frame(frame)) => Ok(frame),
@@ -138,8 +138,8 @@ impl Socket {
         }
     }
 
-    /// The next frame, of that type. `presence` is passed over, unless asked for: it may come at
-    /// any time.
+    /// Returns the next frame, which must have this type. Skips `presence`, which may come at any time,
+    /// unless it is expected.
     pub(crate) async fn expect(&mut self, kind: &str) -> Value {
         loop {
             let frame = self.next_frame().await;
@@ -150,17 +150,17 @@ impl Socket {
         }
     }
 
-    /// The message of the next frame, a `message.created`.
+    /// Returns the message of the next frame, a `message.created`.
     pub(crate) async fn expect_message(&mut self) -> Value {
         self.expect("message.created").await["message"].take()
     }
 
-    /// The next frame of that type, whatever comes before it.
+    /// Returns the next frame of this type; skips others.
     pub(crate) async fn wait_for(&mut self, kind: &str) -> Value {
         self.frames_until(kind).await.pop().expect("the frame waited for")
     }
 
-    /// All frames up to the next one of that type, which is the last.
+    /// Returns all frames up to the next one of this type, inclusive.
     pub(crate) async fn frames_until(&mut self, kind: &str) -> Vec<Value> {
         let mut frames = Vec::new();
         loop {
@@ -171,7 +171,7 @@ impl Socket {
         }
     }
 
-    /// All frames that came before the answer to a `ping`: what the replica had sent by now.
+    /// Returns all frames before the answer to a `ping`: those that the replica has sent so far.
     pub(crate) async fn frames_so_far(&mut self) -> Vec<Value> {
         self.send(serde_json::json!({ "type": "ping" })).await;
         let mut frames = self.frames_until("pong").await;
@@ -179,7 +179,7 @@ impl Socket {
         frames
     }
 
-    /// The frames before the close, which must come with that code.
+    /// Returns the frames before the close, which must have this code.
     pub(crate) async fn expect_close(&mut self, code: u16) -> Vec<Value> {
         let mut frames = Vec::new();
         loop {
@@ -198,18 +198,18 @@ impl Socket {
         self.send_raw(Message::text(frame.to_string())).await;
     }
 
-    /// Anything that a WebSocket can carry.
+    /// Sends any WebSocket message.
     pub(crate) async fn send_raw(&mut self, message: Message) {
         let sent = self.try_send_raw(message).await;
         sent.unwrap_or_else(|error| panic!("the socket takes nothing: {error}; {}", self.seen()));
     }
 
-    /// The same to a socket that may be closed by now.
+    /// Sends to a socket that may be closed.
     pub(crate) async fn try_send_raw(&mut self, message: Message) -> Result<(), WsError> {
         self.wire.send_raw(message).await
     }
 
-    /// Sends a command and gives what answers its `id`: `ack` or `error` (or `subscribed`).
+    /// Sends a command and returns the answer to its `id`: `ack` or `error` (or `subscribed`).
     pub(crate) async fn ask(&mut self, command: Value) -> Value {
         let id = command["id"].clone();
         assert!(!id.is_null(), "a command that is answered has an id: {command}");
@@ -222,7 +222,7 @@ impl Socket {
         }
     }
 
-    /// Leaves, and waits until the replica has noticed.
+    /// Closes, and waits for the replica's close.
     pub(crate) async fn close(mut self) {
         self.wire.close().await;
         while !matches!(self.arrival(CEILING).await, None | Some(Arrival::Close(..))) {}

@@ -1,13 +1,13 @@
 //! Postgres and Redis as children of this process, shared by all tests in it.
 //!
-//! A static is never dropped: each child's guard sees this process go, and ends its child.
+//! A static is never dropped: each child's guard notices the end of this process, and ends its child.
 
 use std::sync::Arc;
 
 use beseda::dev::{Postgres, Redis};
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
 
-/// Replicas alive at once: their connections must fit into what one Postgres takes.
+/// Replicas alive at once: their connections must stay below the `max_connections` of one Postgres.
 const MAX_REPLICAS: u32 = 20;
 
 /// A Postgres and a Redis.
@@ -18,7 +18,7 @@ pub(crate) struct Stack {
 }
 
 impl Stack {
-    /// One for a single test, which may stop, kill or freeze it.
+    /// Starts one for a single test, which may stop, kill or freeze it.
     pub(crate) async fn own() -> Arc<Self> {
         let (postgres, redis) = tokio::join!(Postgres::temporary(), Redis::temporary());
         Arc::new(Self {
@@ -33,10 +33,11 @@ impl Stack {
     }
 }
 
-/// Waits for its turn, so that many tests at once do not use up Postgres's connections.
-pub(crate) async fn chat_for(replicas: usize) -> OwnedSemaphorePermit {
-    static CHAT: OnceCell<Arc<Semaphore>> = OnceCell::const_new();
-    let chat = CHAT.get_or_init(async || Arc::new(Semaphore::new(MAX_REPLICAS as usize))).await;
+/// Waits until so many more replicas fit beside those of other tests.
+pub(crate) async fn replica_permit(replicas: usize) -> OwnedSemaphorePermit {
+    static PERMITS: OnceCell<Arc<Semaphore>> = OnceCell::const_new();
+    let permits =
+        PERMITS.get_or_init(async || Arc::new(Semaphore::new(MAX_REPLICAS as usize))).await;
     let wanted = u32::try_from(replicas).unwrap_or(MAX_REPLICAS).min(MAX_REPLICAS);
-    Arc::clone(chat).acquire_many_owned(wanted).await.expect("never closed")
+    Arc::clone(permits).acquire_many_owned(wanted).await.expect("never closed")
 }

@@ -1,4 +1,4 @@
-//! The real `beseda chat`, at the ends of pipes or of a terminal.
+//! The real `beseda chat`, with pipes or a terminal.
 
 use std::{
     io::{Read, Write},
@@ -15,32 +15,32 @@ use nix::{
 
 use super::{User, eventually_within};
 
-/// Longest wait: a lost connection takes some attempts to come back.
+/// Longest wait: a reconnect may need several attempts.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The terminal's size: what is written here fits into one row.
+/// The terminal's size: each line of the tests fits into one row.
 const WINDOW: Winsize = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
 
 type Text = Arc<Mutex<String>>;
 
-/// `beseda chat`; killed when it goes out of scope.
+/// `beseda chat`, killed on drop.
 pub(crate) struct Talker {
     child: Child,
     input: Option<Box<dyn Write + Send>>,
     output: Text,
     notes: Text,
-    /// The terminal's other end, where it is at one.
+    /// The terminal's other end, if it has one.
     terminal: Option<OwnedFd>,
 }
 
 impl Talker {
-    /// As `user` with somebody, by these replicas.
+    /// Starts it as `user`, in a chat with `with`, at these replicas.
     pub(crate) fn start(user: &User, with: &str, replicas: &[usize]) -> Self {
         let mut command = command(user, with, replicas);
         Self::over_pipes(command.env("BESEDA_TOKEN", &user.token))
     }
 
-    /// With a token of its own making, by the secret in a folder as `beseda dev` has it.
+    /// Starts it with a token that it signs itself, by the secret in a folder of `beseda dev`.
     pub(crate) fn beside(
         folder: &std::path::Path,
         user: &User,
@@ -50,7 +50,7 @@ impl Talker {
         Self::over_pipes(command(user, with, &[replica]).env("BESEDA_DEV_DATA", folder))
     }
 
-    /// At a terminal.
+    /// Starts it at a terminal.
     pub(crate) fn at_terminal(user: &User, with: &str, replica: usize) -> Self {
         let OpenptyResult { master, slave } = openpty(&WINDOW, None).expect("a terminal");
         let end = || Stdio::from(slave.try_clone().expect("a descriptor more"));
@@ -77,28 +77,28 @@ impl Talker {
         Self { child, input: Some(Box::new(input)), output, notes, terminal: None }
     }
 
-    /// Types something; a line ends with `\n`, at a terminal with `\r`.
+    /// Types text; a line ends with `\n`, at a terminal with `\r`.
     pub(crate) fn types(&mut self, text: &str) {
         self.types_bytes(text.as_bytes());
     }
 
-    /// The same with what may be no text.
+    /// Types bytes, which need not be UTF-8.
     pub(crate) fn types_bytes(&mut self, bytes: &[u8]) {
         let input = self.input.as_mut().expect("an input that has not ended");
         input.write_all(bytes).expect("it reads");
     }
 
-    /// There will be no more to read for it.
+    /// Closes its input.
     pub(crate) fn end_input(&mut self) {
         self.input = None;
     }
 
-    /// All of its output so far, as it is.
+    /// Returns its raw output so far.
     pub(crate) fn raw(&self) -> String {
         self.output.lock().expect("no panic").clone()
     }
 
-    /// What was said so far, without the times: `alice: hello`.
+    /// Returns the messages so far, without the times: `alice: hello`.
     pub(crate) fn said(&self) -> Vec<String> {
         let time = "0000-00-00 00:00:00 ".len();
         let said = |line: &str| line.get(time..).unwrap_or(line).to_owned();
@@ -109,7 +109,7 @@ impl Talker {
         self.notes.lock().expect("no panic").clone()
     }
 
-    /// Waits until this was said.
+    /// Waits for this message.
     pub(crate) async fn hears(&self, said: &str) {
         eventually_within(PATIENCE, async || {
             if self.said().iter().any(|line| line == said) { Ok(()) } else { Err(self.told()) }
@@ -117,7 +117,7 @@ impl Talker {
         .await;
     }
 
-    /// Waits until this stands in a note; at a terminal, anywhere on the screen.
+    /// Waits for this text in a note; at a terminal, anywhere on the screen.
     pub(crate) async fn notes_that(&self, part: &str) {
         eventually_within(PATIENCE, async || {
             if self.notes().contains(part) { Ok(()) } else { Err(self.told()) }
@@ -125,7 +125,7 @@ impl Talker {
         .await;
     }
 
-    /// Waits until it has ended, and gives the status that it ended with.
+    /// Waits for its end, and returns its status.
     pub(crate) async fn ended(&mut self) -> i32 {
         let ended = eventually_within(PATIENCE, async || match self.child.try_wait() {
             Ok(Some(status)) => Ok(status),
@@ -134,7 +134,7 @@ impl Talker {
         ended.await.code().expect("it was not killed")
     }
 
-    /// Whether the terminal shows what is typed and takes it line by line, as it did before.
+    /// True if the terminal echoes and reads by line again, as before.
     pub(crate) fn terminal_is_as_before(&self) -> bool {
         let terminal = self.terminal.as_ref().expect("it is at a terminal");
         let flags = tcgetattr(terminal).expect("a terminal").local_flags;
@@ -162,7 +162,7 @@ fn command(user: &User, with: &str, replicas: &[usize]) -> Command {
     command
 }
 
-/// Reads to the end, in a thread of its own.
+/// Reads to the end in a separate thread.
 fn gather(mut from: impl Read + Send + 'static) -> Text {
     let text = Text::default();
     let gathered = Arc::clone(&text);

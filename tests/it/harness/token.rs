@@ -1,4 +1,4 @@
-//! What the host application does: it signs tokens.
+//! Signs tokens, as a host application does.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 /// The secret of the replicas' HS256 tokens.
 pub(crate) const SECRET: &str = "thirty-two bytes or more, for tests only";
 
-/// Claims of a token that is good for an hour.
+/// Returns the claims of a token that is valid for an hour.
 pub(crate) fn claims(user_id: &str) -> Value {
     json!({ "sub": user_id, "exp": now() + 3_600 })
 }
