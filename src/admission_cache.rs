@@ -1,4 +1,4 @@
-//! Who is known: the bearers of valid tokens, and whether they were erased, or their tokens revoked.
+//! Recently admitted users: bearers of valid tokens who are neither erased nor revoked.
 
 use std::{
     collections::HashMap,
@@ -9,15 +9,15 @@ use std::{
 use crate::{
     auth::{Identity, is_revoked},
     error::Error,
-    model::{Time, UserId},
-    store::{Profile, Store},
+    model::{Profile, Time, UserId},
+    store::Store,
 };
 
-/// How long a token's bearer counts as known, and as neither erased nor revoked, before Postgres is
-/// asked again. All replicas are told of these at once; this bounds what a lost word can do.
+/// How long an admission is believed before Postgres is asked again. Erasures and revocations are
+/// published to all replicas at once; this bounds the effect of a lost publication.
 const ADMISSION_LIFETIME: Duration = Duration::from_secs(5);
 
-/// Remembers whom Postgres has just called known, so that a request costs no query for it.
+/// Caches admissions, so that a request costs no query for them.
 #[derive(Debug, Clone)]
 pub struct AdmissionCache {
     store: Store,
@@ -27,7 +27,7 @@ pub struct AdmissionCache {
 #[derive(Debug)]
 struct Admitted {
     profile: Profile,
-    /// Another token of theirs may be older.
+    /// Kept because another token of the same user may be older.
     revoked_at: Option<Time>,
     at: Instant,
 }
@@ -44,12 +44,11 @@ impl AdmissionCache {
     }
 
     fn admitted(&self) -> MutexGuard<'_, HashMap<UserId, Admitted>> {
-        // A cache: a panic in between leaves nothing wrong in it.
+        // A panic leaves a cache consistent.
         self.admitted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes the bearer of a valid token known before anything is answered; refuses the erased, and
-    /// tokens revoked since they were issued.
+    /// Admits the bearer of a valid token; refuses erased users and revoked tokens.
     pub async fn admit(&self, identity: &Identity) -> Result<(), Error> {
         const REVOKED: Error = Error::TokenInvalid("it was revoked");
         let Identity { profile, issued_at, .. } = identity;
@@ -69,8 +68,8 @@ impl AdmissionCache {
             return Err(REVOKED);
         }
         let mut admitted = self.admitted();
-        // Before it grows: what is no longer believed is thrown out. Where that was less than half,
-        // there are so many, and looking again soon would find no more.
+        // Expired entries are dropped before the map grows. If they were less than half, the map
+        // grows, since the next scan would find few again.
         let capacity = admitted.capacity();
         if admitted.len() == capacity {
             admitted.retain(|_, known| known.is_fresh());
@@ -84,7 +83,7 @@ impl AdmissionCache {
         Ok(())
     }
 
-    /// They were erased, revoked or named anew: ask Postgres at the next request.
+    /// Drops a user who was erased, revoked or renamed.
     pub fn forget(&self, user_id: &UserId) {
         self.admitted().remove(user_id);
     }

@@ -1,4 +1,4 @@
-//! Wiring: [`start`] gives a running replica, [`Replica::drain`] ends it without losing anything.
+//! Wiring: [`start`] returns a running replica, [`Replica::drain`] ends it without loss.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -35,32 +35,33 @@ use crate::{
     writer::Writer,
 };
 
-/// How often full token buckets are forgotten.
+/// How often full token buckets are dropped.
 const FORGET_BUCKETS: Duration = Duration::from_secs(60);
 
-/// What of the grace is kept for the end, a quarter of it at most: to give up the leases of presence, and
-/// to flush what is committed.
+/// The part of the grace, at most a quarter, reserved for giving up presence leases and publishing
+/// commits.
 const LAST_WAIT: Duration = Duration::from_secs(5);
 
-/// How long that flushing may take, where as much is left; the sweepers of the other replicas take the rest.
+/// How long publishing may take, if as much is left; the sweepers of other replicas publish the
+/// rest.
 const FLUSH_WAIT: Duration = Duration::from_secs(3);
 
-/// How long after the last one's moment sockets are waited for: a goodbye, and a second until it is noticed
-/// and the connection is gone.
+/// How long sockets are waited for after the drain window: a close, and a second until the
+/// connection is gone.
 const GOODBYES: Duration = socket::CLOSE_WAIT.saturating_add(Duration::from_secs(1));
 
-/// How long the first connection to Redis is waited for before serving without it: who comes
-/// earlier is told that everybody on other replicas is offline, and nothing corrects it.
+/// How long startup waits for Redis before it serves without it: earlier clients would be told that
+/// all users of other replicas are offline, and nothing would correct it.
 const REDIS_WAIT: Duration = Duration::from_secs(1);
 
-/// The two sockets a replica serves on, bound by the caller (port 0 in tests).
+/// The two listeners of a replica, bound by the caller (port 0 in tests).
 #[derive(Debug)]
 pub struct Listeners {
     pub public: TcpListener,
     pub internal: TcpListener,
 }
 
-/// Why a replica did not start.
+/// The reason why a replica did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error(transparent)]
@@ -80,19 +81,20 @@ pub struct Replica {
     internal: SocketAddr,
     context: Context,
     phase: watch::Sender<Phase>,
-    /// Ends the acceptance of connections.
+    /// Stops accepting connections.
     stop_serving: CancellationToken,
-    /// Ends the health and metrics port, the last of all.
+    /// Stops the health and metrics port, the last of all.
     stop_internal: CancellationToken,
-    /// Ends the taking of webhooks: before all else, as those on their way may take seconds.
+    /// Stops taking webhooks; cancelled first, as those in flight may take seconds.
     stop_webhooks: CancellationToken,
-    /// Ends what runs in the background.
+    /// Stops the background tasks.
     stop: CancellationToken,
     servers: TaskTracker,
     tasks: TaskTracker,
 }
 
-/// Starts a replica: waits for Postgres, checks it and its schema, serves. Redis need not be there.
+/// Starts a replica: waits for Postgres, checks it and its schema, serves. Redis may be
+/// unavailable.
 pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, StartError> {
     config.validate()?;
     tracing::debug!(?config, "starting");
@@ -113,21 +115,21 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
     verifier.load().await;
 
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-    let link = RedisClient::connect(
+    let redis = RedisClient::connect(
         config.redis_url.expose(),
         config.redis_ca.as_deref(),
         &config.redis_prefix,
     )?;
-    link.wait(REDIS_WAIT).await?;
+    redis.wait(REDIS_WAIT).await?;
     let sharded = config.redis_sharded_pubsub == Switch::On;
-    let (broker, events) = Broker::connect(&link, sharded);
+    let (broker, events) = Broker::connect(&redis, sharded);
     let history = History::new(epoch);
-    let unread = Unread::new(link.clone(), history.clone());
+    let unread = Unread::new(redis.clone(), history.clone());
     let (transitions, came_and_went) = mpsc::unbounded_channel();
-    let presence = Presence::start(link.clone(), Uuid::now_v7(), transitions);
+    let presence = Presence::start(redis.clone(), Uuid::now_v7(), transitions);
     let outbox = Outbox::start(
         store.clone(),
-        link.clone(),
+        redis.clone(),
         broker.clone(),
         unread.clone(),
         history.clone(),
@@ -140,7 +142,7 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
         (AdmissionCache::new(store.clone()), Readiness::new(store.clone()));
     let sources = Sources {
         store: store.clone(),
-        link: link.clone(),
+        redis: redis.clone(),
         broker: broker.clone(),
         history,
         admissions: admissions.clone(),
@@ -165,12 +167,12 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
         stop_webhooks.clone(),
         abort.clone(),
     )?;
+    let (purging, stopped) = (purge::run(store.clone()), stop.clone());
+    tasks.spawn(async move { stopped.run_until_cancelled(purging).await });
     let parts = Parts { store, writer, outbox, broker, unread, presence, admissions };
     let chats: SharedChats = Arc::new(Chats::new(parts, &config, &secret));
     let limits = Arc::new(Limits::new(&config.limits, Arc::clone(&metrics)));
     tasks.spawn(tell_presence(Arc::clone(&chats), came_and_went, stop.clone()));
-    let (purging, stopped) = (purge::run(chats.store().clone()), stop.clone());
-    tasks.spawn(async move { stopped.run_until_cancelled(purging).await });
     let (refreshing, stopped) = (verifier.clone().keep_fresh(), stop.clone());
     tasks.spawn(async move { stopped.run_until_cancelled(refreshing).await });
     tasks.spawn(forget_buckets(Arc::clone(&limits), stop.clone()));
@@ -180,7 +182,7 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
         config,
         chats,
         feed,
-        link,
+        redis,
         readiness,
         verifier,
         token_cache: TokenCache::default(),
@@ -228,16 +230,15 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
         context.abort.clone(),
     );
     replica.tasks.spawn(internal);
-    // All that may be accepted are, whenever it is this task's turn: by its budget it would take 128, let
-    // them do their part, and only then see who waits behind them.
+    // Unconstrained: tokio's cooperative budget would yield after 128 accepts.
     servers.spawn(tokio::task::unconstrained(public));
     Ok(replica)
 }
 
-/// Transitions told of at once: a storm of thousands is some dozens of statements.
+/// Transitions published at once: a storm of thousands takes some dozens of statements.
 const TRANSITIONS: usize = 256;
 
-/// Tells of everybody who came or went, in their order.
+/// Publishes presence transitions in order.
 async fn tell_presence(
     chats: SharedChats,
     mut transitions: mpsc::UnboundedReceiver<Transition>,
@@ -248,7 +249,8 @@ async fn tell_presence(
         let more = tokio::select! {
             biased;
             count = transitions.recv_many(&mut batch, TRANSITIONS) => count > 0,
-            // All who left with the replica were queued before: they are told of above.
+            // The transitions of the drain were queued before, and the biased select takes them
+            // first.
             () = stop.cancelled() => false,
         };
         if !more {
@@ -280,13 +282,13 @@ impl Replica {
         self.internal
     }
 
-    /// What the replica's hub holds: chats, and sockets that follow them.
+    /// The size of the replica's hub: chats, and subscriptions to them.
     pub fn followed(&self) -> (usize, usize) {
         self.context.feed.hub().size()
     }
 
-    /// Ends gracefully, within the configured grace: not ready first, then sockets are sent
-    /// elsewhere one by one, requests under way are answered, and what is committed is published.
+    /// Drains the replica within the configured grace: reports not ready, closes sockets one by
+    /// one, answers requests in flight, publishes what is committed.
     pub async fn drain(self) {
         let grace = self.context.config.shutdown_grace;
         let end = Instant::now() + grace;
@@ -301,11 +303,11 @@ impl Replica {
         self.context.abort.cancel();
     }
 
-    /// Serves until nobody is left.
+    /// Serves until no client is left.
     async fn leave(&self) {
         self.phase.send_replace(Phase::Leaving);
         self.stop_webhooks.cancel();
-        // Balancers notice by and by; until then connections still come, and are served.
+        // Balancers notice with a delay; connections that come until then are served.
         tokio::time::sleep(self.context.config.drain_delay).await;
         self.phase.send_replace(Phase::Closing);
         self.stop_serving.cancel();
@@ -314,32 +316,31 @@ impl Replica {
         let sockets = async {
             let limit = socket::drain_window(&self.context) + GOODBYES;
             if tokio::time::timeout(limit, self.context.sockets.wait()).await.is_err() {
-                // A client that takes nothing hears no goodbye either.
+                // A client that reads nothing does not complete the close either.
                 self.context.abort_sockets.cancel();
             }
         };
         tokio::join!(sockets, self.servers.wait());
     }
 
-    /// Ends what runs in the background, each in a part of what is left until `end`.
+    /// Ends the background tasks, each within a part of the time left until `end`.
     async fn finish(&self, end: Instant) {
         let left = || end.saturating_duration_since(Instant::now());
-        // Cut off or not, none of the sockets is left that could hold a lease. What Redis does not take in
-        // time runs out by itself.
+        // After this no socket can hold a lease. Leases that Redis does not release in time expire.
         self.context.sockets.close();
         self.context.sockets.wait().await;
         let leaving = self.context.chats.presence().leave_all();
         let _ = tokio::time::timeout(left() / 3, leaving).await;
-        // Outbox rows that are finished get deleted; the rest is the other replicas' sweepers'.
+        // Finished outbox rows are deleted now; other replicas sweep the rest.
         self.stop.cancel();
         self.stop_internal.cancel();
         self.tasks.close();
         let flushing = FLUSH_WAIT.min(left().mul_f64(0.8));
         let _ = tokio::time::timeout(flushing, self.tasks.wait()).await;
-        self.context.link.shutdown().await;
+        self.context.redis.shutdown().await;
     }
 
-    /// Ends at once, as a crash would: nothing is flushed, sockets break.
+    /// Ends at once like a crash: nothing is published, sockets break.
     pub fn abort(self) {
         self.context.abort.cancel();
         self.stop.cancel();

@@ -1,4 +1,4 @@
-//! What handlers and sockets of one replica share.
+//! State that the handlers and sockets of one replica share.
 
 use std::{net::IpAddr, ops::Deref, sync::Arc, time::Duration};
 
@@ -20,34 +20,33 @@ use crate::{
     token_cache::TokenCache,
 };
 
-/// Where a replica is in its life. Goes one way only.
+/// The phase of a replica's life; it only moves forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     Serving,
-    /// Not ready any more; new sockets are refused, requests still answered.
+    /// Reported as not ready; new sockets are refused, requests are still answered.
     Leaving,
-    /// Sockets are told to go elsewhere.
+    /// Sockets are closed, so that clients reconnect to other replicas.
     Closing,
 }
 
-/// Sockets that a replica opens at once. The rest of a rush waits in line, so that a send meets tens
-/// that want the processors, Postgres and Redis before it, and not thousands. As each waits for two
-/// or three round trips, fewer would leave a processor idle.
+/// Maximum number of handshakes in progress on a replica. Further ones wait, so that a send
+/// competes with tens of them for CPU, Postgres and Redis, not with thousands. Each waits for two
+/// or three round trips, so a lower limit would leave a processor idle.
 pub const OPENINGS: usize = 32;
 
-/// Inboxes of a replica that read all their chats at once. After a failover every one of them does, and
-/// some thousands would stand before everybody else in the queue for a connection to Postgres: by
-/// default a replica has ten for all but writing and short reads, and each of these takes two.
+/// Caps the full inbox reloads of a replica, which would exhaust the pool after a failover: by
+/// default a replica has ten connections for long reads, and each reload takes two.
 pub const INBOX_READS: usize = 4;
 
-/// How long a socket waits for its turn: as long as clients wait for a connection.
-const TURN_WAIT: Duration = Duration::from_secs(10);
+/// How long a socket waits for an admission permit: as long as clients wait for a connection.
+const PERMIT_WAIT: Duration = Duration::from_secs(10);
 
-/// A socket's turn, to be opened or to read all its chats, until dropped.
+/// Permission to open a socket, or to reload an inbox, until dropped.
 #[derive(Debug)]
 pub struct AdmissionPermit(#[expect(dead_code, reason = "held, not read")] OwnedSemaphorePermit);
 
-/// A clone counts one reference: every layer of every request has one.
+/// Shared state; a clone costs one reference count, and every layer of every request has one.
 #[derive(Clone, Debug)]
 pub struct Context(Arc<Shared>);
 
@@ -57,7 +56,7 @@ pub struct Shared {
     pub config: Config,
     pub chats: SharedChats,
     pub feed: Feed,
-    pub link: RedisClient,
+    pub redis: RedisClient,
     pub readiness: Readiness,
     pub verifier: Verifier,
     pub token_cache: TokenCache,
@@ -65,16 +64,16 @@ pub struct Shared {
     pub limits: Arc<Limits>,
     pub metrics: Arc<Metrics>,
     pub phase: watch::Receiver<Phase>,
-    /// Sockets, which a server's own graceful shutdown does not wait for.
+    /// Open sockets, for which the HTTP server's graceful shutdown does not wait.
     pub sockets: TaskTracker,
-    /// Turns of sockets to be opened, [`OPENINGS`].
+    /// Permits for handshakes, [`OPENINGS`] of them.
     pub openings: Arc<Semaphore>,
-    /// Turns of inboxes that read all their chats, [`INBOX_READS`]: others than those, since who is
-    /// there already must not keep anybody from coming in.
+    /// Permits for inbox reloads, [`INBOX_READS`] of them; separate from `openings`, so that open
+    /// sockets do not keep new ones out.
     pub inbox_reads: Arc<Semaphore>,
-    /// Ends everything at once.
+    /// Aborts everything at once.
     pub abort: CancellationToken,
-    /// Ends the sockets at once; `abort` ends them too.
+    /// Aborts the sockets at once; `abort` does so too.
     pub abort_sockets: CancellationToken,
 }
 
@@ -91,7 +90,7 @@ impl Context {
         Self(Arc::new(shared))
     }
 
-    /// It no longer waits for what takes long.
+    /// Whether the replica no longer waits for slow requests.
     pub fn is_closing(&self) -> bool {
         *self.phase.borrow() >= Phase::Closing
     }
@@ -100,31 +99,31 @@ impl Context {
         *self.phase.borrow() > Phase::Serving
     }
 
-    /// Waits until a socket may be opened, [`TURN_WAIT`] at most. To be held only while nothing waits
-    /// for its client, nor for anybody else outside.
+    /// Waits at most [`PERMIT_WAIT`] for a permit to open a socket. Must not be held while waiting
+    /// for the client or for any other system outside.
     pub async fn take_admission(&self) -> Result<AdmissionPermit, Error> {
-        let waiting = tokio::time::timeout(TURN_WAIT, Arc::clone(&self.openings).acquire_owned());
+        let waiting = tokio::time::timeout(PERMIT_WAIT, Arc::clone(&self.openings).acquire_owned());
         match waiting.await {
             Ok(Ok(permit)) => Ok(AdmissionPermit(permit)),
-            // Too late; the semaphore itself is never closed.
+            // Timed out; the semaphore itself is never closed.
             _ => Err(Error::Unavailable(None)),
         }
     }
 
-    /// Waits until an inbox may read all its chats, however long: the socket is served meanwhile. To be
-    /// held like the other kind. Cancelled, it has taken none, and its place in line is lost.
+    /// Waits without limit for a permit to reload an inbox, because the socket is served meanwhile.
+    /// Held like the other kind. Cancel-safe, but a cancelled call loses its position in the queue.
     pub async fn take_inbox_admission(&self) -> Option<AdmissionPermit> {
-        // Boxed, as it is rare: a socket that idles would have room for it.
+        // Boxed, because an idle socket would hold memory for it.
         Box::pin(Arc::clone(&self.inbox_reads).acquire_owned()).await.ok().map(AdmissionPermit)
     }
 
-    /// Whom a request or an upgrade came from.
+    /// The client address of a request or an upgrade.
     pub fn client_address(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         net::client_address(peer, headers, &self.config.trusted_proxies)
     }
 
-    /// Takes one from the bucket of the address that a request came from. Without a peer, as where
-    /// another transport is in front, there is nobody to count for.
+    /// Takes a token from the bucket of the client's address. Without a peer, as with another
+    /// transport in front, there is no address to count for.
     pub fn check_address(
         &self,
         peer: Option<IpAddr>,
@@ -134,7 +133,7 @@ impl Context {
         self.limits.check_address(self.client_address(peer, headers))
     }
 
-    /// Checks a token. May wait for its issuer's keys.
+    /// Verifies a token. May wait for the issuer's keys.
     pub async fn verify(&self, token: &str) -> Result<Arc<Identity>, Error> {
         if let Some(identity) = self.token_cache.get(token, self.verifier.leeway()) {
             return Ok(identity);
@@ -144,7 +143,7 @@ impl Context {
         Ok(identity)
     }
 
-    /// Checks a token and makes its bearer known, before anything is answered.
+    /// Verifies a token and admits its user.
     pub async fn authenticate(&self, token: &str) -> Result<Arc<Identity>, Error> {
         let identity = self.verify(token).await?;
         self.chats.admissions().admit(&identity).await?;

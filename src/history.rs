@@ -1,9 +1,9 @@
-//! Which history the database's numbers belong to, as this replica knows it.
+//! The database's current epoch, as this replica knows it.
 //!
-//! A standby that is promoted without the last commits begins another history, and so does a restore:
-//! the numbers of the one before mean nothing there. What is written says itself which one it is of,
-//! since its own statement asks: a name that is remembered may be of the server before. Here is what
-//! the others are held against.
+//! A standby promoted without the last commits begins another epoch, and so does a restore: numbers
+//! of the previous epoch mean nothing there. Each write reads the epoch in its own statement,
+//! because a remembered epoch may belong to the previous server. All other values are compared with
+//! the epoch held here.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -11,8 +11,8 @@ use tokio::sync::Notify;
 
 use crate::model::Epoch;
 
-/// Epochs remembered that are not, or no longer, the present one: a replica that is stuck with an old
-/// primary has one for all that it says.
+/// Maximum remembered epochs other than the current one. A replica that is stuck with an old
+/// primary sends only one.
 const REMEMBERED: usize = 8;
 
 /// Cheap to clone.
@@ -24,16 +24,16 @@ pub struct History {
 #[derive(Debug)]
 struct Shared {
     known: RwLock<Known>,
-    /// Somebody spoke of a history that is not known: Postgres has to be asked.
+    /// Notified when an unknown epoch was seen, so that Postgres must be asked.
     doubt: Notify,
 }
 
 #[derive(Debug)]
 struct Known {
     current: Epoch,
-    /// Was the present one once.
+    /// Former current epochs.
     over: Vec<Epoch>,
-    /// Was spoken of, and Postgres asked since.
+    /// Epochs that were seen and already asked about.
     foreign: Vec<Epoch>,
 }
 
@@ -52,8 +52,8 @@ impl History {
         Arc::clone(&self.read().current)
     }
 
-    /// Whether something is of the present history. The first that comes of an unknown one has Postgres
-    /// asked; what is missed until then, the comparison finds.
+    /// Whether an epoch is the current one. The first sight of an unknown epoch causes a comparison
+    /// with Postgres, which also finds what was missed until then.
     pub fn is_current(&self, epoch: &str) -> bool {
         let known = self.read();
         if *known.current == *epoch {
@@ -68,13 +68,13 @@ impl History {
         false
     }
 
-    /// Whether this was the present history once and is not any more: what was written in it may be lost.
+    /// Whether an epoch was current once and is not any more: its writes may be lost.
     pub fn is_over(&self, epoch: &str) -> bool {
         let known = self.read();
         *known.current != *epoch && known.over.iter().any(|other| **other == *epoch)
     }
 
-    /// Postgres has said so. True: it is another one than before.
+    /// Sets the current epoch as read from Postgres; true if it changed.
     pub fn enter(&self, epoch: &Epoch) -> bool {
         let mut known = self.write();
         if known.current == *epoch {
@@ -87,18 +87,18 @@ impl History {
         true
     }
 
-    /// Has everything compared with Postgres soon.
+    /// Requests a comparison with Postgres soon.
     pub fn doubt(&self) {
         self.shared.doubt.notify_one();
     }
 
-    /// Returns once there is doubt.
+    /// Returns once a comparison was requested.
     pub async fn doubted(&self) {
         self.shared.doubt.notified().await;
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Known> {
-        // Nothing that is done under the lock leaves it half done.
+        // Nothing under the lock can panic halfway.
         self.shared.known.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -129,7 +129,7 @@ mod tests {
         assert!(history.enter(&"two".into()) && !history.enter(&"two".into()));
         assert!(history.is_current("two") && history.is_over("one") && !history.is_over("two"));
         assert!(!history.is_current("one") && !is_doubted(&history));
-        // A server that was thought to be dead is back.
+        // The previous server is back.
         assert!(history.enter(&"one".into()));
         assert!(history.is_current("one") && history.is_over("two") && !history.is_over("one"));
     }

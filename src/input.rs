@@ -1,4 +1,4 @@
-//! Reading what clients send: JSON objects and query strings, every field at fault named.
+//! Parses what clients send: JSON objects and query strings. Errors name every invalid field.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::{
     json::compact,
 };
 
-/// A JSON object whose fields are taken one by one; what nobody takes is ignored.
+/// A JSON object whose fields are taken one by one; the rest is ignored.
 #[derive(Debug, Default)]
 pub struct Fields {
     values: BTreeMap<String, Box<RawValue>>,
@@ -17,8 +17,8 @@ pub struct Fields {
 }
 
 impl Fields {
-    /// `invalid_json` for what is no JSON in UTF-8, `validation_failed` for what is no object. A key
-    /// given twice counts as given last.
+    /// Parses an object: `invalid_json` unless it is JSON in UTF-8, `validation_failed` unless it
+    /// is an object. Of duplicate keys the last counts.
     pub fn parse(body: &[u8]) -> Result<Self, Error> {
         let text = std::str::from_utf8(body)
             .map_err(|error| Error::InvalidJson(format!("not UTF-8: {error}")))?;
@@ -31,12 +31,12 @@ impl Fields {
         }
     }
 
-    /// Whether it was sent; null counts as nothing.
+    /// Whether a field is present; null counts as missing.
     pub fn has(&self, name: &str) -> bool {
         self.values.contains_key(name) && !self.is_null(name)
     }
 
-    /// A string that must be there.
+    /// Takes a required string.
     pub fn required_string(
         &mut self,
         name: &str,
@@ -53,7 +53,7 @@ impl Fields {
         self.optional_string(name, check)
     }
 
-    /// A string, or nothing where it is missing or null.
+    /// Takes a string; `None` if it is missing or null.
     pub fn optional_string(
         &mut self,
         name: &str,
@@ -73,7 +73,7 @@ impl Fields {
         }
     }
 
-    /// An integer of at least `min`, or nothing.
+    /// Takes an integer of at least `min`, if present.
     pub fn optional_integer(&mut self, name: &str, min: i64) -> Option<i64> {
         let raw = self.take(name)?;
         match serde_json::from_str::<i64>(raw.get()) {
@@ -89,7 +89,7 @@ impl Fields {
         }
     }
 
-    /// `true` or `false`, which must be there.
+    /// Takes a required boolean.
     pub fn required_bool(&mut self, name: &str) -> Option<bool> {
         let value = self.take(name).and_then(|raw| serde_json::from_str(raw.get()).ok());
         if value.is_none() {
@@ -98,12 +98,13 @@ impl Fields {
         value
     }
 
-    /// A JSON object, or nothing: as sent where that has `max_bytes` at most, else in its [`compact`]
-    /// form, which must. So how a client's library writes JSON takes no room from anybody's text.
+    /// Takes a JSON object, if present: as sent if it has at most `max_bytes`, else in its
+    /// [`compact`] form, which must fit. So the limit does not depend on how a client's library
+    /// writes JSON.
     pub fn object(&mut self, name: &str, max_bytes: usize) -> Option<Box<RawValue>> {
         let raw = self.take(name)?;
-        // What many a reader would stumble over is refused for all: halves of characters, numbers
-        // beyond a double's range, more than 127 levels.
+        // Refuses values that many parsers reject: lone surrogates, numbers beyond the range of a
+        // double, more than 127 levels.
         if serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(raw.get()).is_err() {
             self.errors.add(name, "must be a JSON object, or null");
             return None;
@@ -118,7 +119,7 @@ impl Fields {
         compact
     }
 
-    /// A list of objects, which must be there.
+    /// Takes a required list of objects.
     pub fn required_list(&mut self, name: &str, max: usize) -> Vec<Fields> {
         let Some(raw) = self.take(name) else {
             self.errors.add(name, "is required");
@@ -136,7 +137,7 @@ impl Fields {
         items.into_iter().map(|values| Fields { values, errors: FieldErrors::default() }).collect()
     }
 
-    /// Strings, or nothing.
+    /// Takes a list of strings, if present.
     pub fn optional_strings(&mut self, name: &str) -> Option<Vec<String>> {
         let raw = self.take(name)?;
         let list = serde_json::from_str(raw.get()).ok();
@@ -146,7 +147,7 @@ impl Fields {
         list
     }
 
-    /// Anything, as sent; null counts as nothing.
+    /// Takes any value as sent; null counts as missing.
     pub fn take(&mut self, name: &str) -> Option<Box<RawValue>> {
         self.values.remove(name).filter(|raw| raw.get() != "null")
     }
@@ -155,12 +156,12 @@ impl Fields {
         self.errors.add(name, reason);
     }
 
-    /// All that was wrong, or nothing.
+    /// Returns all errors, if any.
     pub fn finish(self) -> Result<(), Error> {
         self.errors.finish()
     }
 
-    /// What was wrong so far, to be reported under another name.
+    /// Returns the errors so far, to be reported under another name.
     pub fn into_errors(self) -> FieldErrors {
         self.errors
     }
@@ -170,7 +171,7 @@ impl Fields {
     }
 }
 
-/// A query string's parameters; what nobody takes is ignored.
+/// The parameters of a query string; those not taken are ignored.
 #[derive(Debug, Default)]
 pub struct Params {
     values: BTreeMap<String, String>,
@@ -189,7 +190,7 @@ impl Params {
         self.values.remove(name)
     }
 
-    /// An integer within bounds, both inclusive.
+    /// Takes an integer within inclusive bounds.
     pub fn integer(&mut self, name: &str, min: i64, max: i64) -> Option<i64> {
         let raw = self.values.remove(name)?;
         match raw.parse::<i64>() {

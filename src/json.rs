@@ -1,17 +1,17 @@
-//! JSON of the host application's own, kept exactly: whatever a library reads as a double loses the
-//! digits past the sixteenth, and with them what tells two values apart.
+//! JSON of the host application, preserved exactly: a library that parses numbers as doubles loses
+//! digits beyond the sixteenth, so that different values become equal.
 
 use std::{collections::BTreeMap, fmt::Write};
 
 use serde_json::value::RawValue;
 
-/// The same JSON without what means nothing: white space, and escapes that need not be (Python writes
-/// `\u043f` for `п`). Numbers, and the order of keys, stay as they were written.
+/// Removes insignificant white space and needless escapes (Python writes `\u043f` for `п`). Numbers
+/// and the order of keys stay as written.
 pub fn compact(json: &RawValue) -> Result<Box<RawValue>, serde_json::Error> {
     let mut rest = json.get();
     let mut compact = String::with_capacity(rest.len());
     while let Some(next) = rest.chars().next() {
-        // It is valid JSON: outside of strings all is ASCII.
+        // Valid JSON is ASCII outside of strings.
         let length = if next == '"' { string_length(rest) } else { 1 };
         let (part, after) = rest.split_at(length);
         match next {
@@ -24,7 +24,7 @@ pub fn compact(json: &RawValue) -> Result<Box<RawValue>, serde_json::Error> {
     RawValue::from_string(compact)
 }
 
-/// Bytes up to the end of the string that `json` begins with.
+/// Length in bytes of the string that `json` begins with, quotes included.
 fn string_length(json: &str) -> usize {
     let mut escaped = false;
     let end = json.bytes().skip(1).position(|byte| {
@@ -32,7 +32,7 @@ fn string_length(json: &str) -> usize {
         escaped = byte == b'\\' && !escaped;
         ends
     });
-    // Its quotes too.
+    // Plus both quotes.
     end.map_or(json.len(), |end| end + 2)
 }
 
@@ -41,9 +41,9 @@ fn write_string(json: &mut String, text: &str) {
     json.push_str(&serde_json::to_string(text).unwrap_or_default());
 }
 
-/// What two spellings of the same value have in common, and no others. Neither white space nor escapes
-/// nor the order of keys count; of a key given twice the last counts; numbers are equal where their
-/// exact values are (`1`, `1.0`, `10e-1`; `0`, `-0`).
+/// Returns the canonical form of a value: equal for equal values only. White space, escapes and the
+/// order of keys do not count; of duplicate keys the last counts; numbers are compared by their
+/// exact value (`1`, `1.0`, `10e-1`; `0`, `-0`).
 pub fn canonical(json: &RawValue) -> Result<String, serde_json::Error> {
     let mut canonical = String::with_capacity(json.get().len());
     write_canonical(&mut canonical, json)?;
@@ -80,11 +80,11 @@ fn write_canonical(canonical: &mut String, json: &RawValue) -> Result<(), serde_
     Ok(())
 }
 
-/// Digits of an integer that is written out; what is longer has an exponent, as zeros that an exponent
-/// stands for could fill the memory. All of 64 bits have fewer.
+/// Maximum digits of an integer that is written without an exponent, enough for 64 bits; zeros that
+/// stand for a large exponent could fill the memory.
 const MAX_PLAIN_DIGITS: usize = 20;
 
-/// Writes a number by its value: its digits without zeros at either end, and a power of ten.
+/// Writes a number in canonical form: its digits without zeros at either end, and a power of ten.
 fn write_number(canonical: &mut String, raw: &str) {
     let (sign, unsigned) = match raw.strip_prefix('-') {
         Some(unsigned) => ("-", unsigned),
@@ -99,7 +99,7 @@ fn write_number(canonical: &mut String, raw: &str) {
         canonical.push('0');
         return;
     }
-    // Lengths of one request's part, far from overflow.
+    // Lengths within one request, far from overflow.
     let shift = (digits.len() - significant.len()) as i64 - fraction.len() as i64;
     let exponent = exponent.parse::<i64>().ok().and_then(|it| it.checked_add(shift));
     let written = match exponent {
@@ -108,10 +108,10 @@ fn write_number(canonical: &mut String, raw: &str) {
             write!(canonical, "{sign}{significant}{:0<zeros$}", "")
         }
         Some(power) => write!(canonical, "{sign}{significant}e{power}"),
-        // A power beyond all reason: equal to itself alone.
+        // An exponent out of range is equal to itself only.
         None => write!(canonical, "{raw}"),
     };
-    // A String takes all.
+    // Writing to a String cannot fail.
     let _ = written;
 }
 
@@ -157,7 +157,7 @@ mod tests {
         ] {
             assert_ne!(canonical(one), canonical(other), "{one} {other}");
         }
-        // As long as what was sent, whatever the power.
+        // No longer than the input, whatever the exponent.
         assert!(canonical("1e300").len() < 10);
     }
 

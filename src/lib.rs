@@ -5,28 +5,10 @@
 //! transaction for a batch) → [`outbox`] → [`broker`] (Redis) → [`hub`] on every replica →
 //! [`socket`].
 //!
-//! The map, from the top down; whoever stands higher may use what stands lower:
+//! The map in `ARCHITECTURE.md` lists the modules from the top down; a module uses only modules
+//! that stand below it.
 //!
-//! | | |
-//! |---|---|
-//! | [`admin`] | what operators ask |
-//! | [`app`] | wiring: a configuration becomes a running replica; its drain |
-//! | [`server`] | HTTP/1.1 over TCP, with time-outs |
-//! | [`api`], [`socket`] | the transport: REST, and the socket protocol `chat.v1` |
-//! | [`context`] | what handlers and sockets of one replica share |
-//! | [`chat`] | the operations and their rules; [`search`]: what a query means |
-//! | [`writer`], [`outbox`], [`purge`] | group commit; from a commit to Redis; what takes long |
-//! | [`webhooks`] | events for the host application's own server |
-//! | [`hub`] | who on this replica follows what, and up to where it was given |
-//! | [`admission_cache`] | who was admitted, remembered for moments |
-//! | [`unread`], [`presence`] | copies of counters, leases of who is online |
-//! | [`broker`], [`store`] | Redis; Postgres |
-//! | [`auth`], [`token_cache`], [`limits`], [`input`], [`protocol`], [`model`], [`error`], [`config`], [`net`], [`tls`], [`metrics`], [`telemetry`], [`trace`], [`signals`] | the ground floor |
-//! | [`fuzz_entry`] | where strangers' bytes come in, as plain functions: for fuzzing |
-//! | [`cli_chat`] | `beseda chat`: a client in a terminal, which knows the service from outside only |
-//! | [`dev`] | `beseda dev` and the tests' stack: Postgres and Redis as child processes |
-//!
-//! What this keeps, and by what means:
+//! The guarantees, and the means that keep them:
 //!
 //! - **Numbers without holes.** `seq` numbers a chat's messages, `ev` all its changes, in commit
 //!   order: both move under the lock of the chat's row.
@@ -37,9 +19,6 @@
 //! - **Exact counters.** Unread is a column under the same lock; its copies in Redis are versioned.
 //!
 //! `ARCHITECTURE.md` has the reasons, and the test that proves each guarantee.
-
-#[doc(inline)]
-pub use beseda_protocol::model;
 
 pub mod admin;
 pub mod admission_cache;
@@ -62,6 +41,7 @@ pub mod input;
 pub mod json;
 pub mod limits;
 pub mod metrics;
+pub mod model;
 pub mod net;
 pub mod origin;
 pub mod outbox;

@@ -1,12 +1,12 @@
-//! Origins of web pages (RFC 6454), and the hosts that requests name. A setting, a browser and a proxy
-//! may each write the same one differently, so that they are parsed and never compared as bytes.
+//! Origins of web pages (RFC 6454), and hosts of requests. A setting, a browser and a proxy may
+//! write the same one differently, so they are parsed, never compared as bytes.
 
 use std::{fmt, str::FromStr};
 
-/// A host, and its port where one is named: the value of `Host`, or an origin without its scheme.
+/// A host with an optional port: the value of `Host`, or an origin without its scheme.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Authority {
-    /// As browsers write it (WHATWG URL §3.5): in lower case, an international name in Punycode.
+    /// As browsers write it (WHATWG URL §3.5): lower case, international names in Punycode.
     host: String,
     port: Option<u16>,
 }
@@ -15,7 +15,7 @@ impl FromStr for Authority {
     type Err = &'static str;
 
     fn from_str(raw: &str) -> Result<Self, Self::Err> {
-        // By hand, since a URL's parser forgets a port that is its scheme's own.
+        // Split by hand, because a URL parser drops the scheme's default port.
         let (host, port) = match raw.rsplit_once(':') {
             Some((host, port)) if !port.contains(']') => (host, port),
             _ => (raw, ""),
@@ -23,7 +23,7 @@ impl FromStr for Authority {
         if host.is_empty() {
             return Err("names no host");
         }
-        // Browsers never send one; a host's parser would take it for a name.
+        // Browsers never send a `*`, but the parser of hosts would accept it.
         if host.contains('*') {
             return Err("has a `*`: name each host");
         }
@@ -39,7 +39,7 @@ impl FromStr for Authority {
 }
 
 impl Authority {
-    /// Written without the port that `scheme` has of its own.
+    /// Formats the authority without the default port of `scheme`.
     pub fn within<'a>(&'a self, scheme: &str) -> impl fmt::Display + use<'a> {
         let port = self.port.filter(|port| Some(*port) != default_port(scheme));
         Written { host: &self.host, port }
@@ -60,19 +60,19 @@ impl fmt::Display for Written<'_> {
     }
 }
 
-/// Where a page is from: what may be in `Origin`, but for `null`.
+/// The origin of a page: any value of `Origin` except `null`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Origin {
     scheme: String,
-    /// Without the scheme's own port.
+    /// Without the scheme's default port.
     authority: Authority,
 }
 
 impl FromStr for Origin {
     type Err = &'static str;
 
-    /// Takes what people write for an origin: capitals, a slash at the end, the scheme's own port, an
-    /// international name. What leaves in doubt which pages are meant is refused.
+    /// Accepts the usual spellings of an origin: capitals, a trailing slash, the default port, an
+    /// international name. Ambiguous ones are refused.
     fn from_str(raw: &str) -> Result<Self, Self::Err> {
         let raw = raw.trim();
         match raw {
@@ -114,8 +114,9 @@ impl Origin {
         &self.authority
     }
 
-    /// Whether a page of this origin was had from `host`. A host without a port is at that of the
-    /// page's scheme: behind a proxy that speaks TLS for us no other one is known.
+    /// Whether a page of this origin came from `host`. A host without a port counts as at the
+    /// default port of the page's scheme, because behind a proxy that terminates TLS no other is
+    /// known.
     pub fn is_of_host(&self, host: &Authority) -> bool {
         let own = default_port(&self.scheme);
         self.authority.host == host.host && self.authority.port.or(own) == host.port.or(own)
@@ -134,7 +135,8 @@ impl fmt::Debug for Origin {
     }
 }
 
-/// RFC 3986 §3.1. Apps in a web view have schemes of their own (`capacitor://localhost`).
+/// Checks a scheme (RFC 3986 §3.1). Apps in a web view have schemes of their own
+/// (`capacitor://localhost`).
 fn is_scheme(raw: &str) -> bool {
     raw.starts_with(|char: char| char.is_ascii_alphabetic())
         && raw.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
@@ -148,8 +150,8 @@ fn default_port(scheme: &str) -> Option<u16> {
     }
 }
 
-/// Whether the value of a `Host` header can be one (RFC 9110 §7.2): `uri-host [":" port]` of RFC 3986.
-/// An empty host is refused, as no URI of HTTP has one (RFC 9110 §4.2.1).
+/// Whether a value is valid for the `Host` header (RFC 9110 §7.2): `uri-host [":" port]` of RFC
+/// 3986. An empty host is invalid, because no HTTP URI has one (RFC 9110 §4.2.1).
 pub fn is_host(value: &[u8]) -> bool {
     let Ok(value) = std::str::from_utf8(value) else { return false };
     let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());

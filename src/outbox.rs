@@ -1,4 +1,4 @@
-//! From a commit to Redis: at once by whoever committed, else by the sweeper.
+//! Publishes commits to Redis: at once by the committing replica, otherwise by a sweeper.
 //!
 //! A transaction leaves a row that names the chats it touched. The row is deleted when Redis has all
 //! of it: the publications, and the counters of both members. What a crash or a fault of Redis leaves
@@ -25,30 +25,30 @@ use crate::{
     unread::{Change, Counter, CounterChange, Unread},
 };
 
-/// How long an acknowledgement waits for Redis: much longer than a healthy one takes even on a
-/// crowded machine (0.2 ms in rest), so that a read begun after it counts
-/// it on any replica. A Redis that is frozen costs this once: then its breaker is open.
+/// How long an acknowledgement waits for Redis, so that a read after it sees the new counter on any
+/// replica. A healthy Redis is much faster even under load (0.2 ms at rest). A frozen Redis costs
+/// this wait once, then its breaker is open.
 pub const ACK_WAIT: Duration = Duration::from_millis(200);
 
-/// How often the sweeper looks; with the half second a row rests first, what a crash or a cut of one
-/// replica from Redis left behind is out within a second.
+/// Interval of the sweeper. A row becomes due after half a second, so that commits of a crashed or
+/// cut-off replica are published within a second.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Rows a sweep takes.
+/// Maximum rows per sweep.
 const SWEEP_ROWS: i64 = 500;
 
-/// Chats published at once: a row of a busy moment names hundreds, and all of a pipeline must fit
-/// into one command's time-out.
+/// Chats published at once: a row may name hundreds of chats, and a whole pipeline must fit into
+/// the time-out of one command.
 const SWEEP_CHATS: usize = 500;
 
-/// How long finished rows are gathered, so that deleting them costs a statement a batch and not a
-/// message; well under the half second after which a sweeper would take them.
+/// How long finished rows are collected, so that their deletion costs one statement per batch, not
+/// per message; well below the half second after which a sweeper would take them.
 const FORGET_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Finished rows that a statement deletes: some 10 ms.
+/// Maximum finished rows deleted by one statement, which takes some 10 ms.
 const FORGET_ROWS: usize = 2_000;
 
-/// What one transaction changed, ready for Redis.
+/// The changes of a transaction, ready for Redis.
 #[derive(Debug, Default)]
 pub struct Commit {
     pub noted: Vec<Noted>,
@@ -57,14 +57,14 @@ pub struct Commit {
 }
 
 impl Commit {
-    /// Adds a later one.
+    /// Appends a later commit.
     pub fn append(&mut self, mut later: Self) {
         self.noted.append(&mut later.noted);
         self.publications.append(&mut later.publications);
         self.counters.append(&mut later.counters);
     }
 
-    /// Adds where a chat stands now: both counters, and a word to both inboxes.
+    /// Adds a chat's current state: both counters, and a publication to both inboxes.
     pub fn add_state(&mut self, state: &ChatState) {
         let ChatState { chat_id, last_ev: ev, epoch, .. } = state;
         let (chat_id, ev) = (*chat_id, *ev);
@@ -76,7 +76,7 @@ impl Commit {
         }
     }
 
-    /// Adds the end of a chat.
+    /// Adds the deletion of a chat.
     pub fn add_deleted(&mut self, epoch: &Epoch, chat_id: ChatId, members: &[UserId]) {
         let epoch = || Epoch::clone(epoch);
         self.publish(Channel::Chat(chat_id), &Publication::Deleted { epoch: epoch() });
@@ -93,7 +93,7 @@ impl Commit {
     }
 }
 
-/// Both members' counters of a chat.
+/// The counters of both members of a chat.
 pub fn counters(state: &ChatState) -> [(UserId, Counter); 2] {
     let counter = |unread, read_seq| Counter {
         chat_id: state.chat_id,
@@ -114,7 +114,7 @@ pub fn counters(state: &ChatState) -> [(UserId, Counter); 2] {
 #[derive(Clone, Debug)]
 pub struct Outbox {
     store: Store,
-    link: RedisClient,
+    redis: RedisClient,
     broker: Broker,
     unread: Unread,
     finished: Arc<Finished>,
@@ -123,9 +123,8 @@ pub struct Outbox {
     metrics: Arc<Metrics>,
 }
 
-/// Rows that Redis has everything of and that are still to be deleted: kept until they are, so that a
-/// deletion that takes too long is tried again, and the sweeper publishes none of them once more. No more
-/// than there are rows.
+/// Published rows that are still to be deleted. They are kept until then, so that a slow deletion
+/// is retried and the sweeper does not publish them again. Bounded by the rows of the outbox.
 #[derive(Debug, Default)]
 struct Finished {
     rows: Mutex<BTreeSet<Noted>>,
@@ -134,7 +133,7 @@ struct Finished {
 
 impl Finished {
     fn rows(&self) -> MutexGuard<'_, BTreeSet<Noted>> {
-        // Each change is whole by itself.
+        // A panic leaves the set consistent.
         self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -145,7 +144,7 @@ impl Finished {
         }
     }
 
-    /// Rows of one history, no more than are deleted at once.
+    /// Returns rows of one epoch, at most as many as one statement deletes.
     fn of_one_history(&self) -> Vec<Noted> {
         let rows = self.rows();
         let Some(first) = rows.first() else { return Vec::new() };
@@ -164,7 +163,7 @@ impl Outbox {
     /// Starts the sweeper and the task that deletes finished rows.
     pub fn start(
         store: Store,
-        link: RedisClient,
+        redis: RedisClient,
         broker: Broker,
         unread: Unread,
         history: History,
@@ -175,15 +174,15 @@ impl Outbox {
         let finished = Arc::new(Finished::default());
         tasks.spawn(forget(store.clone(), Arc::clone(&finished), stop.clone()));
         let tasks = tasks.clone();
-        let outbox = Self { store, link, broker, unread, finished, history, tasks, metrics };
+        let outbox = Self { store, redis, broker, unread, finished, history, tasks, metrics };
         let sweeper = outbox.clone();
         outbox.tasks.spawn(async move { stop.run_until_cancelled(sweeper.sweep_for_ever()).await });
         outbox
     }
 
-    /// Gives everything of a commit to Redis. On an error the sweeper does it later.
+    /// Publishes a commit to Redis. After an error the sweeper does it later.
     pub async fn publish(&self, commit: Commit) -> Result<(), RedisUnavailable> {
-        // Counters first: they are on their way before anybody can hear of the change.
+        // Counters first, so that they are sent before any client can learn of the change.
         let (counted, published) = tokio::join!(
             self.unread.write(&commit.counters),
             self.broker.publish(&commit.publications)
@@ -193,37 +192,39 @@ impl Outbox {
         Ok(())
     }
 
-    /// As [`Outbox::publish`], but waits [`ACK_WAIT`] at most; the rest goes on by itself.
+    /// Publishes like [`Outbox::publish`], but returns after [`ACK_WAIT`] at most; the rest
+    /// continues in the background.
     pub async fn publish_soon(&self, commit: Commit) {
         let outbox = self.clone();
         let publishing = self.tasks.spawn(async move { outbox.publish(commit).await });
-        // Late or failed, the sweeper sees to it: neither is the caller's concern.
+        // If it is late or fails, the sweeper publishes it; neither concerns the caller.
         let _ = tokio::time::timeout(ACK_WAIT, publishing).await;
     }
 
-    /// Whether what was committed in this history stands, as far as this replica knows; asked of Postgres
-    /// where the answer is late, as one may be that stood still while a standby took over.
+    /// Whether commits of this epoch are still valid, as far as this replica knows. It asks
+    /// Postgres if the commit was late, because the replica may have stood still while a standby
+    /// took over.
     pub async fn stands(&self, epoch: &Epoch, is_late: bool) -> bool {
         if is_late {
             let now = self.store.get_epoch().await;
             return now.is_ok_and(|now| {
-                // Heard of here first.
+                // Notes an unknown epoch.
                 self.history.is_current(&now);
                 now == *epoch
             });
         }
-        // One that is not known may be the next one, and is asked about.
+        // An unknown epoch may be the next one; `is_current` requests a comparison.
         self.history.is_current(epoch) || !self.history.is_over(epoch)
     }
 
-    /// Publishes what their committers could not, for ever.
+    /// Publishes commits that their replicas could not, for ever.
     async fn sweep_for_ever(self) {
-        // A line for an outage, not for each look of it.
+        // One log line per outage, not per sweep.
         let mut failing = false;
         loop {
-            // Spread, so that replicas started together do not sweep together.
+            // Jitter, so that replicas started together do not sweep together.
             tokio::time::sleep(SWEEP_INTERVAL.mul_f64(rand::random_range(0.8..1.2))).await;
-            while self.link.is_up() {
+            while self.redis.is_up() {
                 let swept = self.sweep().await;
                 match &swept {
                     Err(error) if !failing => {
@@ -244,7 +245,7 @@ impl Outbox {
         }
     }
 
-    /// True where there may be more.
+    /// Sweeps once; true if there may be more rows.
     async fn sweep(&self) -> Result<bool, StoreError> {
         let mut rows = self.store.take_unpublished(SWEEP_ROWS).await?;
         let more = i64::try_from(rows.len()) == Ok(SWEEP_ROWS);
@@ -257,19 +258,20 @@ impl Outbox {
             let commit = self.commit_of(part).await?;
             if self.publish(commit).await.is_ok() {
                 self.metrics.outbox_swept.inc_by(part.len() as u64);
-            } else if !self.link.is_up() {
+            } else if !self.redis.is_up() {
                 return Ok(false);
             } else if let (first @ [_, ..], second @ [_, ..]) = part.split_at(part.len() / 2) {
-                // One key that Redis refuses (of a slot that a cluster's servers disagree about) must
-                // not hold up all the others.
+                // Halved, so that one key that Redis refuses (of a slot that a cluster's servers
+                // disagree about) does not block all others.
                 parts.extend([second, first]);
             }
         }
         Ok(more)
     }
 
-    /// Where the chats of these rows stand now; each once, however many rows name it. Each part says which
-    /// history it was read in: after a change between the two reads the rows' own is not heard any more.
+    /// Reads the current state of the chats of these rows, each chat once. Each state carries the
+    /// epoch in which it was read: if the epoch changed after the rows were read, theirs is
+    /// ignored.
     pub async fn commit_of(&self, rows: &[Unpublished]) -> Result<Commit, StoreError> {
         let mut chats: Vec<ChatId> = rows.iter().flat_map(|row| row.chats.clone()).collect();
         chats.sort_unstable();
@@ -293,7 +295,7 @@ impl Outbox {
     }
 }
 
-/// Runs of rows that name some [`SWEEP_CHATS`] chats each, the first one last.
+/// Splits rows into runs of some [`SWEEP_CHATS`] chats, in reverse order.
 fn slices(rows: &[Unpublished]) -> Vec<&[Unpublished]> {
     let mut parts = Vec::new();
     let (mut start, mut chats) = (0, 0);
@@ -311,22 +313,22 @@ fn slices(rows: &[Unpublished]) -> Vec<&[Unpublished]> {
     parts
 }
 
-/// Deletes finished rows, until told to stop and nothing is left.
+/// Deletes finished rows; after `stop` it finishes the rest and returns.
 async fn forget(store: Store, finished: Arc<Finished>, stop: CancellationToken) {
     loop {
         let open = stop.run_until_cancelled(finished.more.notified()).await.is_some();
         if open {
-            // A moment to gather more; ends at once when the replica does.
+            // Collects more rows; ends at once when the replica stops.
             let _ = tokio::time::timeout(FORGET_INTERVAL, stop.cancelled()).await;
         }
         loop {
-            // Of one history: another one has other rows under the same numbers.
+            // Of one epoch, because another one has other rows with the same ids.
             let rows = finished.of_one_history();
             let Some(Noted { epoch, .. }) = rows.first() else { break };
             let ids: Vec<i64> = rows.iter().map(|row| row.outbox_id).collect();
             match store.delete_outbox(epoch, &ids).await {
                 Ok(()) => finished.remove(&rows),
-                // It was busy: another try, later.
+                // Postgres was busy: try again later.
                 Err(StoreError::Slow(_) | StoreError::Locked(_)) if open => {
                     tracing::warn!(
                         rows = ids.len(),
@@ -336,7 +338,7 @@ async fn forget(store: Store, finished: Arc<Finished>, stop: CancellationToken) 
                     break;
                 }
                 Err(error) => {
-                    // Those that are still there are swept, which publishes them once more and harms nobody.
+                    // Remaining rows are swept, which publishes them again; that is harmless.
                     tracing::warn!(
                         error = chain(&error),
                         rows = ids.len(),

@@ -1,5 +1,5 @@
-//! The server's half of the protocol: publications on their way through Redis, which carry the frames of
-//! [`beseda_protocol`], and the frames of what the store tells of.
+//! The server's half of the protocol: publications through Redis, which carry the frames of
+//! [`beseda_protocol`], and frames made of stored changes.
 
 use std::io::Write as _;
 
@@ -14,11 +14,10 @@ pub use beseda_protocol::{
 
 use crate::{
     error::Error,
-    model::{ChatId, Epoch, Head, Message, UserId},
-    store::Change,
+    model::{Change, ChatId, Epoch, Head, Message, UserId},
 };
 
-/// For a failure that a socket can't go on after.
+/// Maps a failure that ends a socket to its close code.
 impl From<&Error> for Close {
     fn from(error: &Error) -> Self {
         match error {
@@ -32,20 +31,20 @@ impl From<&Error> for Close {
     }
 }
 
-/// A message just created, encoded once for all who get it.
+/// A new message, encoded once for all recipients.
 #[derive(Debug, Clone)]
 pub struct Created {
     /// [`Publication::Event`] with the frame [`ServerFrame::MessageCreated`], encoded.
     pub publication: Bytes,
-    /// The message itself, for the answer: a part of the same bytes.
+    /// The message as JSON for the response: a slice of the same bytes.
     pub json: Bytes,
 }
 
 impl Created {
-    /// `trace`: its place in a trace, where somebody traces.
+    /// Encodes a message. `trace` is its W3C trace parent, if it is traced.
     pub fn encode(message: &Message, epoch: &str, trace: Option<&str>) -> Self {
         let Message { chat_id, ev, created_at, .. } = message;
-        // Ids, names and times beside the text take some 400 bytes.
+        // Ids, names and times take some 400 bytes besides the text.
         let mut bytes = Vec::with_capacity(512 + message.text.len());
         let micros = created_at.0.as_microsecond();
         // Neither writing to a Vec nor a plain struct can fail.
@@ -61,7 +60,7 @@ impl Created {
     }
 }
 
-/// The first line of an event's publication.
+/// Returns the first line of an event's publication.
 fn event_head(ev: i64, micros: i64, trace: Option<&str>) -> String {
     match trace {
         Some(trace) => format!("e {ev} {micros} {trace}\n"),
@@ -69,7 +68,7 @@ fn event_head(ev: i64, micros: i64, trace: Option<&str>) -> String {
     }
 }
 
-/// The frame that tells of a change as it is now.
+/// Encodes a change as the frame that reports it.
 pub fn change_frame(chat_id: ChatId, change: &Change) -> Frame {
     match change {
         Change::Message(message) => message_frame(message),
@@ -98,8 +97,8 @@ pub fn subscribed_frame(
     .encode()
 }
 
-/// What travels through Redis. A head line; of what the database knows, a line with the history that it
-/// is of; then the frame as it goes to the sockets: it is encoded once, and never parsed on its way.
+/// A publication through Redis: a head line; for facts of the database a line with their epoch;
+/// then the frame as sockets send it, which is encoded once and never parsed on its way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Publication {
     /// A change of a chat, committed at `micros` (since 1970, Postgres's clock).
@@ -107,22 +106,21 @@ pub enum Publication {
         epoch: Epoch,
         ev: i64,
         micros: i64,
-        /// Its place in a trace, where somebody traces.
+        /// Its W3C trace parent, if it is traced.
         trace: Option<String>,
         frame: Frame,
     },
-    /// The chat has come to `ev`: who is behind reads Postgres.
+    /// The chat has reached `ev`: a subscriber that is behind reads Postgres.
     Head {
         epoch: Epoch,
         ev: i64,
     },
-    /// The chat is gone.
+    /// The chat was deleted.
     Deleted {
         epoch: Epoch,
     },
-    /// Of one person to the others of a chat.
-    /// Said at `micros` by the sender's clock: what Redis held back until it was no longer true is
-    /// dropped.
+    /// A member types, at `micros` by the sending replica's clock: receivers drop it if Redis
+    /// delivered it too late.
     Typing {
         user_id: UserId,
         micros: i64,
@@ -132,19 +130,19 @@ pub enum Publication {
         user_id: UserId,
         frame: Frame,
     },
-    /// On a user's channel: a chat of theirs moved to `ev`.
+    /// On a user's channel: one of their chats has reached `ev`.
     ChatMoved {
         epoch: Epoch,
         chat_id: ChatId,
         ev: i64,
     },
-    /// To all replicas: this person's tokens are void, and their sockets to be closed.
+    /// To all replicas: this user's tokens are void, and their sockets must be closed.
     Erased {
         epoch: Epoch,
         user_id: UserId,
     },
-    /// To all replicas: this person's tokens issued before `micros` (since 1970) are void, and their
-    /// sockets to be closed.
+    /// To all replicas: this user's tokens issued before `micros` (since 1970) are void, and
+    /// sockets opened with them must be closed.
     Revoked {
         epoch: Epoch,
         user_id: UserId,
@@ -153,7 +151,7 @@ pub enum Publication {
 }
 
 impl Publication {
-    /// The history that it is of; `None`: of none, as nothing of it is kept.
+    /// The epoch of the publication; `None` for facts that the database does not store.
     pub fn epoch(&self) -> Option<&Epoch> {
         match self {
             Self::Event { epoch, .. }
@@ -173,7 +171,7 @@ impl Publication {
             }
             Self::Head { ev, .. } => (format!("h {ev}\n"), None),
             Self::Deleted { .. } => ("d\n".to_owned(), None),
-            // A user id holds no control character, so the line ends where it should.
+            // A user id contains no control character, so it cannot end the line early.
             Self::Typing { user_id, micros, frame } => {
                 (format!("t {micros} {user_id}\n"), Some(frame))
             }
@@ -191,7 +189,7 @@ impl Publication {
         bytes.into()
     }
 
-    /// `None` for what another version may have sent.
+    /// Decodes a publication; `None` for one of another version.
     pub fn decode(payload: &Bytes) -> Option<Self> {
         let (head, mut frame) = cut_line(payload)?;
         let head = std::str::from_utf8(&head).ok()?;
@@ -238,7 +236,7 @@ impl Publication {
     }
 }
 
-/// The first line, and what follows it.
+/// Splits off the first line.
 fn cut_line(payload: &Bytes) -> Option<(Bytes, Bytes)> {
     let end = memchr::memchr(b'\n', payload)?;
     Some((payload.slice(..end), payload.slice(end + 1..)))

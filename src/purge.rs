@@ -1,4 +1,4 @@
-//! Deletes what is left of deleted chats: of huge ones, and where a replica died in between.
+//! Deletes the remaining rows of deleted chats: of huge ones, and after a replica's crash.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use crate::{
     store::{Store, StoreError},
 };
 
-/// How often it is looked for. Nobody waits for it: the chat itself is gone.
+/// Interval of the search. Nobody waits for it, because the chat itself is already gone.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// Runs for ever, on every replica; each chat is one replica's at a time.
+/// Purges for ever, on every replica; one replica at a time works on a chat.
 pub async fn run(store: Store) {
     loop {
         tokio::time::sleep(INTERVAL.mul_f64(rand::random_range(0.8..1.2))).await;

@@ -1,23 +1,29 @@
-//! Whether Postgres is there with the right schema, as anybody may ask: without a token, and as often
-//! as they like.
+//! Health checks and metrics that need Postgres. Callers have no token, so the number of statements
+//! that they cause is bounded.
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::timeout};
 
-use crate::store::{Store, StoreError};
+use crate::{
+    metrics::Metrics,
+    store::{Store, StoreError},
+};
 
-/// How often Postgres is asked within [`WINDOW`]: several balancers with a check a second each get an
-/// answer of that moment; whoever asks more often gets the last one.
-const ASKS: u32 = 8;
+/// Checks of Postgres within one [`WINDOW`]: several balancers that check once a second each get a
+/// fresh result; further callers get the last one.
+const CHECKS: u32 = 8;
 
-/// So old may an answer be.
+/// Maximum age of a result.
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// What stands in the way.
+/// How long a scrape waits for Postgres: Prometheus may give up after as little as 5 s.
+const SCRAPE_WAIT: Duration = Duration::from_secs(2);
+
+/// The state of Postgres as `/readyz` reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Postgres {
     Up,
@@ -25,55 +31,85 @@ pub enum Postgres {
     Away,
 }
 
-/// What is known, and how it came.
+/// The last result, and the number of checks in its window.
 #[derive(Debug)]
-struct Known {
+struct LastCheck {
     postgres: Postgres,
     at: Instant,
-    /// When the window of these asks began.
-    window: Instant,
-    asks: u32,
+    window_began: Instant,
+    checks: u32,
 }
 
-/// Asks Postgres for all who ask at the same time. Cheap to clone.
+/// Checks Postgres once for all concurrent callers. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Readiness {
     store: Store,
-    /// Locked while Postgres is asked, so that one asks at a time.
-    known: Arc<Mutex<Option<Known>>>,
+    /// Locked during a check, so that only one runs at a time.
+    last: Arc<Mutex<Option<LastCheck>>>,
 }
 
 impl Readiness {
     pub fn new(store: Store) -> Self {
-        Self { store, known: Arc::default() }
+        Self { store, last: Arc::default() }
     }
 
     pub async fn postgres(&self) -> Postgres {
-        let (Self { store, known }, came) = (self.clone(), Instant::now());
-        // A task of its own: who asks and hangs up must not leave a statement behind each time.
-        let asking = tokio::spawn(async move {
-            let mut known = known.lock().await;
-            let (window, asks) = match &*known {
-                // It was answered while we waited for our turn.
-                Some(Known { postgres, at, .. }) if *at >= came => return *postgres,
-                Some(Known { postgres, window, asks, .. }) if window.elapsed() < WINDOW => {
-                    if *asks >= ASKS {
+        let (Self { store, last }, called_at) = (self.clone(), Instant::now());
+        // A task of its own: a caller that hangs up must not leave a statement behind each time.
+        let checking = tokio::spawn(async move {
+            let mut last = last.lock().await;
+            let (window_began, checks) = match &*last {
+                // Another caller's check ended while this one waited for the lock.
+                Some(LastCheck { postgres, at, .. }) if *at >= called_at => return *postgres,
+                Some(LastCheck { postgres, window_began, checks, .. })
+                    if window_began.elapsed() < WINDOW =>
+                {
+                    if *checks >= CHECKS {
                         return *postgres;
                     }
-                    (*window, asks + 1)
+                    (*window_began, checks + 1)
                 }
                 _ => (Instant::now(), 1),
             };
-            let postgres = ask(&store).await;
-            *known = Some(Known { postgres, at: Instant::now(), window, asks });
+            let postgres = check(&store).await;
+            *last = Some(LastCheck { postgres, at: Instant::now(), window_began, checks });
             postgres
         });
-        // It panics as little as this does.
-        asking.await.unwrap_or(Postgres::Away)
+        // The task fails only by a panic, and nothing in it panics.
+        checking.await.unwrap_or(Postgres::Away)
+    }
+
+    /// Sets the metrics that come from Postgres and its pools. While Postgres does not answer, the
+    /// backlogs keep their last values, so that the other metrics can still be scraped.
+    pub async fn measure(&self, metrics: &Metrics, with_webhooks: bool) {
+        let (in_use, open) = self.store.pool_usage();
+        metrics.set_pool(in_use, open);
+        let reading = timeout(SCRAPE_WAIT, self.read_backlogs(metrics, with_webhooks));
+        let (_, is_up) = tokio::join!(reading, self.is_postgres_up());
+        metrics.postgres_up.set(i64::from(is_up));
+    }
+
+    /// Whether Postgres answers, with any schema. The check opens its own connection, because the
+    /// pool may be exhausted while Postgres is well.
+    async fn is_postgres_up(&self) -> bool {
+        let checking = timeout(SCRAPE_WAIT, self.store.check_schema());
+        matches!(checking.await, Ok(Ok(()) | Err(StoreError::Schema(_))))
+    }
+
+    async fn read_backlogs(&self, metrics: &Metrics, with_webhooks: bool) {
+        if let Ok((rows, oldest)) = self.store.get_backlog().await {
+            metrics.outbox_rows.set(rows);
+            metrics.outbox_oldest.set(oldest);
+        }
+        if with_webhooks && let Ok(backlog) = self.store.get_webhook_backlog().await {
+            metrics.webhook_rows.set(backlog.waiting);
+            metrics.webhook_oldest.set(backlog.oldest);
+            metrics.webhook_dead_rows.set(backlog.dead);
+        }
     }
 }
 
-async fn ask(store: &Store) -> Postgres {
+async fn check(store: &Store) -> Postgres {
     match store.check_schema().await {
         Ok(()) => Postgres::Up,
         Err(StoreError::Schema(reason)) => {

@@ -1,5 +1,5 @@
-//! Tokens whose signature was checked a moment ago, so that it is checked once a while and not with
-//! every request. What can change meanwhile (an erasure, an expiry) is asked with every request.
+//! Recently verified tokens, so that a signature is not verified with every request. Conditions
+//! that can change meanwhile (erasure, expiry) are checked with every request.
 
 use std::{
     collections::HashMap,
@@ -9,17 +9,17 @@ use std::{
 
 use crate::auth::Identity;
 
-/// When a generation ends; a token is believed for two of them at most, so that a key which the host
-/// application has withdrawn is not believed for longer than a minute.
+/// Length of a generation. A token stays for two of them at most, so that tokens of a withdrawn key
+/// are accepted for a minute at most.
 const GENERATION: Duration = Duration::from_secs(30);
 
-/// Tokens in a generation: some 3 MB. Past it the next one begins early.
+/// Maximum tokens in a generation, some 3 MB; beyond it the next one begins early.
 const MAX_TOKENS: usize = 10_000;
 
 /// By SHA-256 of the token, so that no token is kept.
 type Tokens = HashMap<[u8; 32], Arc<Identity>>;
 
-/// What was verified lately. Cheap to clone.
+/// The cache. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct TokenCache(Arc<Mutex<Generations>>);
 
@@ -37,7 +37,7 @@ impl Default for Generations {
 }
 
 impl Generations {
-    /// Throws the old ones out where it is time to.
+    /// Drops the old generation when it is due.
     fn advance(&mut self) {
         if self.young.len() >= MAX_TOKENS || self.began.elapsed() >= GENERATION {
             let over = self.began.elapsed() >= GENERATION * 2;
@@ -52,14 +52,14 @@ impl Generations {
 
 impl TokenCache {
     fn with<T>(&self, act: impl FnOnce(&mut Generations) -> T) -> T {
-        // A cache: a panic in between leaves nothing wrong in it.
+        // A panic leaves a cache consistent.
         let mut generations = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         generations.advance();
         act(&mut generations)
     }
 
-    /// Whose token this is, if it was verified lately and has not expired since: `leeway` after its
-    /// end the verifier says so itself.
+    /// Returns the identity of a recently verified token that has not expired since; beyond
+    /// `leeway` the verifier reports the expiry.
     pub fn get(&self, token: &str, leeway: Duration) -> Option<Arc<Identity>> {
         let key = digest(token);
         let known = self.with(|g| g.young.get(&key).or_else(|| g.old.get(&key)).cloned())?;
@@ -67,7 +67,7 @@ impl TokenCache {
         (known.expires_at.saturating_add(leeway.as_secs().cast_signed()) > now).then_some(known)
     }
 
-    /// Remembers a token that was verified just now.
+    /// Stores a token that was just verified.
     pub fn insert(&self, token: &str, identity: Arc<Identity>) {
         let key = digest(token);
         self.with(|g| g.young.insert(key, identity));
@@ -84,7 +84,7 @@ fn digest(token: &str) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{model::UserId, store::Profile};
+    use crate::model::{Profile, UserId};
 
     fn identity(expires_at: i64) -> Arc<Identity> {
         let user_id = UserId::parse("alice").expect("a valid id");

@@ -21,7 +21,7 @@ use crate::{
     model::{Chat, ChatId, Time, UserId},
 };
 
-/// Bytes of a chat's counter as JSON, with numbers of some digits.
+/// Estimated bytes of a chat's counter as JSON.
 const BYTES_OF_A_COUNTER: usize = 160;
 
 /// Opens the chat of two people, or finds it: however many race, there is one.
@@ -80,7 +80,7 @@ pub(super) async fn list_chats(
     Ok(Json(ChatPage { results, next: next.map(write_cursor) }))
 }
 
-/// Activity in microseconds since 1970, then the chat's id.
+/// Encodes a cursor: the activity in microseconds since 1970, then the chat's id.
 pub(crate) fn write_cursor((activity, chat_id): (Time, ChatId)) -> String {
     let mut bytes = activity.0.as_microsecond().to_be_bytes().to_vec();
     bytes.extend_from_slice(chat_id.as_bytes());
@@ -133,7 +133,8 @@ pub(super) async fn get_unread(
     user: AuthUser,
 ) -> Result<Response, Error> {
     let summary = context.chats.get_unread(user.id()).await?;
-    // `Json` would begin with 128 bytes, and move the hundreds of chats that some have at each doubling.
+    // Allocated once: `Json` begins with 128 bytes and would copy hundreds of chats at each
+    // doubling.
     let mut body = Vec::with_capacity(BYTES_OF_A_COUNTER * (1 + summary.chats.len()));
     serde_json::to_writer(&mut body, &summary).expect("memory takes any text");
     Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
@@ -155,7 +156,7 @@ pub(super) async fn mark_read(
     let up_to_seq = fields.optional_integer("up_to_seq", 0);
     fields.finish()?;
     if let Some(name) = room_name {
-        // A name that is no room's is another chat's too.
+        // An invalid name cannot be this chat's name.
         let named = match ChatRef::parse(&name) {
             Some(chat @ ChatRef::RoomName(_)) => {
                 match context.chats.resolve(&chat, Some(user.id())).await {
@@ -167,7 +168,7 @@ pub(super) async fn mark_read(
             _ => None,
         };
         if named != Some(chat_id) {
-            // Whoever is no member learns nothing, not even this.
+            // Membership first, so that others learn nothing about the chat.
             context.chats.get_head(user.id(), chat_id).await?;
             return Err(Error::RoomMismatch);
         }

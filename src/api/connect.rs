@@ -20,14 +20,15 @@ use crate::{
     protocol::SUBPROTOCOL,
 };
 
-/// Where this request came in, as the client sees it: `https`, `chat.example.com`.
+/// The origin of the service as the client sees it: `https`, `chat.example.com`.
 pub(crate) struct ExternalOrigin {
     secure: bool,
     host: Authority,
 }
 
 impl ExternalOrigin {
-    /// From the configuration; else from a trusted proxy's headers; else from the request's own.
+    /// Takes the origin from the configuration, else from a trusted proxy's headers, else from the
+    /// request.
     pub(crate) fn of(config: &Config, peer: Option<IpAddr>, headers: &HeaderMap) -> Option<Self> {
         if let Some(url) = &config.public_url {
             return Some(Self { secure: url.scheme() == "https", host: url.authority().clone() });
@@ -39,16 +40,16 @@ impl ExternalOrigin {
         let trusted = peer.is_some_and(|peer| is_within(&config.trusted_proxies, peer));
         let forwarded = |name: &str| trusted.then(|| first(name)).flatten();
         let host = forwarded("x-forwarded-host").or_else(|| first(header::HOST.as_str()))?;
-        // Traefik names the scheme of the socket.
+        // Traefik sends `wss` for sockets.
         let secure = forwarded("x-forwarded-proto").is_some_and(|scheme| {
             ["https", "wss"].iter().any(|secure| secure.eq_ignore_ascii_case(scheme))
         });
-        // Whatever stands in a header ends up in a URL: it must be a host and no more.
+        // Parsed as a host, because the header's value ends up in a URL.
         Some(Self { secure, host: host.parse().ok()? })
     }
 
-    /// Whether a page of this origin is one of ours: of the same host. The scheme does not count, since a
-    /// proxy that speaks TLS for us may not say so.
+    /// Whether a page's origin has the same host. The scheme is not compared, because a proxy that
+    /// terminates TLS may not report it.
     pub(crate) fn is_at_home(&self, page: &Origin) -> bool {
         page.is_of_host(&self.host)
     }
@@ -111,7 +112,7 @@ pub(super) async fn connect_many(
         expires_in: TICKET_LIFETIME.as_secs(),
         protocol: SUBPROTOCOL.into(),
         heartbeat_ms: heartbeat_ms(&context),
-        epoch: context.chats.store().get_epoch().await?.to_string(),
+        epoch: context.chats.get_epoch().await?.to_string(),
     }))
 }
 

@@ -1,7 +1,7 @@
-//! The OpenAPI document: what stands at the handlers, and what is the same for every call.
+//! The OpenAPI document, made of the handlers' annotations and the parts common to all calls.
 //!
-//! A handler's annotation says what the call takes and gives. How a call can fail is added here, with
-//! an example of each failure that is made by the code that answers with it.
+//! A handler's annotation describes its request and response. This module adds the failures, with
+//! examples made by the code that renders them.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -27,9 +27,9 @@ use crate::error::{Error, FieldError};
     security(("token" = [])),
     components(schemas(Problem)),
     tags(
-        (name = "chats", description = "Rooms, read markers, search"),
+        (name = "chats", description = "Chats, read markers, search"),
         (name = "messages", description = "History, sending, editing, deleting, reporting"),
-        (name = "users", description = "AdmissionCache, and whom one has blocked"),
+        (name = "users", description = "Users, and whom one has blocked"),
         (name = "sockets", description = "Tickets; [the protocol](/docs/socket/) is in /asyncapi.json"),
     )
 )]
@@ -48,7 +48,7 @@ impl utoipa::Modify for BearerToken {
     }
 }
 
-/// How a call can fail beyond what any call can: by its `operationId`, the codes.
+/// Error codes of each call beyond the common ones, by `operationId`.
 const FAILURES: &[(&str, &[&str])] = &[
     ("open_chat", &["forbidden", "blocked", "user_not_found", "validation_failed", "self_chat"]),
     ("list_chats", &["validation_failed"]),
@@ -90,7 +90,7 @@ const FAILURES: &[(&str, &[&str])] = &[
     ("list_blocks", &["validation_failed"]),
 ];
 
-/// How any call with a token can fail.
+/// Error codes of every call with a token.
 const ANY_FAILURE: &[&str] = &[
     "invalid_request",
     "unauthenticated",
@@ -102,11 +102,11 @@ const ANY_FAILURE: &[&str] = &[
     "timeout",
 ];
 
-/// How any call with a body can fail.
+/// Error codes of every call with a body.
 const BODY_FAILURES: &[&str] =
     &["invalid_json", "payload_too_large", "unsupported_media_type", "validation_failed"];
 
-/// What is sent to us; of all else every member is always there, null where there is nothing.
+/// Types of requests. All other types always have all members, null if empty.
 const REQUESTS: &[&str] = &[
     "NewChat",
     "NewMessage",
@@ -122,7 +122,7 @@ const REQUESTS: &[&str] = &[
 /// Real values of the documented types, by name.
 const EXAMPLES: &str = include_str!("examples.json");
 
-/// A failure of each code, as a client could see it.
+/// Returns an example of each failure.
 fn failures() -> [Error; 20] {
     let fault = |field: &str, message: &str| FieldError {
         field: field.to_owned(),
@@ -152,19 +152,19 @@ fn failures() -> [Error; 20] {
     ]
 }
 
-/// The calls that are `forbidden` for what became of the other person, whoever calls.
+/// The calls whose `forbidden` means that the other user was erased.
 const ABOUT_THE_OTHER: [&str; 2] = ["create_message", "edit_message"];
 const OTHER_GONE: Error = Error::Forbidden("The other person's account is gone.");
 const TOO_MANY_BLOCKED: Error = Error::Forbidden("You have blocked as many people as one may.");
 
 /// The OpenAPI 3.1 document.
 pub fn openapi_json() -> String {
-    // Merged first: nesting one after another keeps the methods of a path's last class only.
+    // Merged first, because nesting them one by one keeps only the methods of a path's last class.
     let all =
         classes().into_iter().fold(OpenApiRouter::new(), |all, (_, routes)| all.merge(routes));
     let document = OpenApiRouter::with_openapi(Document::openapi()).nest("/api/v1", all);
     let (_, document) = document.split_for_parts();
-    // Documents of plain structs can't fail to serialize.
+    // Serialising plain structs cannot fail.
     let mut document = serde_json::to_value(document).unwrap_or_default();
     for operation in operations(&mut document) {
         complete(operation);
@@ -180,10 +180,10 @@ fn operations(document: &mut Value) -> impl Iterator<Item = &mut Map<String, Val
     methods.filter_map(Value::as_object_mut)
 }
 
-/// What answers to calls with a token tell of the rate.
+/// Rate-limit headers of responses to calls with a token.
 const RATE_HEADERS: [&str; 3] = ["RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"];
 
-/// Adds how the call can fail, and the headers of its answers.
+/// Adds a call's failures and the headers of its responses.
 fn complete(operation: &mut Map<String, Value>) {
     let id = operation["operationId"].as_str().unwrap_or_default().to_owned();
     let own = FAILURES.iter().find(|(known, _)| *known == id).map_or(&[][..], |(_, codes)| codes);
@@ -217,18 +217,18 @@ fn complete(operation: &mut Map<String, Value>) {
     }
 }
 
-/// Stands for whatever fails on our side.
+/// An example of an internal failure.
 fn internal() -> Error {
     Error::internal(std::fmt::Error)
 }
 
-/// The answers of one status.
+/// Builds the response of one status.
 fn failure(status: u16, problems: Vec<Problem>) -> Value {
     let description: Vec<String> =
         problems.iter().map(|one| format!("`{}`: {}", one.code, one.detail)).collect();
     let codes: Vec<&str> = problems.iter().map(|one| &*one.code).collect();
     let mut headers = json!({ "X-Request-Id": header("X-Request-Id") });
-    // A time-out answers before anybody has looked at the token, and for whoever it is.
+    // A time-out may come before the token was verified, so it has no rate.
     if !matches!(status, 401 | 504) {
         RATE_HEADERS.iter().for_each(|name| headers[*name] = header(name));
     }
@@ -277,7 +277,7 @@ fn headers() -> Value {
 }
 
 fn describe_schemas(schemas: &mut Value) {
-    // Our own file; a test reads it too.
+    // An embedded file; a test parses it too.
     let mut examples: Map<String, Value> = serde_json::from_str(EXAMPLES).unwrap_or_default();
     for (name, schema) in schemas.as_object_mut().into_iter().flatten() {
         if let Some(example) = examples.remove(name) {

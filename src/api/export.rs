@@ -1,4 +1,4 @@
-//! All that is kept of a person: `/api/v1/users/{user_id}/export/`.
+//! Export of a user's data: `/api/v1/users/{user_id}/export/`.
 
 use axum::{
     body::Body,
@@ -40,7 +40,7 @@ pub(super) async fn export_user(
     Ok(([(header::CONTENT_TYPE, NDJSON)], Body::from_stream(pages)).into_response())
 }
 
-/// Why an export broke off; its reader sees no more than that it did.
+/// The reason why an export broke off; the reader only sees a broken response.
 #[derive(Debug, thiserror::Error)]
 enum BrokenOff {
     #[error("the replica shuts down")]
@@ -49,11 +49,11 @@ enum BrokenOff {
     Store(#[from] StoreError),
 }
 
-/// The next page, asked for when the one before it was taken. An error ends the connection.
+/// Reads the next page once the client has taken the previous one. An error breaks the connection.
 async fn next_page(
     (context, mut export): (Context, Export),
 ) -> Result<Option<(Bytes, (Context, Export))>, BrokenOff> {
-    // It may take longer than the grace: whoever asks again finds another replica.
+    // An export may take longer than the grace; the client's retry reaches another replica.
     let next = if context.is_closing() {
         Err(BrokenOff::Draining)
     } else {
@@ -72,10 +72,10 @@ fn encode(lines: &[ExportLine]) -> Bytes {
     let mut bytes = Vec::new();
     for line in lines {
         let from = bytes.len();
-        // Plain structs into memory can't fail.
+        // Writing a plain struct to memory cannot fail.
         let _ = serde_json::to_writer(&mut bytes, line);
-        // Metadata stand as they were sent, and may have line breaks between their parts (within a text
-        // JSON escapes them): one would end the line, and what follows could pass for another.
+        // Metadata is kept as sent and may contain line breaks between tokens (JSON escapes those
+        // within strings). Such a break would end the line and let the rest pass for another one.
         for byte in &mut bytes[from..] {
             if matches!(byte, b'\n' | b'\r') {
                 *byte = b' ';

@@ -1,4 +1,4 @@
-//! What handlers are given: who asks, which chat, the fields of the body.
+//! Extractors of the handlers: the caller, the chat, the fields of the body.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -25,7 +25,7 @@ const LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
 const REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
 const RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
 
-/// The caller, whose token was checked; a handler without it is public.
+/// The authenticated caller; a handler without this extractor is public.
 #[derive(Debug, Clone)]
 pub(super) struct AuthUser(pub Arc<Identity>);
 
@@ -43,7 +43,8 @@ impl AuthUser {
     }
 }
 
-/// The layer in front of every route that takes a token: bounds the time until there is an answer.
+/// The layer of every route that requires a token: authenticates, and bounds the time until the
+/// response begins.
 pub(super) async fn guard(
     State((context, class)): State<(Context, Class)>,
     request: Request,
@@ -54,7 +55,7 @@ pub(super) async fn guard(
         .unwrap_or_else(|_| Error::Timeout.into_response())
 }
 
-/// Checks the token, then the rate of its class and how much else of this user's is under way.
+/// Verifies the token, then the rate of its class and the user's requests in flight.
 async fn admit(context: &Context, class: Class, request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
     if let Err((error, allowance)) = context.check_address(peer, request.headers()) {
@@ -66,7 +67,8 @@ async fn admit(context: &Context, class: Class, request: Request, next: Next) ->
         Ok(identity) => identity,
         Err(error) => return error.into_response(),
     };
-    // The host application's own server acts for everybody: a person's limits are not for it.
+    // The host application's server acts for all users, so the limits of one user do not apply to
+    // it.
     let checked =
         if identity.admin { Ok(None) } else { context.limits.check(identity.user_id(), class) };
     let (mut response, allowance) = match checked {
@@ -82,14 +84,15 @@ async fn admit(context: &Context, class: Class, request: Request, next: Next) ->
     response
 }
 
-/// Answers, unless too much of this user's is under way; what comes counts until it is taken.
+/// Runs the handler, unless the user has too many requests in flight; the response counts until the
+/// client has read it.
 async fn answer(
     context: &Context,
     identity: Arc<Identity>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let place = if identity.admin {
+    let permit = if identity.admin {
         None
     } else {
         match context.limits.take_request_permit(identity.user_id()) {
@@ -99,13 +102,13 @@ async fn answer(
     };
     request.extensions_mut().insert(AuthUser(identity));
     let response = next.run(request).await;
-    match place {
-        Some(place) => permit::keep(response, place),
+    match permit {
+        Some(permit) => permit::keep(response, permit),
         None => response,
     }
 }
 
-/// Says in an answer where its bucket stands.
+/// Adds the state of the rate limit to a response.
 fn tell(response: &mut Response, Allowance { limit, remaining, reset }: &Allowance) {
     let headers = response.headers_mut();
     headers.insert(LIMIT, HeaderValue::from(*limit));
@@ -117,18 +120,18 @@ async fn authenticate(context: &Context, headers: &HeaderMap) -> Result<Arc<Iden
     context.authenticate(bearer(headers)?.ok_or(Error::Unauthenticated)?).await
 }
 
-/// The token of `Authorization: Bearer`; `None` where there is no such header.
+/// Returns the token of `Authorization: Bearer`; `None` without such a header.
 pub(crate) fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Error> {
     let Some(value) = single(headers, header::AUTHORIZATION)? else { return Ok(None) };
     let value = value.to_str().map_err(|_| Error::TokenInvalid("it is not ASCII"))?;
-    // The scheme's case does not count (RFC 9110 §11.1).
+    // The scheme is case-insensitive (RFC 9110 §11.1).
     match value.split_once(' ') {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(Some(token.trim())),
         _ => Err(Error::Unauthenticated),
     }
 }
 
-/// A header that decides something; given twice, it could be another one to whoever stands in front.
+/// Returns a header that may occur only once: of two, a proxy in front might use the other one.
 pub(super) fn single(headers: &HeaderMap, name: HeaderName) -> Result<Option<&HeaderValue>, Error> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
@@ -141,7 +144,7 @@ impl<S: Send + Sync> FromRequestParts<S> for AuthUser {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
-        // Missing only on a route that was registered without its guard.
+        // Missing only if the route was registered without its guard.
         parts.extensions.get::<Self>().cloned().ok_or(Error::Unauthenticated)
     }
 }
@@ -161,7 +164,7 @@ async fn path_param<S: Send + Sync>(
         .ok_or(Error::RouteNotFound)
 }
 
-/// `{chat}`: an id or a chat name. Whether the caller is a member is the operation's question.
+/// `{chat}`: an id or a `room_name`. The operation checks membership.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ChatPath(pub ChatId);
 
@@ -177,7 +180,8 @@ impl FromRequestParts<Context> for ChatPath {
     }
 }
 
-/// `{message_id}`. What can't be an id is the nil id, which no message has: the chat is asked first.
+/// `{message_id}`. An invalid id becomes the nil id, which no message has, so that membership of
+/// the chat is checked first.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct MessagePath(pub MessageId);
 
@@ -227,7 +231,7 @@ impl FromRequest<Context> for JsonBody {
     }
 }
 
-/// A JSON object as the body, or nothing at all.
+/// A JSON object as the body, or an empty body.
 #[derive(Debug)]
 pub(super) struct OptionalJsonBody(pub Fields);
 
@@ -258,7 +262,8 @@ async fn read_object(
     may_be_empty: bool,
 ) -> Result<Fields, Error> {
     let (parts, body) = request.into_parts();
-    // Before the first byte: whoever asks first whether they may send it (`Expect`) is told no.
+    // Before the first byte, so that a client with `Expect: 100-continue` is refused before it
+    // sends the body.
     if body.size_hint().lower() > limit as u64 {
         return Err(Error::PayloadTooLarge { limit });
     }
@@ -273,7 +278,7 @@ async fn read_object(
             Error::InvalidRequest("The body broke off.")
         }
     })?;
-    // A client's library may send a missing body as null.
+    // Some client libraries send a missing body as null.
     if body.is_empty() || may_be_empty && body == "null" {
         return if may_be_empty {
             Ok(Fields::default())
@@ -287,7 +292,7 @@ async fn read_object(
     Fields::parse(&body)
 }
 
-/// `application/json`, or a type that is written in JSON (RFC 6839 §3.1).
+/// Whether the body is `application/json` or has the `+json` suffix (RFC 6839 §3.1).
 fn is_json(headers: &HeaderMap) -> bool {
     let essence = headers
         .get(header::CONTENT_TYPE)

@@ -38,7 +38,7 @@ pub(super) async fn list_messages(
     QueryParams(mut params): QueryParams,
 ) -> Result<Json<HistoryView>, Error> {
     let limit = params.integer("limit", 1, 100).unwrap_or(50);
-    // Far beyond any number a chat can reach, and far from overflow where limits are added.
+    // Far beyond any `seq`, and far from overflow when a limit is added.
     const MAX_SEQ: i64 = 1 << 53;
     let before = params.integer("before", 0, MAX_SEQ);
     let after = params.integer("after", 0, MAX_SEQ);

@@ -43,10 +43,10 @@ pub(crate) use self::{
 };
 use crate::{context::Context, error::Error, limits::Class, origin::Origin};
 
-/// How long browsers may remember an answer to a preflight.
+/// How long browsers may cache the response to a preflight.
 const PREFLIGHT_LIFETIME: Duration = Duration::from_secs(600);
 
-/// Every route that takes a token, by what its rate counts as.
+/// All routes that require a token, by their rate-limit class.
 fn classes() -> [(Class, OpenApiRouter<Context>); 5] {
     [
         (
@@ -90,13 +90,13 @@ fn classes() -> [(Class, OpenApiRouter<Context>); 5] {
     ]
 }
 
-/// What clients reach: REST, the pages, and `sockets`.
+/// Builds the router of the public port: REST, the pages, and `sockets`.
 pub fn public_router(context: &Context, sockets: Router<Context>) -> Router {
     let api = classes().into_iter().fold(Router::new(), |all, (class, routes)| {
         let guard = from_fn_with_state((context.clone(), class), extract::guard);
         all.merge(Router::from(routes.route_layer(guard)))
     });
-    // Written once: anybody may ask for it, and writing it takes milliseconds.
+    // Rendered once, because anyone may request it, and rendering takes milliseconds.
     let document = bytes::Bytes::from(openapi_json());
     let socket_page = system::socket_page();
     let socket_page = get(async move || page::made(socket_page.clone()));
@@ -118,7 +118,7 @@ pub fn public_router(context: &Context, sockets: Router<Context>) -> Router {
     finish(router, context)
 }
 
-/// What operators reach.
+/// Builds the router of the internal port.
 pub fn internal_router(context: &Context) -> Router {
     finish(health().route("/metrics", get(system::metrics)), context)
 }
@@ -127,7 +127,7 @@ fn health() -> Router<Context> {
     Router::new().route("/healthz", get(system::healthz)).route("/readyz", get(system::readyz))
 }
 
-/// The layers around everything: whatever fails inside comes out as a problem.
+/// Adds the outer layers, which render every failure as a problem document.
 fn finish(router: Router<Context>, context: &Context) -> Router {
     let router = router
         .fallback(async || Error::RouteNotFound)
@@ -140,12 +140,12 @@ fn finish(router: Router<Context>, context: &Context) -> Router {
     let router = router
         .layer(from_fn_with_state(context.clone(), problem::observe))
         .with_state(context.clone());
-    // Around the whole router, as routing has happened by the time its own layers run.
+    // Around the whole router, because a router's own layers run after routing.
     let slashed = tower::util::MapRequestLayer::new(add_trailing_slash);
     Router::new().fallback_service(tower::Layer::layer(&slashed, router))
 }
 
-/// The browser pages that may call the API from elsewhere.
+/// Builds the CORS layer for the allowed origins.
 fn cors(allowed: &[Origin]) -> Option<CorsLayer> {
     if allowed.is_empty() {
         return None;
@@ -177,7 +177,7 @@ fn cors(allowed: &[Origin]) -> Option<CorsLayer> {
     )
 }
 
-/// `/api/v1/chats` answers like `/api/v1/chats/`, without a redirect.
+/// Makes `/api/v1/chats` equivalent to `/api/v1/chats/`, without a redirect.
 fn add_trailing_slash(mut request: Request) -> Request {
     if let Some(uri) = slashed(request.uri()) {
         *request.uri_mut() = uri;
@@ -185,7 +185,7 @@ fn add_trailing_slash(mut request: Request) -> Request {
     request
 }
 
-/// The same with its last slash, where one is missing.
+/// Returns the URI with a trailing slash, if it has none.
 pub(crate) fn slashed(uri: &Uri) -> Option<Uri> {
     let path = uri.path();
     let ours = ["/api", "/ws"].iter().any(|root| {
@@ -198,15 +198,14 @@ pub(crate) fn slashed(uri: &Uri) -> Option<Uri> {
         Some(query) => format!("{path}/?{query}"),
         None => format!("{path}/"),
     };
-    // It was a path already; what can't be one with a slash more is left to be not found.
+    // If the longer path is invalid, the request is left unchanged and is not found.
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = Some(slashed.parse::<PathAndQuery>().ok()?);
     Uri::from_parts(parts).ok()
 }
 
-/// What browsers are told of every answer that does not say otherwise itself: nothing of one person's
-/// may be kept by a cache that others share; no answer is a page, a frame, another site's resource, or of
-/// another type than it says; and no address that one was at leaves with a link.
+/// Default security headers: shared caches may not store responses; no response may be a page, be
+/// framed, be used by another site, or be sniffed as another type; links send no referrer.
 const HARDENING: [(HeaderName, HeaderValue); 5] = [
     (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
     (
@@ -227,7 +226,7 @@ fn harden(headers: &mut HeaderMap) {
     }
 }
 
-/// The page that shows the API needs its own scripts, and styles that they write into it.
+/// Relaxes the policy for the API's page, which needs its own scripts and inline styles.
 async fn docs_policy(request: Request, next: Next) -> Response {
     const POLICY: HeaderValue = HeaderValue::from_static(
         "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; \

@@ -1,4 +1,4 @@
-//! An answer that keeps its request's place until the client has taken the last of it.
+//! A response that holds its request's permit until the client has read all of it.
 
 use std::{
     pin::Pin,
@@ -17,21 +17,22 @@ use crate::{limits::Permit, model::UserId};
 
 type Kept = Arc<Permit<UserId>>;
 
-/// Keeps the place as long as anything of the answer is in memory.
-pub(super) fn keep(response: Response, place: Permit<UserId>) -> Response {
-    let place = Arc::new(place);
-    response.map(|body| Body::new(Answer { body, place }))
+/// Holds the permit while any part of the response is in memory.
+pub(super) fn keep(response: Response, permit: Permit<UserId>) -> Response {
+    let permit = Arc::new(permit);
+    response.map(|body| Body::new(Answer { body, permit }))
 }
 
 struct Answer {
     body: Body,
-    place: Kept,
+    permit: Kept,
 }
 
-/// Bytes of it. The HTTP library is done with a body when it has queued these, so they keep the place.
+/// One chunk of the body. It holds the permit until it is written, because the HTTP library drops
+/// the body once its chunks are queued.
 struct Piece {
     bytes: Bytes,
-    _place: Kept,
+    _permit: Kept,
 }
 
 impl AsRef<[u8]> for Piece {
@@ -48,8 +49,8 @@ impl HttpBody for Answer {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let Self { body, place } = &mut *self;
-        let piece = |bytes| Bytes::from_owner(Piece { bytes, _place: Arc::clone(place) });
+        let Self { body, permit } = &mut *self;
+        let piece = |bytes| Bytes::from_owner(Piece { bytes, _permit: Arc::clone(permit) });
         Pin::new(body)
             .poll_frame(context)
             .map(|frame| frame.map(|frame| frame.map(|frame| frame.map_data(piece))))

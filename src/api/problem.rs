@@ -1,4 +1,4 @@
-//! Every failure as `application/problem+json` (RFC 9457), with the request's id.
+//! Renders every failure as `application/problem+json` (RFC 9457) with the request's id.
 
 use std::time::Instant;
 
@@ -22,12 +22,12 @@ use crate::{
     trace,
 };
 
-/// Longest request id taken from a client, in characters.
+/// Maximum length of a client's request id, in characters.
 const MAX_REQUEST_ID: usize = 128;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Written out by [`observe`], which knows the request.
+/// The body is written by [`observe`], which knows the request.
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let mut response = self.status().into_response();
@@ -36,8 +36,8 @@ impl IntoResponse for Error {
     }
 }
 
-/// The outermost layer: gives each request its id, writes failures out, logs them once, hardens answers,
-/// measures. One layer and not several, as each of them clones all below it for every request.
+/// The outermost layer: assigns the request id, renders failures and logs them once, adds security
+/// headers, measures. A single layer, because every layer clones all below it for every request.
 pub(super) async fn observe(
     State(context): State<Context>,
     mut request: Request,
@@ -71,7 +71,7 @@ pub(super) async fn observe(
     response
 }
 
-/// The client's own id where it is a well-formed one, else a new one.
+/// Returns the client's request id if it is well-formed, else a new one.
 pub(crate) fn request_id(headers: &HeaderMap) -> String {
     headers
         .get(X_REQUEST_ID)
@@ -83,8 +83,8 @@ pub(crate) fn request_id(headers: &HeaderMap) -> String {
         .map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
 }
 
-/// A request of HTTP/1.1 names one host, and no request names one that can't be (RFC 9112 §3.2): what
-/// stands in front might have taken another one. A target that names its host goes before the header.
+/// Requires one valid host (RFC 9112 §3.2): with several, a proxy in front might have used another
+/// one. The host of an absolute target replaces the header.
 fn settle_host(request: &mut Request) -> Result<(), Error> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     match (hosts.next(), hosts.next()) {
@@ -105,13 +105,13 @@ fn settle_host(request: &mut Request) -> Result<(), Error> {
     Ok(())
 }
 
-/// A failure that a library answered in its own way.
+/// Recognises a failure that a library rendered itself.
 fn unexplained(response: &Response) -> Option<Error> {
     let status = response.status();
     if !status.is_client_error() && !status.is_server_error() {
         return None;
     }
-    // Readiness says what is missing in its own words.
+    // `/readyz` has its own body.
     let json = HeaderValue::from_static("application/json");
     if response.headers().get(header::CONTENT_TYPE) == Some(&json) {
         return None;
@@ -141,7 +141,7 @@ fn log(error: &Error, id: &str, method: &str, route: &str) {
             tracing::error!(code, request_id = id, method, route, cause, "request failed");
         }
         Error::Unavailable(cause) => {
-            // Without a cause it is a drain, or a queue that is full: metrics have these.
+            // Without a cause it is a drain or a full queue, which metrics count.
             let Some(cause) = cause.as_ref().map(|cause| chain(cause)) else {
                 tracing::debug!(code, request_id = id, method, route, "request refused");
                 return;
@@ -152,7 +152,7 @@ fn log(error: &Error, id: &str, method: &str, route: &str) {
     }
 }
 
-/// What a client is told of a failure.
+/// Builds the problem document of a failure.
 pub(super) fn problem(error: &Error, request_id: &str) -> Problem {
     Problem {
         errors: match error {
@@ -166,7 +166,7 @@ pub(super) fn problem(error: &Error, request_id: &str) -> Problem {
     }
 }
 
-/// The body of an answer.
+/// Encodes the problem document of a failure.
 pub(crate) fn encode(error: &Error, id: &str) -> Vec<u8> {
     // Plain structs can't fail to serialize.
     serde_json::to_vec(&problem(error, id)).unwrap_or_default()
@@ -178,7 +178,7 @@ fn write(error: &Error, id: &str, mut headers: HeaderMap) -> Response {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Some(wait) = error.retry_after() {
-        // Whole seconds, and never before the time has come.
+        // Rounded up to whole seconds, so that the retry is not too early.
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
     }
@@ -191,7 +191,7 @@ fn write(error: &Error, id: &str, mut headers: HeaderMap) -> Response {
     response
 }
 
-/// A whole answer, to what could not be read as HTTP and so has reached no layer.
+/// Builds a complete response to bytes that are not valid HTTP, which reach no layer.
 pub(crate) fn unreadable(status: u16) -> Vec<u8> {
     let error = Error::InvalidRequest(match status {
         431 => "The request's head is too large, or has too many headers.",
@@ -213,7 +213,7 @@ pub(crate) fn unreadable(status: u16) -> Vec<u8> {
     .into_bytes()
 }
 
-/// A label for metrics: one of a fixed set, whatever the client sent.
+/// The metric label of a method, from a fixed set whatever the client sent.
 fn method_label(method: &Method) -> &'static str {
     match method.as_str() {
         "GET" => "GET",

@@ -1,15 +1,15 @@
-//! The socket protocol as a page to read, made from the AsyncAPI document that is served beside it.
+//! Renders the AsyncAPI document of the socket protocol as an HTML page.
 
 use std::fmt::Write as _;
 
 use serde_json::Value;
 
-/// Where a frame of some kind goes: the heading, the `action` of AsyncAPI (the server's own, so what
-/// a client sends is what the server receives), and what its anchors begin with.
+/// The directions of frames: heading, AsyncAPI `action` (from the server's side, so that a client's
+/// frames are `receive`), and prefix of the anchors.
 const DIRECTIONS: [(&str, &str, &str); 2] =
     [("What a client sends", "receive", "client"), ("What the server sends", "send", "server")];
 
-/// What else bounds a field, by its JSON Schema keyword, and how it is said.
+/// Further bounds of a field: JSON Schema keyword and wording.
 const BOUNDS: [(&str, &str); 6] = [
     ("minimum", "at least"),
     ("maximum", "at most"),
@@ -19,7 +19,7 @@ const BOUNDS: [(&str, &str); 6] = [
     ("maxItems", "entries, at most"),
 ];
 
-/// The page for `document`, an AsyncAPI 3.0 document with its references in `components`.
+/// Renders the page of an AsyncAPI 3.0 document whose references point into `components`.
 pub(super) fn render(document: &Value) -> String {
     let page = Page { document };
     let title = escape(text(&document["info"]["title"]));
@@ -66,7 +66,7 @@ struct Page<'a> {
 }
 
 impl<'a> Page<'a> {
-    /// What a `$ref` leads to; anything else is itself.
+    /// Resolves a `$ref`; returns any other value unchanged.
     fn resolve(&self, value: &'a Value) -> &'a Value {
         let pointer = value["$ref"].as_str().and_then(|reference| reference.strip_prefix('#'));
         match pointer.and_then(|pointer| self.document.pointer(pointer)) {
@@ -90,8 +90,8 @@ impl<'a> Page<'a> {
         html + r##"<a href="#types">Types</a><a href="#close-codes">Close codes</a>"##
     }
 
-    /// The document's own words. Its list of close codes is there for tools that know nothing of
-    /// `x-close-codes`; here these have a table of their own.
+    /// Renders the description. Its list of close codes is for tools that do not know
+    /// `x-close-codes`; here they have their own table.
     fn about(&self) -> String {
         let paragraphs = text(&self.document["info"]["description"]).split("\n\n");
         let told = paragraphs.filter(|one| !one.starts_with("- ") && *one != "Close codes:");
@@ -136,7 +136,7 @@ impl<'a> Page<'a> {
         format!("<dl>{}</dl>", items.collect::<String>())
     }
 
-    /// Every kind of frame that goes in one direction, with the sockets that know it, each once.
+    /// Lists each type of frame in one direction once, with the sockets that use it.
     fn messages(&self, action: &str) -> Vec<(&'a str, &'a Value, Vec<&'a str>)> {
         let mut found: Vec<(&str, &Value, Vec<&str>)> = Vec::new();
         let operations = members(&self.document["operations"]).map(|(_, operation)| operation);
@@ -177,7 +177,7 @@ impl<'a> Page<'a> {
         html += &self.fields(self.resolve(&message["payload"]));
         for example in message["examples"].as_array().into_iter().flatten() {
             let json = serde_json::to_string_pretty(&example["payload"]).unwrap_or_default();
-            // It may be wider than a phone, and whoever has only a keyboard must be able to scroll it.
+            // Focusable, so that a keyboard can scroll an example wider than the window.
             let _ = write!(
                 html,
                 r#"<pre tabindex="0" role="group" aria-label="Example of {name}"><code>{}</code></pre>"#,
@@ -187,7 +187,7 @@ impl<'a> Page<'a> {
         html + "</article>"
     }
 
-    /// A table of an object's fields, and the forms that it can take beside them.
+    /// Renders a table of an object's fields, and its alternatives.
     fn fields(&self, schema: &'a Value) -> String {
         let required: Vec<&str> =
             schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
@@ -220,7 +220,7 @@ impl<'a> Page<'a> {
         )
     }
 
-    /// A field's type; those with a name of their own lead to it.
+    /// Renders a field's type; named types are links.
     fn kind(&self, field: &Value) -> String {
         if let Some(reference) = field["$ref"].as_str() {
             let name = escape(last_part(reference));
@@ -247,12 +247,12 @@ impl<'a> Page<'a> {
             Value::Array(kinds) => {
                 kinds.iter().map(|kind| escape(text(kind))).collect::<Vec<_>>().join(" or ")
             }
-            // AsyncAPI's parameters of an address have no other type.
+            // AsyncAPI's address parameters have no other type.
             _ => "string".to_owned(),
         }
     }
 
-    /// What a field says of itself, else what its type does, and its bounds.
+    /// Renders the description of a field, else of its type, and the bounds.
     fn meaning(&self, field: &'a Value) -> String {
         let target = self.resolve(field);
         let mut parts = Vec::new();
@@ -284,7 +284,7 @@ impl<'a> Page<'a> {
         types.collect()
     }
 
-    /// The sockets have the same ones; each code once, whichever socket names it.
+    /// Renders the close codes, each once, because the sockets share them.
     fn close_codes(&self) -> String {
         let mut rows = Vec::new();
         for (_, channel) in members(&self.document["channels"]) {
@@ -315,13 +315,13 @@ fn last_part(reference: &str) -> &str {
     reference.rsplit('/').next().unwrap_or_default()
 }
 
-/// A table that scrolls by itself where it is wider than the window.
+/// Renders a table that scrolls if it is wider than the window.
 fn table<const COLUMNS: usize>(columns: [&str; COLUMNS], rows: &str) -> String {
     let head = columns.map(|column| format!(r#"<th scope="col">{column}</th>"#)).concat();
     format!("<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>")
 }
 
-/// Descriptions are Markdown, of which they use code in backquotes alone.
+/// Renders a description; of Markdown it supports only code in backquotes.
 fn prose(markdown: &str) -> String {
     let parts = markdown.split('`').enumerate().map(|(place, part)| match place % 2 {
         0 => escape(part),

@@ -1,4 +1,4 @@
-//! AdmissionCache: `/api/v1/users/`, and whom one has blocked.
+//! Users and blocks: `/api/v1/users/`, `/api/v1/blocks/`.
 
 use std::collections::BTreeMap;
 
@@ -14,8 +14,8 @@ use crate::{
     context::Context,
     error::{Error, FieldErrors},
     input::Fields,
-    model::{Time, User, UserId},
-    store::{Named, Profile},
+    model::{Profile, Time, User, UserId},
+    store::Named,
 };
 
 /// A person: oneself, those one shares a chat with, and for `chat:admin` anybody.
@@ -65,7 +65,7 @@ pub(super) async fn post_users(
     let items = fields.required_list("users", MAX_BULK_USERS);
     fields.finish()?;
     let mut errors = FieldErrors::default();
-    // Somebody named twice is what they are named last.
+    // Of duplicate entries the last counts.
     let mut people = BTreeMap::new();
     for (index, mut item) in items.into_iter().enumerate() {
         let raw = item.required_string("user_id", |raw| {
@@ -186,7 +186,7 @@ pub(super) async fn list_blocks(
     Ok(Json(BlockPage { results, next: next.map(write_cursor) }))
 }
 
-/// The time in microseconds since 1970, then the id.
+/// Encodes a cursor: the time in microseconds since 1970, then the id.
 fn write_cursor((user_id, created_at): (UserId, Time)) -> String {
     let mut bytes = created_at.0.as_microsecond().to_be_bytes().to_vec();
     bytes.extend_from_slice(user_id.as_str().as_bytes());
@@ -197,7 +197,7 @@ fn read_cursor(raw: &str) -> Result<(UserId, Time), Error> {
     let read = || {
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(raw).ok()?;
         let (micros, id) = bytes.split_first_chunk::<8>()?;
-        // Before 1970 nobody was blocked, and much earlier Postgres knows no times.
+        // No block is older than 1970, and Postgres rejects much earlier times.
         let micros = i64::from_be_bytes(*micros).max(0);
         let created_at = jiff::Timestamp::from_microsecond(micros).ok()?;
         Some((UserId::parse(std::str::from_utf8(id).ok()?)?, Time(created_at)))

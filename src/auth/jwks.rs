@@ -1,4 +1,4 @@
-//! Keys that an issuer publishes at a URL (RFC 7517), kept fresh while replicas run.
+//! The keys that an issuer publishes at a URL (RFC 7517), refreshed while the replica runs.
 
 use std::{
     sync::Arc,
@@ -14,41 +14,41 @@ use url::Url;
 use super::keys::{KeySet, Misfit};
 use crate::{config::ConfigError, tls};
 
-/// How often the set is read anew: what an issuer has taken back is believed that long.
+/// How often the set is refreshed: a withdrawn key is trusted that long.
 const REFRESH: Duration = Duration::from_secs(600);
 
-/// The same after a failure: while there is no set at all nobody can come in, and a new key is not
-/// known.
+/// Pause after a failed refresh: without any set nobody can authenticate, and new keys stay
+/// unknown.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// How often a token that no key fits may make us ask, by its name or by its signature: anybody can
-/// invent either.
+/// Minimum pause between refreshes caused by tokens that no key fits, separately for unknown `kid`s
+/// and for bad signatures: anyone can forge either.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
 
-/// How long the issuer may take to answer; a person waits for it.
+/// Time-out of a request to the issuer; a user waits for it.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Largest set read, in bytes: a hundred times a usual one.
+/// Maximum size of a set in bytes: a hundred times the usual one.
 const MAX_SET_BYTES: usize = 256 * 1024;
 
-/// An issuer's published keys. The last good set stays while the issuer is away.
+/// An issuer's published keys. The last good set stays in use while the issuer is unavailable.
 pub(super) struct Jwks {
     url: Url,
     rules: Validation,
     client: Client,
     keys: ArcSwapOption<KeySet>,
-    /// Before when no token makes us ask; also, one asks at a time.
+    /// When tokens may cause the next refresh; the lock also allows one refresh at a time.
     not_before: Mutex<Pauses>,
 }
 
-/// Each for itself: forged tokens under a known name must not hold up who comes with a new one.
+/// Separate, because forged tokens with a known `kid` must not delay the refresh for a new one.
 #[derive(Default)]
 struct Pauses {
     name: Option<Instant>,
     key: Option<Instant>,
 }
 
-/// Why a set could not be had.
+/// The reason why a set could not be read.
 #[derive(Debug, thiserror::Error)]
 enum FetchError {
     #[error("no answer: {0}")]
@@ -62,7 +62,7 @@ enum FetchError {
 }
 
 impl Jwks {
-    /// Asks for nothing yet.
+    /// Creates the client without a request.
     pub(super) fn new(url: Url, rules: Validation) -> Result<Self, ConfigError> {
         let refused = |error: &dyn std::error::Error| ConfigError {
             name: "BESEDA_JWT_JWKS_URL".into(),
@@ -70,7 +70,7 @@ impl Jwks {
         };
         let client = Client::builder()
             .tls_backend_preconfigured(tls::client_config(None).map_err(|error| refused(&error))?)
-            // What is configured is asked, and nobody else.
+            // Only the configured URL is trusted.
             .redirect(Policy::none())
             .no_proxy()
             .timeout(FETCH_TIMEOUT)
@@ -80,16 +80,16 @@ impl Jwks {
         Ok(Self { url, rules, client, keys, not_before })
     }
 
-    /// The set as last read; `None` before the first one.
+    /// The last set; `None` before the first one.
     pub(super) fn current(&self) -> Option<Arc<KeySet>> {
         self.keys.load_full()
     }
 
-    /// Reads the set anew for a token that no key fits, unless that was done a moment ago.
+    /// Refreshes the set for a token that no key fits, unless the last such refresh is too recent.
     pub(super) async fn ask_again(self: &Arc<Self>, misfit: Misfit) {
         let jwks = Arc::clone(self);
-        // A task of its own: who asks may leave at any moment, and must not take with them what the
-        // next one has to wait a minute for.
+        // A task of its own: a caller that leaves must not cancel the refresh, since the next one
+        // is a minute away.
         let asking = tokio::spawn(async move {
             let mut pauses = jwks.not_before.lock().await;
             let not_before = match misfit {
@@ -101,21 +101,21 @@ impl Jwks {
                 *not_before = Some(Instant::now() + pause);
             }
         });
-        // It panics as little as this does.
+        // The task fails only by a panic, and nothing in it panics.
         let _ = asking.await;
     }
 
-    /// Reads the set anew, again and again.
+    /// Refreshes the set periodically, for ever.
     pub(super) async fn keep_fresh(&self) {
         loop {
             let pause = if self.keys.load().is_some() { REFRESH } else { RETRY };
-            // Jitter, so that replicas do not ask all at once.
+            // Jitter, so that replicas do not ask at the same moment.
             tokio::time::sleep(pause.mul_f64(rand::random_range(0.8..1.2))).await;
             self.refresh().await;
         }
     }
 
-    /// Reads the set anew; what there is stays where that fails, which is false.
+    /// Refreshes the set; false, with the old set kept, if that fails.
     pub(super) async fn refresh(&self) -> bool {
         match self.fetch().await {
             Ok(keys) => {

@@ -1,4 +1,4 @@
-//! The keys that tokens are checked with. A key's kind fixes its one algorithm.
+//! The keys that verify tokens. A key's kind fixes its only algorithm.
 
 use jsonwebtoken::{
     Algorithm, DecodingKey, Validation,
@@ -11,16 +11,17 @@ use crate::{
     error::Error,
 };
 
-/// Most keys taken of one set: issuers publish two or three, the old, the current and the next.
+/// Maximum number of keys used from one set: issuers publish two or three, the old, the current and
+/// the next.
 const MAX_KEYS: usize = 64;
 
-/// Most keys of one name and algorithm that are tried: one is usual, two while one takes the place of
-/// the other; each costs a verification, also for a token that anybody has made up.
+/// Maximum number of keys tried with the same `kid` and algorithm: one is usual, two during a
+/// rotation. Each costs a verification, also for a forged token.
 const MAX_NAMESAKES: usize = 4;
 
-/// A key, with all that a token checked with it must fulfil.
+/// A key, with the rules for tokens that it verifies.
 pub(super) struct Key {
-    /// By which a token's header may name it.
+    /// The `kid` by which a token's header may name the key.
     id: Option<String>,
     pub(super) algorithm: Algorithm,
     pub(super) decoding: DecodingKey,
@@ -42,14 +43,14 @@ impl Key {
         Self::new(None, Algorithm::HS256, DecodingKey::from_secret(secret.as_bytes()), rules)
     }
 
-    /// Reads the public keys of a PEM file: one, or two while one takes the place of the other.
+    /// Parses the public keys of a PEM file: one, or two during a rotation.
     pub(super) fn from_pem(
         pem: &[u8],
         name: &'static str,
         rules: &Validation,
     ) -> Result<Vec<Self>, ConfigError> {
         let refuse = |reason: &str| ConfigError { name: name.into(), reason: reason.to_owned() };
-        // What is no text is no PEM, and has no beginning either.
+        // Binary input is not PEM, and has no block either.
         let text = str::from_utf8(pem).unwrap_or_default();
         let beginnings: Vec<usize> =
             text.match_indices("-----BEGIN").map(|(position, _)| position).collect();
@@ -72,7 +73,7 @@ impl Key {
         Some(Self::new(None, algorithm, key, rules))
     }
 
-    /// `None` for a key of another kind or purpose: an issuer's set may hold any.
+    /// Reads a key of a set; `None` for one of another kind or purpose, which a set may contain.
     fn from_jwk(jwk: &Jwk, rules: &Validation) -> Option<Self> {
         let algorithm = match &jwk.algorithm {
             AlgorithmParameters::RSA(_) => Algorithm::RS256,
@@ -82,7 +83,7 @@ impl Key {
             AlgorithmParameters::OctetKeyPair(key) if key.curve == EllipticCurve::Ed25519 => {
                 Algorithm::EdDSA
             }
-            // A shared secret that is published is none.
+            // A published shared secret is not secret.
             _ => return None,
         };
         let common = &jwk.common;
@@ -94,18 +95,18 @@ impl Key {
     }
 }
 
-/// What an issuer has published, at least one key.
+/// An issuer's set of at least one key.
 pub(super) struct KeySet(Vec<Key>);
 
 impl KeySet {
-    /// Reads a set (RFC 7517 §5); `None` where it is none, or holds no key that can be used here.
+    /// Parses a set (RFC 7517 §5); `None` if it is invalid or has no usable key.
     pub(super) fn parse(body: &[u8], rules: &Validation) -> Option<Self> {
         #[derive(Deserialize)]
         struct Set {
             keys: Vec<serde_json::Value>,
         }
         let set: Set = serde_json::from_slice(body).ok()?;
-        // One by one: a key of a kind that nobody here knows must not hide the others.
+        // One by one, so that a key of an unknown kind does not hide the others.
         let keys = set
             .keys
             .into_iter()
@@ -119,9 +120,9 @@ impl KeySet {
         self.0.len()
     }
 
-    /// The keys that a token of this header may be signed with: of its algorithm, and so of its kind,
-    /// and under the name that it gives. Several keys may share a name (RFC 7517 §4.5). Without a name
-    /// it must be the only one of its algorithm.
+    /// Finds the keys that may have signed a token with this header: those of its algorithm and
+    /// `kid`. Several keys may share a `kid` (RFC 7517 §4.5). Without a `kid` there must be only
+    /// one key of the algorithm.
     pub(super) fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Result<Vec<&Key>, Misfit> {
         let named = |key: &&Key| id.is_none() || key.id.as_deref() == id;
         let fitting: Vec<_> =
@@ -135,12 +136,12 @@ impl KeySet {
     }
 }
 
-/// Why none of a set's keys fits a token: the issuer may have changed the set since.
+/// The reason why no key of a set fits a token; the issuer may have changed the set since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Misfit {
-    /// No key has the name that the token gives.
+    /// No key has the token's `kid`.
     Name,
-    /// Those that it may mean have not signed it.
+    /// None of the candidates has signed it.
     Key(&'static str),
 }
 

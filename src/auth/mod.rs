@@ -1,4 +1,4 @@
-//! Who is asking: the host application's tokens, and our own tickets for sockets.
+//! Authentication: the host application's tokens, and our own tickets for sockets.
 
 mod jwks;
 mod keys;
@@ -10,13 +10,14 @@ pub use self::{
     token::{Identity, MAX_TOKEN_BYTES, Verifier, is_revoked},
 };
 
-/// A key for one purpose from the installation's secret: HMAC as a pseudo-random function
-/// (RFC 5869 §2.3 with one block).
+/// Derives a key for one purpose from the installation's secret, with HMAC as a pseudo-random
+/// function (RFC 5869 §2.3 with one block).
 pub fn derive_key(instance_secret: &[u8], purpose: &str) -> [u8; 32] {
     mac(instance_secret, &[purpose.as_bytes()])
 }
 
-/// HMAC-SHA256 over length-prefixed parts, so that no two lists of parts give the same input.
+/// Computes HMAC-SHA256 over length-prefixed parts, so that no two lists of parts have the same
+/// input.
 pub fn mac(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
     use aws_lc_rs::hmac;
     let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key));

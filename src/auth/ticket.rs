@@ -1,4 +1,4 @@
-//! Our own tickets for sockets: short, because they stand in URLs.
+//! Our own tickets for sockets; short-lived, because they appear in URLs.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,37 +15,39 @@ use crate::{
     model::{ChatId, Time, UserId},
 };
 
-/// How long a ticket may wait to be used: a page's round trip and a slow handshake, not more,
-/// because tickets stand in URLs and so in logs.
+/// Lifetime of a ticket: enough for a page's round trip and a slow handshake, not more, because
+/// tickets appear in URLs and so in logs.
 pub const TICKET_LIFETIME: Duration = Duration::from_secs(60);
 
-/// The audience of tickets; no host token can pass for one, as the key differs too.
+/// The audience of tickets. A host token cannot pass for a ticket in any case, because the key
+/// differs.
 const TICKET_AUDIENCE: &str = "ws";
 
-/// What a ticket lets its bearer open.
+/// The claims of a ticket.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
 pub struct Ticket {
     #[serde(rename = "sub")]
     pub user_id: UserId,
-    /// The one chat's socket; `None`: the many-chats socket.
+    /// The chat of the socket; `None`: the many-chats socket.
     #[serde(rename = "chat", skip_serializing_if = "Option::is_none")]
     pub chat_id: Option<ChatId>,
-    /// For its single use.
+    /// Identifies the ticket, so that it can be used only once.
     #[serde(rename = "jti")]
     pub id: Uuid,
     aud: String,
     exp: i64,
-    /// When the token that it was given for expires, in seconds since 1970.
+    /// When the token behind the ticket expires, in seconds since 1970.
     #[serde(rename = "tex")]
     pub token_expires_at: i64,
-    /// When that token was issued, where it says so.
+    /// When that token was issued; `None`: it has no `iat`.
     #[serde(rename = "tia", default, skip_serializing_if = "Option::is_none")]
     pub token_issued_at: Option<Time>,
     #[serde(default, rename = "adm")]
     pub admin: bool,
 }
 
-/// Makes and checks tickets; the key is the installation's, so any replica takes any other's.
+/// Issues and checks tickets. The key is the installation's, so any replica accepts tickets of any
+/// other.
 #[derive(Clone)]
 pub struct Tickets {
     signing: Arc<EncodingKey>,
@@ -87,7 +89,8 @@ impl Tickets {
             return Err(Error::TokenInvalid("it is longer than 8 KiB"));
         }
         let mut validation = Validation::new(Algorithm::HS256);
-        // Both clocks are replicas' own; a minute's ticket needs little tolerance.
+        // In seconds: both clocks belong to replicas, and a ticket of a minute needs little
+        // tolerance.
         validation.leeway = 5;
         validation.set_audience(&[TICKET_AUDIENCE]);
         validation.set_required_spec_claims(&["exp", "sub", "aud"]);

@@ -18,31 +18,30 @@ use super::{
 use crate::{
     config::{AuthConfig, ConfigError, KeySource},
     error::Error,
-    model::{Time, UserId},
-    store::Profile,
+    model::{Profile, Time, UserId},
 };
 
-/// Longest token taken: a larger one is no session's, and costs time to refuse.
+/// Maximum length of a token: larger ones are no session tokens, and cost time to refuse.
 pub const MAX_TOKEN_BYTES: usize = 8 * 1024;
 
-/// The scope of the host application's own server.
+/// The scope of the host application's server.
 const ADMIN_SCOPE: &str = "chat:admin";
 
-/// What is said of a token that another key has signed.
+/// The reason for a token that another key has signed.
 const FORGED: Misfit = Misfit::Key("its signature is not of our key");
-/// What is said of a token whose algorithm is another key's.
+/// The reason for a token with another key's algorithm.
 const OTHER_ALGORITHM: Misfit = Misfit::Key("its algorithm is not of our key");
 
 const UNREADABLE: Error = Error::TokenInvalid("it can't be read");
 
-/// What a valid token says.
+/// The claims of a valid token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     pub profile: Profile,
     pub admin: bool,
     /// Seconds since 1970.
     pub expires_at: i64,
-    /// `None`: the token does not say.
+    /// `None`: the token has no `iat`.
     pub issued_at: Option<Time>,
 }
 
@@ -52,35 +51,35 @@ impl Identity {
     }
 }
 
-/// Whether a token of `issued_at` is void since its user's tokens were revoked. One that does not
-/// say when it was issued counts as older.
+/// Whether a token issued at `issued_at` was revoked at `revoked_at`. A token without `iat` counts
+/// as older.
 pub fn is_revoked(issued_at: Option<Time>, revoked_at: Option<Time>) -> bool {
     revoked_at.is_some_and(|revoked_at| issued_at.is_none_or(|issued_at| issued_at < revoked_at))
 }
 
-/// What a token says, each claim still as it was written: what only decorates (a name cut within a
-/// character) must not make the rest unreadable. Of a claim given twice the last counts.
+/// The claims of a token, not yet decoded: a broken optional claim (a name cut within a character)
+/// must not make the rest unreadable. Of duplicates the last counts.
 type Claims = BTreeMap<String, Box<RawValue>>;
 
-/// A claim; `None`: it is missing, or of another type.
+/// Decodes a claim; `None` if it is missing or has another type.
 fn claim<T: DeserializeOwned>(claims: &Claims, name: &str) -> Option<T> {
     claims.get(name).and_then(|raw| serde_json::from_str(raw.get()).ok())
 }
 
-/// Somebody whose tokens are taken.
+/// An issuer whose tokens are accepted.
 struct Issuer {
-    /// What `iss` must be; `None`: anything, where there is no other issuer.
+    /// The required `iss`; `None`: any, if there is no other issuer.
     name: Option<String>,
     keys: Keys,
 }
 
 enum Keys {
-    /// Of the settings: one, or two while one takes the place of the other.
+    /// From the settings: one, or two during a rotation.
     Fixed(Vec<Key>),
     Published(Arc<Jwks>),
 }
 
-/// Checks the host application's tokens. A key's kind fixes the algorithm. Cheap to clone.
+/// Verifies the host application's tokens. A key's kind fixes the algorithm. Cheap to clone.
 #[derive(Clone)]
 pub struct Verifier {
     issuers: Arc<[Issuer]>,
@@ -129,12 +128,12 @@ impl Verifier {
         Ok(Self { issuers: issuers.into(), leeway: config.jwt_leeway })
     }
 
-    /// Reads what issuers publish, once. An issuer that is away is no reason not to start.
+    /// Reads the published keys once. An unavailable issuer does not prevent the start.
     pub async fn load(&self) {
         join_all(self.published().map(|jwks| jwks.refresh())).await;
     }
 
-    /// Keeps what issuers publish fresh, for ever.
+    /// Refreshes the published keys, for ever.
     pub async fn keep_fresh(self) {
         join_all(self.published().map(|jwks| jwks.keep_fresh())).await;
     }
@@ -150,10 +149,10 @@ impl Verifier {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(Error::TokenInvalid("it is longer than 8 KiB"));
         }
-        // Of the header, `alg` and `kid` choose among the keys that were configured; keys, and
-        // addresses of keys, that it brings along (jwk, jku, x5c, x5u) are nobody's.
+        // Of the header, only `alg` and `kid` are used, to choose among configured keys; keys and
+        // URLs of keys in it (jwk, jku, x5c, x5u) are untrusted.
         let header = decode_header(token).map_err(|_| Error::TokenInvalid("it is not a JWT"))?;
-        // RFC 7515 §4.1.11: extensions that must be understood, and we know none.
+        // RFC 7515 §4.1.11: critical extensions must be understood, and none is supported.
         if header.crit.is_some() {
             return Err(Error::TokenInvalid("it has a critical extension"));
         }
@@ -162,7 +161,7 @@ impl Verifier {
             Keys::Published(jwks) => {
                 let keys = jwks.current().ok_or(Error::Unavailable(None))?;
                 match check_among(token, &header, &keys) {
-                    // Under a new name, or under the old one: the issuer may have changed its keys.
+                    // The issuer may have changed its keys, under a new `kid` or under the old one.
                     Err(Refused::Misfit(misfit)) => {
                         jwks.ask_again(misfit).await;
                         let fresh = jwks.current().filter(|fresh| !Arc::ptr_eq(fresh, &keys));
@@ -178,8 +177,8 @@ impl Verifier {
         identity(&claims)
     }
 
-    /// Whose keys to check with. Where there are several issuers the token says it itself: that is
-    /// a choice among them, and what the key's own rules require is checked with the signature.
+    /// Chooses the issuer. With several issuers the token's unverified `iss` selects one; the rules
+    /// of its keys check `iss` again together with the signature.
     fn issuer_of(&self, token: &str) -> Result<&Issuer, Error> {
         #[derive(Deserialize)]
         struct Unverified {
@@ -198,18 +197,18 @@ impl Verifier {
             .ok_or(Error::TokenInvalid("iss is not ours"))
     }
 
-    /// By how much a token may outlive its `exp`.
+    /// How long a token is accepted after its `exp`.
     pub fn leeway(&self) -> Duration {
         self.leeway
     }
 }
 
-/// What every token must fulfil; the algorithm is the key's.
+/// The rules for every token; the key adds its algorithm.
 fn rules(config: &AuthConfig, issuer: Option<&str>) -> Validation {
     let mut rules = Validation::new(Algorithm::HS256);
     rules.leeway = config.jwt_leeway.as_secs();
     rules.validate_nbf = true;
-    // The library checks what is there; what must be there has to be named.
+    // The library checks claims that are present; required ones have to be named.
     let mut required = vec!["exp", "sub"];
     if let Some(issuer) = issuer {
         rules.set_issuer(&[issuer]);
@@ -226,11 +225,11 @@ fn rules(config: &AuthConfig, issuer: Option<&str>) -> Validation {
     rules
 }
 
-/// Why a token does not pass.
+/// The reason why a token is refused.
 enum Refused {
-    /// None of the keys fits it.
+    /// No key fits it.
     Misfit(Misfit),
-    /// Whatever keys there are.
+    /// It is invalid for any key.
     Token(Error),
 }
 
@@ -243,12 +242,12 @@ impl From<Refused> for Error {
     }
 }
 
-/// Checks a token with the keys that it may be signed with.
+/// Verifies a token with the keys that may have signed it.
 fn check_among(token: &str, header: &Header, keys: &KeySet) -> Result<Claims, Refused> {
     check_each(token, keys.find(header.kid.as_deref(), header.alg).map_err(Refused::Misfit)?)
 }
 
-/// Checks a token with each of an issuer's keys, until one of them has signed it.
+/// Verifies a token with each key until one has signed it.
 fn check_each<'a>(token: &str, keys: impl IntoIterator<Item = &'a Key>) -> Result<Claims, Refused> {
     let mut refused = Refused::Misfit(FORGED);
     for key in keys {
@@ -260,7 +259,7 @@ fn check_each<'a>(token: &str, keys: impl IntoIterator<Item = &'a Key>) -> Resul
     Err(refused)
 }
 
-/// Checks a token's signature and claims.
+/// Verifies a token's signature and claims with one key.
 fn check(token: &str, key: &Key) -> Result<Claims, Refused> {
     match decode::<Claims>(token, &key.decoding, &key.validation) {
         Ok(data) => Ok(data.claims),
@@ -272,10 +271,10 @@ fn check(token: &str, key: &Key) -> Result<Claims, Refused> {
     }
 }
 
-/// What valid claims say.
+/// Reads the identity from valid claims.
 fn identity(claims: &Claims) -> Result<Identity, Error> {
     let user_id = claim::<String>(claims, "sub").and_then(|sub| UserId::parse(&sub));
-    // A profile follows the token, but a name that is too long is no reason to lock a person out.
+    // A name that is too long is dropped, not an error: it must not lock its user out.
     let text = |name: &str, max_chars: usize| {
         claim::<String>(claims, name)
             .filter(|text| !text.contains('\0') && text.chars().count() <= max_chars)
@@ -289,9 +288,9 @@ fn identity(claims: &Claims) -> Result<Identity, Error> {
             avatar_url: text("picture", MAX_AVATAR_URL_CHARS),
         },
         admin: scope.split(' ').any(|one| one == ADMIN_SCOPE),
-        // Beyond 2^53 seconds the fraction is gone, and so is the question.
+        // Saturates; beyond 2^53 seconds precision does not matter.
         expires_at: expires_at as i64,
-        // It may have a fraction; what is no time of ours counts as not said.
+        // It may have a fraction; a value outside our range counts as missing.
         issued_at: claim::<f64>(claims, "iat")
             .and_then(|iat| Time::from_micros((iat * 1e6) as i64)),
     })

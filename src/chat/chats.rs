@@ -12,16 +12,16 @@ use crate::{
     outbox::{Commit, counters},
     presence::Transition,
     protocol::{Publication, ServerFrame},
-    store::{InboxPage, MutationKind, MutationResult, StoredChat, Window},
+    store::{Changes, InboxPage, MutationKind, MutationResult, StoredChat, Window},
     unread::Counter,
 };
 
-/// Chats that are told at once who came or went: some 5 MB while it is done.
+/// Chats to which one batch of presence changes is published at once: some 5 MB meanwhile.
 const PRESENCE_CHATS: usize = 10_000;
 
 impl Chats {
-    /// Opens the chat of two people, or finds it, and shows it as the first of them sees it. True:
-    /// created. Who opens it for others has no limit.
+    /// Opens or finds the chat of two users, and returns it as the first of them sees it, with
+    /// whether it was created. A caller that opens it for others has no limit.
     pub async fn open_chat(
         &self,
         pair: [&UserId; 2],
@@ -43,7 +43,7 @@ impl Chats {
             }
             self.outbox.publish_soon(commit).await;
         }
-        // Gone again already: as good as never there, and the caller may try again.
+        // If the chat was deleted meanwhile, the caller gets `ChatNotFound` and may try again.
         let chat = self.get_chat(pair[0], opened.chat_id).await?;
         Ok((chat, opened.created))
     }
@@ -53,7 +53,7 @@ impl Chats {
         Ok(self.show(vec![chat]).await.remove(0))
     }
 
-    /// The first of these chats, as the user sees them: as many as fit into a page.
+    /// Reads the first of these chats as the user sees them, as many as fit into a page.
     pub async fn get_chats(
         &self,
         user: &UserId,
@@ -63,13 +63,13 @@ impl Chats {
         let ids: Vec<ChatId> = chats.iter().map(|(chat_id, _)| *chat_id).collect();
         let chats = chats.into_iter().filter_map(|(_, chat)| chat).collect();
         let mut shown = self.show(chats).await.into_iter().peekable();
-        // In the same order, those that are gone left out.
+        // `shown` has the same order, without the deleted chats.
         let one = |id| (id, shown.next_if(|chat| chat.chat_id == id));
         Ok(InboxPage { chats: ids.into_iter().map(one).collect(), total_unread, epoch })
     }
 
-    /// A page of chats, latest activity first, past `after`; and the position of its end, where
-    /// there is more.
+    /// Lists a page of chats after `after`, latest activity first, with the cursor of the next
+    /// page.
     pub async fn list_chats(
         &self,
         user: &UserId,
@@ -86,7 +86,7 @@ impl Chats {
         Ok((chats, next))
     }
 
-    /// Adds presence: one pipeline for all chats.
+    /// Adds presence, with one pipeline for all chats.
     async fn show(&self, chats: Vec<StoredChat>) -> Vec<Chat> {
         let visible: Vec<UserId> = chats
             .iter()
@@ -141,12 +141,35 @@ impl Chats {
         })
     }
 
-    /// The head of a chat of the user's.
+    /// Reads the head of a chat that the user is a member of.
     pub async fn get_head(&self, user: &UserId, chat_id: ChatId) -> Result<Head, Error> {
         self.store.get_head(chat_id, user).await?.ok_or(Error::ChatNotFound)
     }
 
-    /// Every chat's counter: from Redis, or from Postgres where Redis has not all of them.
+    /// Reads at most `limit` changes of a chat after `after_ev`, with the head of the same
+    /// snapshot.
+    pub async fn get_changes(
+        &self,
+        user: &UserId,
+        chat_id: ChatId,
+        after_ev: i64,
+        limit: i64,
+    ) -> Result<Changes, Error> {
+        let changes = self.store.get_changes(chat_id, Some(user), after_ev, limit).await?;
+        changes.ok_or(Error::ChatNotFound)
+    }
+
+    /// Reads the `ev` of each of the user's chats, and their epoch.
+    pub async fn list_heads(&self, user: &UserId) -> Result<(String, Vec<(ChatId, i64)>), Error> {
+        Ok(self.store.list_heads(user).await?)
+    }
+
+    /// Reads the database's current epoch.
+    pub async fn get_epoch(&self) -> Result<Epoch, Error> {
+        Ok(self.store.get_epoch().await?)
+    }
+
+    /// Reads the counters of all chats from Redis, or from Postgres where Redis lacks some.
     pub async fn get_unread(&self, user: &UserId) -> Result<UnreadSummary, Error> {
         let mut all =
             self.unread.read_or_fill(user, async || self.load_counters(user).await).await?;
@@ -177,14 +200,14 @@ impl Chats {
         Ok((epoch, counters))
     }
 
-    /// Moves the reader's marker forward; `None`: to all sent up to now.
+    /// Moves the user's read marker forward; `None`: to the newest message.
     pub async fn mark_read(
         &self,
         user: &UserId,
         chat_id: ChatId,
         up_to_seq: Option<i64>,
     ) -> Result<ReadResult, Error> {
-        // A mark gives where it leads, always.
+        // A `Mark` always results in a `Mark`.
         let MutationResult::Mark { room_name, read_seq, unread, .. } =
             self.mutate(user, chat_id, MutationKind::Mark { up_to_seq }).await?
         else {
@@ -201,7 +224,8 @@ impl Chats {
         chat_id: ChatId,
     ) -> Result<(), Error> {
         if !admin {
-            // By a read: what locks a row writes, and that takes longer than a chat that is not there.
+            // Read first: a row lock writes WAL, so a refusal would reveal by its time that the
+            // chat exists.
             self.get_head(user, chat_id).await?;
         }
         let (members, noted) =
@@ -210,17 +234,19 @@ impl Chats {
         commit.add_deleted(&noted.epoch, chat_id, &members);
         commit.noted.push(noted);
         self.outbox.publish_soon(commit).await;
-        // All of a usual chat; the rest of a huge one, and what fails here, is the purger's.
+        // Purges most chats completely; the purger does the rest of a huge one, and what fails
+        // here.
         if let Err(error) = self.store.purge_messages(chat_id).await {
             tracing::warn!(error = chain(&error), "messages of a deleted chat stay until purged");
         }
         Ok(())
     }
 
-    /// AdmissionCache came and went: tells all their chats in which nobody is blocked, and keeps when they
-    /// were last seen.
+    /// Publishes presence changes to the users' chats in which nobody is blocked, and stores when
+    /// the users were last seen.
     pub async fn tell_presence(&self, transitions: &[Transition]) -> Result<(), Error> {
-        // Who came and went within a batch went last: one row of the statement a person.
+        // Keyed by user: the statement takes one row per user, and a later transition replaces an
+        // earlier one.
         let gone: HashMap<UserId, Time> = transitions
             .iter()
             .filter(|transition| !transition.online)
@@ -238,7 +264,7 @@ impl Chats {
         }
         let people: HashSet<&UserId> = transitions.iter().map(|one| &one.user).collect();
         let mut people: Vec<_> = people.into_iter().map(|user| (user, ChatId::nil())).collect();
-        // Thousands may come at once, and each have thousands of chats.
+        // In pages: thousands of users may connect at once, each with thousands of chats.
         while !people.is_empty() {
             let limit = (PRESENCE_CHATS / people.len()).max(1);
             let page = i64::try_from(limit).unwrap_or(i64::MAX);
@@ -258,7 +284,7 @@ impl Chats {
         Ok(())
     }
 
-    /// Tells these chats, but those in which somebody is blocked.
+    /// Publishes to these chats, except those in which somebody is blocked.
     async fn publish_presence(
         &self,
         transitions: &[Transition],
@@ -276,12 +302,12 @@ impl Chats {
                     .map(|(chat_id, _)| (Channel::Chat(*chat_id), publication.clone())),
             );
         }
-        // Redis away: presence is best effort.
+        // Presence is best effort, so an unavailable Redis is no error.
         let _ = self.broker.publish(&publications).await;
     }
 }
 
-/// When something was last said in a chat.
+/// The time of a chat's last message, or of its creation.
 fn activity(chat: &Chat) -> Time {
     chat.last_message.as_ref().map_or(chat.created_at, |message| message.created_at)
 }

@@ -1,4 +1,4 @@
-//! What a client wants written, checked as far as that goes without the database.
+//! Validates and prepares writes as far as that goes without the database.
 
 use beseda_protocol::{
     bounds::{MAX_METADATA_BYTES, check_client_msg_id, check_text},
@@ -16,7 +16,8 @@ use crate::{
     store::Draft,
 };
 
-/// Reads a message. `idempotency_key`: the header of that name, an alternative to the field.
+/// Parses a message. `idempotency_key` is the header of that name, an alternative to
+/// `client_msg_id`.
 pub(crate) fn parse_message(
     mut fields: Fields,
     idempotency_key: Option<&str>,
@@ -40,7 +41,7 @@ pub(crate) fn parse_edit(mut fields: Fields) -> Result<Edit, Error> {
     Ok(Edit { text: text.unwrap_or_default() })
 }
 
-/// The installation's keys for what is derived from a message.
+/// The installation's keys for the values derived from a message.
 #[derive(Clone)]
 pub(super) struct Keys {
     pub(super) ids: [u8; 32],
@@ -74,8 +75,8 @@ impl Keys {
         }
     }
 
-    /// The same key of the same sender in the same chat gives the same id: the table's unique index
-    /// on ids finds a retry, without an index of its own.
+    /// Derives the id from chat, sender and key, so that the unique index on ids finds a retry and
+    /// no other index is needed.
     fn message_id(&self, chat_id: ChatId, sender: &UserId, key: &str) -> MessageId {
         let mac = mac(&self.ids, &[chat_id.as_bytes(), sender.as_str().as_bytes(), key.as_bytes()]);
         let mut bytes = [0; 16];
@@ -83,10 +84,10 @@ impl Keys {
         MessageId::new_v8(bytes)
     }
 
-    /// Tells a retry from other content under the same key. Metadata counts by what it means, not
-    /// by how it is written: see [`canonical`].
+    /// Digests the content, to tell a retry from other content under the same key. Metadata is
+    /// compared in its [`canonical`] form.
     fn digest(&self, text: &str, metadata: Option<&RawValue>) -> Bytes {
-        // It was read as JSON before.
+        // Infallible: it was parsed as JSON before.
         let canonical = metadata.and_then(|raw| canonical(raw).ok()).unwrap_or_default();
         Bytes::copy_from_slice(&mac(&self.digests, &[text.as_bytes(), canonical.as_bytes()])[..16])
     }

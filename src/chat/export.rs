@@ -1,4 +1,4 @@
-//! All that is kept of one person, page by page: however much it is, a page of it is in memory.
+//! Exports all data of one user, with one page at a time in memory.
 
 use std::collections::VecDeque;
 
@@ -9,21 +9,20 @@ use crate::{
     store::{Store, StoreError},
 };
 
-/// Rows of a page, and numbers of a chat's messages that one statement looks at: 5 MB if all of them
-/// are as large as can be.
+/// Rows of a page, and `seq` numbers that one statement scans: at most 5 MB.
 const PAGE: i64 = 250;
 
-/// An export under way.
+/// An export in progress.
 #[derive(Debug)]
 pub struct Export {
     store: Store,
     user_id: UserId,
     step: Step,
-    /// What was given so far.
+    /// Totals of the lines so far.
     given: ExportEnd,
 }
 
-/// What comes next.
+/// The next part of the export.
 #[derive(Debug)]
 enum Step {
     Profile(ExportedProfile),
@@ -31,7 +30,7 @@ enum Step {
     Blocks(Option<UserId>),
     /// Past this one.
     Chats(ChatId),
-    /// These chats; of the first, messages from this `seq` on.
+    /// The chats of a page; the first one from this `seq` on.
     Messages(VecDeque<ExportedChat>, i64),
     /// Past this one.
     Reports(ChatId, MessageId),
@@ -40,7 +39,7 @@ enum Step {
 }
 
 impl Chats {
-    /// Begins to give all that is kept of a person.
+    /// Begins the export of a user's data.
     pub async fn export_user(&self, user_id: &UserId) -> Result<Export, Error> {
         let profile = self.store.get_exported_profile(user_id).await?;
         let profile = profile.ok_or(Error::UserNotFound)?;
@@ -54,7 +53,7 @@ impl Chats {
 }
 
 impl Export {
-    /// The next lines, some at least; `None` after the last. After an error there are none either.
+    /// Returns the next lines, at least one; `None` after the last, and after an error.
     pub async fn next_page(&mut self) -> Result<Option<Vec<ExportLine>>, StoreError> {
         loop {
             let lines = match std::mem::replace(&mut self.step, Step::Over) {
@@ -90,7 +89,7 @@ impl Export {
         Ok(blocks.into_iter().map(ExportLine::Block).collect())
     }
 
-    /// A chat, before its first messages, and some of them.
+    /// Returns a page of a chat's messages; the first page begins with the chat itself.
     async fn messages(
         &mut self,
         mut chats: VecDeque<ExportedChat>,

@@ -30,7 +30,7 @@ use crate::{
     writer::{Sent, Writer},
 };
 
-/// How a path names a chat.
+/// The name of a chat in a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChatRef {
     Id(ChatId),
@@ -38,7 +38,7 @@ pub enum ChatRef {
 }
 
 impl ChatRef {
-    /// `None` where it can be neither, which is as good as unknown.
+    /// Parses a name; `None` if it can be neither, which counts as an unknown chat.
     pub fn parse(raw: &str) -> Option<Self> {
         let name = |raw: &str| {
             raw.len() == 22 && raw.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
@@ -69,7 +69,7 @@ pub struct Chats {
     keys: draft::Keys,
 }
 
-/// The parts that the operations are built on.
+/// The dependencies of the operations.
 #[derive(Debug)]
 pub struct Parts {
     pub store: Store,
@@ -108,10 +108,6 @@ impl Chats {
         &self.admissions
     }
 
-    pub fn store(&self) -> &Store {
-        &self.store
-    }
-
     pub fn writer(&self) -> &Writer {
         &self.writer
     }
@@ -120,8 +116,8 @@ impl Chats {
         &self.presence
     }
 
-    /// The id behind a path's name of a chat. A name is known to its members only (`None`: to the
-    /// host application's server); an id is taken as it is, and membership checked by what follows.
+    /// Resolves a chat's name to its id. A `room_name` resolves for members only (`None`: for the
+    /// host application's server); an id is returned as it is, and the operation checks membership.
     pub async fn resolve(&self, chat: &ChatRef, member: Option<&UserId>) -> Result<ChatId, Error> {
         match chat {
             ChatRef::Id(chat_id) => Ok(*chat_id),
@@ -158,7 +154,7 @@ impl Chats {
         edit: Edit,
     ) -> Result<Message, Error> {
         let kind = MutationKind::Edit { message_id, text: edit.text };
-        // An edit gives its message, always.
+        // An `Edit` always results in a `Message`.
         match self.mutate(author, chat_id, kind).await? {
             MutationResult::Message(message) => Ok(*message),
             MutationResult::Mark { .. } => Err(Error::MessageNotFound),
@@ -186,8 +182,8 @@ impl Chats {
         Ok(self.writer.mutate(mutation).await?.result)
     }
 
-    /// Tells the others of a chat that somebody types. Best effort: nothing is kept, and nothing is
-    /// told where one has blocked the other. The caller must have checked the membership.
+    /// Publishes to a chat's other members that a user types. Best effort: nothing is stored, and
+    /// nothing is published if one has blocked the other. The caller must have checked membership.
     pub async fn tell_typing(
         &self,
         user_id: &UserId,
@@ -200,7 +196,7 @@ impl Chats {
         let frame = ServerFrame::Typing { chat_id, user_id, typing }.encode();
         let micros = jiff::Timestamp::now().as_microsecond();
         let publication = Publication::Typing { user_id: user_id.clone(), micros, frame };
-        // Redis away: nobody learns of it, as promised.
+        // Best effort, so an unavailable Redis is no error.
         let _ = self.broker.publish(&[(Channel::Chat(chat_id), publication.encode())]).await;
         Ok(())
     }

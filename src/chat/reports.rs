@@ -1,4 +1,4 @@
-//! Reports: a member tells the host application of a message.
+//! Reports: a member reports a message to the host application.
 
 use super::Chats;
 use crate::{
@@ -7,7 +7,7 @@ use crate::{
 };
 
 impl Chats {
-    /// Reports a message as it is now; true where this reporter had not done so before.
+    /// Reports a message with its current content; true if the reporter had not reported it before.
     pub async fn report_message(
         &self,
         reporter: &UserId,
@@ -15,12 +15,12 @@ impl Chats {
         message_id: MessageId,
         reason: Option<&str>,
     ) -> Result<(Report, bool), Error> {
-        // As in `delete_chat`.
+        // Read first, for the reason given in `delete_chat`.
         self.get_head(reporter, chat_id).await?;
         self.store.report_message(chat_id, message_id, reporter, reason).await
     }
 
-    /// A page of all reports, latest first, and the position of the next one.
+    /// Lists a page of all reports, latest first, with the cursor of the next page.
     pub async fn list_reports(
         &self,
         after: Option<(Time, ReportId)>,

@@ -1,5 +1,5 @@
-//! Search inside one chat: a walk over its texts, newest first, until enough is found or the budget is
-//! spent. Sends pay nothing for it, and no query ever reaches the database.
+//! Search inside one chat: scans its texts, newest first, until enough is found or the budget is
+//! spent. It needs no index, so sends pay nothing for it, and the query never reaches the database.
 
 use std::{
     collections::HashMap,
@@ -21,43 +21,43 @@ use crate::{
     store::SEARCHERS,
 };
 
-/// How long a search may walk: what a person waits for without wondering.
+/// Time budget of a search: a wait that still feels immediate.
 const TIME_BUDGET: Duration = Duration::from_millis(400);
 
-/// Messages that a search may walk over, and bytes of their texts: some 50 ms of a core. Time alone would
-/// let as much more be read as there is CPU that others could have.
+/// Budget of a search in messages and in bytes of text: some 50 ms of a core. A budget of time
+/// alone would let a search use all idle CPU.
 const MESSAGE_BUDGET: i64 = 20_000;
 const BYTE_BUDGET: i64 = 8 * 1024 * 1024;
 
-/// How long a search waits for its turn, behind others of its user and then of the replica.
+/// How long a search waits for a permit, behind the user's other searches and then the replica's.
 const ADMISSION_WAIT: Duration = Duration::from_secs(2);
 
-/// Texts of the first page, and of the largest: small at first because most hits are recent, then
-/// four times as many each time because a round trip a page would cost more than the page. Past
-/// 2,000 nothing was gained (25 ms for a chat of 10,000).
+/// Texts of the first and of the largest page. The first is small because most hits are recent;
+/// each next one is four times larger, so that the round trip costs less than the page. Measured:
+/// no gain beyond 2,000 (25 ms for a chat of 10,000).
 const FIRST_PAGE: i64 = 200;
 const PAGE_GROWTH: i64 = 4;
 const LARGEST_PAGE: i64 = 2_000;
 
-/// Bytes of text that are read at once: 2,000 of the longest would have 32 MB, and a person may have
-/// many searches under way. Usual texts of a page have less.
+/// Bytes of text read at once: 2,000 of the longest texts would take 32 MB per search. Pages of
+/// usual texts are smaller.
 const PAGE_BYTES: i64 = 1024 * 1024;
 
-/// Texts between two looks at the clock: the worst of texts takes 1 ms.
-const TEXTS_A_LOOK: usize = 16;
+/// Texts between two looks at the clock: the most expensive text takes 1 ms.
+const TEXTS_PER_LOOK: usize = 16;
 
-/// Texts after which the others of the thread come first: 0.3 ms of usual ones.
-const TEXTS_A_TURN: usize = 128;
+/// Texts after which the search yields to the thread's other tasks: 0.3 ms of usual ones.
+const TEXTS_PER_YIELD: usize = 128;
 
-/// Searches under way: one a user, and [`SEARCHERS`] in all. Those of one user queue behind each other, so
-/// that whoever searches all the time is one among those who wait.
+/// Limits running searches to one per user and [`SEARCHERS`] in all. One user's searches queue
+/// behind each other, so that a user takes only one place in the common queue.
 #[derive(Debug)]
 pub(super) struct Searches {
     users: Mutex<HashMap<UserId, Arc<Semaphore>>>,
     all: Arc<Semaphore>,
 }
 
-/// The right to search, until dropped.
+/// Permission to search, until dropped.
 struct SearchPermit<'a> {
     searches: &'a Searches,
     user: &'a UserId,
@@ -80,7 +80,7 @@ impl Searches {
         let queue = Arc::clone(
             self.users().entry(user.clone()).or_insert_with(|| Arc::new(Semaphore::new(1))),
         );
-        // Neither is ever closed.
+        // Neither semaphore is ever closed.
         let own = timeout(ADMISSION_WAIT, queue.acquire_owned()).await.ok().and_then(Result::ok);
         permit.own = Some(own.ok_or(Error::RateLimited { retry_after: ADMISSION_WAIT })?);
         let all = Arc::clone(&self.all);
@@ -94,7 +94,7 @@ impl Drop for SearchPermit<'_> {
     fn drop(&mut self) {
         drop((self.own.take(), self.one_of_all.take()));
         let mut users = self.searches.users();
-        // The map's own: nobody searches or waits.
+        // A count of one is the map's own: the user has no other search.
         if users.get(self.user).is_some_and(|queue| Arc::strong_count(queue) == 1) {
             users.remove(self.user);
         }
@@ -126,7 +126,8 @@ impl Chats {
         let mut complete = true;
         let mut walked = false;
         'walk: while hi >= 1 {
-            // One page at least, however slow the database is: whoever goes on from `next` gets on.
+            // At least one page, however slow the database is, so that a client that follows `next`
+            // makes progress.
             if walked && (started.elapsed() >= TIME_BUDGET || messages <= 0 || bytes <= 0) {
                 complete = false;
                 break;
@@ -142,12 +143,12 @@ impl Chats {
             messages -= hi - lo + 1;
             bytes -= size;
             for (index, (seq, text)) in texts.into_iter().enumerate() {
-                if index > 0 && index % TEXTS_A_LOOK == 0 && started.elapsed() >= TIME_BUDGET {
+                if index > 0 && index % TEXTS_PER_LOOK == 0 && started.elapsed() >= TIME_BUDGET {
                     complete = false;
                     hi = seq;
                     break 'walk;
                 }
-                if index > 0 && index % TEXTS_A_TURN == 0 {
+                if index > 0 && index % TEXTS_PER_YIELD == 0 {
                     tokio::task::yield_now().await;
                 }
                 if query.find(&text, &mut scratch).is_some() {
@@ -164,7 +165,7 @@ impl Chats {
         }
         let mut results = Vec::with_capacity(found.len());
         if !found.is_empty() {
-            // Read again, as they are now: what was deleted or edited away meanwhile is no hit.
+            // Read again, because a message may have been deleted or edited meanwhile.
             for message in self.store.list_messages(chat_id, &found).await? {
                 if let Some(highlights) = query.find(&message.text, &mut scratch)
                     && message.deleted_at.is_none()

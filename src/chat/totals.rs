@@ -1,5 +1,5 @@
-//! What somebody has not read in all their chats: summed up when it is asked for, as a column for it would
-//! be written with every message.
+//! A user's unread total over all chats. It is summed on demand, because a column for it would be
+//! written with every message.
 
 use std::{
     collections::HashMap,
@@ -15,8 +15,8 @@ use crate::{error::Error, model::UserId, store::Store};
 
 type Sum = Shared<BoxFuture<'static, Result<i64, Error>>>;
 
-/// Sums, one at a time a user: somebody with 20,000 chats who marks one after the other takes a connection,
-/// and not all of them.
+/// Runs one sum at a time per user: a user with 20,000 chats who marks one after the other occupies
+/// one connection, not all.
 #[derive(Debug, Clone)]
 pub(super) struct Totals {
     store: Store,
@@ -26,8 +26,8 @@ pub(super) struct Totals {
 #[derive(Debug)]
 struct InFlight {
     running: Sum,
-    /// Begins when that one has ended. Whoever asks meanwhile shares it: what they have just written is in
-    /// it, and may not be in the running one.
+    /// Begins when `running` has ended. All callers that come meanwhile share it: it includes their
+    /// own writes, which the running sum may miss.
     next: Option<Sum>,
 }
 
@@ -41,7 +41,8 @@ impl Totals {
         self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Live messages of others that `user` has not read, with all that was committed before the call.
+    /// Counts the live messages of others that `user` has not read, including all committed before
+    /// the call.
     pub(super) async fn get(&self, user: &UserId) -> Result<i64, Error> {
         let sum = {
             let mut in_flight = self.in_flight();
@@ -60,12 +61,12 @@ impl Totals {
         sum.await
     }
 
-    /// A task of its own, since it must end even where nobody waits for it any more.
+    /// Starts a sum in a task of its own, because it must finish even if every caller has left.
     fn start(&self, user: &UserId, previous: Option<Sum>) -> Sum {
         let (totals, user) = (self.clone(), user.clone());
         let task = tokio::spawn(async move {
             if let Some(previous) = previous {
-                // Whatever became of it.
+                // Its result does not matter here.
                 let _ = previous.await;
             }
             let sum = totals.store.sum_unread(&user).await;

@@ -1,49 +1,57 @@
-//! AdmissionCache: named by the host application, shown to each other, blocked, erased.
+//! Users: created by the host application, shown to each other, blocked, erased.
 
 use super::Chats;
 use crate::{
     broker::Channel,
     error::Error,
-    model::{Time, User, UserId},
+    model::{Admission, Profile, Time, User, UserId},
     protocol::Publication,
-    store::{Named, Profile, Unpublished, UserRow},
+    store::{Named, Unpublished, UserRow},
 };
 
 impl Chats {
-    /// Creates or replaces a person, who comes back if they were erased. True: created.
+    /// Creates or replaces a user, also one who was erased; true if created.
     pub async fn name_user(&self, profile: Profile) -> Result<bool, Error> {
         let named = self.store.name_users(std::slice::from_ref(&profile), true).await?;
         self.admissions.forget(&profile.user_id);
         Ok(named.contains(&Named::Created))
     }
 
-    /// Creates or replaces people. Whoever was erased stays it: lists are often older than that.
+    /// Creates or replaces users. Erased users stay erased, because lists are often older than the
+    /// erasure.
     pub async fn name_users(&self, people: &[Profile]) -> Result<Vec<Named>, Error> {
         let named = self.store.name_users(people, false).await?;
         people.iter().for_each(|profile| self.admissions.forget(&profile.user_id));
         Ok(named)
     }
 
-    /// Somebody whom `viewer` may see; `None` as the viewer: anybody known.
+    /// Reads a user whom `viewer` may see; without a viewer, any known user.
     pub async fn get_user(&self, user_id: &UserId, viewer: Option<&UserId>) -> Result<User, Error> {
         let row = self.store.get_user(user_id, viewer).await?.ok_or(Error::UserNotFound)?;
         let online = self.presence.online(std::slice::from_ref(user_id)).await;
         Ok(show(row, online.contains(user_id)))
     }
 
-    /// Erases a person: marked first, then their texts chat by chat. Safe to repeat, and to be
-    /// repeated where a very long history took longer than a request may.
+    /// Whether the user was erased, and since when their tokens are void.
+    pub async fn get_admission(&self, user_id: &UserId) -> Result<Admission, Error> {
+        let barred = self.store.list_barred(std::slice::from_ref(user_id)).await?;
+        let found = barred.into_iter().next().map(|barred| barred.admission);
+        Ok(found.unwrap_or(Admission { erased: false, revoked_at: None }))
+    }
+
+    /// Erases a user: marks the user first, then erases the texts chat by chat. Idempotent; the
+    /// caller repeats it where a very long history took longer than a request may.
     pub async fn erase_user(&self, user_id: &UserId) -> Result<(), Error> {
         let marked = self.store.mark_erased(user_id).await?.ok_or(Error::UserNotFound)?;
         self.admissions.forget(user_id);
         let order = Publication::Erased { epoch: marked.clone(), user_id: user_id.clone() };
         let order = (Channel::All, order.encode());
-        // Redis away: every replica finds the mark when it compares with Postgres.
+        // Without Redis every replica finds the mark when it compares with Postgres.
         let _ = self.broker.publish(&[order]).await;
         for chat_id in self.store.list_chat_ids(user_id).await? {
             while let Some(noted) = self.store.erase_in_chat(chat_id, user_id).await? {
                 if noted.epoch != marked {
-                    // The database has failed over meanwhile, maybe to before the mark.
+                    // The database has failed over meanwhile, maybe to a state before the mark.
                     return Err(Error::Unavailable(None));
                 }
                 let row = Unpublished { noted, chats: vec![chat_id], users: Vec::new() };
@@ -54,13 +62,13 @@ impl Chats {
         Ok(())
     }
 
-    /// Voids a person's tokens that were issued before now, and closes the sockets opened with them.
+    /// Voids the user's tokens issued before now, and closes the sockets opened with them.
     pub async fn revoke_tokens(&self, user_id: &UserId) -> Result<(), Error> {
         let (at, epoch) = self.store.revoke_tokens(user_id).await?;
         self.admissions.forget(user_id);
         let revoked =
             Publication::Revoked { epoch, user_id: user_id.clone(), micros: at.0.as_microsecond() };
-        // Redis away: every replica finds the moment when it compares with Postgres.
+        // Without Redis every replica finds the revocation when it compares with Postgres.
         let _ = self.broker.publish(&[(Channel::All, revoked.encode())]).await;
         Ok(())
     }
@@ -80,7 +88,7 @@ impl Chats {
         Ok(())
     }
 
-    /// A page of whom somebody has blocked, and where the next one begins.
+    /// Lists a page of the users whom `blocker` has blocked, with the cursor of the next page.
     pub async fn list_blocks(
         &self,
         blocker: &UserId,

@@ -1,5 +1,5 @@
-//! The comparison with Postgres: finds a *last* publication that was lost, a Redis that was split
-//! off, an erasure or a revocation that was not heard of, a database that went back in time.
+//! The comparison with Postgres. It finds a lost *last* publication, a partitioned Redis, a missed
+//! erasure or revocation, and a database that lost commits.
 
 use std::{
     collections::HashMap,
@@ -14,42 +14,41 @@ use crate::{
     store::{Barred, StoreError},
 };
 
-/// How often heads are compared while Redis can't be relied on: then the comparison *is* the
-/// delivery, which takes this, its jitter, and half a second until we know: below a second.
+/// Interval of comparisons while Redis is unreliable. The comparison *is* the delivery then; with
+/// its jitter and half a second of detection it stays below a second.
 const COMPARE_WITHOUT_REDIS: Duration = Duration::from_millis(400);
 
-/// Chats a comparison asks for at once: 2 ms of Postgres a thousand.
+/// Chats per statement of a comparison: a thousand take 2 ms of Postgres.
 const COMPARE_CHUNK: usize = 1_000;
 
-/// How long a chat stays subscribed after its last follower left: people reload pages.
-const LINGER: Duration = Duration::from_secs(5);
+/// How long a chat is kept after its last subscriber left, because users reload pages.
+const KEEP_IDLE: Duration = Duration::from_secs(5);
 
-/// How often inboxes are compared while nothing is amiss: who is told of each change anyway is only
-/// checked upon.
+/// Interval of inbox comparisons in normal operation, where they only confirm the publications.
 const COMPARE_INBOXES: Duration = Duration::from_secs(60);
 
-/// The part of the time that comparing inboxes may take, as its inverse, however many there are.
+/// Divisor of the share of time that inbox comparisons may take, however many inboxes there are.
 const INBOXES_SHARE: u32 = 10;
 
 impl Feed {
-    /// Compares the heads of followed chats with Postgres, for ever: this alone finds a *last*
-    /// publication that was lost, and a Redis that was split off.
+    /// Compares the heads of subscribed chats with Postgres, for ever: nothing else finds a lost
+    /// *last* publication or a partitioned Redis.
     pub(super) async fn compare(self, interval: Duration) {
-        // Commands have one connection, publications another: either can be dead alone.
-        let mut redis = self.shared.link.subscribe_state();
+        // Commands and publications have separate connections, and each can fail alone.
+        let mut redis = self.shared.redis.subscribe_state();
         let mut hearing = self.shared.broker.subscribe_hearing();
         let mut inboxes = Inboxes::default();
-        // Not all is set right yet since the history is another one.
+        // Whether a comparison after a change of epoch is incomplete.
         let mut unsettled = false;
         loop {
             let connected = *redis.borrow_and_update() & *hearing.borrow_and_update();
             let pause = if connected { interval } else { COMPARE_WITHOUT_REDIS.min(interval) };
-            // Jitter, so that replicas do not ask all at once.
+            // Jitter, so that replicas do not ask at the same moment.
             let pause = pause.mul_f64(rand::random_range(0.8..1.2));
             let asked = tokio::select! {
                 () = tokio::time::sleep(pause) => false,
                 () = self.shared.history.doubted() => true,
-                // It went: what was published last may be lost, and what comes next will be.
+                // Redis was lost: the last publications may be lost, and the next ones will be.
                 Ok(()) = redis.changed() => true,
                 Ok(()) = hearing.changed() => true,
             };
@@ -67,20 +66,20 @@ impl Feed {
             if let Err(error) = compared.await {
                 tracing::warn!(error = chain(&error), "comparing with Postgres failed");
             }
-            if let Some(before) = Instant::now().checked_sub(LINGER) {
+            if let Some(before) = Instant::now().checked_sub(KEEP_IDLE) {
                 let broker = &self.shared.broker;
                 self.shared
                     .hub
                     .forget_idle(before, |chat_id| broker.unsubscribe(&Channel::Chat(chat_id)));
             }
-            // However many chats there are and however often Redis stumbles: half of the time at
-            // most.
+            // The comparison takes at most half of the time, however many chats there are and
+            // however often Redis fails.
             tokio::time::sleep(began.elapsed()).await;
         }
     }
 
-    /// Closes the sockets of people whose erasure, or whose tokens' revocation, was not heard of. A
-    /// socket with a newer token stays.
+    /// Closes the sockets of users whose erasure or revocation was missed. A socket with a newer
+    /// token stays.
     async fn close_barred(&self) -> Result<(), StoreError> {
         for chunk in self.shared.hub.attached_users().chunks(COMPARE_CHUNK) {
             for Barred { user_id, admission } in self.shared.store.list_barred(chunk).await? {
@@ -95,18 +94,18 @@ impl Feed {
         Ok(())
     }
 
-    /// Compares all chats but those confirmed after `since`. In another history than before, all: every
-    /// position is void.
+    /// Compares all chats except those confirmed after `since`. After a change of epoch it compares
+    /// all, because every position is void.
     async fn compare_heads(
         &self,
         since: Option<Instant>,
         unsettled: &mut bool,
     ) -> Result<(), StoreError> {
         let shared = &self.shared;
-        // Asked also where nobody follows a chat: counters belong to a history too.
+        // Read even without subscribed chats, because counters belong to an epoch too.
         let epoch = shared.store.get_epoch().await?;
-        // Before any chat is set right: what is published from here on is either taken by a chat that is,
-        // or asks for one comparison more.
+        // Entered before any chat is corrected: later publications are either accepted by a
+        // corrected chat or request another comparison.
         if shared.history.enter(&epoch) {
             tracing::warn!(%epoch, "the database's history changed: all positions are void");
             *unsettled = true;
@@ -117,11 +116,11 @@ impl Feed {
             let seen: HashMap<ChatId, i64> = chunk.iter().copied().collect();
             let (found_in, heads) = shared.store.get_heads(&ids).await?;
             if found_in != epoch {
-                // It changes right now.
+                // The epoch is changing right now.
                 shared.history.doubt();
                 return Ok(());
             }
-            // In no order: that is the planner's, and changes with the table's statistics.
+            // Not in the order of the request: the planner chooses it.
             for (chat_id, head) in heads {
                 if let Some(seen) = seen.get(&chat_id) {
                     self.compare_head(chat_id, *seen, head, &epoch);
@@ -129,7 +128,7 @@ impl Feed {
             }
         }
         if std::mem::take(unsettled) {
-            // They see for themselves that what they told is void.
+            // The inboxes notice the new epoch themselves.
             for user_id in shared.hub.inbox_users() {
                 shared.hub.poke_inbox(&user_id);
             }
@@ -149,23 +148,22 @@ impl Feed {
     }
 }
 
-/// Where the chats of each inbox stood, as a sum that moves with any of them.
+/// A checksum of the heads of each inbox's chats.
 #[derive(Default)]
 struct Inboxes {
     known: HashMap<UserId, (i64, i64)>,
     due: Option<Instant>,
-    /// After the last comparison, which may have taken long.
+    /// Earliest start of the next comparison, since the last one may have taken long.
     not_before: Option<Instant>,
 }
 
 impl Inboxes {
-    /// Something may be lost: compare as soon as it is decent.
+    /// Requests a comparison as soon as `not_before` allows.
     fn hurry(&mut self) {
         self.due = None;
     }
 
-    /// Tells the sockets of those whose chats moved since last time to look for themselves; they
-    /// know what they have told already.
+    /// Notifies the inboxes whose checksum changed; they know which chats they have sent already.
     async fn compare(&mut self, shared: &Shared) -> Result<(), StoreError> {
         let started = Instant::now();
         let later = |moment: Option<Instant>| moment.is_some_and(|moment| moment > started);

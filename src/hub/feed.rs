@@ -1,4 +1,4 @@
-//! What feeds the hub: publications from Redis, gaps and lost heads from Postgres.
+//! Feeds the hub: with publications from Redis, and with gaps and lost heads from Postgres.
 
 use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
@@ -17,34 +17,33 @@ use crate::{
     store::{Store, StoreError},
 };
 
-/// How long a gap waits for the publication that is merely late (two replicas' publications can
-/// swap on their way).
+/// How long a gap waits for a late publication (those of two replicas may arrive swapped).
 const STRAGGLER_WAIT: Duration = Duration::from_millis(50);
 
-/// Changes read at once.
+/// Changes read by one statement.
 const CHANGES_PAGE: i64 = 500;
 
-/// Pause before Postgres is asked again for a gap.
+/// Pause before a gap is read again.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// How long following waits for Redis to acknowledge the subscription: a socket that is being opened
-/// waits with it. Past it, what was missed is compared as soon as the acknowledgement comes.
+/// How long a subscription waits for Redis to acknowledge it, and a socket that is being opened
+/// with it. Beyond that, missed changes are found by a comparison once the acknowledgement comes.
 const SUBSCRIBE_WAIT: Duration = Duration::from_millis(250);
 
-/// Where a hub's news come from.
+/// The dependencies of a feed.
 #[derive(Debug)]
 pub struct Sources {
     pub store: Store,
-    pub link: RedisClient,
+    pub redis: RedisClient,
     pub broker: Broker,
-    /// To be told when it is another one.
+    /// Updated when the epoch changes.
     pub history: History,
-    /// To be told of erasures.
+    /// Told of erasures and revocations.
     pub admissions: AdmissionCache,
     pub events: mpsc::Receiver<Event>,
 }
 
-/// The way into the hub. Cheap to clone.
+/// The entry to the hub. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Feed {
     pub(super) shared: Arc<Shared>,
@@ -54,7 +53,7 @@ pub struct Feed {
 pub(super) struct Shared {
     pub(super) hub: Hub,
     pub(super) store: Store,
-    pub(super) link: RedisClient,
+    pub(super) redis: RedisClient,
     pub(super) broker: Broker,
     pub(super) history: History,
     pub(super) admissions: AdmissionCache,
@@ -63,21 +62,21 @@ pub(super) struct Shared {
     stop: CancellationToken,
 }
 
-/// Keeps a chat followed; dropping it ends that.
+/// A subscription to a chat; dropping it ends the subscription.
 #[derive(Debug)]
-pub struct Following {
+pub struct Subscription {
     feed: Feed,
     chat_id: ChatId,
     queue: Queue,
 }
 
-impl Following {
+impl Subscription {
     pub fn chat_id(&self) -> ChatId {
         self.chat_id
     }
 
-    /// Ends it as if it had never been: of a chat that is none to its follower nothing stays behind,
-    /// unless others follow it.
+    /// Ends the subscription and drops the chat at once unless others subscribe: the user is no
+    /// member, so nothing may stay behind.
     pub fn abandon(self) {
         let (feed, chat_id) = (self.feed.clone(), self.chat_id);
         drop(self);
@@ -85,13 +84,13 @@ impl Following {
     }
 }
 
-impl Drop for Following {
+impl Drop for Subscription {
     fn drop(&mut self) {
-        self.feed.shared.hub.remove_follower(self.chat_id, &self.queue);
+        self.feed.shared.hub.remove_subscriber(self.chat_id, &self.queue);
     }
 }
 
-/// Keeps a socket counted as its user's; dropping it ends that.
+/// Registers a socket for its user until dropped.
 #[derive(Debug)]
 pub struct Attached {
     feed: Feed,
@@ -109,7 +108,7 @@ impl Drop for Attached {
 }
 
 impl Feed {
-    /// Starts the tasks that feed a hub.
+    /// Starts the tasks that feed the hub.
     pub fn start(
         sources: Sources,
         compare_interval: Duration,
@@ -117,11 +116,11 @@ impl Feed {
         tasks: &TaskTracker,
         stop: CancellationToken,
     ) -> Self {
-        let Sources { store, link, broker, history, admissions, events } = sources;
+        let Sources { store, redis, broker, history, admissions, events } = sources;
         let shared = Arc::new(Shared {
             hub: Hub::new(Arc::clone(&metrics)),
             store,
-            link,
+            redis,
             broker,
             history,
             admissions,
@@ -143,21 +142,21 @@ impl Feed {
         &self.shared.hub
     }
 
-    /// Follows a chat. When this returns, whatever commits from now on comes through `queue` or is
-    /// found by the comparison; read Postgres after it, then call [`Feed::note_head`].
-    pub async fn follow(&self, chat_id: ChatId, queue: &Queue) -> Following {
-        let subscribed = self.shared.hub.add_follower(chat_id, queue);
-        let following = Following { feed: self.clone(), chat_id, queue: queue.clone() };
+    /// Subscribes to a chat. Every later commit arrives through `queue` or is found by the
+    /// comparison; the caller then reads Postgres and calls [`Feed::note_head`].
+    pub async fn subscribe_chat(&self, chat_id: ChatId, queue: &Queue) -> Subscription {
+        let subscribed = self.shared.hub.add_subscriber(chat_id, queue);
+        let subscription = Subscription { feed: self.clone(), chat_id, queue: queue.clone() };
         let subscribing = subscribed.get_or_try_init(|| self.subscribe(Channel::Chat(chat_id)));
-        // Longer than one subscription waits, so that it is not cut short; others of this chat wait for
-        // the same one. Redis away: the broker subscribes when it is back, and the comparison delivers
-        // until then.
+        // Longer than one subscription waits, so that none is cut short; other sockets of this chat
+        // wait for the same one. Without Redis the comparison delivers, until the broker can
+        // subscribe.
         let _ = tokio::time::timeout(SUBSCRIBE_WAIT * 2, subscribing).await;
-        following
+        subscription
     }
 
-    /// Has Redis acknowledge that a channel is listened to. `Err`: not in time. What is published until
-    /// it does is not heard, so that all is compared then.
+    /// Subscribes to a channel and waits for Redis's acknowledgement. If it comes late,
+    /// publications were missed until then, and a comparison follows.
     async fn subscribe(&self, channel: Channel) -> Result<(), RedisUnavailable> {
         let broker = self.shared.broker.clone();
         let mut subscribing = Box::pin(async move { broker.subscribe(&channel).await });
@@ -166,7 +165,7 @@ impl Feed {
         }
         let shared = Arc::clone(&self.shared);
         self.shared.tasks.spawn(async move {
-            // RedisUnavailable: the broker admits the loss when it is back.
+            // On `RedisUnavailable` the broker reports the loss once it has reconnected.
             if let Some(Ok(())) = shared.stop.run_until_cancelled(subscribing).await {
                 shared.metrics.resyncs.inc();
                 shared.history.doubt();
@@ -175,9 +174,9 @@ impl Feed {
         Err(RedisUnavailable)
     }
 
-    /// A follower has read the chat at `head_ev`. Gives up to where the hub has given the chat out:
-    /// past `head_ev`, the follower has to read once more. `None`: one of the two is in a history that is
-    /// gone, and the follower has to read again until they agree.
+    /// Notes that a subscriber has read the chat at `head_ev`. Returns the hub's cursor: if it is
+    /// beyond `head_ev`, the subscriber must read again. `None`: hub and subscriber are in
+    /// different epochs, and the subscriber must read again until they agree.
     pub fn note_head(&self, chat_id: ChatId, head_ev: i64, epoch: &Epoch) -> Option<i64> {
         let Some((cursor, gap)) = self.shared.hub.note_head(chat_id, head_ev, epoch) else {
             self.shared.history.doubt();
@@ -189,20 +188,20 @@ impl Feed {
         Some(cursor)
     }
 
-    /// Counts a socket as the user's; `inbox`: it also wants to hear which chats move.
+    /// Registers a socket for its user; with `inbox` it also receives which chats change.
     pub async fn attach(&self, user_id: &UserId, queue: &Queue, inbox: bool) -> Attached {
         self.shared.hub.add_user(user_id, queue, inbox);
         let attached =
             Attached { feed: self.clone(), user_id: user_id.clone(), queue: queue.clone() };
         if inbox {
-            // Late or not at all: the comparison covers it.
+            // A late or failed subscription is covered by the comparison.
             let _ = self.subscribe(Channel::User(user_id.clone())).await;
         }
         attached
     }
 
     async fn receive(self, mut events: mpsc::Receiver<Event>) {
-        // Redis away: the broker remembers the wish.
+        // Without Redis the broker subscribes once it has reconnected.
         let _ = self.shared.broker.subscribe(&Channel::All).await;
         while let Some(event) = events.recv().await {
             match event {
@@ -212,7 +211,7 @@ impl Feed {
                 }
                 Event::Publication { channel, payload } => {
                     self.shared.metrics.publications_received.inc();
-                    // Of a newer version: the comparison of heads covers it.
+                    // A publication of a newer version is covered by the comparison.
                     let Some(publication) = Publication::decode(&payload) else { continue };
                     self.dispatch(&channel, publication);
                 }
@@ -221,7 +220,7 @@ impl Feed {
     }
 
     fn dispatch(&self, channel: &Channel, publication: Publication) {
-        // A replica that stood still while a standby took over says late what was lost.
+        // A replica that stood still during a failover may publish commits that were lost.
         if publication.epoch().is_some_and(|epoch| !self.shared.history.is_current(epoch)) {
             return;
         }
@@ -252,20 +251,20 @@ impl Feed {
         match self.shared.hub.receive(chat_id, publication) {
             Received::Taken => {}
             Received::Gap(gap) => self.fill_gap(gap),
-            // Nothing will be published in it any more.
+            // A deleted chat has no further publications.
             Received::Ended => self.shared.broker.unsubscribe(&Channel::Chat(chat_id)),
-            // It is of the present one, so that the chat is not.
+            // The publication is of the current epoch, so the chat is not.
             Received::Foreign => self.shared.history.doubt(),
         }
     }
 
-    /// Postgres has no such chat: its sockets are told.
+    /// Ends a chat that Postgres does not have, and tells its sockets.
     pub(super) fn end(&self, chat_id: ChatId, epoch: &Epoch) {
         self.shared.hub.end(chat_id, epoch);
         self.shared.broker.unsubscribe(&Channel::Chat(chat_id));
     }
 
-    /// Fills a claimed gap in the background, once the straggler had its moment.
+    /// Fills a claimed gap in the background, after a wait for the late publication.
     pub(super) fn fill_gap(&self, gap: Gap) {
         let feed = self.clone();
         let stop = self.shared.stop.clone();
@@ -277,7 +276,7 @@ impl Feed {
                     let Some((after_ev, epoch)) = feed.shared.hub.gap_start(gap) else { return };
                     pause = match feed.read_gap(gap, after_ev, &epoch).await {
                         Ok(ControlFlow::Continue(true)) => Duration::ZERO,
-                        // Of another history: the comparison finds out which of the two is gone.
+                        // The epochs differ: the comparison finds out which one is over.
                         Ok(ControlFlow::Continue(false)) => RETRY,
                         Ok(ControlFlow::Break(())) => return,
                         Err(error) => {
@@ -291,8 +290,8 @@ impl Feed {
         });
     }
 
-    /// Reads what is missing, in pages; each page moves the cursor, or says that it did not. Break:
-    /// the chat is gone.
+    /// Reads one page of a gap. Continues with whether the cursor moved; breaks if the chat was
+    /// deleted.
     async fn read_gap(
         &self,
         gap: Gap,
@@ -303,7 +302,7 @@ impl Feed {
         let shared = &self.shared;
         let Some(changes) = shared.store.get_changes(chat_id, None, after_ev, CHANGES_PAGE).await?
         else {
-            // Asked once more, since what is not there does not say in which history.
+            // A missing row carries no epoch, so the head is read with it.
             let (found_in, heads) = shared.store.get_heads(&[chat_id]).await?;
             if found_in != *epoch || heads.iter().any(|(_, head)| head.is_some()) {
                 shared.history.doubt();

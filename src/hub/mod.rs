@@ -1,8 +1,9 @@
-//! Who on this replica follows what, and up to where each chat has been given to them. Pure memory:
-//! [`feed`] does the reading.
+//! The sockets of this replica that subscribe to each chat, and the revision up to which they
+//! received it. Memory only; [`feed`] does the I/O.
 //!
-//! A chat's cursor is the `ev` up to which everything went out. The next one goes out, an older one
-//! is dropped, a gap is given a moment for the straggler and then filled from Postgres.
+//! A chat's cursor is the `ev` up to which all changes were delivered. The next change is
+//! delivered, an older one is dropped, and a gap waits a moment for the late publication before it
+//! is filled from Postgres.
 
 mod compare;
 mod feed;
@@ -17,7 +18,7 @@ use std::{
 use tokio::sync::OnceCell;
 
 pub use self::{
-    feed::{Attached, Feed, Following, Sources},
+    feed::{Attached, Feed, Sources, Subscription},
     queue::{Inbox, QUEUE, Queue, queue},
 };
 use crate::{
@@ -27,29 +28,29 @@ use crate::{
     trace,
 };
 
-/// Publications kept past a gap of one chat. More means that the gap is no straggler; what is
-/// dropped here is read from Postgres with the gap.
+/// Maximum publications kept beyond a gap of one chat. More mean that the missing one is lost;
+/// those dropped here are read from Postgres with the gap.
 const MAX_PENDING: usize = 512;
 
-/// How old a `typing` may be when it arrives, in microseconds: it is said anew every few seconds, and
-/// two machines' clocks may differ by a second.
+/// Maximum age of a `typing` on arrival, in microseconds: clients repeat it every few seconds, and
+/// the clocks of two machines may differ by a second.
 const TYPING_LIFETIME_MICROS: i64 = 5_000_000;
 
-/// Locks, so that delivery in one chat does not wait for another's.
+/// Number of locks, so that delivery in one chat rarely waits for another's.
 const SHARDS: usize = 16;
 
-/// Something for a socket.
+/// A delivery to a socket.
 #[derive(Debug, Clone)]
 pub enum Delivery {
     Event {
         chat_id: ChatId,
         epoch: Epoch,
         ev: i64,
-        /// When it was committed, in microseconds since 1970.
+        /// Time of the commit, in microseconds since 1970.
         micros: i64,
         frame: Frame,
     },
-    /// What changed in a gap, as it is now.
+    /// The changes of a filled gap, in their current state.
     Catchup {
         chat_id: ChatId,
         fill: Arc<Fill>,
@@ -74,12 +75,12 @@ pub enum Delivery {
         user_id: UserId,
         frame: Frame,
     },
-    /// On a user's inbox: a chat moved to `ev`.
+    /// To a user's inbox: a chat has reached `ev`.
     ChatMoved {
         chat_id: ChatId,
         ev: i64,
     },
-    /// On a user's inbox: anything may have moved.
+    /// To a user's inbox: any chat may have changed.
     Inbox,
     /// The user was erased.
     Erased,
@@ -89,7 +90,8 @@ pub enum Delivery {
     },
 }
 
-/// A gap's content: changes ascending by `ev`, from where it began up to the head they were read at.
+/// The content of a gap: changes ascending by `ev`, from its start to the head at which they were
+/// read.
 #[derive(Debug)]
 pub struct Fill {
     pub epoch: Epoch,
@@ -98,32 +100,32 @@ pub struct Fill {
     pub head_ev: i64,
 }
 
-/// One followed chat.
+/// A chat with subscribers.
 #[derive(Debug)]
 struct Entry {
-    followers: Vec<Queue>,
-    /// The history that all numbers here are of; `None` while there are none.
+    subscribers: Vec<Queue>,
+    /// The epoch of all numbers here; `None` while there are none.
     epoch: Option<Epoch>,
-    /// `None` until the first follower has read where the chat stands.
+    /// `None` until the first subscriber has read the chat's head.
     cursor: Option<i64>,
-    /// The highest `ev` heard of.
+    /// The highest `ev` seen in a publication.
     heard: i64,
-    /// Publications that wait for those before them, each with the moment of its commit.
+    /// Publications beyond the gap, with their commit times.
     pending: BTreeMap<i64, (i64, Frame)>,
-    /// A task is on its way to fill the gap.
+    /// Whether a task fills the gap.
     filling: bool,
-    /// When a publication or Postgres last said that the cursor is right.
+    /// When a publication or Postgres last confirmed the cursor.
     confirmed: Instant,
-    /// Redis has acknowledged the subscription, once.
+    /// Set once Redis has acknowledged the subscription.
     subscribed: Arc<OnceCell<()>>,
-    /// Since when nobody follows.
+    /// Since when the chat has no subscribers.
     idle_since: Option<Instant>,
 }
 
 impl Entry {
     fn new() -> Self {
         Self {
-            followers: Vec::new(),
+            subscribers: Vec::new(),
             epoch: None,
             cursor: None,
             heard: 0,
@@ -137,10 +139,10 @@ impl Entry {
 
     fn push(&self, delivery: &Delivery) {
         let shared = Arc::new(delivery.clone());
-        self.followers.iter().for_each(|queue| queue.push(&shared));
+        self.subscribers.iter().for_each(|queue| queue.push(&shared));
     }
 
-    /// Whether numbers of this history count here: while nothing was read, those of the last one heard of.
+    /// Whether `epoch` is this chat's. Until its head was read, the latest epoch seen is adopted.
     fn is_of(&mut self, epoch: &Epoch) -> bool {
         if self.epoch.as_ref() == Some(epoch) {
             return true;
@@ -154,7 +156,7 @@ impl Entry {
         true
     }
 
-    /// Gives out what follows the cursor without a gap.
+    /// Delivers the pending changes that continue the cursor without a gap.
     fn advance(&mut self, chat_id: ChatId) {
         let (Some(mut cursor), Some(epoch)) = (self.cursor, self.epoch.clone()) else { return };
         while let Some(entry) = self.pending.first_entry() {
@@ -177,27 +179,27 @@ impl Entry {
     }
 }
 
-/// A gap that wants filling: nobody is on it yet.
+/// A gap claimed for filling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Gap(pub ChatId);
 
-/// What a publication has led to.
+/// The result of a publication.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Received {
     Taken,
     Gap(Gap),
-    /// The chat is not held any more.
+    /// The chat was deleted, and the hub has dropped it.
     Ended,
-    /// It is of another history than the chat is held in.
+    /// The publication belongs to another epoch than the chat here.
     Foreign,
 }
 
 type Shard = HashMap<ChatId, Entry>;
 
-/// A user's sockets here, each with whether it carries the inbox.
+/// The sockets of each user on this replica, and whether each carries the inbox.
 type Users = HashMap<UserId, Vec<(Queue, bool)>>;
 
-/// All that is followed on this replica.
+/// The subscriptions of this replica.
 #[derive(Debug)]
 pub struct Hub {
     chats: [Mutex<Shard>; SHARDS],
@@ -212,7 +214,7 @@ impl Hub {
 
     fn shard(&self, chat_id: ChatId) -> MutexGuard<'_, Shard> {
         let shard = usize::from(chat_id.as_bytes()[15]) % SHARDS;
-        // A panic under the lock leaves at worst an entry that the next comparison puts right.
+        // A panic under the lock leaves at worst an entry that the next comparison corrects.
         self.chats[shard].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -220,30 +222,30 @@ impl Hub {
         self.users.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on publications of the chat go to `queue`. The cell is set once Redis has
+    /// Adds `queue` to the subscribers of a chat. The returned cell is set once Redis has
     /// acknowledged the chat's subscription.
-    pub(crate) fn add_follower(&self, chat_id: ChatId, queue: &Queue) -> Arc<OnceCell<()>> {
+    pub(crate) fn add_subscriber(&self, chat_id: ChatId, queue: &Queue) -> Arc<OnceCell<()>> {
         let mut shard = self.shard(chat_id);
         let entry = shard.entry(chat_id).or_insert_with(Entry::new);
         entry.idle_since = None;
-        if !entry.followers.iter().any(|other| other.is(queue)) {
-            entry.followers.push(queue.clone());
+        if !entry.subscribers.iter().any(|other| other.is(queue)) {
+            entry.subscribers.push(queue.clone());
         }
         Arc::clone(&entry.subscribed)
     }
 
-    pub(crate) fn remove_follower(&self, chat_id: ChatId, queue: &Queue) {
+    pub(crate) fn remove_subscriber(&self, chat_id: ChatId, queue: &Queue) {
         if let Some(entry) = self.shard(chat_id).get_mut(&chat_id) {
-            entry.followers.retain(|other| !other.is(queue));
-            if entry.followers.is_empty() {
+            entry.subscribers.retain(|other| !other.is(queue));
+            if entry.subscribers.is_empty() {
                 entry.idle_since = Some(Instant::now());
             }
         }
     }
 
-    /// A follower has read the chat at `head_ev`, after it was registered. Gives the cursor: where it
-    /// is past `head_ev`, what lies between went out before the follower could take it. `None`: the chat
-    /// is held in another history.
+    /// Notes that a registered subscriber has read the chat at `head_ev`. Returns the cursor: if it
+    /// is beyond `head_ev`, the changes between were delivered before the subscriber had a
+    /// position. `None`: the hub holds the chat in another epoch.
     pub(crate) fn note_head(
         &self,
         chat_id: ChatId,
@@ -268,8 +270,8 @@ impl Hub {
         self.users().entry(user_id.clone()).or_default().push((queue.clone(), inbox));
     }
 
-    /// Where it was the user's last socket here, `unsubscribe` is called, under the lock, so that
-    /// it can't overtake a later subscription.
+    /// Removes a user's socket. If it was the last one here, calls `unsubscribe` under the lock, so
+    /// that it cannot overtake a later subscription.
     pub(crate) fn remove_user(&self, user_id: &UserId, queue: &Queue, unsubscribe: impl FnOnce()) {
         let mut users = self.users();
         let Some(queues) = users.get_mut(user_id) else { return };
@@ -280,12 +282,12 @@ impl Hub {
         }
     }
 
-    /// How many sockets a user has here.
+    /// The number of the user's sockets on this replica.
     pub fn count_user(&self, user_id: &UserId) -> usize {
         self.users().get(user_id).map_or(0, Vec::len)
     }
 
-    /// A publication on a chat's channel.
+    /// Handles a publication on a chat's channel.
     pub(crate) fn receive(&self, chat_id: ChatId, publication: Publication) -> Received {
         let mut shard = self.shard(chat_id);
         let Some(entry) = shard.get_mut(&chat_id) else { return Received::Taken };
@@ -294,7 +296,7 @@ impl Hub {
         }
         match publication {
             Publication::Event { ev, micros, trace, frame, .. } => {
-                trace::delivered(trace.as_deref(), chat_id, ev, entry.followers.len());
+                trace::delivered(trace.as_deref(), chat_id, ev, entry.subscribers.len());
                 entry.heard = entry.heard.max(ev);
                 if entry.cursor.is_some_and(|cursor| ev <= cursor) {
                     return Received::Taken;
@@ -308,7 +310,7 @@ impl Hub {
             Publication::Head { ev, .. } => entry.heard = entry.heard.max(ev),
             Publication::Deleted { epoch } => {
                 entry.push(&Delivery::Deleted { chat_id, epoch });
-                // Who has not read it yet may find it in another history.
+                // A subscriber that has not read the chat yet may find it in another epoch.
                 if entry.cursor.is_none() {
                     return Received::Taken;
                 }
@@ -331,26 +333,26 @@ impl Hub {
         claim(entry, chat_id).map_or(Received::Taken, Received::Gap)
     }
 
-    /// A chat is gone in this history, whichever it was followed in.
+    /// Ends a chat that does not exist in `epoch`, whatever its epoch here.
     pub(crate) fn end(&self, chat_id: ChatId, epoch: &Epoch) {
         if let Some(entry) = self.shard(chat_id).remove(&chat_id) {
             entry.push(&Delivery::Deleted { chat_id, epoch: Epoch::clone(epoch) });
         }
     }
 
-    /// A publication on a user's channel.
+    /// Handles a publication on a user's channel.
     pub(crate) fn receive_for_user(&self, user_id: &UserId, publication: &Publication) {
         if let Publication::ChatMoved { chat_id, ev, .. } = publication {
             self.push_to_user(user_id, &Delivery::ChatMoved { chat_id: *chat_id, ev: *ev });
         }
     }
 
-    /// The sockets of an erased person are to be closed.
+    /// Tells the sockets of an erased user to close.
     pub(crate) fn close_user(&self, user_id: &UserId) {
         self.push_to_user(user_id, &Delivery::Erased);
     }
 
-    /// The sockets of a person are to be closed that were opened with a token issued before `at`.
+    /// Tells a user's sockets to close if their token was issued before `at`.
     pub(crate) fn revoke_user(&self, user_id: &UserId, at: Time) {
         self.push_to_user(user_id, &Delivery::Revoked { at });
     }
@@ -362,37 +364,37 @@ impl Hub {
         }
     }
 
-    /// Everybody who has a socket here.
+    /// The users with a socket on this replica.
     pub(crate) fn attached_users(&self) -> Vec<UserId> {
         self.users().keys().cloned().collect()
     }
 
-    /// Everybody whose inbox is followed here.
+    /// The users with an inbox socket on this replica.
     pub(crate) fn inbox_users(&self) -> Vec<UserId> {
         let users = self.users();
         let followed = users.iter().filter(|(_, queues)| queues.iter().any(|(_, inbox)| *inbox));
         followed.map(|(user_id, _)| user_id.clone()).collect()
     }
 
-    /// Any of the user's chats may have moved.
+    /// Tells a user's inboxes that any chat may have changed.
     pub(crate) fn poke_inbox(&self, user_id: &UserId) {
         self.push_to_user(user_id, &Delivery::Inbox);
     }
 
-    /// Where the gap's reader has to begin, and in which history; `None` where the straggler came or
-    /// nobody follows, and then the gap is no longer claimed.
+    /// Returns the `ev` after which to read a gap, and its epoch. `None`, with the claim released,
+    /// if the late publication came or nobody subscribes.
     pub(crate) fn gap_start(&self, Gap(chat_id): Gap) -> Option<(i64, Epoch)> {
         let mut shard = self.shard(chat_id);
         let entry = shard.get_mut(&chat_id)?;
-        if entry.has_gap() && !entry.followers.is_empty() {
+        if entry.has_gap() && !entry.subscribers.is_empty() {
             return entry.cursor.zip(entry.epoch.clone());
         }
         entry.filling = false;
         None
     }
 
-    /// Gives out what was read for a gap. What came by itself meanwhile is left out.
-    /// False where nothing moved.
+    /// Delivers the content of a gap, without changes that arrived meanwhile; false if the cursor
+    /// did not move.
     pub(crate) fn fill(&self, Gap(chat_id): Gap, fill: Fill) -> bool {
         let mut shard = self.shard(chat_id);
         let Some(entry) = shard.get_mut(&chat_id) else { return false };
@@ -408,7 +410,7 @@ impl Hub {
         moves
     }
 
-    /// The followers must read the history again: from `head_ev` on everything comes.
+    /// Tells the subscribers to read the chat again; deliveries continue from `head_ev`.
     pub(crate) fn reset(
         &self,
         Gap(chat_id): Gap,
@@ -437,7 +439,7 @@ impl Hub {
         move_cursor(entry, chat_id, head_ev);
     }
 
-    /// The comparison with Postgres found the head of a chat whose cursor was `seen`.
+    /// Compares a chat whose cursor was `seen` with its head in Postgres.
     pub(crate) fn compare(
         &self,
         chat_id: ChatId,
@@ -447,8 +449,8 @@ impl Hub {
     ) -> Option<Gap> {
         let mut shard = self.shard(chat_id);
         let entry = shard.get_mut(&chat_id)?;
-        // Within a history no head goes back, unless somebody has put an old copy in its place and not said
-        // so.
+        // Within an epoch no head goes back, unless an old copy of the database was restored
+        // without a new epoch.
         if !entry.is_of(epoch) || head_ev < seen {
             let reason = ResetReason::UnknownPosition;
             self.reset_entry(entry, chat_id, head_ev, epoch, reason);
@@ -466,38 +468,38 @@ impl Hub {
         None
     }
 
-    /// Followed chats and their cursors, those confirmed after `since` left out. Without it all, also those
-    /// that nobody follows any more, and somebody may again.
+    /// Returns subscribed chats and their cursors, except those confirmed after `since`. Without
+    /// `since` it returns all chats, also those kept without subscribers.
     pub(crate) fn cursors(&self, since: Option<Instant>) -> Vec<(ChatId, i64)> {
         let mut all = Vec::new();
         for shard in &self.chats {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             all.extend(shard.iter().filter_map(|(chat_id, entry)| {
                 let wanted = since
-                    .is_none_or(|since| entry.confirmed < since && !entry.followers.is_empty());
+                    .is_none_or(|since| entry.confirmed < since && !entry.subscribers.is_empty());
                 wanted.then_some((*chat_id, entry.cursor?))
             }));
         }
         all
     }
 
-    /// Forgets a chat, if nobody follows it; `unsubscribe` is called under the lock, so that it can't
+    /// Drops a chat without subscribers; calls `unsubscribe` under the lock, so that it cannot
     /// overtake a later subscription.
     pub(crate) fn forget(&self, chat_id: ChatId, unsubscribe: impl FnOnce()) {
         let mut shard = self.shard(chat_id);
-        if shard.get(&chat_id).is_some_and(|entry| entry.followers.is_empty()) {
+        if shard.get(&chat_id).is_some_and(|entry| entry.subscribers.is_empty()) {
             shard.remove(&chat_id);
             unsubscribe();
         }
     }
 
-    /// Forgets chats that nobody has followed since `before`; `unsubscribe` is called under the
-    /// lock, so that it can't overtake a later subscription.
+    /// Drops chats without subscribers since `before`; calls `unsubscribe` under the lock, so that
+    /// it cannot overtake a later subscription.
     pub(crate) fn forget_idle(&self, before: Instant, unsubscribe: impl Fn(ChatId)) {
         for shard in &self.chats {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             shard.retain(|chat_id, entry| {
-                let keep = !entry.followers.is_empty()
+                let keep = !entry.subscribers.is_empty()
                     || entry.idle_since.is_none_or(|since| since > before);
                 if !keep {
                     unsubscribe(*chat_id);
@@ -507,17 +509,17 @@ impl Hub {
         }
     }
 
-    /// Chats held in memory, and sockets that follow them.
+    /// The number of chats in memory, and of subscriptions to them.
     pub fn size(&self) -> (usize, usize) {
-        self.chats.iter().fold((0, 0), |(chats, followers), shard| {
+        self.chats.iter().fold((0, 0), |(chats, subscribers), shard| {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            let here: usize = shard.values().map(|entry| entry.followers.len()).sum();
-            (chats + shard.len(), followers + here)
+            let here: usize = shard.values().map(|entry| entry.subscribers.len()).sum();
+            (chats + shard.len(), subscribers + here)
         })
     }
 }
 
-/// All up to `head_ev` was given out.
+/// Moves the cursor: all changes up to `head_ev` were delivered.
 fn move_cursor(entry: &mut Entry, chat_id: ChatId, head_ev: i64) {
     entry.cursor = Some(head_ev);
     entry.confirmed = Instant::now();
@@ -525,7 +527,7 @@ fn move_cursor(entry: &mut Entry, chat_id: ChatId, head_ev: i64) {
     entry.advance(chat_id);
 }
 
-/// Claims the filling of a gap, if there is one and nobody is on it.
+/// Claims a gap for filling, if there is an unclaimed one.
 fn claim(entry: &mut Entry, chat_id: ChatId) -> Option<Gap> {
     if !entry.has_gap() || entry.filling {
         return None;

@@ -1,4 +1,4 @@
-//! What the hub has for one socket.
+//! The queue between the hub and one socket.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -7,12 +7,12 @@ use std::{
 
 use super::Delivery;
 
-/// What a socket's queue holds: small, because a socket that is this far behind is better served
-/// from Postgres at its own pace.
+/// Length of a socket's queue. It is small, because a socket so far behind is better served from
+/// Postgres at its own speed.
 pub const QUEUE: usize = 256;
 
-/// A socket's queue. The channels that come as a library keep room for what may come, 800 bytes of
-/// it, which idle sockets have for nothing; here is nothing while nothing waits.
+/// Creates a socket's queue. Unlike the channels of libraries, which allocate 800 bytes in advance,
+/// it takes no memory while the socket idles.
 pub fn queue() -> (Queue, Inbox) {
     let shared = Arc::<Mutex<Waiting>>::default();
     (Queue(Arc::clone(&shared)), Inbox(shared))
@@ -21,12 +21,12 @@ pub fn queue() -> (Queue, Inbox) {
 #[derive(Debug, Default)]
 struct Waiting {
     deliveries: Vec<Arc<Delivery>>,
-    /// Something did not fit: the socket must catch up from Postgres.
+    /// Whether a delivery did not fit, so that the socket must catch up from Postgres.
     behind: bool,
     reader: Option<Waker>,
 }
 
-/// The hub's end. Each delivery is shared by all who get it.
+/// The hub's end. All recipients share a delivery.
 #[derive(Debug, Clone)]
 pub struct Queue(Arc<Mutex<Waiting>>);
 
@@ -35,7 +35,7 @@ pub struct Queue(Arc<Mutex<Waiting>>);
 pub struct Inbox(Arc<Mutex<Waiting>>);
 
 fn lock(shared: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
-    // Nothing that is done under the lock leaves it half done.
+    // Nothing under the lock can panic halfway.
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -44,11 +44,11 @@ impl Queue {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Never waits: one slow reader must not delay the others.
+    /// Adds a delivery. Never waits, because one slow socket must not delay the others.
     pub(super) fn push(&self, delivery: &Arc<Delivery>) {
         let mut waiting = lock(&self.0);
         if waiting.deliveries.len() >= QUEUE {
-            // Best effort is nothing to catch up with.
+            // Best-effort deliveries are dropped without a need to catch up.
             let dispensable =
                 matches!(**delivery, Delivery::Typing { .. } | Delivery::Presence { .. });
             waiting.behind |= !dispensable;
@@ -56,7 +56,7 @@ impl Queue {
         }
         waiting.deliveries.push(Arc::clone(delivery));
         let reader = waiting.reader.take();
-        // Whoever is woken wants the lock.
+        // Released first, because the woken task takes the lock.
         drop(waiting);
         if let Some(reader) = reader {
             reader.wake();
@@ -65,7 +65,7 @@ impl Queue {
 }
 
 impl Inbox {
-    /// Waits for deliveries, and takes all there are. Cancelled, it has taken none.
+    /// Waits for deliveries and takes all of them. Cancel-safe.
     pub async fn take(&mut self) -> Vec<Arc<Delivery>> {
         std::future::poll_fn(|context| {
             let mut waiting = lock(&self.0);
@@ -85,7 +85,7 @@ impl Inbox {
         lock(&self.0).deliveries.is_empty()
     }
 
-    /// True once after something did not fit.
+    /// Returns true once after an overflow.
     pub fn take_behind(&self) -> bool {
         std::mem::take(&mut lock(&self.0).behind)
     }

@@ -15,7 +15,7 @@ fn event_of(epoch: &str, ev: i64) -> Publication {
     Publication::Event { epoch: epoch.into(), ev, micros: 0, trace: None, frame }
 }
 
-/// Where the hub stands once a follower has read so far in the history that these tests begin in.
+/// Where the hub stands once a subscriber has read so far in the history that these tests begin in.
 fn note_head(hub: &Hub, head_ev: i64) -> (i64, Option<Gap>) {
     hub.note_head(CHAT, head_ev, &"one".into()).expect("the same history")
 }
@@ -27,11 +27,11 @@ fn gap_start(hub: &Hub) -> Option<i64> {
 fn hub() -> (Hub, Queue, Inbox) {
     let hub = Hub::new(Arc::default());
     let (queue, inbox) = queue();
-    hub.add_follower(CHAT, &queue);
+    hub.add_subscriber(CHAT, &queue);
     (hub, queue, inbox)
 }
 
-/// The numbers a follower got, a fill counting as all that it covers.
+/// The numbers a subscriber got, a fill counting as all that it covers.
 fn given(inbox: &mut Inbox) -> Vec<i64> {
     let mut numbers = Vec::new();
     for delivery in inbox.take().now_or_never().into_iter().flatten() {
@@ -74,7 +74,7 @@ fn what_comes_before_the_first_read_is_kept() {
 fn a_slower_first_reader_learns_that_it_has_to_read_again() {
     let (hub, _queue, _inbox) = hub();
     let (second, _other) = queue();
-    hub.add_follower(CHAT, &second);
+    hub.add_subscriber(CHAT, &second);
     assert_eq!(note_head(&hub, 10), (10, None));
     hub.receive(CHAT, event(10));
     assert_eq!(note_head(&hub, 9), (10, None), "10 was dropped for both of them");
@@ -84,7 +84,7 @@ fn a_slower_first_reader_learns_that_it_has_to_read_again() {
 fn a_full_queue_marks_its_socket_only() {
     let (hub, _queue, mut slow) = hub();
     let (second, mut quick) = queue();
-    hub.add_follower(CHAT, &second);
+    hub.add_subscriber(CHAT, &second);
     note_head(&hub, 0);
     for ev in 1..=QUEUE as i64 + 10 {
         hub.receive(CHAT, event(ev));
@@ -107,7 +107,7 @@ fn an_idle_chat_is_forgotten_and_a_followed_one_is_not() {
     };
     forget();
     assert_eq!(hub.size(), (1, 1));
-    hub.remove_follower(CHAT, &queue);
+    hub.remove_subscriber(CHAT, &queue);
     forget();
     assert_eq!(hub.size(), (0, 0));
     assert_eq!(*forgotten.lock().expect("not poisoned"), [CHAT]);

@@ -1,8 +1,8 @@
 //! The end of a connection whose peer may still be sending.
 //!
-//! To close a TCP connection on which something unread has arrived resets it, and a reset overtakes
-//! what was written last (RFC 1122 §4.2.2.13): the 413 of a body that is too large, the close code
-//! of a frame that is. So we end our side, and read on for a moment what nobody wants.
+//! Closing a TCP connection with unread data resets it, and a reset may discard the last bytes
+//! written (RFC 1122 §4.2.2.13): the 413 for a large body, the close code for a large frame. So the
+//! server shuts down its side, then reads and discards for a moment.
 
 use std::time::Duration;
 
@@ -13,17 +13,17 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// How long the peer has to take our last words and end its side.
+/// How long the peer has to read the last bytes and close its side.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// The same while the server stops, which waits for it: some round trips.
+/// The same during a shutdown, which waits for it: some round trips.
 const STOPPING_LIMIT: Duration = Duration::from_secs(1);
 
-/// Most that is read for that, in bytes: some hundred times what a body or a frame may have.
+/// Maximum bytes discarded: some hundred times the limit of a body or a frame.
 const MOST_BYTES: u64 = 8 * 1024 * 1024;
 
-/// Ends our side, and returns once the peer has ended its own or has had its chance.
-pub(super) async fn linger(mut stream: TcpStream, stop: CancellationToken) {
+/// Shuts down our side, and returns once the peer has closed its side or a limit is reached.
+pub(super) async fn lingering_close(mut stream: TcpStream, stop: CancellationToken) {
     let ending = async {
         stream.shutdown().await?;
         tokio::io::copy(&mut stream.take(MOST_BYTES), &mut tokio::io::sink()).await
@@ -32,7 +32,7 @@ pub(super) async fn linger(mut stream: TcpStream, stop: CancellationToken) {
         stop.cancelled().await;
         sleep(STOPPING_LIMIT).await;
     };
-    // Broken or too slow: closed all the same.
+    // The connection is closed in any case.
     tokio::select! {
         _ = ending => {}
         () = sleep(LIMIT) => {}

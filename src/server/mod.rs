@@ -23,21 +23,21 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
-use self::timeouts::{Ends, Pace, Paced};
+use self::timeouts::{Ends, TimedStream, Timeouts};
 use crate::config::HttpConfig;
 
-/// After a failed accept (no file descriptors left): long enough for some to come free.
+/// Pause after a failed accept (no file descriptors left): long enough for some to be freed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Connections accepted at once, as seconds of the rate: with the default, ten thousand sockets that come
-/// back together, or twice soon after each other to two replicas. What these cost is bounded where sockets
-/// take their turns; in the kernel's queue a request that needs a new connection would wait behind them.
+/// Burst of accepts, in seconds of the rate: by default enough for ten thousand sockets that
+/// reconnect together. Admission permits bound the cost of their handshakes; in the kernel's queue,
+/// requests that need a new connection would wait behind them.
 const ACCEPT_BURST_SECONDS: u32 = 25;
 
-/// Connections that may wait in the kernel's queue to be accepted. One beyond these is not refused: its
-/// SYN is dropped, and the client's kernel says it again after 1, 3, 7 … s, a minute in the end. So there
-/// is room for what a replica's part of ten thousand that come at once leaves waiting. Linux takes no
-/// more than `net.core.somaxconn`, which is as much since 5.4.
+/// Length of the kernel's accept queue. A connection beyond it is not refused: its SYN is dropped,
+/// and the client's kernel repeats it after 1, 3, 7 … s. So the queue holds a replica's share of
+/// ten thousand simultaneous connections. Linux caps it at `net.core.somaxconn`, which has the same
+/// value since 5.4.
 const BACKLOG: u32 = 4_096;
 
 /// Listens for connections; port 0: any that is free.
@@ -46,13 +46,13 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
-    // What the last process on this port left in TIME_WAIT is no hindrance.
+    // Connections of the previous process in TIME_WAIT must not block the port.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
-/// Accepts so many connections a second; more wait in the kernel's queue.
+/// The maximum rate of accepts; further connections wait in the kernel's queue.
 #[derive(Debug)]
 pub struct AcceptRate(DefaultDirectRateLimiter);
 
@@ -70,8 +70,8 @@ impl AcceptRate {
     }
 }
 
-/// Serves until `stop`, then finishes the requests under way, for as long as the caller waits.
-/// `abort` breaks every connection off.
+/// Serves until `stop`, then finishes the requests in flight while the caller waits. `abort` breaks
+/// all connections.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -96,13 +96,13 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, peer)) => {
-                // Small frames must not wait for each other (Nagle); a socket that refuses is about
-                // to fail.
+                // Small frames must not wait for each other (Nagle). An error here means that the
+                // connection is about to fail.
                 let _ = stream.set_nodelay(true);
                 let abort = abort.clone();
                 let ends =
                     Ends { stop: stop.clone(), abort: abort.clone(), counted: connections.token() };
-                let stream = Paced::new(stream, Pace::new(Arc::clone(&config)), ends);
+                let stream = TimedStream::new(stream, Timeouts::new(Arc::clone(&config)), ends);
                 let connection = serve_connection(stream, peer, router.clone(), stop.clone());
                 connections.spawn(async move { abort.run_until_cancelled(connection).await });
             }
@@ -117,22 +117,22 @@ pub async fn serve(
     connections.wait().await;
 }
 
-/// The connection is busy until all of the answer is sent: one that is made while it is sent may take
-/// longer than a connection may idle. What is whole already is sent at once.
-fn until_sent(body: Body, pace: Pace) -> Body {
-    let end = AnswerEnd(pace);
+/// Keeps the connection busy until a streamed response is sent, which may take longer than the idle
+/// time-out. A complete body is sent at once.
+fn until_sent(body: Body, timeouts: Timeouts) -> Body {
+    let end = AnswerEnd(timeouts);
     if body.size_hint().exact().is_some() {
         return body;
     }
     Body::new(body.map_frame(move |frame| {
-        // Goes with the body, sent or broken off.
+        // Dropped with the body, whether sent or broken off.
         let _ = &end;
         frame
     }))
 }
 
-/// Dropped, it ends the answer.
-struct AnswerEnd(Pace);
+/// Ends the response when dropped.
+struct AnswerEnd(Timeouts);
 
 impl Drop for AnswerEnd {
     fn drop(&mut self) {
@@ -140,24 +140,24 @@ impl Drop for AnswerEnd {
     }
 }
 
-/// Serves one connection to its end; after `stop` the request at hand is its last.
+/// Serves one connection until it closes; after `stop` the current request is its last.
 async fn serve_connection(
-    stream: Paced,
+    stream: TimedStream,
     peer: SocketAddr,
     router: Router,
     stop: CancellationToken,
 ) {
-    let pace = stream.pace().clone();
-    let config = Arc::clone(pace.config());
+    let timeouts = stream.timeouts().clone();
+    let config = Arc::clone(timeouts.config());
     let service = {
-        let (router, pace) = (router, pace.clone());
+        let (router, timeouts) = (router, timeouts.clone());
         hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
-            pace.begin_answer();
+            timeouts.begin_answer();
             request.extensions_mut().insert(ConnectInfo(peer));
-            // A proxy that went by a length beside it would see the next request elsewhere than we:
-            // after such a body there is none (RFC 9112 §6.1).
+            // Closed after such a body (RFC 9112 §6.1): a proxy that trusted a Content-Length
+            // beside it would see the next request at another offset (request smuggling).
             let last = request.headers().contains_key(header::TRANSFER_ENCODING);
-            let (answer, pace) = (router.clone().oneshot(request), pace.clone());
+            let (answer, timeouts) = (router.clone().oneshot(request), timeouts.clone());
             async move {
                 let mut answer = answer.await;
                 if let (true, Ok(answer)) = (last, &mut answer) {
@@ -165,7 +165,7 @@ async fn serve_connection(
                         .headers_mut()
                         .insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
-                answer.map(|answer| answer.map(|body| until_sent(body, pace)))
+                answer.map(|answer| answer.map(|body| until_sent(body, timeouts)))
             }
         })
     };
@@ -181,9 +181,9 @@ async fn serve_connection(
             connection.as_mut().graceful_shutdown();
             connection.await
         }
-        () = pace.exceeded() => return,
+        () = timeouts.exceeded() => return,
     };
-    // Broken connections are the network's daily life.
+    // Broken connections are normal.
     if let Err(error) = outcome {
         tracing::debug!(%error, "a connection broke");
     }

@@ -1,6 +1,6 @@
-//! What the HTTP library answers by itself: to bytes that are no request, and to heads that are too
-//! large. It does so with a bare status and has no hook for it; here its words become a problem like
-//! every other failure.
+//! Replaces the responses of the HTTP library itself, to malformed requests and to heads that are
+//! too large. The library sends a bare status and has no hook for it; here it becomes a problem
+//! document like every other failure.
 
 use std::{
     io,
@@ -12,17 +12,17 @@ use tokio::io::AsyncWrite;
 
 use crate::api::problem;
 
-/// A refusal of the library's, being replaced.
+/// The replacement of one response of the library.
 #[derive(Debug, Default)]
 pub(super) struct Refusal {
-    /// What is still to be written of ours.
+    /// Our bytes still to be written.
     ours: Vec<u8>,
-    /// How much of the library's it stands for; 0: none.
+    /// The number of the library's bytes that ours replace; 0: none.
     theirs: usize,
 }
 
 impl Refusal {
-    /// Looks whether the library refuses, in bytes that no request of ours has caused.
+    /// Detects a refusal in bytes that the library writes on its own.
     pub(super) fn note(&mut self, bytes: &[u8]) {
         if self.theirs == 0
             && let Some(status) = refused(bytes)
@@ -31,8 +31,8 @@ impl Refusal {
         }
     }
 
-    /// Writes what there is in the library's place; `None`: nothing. Done only when all is written,
-    /// since the library counts its own bytes.
+    /// Writes the replacement, if there is one. It reports progress only when all is written,
+    /// because the library counts its own bytes.
     pub(super) fn poll_write<S: AsyncWrite + Unpin>(
         &mut self,
         stream: &mut S,
@@ -52,8 +52,8 @@ impl Refusal {
     }
 }
 
-/// The status of a refusal: a whole head without a body, and without the id that all answers of ours
-/// have.
+/// Returns the status of a refusal: a complete head without a body, and without the request id that
+/// all our responses have.
 fn refused(bytes: &[u8]) -> Option<u16> {
     let head = std::str::from_utf8(bytes.strip_suffix(b"\r\n\r\n")?).ok()?;
     let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;

@@ -1,6 +1,7 @@
-//! How long a connection may take for what (the settings of [`HttpConfig`]). hyper's own time-out for a request's head also runs
-//! while a kept connection is idle; balancers keep those for a minute, and a connection closed under
-//! the next request is an error to somebody. So: seconds for a head, more than a minute for idling.
+//! Time-outs of a connection (the settings of [`HttpConfig`]). hyper's own time-out for a request's
+//! head also runs while a keep-alive connection is idle; balancers keep these for a minute, and
+//! closing one under the next request causes an error. So a head has seconds, and an idle
+//! connection more than a minute.
 
 use std::{
     io,
@@ -19,30 +20,31 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::task_tracker::TaskTrackerToken};
 
-use super::{lingering_close::linger, refusal::Refusal};
+use super::{lingering_close::lingering_close, refusal::Refusal};
 use crate::config::HttpConfig;
 
-/// How often a connection is looked at, as a part of the time for a head: costs a timer and no work
-/// per request. A limit is up at the first look that the next one would be too late for.
+/// Checks per head time-out: they cost a timer per connection and no work per request. A limit
+/// counts as reached at the last check before it.
 const LOOKS: u32 = 4;
 
-/// Least rate at which a client that we wait for has to take an answer, in bytes a second, beyond the
-/// time in which it may take nothing. By drips it would hold the answer for hours; a telephone on a bad
-/// line takes more, and a page of the largest messages (2 MB) has two minutes so.
+/// Minimum rate, in bytes per second, at which a client must read a response, beyond the write
+/// time-out. A client that reads byte by byte would hold the response for hours; a phone on a bad
+/// line is faster, and a page of the largest messages (2 MB) has two minutes this way.
 const LEAST_RATE: u64 = 16 * 1024;
 
-/// Nothing of the next request has come.
+/// No byte of the next request has arrived.
 const IDLE: u8 = 0;
 /// A head is expected or has begun.
 const HEAD: u8 = 1;
-/// A request is being answered; its own time-outs hold.
+/// A request is being processed; its own time-outs apply.
 const BUSY: u8 = 2;
-/// It has taken too long and is cut off.
+/// A limit was exceeded; the connection is cut off.
 const CUT: u8 = 3;
 
-/// What a connection is at, since when. Shared by its stream, its service and its watch.
+/// The phase of a connection and the times behind its time-outs. Shared by its stream, its service
+/// and its watch.
 #[derive(Debug, Clone)]
-pub(super) struct Pace {
+pub(super) struct Timeouts {
     shared: Arc<Shared>,
 }
 
@@ -50,11 +52,9 @@ pub(super) struct Pace {
 struct Shared {
     config: Arc<HttpConfig>,
     opened: Instant,
-    /// Since when the client takes nothing of what is written, in milliseconds after `opened`, plus
-    /// one; 0: it takes all.
+    /// Since when the client reads nothing, in milliseconds after `opened` plus one; 0: it reads.
     blocked_since: AtomicU64,
-    /// The same, since when there is something that it has not taken; and how many bytes of that it has,
-    /// by then.
+    /// Since when the client is behind, in the same unit, and the bytes it has read since then.
     behind_since: AtomicU64,
     taken: AtomicU64,
     phase: AtomicU8,
@@ -62,8 +62,8 @@ struct Shared {
     since: AtomicU64,
 }
 
-impl Pace {
-    /// A new connection owes its first head.
+impl Timeouts {
+    /// A new connection waits for its first head.
     pub(super) fn new(config: Arc<HttpConfig>) -> Self {
         let shared = Shared {
             config,
@@ -86,12 +86,12 @@ impl Pace {
         self.shared.phase.store(phase, Relaxed);
     }
 
-    /// Whether no request is being answered: what is written then is the HTTP library's own.
+    /// Whether no request is being processed: bytes written then come from the HTTP library itself.
     pub(super) fn is_unasked(&self) -> bool {
         self.shared.phase.load(Relaxed) != BUSY
     }
 
-    /// Something could be written, or nothing.
+    /// Notes the result of a write.
     fn wrote(&self, polled: &Poll<io::Result<usize>>) {
         let Shared { blocked_since, behind_since, taken, .. } = &*self.shared;
         match polled {
@@ -116,10 +116,10 @@ impl Pace {
         }
     }
 
-    /// All that there was to write is taken.
+    /// Notes that all bytes were taken.
     fn flushed(&self) {
         if self.shared.behind_since.load(Relaxed) != 0 {
-            // Whole answers were ended when they were begun.
+            // Complete responses ended when they began, so idling counts from now.
             if self.shared.phase.load(Relaxed) == IDLE {
                 self.enter(IDLE);
             }
@@ -131,12 +131,12 @@ impl Pace {
         &self.shared.config
     }
 
-    /// A head is complete.
+    /// Notes that a head is complete.
     pub(super) fn begin_answer(&self) {
         self.enter(BUSY);
     }
 
-    /// The next request may come.
+    /// Notes that the next request may come.
     pub(super) fn end_answer(&self) {
         self.enter(IDLE);
     }
@@ -147,7 +147,7 @@ impl Pace {
         }
     }
 
-    /// Resolves when the connection has taken too long.
+    /// Resolves when a limit is exceeded.
     pub(super) async fn exceeded(self) {
         let config = &self.shared.config;
         let look = config.head_timeout.min(config.write_timeout) / LOOKS;
@@ -170,13 +170,13 @@ impl Pace {
                     self.enter(CUT);
                     return;
                 }
-                // It is not idle before it has taken all.
+                // A connection with unsent bytes is not idle.
                 continue;
             }
             let limit = match self.shared.phase.load(Relaxed) {
                 IDLE => config.idle_timeout,
                 HEAD => config.head_timeout,
-                // Its own time-outs hold.
+                // Its own time-outs apply.
                 _ => continue,
             };
             if over(self.shared.since.load(Relaxed), limit) {
@@ -187,38 +187,38 @@ impl Pace {
     }
 }
 
-/// A connection that notes when something comes, and when nothing is taken; which says in our words
-/// what the HTTP library refuses; and which does not break off what was said last when it is
-/// dropped: see [`linger`].
+/// A connection's stream. It notes reads and writes for the time-outs, replaces the HTTP library's
+/// refusals, and closes without loss of the last bytes when dropped: see [`lingering_close`].
 #[derive(Debug)]
-pub(super) struct Paced {
+pub(super) struct TimedStream {
     /// `None` in `drop` only.
     stream: Option<TcpStream>,
-    pace: Pace,
+    timeouts: Timeouts,
     refusal: Refusal,
-    /// The peer has ended its side, or the connection is broken.
+    /// The peer has closed its side, or the connection is broken.
     ended: bool,
     ends: Ends,
 }
 
-/// What ends a connection besides its peer, and who waits for its end.
+/// The signals that end a connection besides its peer.
 #[derive(Debug, Clone)]
 pub(super) struct Ends {
-    /// Nothing more is accepted: what goes on has to come to its end.
+    /// The server is stopping: the connection has to finish.
     pub(super) stop: CancellationToken,
-    /// At once.
+    /// The connection is broken at once.
     pub(super) abort: CancellationToken,
-    /// Among the connections that the server waits for, an upgraded one and its last words too.
+    /// Counts the connection among those that the server waits for, upgraded ones and lingering
+    /// closes included.
     pub(super) counted: TaskTrackerToken,
 }
 
-impl Paced {
-    pub(super) fn new(stream: TcpStream, pace: Pace, ends: Ends) -> Self {
-        Self { stream: Some(stream), pace, refusal: Refusal::default(), ended: false, ends }
+impl TimedStream {
+    pub(super) fn new(stream: TcpStream, timeouts: Timeouts, ends: Ends) -> Self {
+        Self { stream: Some(stream), timeouts, refusal: Refusal::default(), ended: false, ends }
     }
 
-    pub(super) fn pace(&self) -> &Pace {
-        &self.pace
+    pub(super) fn timeouts(&self) -> &Timeouts {
+        &self.timeouts
     }
 
     fn stream(&mut self) -> io::Result<Pin<&mut TcpStream>> {
@@ -226,9 +226,9 @@ impl Paced {
     }
 }
 
-impl Drop for Paced {
+impl Drop for TimedStream {
     fn drop(&mut self) {
-        let cut = self.pace.shared.phase.load(Relaxed) == CUT;
+        let cut = self.timeouts.shared.phase.load(Relaxed) == CUT;
         if let Some(stream) = self.stream.take()
             && !self.ended
             && !cut
@@ -236,53 +236,53 @@ impl Drop for Paced {
         {
             let Ends { stop, abort, counted } = self.ends.clone();
             runtime.spawn(async move {
-                abort.run_until_cancelled(linger(stream, stop)).await;
+                abort.run_until_cancelled(lingering_close(stream, stop)).await;
                 drop(counted);
             });
         }
     }
 }
 
-impl AsyncRead for Paced {
+impl AsyncRead for TimedStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let (before, chat) = (buffer.filled().len(), buffer.remaining());
+        let (before, had_room) = (buffer.filled().len(), buffer.remaining());
         let polled = self.stream()?.poll_read(context, buffer);
         if buffer.filled().len() > before {
-            self.pace.heard();
-        } else if polled.is_ready() && chat > 0 {
+            self.timeouts.heard();
+        } else if polled.is_ready() && had_room > 0 {
             self.ended = true;
         }
         polled
     }
 }
 
-impl AsyncWrite for Paced {
+impl AsyncWrite for TimedStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let Self { stream, pace, refusal, .. } = &mut *self;
+        let Self { stream, timeouts, refusal, .. } = &mut *self;
         let stream = stream.as_mut().ok_or(io::ErrorKind::NotConnected)?;
-        if pace.is_unasked() {
+        if timeouts.is_unasked() {
             refusal.note(bytes);
         }
         let polled = match refusal.poll_write(stream, context) {
             Some(written) => written,
             None => Pin::new(stream).poll_write(context, bytes),
         };
-        pace.wrote(&polled);
+        timeouts.wrote(&polled);
         polled
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = self.stream()?.poll_flush(context);
         if polled.is_ready() {
-            self.pace.flushed();
+            self.timeouts.flushed();
         }
         polled
     }
@@ -296,12 +296,12 @@ impl AsyncWrite for Paced {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        // A refusal is one small buffer; what is longer is an answer of ours.
+        // A refusal is a single small buffer; anything longer is our own response.
         if let [one] = slices {
             return self.poll_write(context, one);
         }
         let polled = self.stream()?.poll_write_vectored(context, slices);
-        self.pace.wrote(&polled);
+        self.timeouts.wrote(&polled);
         polled
     }
 

@@ -1,4 +1,4 @@
-//! What clients send on a socket.
+//! Parses the frames that clients send.
 
 use beseda_protocol::{bounds::MAX_COMMAND_ID_BYTES, rest::NewMessage};
 use serde_json::value::RawValue;
@@ -11,7 +11,7 @@ use crate::{
     protocol::CommandId,
 };
 
-/// A command, as far as it can be read without knowing the socket.
+/// A command, parsed without the state of the socket.
 #[derive(Debug)]
 pub(crate) enum Command {
     Subscribe { chat_id: Option<ChatId>, after: Option<Position> },
@@ -23,18 +23,18 @@ pub(crate) enum Command {
     Ping,
 }
 
-/// A frame's command, or what was wrong with it, with the id to answer under.
+/// A frame's command or its error, with the id for the reply.
 pub(crate) struct Request {
     pub id: Option<CommandId>,
     pub command: Result<Command, Error>,
 }
 
 impl Request {
-    /// An error means that the frame was no JSON object at all, and ends the socket.
+    /// Parses a frame. The error means that it is not JSON, and closes the socket.
     pub(crate) fn parse(frame: &str) -> Result<Self, Error> {
         let mut fields = match Fields::parse(frame.as_bytes()) {
             Ok(fields) => fields,
-            // An array or a number is JSON: an error, and the socket stays.
+            // An array or a number is JSON: the client gets an error, and the socket stays open.
             Err(error @ Error::Validation(_)) => {
                 return Ok(Self { id: None, command: Err(error) });
             }

@@ -1,4 +1,4 @@
-//! What a client's commands do: the same operations as REST.
+//! Executes a client's commands with the same operations as REST.
 
 use serde_json::value::RawValue;
 
@@ -53,18 +53,18 @@ impl Connection {
         Ok(())
     }
 
-    /// Takes one from the socket's bucket of commands.
+    /// Takes a token from the socket's bucket of commands.
     fn check_command(&self) -> Result<(), Error> {
         self.limits.as_ref().map_or(Ok(()), SocketLimits::check_command)
     }
 
-    /// Of WebSocket's own pings and pongs, which are answered by the library already: so they cost as
-    /// much as a command.
+    /// Counts WebSocket's own pings and pongs, which the library has answered already, like
+    /// commands.
     pub(super) fn on_heartbeat(&self) -> Flow {
         if self.check_command().is_err() { self.count_refusal() } else { Ok(()) }
     }
 
-    /// Past a hundred refusals the socket is closed.
+    /// Closes the socket once the user's refusal budget is spent.
     fn count_refusal(&self) -> Flow {
         let within = self.context.limits.take_refusal(self.session.user_id());
         if within { Ok(()) } else { Err(End::Close(Close::RateLimited)) }
@@ -85,12 +85,14 @@ impl Connection {
             Command::Auth { token } => self.renew(id, &token).await,
             Command::Subscribe { chat_id, after } => {
                 return match self.chat_of(chat_id) {
-                    Ok(chat_id) if self.session.is_single() && self.session.follows(chat_id) => {
+                    Ok(chat_id)
+                        if self.session.is_single() && self.session.is_subscribed(chat_id) =>
+                    {
                         Ok(Err(Error::Forbidden("This socket follows its one chat already.")))
                     }
                     Ok(chat_id)
-                        if !self.session.follows(chat_id)
-                            && !self.context.limits.may_follow(self.following.len()) =>
+                        if !self.session.is_subscribed(chat_id)
+                            && !self.context.limits.may_follow(self.subscriptions.len()) =>
                     {
                         Ok(Err(Error::Forbidden("This socket follows as many chats as one may.")))
                     }
@@ -102,8 +104,8 @@ impl Connection {
                 if self.session.is_single() {
                     return Err(Error::Forbidden("This socket follows its one chat."));
                 }
-                self.session.unfollow(chat_id);
-                self.end_following(chat_id);
+                self.session.unsubscribe(chat_id);
+                self.end_subscription(chat_id);
                 self.ack(id, AckResult::Unsubscribed { chat_id });
                 Ok(())
             }),
@@ -132,8 +134,8 @@ impl Connection {
                 })
             }
             Command::Typing { chat_id, typing } => match self.chat_of(chat_id) {
-                // Following it is being a member of it.
-                Ok(chat_id) if self.session.follows(chat_id) => {
+                // A subscription implies membership.
+                Ok(chat_id) if self.session.is_subscribed(chat_id) => {
                     match self.limits.as_ref().map_or(Ok(()), SocketLimits::check_typing) {
                         Ok(()) => chats.tell_typing(&user_id, chat_id, typing).await,
                         Err(error) => Err(error),
@@ -154,7 +156,7 @@ impl Connection {
         }
     }
 
-    /// The chat of a command that writes, if the user's rate allows it.
+    /// Resolves the chat of a command that writes, if the user's rate allows it.
     fn permit(&self, named: Option<ChatId>) -> Result<ChatId, Error> {
         let chat_id = self.chat_of(named)?;
         self.context.limits.check(self.session.user_id(), Class::Sends)?;
@@ -165,7 +167,7 @@ impl Connection {
         self.out.push(ServerFrame::Ack { id, result }.encode());
     }
 
-    /// A new token for the same user, so that the socket lives on.
+    /// Replaces the socket's token by a newer one of the same user.
     async fn renew(&mut self, id: Option<&RawValue>, token: &str) -> Result<(), Error> {
         let identity = self.context.authenticate(token).await?;
         if identity.user_id() != self.session.user_id() {

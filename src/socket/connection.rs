@@ -1,4 +1,5 @@
-//! A socket's one loop: deliveries, the client's frames, the heartbeat, the token's end, the drain.
+//! The loop of one socket: deliveries, the client's frames, the heartbeat, the token's expiry, the
+//! drain.
 
 use std::{collections::BTreeSet, net::IpAddr, pin::pin, sync::Arc, time::Duration};
 
@@ -17,7 +18,7 @@ use super::{
 };
 use crate::{
     context::{AdmissionPermit, Context, Phase},
-    hub::{Attached, Delivery, Following, Inbox, Queue, queue},
+    hub::{Attached, Delivery, Inbox, Queue, Subscription, queue},
     limits::{Permit, SocketLimits},
     model::{ChatId, Position, Time, UserId},
     presence::PresenceGuard,
@@ -29,30 +30,30 @@ use crate::{
 /// phone in a tunnel, short enough not to hold its memory for the day.
 pub(super) const BEHIND_LIMIT: Duration = Duration::from_secs(30);
 
-/// How long a goodbye may take: what is still to be written, and the client's answer to the close, so that
-/// the handshake ends cleanly.
+/// How long a close may take: the frames still to be written, and the client's close frame, so that
+/// the closing handshake completes.
 pub(crate) const CLOSE_WAIT: Duration = Duration::from_secs(5);
 
-/// How long before its end a token's expiry is announced, at most: in time for an application that has to
-/// wake up first.
+/// How long before a token's expiry the client is told, at most: enough for an application that has
+/// to wake up first.
 const EXPIRY_NOTICE: Duration = Duration::from_secs(60);
 
-/// The part of a token's life, as its inverse, that the announcement leaves where that is less: a token of
-/// a minute would be announced as soon as it is given.
+/// Divisor of a token's lifetime that bounds the notice of short tokens: without it a token of one
+/// minute would be announced as soon as it is issued.
 const EXPIRY_NOTICE_PART: u32 = 3;
 
-/// Least pause between two announcements, whatever tokens the client comes with: an application that gives
-/// the same one again would be asked without end.
+/// Minimum pause between two notices: an application that sends the same token again would be asked
+/// without end.
 const EXPIRY_PAUSE: Duration = Duration::from_secs(5);
 
-/// Whom a socket belongs to.
+/// The user of a socket, and the times of the token.
 pub(super) struct Bearer {
     pub user_id: UserId,
     /// Seconds since 1970.
     pub token_expires_at: i64,
-    /// Where the token says so.
+    /// `None`: the token has no `iat`.
     pub token_issued_at: Option<Time>,
-    /// Of the first frame, where that said who it is: it gets its `ack` after `hello`.
+    /// Set where the first frame authenticated: it gets its `ack` after `hello`.
     pub auth: Option<FirstFrame>,
 }
 
@@ -67,38 +68,38 @@ pub(super) struct Connection {
     pub(super) session: Session,
     pub(super) queue: Queue,
     pub(super) inbox: Inbox,
-    /// In no order.
-    pub(super) following: Vec<Following>,
-    /// Of the many-chats socket.
+    /// Unordered.
+    pub(super) subscriptions: Vec<Subscription>,
+    /// `None` on the socket of one chat.
     pub(super) chats: Option<Box<InboxChats>>,
     /// Frames to be sent with the next flush.
     pub(super) out: Vec<Frame>,
     /// `None`: limits are off.
     pub(super) limits: Option<SocketLimits>,
     pub(super) token_expires_at: i64,
-    /// How long before that the client is told.
+    /// How long before the token's expiry the client is told.
     pub(super) expiry_notice: Duration,
     pub(super) told_expiring: bool,
-    /// When it was told last, of whichever token.
+    /// When the client was last told, for any token.
     last_notice: Option<Instant>,
-    /// [`Self::expiry_due`] once it is known; `None` again where one of these two has changed.
+    /// Cached result of [`Self::expiry_due`]; reset when the token or the notice changes.
     pub(super) expiry_due: Option<Instant>,
-    /// Chats that could not be caught up with, and when to try again.
+    /// Chats whose changes could not be read; they are read again at `retry_at`.
     pub(super) missing: BTreeSet<ChatId>,
     pub(super) retry_at: Option<Instant>,
     pub(super) presence_recheck: PresenceRecheck,
-    /// When the oldest of the events in `out` was committed, in microseconds since 1970.
+    /// Commit time of the oldest event in `out`, in microseconds since 1970.
     committed_at: Option<i64>,
     pub(super) behind_since: Option<Instant>,
     last_heard: Instant,
     attached: Attached,
     present: PresenceGuard,
     _open: OpenGauge,
-    /// Among all sockets; kept to the end.
-    _place: Option<Permit<IpAddr>>,
+    /// Held until the socket ends.
+    _permit: Option<Permit<IpAddr>>,
 }
 
-/// Counts open sockets, panics included.
+/// Counts this socket as open until dropped, so that a panic is counted too.
 struct OpenGauge(Context);
 
 impl Drop for OpenGauge {
@@ -107,11 +108,11 @@ impl Drop for OpenGauge {
     }
 }
 
-/// How a socket ends.
+/// The reason why a socket ends.
 pub(super) enum End {
-    /// By us.
+    /// The server closes it.
     Close(Close),
-    /// By the client, or the network.
+    /// The client or the network ended it.
     Left,
 }
 
@@ -121,7 +122,7 @@ impl Connection {
     pub(super) async fn open(
         context: Context,
         wire: Wire,
-        place: Option<Permit<IpAddr>>,
+        permit: Option<Permit<IpAddr>>,
         bearer: Bearer,
         single: Option<ChatId>,
     ) -> Box<Self> {
@@ -136,7 +137,7 @@ impl Connection {
             wire,
             queue,
             inbox,
-            following: Vec::with_capacity(usize::from(single.is_some())),
+            subscriptions: Vec::with_capacity(usize::from(single.is_some())),
             out: Vec::new(),
             limits: context.limits.socket(),
             token_expires_at: bearer.token_expires_at,
@@ -153,7 +154,7 @@ impl Connection {
             attached,
             present,
             _open: open,
-            _place: place,
+            _permit: permit,
             context,
         })
     }
@@ -166,15 +167,16 @@ impl Connection {
 
     pub(super) async fn end(self: Box<Self>, end: End) {
         let context = self.context.clone();
-        // Nobody is here any more, however long the goodbye takes.
-        let Self { mut wire, out, following, attached, present, .. } = *self;
-        drop((following, attached, present));
+        // The user is offline from now on, however long the close takes.
+        let Self { mut wire, out, subscriptions, attached, present, .. } = *self;
+        drop((subscriptions, attached, present));
         let code = match end {
             End::Close(reason) => {
                 close(&mut wire, out, reason).await;
                 reason.code()
             }
-            // Where it said goodbye, the library has the answer ready, and sends it with the next read.
+            // If the client sent a close frame, the library has the reply ready and sends it with
+            // the next read.
             End::Left => {
                 drop(tokio::time::timeout(CLOSE_WAIT, wire.recv()).await);
                 1000
@@ -183,7 +185,7 @@ impl Connection {
         context.metrics.count_close(code);
     }
 
-    /// Greets, and gives what the socket begins with.
+    /// Sends `hello` and the initial state.
     pub(super) async fn start(
         &mut self,
         single: Option<ChatId>,
@@ -191,13 +193,13 @@ impl Connection {
         after: Option<Position>,
         admission: AdmissionPermit,
     ) -> Flow {
-        let mut followed = None;
+        let mut subscribed = None;
         let epoch = match single {
             Some(chat_id) => {
-                let changes = self.begin_following(chat_id, after.as_ref()).await;
+                let changes = self.begin_subscription(chat_id, after.as_ref()).await;
                 let changes = changes.map_err(|error| End::Close(Close::from(&error)))?;
                 let epoch = changes.head.epoch.clone();
-                followed = Some((chat_id, changes));
+                subscribed = Some((chat_id, changes));
                 epoch
             }
             None => {
@@ -207,7 +209,7 @@ impl Connection {
                 chats.epoch().to_owned()
             }
         };
-        // What follows waits for the client.
+        // The rest waits for the client, so the permit is no longer needed.
         drop(admission);
         let hello = ServerFrame::Hello {
             connection_id: Uuid::now_v7(),
@@ -222,34 +224,35 @@ impl Connection {
             let token_expires_at = expiry(self.token_expires_at);
             self.ack(id.as_deref(), AckResult::Authenticated { token_expires_at });
         }
-        if let Some((chat_id, changes)) = followed {
-            self.give_followed(chat_id, None, after, changes).await?;
+        if let Some((chat_id, changes)) = subscribed {
+            self.send_subscribed(chat_id, None, after, changes).await?;
         }
         self.flush().await
     }
 
     async fn serve(&mut self) -> End {
-        // The first ping at a random part of the interval: sockets that came together need not be
-        // pinged together.
+        // The first ping comes at a random part of the interval, so that sockets opened together
+        // are not pinged together.
         let first = self.context.config.heartbeat.mul_f64(rand::random_range(0.0..1.0));
         let mut ping_at = Instant::now() + first;
         let mut phase = self.context.phase.clone();
-        // The replica goes: each socket has its own moment in the window, and is served until then.
+        // While the replica drains, each socket is served until its own moment in the window.
         let mut leave_at = None;
-        // One timer for all: no delivery moves it, so that none has to pay for it.
+        // One timer for all deadlines: no delivery resets it, so deliveries cost no timer.
         let mut alarm = pin!(tokio::time::sleep_until(ping_at));
         loop {
             let due = self.next_due(ping_at, leave_at);
             if alarm.deadline() != due {
                 alarm.as_mut().reset(due);
             }
-            let reads_many = self.needs_inbox_turn() && self.retry_at.is_none();
+            let reads_many = self.needs_inbox_permit() && self.retry_at.is_none();
             let flow = tokio::select! {
                 deliveries = self.inbox.take() => self.on_deliveries(deliveries).await,
                 frame = self.wire.recv() => self.on_frame(frame).await,
                 () = alarm.as_mut() => self.on_alarm(&mut ping_at, leave_at).await,
-                // In line only while nothing else happens, so that no turn is given to a socket that waits
-                // for its client. One that never rests takes its turn once the line is short.
+                // Waits for a permit only while nothing else happens, so that no permit goes to a
+                // socket that waits for its client. A socket that is never idle gets one once few
+                // others wait.
                 Some(admission) = self.context.take_inbox_admission(), if reads_many => {
                     Box::pin(self.read_chats()).await;
                     drop(admission);
@@ -275,7 +278,7 @@ impl Connection {
         }
     }
 
-    /// The first of the moments at which something has to be looked at.
+    /// The earliest deadline.
     fn next_due(&mut self, ping_at: Instant, leave_at: Option<Instant>) -> Instant {
         let due = ping_at.min(self.silent_at()).min(self.expiry_due());
         [self.retry_at, self.presence_recheck.look_at, leave_at]
@@ -304,9 +307,9 @@ impl Connection {
         }
         if *ping_at <= now {
             *ping_at = now + self.context.config.heartbeat;
-            // The end of a token is a matter of wall clocks, and these are set.
+            // A token expires by the wall clock, which may have been set.
             self.expiry_due = None;
-            // As with silence: of a message that never ends all that came is held.
+            // The same limit as for silence: an unfinished message holds memory.
             let limit = self.context.config.heartbeat * 2;
             if self.wire.unfinished_since().is_some_and(|since| since.elapsed() > limit) {
                 return Err(End::Close(Close::TooSlow));
@@ -316,12 +319,12 @@ impl Connection {
         Ok(())
     }
 
-    /// When the client has been silent for two heartbeats.
+    /// The moment at which the client has been silent for two heartbeats.
     fn silent_at(&self) -> Instant {
         self.last_heard + self.context.config.heartbeat * 2
     }
 
-    /// Two heartbeats without a word, unless it is we who have not listened.
+    /// Closes the socket, unless the server was the one that did not read.
     async fn on_silence(&mut self) -> Flow {
         match self.wire.recv().now_or_never() {
             Some(frame) => self.on_frame(frame).await,
@@ -356,11 +359,11 @@ impl Connection {
             }
         }
         if !self.session.is_single() {
-            self.following.retain(|following| self.session.follows(following.chat_id()));
-            // What is in memory does not wait for what has to be read.
+            self.subscriptions.retain(|one| self.session.is_subscribed(one.chat_id()));
+            // Frames in memory are sent before anything is read from Postgres.
             self.flush().await?;
         }
-        // One read for a burst of changes to a chat; what comes meanwhile marks it again.
+        // One read covers a burst of changes to a chat; later ones mark it again.
         if self.chats.as_ref().is_some_and(|chats| chats.any_marked()) {
             Box::pin(self.refresh_chats()).await;
         }
@@ -371,7 +374,7 @@ impl Connection {
         self.last_heard = Instant::now();
         match frame {
             None | Some(Ok(WsMessage::Close(_))) => Err(End::Left),
-            // Gone without a word, as phones go.
+            // The connection broke without a close frame, as phones' do.
             Some(Err(
                 tungstenite::Error::Io(_)
                 | tungstenite::Error::ConnectionClosed
@@ -379,7 +382,7 @@ impl Connection {
                 | tungstenite::Error::Protocol(ProtocolError::ResetWithoutClosingHandshake),
             )) => Err(End::Left),
             Some(Ok(WsMessage::Ping(_) | WsMessage::Pong(_))) => self.on_heartbeat(),
-            // Binary, too large, or against the protocol.
+            // Binary, too large, or a protocol violation.
             Some(Ok(WsMessage::Binary(_) | WsMessage::Frame(_)) | Err(_)) => {
                 Err(End::Close(Close::BadFrame))
             }
@@ -393,7 +396,7 @@ impl Connection {
         }
     }
 
-    /// When the token's end has to be looked at next: for the notice, then for the end itself.
+    /// The next deadline of the token: the notice, then the expiry.
     fn expiry_due(&mut self) -> Instant {
         if let Some(due) = self.expiry_due {
             return due;
@@ -405,7 +408,7 @@ impl Connection {
             let notice = seconds_until(self.token_expires_at).saturating_sub(self.expiry_notice);
             notice.max(self.notice_pause()).min(end)
         };
-        // A day at most: far ends overflow an Instant, and clocks are set.
+        // At most a day: a distant expiry overflows an Instant, and the clock may be set.
         *self.expiry_due.insert(Instant::now() + wait.min(Duration::from_secs(86_400)))
     }
 
@@ -415,7 +418,7 @@ impl Connection {
         self.token_expires_at.saturating_add(leeway)
     }
 
-    /// How long the client is not to be told again.
+    /// The time left until the client may be told again.
     fn notice_pause(&self) -> Duration {
         self.last_notice.map_or(Duration::ZERO, |at| EXPIRY_PAUSE.saturating_sub(at.elapsed()))
     }
@@ -428,14 +431,14 @@ impl Connection {
         if !self.told_expiring && left <= self.expiry_notice && self.notice_pause().is_zero() {
             self.told_expiring = true;
             self.last_notice = Some(Instant::now());
-            // Rounded up: 60 is meant where a millisecond of it has gone.
+            // Rounded up, so that 59.999 s is sent as 60.
             let expires_in = left.as_millis().div_ceil(1_000).try_into().unwrap_or(0);
             self.out.push(ServerFrame::TokenExpiring { expires_in }.encode());
         }
         Ok(())
     }
 
-    /// Writes all that waits with one flush.
+    /// Writes all waiting frames.
     pub(super) async fn flush(&mut self) -> Flow {
         let frames = std::mem::take(&mut self.out);
         self.context.metrics.frames_delivered.inc_by(frames.len() as u64);
@@ -453,20 +456,21 @@ impl Connection {
     }
 }
 
-/// Resolves when the sockets have to go; for ever pending where the replica is gone already.
+/// Resolves when the replica begins to close its sockets; never, if the replica was dropped.
 async fn closing(phase: &mut watch::Receiver<Phase>) {
     if phase.wait_for(|phase| *phase == Phase::Closing).await.is_err() {
         std::future::pending().await
     }
 }
 
-/// Over how long a drain spreads its closes: a part of the grace, so that all else has time too.
+/// The window over which a drain spreads its closes: a part of the grace, so that the later steps
+/// have time too.
 pub(crate) fn drain_window(context: &Context) -> Duration {
     let left = context.config.shutdown_grace.saturating_sub(context.config.drain_delay);
     left.mul_f64(0.4).min(Duration::from_secs(10))
 }
 
-/// Closes a socket, after what was still to be said, and says why.
+/// Writes the last frames, then closes the socket with a reason.
 pub(super) async fn close(wire: &mut Wire, frames: impl IntoIterator<Item = Frame>, reason: Close) {
     let (code, text) = (reason.code(), reason.reason());
     let bye = (code >= 4200).then(|| {
@@ -474,7 +478,7 @@ pub(super) async fn close(wire: &mut Wire, frames: impl IntoIterator<Item = Fram
         ServerFrame::Bye { code, reason: text, reconnect_in_ms }.encode()
     });
     let frame = CloseFrame { code: code.into(), reason: Utf8Bytes::from_static(text) };
-    // Whoever does not answer is cut off.
+    // A client that does not reply is cut off.
     let last = frames.into_iter().chain(bye);
     let _ = tokio::time::timeout(CLOSE_WAIT, wire.close(last, frame)).await;
 }
@@ -483,8 +487,7 @@ pub(super) fn expiry(seconds: i64) -> Time {
     Time(jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::MAX))
 }
 
-/// How long before its end a token is announced to end. Without the moment of its issue its life begins
-/// with its use.
+/// How long before a token's expiry the client is told. Without `iat` its lifetime counts from now.
 pub(super) fn expiry_notice(issued_at: Option<Time>, expires_at: i64) -> Duration {
     let life = match issued_at {
         Some(Time(at)) => expires_at.saturating_sub(at.as_second()),

@@ -18,54 +18,53 @@ use crate::{
     limits::{Class, Permit},
     model::{ChatId, Position},
     protocol::Close,
-    store::Barred,
 };
 
-/// How long a socket may stay without saying who it is.
+/// How long a socket may take to authenticate.
 const AUTH_WAIT: Duration = Duration::from_secs(5);
 
-/// Pings and pongs that may come before the first frame: a client has no reason to send more, and nobody
-/// counts them before it is known whose they are.
+/// Maximum pings and pongs before the first frame: a client has no reason to send more, and no rate
+/// limit counts them before the user is known.
 const FIRST_HEARTBEATS: usize = 16;
 
-/// How long the answer to an upgrade may take to be sent: it is one small packet.
+/// How long the response to an upgrade may take to be sent: it is one small packet.
 const UPGRADE_WAIT: Duration = Duration::from_secs(1);
 
-/// What a socket was opened for.
+/// The scope of a socket.
 pub(super) enum Opening {
-    /// `None`: a path that can name no chat.
+    /// `None`: the path cannot name a chat.
     Chat(Option<ChatRef>),
     Many,
 }
 
-/// How a socket says who it is.
+/// How a socket authenticates.
 pub(super) enum Claim {
     Ticket(String),
-    /// A token, as far as it can be judged without the database.
+    /// A token, verified without the database.
     Token(Result<Arc<Identity>, Error>),
-    /// Not in the upgrade: by its first frame.
+    /// Not in the upgrade request: the first frame must be an `auth`.
     FirstFrame,
-    /// By something that is no token.
+    /// An `Authorization` header without a usable token.
     Refused,
 }
 
-/// What is known of a socket before its upgrade.
+/// The facts about a socket that its upgrade request gives.
 pub(super) struct Arrival {
     pub opening: Opening,
     pub claim: Claim,
     pub after: Option<Position>,
-    /// Its place among the sockets, which it keeps to its end; or why there is none.
-    pub place: Result<Option<Permit<IpAddr>>, Error>,
-    /// Taken already, unless it has to say first who it is.
+    /// The socket's permit, held until it ends; or why it got none.
+    pub permit: Result<Option<Permit<IpAddr>>, Error>,
+    /// Acquired already, unless the socket authenticates by its first frame.
     pub admission: Option<AdmissionPermit>,
 }
 
 /// Runs a socket from its upgrade to its end.
 ///
-/// A future has room for the largest of all that it ever waits for, and a socket idles nearly all of
-/// its life. So whatever is rare (here and in [`Connection`]: coming in, commands, reading from
-/// Postgres, going) is boxed, and has its chat only while it happens. What is passed on by value has
-/// chat in both, so that a connection is boxed too.
+/// A future is as large as the largest future that it awaits, and a socket idles nearly all of its
+/// life. So the rare steps (here and in [`Connection`]: the handshake, commands, reads from
+/// Postgres, the close) are boxed and take memory only while they run. A value that is moved into a
+/// future takes memory in both, so the connection is boxed too.
 pub(super) fn run(
     context: Context,
     upgrade: Upgrade,
@@ -79,7 +78,7 @@ pub(super) fn run(
                 connection.run().await;
             }
         });
-        // Not by the token's own method, which would have room for `serving` twice.
+        // `run_until_cancelled` would hold `serving` twice.
         tokio::select! {
             biased;
             () = abort.cancelled() => {}
@@ -88,21 +87,21 @@ pub(super) fn run(
     }
 }
 
-/// Opens a socket; `None` where it is over already.
+/// Completes the handshake; `None` where the socket was closed by it.
 async fn open(context: Context, upgrade: Upgrade, arrival: Arrival) -> Option<Box<Connection>> {
-    // A client that takes not even the answer to its upgrade must not keep a admission.
+    // A client that does not read the response to its upgrade must not hold an admission permit.
     let mut wire = timeout(UPGRADE_WAIT, upgrade.finish()).await.ok()??;
     context.metrics.sockets_opened.inc();
-    let Arrival { opening, claim, after, place, admission } = arrival;
-    let (place, admitted) = match place {
-        Ok(place) => (place, admit(&context, &mut wire, &opening, claim, admission).await),
+    let Arrival { opening, claim, after, permit, admission } = arrival;
+    let (permit, admitted) = match permit {
+        Ok(permit) => (permit, admit(&context, &mut wire, &opening, claim, admission).await),
         Err(error) => (None, Err(Close::from(&error))),
     };
     match admitted {
         Ok(Admitted { mut bearer, single, admission }) => {
             let auth = bearer.auth.take();
             let mut connection =
-                Connection::open(context.clone(), wire, place, bearer, single).await;
+                Connection::open(context.clone(), wire, permit, bearer, single).await;
             match connection.start(single, auth, after, admission).await {
                 Ok(()) => return Some(connection),
                 Err(end) => connection.end(end).await,
@@ -116,18 +115,18 @@ async fn open(context: Context, upgrade: Upgrade, arrival: Arrival) -> Option<Bo
     None
 }
 
-/// Who it is, before the database was asked.
+/// The user as the ticket or token names them, before the database was asked.
 enum Known {
     Ticket(String),
     Identity(Arc<Identity>, Option<FirstFrame>),
 }
 
-/// A socket that may be opened.
+/// A socket that passed every check.
 struct Admitted {
     bearer: Bearer,
-    /// The chat it was opened for; `None`: for many.
+    /// The socket's one chat; `None` on the many-chats socket.
     single: Option<ChatId>,
-    /// Kept until all that it begins with was read.
+    /// Held until the initial state was read.
     admission: AdmissionPermit,
 }
 
@@ -156,22 +155,19 @@ async fn admit(
     };
     let admission = match admission {
         Some(admission) => admission,
-        // Only now, so that nobody's silence takes a admission.
+        // Only now, so that a silent client holds no admission permit.
         None => context.take_admission().await.map_err(fail)?,
     };
     let (bearer, ticket) = match known {
         Known::Ticket(raw) => {
             let ticket = use_ticket(context, &raw).await.map_err(fail)?;
-            // It may have been given before its user was erased, or their tokens revoked.
-            let user_id = std::slice::from_ref(&ticket.user_id);
-            let barred = context.chats.store().list_barred(user_id).await;
-            for Barred { admission, .. } in barred.map_err(|error| fail(error.into()))? {
-                if admission.erased {
-                    return Err(Close::UserGone);
-                }
-                if is_revoked(ticket.token_issued_at, admission.revoked_at) {
-                    return Err(Close::TokenInvalid);
-                }
+            // The user may have been erased, or their tokens revoked, after the ticket was issued.
+            let admission = context.chats.get_admission(&ticket.user_id).await.map_err(fail)?;
+            if admission.erased {
+                return Err(Close::UserGone);
+            }
+            if is_revoked(ticket.token_issued_at, admission.revoked_at) {
+                return Err(Close::TokenInvalid);
             }
             let bearer = Bearer {
                 user_id: ticket.user_id.clone(),
@@ -212,11 +208,11 @@ async fn admit(
     Ok(Admitted { bearer, single, admission })
 }
 
-/// A ticket opens one socket. While Redis is away nobody remembers which were used: then the minute
-/// that a ticket lives is all that bounds it.
+/// Spends a ticket, which opens one socket. While Redis is unavailable nothing records which
+/// tickets were used: then only their lifetime of a minute bounds them.
 async fn use_ticket(context: &Context, raw: &str) -> Result<Ticket, Error> {
     let ticket = context.tickets.check(raw)?;
-    if context.link.claim_once(&format!("ticket:{}", ticket.id)).await == Ok(false) {
+    if context.redis.claim_once(&format!("ticket:{}", ticket.id)).await == Ok(false) {
         return Err(Error::TokenInvalid("this ticket was used"));
     }
     Ok(ticket)

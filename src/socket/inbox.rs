@@ -1,4 +1,5 @@
-//! The inbox of a many-chats socket: what moved among the user's chats, with its badges.
+//! The inbox of a many-chats socket: sends which of the user's chats changed, with their unread
+//! counts.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -9,38 +10,40 @@ use crate::{
     protocol::{Frame, ServerFrame},
 };
 
-/// Most chats read just because somebody said that they moved; of more, it is asked first which did.
+/// Maximum number of marked chats that are read at once; beyond it, the heads of all chats are
+/// compared first.
 const MAX_SINGLE_READS: usize = 20;
 
-/// InboxChats read and told at once: some milliseconds of Postgres. After a failover all are told again, and a
-/// person may have 20,000.
+/// Chats read and sent at once: some milliseconds of Postgres. After a failover all are sent again,
+/// and a user may have 20,000.
 const PAGE: usize = 200;
 
-/// In place of the `ev` that was told: none that a chat can have.
+/// Stands for an unknown `ev`; no chat has a negative one.
 const VOID: i64 = -1;
 
-/// What the client has been told of its chats.
+/// The state of the user's chats as the client has received it.
 #[derive(Debug, Default)]
 pub(super) struct InboxChats {
-    /// The newest change of each chat that the client knows of.
+    /// The last `ev` of each chat that was sent.
     told: HashMap<ChatId, i64>,
-    /// The history that these belong to.
+    /// The epoch of these numbers.
     epoch: String,
-    /// Somebody said that they moved.
+    /// Chats that a publication named as changed.
     marked: BTreeSet<ChatId>,
-    /// They did, as a look at all of them has shown.
+    /// Chats that the comparison of all heads found changed.
     moved: BTreeSet<ChatId>,
     all_marked: bool,
 }
 
 impl InboxChats {
-    /// Where all chats stand now: what the client reads by REST after `hello` is at least as new.
+    /// Reads the heads of all chats: what the client reads by REST after `hello` is at least as
+    /// new.
     pub(super) async fn load(context: &Context, user_id: &UserId) -> Result<Self, Error> {
-        let (epoch, heads) = context.chats.store().list_heads(user_id).await?;
+        let (epoch, heads) = context.chats.list_heads(user_id).await?;
         Ok(Self { told: heads.into_iter().collect(), epoch, ..Self::default() })
     }
 
-    /// The history that what was told belongs to.
+    /// The epoch of the state that was sent.
     pub(super) fn epoch(&self) -> &str {
         &self.epoch
     }
@@ -53,13 +56,13 @@ impl InboxChats {
         self.all_marked = true;
     }
 
-    /// Whether there is anything to be read.
+    /// Whether any chat must be read.
     pub(super) fn any_marked(&self) -> bool {
         self.all_marked || !self.marked.is_empty() || !self.moved.is_empty()
     }
 
-    /// Whether reading on takes a turn: all chats have to be looked at, or many to be told.
-    pub(super) fn needs_turn(&self) -> bool {
+    /// Whether the next read needs an admission permit: it compares all chats, or sends many.
+    pub(super) fn needs_permit(&self) -> bool {
         self.must_compare() || !self.moved.is_empty()
     }
 
@@ -67,9 +70,9 @@ impl InboxChats {
         self.all_marked || self.marked.len() > MAX_SINGLE_READS
     }
 
-    /// Finds which chats have moved since they were told.
+    /// Finds which chats changed since they were sent.
     async fn compare(&mut self, context: &Context, user_id: &UserId) -> Result<(), Error> {
-        let (epoch, heads) = context.chats.store().list_heads(user_id).await?;
+        let (epoch, heads) = context.chats.list_heads(user_id).await?;
         self.enter(epoch);
         let heads: HashMap<ChatId, i64> = heads.into_iter().collect();
         let told = &self.told;
@@ -81,7 +84,7 @@ impl InboxChats {
         Ok(())
     }
 
-    /// In another history the same `ev` is another change: all is told again.
+    /// Enters another epoch, in which the same `ev` is another change: all chats are sent again.
     fn enter(&mut self, epoch: String) {
         if epoch != self.epoch {
             self.told.values_mut().for_each(|ev| *ev = VOID);
@@ -90,8 +93,8 @@ impl InboxChats {
         }
     }
 
-    /// Tells of marked chats that really moved, a page at most, so that what is held is bounded however
-    /// many there are: the caller writes it out and comes again. What can't be read stays marked.
+    /// Sends marked chats that really changed, one page at most, so that memory is bounded: the
+    /// caller flushes and calls again. Chats that cannot be read stay marked.
     pub(super) async fn refresh(
         &mut self,
         context: &Context,

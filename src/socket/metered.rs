@@ -1,7 +1,7 @@
-//! How much a client may send until a message of it is whole.
+//! Bounds the bytes that a client may send before a message is complete.
 //!
-//! The library puts fragments together by itself and bounds the message, not the way to it: empty
-//! fragments are no message, and never end. So the bytes themselves are counted.
+//! The library assembles fragments and bounds the size of the message, but not the number of empty
+//! fragments, which need never end. So this stream counts the bytes.
 
 use std::{
     io,
@@ -16,18 +16,19 @@ use tokio::{
 
 use crate::protocol::MAX_FRAME_BYTES;
 
-/// Most bytes of an unfinished message, the heads of its fragments included: the largest message fits in
-/// fragments of six bytes each, whose heads have as many.
+/// Maximum bytes of an unfinished message, frame headers included: enough for the largest message
+/// in fragments of six bytes, whose headers have six bytes too.
 const MOST_UNFINISHED: usize = 2 * MAX_FRAME_BYTES;
 
-/// Bytes of a control frame besides its payload: two of its head, four of the mask (RFC 6455 §5.2).
+/// Bytes of a control frame besides its payload: two of the header, four of the mask (RFC 6455
+/// §5.2).
 const CONTROL_HEAD: usize = 6;
 
-/// A socket's stream, which ends where a client says too much without saying anything.
+/// A socket's stream, which fails once an unfinished message is too large.
 #[derive(Debug)]
 pub(super) struct Metered<S> {
     stream: S,
-    /// Bytes read since the last message, less those of whole control frames.
+    /// Bytes read since the last message, without those of complete control frames.
     unfinished: usize,
     since: Option<Instant>,
 }
@@ -37,12 +38,13 @@ impl<S> Metered<S> {
         Self { stream, unfinished: 0, since: None }
     }
 
-    /// A message is whole. What was read past it counts as nothing: at most one buffer.
+    /// Resets the count: a message is complete. Bytes read beyond it are not counted; they are at
+    /// most one buffer.
     pub(super) fn on_message(&mut self) {
         (self.unfinished, self.since) = (0, None);
     }
 
-    /// A ping or a pong came, which may stand between the fragments of a message.
+    /// Discounts a ping or a pong, which may stand between the fragments of a message.
     pub(super) fn on_control(&mut self, payload: usize) {
         self.unfinished = self.unfinished.saturating_sub(CONTROL_HEAD + payload);
         if self.unfinished == 0 {
@@ -54,7 +56,7 @@ impl<S> Metered<S> {
         self.unfinished > MOST_UNFINISHED
     }
 
-    /// When the message began that is not whole yet.
+    /// When the unfinished message began.
     pub(super) fn unfinished_since(&self) -> Option<Instant> {
         self.since
     }

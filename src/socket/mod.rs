@@ -1,4 +1,4 @@
-//! Sockets: `/ws/chat/{chat}/` follows one chat, `/ws/` carries many and the user's inbox.
+//! Sockets: `/ws/chat/{chat}/` is for one chat, `/ws/` for many chats and the user's inbox.
 
 pub(crate) mod command;
 mod commands;
@@ -43,7 +43,8 @@ async fn open_chat(
     chat: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<Response, Error> {
-    // What can't name a chat is as good as unknown, and said by a close code like the rest.
+    // A path that cannot name a chat counts as unknown, and is refused by a close code like any
+    // other.
     let chat = chat.ok().and_then(|Path(raw)| ChatRef::parse(&raw));
     open(context, Opening::Chat(chat), request).await
 }
@@ -52,7 +53,8 @@ async fn open_many(State(context): State<Context>, request: Request) -> Result<R
     open(context, Opening::Many, request).await
 }
 
-/// Refusals that a browser must not see by status come after the upgrade, as close codes.
+/// Refusals are sent after the upgrade, as close codes, because a browser hides the status of a
+/// failed upgrade from the page.
 async fn open(context: Context, opening: Opening, mut request: Request) -> Result<Response, Error> {
     if context.is_leaving() {
         return Err(Error::Unavailable(None));
@@ -65,7 +67,7 @@ async fn open(context: Context, opening: Opening, mut request: Request) -> Resul
     let headers = request.headers();
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
     check_origin(&context, peer, headers)?;
-    let place = match peer.map(|peer| context.client_address(peer, headers)) {
+    let permit = match peer.map(|peer| context.client_address(peer, headers)) {
         Some(address) => match context.limits.check_address(address) {
             Ok(()) => context.limits.take_socket_permit(address),
             Err((error, _)) => Err(error),
@@ -76,34 +78,35 @@ async fn open(context: Context, opening: Opening, mut request: Request) -> Resul
     let claim = match params.string("ticket") {
         Some(ticket) => Claim::Ticket(ticket),
         None => match bearer(headers) {
-            // Of one who has no place nothing more is looked at.
-            Ok(Some(token)) if place.is_ok() => Claim::Token(context.verify(token).await),
+            // Without a permit the socket will be refused, so its token is not verified.
+            Ok(Some(token)) if permit.is_ok() => Claim::Token(context.verify(token).await),
             Ok(Some(_)) => Claim::Refused,
             Ok(None) => Claim::FirstFrame,
             Err(_) => Claim::Refused,
         },
     };
     let after = params.string("after_ev").map(|raw| Position {
-        // What is no number is beyond any head: the answer is a reset.
+        // An invalid number counts as beyond any head, so the client gets a reset.
         ev: raw.parse().ok().filter(|ev| *ev >= 0).unwrap_or(i64::MAX),
         epoch: params.string("epoch"),
     });
-    // Whoever says who they are with the upgrade waits here, where they have cost least.
-    let admission = match (&place, &claim) {
+    // A client that authenticates with the upgrade waits here, where it has cost least.
+    let admission = match (&permit, &claim) {
         (Ok(_), Claim::Ticket(_) | Claim::Token(Ok(_))) => Some(context.take_admission().await?),
         _ => None,
     };
-    // While it waited the replica may have begun to go.
+    // The replica may have begun to drain meanwhile.
     if context.is_leaving() {
         return Err(Error::Unavailable(None));
     }
-    let arrival = Arrival { opening, claim, after, place, admission };
+    let arrival = Arrival { opening, claim, after, permit, admission };
     let sockets = context.sockets.clone();
     drop(sockets.spawn(handshake::run(context, upgrade, arrival)));
     Ok(response)
 }
 
-/// Pages of other origins may not open sockets with what their browser knows. No `Origin`: no browser.
+/// Refuses pages of other origins: their browser would send the user's credentials along. A request
+/// without `Origin` comes from no browser.
 fn check_origin(
     context: &Context,
     peer: Option<std::net::IpAddr>,

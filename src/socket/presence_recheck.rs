@@ -1,4 +1,5 @@
-//! Chats followed while Redis was away: who was there could not be known, and is told later.
+//! Chats subscribed to while Redis was unavailable: their presence was unknown then, and is sent
+//! later.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -10,17 +11,17 @@ use crate::{
     protocol::ServerFrame,
 };
 
-/// Pause between two looks, in seconds. Redis must be back for two of them: a replica takes up to
-/// 2.25 s to find that its leases are gone, and writes them anew without announcing anybody. Spread,
-/// since all sockets that were opened meanwhile have to look.
+/// Pause between two checks, in seconds. Redis must be up at two of them in a row: a replica takes
+/// up to 2.25 s to notice that its leases are gone, and rewrites them without announcing anyone.
+/// Random, because all sockets that were opened meanwhile have to check.
 const PAUSE_SECONDS: std::ops::Range<f64> = 2.5..5.0;
 
 #[derive(Debug, Default)]
 pub(super) struct PresenceRecheck {
     chats: BTreeSet<ChatId>,
-    /// When to look next.
+    /// When to check next.
     pub(super) look_at: Option<Instant>,
-    /// Whether Redis was there at the last look.
+    /// Whether Redis was up at the last check.
     was_up: bool,
 }
 
@@ -30,7 +31,7 @@ impl PresenceRecheck {
         self.look_later(false);
     }
 
-    /// Somebody came or went, and that was told: there is nothing left to find out.
+    /// A presence change was sent, so there is nothing left to look up.
     pub(super) fn remove(&mut self, chat_id: ChatId) {
         self.chats.remove(&chat_id);
     }
@@ -43,15 +44,15 @@ impl PresenceRecheck {
 }
 
 impl Connection {
-    /// Tells who is there, once that can be known again. Who is not was told to be away already.
+    /// Sends who is online, once Redis can tell again. All others were sent as offline already.
     pub(super) async fn look_again(&mut self) {
-        let is_up = self.context.link.is_up();
+        let is_up = self.context.redis.is_up();
         if !(is_up && self.presence_recheck.was_up) {
             self.presence_recheck.look_later(is_up);
             return;
         }
         for chat_id in std::mem::take(&mut self.presence_recheck).chats {
-            if !self.session.follows(chat_id) {
+            if !self.session.is_subscribed(chat_id) {
                 continue;
             }
             for user_id in self.online(chat_id).await {

@@ -1,4 +1,4 @@
-//! What a socket has been given of each chat, and so what comes next. No I/O.
+//! The position of a socket in each chat, and the effect of a delivery on it. No I/O.
 
 use std::sync::Arc;
 
@@ -9,24 +9,24 @@ use crate::{
     protocol::{Close, Frame, ResetReason, ServerFrame},
 };
 
-/// What a delivery asks of the socket's loop.
+/// The work that a delivery leaves to the socket's loop.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Effect {
     Nothing,
-    /// Something is missing: read it from Postgres.
+    /// Read missed changes from Postgres.
     CatchUp(ChatId),
-    /// A chat of the user's moved.
+    /// One chat of the user changed.
     Refresh(ChatId),
-    /// Any chat may have moved.
+    /// Any chat may have changed.
     RefreshAll,
     Close(Close),
 }
 
-/// One followed chat.
+/// The socket's position in one chat.
 #[derive(Debug)]
-struct Followed {
+struct SubscribedChat {
     chat_id: ChatId,
-    /// All up to here has been given.
+    /// All changes up to here were sent.
     ev: i64,
     epoch: Epoch,
 }
@@ -34,12 +34,12 @@ struct Followed {
 #[derive(Debug)]
 pub(super) struct Session {
     user_id: UserId,
-    /// When the socket's token was issued, where it says so.
+    /// When the socket's token was issued; `None`: it has no `iat`.
     issued_at: Option<Time>,
     /// The socket's one chat; `None` on the many-chats socket.
     single: Option<ChatId>,
-    /// By `chat_id`: a hash table takes four times the room for one.
-    chats: Vec<Followed>,
+    /// Sorted by `chat_id`: for a single chat a hash table takes four times the memory.
+    chats: Vec<SubscribedChat>,
 }
 
 impl Session {
@@ -48,7 +48,7 @@ impl Session {
         Self { user_id, issued_at, single, chats }
     }
 
-    /// The socket lives on with another token.
+    /// Replaces the socket's token.
     pub(super) fn renew(&mut self, issued_at: Option<Time>) {
         self.issued_at = issued_at;
     }
@@ -57,7 +57,7 @@ impl Session {
         &self.user_id
     }
 
-    /// The chat that a command means: named, or the socket's own.
+    /// The chat of a command: the named one, or the socket's own.
     pub(super) fn chat_of(&self, named: Option<ChatId>) -> Option<ChatId> {
         match (self.single, named) {
             (Some(single), Some(named)) => (single == named).then_some(named),
@@ -69,54 +69,54 @@ impl Session {
         self.single.is_some()
     }
 
-    /// Where a chat is, or would be, among those followed.
+    /// The index of a chat in `chats`, or where to insert it.
     fn find(&self, chat_id: ChatId) -> Result<usize, usize> {
-        self.chats.binary_search_by_key(&chat_id, |followed| followed.chat_id)
+        self.chats.binary_search_by_key(&chat_id, |subscribed| subscribed.chat_id)
     }
 
-    fn get(&self, chat_id: ChatId) -> Option<&Followed> {
+    fn get(&self, chat_id: ChatId) -> Option<&SubscribedChat> {
         self.chats.get(self.find(chat_id).ok()?)
     }
 
-    fn get_mut(&mut self, chat_id: ChatId) -> Option<&mut Followed> {
+    fn get_mut(&mut self, chat_id: ChatId) -> Option<&mut SubscribedChat> {
         let index = self.find(chat_id).ok()?;
         self.chats.get_mut(index)
     }
 
-    pub(super) fn follows(&self, chat_id: ChatId) -> bool {
+    pub(super) fn is_subscribed(&self, chat_id: ChatId) -> bool {
         self.find(chat_id).is_ok()
     }
 
-    pub(super) fn followed(&self) -> Vec<ChatId> {
-        self.chats.iter().map(|followed| followed.chat_id).collect()
+    pub(super) fn subscribed(&self) -> Vec<ChatId> {
+        self.chats.iter().map(|subscribed| subscribed.chat_id).collect()
     }
 
-    /// Up to where a followed chat has been given, and in which history.
+    /// The `ev` up to which a chat was sent, and its epoch.
     pub(super) fn position(&self, chat_id: ChatId) -> Option<(i64, Epoch)> {
-        self.get(chat_id).map(|followed| (followed.ev, Arc::clone(&followed.epoch)))
+        self.get(chat_id).map(|subscribed| (subscribed.ev, Arc::clone(&subscribed.epoch)))
     }
 
-    /// All of a chat up to `ev` has been given.
+    /// Notes that all changes of a chat up to `ev` were sent.
     pub(super) fn set_position(&mut self, chat_id: ChatId, ev: i64, epoch: &str) {
         match self.find(chat_id) {
             Ok(index) => {
-                let followed = &mut self.chats[index];
-                followed.ev = ev;
-                if *followed.epoch != *epoch {
-                    followed.epoch = epoch.into();
+                let subscribed = &mut self.chats[index];
+                subscribed.ev = ev;
+                if *subscribed.epoch != *epoch {
+                    subscribed.epoch = epoch.into();
                 }
             }
             Err(index) => {
-                self.chats.insert(index, Followed { chat_id, ev, epoch: epoch.into() });
+                self.chats.insert(index, SubscribedChat { chat_id, ev, epoch: epoch.into() });
             }
         }
     }
 
-    pub(super) fn unfollow(&mut self, chat_id: ChatId) -> bool {
+    pub(super) fn unsubscribe(&mut self, chat_id: ChatId) -> bool {
         self.find(chat_id).map(|index| self.chats.remove(index)).is_ok()
     }
 
-    /// Takes a delivery; frames to send are pushed to `out`.
+    /// Applies a delivery; pushes frames to `out`.
     pub(super) fn on_delivery(&mut self, delivery: Delivery, out: &mut Vec<Frame>) -> Effect {
         match delivery {
             Delivery::Event { chat_id, epoch, ev, frame, .. } => {
@@ -128,17 +128,17 @@ impl Session {
             }
             Delivery::Typing { chat_id, user_id, frame }
             | Delivery::Presence { chat_id, user_id, frame } => {
-                if user_id != self.user_id && self.follows(chat_id) {
+                if user_id != self.user_id && self.is_subscribed(chat_id) {
                     out.push(frame);
                 }
                 Effect::Nothing
             }
             Delivery::Deleted { chat_id, epoch } => {
-                let Some(followed) = self.get(chat_id) else { return Effect::Nothing };
-                if followed.epoch != epoch {
+                let Some(subscribed) = self.get(chat_id) else { return Effect::Nothing };
+                if subscribed.epoch != epoch {
                     return Effect::CatchUp(chat_id);
                 }
-                self.unfollow(chat_id);
+                self.unsubscribe(chat_id);
                 if self.is_single() {
                     let epoch = &*epoch;
                     out.push(
@@ -146,7 +146,7 @@ impl Session {
                     );
                     return Effect::Close(Close::ChatGone);
                 }
-                // The inbox tells of it, once, also where the chat was not followed.
+                // The inbox reports it once, also for a chat without a subscription.
                 Effect::Refresh(chat_id)
             }
             Delivery::ChatMoved { chat_id, .. } if self.single.is_none() => {
@@ -170,37 +170,40 @@ impl Session {
         frame: Frame,
         out: &mut Vec<Frame>,
     ) -> Effect {
-        let Some(followed) = self.get_mut(chat_id) else { return Effect::Nothing };
-        if followed.epoch != *epoch {
-            // Its number means nothing here, whichever of the two is gone.
+        let Some(subscribed) = self.get_mut(chat_id) else { return Effect::Nothing };
+        if subscribed.epoch != *epoch {
+            // Numbers of another epoch mean nothing here, whichever of the two is over.
             return Effect::CatchUp(chat_id);
         }
-        if ev == followed.ev + 1 {
-            followed.ev = ev;
+        if ev == subscribed.ev + 1 {
+            subscribed.ev = ev;
             out.push(frame);
             return Effect::Nothing;
         }
-        // Given already with what was read when the chat was followed; or, after a full queue, the
-        // first that fit again.
-        if ev <= followed.ev { Effect::Nothing } else { Effect::CatchUp(chat_id) }
+        // A lower `ev` was already read at the subscription; a higher one is the first that fitted
+        // after an overflow.
+        if ev <= subscribed.ev { Effect::Nothing } else { Effect::CatchUp(chat_id) }
     }
 
     fn on_fill(&mut self, chat_id: ChatId, fill: &Fill, out: &mut Vec<Frame>) -> Effect {
-        let Some(followed) = self.get_mut(chat_id) else { return Effect::Nothing };
-        if followed.epoch != fill.epoch {
+        let Some(subscribed) = self.get_mut(chat_id) else { return Effect::Nothing };
+        if subscribed.epoch != fill.epoch {
             return Effect::CatchUp(chat_id);
         }
-        if fill.head_ev <= followed.ev {
+        if fill.head_ev <= subscribed.ev {
             return Effect::Nothing;
         }
-        if fill.after_ev > followed.ev {
+        if fill.after_ev > subscribed.ev {
             return Effect::CatchUp(chat_id);
         }
-        out.push(ServerFrame::Catchup { chat_id, after_ev: followed.ev }.encode());
+        out.push(ServerFrame::Catchup { chat_id, after_ev: subscribed.ev }.encode());
         out.extend(
-            fill.frames.iter().filter(|(ev, _)| *ev > followed.ev).map(|(_, frame)| frame.clone()),
+            fill.frames
+                .iter()
+                .filter(|(ev, _)| *ev > subscribed.ev)
+                .map(|(_, frame)| frame.clone()),
         );
-        followed.ev = fill.head_ev;
+        subscribed.ev = fill.head_ev;
         out.push(ServerFrame::Synced { chat_id, ev: fill.head_ev }.encode());
         Effect::Nothing
     }
@@ -213,24 +216,28 @@ impl Session {
         reason: ResetReason,
         out: &mut Vec<Frame>,
     ) -> Effect {
-        let Some(followed) = self.get_mut(chat_id) else { return Effect::Nothing };
+        let Some(subscribed) = self.get_mut(chat_id) else { return Effect::Nothing };
         match reason {
-            // Past the gap already.
-            ResetReason::TooFar if followed.epoch == *epoch && followed.ev >= head_ev => {
+            // The socket is past the gap already.
+            ResetReason::TooFar if subscribed.epoch == *epoch && subscribed.ev >= head_ev => {
                 return Effect::Nothing;
             }
-            // Followed after the change of histories, and so not concerned. But until this the hub was in the
-            // old one, and what has come since was not given out.
-            ResetReason::UnknownPosition if followed.epoch == *epoch && followed.ev == head_ev => {
+            // Subscribed after the change of epochs, so the reset is not for this socket. But the
+            // hub was still in the old epoch, so that later changes were not delivered.
+            ResetReason::UnknownPosition
+                if subscribed.epoch == *epoch && subscribed.ev == head_ev =>
+            {
                 return Effect::Nothing;
             }
-            ResetReason::UnknownPosition if followed.epoch == *epoch && followed.ev < head_ev => {
+            ResetReason::UnknownPosition
+                if subscribed.epoch == *epoch && subscribed.ev < head_ev =>
+            {
                 return Effect::CatchUp(chat_id);
             }
             ResetReason::TooFar | ResetReason::UnknownPosition => {}
         }
-        followed.ev = head_ev;
-        followed.epoch = Arc::clone(epoch);
+        subscribed.ev = head_ev;
+        subscribed.epoch = Arc::clone(epoch);
         out.push(ServerFrame::Reset { chat_id, head_ev, epoch, reason }.encode());
         out.push(ServerFrame::Synced { chat_id, ev: head_ev }.encode());
         Effect::Nothing
@@ -327,7 +334,7 @@ mod tests {
         ] {
             assert_eq!(session.on_delivery(foreign, &mut out), Effect::CatchUp(CHAT));
         }
-        assert!(out.is_empty() && session.follows(CHAT));
+        assert!(out.is_empty() && session.is_subscribed(CHAT));
         assert_eq!(session.on_delivery(event(6), &mut out), Effect::Nothing);
         assert_eq!(texts(&out), ["ev 6"]);
     }

@@ -1,4 +1,4 @@
-//! Following a chat, and catching up with what was missed: always from Postgres, page by page.
+//! Subscribing to a chat, and catching up with missed changes: always from Postgres, page by page.
 
 use std::time::Duration;
 
@@ -18,14 +18,16 @@ use crate::{
     store::Changes,
 };
 
-/// Changes read at once when a socket resumes, of which the store gives fewer where they are large:
-/// bounds what it holds while its reader is slow.
+/// Changes read at once when a socket resumes; the store returns fewer where they are large. Bounds
+/// the memory of a socket whose client reads slowly.
 const RESUME_PAGE: i64 = 500;
 
-/// Pause before Postgres is asked again for what it could not give.
+/// Pause after a failed read from Postgres.
 const RETRY: Duration = Duration::from_millis(500);
 
 impl Connection {
+    /// Subscribes to a chat: registers first, then sends the missed changes, then live ones. The
+    /// inner error is reported to the client, the outer one ends the socket.
     pub(super) async fn subscribe(
         &mut self,
         chat_id: ChatId,
@@ -35,49 +37,40 @@ impl Connection {
         if let Err(error) = self.context.limits.check(self.session.user_id(), Class::Reads) {
             return Ok(Err(error));
         }
-        self.follow(chat_id, id, after).await
-    }
-
-    /// Follows a chat: registered and subscribed first, then what was missed, then live. The inner
-    /// error is the client's, the outer one the socket's.
-    async fn follow(
-        &mut self,
-        chat_id: ChatId,
-        id: Option<&RawValue>,
-        after: Option<Position>,
-    ) -> Result<Result<(), Error>, End> {
-        match self.begin_following(chat_id, after.as_ref()).await {
-            Ok(changes) => self.give_followed(chat_id, id, after, changes).await.map(Ok),
+        match self.begin_subscription(chat_id, after.as_ref()).await {
+            Ok(changes) => self.send_subscribed(chat_id, id, after, changes).await.map(Ok),
             Err(error) => Ok(Err(error)),
         }
     }
 
-    pub(super) fn end_following(&mut self, chat_id: ChatId) {
-        self.following.retain(|following| following.chat_id() != chat_id);
+    pub(super) fn end_subscription(&mut self, chat_id: ChatId) {
+        self.subscriptions.retain(|subscription| subscription.chat_id() != chat_id);
     }
 
-    /// Registers and subscribes, then reads what was missed, which must then be given.
-    pub(super) async fn begin_following(
+    /// Registers with the hub, then reads the missed changes, which the caller must send.
+    pub(super) async fn begin_subscription(
         &mut self,
         chat_id: ChatId,
         after: Option<&Position>,
     ) -> Result<Changes, Error> {
-        // Followed already: ended first, since the end of the old one would end the new one too.
-        self.end_following(chat_id);
-        let following = self.context.feed.follow(chat_id, &self.queue).await;
+        // An existing subscription is ended first, since ending it later would end the new one too.
+        self.end_subscription(chat_id);
+        let subscription = self.context.feed.subscribe_chat(chat_id, &self.queue).await;
         let (after_ev, limit) = after.map_or((i64::MAX, 0), |position| (position.ev, RESUME_PAGE));
         let changes = self.read_changes(chat_id, after_ev, limit).await;
         match &changes {
-            Err(Error::ChatNotFound) if !self.session.follows(chat_id) => following.abandon(),
-            Err(_) if !self.session.follows(chat_id) => drop(following),
-            // Where it failed, one that is followed stays so: what came in between shows as a gap.
-            _ => self.following.push(following),
+            Err(Error::ChatNotFound) if !self.session.is_subscribed(chat_id) => {
+                subscription.abandon()
+            }
+            Err(_) if !self.session.is_subscribed(chat_id) => drop(subscription),
+            // On an error an existing subscription stays: changes in between show as a gap.
+            _ => self.subscriptions.push(subscription),
         }
         changes
     }
 
-    /// Tells of the chat, and gives what was missed.
-    pub(super) async fn give_followed(
+    /// Sends `subscribed`, then the missed changes.
+    pub(super) async fn send_subscribed(
         &mut self,
         chat_id: ChatId,
         id: Option<&RawValue>,
@@ -89,7 +82,7 @@ impl Connection {
         let given_out = self.context.feed.note_head(chat_id, head.ev, &epoch);
         let mut online = vec![self.session.user_id().clone()];
         online.extend(self.context.chats.presence().online(changes.visible.as_slice()).await);
-        if !self.context.link.is_up() {
+        if !self.context.redis.is_up() {
             self.presence_recheck.add(chat_id);
         }
         self.out.push(subscribed_frame(id, chat_id, &head, online));
@@ -107,7 +100,8 @@ impl Connection {
         }
         match (self.session.position(chat_id), given_out) {
             (Some(_), None) => self.read_later(chat_id),
-            // Another follower was quicker, and what lies between went out before this one could take it.
+            // The hub's cursor is ahead: the changes between went out before this socket had its
+            // position.
             (Some((ev, _)), Some(given_out)) if ev < given_out => self.catch_up(chat_id).await?,
             _ => {}
         }
@@ -126,11 +120,10 @@ impl Connection {
         limit: i64,
     ) -> Result<Changes, Error> {
         let user_id = self.session.user_id();
-        let store = self.context.chats.store();
-        store.get_changes(chat_id, Some(user_id), after_ev, limit).await?.ok_or(Error::ChatNotFound)
+        self.context.chats.get_changes(user_id, chat_id, after_ev, limit).await
     }
 
-    /// Those of the chat's two who are online and may be seen.
+    /// The chat's members who are online and visible to this user.
     pub(super) async fn online(&mut self, chat_id: ChatId) -> Vec<UserId> {
         let me = self.session.user_id();
         let Ok(chat) = self.context.chats.get_chat(me, chat_id).await else {
@@ -140,7 +133,7 @@ impl Connection {
         std::iter::once(me.clone()).chain(other.online.then_some(other.user_id)).collect()
     }
 
-    /// Gives what changed, page by page, written out as it is read.
+    /// Sends changes page by page, each page written before the next is read.
     async fn replay(&mut self, chat_id: ChatId, after_ev: i64, first: Changes) -> Flow {
         let mut after_ev = after_ev;
         let mut page = first;
@@ -149,7 +142,8 @@ impl Connection {
                 self.reset(chat_id, &page, ResetReason::TooFar);
                 return Ok(());
             }
-            // Each goes as it is told: nothing is held twice while the client takes its time.
+            // Each change is dropped once encoded, so that nothing is held twice while the client
+            // reads slowly.
             for change in page.changes {
                 after_ev = change.ev();
                 self.out.push(change_frame(chat_id, &change));
@@ -161,7 +155,7 @@ impl Connection {
             self.flush().await?;
             page = match self.read_changes(chat_id, after_ev, RESUME_PAGE).await {
                 Ok(page) => page,
-                // Deleted meanwhile: the inbox tells of it, and the other chats go on.
+                // The chat was deleted meanwhile: the inbox reports it, and the other chats go on.
                 Err(Error::ChatNotFound) if !self.session.is_single() => return Ok(()),
                 Err(error) => return Err(End::Close(Close::from(&error))),
             };
@@ -180,8 +174,8 @@ impl Connection {
         self.synced(chat_id, head_ev, epoch);
     }
 
-    /// Reads what this socket missed of a chat, unless that is to be tried again in a moment anyway: while
-    /// Postgres does not answer, each try makes the socket deaf for as long as a statement may take.
+    /// Reads what this socket missed of a chat, unless a retry is scheduled: while Postgres does
+    /// not answer, each try blocks the socket for the whole time-out of a statement.
     pub(super) async fn catch_up(&mut self, chat_id: ChatId) -> Flow {
         if self.missing.contains(&chat_id) {
             return Ok(());
@@ -190,7 +184,8 @@ impl Connection {
         self.context.metrics.catchups.inc();
         let page = match self.read_changes(chat_id, after_ev, RESUME_PAGE).await {
             Ok(page) => page,
-            // Deleted, and the hub's word of it may be what did not fit into the queue.
+            // The chat was deleted; the hub's delivery about it may be the one that did not fit
+            // into the queue.
             Err(Error::ChatNotFound) => return self.on_gone(chat_id, epoch),
             Err(_) => {
                 self.read_later(chat_id);
@@ -208,7 +203,7 @@ impl Connection {
         self.replay(chat_id, after_ev, page).await
     }
 
-    /// A chat turned out to be gone.
+    /// Treats the chat as deleted.
     fn on_gone(&mut self, chat_id: ChatId, epoch: Epoch) -> Flow {
         match self.session.on_delivery(Delivery::Deleted { chat_id, epoch }, &mut self.out) {
             Effect::Close(reason) => return Err(End::Close(reason)),
@@ -218,12 +213,12 @@ impl Connection {
         Ok(())
     }
 
-    /// Reads again what Postgres could not give.
+    /// Repeats the reads that failed.
     pub(super) async fn retry(&mut self) -> Flow {
         self.retry_at = None;
         for chat_id in std::mem::take(&mut self.missing) {
             self.catch_up(chat_id).await?;
-            // It may be here since the hub and this socket were in two histories.
+            // The chat may be missing because the hub and this socket were in different epochs.
             if let Some((ev, epoch)) = self.session.position(chat_id)
                 && self.context.feed.note_head(chat_id, ev, &epoch).is_none()
             {
@@ -247,18 +242,19 @@ impl Connection {
         }
     }
 
-    pub(super) fn needs_inbox_turn(&self) -> bool {
-        self.chats.as_ref().is_some_and(|chats| chats.needs_turn())
+    pub(super) fn needs_inbox_permit(&self) -> bool {
+        self.chats.as_ref().is_some_and(|chats| chats.needs_permit())
     }
 
-    /// Tells of the chats that moved, where these are few and known. Else the loop takes a turn first.
+    /// Sends the chats that changed, where these are few and known. Otherwise the loop gets a
+    /// permit first.
     pub(super) async fn refresh_chats(&mut self) {
-        if !self.needs_inbox_turn() {
+        if !self.needs_inbox_permit() {
             self.read_chats().await;
         }
     }
 
-    /// Tells of chats that moved, a page of them; what can't be read now is tried again.
+    /// Sends a page of the chats that changed; a failed read is retried.
     pub(super) async fn read_chats(&mut self) {
         let Some(chats) = &mut self.chats else { return };
         let user_id = self.session.user_id();
@@ -268,10 +264,10 @@ impl Connection {
         }
     }
 
-    /// The queue ran over: what was lost is in Postgres, for all chats of this socket.
+    /// After an overflow of the queue, reads all chats of this socket from Postgres.
     pub(super) async fn catch_up_if_behind(&mut self) -> Flow {
         if !self.inbox.take_behind() {
-            // A moment without loss, and the queue empty: it keeps up again.
+            // No loss since the last look and an empty queue: the socket keeps up again.
             if self.inbox.is_empty() {
                 self.behind_since = None;
             }
@@ -282,9 +278,9 @@ impl Connection {
         if since.elapsed() > BEHIND_LIMIT {
             return Err(End::Close(Close::TooSlow));
         }
-        for chat_id in self.session.followed() {
+        for chat_id in self.session.subscribed() {
             Box::pin(self.catch_up(chat_id)).await?;
-            // A chat's page at most is held, however many chats there are.
+            // Flushed per chat, so that at most one chat's page is held.
             self.flush().await?;
         }
         self.mark_all_chats();

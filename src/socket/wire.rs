@@ -1,5 +1,6 @@
-//! A socket on its wire. The library reads, answers pings and closes, and frames what we say; but
-//! what we say goes past its buffer, which would keep the size of the largest burst to the end.
+//! WebSocket frames over a connection. The library reads, replies to pings and closes, and encodes
+//! our frames; but these bypass its write buffer, which would keep the size of the largest burst
+//! for the life of the socket.
 
 use axum::{body::Body, extract::Request, response::Response};
 use bytes::{Buf, BufMut, BytesMut};
@@ -29,24 +30,24 @@ pub use tokio_tungstenite::tungstenite::Message as WsMessage;
 use super::metered::Metered;
 use crate::protocol::{Frame, MAX_FRAME_BYTES, SUBPROTOCOL};
 
-/// What is read from a socket at once, in bytes. The library's own 128 KiB would be most of an idle
-/// socket's memory; larger frames just take more reads.
+/// Size of the read buffer in bytes. The library's default of 128 KiB would be most of an idle
+/// socket's memory; larger frames only take more reads.
 const READ_BUFFER_BYTES: usize = 512;
 
-/// Frames that are still read after our close, until the client has answered it: as many as may have been
-/// on their way.
+/// Frames read after our close frame until the client's arrives: as many as may have been in
+/// flight.
 const LAST_FRAMES: usize = 256;
 
-/// Frames are gathered up to this many bytes, and then written.
+/// Frames are collected up to this many bytes before a write.
 const WRITE_BUFFER_BYTES: usize = 8 * 1024;
 
-/// An upgrade that a client has asked for.
+/// A requested upgrade.
 #[derive(Debug)]
 pub struct Upgrade(OnUpgrade);
 
 impl Upgrade {
-    /// The answer to the request, and what comes of it once that is sent. Compression is never
-    /// offered. `None`: it asks for no upgrade to a WebSocket.
+    /// Accepts the upgrade and makes its response. Compression is never offered. `None`: the
+    /// request is not a WebSocket upgrade.
     pub fn accept(request: &mut Request) -> Option<(Self, Response)> {
         let mut response = create_response_with_body(request, Body::empty).ok()?;
         let offers = request.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL);
@@ -58,7 +59,7 @@ impl Upgrade {
         Some((Self(hyper::upgrade::on(request)), response))
     }
 
-    /// Waits until the answer is sent; `None` where the client has gone before.
+    /// Waits until the response is sent; `None` if the client left before.
     pub async fn finish(self) -> Option<Wire> {
         let stream = Metered::new(TokioIo::new(self.0.await.ok()?));
         let config = WebSocketConfig::default()
@@ -74,17 +75,17 @@ impl Upgrade {
 #[derive(Debug)]
 pub struct Wire {
     socket: WebSocketStream<Metered<TokioIo<Upgraded>>>,
-    /// Of our frames, what could not be written yet.
+    /// Encoded frames that are not written yet.
     unsent: BytesMut,
 }
 
-/// What our own encoder wrote, which is text, as the protocol has it.
+/// A text frame; our encoder writes UTF-8.
 pub(super) fn text(frame: Frame) -> WsFrame {
     WsFrame::message(frame, OpCode::Data(Data::Text), true)
 }
 
 impl Wire {
-    /// The next frame; can be cancelled. What the protocol wants answered, the library has answered.
+    /// Receives the next frame; cancel-safe. The library has replied to pings and closes already.
     pub async fn recv(&mut self) -> Option<Result<WsMessage, tungstenite::Error>> {
         let received = self.socket.next().await;
         let meter = self.socket.get_mut();
@@ -102,18 +103,18 @@ impl Wire {
         received
     }
 
-    /// When the message began that the client has not finished yet.
+    /// When the client's unfinished message began.
     pub(super) fn unfinished_since(&self) -> Option<Instant> {
         self.socket.get_ref().unfinished_since()
     }
 
-    /// Writes frames with as few system calls as they fit into. Cancelled, it may have written any
-    /// part of them: only [`Self::close`] may follow.
+    /// Writes frames with as few system calls as possible. If cancelled, any part of them may have
+    /// been written: only [`Self::close`] may follow.
     pub async fn send(
         &mut self,
         frames: impl IntoIterator<Item = WsFrame>,
     ) -> Result<(), tungstenite::Error> {
-        // What was begun comes first: ours, then the library's.
+        // Unfinished writes come first: ours, then the library's.
         self.write().await?;
         self.socket.flush().await?;
         for frame in frames {
@@ -129,7 +130,7 @@ impl Wire {
         if self.unsent.has_remaining() {
             self.socket.get_mut().write_all_buf(&mut self.unsent).await?;
         }
-        // What a burst took is given back: most sockets are idle.
+        // Frees the buffer of a burst, because most sockets are idle.
         self.unsent = BytesMut::new();
         Ok(())
     }
@@ -138,8 +139,8 @@ impl Wire {
         self.socket.feed(WsMessage::Ping(bytes::Bytes::new())).await
     }
 
-    /// Says why after what is still to be said, closes, and reads on until the client has answered:
-    /// else every close is unclean.
+    /// Writes the last frames and a close frame, then reads until the client's close frame:
+    /// otherwise every close would be unclean.
     pub(super) async fn close(
         &mut self,
         last: impl IntoIterator<Item = Frame>,
@@ -164,7 +165,7 @@ mod tests {
 
     use super::*;
 
-    /// Both ends of a socket, over a pipe that holds so many bytes.
+    /// Both ends of a socket over a pipe of this capacity in bytes.
     async fn pair(holds: usize) -> (Wire, WebSocketStream<DuplexStream>) {
         let (ours, theirs) = tokio::io::duplex(holds);
         let (upgrades, mut upgraded) = mpsc::unbounded_channel();

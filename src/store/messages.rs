@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    model::{ChatId, Head, Message, MessageId, Time, UserId},
+    model::{Change, ChatId, Head, Message, MessageId, Time, UserId},
 };
 
 /// A message to be written, checked as far as that goes without the database.
@@ -71,22 +71,6 @@ pub struct Page {
 pub struct History {
     pub head: Head,
     pub page: Page,
-}
-
-/// Something that changed, as it is now.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Change {
-    Message(Box<Message>),
-    Read { user_id: UserId, read_seq: i64, ev: i64 },
-}
-
-impl Change {
-    pub fn ev(&self) -> i64 {
-        match self {
-            Self::Message(message) => message.ev,
-            Self::Read { ev, .. } => *ev,
-        }
-    }
 }
 
 /// What changed since a position, ascending by `ev`, and the head of the same snapshot.

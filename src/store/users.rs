@@ -6,15 +6,7 @@ use super::{
     Store, StoreError,
     rows::{epoch, epoch_at, opt_time, user},
 };
-use crate::model::{Epoch, Time, UserId};
-
-/// What the host application says of a person.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Profile {
-    pub user_id: UserId,
-    pub name: Option<String>,
-    pub avatar_url: Option<String>,
-}
+use crate::model::{Admission, Epoch, Profile, Time, UserId};
 
 /// What became of a person who was named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,14 +15,6 @@ pub enum Named {
     Updated,
     /// Passed over: they were erased, and stay it.
     Erased,
-}
-
-/// What stands against letting a person in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Admission {
-    pub erased: bool,
-    /// Tokens issued before it are void.
-    pub revoked_at: Option<Time>,
 }
 
 /// Somebody against whom something stands.

@@ -1,9 +1,9 @@
 //! Webhooks: events that are POSTed to the host application's own server.
 //!
-//! They are noted in the transactions that make them. A worker on every replica takes chats whose first
-//! event is due, one event at a time of each, and sends it: at least once, in order within a chat. What
-//! fails is tried again, less and less often, until it is too old: then it is a dead letter, and the
-//! next one's turn.
+//! Events are stored in the transactions that cause them. A worker on every replica takes chats
+//! whose first event is due and sends one event per chat at a time: at least once, in order within
+//! a chat. A failed event is retried with growing pauses until it is too old; then it becomes a
+//! dead letter, and the next event follows.
 
 mod webhook_sender;
 
@@ -27,23 +27,24 @@ use crate::{
     store::{Event, Lane, Settled, Store, StoreError, Waiting},
 };
 
-/// How often it is looked for what is due: little beside the seconds that an event waits anyway.
+/// How often the worker looks for due events: short compared with the seconds that an event waits
+/// anyway.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// What a lane is held for beyond an attempt's own time: to note its end, even if Postgres takes its
-/// time. A replica that dies delays its chats by that much.
+/// The lease of a lane beyond the time-out of an attempt: time to store the result, even if
+/// Postgres is slow. A replica that dies delays its chats by as much.
 const LEASE_GRACE: Duration = Duration::from_secs(15);
 
-/// Between two attempts to note an end: one that was not noted is sent twice.
+/// Pause between two attempts to store a result; without a stored result the event is sent twice.
 const SETTLE_PAUSE: Duration = Duration::from_secs(1);
 
-/// The pause after a first failure; each further one doubles it.
+/// The pause after the first failure; each further failure doubles it.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
-/// The longest pause: how late a receiver that was away for long may get the first events.
+/// The longest pause: the delay of the first events after a receiver's long outage.
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
-/// What the worker needs of its replica.
+/// The worker's dependencies.
 #[derive(Debug)]
 pub struct Parts {
     pub store: Store,
@@ -51,8 +52,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
 }
 
-/// Starts the worker, where webhooks are asked for. After `stop` it takes nothing more and ends with
-/// what is on its way; `abort` breaks that off.
+/// Starts the worker if webhooks are configured. After `stop` it takes no more events and finishes
+/// those in flight; `abort` cancels them.
 pub fn start(
     config: &WebhookConfig,
     parts: Parts,
@@ -75,30 +76,30 @@ struct Worker {
 
 impl Worker {
     async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let mut under_way = JoinSet::new();
+        let mut in_flight = JoinSet::new();
         loop {
-            let free = self.config.webhook_concurrency.saturating_sub(under_way.len());
+            let free = self.config.webhook_concurrency.saturating_sub(in_flight.len());
             if free > 0
-                && let Err(error) = self.begin(free, &mut under_way).await
+                && let Err(error) = self.begin(free, &mut in_flight).await
             {
                 tracing::warn!(error = chain(&error), "looking for webhooks failed");
             }
             let pause = tokio::time::sleep(LOOK.mul_f64(rand::random_range(0.8..1.2)));
             tokio::select! {
                 () = stop.cancelled() => break,
-                // What ended may have made way for the next event of its chat.
-                Some(_) = under_way.join_next() => while under_way.try_join_next().is_some() {},
+                // A finished attempt may make the next event of its chat due.
+                Some(_) = in_flight.join_next() => while in_flight.try_join_next().is_some() {},
                 () = pause => {}
             }
         }
-        while under_way.join_next().await.is_some() {}
+        while in_flight.join_next().await.is_some() {}
     }
 
-    /// Takes up to `limit` chats and begins to send the first event of each.
+    /// Takes up to `limit` chats and starts to send the first event of each.
     async fn begin(
         self: &Arc<Self>,
         limit: usize,
-        under_way: &mut JoinSet<()>,
+        in_flight: &mut JoinSet<()>,
     ) -> Result<(), StoreError> {
         let lease = self.config.webhook_timeout + LEASE_GRACE;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
@@ -112,13 +113,13 @@ impl Worker {
         for (lane, waiting) in taken {
             let here = waiting.as_ref().is_some_and(|it| is_for(it, &online));
             let worker = Arc::clone(self);
-            under_way.spawn(async move { worker.attempt(lane, waiting, here, expiry).await });
+            in_flight.spawn(async move { worker.attempt(lane, waiting, here, expiry).await });
         }
         Ok(())
     }
 
-    /// Recipients who are online and need no word from elsewhere. While Redis is away, who is on other
-    /// replicas is not known, and counts as away.
+    /// Returns the recipients who are online and need no webhook. Without Redis, users on other
+    /// replicas count as offline.
     async fn online(&self, taken: &[(Lane, Option<Waiting>)]) -> HashSet<UserId> {
         let recipients = taken.iter().filter_map(|(_, waiting)| match &waiting.as_ref()?.event {
             Event::Message(notice) => Some(notice.recipient_id.clone()),
@@ -131,7 +132,7 @@ impl Worker {
         self.parts.presence.online(&recipients).await
     }
 
-    /// Sends an event, unless there is no need to, and notes what became of it.
+    /// Sends an event, unless it is not needed any more, and stores the result.
     async fn attempt(&self, lane: Lane, waiting: Option<Waiting>, here: bool, expiry: Instant) {
         let Some(waiting) = waiting.filter(|waiting| waiting.due) else {
             return self.settle(&lane, Settled::Nothing, expiry).await;
@@ -159,8 +160,8 @@ impl Worker {
         }
     }
 
-    /// Notes the end of an attempt, if need be again, for as long as the lane is ours. After that
-    /// somebody else sends the event once more.
+    /// Stores the result of an attempt, with retries while the lease lasts. After that another
+    /// replica sends the event again.
     async fn settle(&self, lane: &Lane, settled: Settled<'_>, expiry: Instant) {
         while let Err(error) = self.parts.store.settle_webhook(lane, settled).await {
             if Instant::now() + SETTLE_PAUSE >= expiry {
@@ -179,19 +180,19 @@ fn is_for(waiting: &Waiting, people: &HashSet<UserId>) -> bool {
     matches!(&waiting.event, Event::Message(notice) if people.contains(&notice.recipient_id))
 }
 
-/// How long to wait after so many failures and one more; spread, so that what failed together does not
-/// come back together.
+/// Returns the pause after `failures` earlier failures; with jitter, so that events that failed
+/// together are not retried together.
 fn pause_after(failures: u32) -> Duration {
     let doubled = FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(failures));
     doubled.min(LONGEST_PAUSE).mul_f64(rand::random_range(0.8..1.2))
 }
 
-/// What is sent: the three members that Standard Webhooks asks for.
+/// The body of a webhook: the three members that Standard Webhooks requires.
 #[derive(Serialize)]
 struct Envelope<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
-    /// When it happened.
+    /// When the event happened.
     timestamp: Time,
     data: Data<'a>,
 }
@@ -209,7 +210,7 @@ enum Data<'a> {
     Report(&'a Report),
 }
 
-/// The body that tells of an event; `None` where there is nothing to tell any more.
+/// Builds the body for an event; `None` if its subject no longer exists.
 fn body(waiting: &Waiting) -> Option<Vec<u8>> {
     let (kind, data) = match &waiting.event {
         Event::Void => return None,

@@ -1,5 +1,5 @@
-//! Carries events to the receiver: signed as Standard Webhooks has it
-//! (<https://www.standardwebhooks.com>), and to no address that it must not reach.
+//! Sends events to the receiver: signed according to Standard Webhooks
+//! (<https://www.standardwebhooks.com>), and never to a forbidden address.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -20,13 +20,14 @@ use crate::{
     tls,
 };
 
-/// How much of an answer is read, so that its connection can be used again, in bytes.
+/// Maximum bytes read of a response, so that its connection can be reused.
 const MAX_ANSWER_BYTES: usize = 16 * 1024;
 
-/// How long an unused connection is kept: receivers close theirs after some such time.
+/// How long an idle connection is kept: receivers close theirs after a similar time.
 const KEEP: Duration = Duration::from_secs(30);
 
-/// Why an event was not taken. In few words: operators see them, and so does the database.
+/// The reason why a delivery failed. Short, because it is stored in the database and shown to
+/// operators.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
     #[error("answered {}", .0.as_u16())]
@@ -55,7 +56,7 @@ impl WebhookSender {
         };
         let mut builder = Client::builder()
             .tls_backend_preconfigured(tls::client_config(None).map_err(|error| refused(&error))?)
-            // What is configured is told, and nobody else.
+            // Only the configured URL is trusted.
             .redirect(Policy::none())
             .no_proxy()
             .user_agent(concat!("Beseda/", env!("CARGO_PKG_VERSION")))
@@ -70,7 +71,7 @@ impl WebhookSender {
         Ok(Self { client, url, keys })
     }
 
-    /// Sends an event; any 2xx takes it.
+    /// Sends an event; any 2xx counts as accepted.
     pub(super) async fn post(&self, event_id: Uuid, body: Vec<u8>) -> Result<(), Failure> {
         let id = event_id.to_string();
         let timestamp = jiff::Timestamp::now().as_second().to_string();
@@ -86,13 +87,13 @@ impl WebhookSender {
             .body(body);
         let answer = request.send().await.map_err(|error| failure(&error))?;
         let status = answer.status();
-        // The status is what counts, whatever becomes of the rest.
+        // Only the status counts, so a failure to read the body does not matter.
         let _ = read_to_end(answer).await;
         if status.is_success() { Ok(()) } else { Err(Failure::Status(status)) }
     }
 }
 
-/// `v1,` and base64 of HMAC-SHA256 over id, time and body.
+/// Signs an event: `v1,` and the base64 of HMAC-SHA256 over id, time and body.
 fn sign(key: &hmac::Key, id: &str, timestamp: &str, body: &[u8]) -> String {
     let mut context = hmac::Context::with_key(key);
     for part in [id.as_bytes(), b".", timestamp.as_bytes(), b".", body] {
@@ -112,7 +113,7 @@ async fn read_to_end(mut answer: Response) -> Result<(), reqwest::Error> {
     Ok(())
 }
 
-/// The error itself names the URL, which is nobody's business in a log.
+/// Maps an error to a failure; reqwest's own text contains the URL, which must not be logged.
 fn failure(error: &reqwest::Error) -> Failure {
     let mut cause = std::error::Error::source(error);
     while let Some(inner) = cause {
@@ -128,7 +129,7 @@ fn failure(error: &reqwest::Error) -> Failure {
     }
 }
 
-/// Looks names up, and passes over what is not public: whoever owns a name says where it leads.
+/// Resolves names to public addresses only, because the owner of a name decides where it points.
 struct PublicOnly;
 
 #[derive(Debug, thiserror::Error)]

@@ -1,4 +1,4 @@
-//! One writer with its own connection.
+//! A batch writer: a queue, and a task that writes it in batches.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -22,50 +22,50 @@ use crate::{
     store::{Store, StoreError},
 };
 
-/// Most of a batch: the gain is flat past it (100 rows: 87,000 a second, 500: 103,000), and all of a
-/// batch wait for all of it.
+/// Maximum items of a batch. More gain little (100 rows: 87,000 per second, 500: 103,000), and each
+/// item waits for the whole batch.
 const BATCH: usize = 256;
 
-/// Most bytes of a batch, see [`BatchItem::size`]: bounds the wait when messages are large.
+/// Maximum bytes of a batch, see [`BatchItem::size`]: bounds the wait when messages are large.
 const BATCH_BYTES: usize = 256 * 1024;
 
-/// What may wait for a lane; one more is refused at once, because it would wait for seconds.
+/// Length of the queue; further items are refused at once, because they would wait for seconds.
 const QUEUE: usize = 2_048;
 
-/// What may wait of one key: a script that changes thousands of messages of one chat, of which each batch
-/// takes one, must not take all the chat in the queue.
+/// Maximum waiting items of one key: a batch takes only one of them, so that a script that edits
+/// thousands of messages of one chat would fill the queue.
 const QUEUE_OF_ONE: usize = 256;
 
-/// How often a batch waits for locks in vain before all of it is refused. A chat that is held by the same
-/// one all the time is found out before.
+/// Lock time-outs of a batch before all of it is refused. A chat that stays locked is identified
+/// earlier.
 const LOCK_WAITS: u32 = 3;
 
-/// Of a batch: how often it may run into the statement's time-out until that is not one chat's fault.
+/// Statement time-outs of a batch before the cause is not taken for a single chat.
 const SLOW: u32 = 2;
 
-/// What a lane writes, many at once.
+/// A write that can be batched.
 pub(super) trait BatchItem: Sized + Send + Sync + 'static {
-    /// No two of a batch have the same one: what comes second waits for the next batch.
+    /// Unique within a batch: a second item with the same key waits for the next one.
     type Key: Eq + Hash + Send;
-    /// What the database says of one.
+    /// The database's result for one item.
     type Outcome: Send;
-    /// What whoever wanted it written is told.
+    /// The caller's result.
     type Done: Send + 'static;
 
     fn chat_id(&self) -> ChatId;
 
     fn key(&self) -> Self::Key;
 
-    /// Bytes of what may be large in it.
+    /// The bytes of its large fields.
     fn size(&self) -> usize;
 
-    /// Writes a batch in one transaction. An outcome each, in order.
+    /// Writes a batch in one transaction. Returns one outcome per item, in order.
     fn write(
         store: &Store,
         batch: &[Self],
     ) -> impl Future<Output = Result<Vec<Self::Outcome>, StoreError>> + Send;
 
-    /// Adds an outcome to what `batch` has for Redis, and makes the answer of it.
+    /// Adds an outcome's publications to `batch`, and returns the caller's result.
     fn conclude(
         outcome: Self::Outcome,
         batch: &mut Batch,
@@ -73,10 +73,10 @@ pub(super) trait BatchItem: Sized + Send + Sync + 'static {
         metrics: &Metrics,
     ) -> Result<Self::Done, Error>;
 
-    /// A batch of so many is about to be written.
+    /// Called before a batch of `size` items is written.
     fn observe(_metrics: &Metrics, _size: usize) {}
 
-    /// Redis has it.
+    /// Called when Redis has the item.
     fn published(_done: &Self::Done, _span: &Span) {}
 }
 
@@ -85,7 +85,7 @@ struct Job<W: BatchItem> {
     responder: Responder<W>,
 }
 
-/// Who waits for an answer, and the span that it is a part of.
+/// A waiting caller, and its span.
 pub(super) struct Responder<W: BatchItem> {
     reply: oneshot::Sender<Result<W::Done, Error>>,
     pub(super) span: Span,
@@ -93,12 +93,12 @@ pub(super) struct Responder<W: BatchItem> {
 
 impl<W: BatchItem> Responder<W> {
     pub(super) fn answer(self, answer: Result<W::Done, Error>) {
-        // Nobody may be left to take it; what was done is done all the same.
+        // The caller may have left; the write stays done.
         let _ = self.reply.send(answer);
     }
 }
 
-/// Where a lane takes what is to be written. Cheap to clone.
+/// The sending end of a batch writer's queue. Cheap to clone.
 pub(super) struct BatchSender<W: BatchItem>(mpsc::Sender<Job<W>>);
 
 impl<W: BatchItem> Clone for BatchSender<W> {
@@ -118,12 +118,12 @@ impl<W: BatchItem> BatchSender<W> {
         self.0.max_capacity() - self.0.capacity()
     }
 
-    /// Returns once it is durable, and Redis has it or is too slow.
+    /// Writes an item; returns once it is durable and published, or Redis is too slow.
     pub(super) async fn write(&self, item: W) -> Result<W::Done, Error> {
         let (reply, outcome) = oneshot::channel();
         let job = Job { item, responder: Responder { reply, span: Span::current() } };
         self.0.try_send(job).map_err(|_| Error::Unavailable(None))?;
-        // A lane that died answers nobody: the outcome is unknown, and the retry is safe.
+        // If the batch writer died, the outcome is unknown, and a retry is safe.
         outcome.await.map_err(|_| Error::Unavailable(None))?
     }
 }
@@ -131,9 +131,9 @@ impl<W: BatchItem> BatchSender<W> {
 pub(super) struct BatchWriter<W: BatchItem> {
     store: Store,
     waiting: mpsc::Receiver<Job<W>>,
-    /// What had to be left out of a batch because of its key: first in the next one, in order.
+    /// Items left out of a batch because of their key: the next batch begins with them, in order.
     carried: VecDeque<Job<W>>,
-    /// Chats that could not be had when they were last asked for: nobody waits for them any more.
+    /// Chats that were locked at the last attempt; items for them are refused without a wait.
     held: BTreeSet<ChatId>,
     publisher: Publisher<W>,
     metrics: Arc<Metrics>,
@@ -141,7 +141,7 @@ pub(super) struct BatchWriter<W: BatchItem> {
 }
 
 impl<W: BatchItem> BatchWriter<W> {
-    /// Starts one. After `stop` it finishes what waits and ends.
+    /// Starts a batch writer. After `stop` it writes what waits and ends.
     pub(super) fn start(
         store: &Store,
         outbox: &Outbox,
@@ -150,7 +150,7 @@ impl<W: BatchItem> BatchWriter<W> {
         stop: &CancellationToken,
     ) -> BatchSender<W> {
         let (jobs, waiting) = mpsc::channel(QUEUE);
-        let lane = Self {
+        let writer = Self {
             store: store.clone(),
             waiting,
             carried: VecDeque::new(),
@@ -159,7 +159,7 @@ impl<W: BatchItem> BatchWriter<W> {
             metrics: Arc::clone(metrics),
             stop: stop.clone(),
         };
-        tasks.spawn(lane.run());
+        tasks.spawn(writer.run());
         BatchSender(jobs)
     }
 
@@ -174,7 +174,7 @@ impl<W: BatchItem> BatchWriter<W> {
         }
     }
 
-    /// All that waits, without waiting for more.
+    /// Takes the waiting items, without a wait for more.
     async fn next_batch(&mut self) -> Option<Vec<Job<W>>> {
         if self.carried.is_empty() {
             let first = tokio::select! {
@@ -186,8 +186,8 @@ impl<W: BatchItem> BatchWriter<W> {
         }
         let (mut batch, mut keys, mut bytes) = (Vec::new(), HashMap::new(), 0);
         let mut left_out = VecDeque::new();
-        // What is left out is bounded, too: it is out of the queue, where more may come. But one chat's
-        // changes must not keep those of others behind them.
+        // Left-out items are bounded too, because they no longer count in the queue. They are
+        // skipped, so that one chat's items do not delay those of others.
         while batch.len() < BATCH && left_out.len() < QUEUE && bytes < BATCH_BYTES {
             let next = self.carried.pop_front().or_else(|| self.waiting.try_recv().ok());
             let Some(job) = next else { break };
@@ -207,12 +207,12 @@ impl<W: BatchItem> BatchWriter<W> {
         Some(batch)
     }
 
-    /// Refuses at once what is for chats that were held for too long, and still are.
+    /// Refuses items for chats that were locked for too long and still are.
     async fn refuse_held(&mut self, batch: Vec<Job<W>>) -> Vec<Job<W>> {
         if !batch.iter().any(|job| self.held.contains(&job.item.chat_id())) {
             return batch;
         }
-        // Of all of them, so that none is remembered for ever.
+        // Checks all held chats, so that none is remembered for ever.
         let held: Vec<ChatId> = self.held.iter().copied().collect();
         if let Ok(held) = self.store.list_held(&held).await {
             self.held = held.into_iter().collect();
@@ -223,12 +223,13 @@ impl<W: BatchItem> BatchWriter<W> {
         free
     }
 
-    /// Writes a batch. What one row or one chat is to blame for does not fail the others: a batch with a
-    /// row that Postgres refuses is halved until the culprit stands alone, one that could not have all
-    /// its chats' locks is split by which can be had, one that took too long by chat.
+    /// Writes a batch. One bad row or chat does not fail the others: a batch with a row that
+    /// Postgres refuses is halved until the row stands alone, a batch with locked chats is split
+    /// into locked and free ones, and a slow batch is split by chat.
     async fn write(&mut self, batch: Vec<Job<W>>) {
         let mut slow = 0;
-        // With how often locks were waited for in vain. Last in, first out: order within a chat is kept.
+        // Each part with its count of lock time-outs. A stack, so that the order within a chat is
+        // kept.
         let mut parts = vec![(batch, 0)];
         while let Some((part, waited)) = parts.pop() {
             if part.is_empty() {
@@ -259,7 +260,7 @@ impl<W: BatchItem> BatchWriter<W> {
                     let (of_held, of_free): (Vec<_>, Vec<_>) =
                         jobs.into_iter().partition(|job| held.contains(&job.item.chat_id()));
                     if waited == 0 {
-                        // Once more, when those that can be had are written.
+                        // Tried again after the free ones are written.
                         parts.push((of_held, 1));
                     } else {
                         self.give_up(held, of_held, &error.into());
@@ -282,7 +283,7 @@ impl<W: BatchItem> BatchWriter<W> {
                     let error = Error::from(error);
                     refuse(jobs, &error);
                     if slow > SLOW {
-                        // Not one chat's fault: all would wait as long.
+                        // No single chat is the cause, so the other parts would time out too.
                         parts.drain(..).for_each(|(jobs, _)| refuse(jobs, &error));
                     }
                 }
@@ -290,7 +291,7 @@ impl<W: BatchItem> BatchWriter<W> {
         }
     }
 
-    /// Refuses what is for chats that somebody holds, and remembers these.
+    /// Refuses items for locked chats, and remembers these chats.
     fn give_up(
         &mut self,
         held: impl IntoIterator<Item = ChatId>,

@@ -1,6 +1,6 @@
-//! Group commit: a chat always goes to the same lane of a replica, and a lane writes all that waits
-//! in one round trip. Under no load a batch is one message; under load throughput rises and latency
-//! stays. New messages have lanes of their own, and all else that changes a chat has one.
+//! Group commit: a chat always belongs to the same batch writer of a replica, which writes
+//! everything that waits in one round trip. Without load a batch is one message; under load
+//! throughput rises while latency stays. Sends have several batch writers, mutations have one.
 
 mod batch_writer;
 mod mutations;
@@ -21,17 +21,17 @@ use crate::{
     store::{Draft, Mutated, Mutation, Store},
 };
 
-/// A message now durable.
+/// A durable message.
 #[derive(Debug, Clone)]
 pub struct Sent {
     pub message: Message,
-    /// The same as JSON: of a new message the bytes that are published.
+    /// The message as JSON; for a new message a slice of the published bytes.
     pub json: Bytes,
-    /// An earlier send with the same `client_msg_id` had written it.
+    /// Whether an earlier send with the same `client_msg_id` had written it.
     pub replayed: bool,
 }
 
-/// The sender to the lanes. Cheap to clone.
+/// The entry to the batch writers. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Writer {
     sends: Vec<BatchSender<Draft>>,
@@ -39,7 +39,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Starts the lanes. After `stop` they finish what waits and end.
+    /// Starts the batch writers. After `stop` they write what waits and end.
     pub fn start(
         store: &Store,
         outbox: &Outbox,
@@ -55,19 +55,19 @@ impl Writer {
         }
     }
 
-    /// Sends and mutations that wait for a lane.
+    /// The number of sends and mutations that wait.
     pub fn queued(&self) -> usize {
         self.sends.iter().map(BatchSender::queued).sum::<usize>() + self.mutations.queued()
     }
 
-    /// Writes one message; returns once it is durable, and Redis has it or is too slow.
+    /// Writes one message; returns once it is durable and published, or Redis is too slow.
     pub async fn send(&self, draft: Draft) -> Result<Sent, Error> {
-        // The random end of the id; its start is a clock.
-        let lane = usize::from(draft.chat_id.as_bytes()[15]) % self.sends.len();
-        self.sends[lane].write(draft).await
+        // The last byte of the id is random; the first ones are a clock.
+        let writer = usize::from(draft.chat_id.as_bytes()[15]) % self.sends.len();
+        self.sends[writer].write(draft).await
     }
 
-    /// Makes one change; returns as [`Self::send`] does.
+    /// Applies one mutation; returns at the same point as [`Self::send`].
     pub async fn mutate(&self, mutation: Mutation) -> Result<Mutated, Error> {
         self.mutations.write(mutation).await
     }

@@ -1,4 +1,4 @@
-//! Edits, deletions and read markers, as a lane writes them.
+//! Batches of edits, deletions and read markers.
 
 use tracing::Span;
 
@@ -14,8 +14,8 @@ use crate::{
 };
 
 impl BatchItem for Mutation {
-    /// In a batch a chat is changed once: its numbers need no order within the batch, and a chat of
-    /// two has few changes to wait for.
+    /// A batch changes a chat only once, so that revisions need no order within the batch; a chat
+    /// of two has few mutations that wait.
     type Key = ChatId;
     type Outcome = MutationOutcome;
     type Done = Mutated;
@@ -66,7 +66,8 @@ impl BatchItem for Mutation {
             let event = Publication::Event { epoch, ev, micros, trace, frame };
             batch.publish(Channel::Chat(chat_id), event.encode());
         }
-        // Also where nothing changed: whoever made the change may have died before Redis knew of it.
+        // Also for a retry that changed nothing: the first attempt's replica may have died before
+        // it published.
         batch.note(mutated.state.clone(), mutated.noted.clone());
         Ok(mutated)
     }

@@ -1,4 +1,4 @@
-//! From a lane's commits to Redis, and then to those who wait.
+//! Publishes a batch writer's commits to Redis, then answers the callers.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -15,19 +15,19 @@ use crate::{
     store::{ChatState, Noted},
 };
 
-/// Commits that may wait for Redis in a lane; past it acknowledgements no longer wait, and the
-/// sweeper publishes.
+/// Maximum commits of a batch writer that wait for Redis; beyond it callers are answered at once,
+/// and the sweeper publishes.
 const PUBLISH_QUEUE: usize = 64;
 
-/// Publications past which no further commit goes to Redis with those before it: all of a pipeline must
-/// fit into one command's time-out.
+/// Publications per pipeline, beyond which no further commit is added: a pipeline must fit into the
+/// time-out of one command.
 const PUBLISHED_AT_ONCE: usize = 2_048;
 
-/// What a committed batch has for Redis.
+/// The publications and counters of a committed batch.
 pub(super) struct Batch {
     pub(super) size: usize,
     commit: Commit,
-    /// Where each chat stands now.
+    /// The current state of each chat.
     states: BTreeMap<ChatId, ChatState>,
 }
 
@@ -40,7 +40,7 @@ impl Batch {
         self.commit.publications.push((channel, publication));
     }
 
-    /// A chat stands there now, as this row of the outbox says.
+    /// Notes a chat's current state and its row of the outbox.
     pub(super) fn note(&mut self, state: ChatState, noted: Option<Noted>) {
         self.states.insert(state.chat_id, state);
         if let Some(noted) = noted
@@ -58,52 +58,52 @@ impl Batch {
 
 /// A batch on its way to Redis.
 struct Committed<W: BatchItem> {
-    /// When its statement began.
+    /// When the statement began.
     began: Instant,
     at: Instant,
-    /// One statement is of one history.
+    /// A statement belongs to one epoch.
     epoch: Epoch,
     commit: Commit,
     acknowledgements: Vec<Acknowledgement<W>>,
 }
 
-/// Who is told what once Redis has it.
+/// A caller and its result, to be answered once Redis has the commit.
 pub(super) struct Acknowledgement<W: BatchItem> {
     pub(super) responder: Responder<W>,
     pub(super) done: W::Done,
 }
 
 impl<W: BatchItem> Acknowledgement<W> {
-    /// `stands`: the history that it was committed in goes on. Else nobody can say what became of it: the
-    /// retry is safe, and stores it where it is missing.
+    /// Answers the caller. `stands`: the epoch of the commit is still valid. Otherwise the outcome
+    /// is unknown, and a retry is safe: it stores the message if it is missing.
     fn send(self, stands: bool) {
         self.responder.answer(if stands { Ok(self.done) } else { Err(Error::Unavailable(None)) });
     }
 }
 
-/// Takes a lane's commits.
+/// The queue of a batch writer's commits.
 pub(super) struct Publisher<W: BatchItem>(mpsc::Sender<Committed<W>>);
 
-/// How old a statement may be until its success is told unasked: longer than one takes that nothing holds
-/// up, and shorter than it takes anybody to find a primary dead and to promote another one.
+/// The age of a statement beyond which its success is confirmed with Postgres first: longer than an
+/// undisturbed statement, shorter than any failover.
 const LATE: Duration = Duration::from_secs(1);
 
 impl<W: BatchItem> Publisher<W> {
-    /// Ends when it is dropped, and all that it took is published.
+    /// Starts the task, which ends when the publisher was dropped and all commits are published.
     pub(super) fn start(outbox: &Outbox, tasks: &TaskTracker) -> Self {
         let (commits, to_publish) = mpsc::channel(PUBLISH_QUEUE);
         tasks.spawn(publish_in_order(outbox.clone(), to_publish));
         Self(commits)
     }
 
-    /// Of what was just committed, by a statement that was begun then.
+    /// Queues a batch that was just committed by a statement that began at `began`.
     pub(super) fn publish(
         &self,
         batch: Batch,
         began: Instant,
         acknowledgements: Vec<Acknowledgement<W>>,
     ) {
-        // Nothing was written, and nobody is told that it was.
+        // Nothing was written, so there are no acknowledgements.
         let Some(state) = batch.states.values().next() else { return };
         let (at, epoch) = (Instant::now(), Epoch::clone(&state.epoch));
         let committed =
@@ -115,9 +115,9 @@ impl<W: BatchItem> Publisher<W> {
     }
 }
 
-/// Publishes a lane's commits in order, so that a chat's changes arrive in order: all that came while
-/// Redis took those before them at once. So a slow one is waited for twice at most, and not once for
-/// each commit before.
+/// Publishes commits in order, so that a chat's changes arrive in order. Commits that came during a
+/// publication are published together, so that a commit waits for a slow Redis at most twice, not
+/// once per earlier commit.
 async fn publish_in_order<W: BatchItem>(outbox: Outbox, mut commits: mpsc::Receiver<Committed<W>>) {
     while let Some(Committed { began, at, epoch, mut commit, acknowledgements }) =
         commits.recv().await
@@ -142,7 +142,7 @@ async fn publish_in_order<W: BatchItem>(outbox: Outbox, mut commits: mpsc::Recei
             }
         }
         if outcome.is_err() {
-            // The commands have their own time-outs; what fails is swept.
+            // The commands have their own time-outs; the sweeper repeats failed ones.
             let _ = publishing.await;
         }
     }

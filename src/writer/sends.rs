@@ -1,4 +1,4 @@
-//! New messages, as a lane writes them.
+//! Batches of new messages.
 
 use tracing::Span;
 
@@ -14,7 +14,7 @@ use crate::{
 };
 
 impl BatchItem for Draft {
-    /// A retry of a message that the batch already holds finds it in the next one.
+    /// A retry of a message of this batch waits for the next one, which finds the message.
     type Key = (ChatId, MessageId);
     type Outcome = SendOutcome;
     type Done = Sent;
@@ -52,8 +52,8 @@ impl BatchItem for Draft {
                 batch.note(state, noted);
                 Ok(Sent { message, json, replayed: false })
             }
-            // Whoever wrote it first may still be on the way to Redis: the retry's acknowledgement
-            // too means that the counters are right.
+            // Published again, because the first attempt may not have reached Redis yet, and the
+            // retry's acknowledgement also promises correct counters.
             SendOutcome::Replayed { message, state } => {
                 metrics.messages_replayed.inc();
                 batch.note(state, None);
