@@ -68,10 +68,10 @@ export class Api {
   /** @param {Operations['GET /chats/']['query']} [query] */
   listChats(query) { return this.call('GET /chats/', { query }); }
 
-  /** Opens the room with a person, or finds it. @param {string} userId */
+  /** Opens the chat with a person, or finds it. @param {string} userId */
   openChat(userId) { return this.call('POST /chats/', { body: { user_id: userId } }); }
 
-  /** For the host application's server: the room of two others. @param {string} first @param {string} second */
+  /** For the host application's server: the chat of two others. @param {string} first @param {string} second */
   openChatOf(first, second) { return this.call('POST /chats/', { body: { user_ids: [first, second] } }); }
 
   /** @param {string} chat a `chat_id` or a `room_name`, here and below */

@@ -208,7 +208,7 @@ impl World {
             }
             "read_seq" => json!(timeline().read_seq()),
             "peer_read_seq" => json!(timeline().peer_read_seq()),
-            "rooms" => self.machine.chats().list().iter().map(|chat| json!(chat.chat_id)).collect(),
+            "chats" => self.machine.chats().list().iter().map(|chat| json!(chat.chat_id)).collect(),
             "unread" => {
                 let chats = self.machine.chats();
                 let count = |id: &String| match id.as_str() {

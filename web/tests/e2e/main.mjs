@@ -2,7 +2,7 @@
  * Drives the page as people do, in a real browser, against a real `beseda dev`: two replicas, each
  * person on one of them. `make page-test` runs it; arguments choose tests by a part of their name.
  *
- * Every test has people and rooms of its own, so none depends on another one, and two run at a time;
+ * Every test has people and chats of its own, so none depends on another one, and two run at a time;
  * those that break what all of them use run alone.
  */
 import { mkdirSync } from 'node:fs';

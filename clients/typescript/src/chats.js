@@ -1,9 +1,9 @@
 /**
- * The list of rooms, latest activity first, and what is unread in all of them.
+ * The list of chats, latest activity first, and what is unread in all of them.
  *
  * Two sources tell of it: the socket, in order, and answers to calls, which may be older than what
  * the socket has told meanwhile. So whoever makes a call takes `now` along, and an answer changes
- * nothing that was told after that. Between two words on a room `last_ev` decides; the person in it
+ * nothing that was told after that. Between two words on a chat `last_ev` decides; the person in it
  * (name, presence) has no number and is taken as it comes. Numbers of another `epoch` mean nothing:
  * the database went back in time.
  *
@@ -17,17 +17,17 @@
  * @property {boolean} past   of an epoch that is over: gives way to anything
  */
 
-export class Rooms {
+export class ChatList {
   /** @type {Map<string, Known>} */
   #known = new Map();
-  /** When the socket told that a room is gone. @type {Map<string, number>} */
+  /** When the socket told that a chat is gone. @type {Map<string, number>} */
   #gone = new Map();
   #clock = 0;
   #totalTold = 0;
   #epochBegan = 0;
   /** @type {string | null} the history that all of this is of */
   epoch = null;
-  /** Unread messages in all rooms, those not loaded included. */
+  /** Unread messages in all chats, those not loaded included. */
   totalUnread = 0;
   /** @type {string | null} cursor of what is not loaded yet */
   next = null;
@@ -56,7 +56,7 @@ export class Rooms {
     return true;
   }
 
-  /** @param {string} id its own, or its room's name @returns {Chat | undefined} */
+  /** @param {string} id its own, or its chat's name @returns {Chat | undefined} */
   get(id) {
     return this.#known.get(id)?.chat ?? this.#chats().find((chat) => chat.room_name === id);
   }
@@ -112,13 +112,13 @@ export class Rooms {
     else this.#known.set(chat.chat_id, { told: 0, seen: 0, ...known, chat: { ...chat, other_user }, past: false });
   }
 
-  /** Unread in all rooms. @param {number} total @param {number} [asked] */
+  /** Unread in all chats. @param {number} total @param {number} [asked] */
   setTotal(total, asked = this.now) {
     if (!this.isPast(asked) && this.#totalTold <= asked) this.totalUnread = total;
   }
 
   /**
-   * What marking a room as read has left.
+   * What marking a chat as read has left.
    * @param {string} chatId
    * @param {{read_seq: number, unread_count: number, total_unread: number}} marked
    * @param {number} [asked]
@@ -134,7 +134,7 @@ export class Rooms {
   // ---- the socket ----
 
   /**
-   * The server's word on the whole of a room.
+   * The server's word on the whole of a chat.
    * @param {Extract<ServerFrame, {type: 'chat.created' | 'chat.updated'}>} frame
    * @param {{keepPresence?: boolean}} [options]
    */
@@ -161,7 +161,7 @@ export class Rooms {
   }
 
   /**
-   * Follows a frame of a room, ahead of the server's word on the whole of it.
+   * Follows a frame of a chat, ahead of the server's word on the whole of it.
    * @param {ServerFrame} frame
    * @returns {boolean} whether something in the list changed
    */
@@ -222,7 +222,7 @@ export class Rooms {
   }
 }
 
-/** The person of a room as it came along, whose presence is known better. @param {Chat} chat @param {Known} known */
+/** The person of a chat as it came along, whose presence is known better. @param {Chat} chat @param {Known} known */
 function withPresence({ other_user }, { chat: { other_user: { online, last_seen_at } } }) {
   return { ...other_user, online, last_seen_at };
 }
