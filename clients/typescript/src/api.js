@@ -196,7 +196,7 @@ export class Api {
     }
   }
 
-  /** The host application could not be asked: as temporary as a network that is away. @template T @param {() => Promise<T>} ask */
+  /** A host application that cannot be asked is as temporary a fault as a lost network. @template T @param {() => Promise<T>} ask */
   async #token(ask) {
     try {
       return await ask();
@@ -251,7 +251,7 @@ export class Api {
 }
 
 /**
- * The values of JSON lines, as they come. Whatever ends without its last line broke off.
+ * The values of JSON lines, as they come. A body without its last line broke off.
  * @param {Response} response
  */
 async function* linesOf(response) {

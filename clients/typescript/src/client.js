@@ -1,9 +1,9 @@
 /**
- * One person's client: their chats, the timelines of those that are open, what is on its way out,
+ * One user's client: their chats, the timelines of those that are open, what is on its way out,
  * and the live connection that keeps it all right. No DOM; views listen.
  *
  * This holds its parts together: `list.js` reads the list, `history.js` the open chats, `sender.js`
- * has what the person does, `renewal.js` sees to the token, `live.js` to the socket. What is known
+ * does what the user asks for, `renewal.js` sees to the token, `live.js` to the socket. What is known
  * of the chats is in `chats.js` and `timeline.js`.
  */
 import { Api, asApiError } from './api.js';
@@ -56,7 +56,7 @@ export class Client extends Emitter {
   #refused = 'token_expired';
   /** Ends the wait for a start that may take as long as the network is away. */
   #settleStart = () => {};
-  /** Stopped: whatever is still tried ends. */
+  /** Stopped: retries end. */
   #ended = false;
 
   /** @param {Options} options */
@@ -67,7 +67,7 @@ export class Client extends Emitter {
     }
     const credentials = new Credentials({
       token,
-      // Somebody else may have signed in meanwhile; what is under way must not go out as theirs.
+      // Another user may have signed in meanwhile; calls in flight must not go out as theirs.
       getToken: getToken && (async (reason) => {
         const fresh = await getToken(reason);
         return fresh && this.#isMine(fresh) ? fresh : null;
@@ -157,7 +157,7 @@ export class Client extends Emitter {
     this.live.stop();
   }
 
-  /** @param {string} token of the same person */
+  /** @param {string} token of the same user */
   setToken(token) {
     if (!this.#isMine(token)) throw new TypeError('this token is of somebody else');
     this.#credentials.set(token);
@@ -187,7 +187,7 @@ export class Client extends Emitter {
 
   // ---- the list ----
 
-  /** Reads the list anew. It follows the server by itself; this is for those who do not trust it. */
+  /** Reads the list anew, though it follows the server by itself. */
   refresh() {
     return this.#list.refresh();
   }
@@ -196,7 +196,7 @@ export class Client extends Emitter {
     return this.#list.loadMore();
   }
 
-  /** The chat with a person, a new one where there is none. @param {string} userId @returns {Promise<string>} its id */
+  /** Opens the chat with a user, or makes it. @param {string} userId @returns {Promise<string>} its id */
   openWith(userId) {
     return this.#list.openWith(userId);
   }
@@ -312,7 +312,7 @@ export class Client extends Emitter {
     return this.#sender.markRead(timeline);
   }
 
-  /** Tells the other one; say it again every few seconds while it lasts. @param {string} chatId @param {boolean} typing */
+  /** Tells the other member; say it again every few seconds while it lasts. @param {string} chatId @param {boolean} typing */
   sayTyping(chatId, typing) {
     this.live.typing(chatId, typing);
   }
@@ -339,7 +339,7 @@ export class Client extends Emitter {
         break;
       case 'chat.created':
       case 'chat.updated':
-        // Presence of those who are followed has frames of its own; this may be from without Redis.
+        // A followed chat gets presence in frames of its own; this one may come from a time without Redis.
         this.chats.tell(frame, { keepPresence: this.live.follows(frame.chat.chat_id) });
         this.#list.followTop();
         this.emit('chats', {});

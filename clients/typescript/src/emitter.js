@@ -1,4 +1,4 @@
-/** Who listens to what, as a client's views do. */
+/** Keeps the listeners of a client's events. */
 
 /**
  * @typedef {import('./frames.js').ServerFrame} ServerFrame

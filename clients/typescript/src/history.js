@@ -109,7 +109,7 @@ export class History {
 
   // ---- pages ----
 
-  /** What is there may have holes: the newest page takes its place. @param {Timeline} timeline */
+  /** Replaces the window, which may have holes, by the newest page. @param {Timeline} timeline */
   startOver(timeline) {
     this.#loadSurely(timeline, {}).catch(() => {});
   }

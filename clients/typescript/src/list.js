@@ -45,7 +45,7 @@ export class ListSync {
       this.followTop();
     } catch (cause) {
       const error = asApiError(cause);
-      // A token that is refused was told already, and whatever brings another one refreshes too.
+      // A token that is refused was told already, and another one brings a refresh with it.
       if (error.temporary && !isEnded()) this.#refreshIn(error.retryAfterMs ?? backoff(this.#failures++));
     }
     this.#reading = false;
@@ -104,7 +104,7 @@ export class ListSync {
     onChanged();
   }
 
-  /** The chat with a person, a new one where there is none. @param {string} userId @returns {Promise<string>} its id */
+  /** Opens the chat with a user, or makes it. @param {string} userId @returns {Promise<string>} its id */
   async openWith(userId) {
     const { api, chats, onChanged } = this.#options;
     const asked = chats.now;

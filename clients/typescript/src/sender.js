@@ -1,4 +1,4 @@
-/** What a person does in their chats: they send, edit, delete, and mark as read. */
+/** Does what a user does in a chat: sends, edits, deletes, and marks as read. */
 import { ApiError, asApiError } from './api.js';
 import { newMessageId, Outbox } from './outbox.js';
 
@@ -121,8 +121,8 @@ export class Sender {
   }
 
   /**
-   * Whatever was answered by a history that ended meanwhile may not have happened. All these calls do
-   * no harm if made twice.
+   * Repeats a call whose answer is of an earlier epoch, as its commit may be lost. All these calls are
+   * harmless when repeated.
    * @template T @param {() => Promise<T>} call @returns {Promise<T>}
    */
   async #ofNow(call) {
@@ -152,7 +152,7 @@ export class Sender {
     const { api, chats, unlessGone, onChanged, onChatsChanged } = this.#options;
     const { chatId } = timeline;
     if (this.#marking.has(chatId) || !timeline.hasUnread) return;
-    // What is unread lies beyond the window: to mark the same once more would go on for ever.
+    // The unread messages lie beyond the window: to mark the same again would never end.
     if (timeline.highSeq <= timeline.readSeq) return;
     this.#marking.add(chatId);
     try {
