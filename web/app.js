@@ -2,16 +2,16 @@
  * The demo page: an ordinary client of Beseda's public API, nothing else.
  *
  * The client library in `clients/typescript` speaks to the server and keeps what it says;
- * `session.js` adds which room is open; the `view-*.js` show it. This file signs in and walks
- * between the rooms.
+ * `session.js` adds which chat is open; the `view-*.js` show it. This file signs in and walks
+ * between the chats.
  */
 import { attempt, byId, toast, translate } from './dom.js';
 import { lang, t } from './i18n.js';
 import { Session } from './session.js';
 import { SignInView } from './sign-in.js';
 import { readFragment } from './text.js';
-import { RoomView } from './view-room.js';
-import { RoomsView } from './view-rooms.js';
+import { ChatView } from './view-chat.js';
+import { ChatListView } from './view-chats.js';
 import { readClaims } from '../clients/typescript/src/index.js';
 
 const TOKEN_KEY = 'beseda.token';
@@ -48,15 +48,15 @@ function begin(token) {
   // First of the listeners: a view cannot measure what is not shown yet.
   session.on('open', showPane);
   session.on('token', onTokenTrouble);
-  new RoomsView(session, { name: claims.name ?? claims.sub, onOpen: goTo });
-  new RoomView(session, { onClose: () => goTo(null) });
+  new ChatListView(session, { name: claims.name ?? claims.sub, onOpen: goTo });
+  new ChatView(session, { onClose: () => goTo(null) });
   session.on('gone', ({ chatId }) => { if (readFragment(location.hash).chat === chatId) leaveAddress(); });
   signIn.hide();
   session.start();
   openFromAddress();
 }
 
-// ---- walking between the rooms: the address knows which one is open, so "back" works ----
+// ---- walking between the chats: the address knows which one is open, so "back" works ----
 
 function chatAddress(chatId) {
   return `#${new URLSearchParams({ chat: chatId })}`;
@@ -82,7 +82,7 @@ function openFromAddress() {
 }
 
 function showPane() {
-  byId('shell').dataset.pane = session.openId ? 'room' : 'rooms';
+  byId('shell').dataset.pane = session.openId ? 'chat' : 'chats';
 }
 
 // ---- tokens ----

@@ -1,7 +1,7 @@
 /**
- * What the page adds to the client: one room is open at a time.
+ * What the page adds to the client: one chat is open at a time.
  *
- * Events beside the client's: `open` (another room is open, or none).
+ * Events beside the client's: `open` (another chat is open, or none).
  */
 import { Client } from '../clients/typescript/src/index.js';
 
@@ -12,15 +12,15 @@ export class Session extends Client {
   /** @param {import('../clients/typescript/src/client.js').Options} options */
   constructor(options) {
     super(options);
-    // Once everybody has heard of it: they may want to say that it was the open room.
+    // Once everybody has heard of it: they may want to say that it was the open chat.
     this.on('gone', ({ chatId }) => queueMicrotask(() => { if (this.openId === chatId) this.show(null); }));
   }
 
-  /** @param {?string} id of the room to show, or its name; null shows none */
+  /** @param {?string} id of the chat to show, or its name; null shows none */
   async show(id) {
-    this.openId = (id && this.rooms.get(id)?.chat_id) ?? id;
+    this.openId = (id && this.chats.get(id)?.chat_id) ?? id;
     if (!id) return this.emit('open', {});
-    if (!this.rooms.get(id)) {
+    if (!this.chats.get(id)) {
       const chat = await this.find(id).catch((error) => {
         if (this.openId === id) this.openId = null;
         throw error;
@@ -33,7 +33,7 @@ export class Session extends Client {
     return opening;
   }
 
-  /** Sends, and brings the end of the room into sight. */
+  /** Sends, and brings the end of the chat into sight. */
   async sendHere(text) {
     const timeline = this.timelineOf(this.openId);
     this.send(this.openId, text);

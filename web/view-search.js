@@ -1,4 +1,4 @@
-/** Search in the open room: as one types, newest first, further back on demand. */
+/** Search in the open chat: as one types, newest first, further back on demand. */
 import { byId, displayName, el } from './dom.js';
 import { describeError, formatFull, formatListTime, t } from './i18n.js';
 import { excerpt, isComposing } from './text.js';
@@ -101,10 +101,10 @@ export class SearchView {
   #result(hit) {
     const { message, highlights } = hit;
     const part = excerpt(message.text, highlights);
-    const other = this.#session.rooms.get(message.chat_id)?.other_user;
+    const other = this.#session.chats.get(message.chat_id)?.other_user;
     const name = message.sender_id === this.#session.me || !other ? t('you') : displayName(other);
     return el('li', {}, el('button', { className: 'result', onclick: () => this.#onPick(hit) },
-      el('span', { className: 'room-line' },
+      el('span', { className: 'chat-line' },
         el('bdi', { className: 'clip' }, name),
         el('time', { className: 'muted time', dateTime: message.created_at, title: formatFull(message.created_at) },
           formatListTime(message.created_at))),

@@ -1,5 +1,5 @@
 /**
- * The messages of the open room on the screen: rows by key, history as one scrolls, and the place
+ * The messages of the open chat on the screen: rows by key, history as one scrolls, and the place
  * kept whatever is added above or below.
  */
 import { announce, attempt, byId, displayName } from './dom.js';
@@ -46,11 +46,11 @@ export class TimelineView {
     new ResizeObserver(() => { if (this.#stick) this.#toBottom(); }).observe(this.#scroller);
     for (const type of ['focus', 'online']) window.addEventListener(type, () => this.#markIfSeen());
     document.addEventListener('visibilitychange', () => this.#markIfSeen());
-    session.on('room', (change) => this.#onChange(change));
-    session.on('rooms', () => { if (this.#timeline?.loaded) this.#showNewestButton(); });
+    session.on('chat', (change) => this.#onChange(change));
+    session.on('chats', () => { if (this.#timeline?.loaded) this.#showNewestButton(); });
   }
 
-  /** @param {?import('../clients/typescript/src/index.js').Timeline} timeline of the room that is open now */
+  /** @param {?import('../clients/typescript/src/index.js').Timeline} timeline of the chat that is open now */
   show(timeline) {
     this.#timeline = timeline;
     this.#hit = null;
@@ -140,7 +140,7 @@ export class TimelineView {
 
   #nameOf({ sender_id: sender }) {
     if (sender === this.#session.me || sender === undefined) return t('you');
-    const other = this.#session.rooms.get(this.#timeline.chatId)?.other_user;
+    const other = this.#session.chats.get(this.#timeline.chatId)?.other_user;
     return other?.user_id === sender ? displayName(other) : t('someone');
   }
 
@@ -213,7 +213,7 @@ export class TimelineView {
 
   // ---- reading ----
 
-  /** Whether somebody looks at the end of this room. */
+  /** Whether somebody looks at the end of this chat. */
   #isWatched() {
     return document.visibilityState === 'visible' && document.hasFocus()
       && this.#scroller.checkVisibility?.() !== false && this.#scroller.offsetHeight > 0
@@ -226,7 +226,7 @@ export class TimelineView {
 
   #showNewestButton() {
     const away = !this.#timeline.atEnd || this.#distanceToBottom() > this.#scroller.clientHeight / 2;
-    const unread = this.#session.rooms.get(this.#timeline.chatId)?.unread_count ?? 0;
+    const unread = this.#session.chats.get(this.#timeline.chatId)?.unread_count ?? 0;
     byId('to-newest').hidden = !away;
     byId('to-newest-count').hidden = unread === 0;
     byId('to-newest-count').textContent = String(unread);

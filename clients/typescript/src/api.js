@@ -68,10 +68,10 @@ export class Api {
   /** @param {Operations['GET /chats/']['query']} [query] */
   listChats(query) { return this.call('GET /chats/', { query }); }
 
-  /** Opens the room with a person, or finds it. @param {string} userId */
+  /** Opens the chat with a person, or finds it. @param {string} userId */
   openChat(userId) { return this.call('POST /chats/', { body: { user_id: userId } }); }
 
-  /** For the host application's server: the room of two others. @param {string} first @param {string} second */
+  /** For the host application's server: the chat of two others. @param {string} first @param {string} second */
   openChatOf(first, second) { return this.call('POST /chats/', { body: { user_ids: [first, second] } }); }
 
   /** @param {string} chat a `chat_id` or a `room_name`, here and below */
@@ -196,7 +196,7 @@ export class Api {
     }
   }
 
-  /** The host application could not be asked: as temporary as a network that is away. @template T @param {() => Promise<T>} ask */
+  /** A host application that cannot be asked is as temporary a fault as a lost network. @template T @param {() => Promise<T>} ask */
   async #token(ask) {
     try {
       return await ask();
@@ -251,7 +251,7 @@ export class Api {
 }
 
 /**
- * The values of JSON lines, as they come. Whatever ends without its last line broke off.
+ * The values of JSON lines, as they come. A body without its last line broke off.
  * @param {Response} response
  */
 async function* linesOf(response) {

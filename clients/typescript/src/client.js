@@ -1,18 +1,18 @@
 /**
- * One person's client: their rooms, the timelines of those that are open, what is on its way out,
+ * One user's client: their chats, the timelines of those that are open, what is on its way out,
  * and the live connection that keeps it all right. No DOM; views listen.
  *
- * This holds its parts together: `list.js` reads the list, `history.js` the open rooms, `sender.js`
- * has what the person does, `renewal.js` sees to the token, `live.js` to the socket. What is known
- * of the rooms is in `rooms.js` and `timeline.js`.
+ * This holds its parts together: `list.js` reads the list, `history.js` the open chats, `sender.js`
+ * does what the user asks for, `renewal.js` sees to the token, `live.js` to the socket. What is known
+ * of the chats is in `chats.js` and `timeline.js`.
  */
 import { Api, asApiError } from './api.js';
+import { ChatList } from './chats.js';
 import { Emitter } from './emitter.js';
 import { History } from './history.js';
-import { RoomList } from './list.js';
+import { ListSync } from './list.js';
 import { Live } from './live.js';
 import { Renewal } from './renewal.js';
-import { Rooms } from './rooms.js';
 import { Sender } from './sender.js';
 import { surely } from './surely.js';
 import { Credentials, readClaims } from './token.js';
@@ -32,7 +32,7 @@ import { Typing } from './typing.js';
  * @property {import('./token.js').GetToken | null} [getToken]  how to get one, whenever one is needed
  * @property {string | null} [chat]    a `chat_id`: follow this one chat over a socket of its own,
  *   instead of all of them with an inbox
- * @property {number} [followed]       how many rooms at the top of the list are followed for presence
+ * @property {number} [followed]       how many chats at the top of the list are followed for presence
  *   and typing though they are not open (20)
  * @property {typeof fetch} [fetch]
  * @property {import('./connection.js').SocketClass} [WebSocket]  where the platform has none: Node.js 20 with `ws`
@@ -40,7 +40,7 @@ import { Typing } from './typing.js';
  */
 
 export class Client extends Emitter {
-  rooms = new Rooms();
+  chats = new ChatList();
   typing = new Typing(() => this.emit('typing', {}));
   /** @type {ConnectionState} */
   state = { phase: 'idle' };
@@ -56,7 +56,7 @@ export class Client extends Emitter {
   #refused = 'token_expired';
   /** Ends the wait for a start that may take as long as the network is away. */
   #settleStart = () => {};
-  /** Stopped: whatever is still tried ends. */
+  /** Stopped: retries end. */
   #ended = false;
 
   /** @param {Options} options */
@@ -67,14 +67,14 @@ export class Client extends Emitter {
     }
     const credentials = new Credentials({
       token,
-      // Somebody else may have signed in meanwhile; what is under way must not go out as theirs.
+      // Another user may have signed in meanwhile; calls in flight must not go out as theirs.
       getToken: getToken && (async (reason) => {
         const fresh = await getToken(reason);
         return fresh && this.#isMine(fresh) ? fresh : null;
       }),
     });
     const isEnded = () => this.#ended;
-    const onRoomsChanged = () => this.emit('rooms', {});
+    const onChatsChanged = () => this.emit('chats', {});
     /** @type {<T>(chatId: string, call: Promise<T>) => Promise<T>} */
     const unlessGone = (chatId, call) => this.#unlessGone(chatId, call);
     this.#credentials = credentials;
@@ -98,20 +98,20 @@ export class Client extends Emitter {
       WebSocket: Socket,
       random,
     });
-    const { api, live, rooms } = this;
+    const { api, live, chats } = this;
     this.#history = new History({
       api, live, isEnded, unlessGone,
-      onChanged: (chatId) => this.emit('room', { chatId }),
+      onChanged: (chatId) => this.emit('chat', { chatId }),
       onTrouble: () => this.#settleStart(),
     });
     const history = this.#history;
-    this.#list = new RoomList({
-      api, rooms, live, history, only: chat, followed: chat ? 0 : followed, isEnded, unlessGone, onChanged: onRoomsChanged,
+    this.#list = new ListSync({
+      api, chats, live, history, only: chat, followed: chat ? 0 : followed, isEnded, unlessGone, onChanged: onChatsChanged,
     });
     this.#sender = new Sender({
-      api, rooms, history, unlessGone, onRoomsChanged,
+      api, chats, history, unlessGone, onChatsChanged,
       isLive: () => this.state.phase === 'live',
-      onChanged: (chatId, detail) => this.emit('room', { chatId, ...detail }),
+      onChanged: (chatId, detail) => this.emit('chat', { chatId, ...detail }),
     });
     this.#renewal = new Renewal({
       credentials,
@@ -129,7 +129,7 @@ export class Client extends Emitter {
   // ---- from the start to the end ----
 
   /**
-   * Connects, and stays connected. Resolves once the list of rooms was read, or could not be: from
+   * Connects, and stays connected. Resolves once the list of chats was read, or could not be: from
    * then on it is kept right, and `state` tells of the connection. With one `chat` only: once it is
    * open, or could not be opened so far.
    */
@@ -157,7 +157,7 @@ export class Client extends Emitter {
     this.live.stop();
   }
 
-  /** @param {string} token of the same person */
+  /** @param {string} token of the same user */
   setToken(token) {
     if (!this.#isMine(token)) throw new TypeError('this token is of somebody else');
     this.#credentials.set(token);
@@ -187,32 +187,32 @@ export class Client extends Emitter {
 
   // ---- the list ----
 
-  /** Reads the list anew. It follows the server by itself; this is for those who do not trust it. */
+  /** Reads the list anew, though it follows the server by itself. */
   refresh() {
     return this.#list.refresh();
   }
 
-  loadMoreRooms() {
+  loadMoreChats() {
     return this.#list.loadMore();
   }
 
-  /** The room with a person, a new one where there is none. @param {string} userId @returns {Promise<string>} its id */
+  /** Opens the chat with a user, or makes it. @param {string} userId @returns {Promise<string>} its id */
   openWith(userId) {
     return this.#list.openWith(userId);
   }
 
-  /** The room as it is known, or as the server tells. @param {string} id or `room_name` */
+  /** The chat as it is known, or as the server tells. @param {string} id or `room_name` */
   find(id) {
     return this.#list.find(id);
   }
 
   /** @param {string} chatId */
-  async deleteRoom(chatId) {
+  async deleteChat(chatId) {
     await this.#unlessGone(chatId, this.api.deleteChat(chatId));
     this.#onGone(chatId);
   }
 
-  /** A 404 on a room means that it is gone, however it came about. @template T @param {string} chatId @param {Promise<T>} call */
+  /** A 404 on a chat means that it is gone, however it came about. @template T @param {string} chatId @param {Promise<T>} call */
   async #unlessGone(chatId, call) {
     try {
       return await call;
@@ -222,27 +222,27 @@ export class Client extends Emitter {
     }
   }
 
-  /** @param {string} chatId @param {number} [totalUnread] in the rooms that are left */
+  /** @param {string} chatId @param {number} [totalUnread] in the chats that are left */
   #onGone(chatId, totalUnread) {
     this.#history.forget(chatId);
     this.#sender.forget(chatId);
-    this.rooms.remove(chatId, totalUnread);
-    this.emit('rooms', {});
+    this.chats.remove(chatId, totalUnread);
+    this.emit('chats', {});
     this.emit('gone', { chatId });
   }
 
-  // ---- open rooms ----
+  // ---- open chats ----
 
   /**
-   * Opens a room: reads its history, and follows it from there on.
+   * Opens a chat: reads its history, and follows it from there on.
    * @param {string} id or `room_name`
    * @returns {Promise<Timeline>} kept up to date until `close`
    */
   async open(id) {
-    return this.#history.open(this.rooms.get(id) ?? await this.find(id));
+    return this.#history.open(this.chats.get(id) ?? await this.find(id));
   }
 
-  /** Forgets a room's timeline, but for what is still to be sent, and follows it no longer. @param {string} chatId */
+  /** Forgets a chat's timeline, but for what is still to be sent, and follows it no longer. @param {string} chatId */
   close(chatId) {
     this.#history.close(chatId);
     this.#list.followTop();
@@ -312,7 +312,7 @@ export class Client extends Emitter {
     return this.#sender.markRead(timeline);
   }
 
-  /** Tells the other one; say it again every few seconds while it lasts. @param {string} chatId @param {boolean} typing */
+  /** Tells the other member; say it again every few seconds while it lasts. @param {string} chatId @param {boolean} typing */
   sayTyping(chatId, typing) {
     this.live.typing(chatId, typing);
   }
@@ -333,16 +333,16 @@ export class Client extends Emitter {
 
   /** @param {ServerFrame} frame */
   #onFrame(frame) {
-    const isOtherHistory = 'epoch' in frame && this.rooms.enter(frame.epoch);
+    const isOtherHistory = 'epoch' in frame && this.chats.enter(frame.epoch);
     switch (frame.type) {
       case 'hello':
         break;
       case 'chat.created':
       case 'chat.updated':
-        // Presence of those who are followed has frames of its own; this may be from without Redis.
-        this.rooms.tell(frame, { keepPresence: this.live.follows(frame.chat.chat_id) });
+        // A followed chat gets presence in frames of its own; this one may come from a time without Redis.
+        this.chats.tell(frame, { keepPresence: this.live.follows(frame.chat.chat_id) });
         this.#list.followTop();
-        this.emit('rooms', {});
+        this.emit('chats', {});
         break;
       case 'chat.deleted':
         this.#onGone(frame.chat_id, frame.total_unread);
@@ -354,8 +354,8 @@ export class Client extends Emitter {
         this.#renewal.expiresIn(frame.expires_in);
         break;
       case 'subscribed': {
-        const other = this.rooms.get(frame.chat_id)?.other_user.user_id;
-        if (other && this.rooms.setPresence(other, frame.online.includes(other))) this.emit('rooms', {});
+        const other = this.chats.get(frame.chat_id)?.other_user.user_id;
+        if (other && this.chats.setPresence(other, frame.online.includes(other))) this.emit('chats', {});
         this.#history.get(frame.chat_id)?.apply(frame);
         break;
       }
@@ -367,8 +367,8 @@ export class Client extends Emitter {
 
   /** @param {ServerFrame} frame */
   #onChatFrame(frame) {
-    const listChanged = this.rooms.apply(frame);
-    if (listChanged) this.emit('rooms', {});
+    const listChanged = this.chats.apply(frame);
+    if (listChanged) this.emit('chats', {});
     if (!('chat_id' in frame)) return;
     const { chat_id: chatId } = frame;
     const timeline = this.#history.get(chatId);
@@ -377,7 +377,7 @@ export class Client extends Emitter {
       if (taken === 'gap') return this.live.resume(chatId);
       if (frame.type === 'reset') this.#history.startOver(timeline);
       if (taken === 'news' || frame.type === 'synced') {
-        this.emit('room', { chatId, frame: taken === 'news' ? frame : null });
+        this.emit('chat', { chatId, frame: taken === 'news' ? frame : null });
       }
     }
     if ('message' in frame && frame.message.sender_id !== this.me) this.typing.set(chatId, false);

@@ -1,6 +1,6 @@
 /**
  * A socket that connects, watches over its heartbeat and comes back. It knows nothing of chats: what
- * was missed is the business of whoever gives it a position.
+ * was missed is the business of its owner, which gives it a position.
  */
 import { ApiError, asApiError, parseObject } from './api.js';
 
@@ -47,8 +47,8 @@ const RATE_LIMITED_STEPS = 3;
 const HEARTBEAT_MS = 25_000;
 
 /**
- * What a close code asks for: `stop`, a new `token` first, or `retry` after a pause. Whatever is
- * not ours (a proxy's 1006, 1011, 1012) is a retry.
+ * What a close code asks for: `stop`, a new `token` first, or `retry` after a pause. A code
+ * of others (a proxy's 1006, 1011, 1012) is a retry.
  * @param {number} code
  * @returns {'stop' | 'token' | 'retry'}
  */

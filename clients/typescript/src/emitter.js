@@ -1,14 +1,14 @@
-/** Who listens to what, as a client's views do. */
+/** Keeps the listeners of a client's events. */
 
 /**
  * @typedef {import('./frames.js').ServerFrame} ServerFrame
  *
  * @typedef {object} Events
- * @property {{}} rooms                                      the list changed
- * @property {{chatId: string, frame?: ServerFrame | null, sent?: boolean}} room   a timeline changed
+ * @property {{}} chats                                      the list changed
+ * @property {{chatId: string, frame?: ServerFrame | null, sent?: boolean}} chat   a timeline changed
  * @property {{}} state                                      the connection changed
  * @property {{}} typing                                     somebody types, or stopped
- * @property {{chatId: string}} gone                         a room was deleted
+ * @property {{chatId: string}} gone                         a chat was deleted
  * @property {{refused: string | null}} token                a new one is needed: why the server
  *   refused the old one, null where it only expires soon
  */

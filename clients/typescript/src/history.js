@@ -1,8 +1,8 @@
-/** The rooms that are open: their timelines, read page by page, and followed from there on. */
+/** The chats that are open: their timelines, read page by page, and followed from there on. */
 import { Timeline } from './timeline.js';
 import { surely } from './surely.js';
 
-/** With more unread than this, a room opens at the first of them, not at the end. */
+/** With more unread than this, a chat opens at the first of them, not at the end. */
 const UNREAD_FROM_END = 30;
 
 /**
@@ -55,7 +55,7 @@ export class History {
     return made;
   }
 
-  /** Follows a room from where its timeline is. One that is being opened is followed from its history on. @param {string} chatId */
+  /** Follows a chat from where its timeline is. One that is being opened is followed from its history on. @param {string} chatId */
   follow(chatId) {
     const timeline = this.#timelines.get(chatId);
     if (timeline && this.#opening.has(timeline)) return;
@@ -101,7 +101,7 @@ export class History {
     if (closed?.pending.length) this.timelineOf(chatId).pending = closed.pending;
   }
 
-  /** The room is gone. @param {string} chatId */
+  /** The chat is gone. @param {string} chatId */
   forget(chatId) {
     this.#options.live.unfollow(chatId);
     this.#timelines.delete(chatId);
@@ -109,7 +109,7 @@ export class History {
 
   // ---- pages ----
 
-  /** What is there may have holes: the newest page takes its place. @param {Timeline} timeline */
+  /** Replaces the window, which may have holes, by the newest page. @param {Timeline} timeline */
   startOver(timeline) {
     this.#loadSurely(timeline, {}).catch(() => {});
   }

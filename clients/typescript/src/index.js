@@ -3,7 +3,7 @@ export { Api, ApiError } from './api.js';
 export { Client } from './client.js';
 export { afterClose, backoff, Connection, PROTOCOL } from './connection.js';
 export { Live } from './live.js';
-export { Rooms } from './rooms.js';
+export { ChatList } from './chats.js';
 export { Timeline } from './timeline.js';
 export { Credentials, readClaims } from './token.js';
 

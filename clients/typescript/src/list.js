@@ -1,14 +1,14 @@
-/** Reads the list of rooms, keeps it right, and follows those at its top. */
+/** Reads the list of chats, keeps it right, and follows those at its top. */
 import { asApiError } from './api.js';
 import { backoff } from './connection.js';
 
-/** Most rooms that the server gives in one answer, and the least that are asked for. */
+/** Most chats that the server gives in one answer, and the least that are asked for. */
 const MAX_PAGE = 100;
 const MIN_PAGE = 30;
 /** Frames of one burst lead to one refresh, where no inbox tells the badge. */
 const REFRESH_DELAY_MS = 300;
 
-export class RoomList {
+export class ListSync {
   #options;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
@@ -19,11 +19,11 @@ export class RoomList {
   /**
    * @param {object} options
    * @param {import('./api.js').Api} options.api
-   * @param {import('./rooms.js').Rooms} options.rooms
+   * @param {import('./chats.js').ChatList} options.chats
    * @param {import('./live.js').Live} options.live
    * @param {import('./history.js').History} options.history
    * @param {string | null} options.only     the one chat that is followed, instead of many
-   * @param {number} options.followed        how many rooms at the top are followed though they are not open
+   * @param {number} options.followed        how many chats at the top are followed though they are not open
    * @param {() => boolean} options.isEnded
    * @param {() => void} options.onChanged
    * @param {<T>(chatId: string, call: Promise<T>) => Promise<T>} options.unlessGone
@@ -45,7 +45,7 @@ export class RoomList {
       this.followTop();
     } catch (cause) {
       const error = asApiError(cause);
-      // A token that is refused was told already, and whatever brings another one refreshes too.
+      // A token that is refused was told already, and another one brings a refresh with it.
       if (error.temporary && !isEnded()) this.#refreshIn(error.retryAfterMs ?? backoff(this.#failures++));
     }
     this.#reading = false;
@@ -53,7 +53,7 @@ export class RoomList {
     if (this.#readAgain && !isEnded()) this.#refreshIn(0);
   }
 
-  /** The one room has changed, and no inbox tells what that means for the badge. */
+  /** The one chat has changed, and no inbox tells what that means for the badge. */
   refreshSoon() {
     this.#refreshIn(REFRESH_DELAY_MS);
   }
@@ -68,70 +68,70 @@ export class RoomList {
     clearTimeout(this.#timer);
   }
 
-  /** As many rooms as are there already: what is not asked for stays as it was, and what is gone stays too. */
+  /** As many chats as are there already: what is not asked for stays as it was, and what is gone stays too. */
   async #readTop() {
-    const { api, rooms } = this.#options;
-    const asked = rooms.now;
-    const wanted = rooms.size;
+    const { api, chats } = this.#options;
+    const asked = chats.now;
+    const wanted = chats.size;
     const limit = Math.min(MAX_PAGE, Math.max(MIN_PAGE, wanted));
     let { results, next = null } = await api.listChats({ limit });
-    while (next && results.length < wanted && !rooms.isPast(asked)) {
+    while (next && results.length < wanted && !chats.isPast(asked)) {
       const page = await api.listChats({ limit: MAX_PAGE, cursor: next });
       results = results.concat(page.results);
       next = page.next ?? null;
     }
-    rooms.setTop(results, next, asked);
-    if (!next) return rooms.setTotal(results.reduce((sum, chat) => sum + chat.unread_count, 0), asked);
-    const askedTotal = rooms.now;
-    return rooms.setTotal((await api.unread()).total, askedTotal);
+    chats.setTop(results, next, asked);
+    if (!next) return chats.setTotal(results.reduce((sum, chat) => sum + chat.unread_count, 0), asked);
+    const askedTotal = chats.now;
+    return chats.setTotal((await api.unread()).total, askedTotal);
   }
 
   /** @param {string} chatId */
   async #readOne(chatId) {
-    const { api, rooms } = this.#options;
-    const asked = rooms.now;
+    const { api, chats } = this.#options;
+    const asked = chats.now;
     const chat = await api.getChat(chatId);
-    rooms.put(chat, asked);
-    rooms.setTotal(chat.unread_count, asked);
+    chats.put(chat, asked);
+    chats.setTotal(chat.unread_count, asked);
   }
 
   async loadMore() {
-    const { api, rooms, onChanged } = this.#options;
-    const { next: cursor, now: asked } = rooms;
+    const { api, chats, onChanged } = this.#options;
+    const { next: cursor, now: asked } = chats;
     if (!cursor) return;
     const { results, next } = await api.listChats({ cursor });
-    rooms.addPage(cursor, results, next ?? null, asked);
+    chats.addPage(cursor, results, next ?? null, asked);
     onChanged();
   }
 
-  /** The room with a person, a new one where there is none. @param {string} userId @returns {Promise<string>} its id */
+  /** Opens the chat with a user, or makes it. @param {string} userId @returns {Promise<string>} its id */
   async openWith(userId) {
-    const { api, rooms, onChanged } = this.#options;
-    const asked = rooms.now;
+    const { api, chats, onChanged } = this.#options;
+    const asked = chats.now;
     const chat = await api.openChat(userId);
-    rooms.put(chat, asked);
+    chats.put(chat, asked);
     // A list that is on its way may not know of it yet.
     this.#readAgain = this.#reading;
     onChanged();
     return chat.chat_id;
   }
 
-  /** The room as it is known, or as the server tells. @param {string} id or `room_name` */
+  /** The chat as it is known, or as the server tells. @param {string} id or `room_name` */
   async find(id) {
-    const { api, rooms, unlessGone } = this.#options;
-    const known = rooms.get(id);
+    const { api, chats, unlessGone } = this.#options;
+    const known = chats.get(id);
     if (known) return known;
-    const asked = rooms.now;
+    const asked = chats.now;
     const chat = await unlessGone(id, api.getChat(id));
-    rooms.put(chat, asked);
+    chats.put(chat, asked);
     return chat;
   }
 
   followTop() {
-    const { only, rooms, live, history, followed } = this.#options;
+    const { only, chats, live, history, followed } = this.#options;
     if (only) return;
-    const top = new Set(rooms.list().slice(0, followed).map(({ chat_id: chatId }) => chatId));
-    // Or every room that was ever at the top would stay, up to the server's limit.
+    const top = new Set(chats.list().slice(0, followed).map(({ chat_id: chatId }) => chatId));
+    // Or every chat that was ever at the top would stay, up to the server's limit.
     for (const chatId of live.followed()) {
       if (!top.has(chatId) && !history.get(chatId)?.loaded) live.unfollow(chatId);
     }

@@ -1,7 +1,7 @@
 /**
  * Follows chats over one socket: many of them with the user's inbox, or a single one with a socket
- * of its own. Whoever follows a chat says where to resume; frames that do not belong to the latest
- * subscription are kept away from it.
+ * of its own. A follower says where to resume; frames of an earlier
+ * subscription do not reach it.
  */
 import { Connection } from './connection.js';
 

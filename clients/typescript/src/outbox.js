@@ -1,5 +1,5 @@
 /**
- * Sends one room's messages one after another, so that they arrive in the order they were written.
+ * Sends one chat's messages one after another, so that they arrive in the order they were written.
  * A message keeps its `client_msg_id` through every attempt: however many of them reached the
  * server, it is stored once. Without a connection it waits for one, however long that takes.
  */

@@ -6,7 +6,7 @@ import { surely } from './surely.js';
 
 /** A token is replaced this long before its end, or in the middle of a life that is short. */
 const MARGIN_MS = 60_000;
-/** Tokens that live for moments only are not replaced more often than this. */
+/** A token is used this long at least, however short its life is. */
 const LEAST_LIFE_MS = 1_000;
 
 export class Renewal {
@@ -44,7 +44,7 @@ export class Renewal {
     const { credentials, isEnded, onRenewed, onRefused } = this.#options;
     const isWanted = () => !isEnded() && credentials.token === old;
     if (!isWanted()) return;
-    // The host application may be away for a moment: it is asked again.
+    // The host application may be unavailable for a moment: it is asked again.
     try {
       await surely(() => credentials.renew(old, 'expiring'), isWanted);
     } catch {

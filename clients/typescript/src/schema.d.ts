@@ -5,7 +5,6 @@ export type Block = {
   user_id: UserId;
 };
 
-/** A page of blocks. */
 export type BlockPage = {
   /** The `cursor` of the next page; null where there is none. */
   next: string | null;
@@ -20,7 +19,7 @@ export type BulkResult = {
   updated: number;
 };
 
-/** A room of two, as one of them sees it. */
+/** A chat of two, as one of them sees it. */
 export type Chat = {
   chat_id: string;
   created_at: Time;
@@ -40,10 +39,10 @@ export type Chat = {
   unread_count: number;
 };
 
-/** What kind of room it is. There is one kind; clients must be ready for others. */
+/** What kind of chat it is. There is one kind; clients must be ready for others. */
 export type ChatKind = "direct";
 
-/** A page of rooms. */
+/** A page of chats. */
 export type ChatPage = {
   /** The `cursor` of the next page; null where there is none. */
   next: string | null;
@@ -73,9 +72,9 @@ export type Edit = {
 /** How many lines of each kind there were. */
 export type ExportEnd = {
   blocks: number;
+  chats: number;
   messages: number;
   reports: number;
-  rooms: number;
 };
 
 /** A line of an export. */
@@ -83,8 +82,8 @@ export type ExportLine = ExportedProfile & {
   type: "profile";
 } | ExportedBlock & {
   type: "block";
-} | ExportedRoom & {
-  type: "room";
+} | ExportedChat & {
+  type: "chat";
 } | Message & {
   type: "message";
 } | ExportedReport & {
@@ -97,6 +96,19 @@ export type ExportLine = ExportedProfile & {
 export type ExportedBlock = {
   created_at: Time;
   user_id: UserId;
+};
+
+/** A chat of the person's. */
+export type ExportedChat = {
+  chat_id: string;
+  created_at: Time;
+  created_by: UserId;
+  /** How many messages the chat has, of both; the person's own up to it follow. */
+  last_seq: number;
+  other_user_id: UserId;
+  /** Up to which `seq` the person has read. */
+  read_seq: number;
+  room_name: string;
 };
 
 /** The person. */
@@ -119,19 +131,6 @@ export type ExportedReport = {
   /** Whose message it is. */
   sender_id: UserId;
   seq: number;
-};
-
-/** A room of the person's. */
-export type ExportedRoom = {
-  chat_id: string;
-  created_at: Time;
-  created_by: UserId;
-  /** How many messages the room has, of both; the person's own up to it follow. */
-  last_seq: number;
-  other_user_id: UserId;
-  /** Up to which `seq` the person has read. */
-  read_seq: number;
-  room_name: string;
 };
 
 /** What was wrong with one field of a request. */
@@ -174,7 +173,7 @@ export type ManyChatsTicket = {
 
 /** How far a reader has read. */
 export type MarkRead = {
-  /** A safeguard: of another room than the path's, nothing is marked. */
+  /** A safeguard: of another chat than the path's, nothing is marked. */
   room_name?: string | null;
   /** Up to which `seq`; without it all sent up to now. */
   up_to_seq?: number | null;
@@ -191,7 +190,7 @@ export type Message = {
   /** The number of its latest change among all changes of the chat. */
   ev: number;
   message_id: string;
-  /** The host application's own JSON object, as sent. */
+  /** The host application's own JSON object, as sent; where that had more than 4 KiB, without white space and escapes that need not be. */
   metadata: Record<string, unknown> | null;
   sender_id: UserId;
   /** Its number in the chat: 1, 2, 3 … without a hole, in commit order. */
@@ -200,7 +199,7 @@ export type Message = {
   text: string;
 };
 
-/** With whom a room is to be opened. */
+/** With whom a chat is to be opened. */
 export type NewChat = {
   user_id?: UserId | null;
   /** Both, for `chat:admin`. */
@@ -238,7 +237,7 @@ export type NewUsers = {
   users: NewUser[];
 };
 
-/** A room, and whether it is new. */
+/** A chat, and whether it is new. */
 export type OpenedChat = Chat & {
   created: boolean;
 };
@@ -300,7 +299,7 @@ export type SearchHit = {
 };
 
 export type SearchPage = {
-  /** False where the time was up before the room's beginning or enough hits. */
+  /** False where the time was up before the chat's beginning or enough hits. */
   complete: boolean;
   /** The `before` to go on with; null where all was searched. */
   next: number | null;
@@ -311,8 +310,8 @@ export type SearchPage = {
 /** A moment of Postgres's clock. Written as RFC 3339 in UTC with microseconds, which is what Postgres keeps. */
 export type Time = string;
 
-/** One room's counter. */
-export type UnreadRoom = {
+/** One chat's counter. */
+export type UnreadChat = {
   chat_id: string;
   last_seq: number;
   read_seq: number;
@@ -322,7 +321,7 @@ export type UnreadRoom = {
 
 /** All counters of a user, latest activity first. */
 export type UnreadSummary = {
-  chats: UnreadRoom[];
+  chats: UnreadChat[];
   total: number;
 };
 

@@ -1,4 +1,4 @@
-/** What a person does in their rooms: they send, edit, delete, and mark as read. */
+/** Does what a user does in a chat: sends, edits, deletes, and marks as read. */
 import { ApiError, asApiError } from './api.js';
 import { newMessageId, Outbox } from './outbox.js';
 
@@ -23,11 +23,11 @@ export class Sender {
   /**
    * @param {object} options
    * @param {import('./api.js').Api} options.api
-   * @param {import('./rooms.js').Rooms} options.rooms
+   * @param {import('./chats.js').ChatList} options.chats
    * @param {import('./history.js').History} options.history
    * @param {() => boolean} options.isLive
    * @param {(chatId: string, detail?: {sent?: boolean}) => void} options.onChanged  a timeline
-   * @param {() => void} options.onRoomsChanged
+   * @param {() => void} options.onChatsChanged
    * @param {<T>(chatId: string, call: Promise<T>) => Promise<T>} options.unlessGone
    */
   constructor(options) {
@@ -98,7 +98,7 @@ export class Sender {
     }
   }
 
-  /** The room is gone. @param {string} chatId */
+  /** The chat is gone. @param {string} chatId */
   forget(chatId) {
     this.#outboxes.get(chatId)?.clear();
     this.#outboxes.delete(chatId);
@@ -113,54 +113,54 @@ export class Sender {
 
   /** @param {Message} message */
   async remove(message) {
-    const { api, rooms } = this.#options;
-    const { epoch } = rooms;
+    const { api, chats } = this.#options;
+    const { epoch } = chats;
     await this.#ofNow(() => api.deleteMessage(message.chat_id, message.message_id));
     // The number of a version in another history would put it before the true one.
-    if (rooms.epoch === epoch) this.#accept({ ...message, text: '', metadata: null, deleted_at: new Date().toISOString() });
+    if (chats.epoch === epoch) this.#accept({ ...message, text: '', metadata: null, deleted_at: new Date().toISOString() });
   }
 
   /**
-   * Whatever was answered by a history that ended meanwhile may not have happened. All these calls do
-   * no harm if made twice.
+   * Repeats a call whose answer is of an earlier epoch, as its commit may be lost. All these calls are
+   * harmless when repeated.
    * @template T @param {() => Promise<T>} call @returns {Promise<T>}
    */
   async #ofNow(call) {
-    const { rooms } = this.#options;
+    const { chats } = this.#options;
     for (;;) {
-      const asked = rooms.now;
+      const asked = chats.now;
       const answer = await call();
-      if (!rooms.isPast(asked)) return answer;
+      if (!chats.isPast(asked)) return answer;
     }
   }
 
   /** @param {Message} message */
   #accept(message) {
-    const { rooms, history, onChanged, onRoomsChanged } = this.#options;
+    const { chats, history, onChanged, onChatsChanged } = this.#options;
     const { chat_id: chatId, ev } = message;
     history.timelineOf(chatId).accept(message);
     const whole = /** @type {import('./schema.js').Message} */ (message);
-    rooms.apply({ type: 'message.updated', chat_id: chatId, ev, message: whole });
+    chats.apply({ type: 'message.updated', chat_id: chatId, ev, message: whole });
     onChanged(chatId);
-    onRoomsChanged();
+    onChatsChanged();
   }
 
   // ---- reading ----
 
   /** @param {Timeline} timeline */
   async markRead(timeline) {
-    const { api, rooms, unlessGone, onChanged, onRoomsChanged } = this.#options;
+    const { api, chats, unlessGone, onChanged, onChatsChanged } = this.#options;
     const { chatId } = timeline;
     if (this.#marking.has(chatId) || !timeline.hasUnread) return;
-    // What is unread lies beyond the window: to mark the same once more would go on for ever.
+    // The unread messages lie beyond the window: to mark the same again would never end.
     if (timeline.highSeq <= timeline.readSeq) return;
     this.#marking.add(chatId);
     try {
-      const asked = rooms.now;
+      const asked = chats.now;
       const marked = await unlessGone(chatId, api.markRead(chatId, timeline.highSeq));
-      if (!rooms.isPast(asked)) timeline.readSeq = Math.max(timeline.readSeq, marked.read_seq);
-      rooms.setRead(chatId, marked, asked);
-      onRoomsChanged();
+      if (!chats.isPast(asked)) timeline.readSeq = Math.max(timeline.readSeq, marked.read_seq);
+      chats.setRead(chatId, marked, asked);
+      onChatsChanged();
     } catch (cause) {
       const { retryAfterMs } = asApiError(cause);
       await new Promise((resolve) => setTimeout(resolve, retryAfterMs ?? MARK_RETRY_MS));

@@ -1,15 +1,15 @@
-/** For what there is no going on without. */
+/** Retries a call that the client needs. */
 import { asApiError } from './api.js';
 
 /** A pause before it is tried again. */
 const RETRY_MS = 3_000;
 
 /**
- * Tries until it is done, or nobody wants it any more.
+ * Tries until it succeeds, or is not wanted any more.
  * @param {() => Promise<unknown>} work
  * @param {() => boolean} isWanted
- * @param {() => void} [onFailed]  an attempt was in vain, another one follows
- * @throws what does not get better by itself
+ * @param {() => void} [onFailed]  an attempt failed, another one follows
+ * @throws an error that a retry cannot mend
  */
 export async function surely(work, isWanted, onFailed = () => {}) {
   while (isWanted()) {

@@ -1,9 +1,9 @@
 /**
- * What a client knows of one room: a window of its messages without holes, the position in its
+ * What a client knows of one chat: a window of its messages without holes, the position in its
  * changes, the markers, and what is on its way out. Pure: frames and pages in, state out.
  *
  * Two orders must not be mixed up. `seq` places a message; `ev` says how new a piece of knowledge
- * is. A frame is dropped by the room's `ev`, a version of a message by the message's own.
+ * is. A frame is dropped by the chat's `ev`, a version of a message by the message's own.
  */
 /** Most messages kept in the window; beyond it the far end goes and is read again when needed. */
 const MAX_WINDOW = 600;
@@ -148,7 +148,7 @@ export class Timeline {
   }
 
   /**
-   * Takes a frame of this room.
+   * Takes a frame of this chat.
    * @param {ServerFrame} frame
    * @returns {'news' | 'old' | 'gap'}  `gap`: something before it is missing, nothing was taken
    */

@@ -70,7 +70,7 @@ export class Credentials {
     this.#getToken = getToken;
   }
 
-  /** Whether there is somebody to ask. */
+  /** Whether there is a `getToken` to ask. */
   get canRenew() {
     return this.#getToken !== null;
   }
@@ -106,8 +106,8 @@ export class Credentials {
   }
 
   /**
-   * Sees to a token other than `old`. Whoever has answered in vain is left alone for a while: until
-   * then their last answer stands.
+   * Sees to a token other than `old`. A host application that answers in vain is asked ever less
+   * often: until the next question its last answer stands.
    * @param {string | null} old  the one that no longer does
    * @param {TokenReason} reason
    * @returns {Promise<boolean>} whether there is another one now
@@ -140,7 +140,7 @@ export class Credentials {
     }
   }
 
-  /** Until it is known what the answer is worth, it counts as one in vain. @param {unknown} trouble */
+  /** Counts a question as failed until the server has taken the token that it brought. @param {unknown} trouble */
   #rest(trouble) {
     this.#trouble = trouble;
     this.#failures += 1;

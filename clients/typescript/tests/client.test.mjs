@@ -89,7 +89,7 @@ test('a mistake in a listener is told, and ends neither the sending nor the reco
   const { client, posts, live, reconnect } = world({}, ({ method, path }) =>
     (refused && method === 'POST' && path.endsWith('/messages/') ? Response.json({ code: 'blocked' }, { status: 403 }) : null));
   await live();
-  const off = client.on('room', () => { throw new Error('of room'); });
+  const off = client.on('chat', () => { throw new Error('of chat'); });
   const first = client.send('c', 'one');
   await until(() => first.failed);
   off();
@@ -99,12 +99,12 @@ test('a mistake in a listener is told, and ends neither the sending nor the reco
   client.on('state', () => { throw new Error('of state'); });
   await reconnect();
   assert.equal(client.state.phase, 'live');
-  assert.deepEqual([...new Set(told)], ['of room', 'of state']);
+  assert.deepEqual([...new Set(told)], ['of chat', 'of state']);
   client.stop();
   delete globalThis.reportError;
 });
 
-test('a room that is opened twice at once is read once, and followed from there', async () => {
+test('a chat that is opened twice at once is read once, and followed from there', async () => {
   const { client, calls, live, socket } = world({}, async ({ path }) => {
     if (!path.endsWith('/messages/')) return null;
     await sleep(20);
@@ -140,7 +140,7 @@ test('pages that no longer fit the window when they come are not taken', async (
   client.stop();
 });
 
-test('marking in a handler of `room` ends where the window does', async () => {
+test('marking in a handler of `chat` ends where the window does', async () => {
   const marks = [];
   const { client, live } = world({}, ({ path, body }) => {
     if (path.endsWith('/mark_read/')) {
@@ -151,8 +151,8 @@ test('marking in a handler of `room` ends where the window does', async () => {
   });
   await live();
   const timeline = await client.open('c');
-  client.on('room', () => { client.markRead(timeline); });
-  client.emit('room', { chatId: 'c' });
+  client.on('chat', () => { client.markRead(timeline); });
+  client.emit('chat', { chatId: 'c' });
   await sleep(100);
   assert.deepEqual(marks, [50]);
   client.stop();
@@ -174,7 +174,7 @@ test('what was written before the first token is known as one\'s own', async () 
   client.stop();
 });
 
-test('closing a room forgets nothing that is still to be sent', async () => {
+test('closing a chat forgets nothing that is still to be sent', async () => {
   const { client, live } = world({}, async ({ method, path }) => {
     if (method !== 'POST' || !path.endsWith('/messages/')) return null;
     await sleep(20);
@@ -248,7 +248,7 @@ test('only the top of the list and what is open is followed', async () => {
   client.stop();
 });
 
-test('a room too many is asked for again once another is given up', async () => {
+test('a chat too many is asked for again once another is given up', async () => {
   const { client, live, socket } = world({});
   await live();
   await client.open('c');
@@ -280,7 +280,7 @@ test('with one chat only, a history that is away holds up no start either', asyn
   const { client } = world({ chat: 'c' }, ({ path }) =>
     (away && path.endsWith('/messages/') ? Response.json({ code: 'unavailable', retry_after_ms: 20 }, { status: 503 }) : null));
   await client.start();
-  assert.deepEqual([client.rooms.size, client.timelineOf('c').loaded], [1, false]);
+  assert.deepEqual([client.chats.size, client.timelineOf('c').loaded], [1, false]);
   away = false;
   await until(() => client.timelineOf('c').loaded);
   client.stop();
@@ -292,7 +292,7 @@ test('a chat that is not there is told by the start', async () => {
   client.stop();
 });
 
-/** A list of so many rooms, the latest first, as pages. */
+/** A list of so many chats, the latest first, as pages. */
 function paged(list) {
   return ({ path, query }) => {
     if (path === '/chats/unread/') return { total: list.reduce((sum, { unread_count: count }) => sum + count, 0), chats: [] };
@@ -303,22 +303,22 @@ function paged(list) {
   };
 }
 
-test('after a reconnect all rooms that were loaded are right, however many', async () => {
+test('after a reconnect all chats that were loaded are right, however many', async () => {
   const at = (index) => new Date(Date.UTC(2026, 0, 1) - index * 60_000).toISOString();
   let list = Array.from({ length: 320 }, (_, index) => chat(`c${index}`, { created_at: at(index), last_ev: 1, last_seq: 1 }));
   const { client, live, reconnect } = world({}, (call) => paged(list)(call));
   await live();
-  while (client.rooms.size < 250) await client.loadMoreRooms();
-  const loaded = client.rooms.size;
+  while (client.chats.size < 250) await client.loadMoreChats();
+  const loaded = client.chats.size;
   // Meanwhile one far below was deleted, another one has news, and nobody told.
-  list = list.filter(({ chat_id: id }) => id !== 'c200').map((room) =>
-    (room.chat_id === 'c220' ? { ...room, last_ev: 2, last_seq: 2, unread_count: 1 } : room));
+  list = list.filter(({ chat_id: id }) => id !== 'c200').map((chat) =>
+    (chat.chat_id === 'c220' ? { ...chat, last_ev: 2, last_seq: 2, unread_count: 1 } : chat));
   await reconnect();
-  await until(() => client.rooms.get('c220').unread_count === 1);
-  assert.equal(client.rooms.get('c200'), undefined);
-  assert.deepEqual([client.rooms.size >= loaded - 1, client.rooms.totalUnread], [true, 1]);
-  while (client.rooms.next) await client.loadMoreRooms();
-  assert.equal(client.rooms.size, 319);
+  await until(() => client.chats.get('c220').unread_count === 1);
+  assert.equal(client.chats.get('c200'), undefined);
+  assert.deepEqual([client.chats.size >= loaded - 1, client.chats.totalUnread], [true, 1]);
+  while (client.chats.next) await client.loadMoreChats();
+  assert.equal(client.chats.size, 319);
   client.stop();
 });
 
@@ -327,9 +327,9 @@ test('a list that could not be read over a living line is read again', async () 
   const { client, live } = world({}, ({ path }) =>
     (busy && path === '/chats/' ? Response.json({ code: 'unavailable', retry_after_ms: 20 }, { status: 503 }) : null));
   await live();
-  assert.equal(client.rooms.size, 0);
+  assert.equal(client.chats.size, 0);
   busy = false;
-  await until(() => client.rooms.size === 1);
+  await until(() => client.chats.size === 1);
   client.stop();
 });
 
@@ -347,6 +347,6 @@ test('presence that was told meanwhile is not taken back by the list', async () 
   });
   answer[0]({ results: [chat('c')], next: null });
   await sleep(20);
-  assert.equal(client.rooms.get('c').other_user.online, true);
+  assert.equal(client.chats.get('c').other_user.online, true);
   client.stop();
 });

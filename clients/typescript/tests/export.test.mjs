@@ -27,8 +27,8 @@ async function gather(api) {
 }
 
 test('an export comes line by line, however it is cut into pieces', async () => {
-  const api = answering('{"type":"profile","name":"\u00c4', 'nne"}\n{"type":"room"}\n{"ty', 'pe":"end"}\n');
-  assert.deepEqual(await gather(api), [{ type: 'profile', name: '\u00c4nne' }, { type: 'room' }, { type: 'end' }]);
+  const api = answering('{"type":"profile","name":"\u00c4', 'nne"}\n{"type":"chat"}\n{"ty', 'pe":"end"}\n');
+  assert.deepEqual(await gather(api), [{ type: 'profile', name: '\u00c4nne' }, { type: 'chat' }, { type: 'end' }]);
 });
 
 test('an export without its end broke off', async () => {

@@ -10,7 +10,7 @@ export const message = (seq, more = {}) => ({
 });
 
 export const chat = (id, more = {}) => ({
-  chat_id: id, room_name: `room ${id}`, other_user: { user_id: `other of ${id}`, name: null, online: false, last_seen_at: null },
+  chat_id: id, room_name: `chat ${id}`, other_user: { user_id: `other of ${id}`, name: null, online: false, last_seen_at: null },
   last_message: null, last_seq: 0, last_ev: 0, read_seq: 0, peer_read_seq: 0, unread_count: 0,
   created_at: '2026-01-01T00:00:00Z', ...more,
 });
@@ -32,7 +32,7 @@ export async function until(check) {
 /**
  * @param {Partial<import('../src/client.js').Options>} options
  * @param {(call: {method: string, path: string, query: URLSearchParams, body: any, sub: string}) => unknown} answer
- *   null: what a server with the one empty room `c` would say
+ *   null: what a server with the one empty chat `c` would say
  */
 export function world(options, answer = () => null) {
   const sockets = [];

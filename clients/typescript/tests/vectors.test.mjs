@@ -150,10 +150,10 @@ class World {
       case 'position': return timeline.position;
       case 'read_seq': return timeline.readSeq;
       case 'peer_read_seq': return timeline.peerReadSeq;
-      case 'rooms': return client.rooms.list().map((chat) => chat.chat_id);
+      case 'chats': return client.chats.list().map((chat) => chat.chat_id);
       case 'unread':
         return Object.fromEntries(Object.keys(like).map((id) =>
-          [id, id === 'total' ? client.rooms.totalUnread : client.rooms.get(id)?.unread_count]));
+          [id, id === 'total' ? client.chats.totalUnread : client.chats.get(id)?.unread_count]));
       case 'phase': return client.state.phase;
       case 'subscribe': return (({ after_ev, epoch }) => ({ after_ev, epoch }))(this.#subscribes().at(-1));
       case 'subscribes': return ofChat().length;

@@ -240,6 +240,7 @@ impl Client {
 
     /// There is no reason to wait any longer: the network is back, or there is a token.
     pub fn wake(&self) {
+        self.rest.credentials().wake();
         self.act(Machine::wake);
     }
 }
@@ -396,19 +397,19 @@ async fn open(
 
 async fn answer(rest: &Rest, call: Call) -> Answer {
     match call {
-        Call::List { limit } => Answer::List(list(rest, limit).await),
+        Call::List { asked, limit } => Answer::List { asked, outcome: list(rest, limit).await },
         Call::History { chat_id, load, window, limit } => {
             let outcome = rest.history(&chat_id.to_string(), window, limit).await;
             Answer::History { chat_id, load, window, outcome }
         }
-        Call::Send { chat_id, message } => {
+        Call::Send { asked, chat_id, message } => {
             let outcome = rest.send_message(&chat_id.to_string(), &message).await.map(Box::new);
             let client_msg_id = message.client_msg_id.unwrap_or_default();
-            Answer::Send { chat_id, client_msg_id, outcome }
+            Answer::Send { asked, chat_id, client_msg_id, outcome }
         }
-        Call::Mark { chat_id, up_to_seq } => {
+        Call::Mark { asked, chat_id, up_to_seq } => {
             let outcome = rest.mark_read(&chat_id.to_string(), Some(up_to_seq)).await;
-            Answer::Mark { chat_id, outcome }
+            Answer::Mark { asked, chat_id, outcome }
         }
         Call::Renew => Answer::Renew(renewed(rest.credentials()).await),
     }

@@ -377,6 +377,7 @@ impl Rest {
         let response = request.send().await.map_err(Error::network)?;
         let status = response.status();
         if status.is_success() {
+            self.credentials.prove(token);
             return Ok(response);
         }
         let body = response.bytes().await.map_err(Error::network)?;

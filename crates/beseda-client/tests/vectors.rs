@@ -29,7 +29,11 @@ struct World {
     chat: Option<ChatId>,
     /// Calls that wait for a step to answer them.
     histories: VecDeque<(ChatId, u64, Window)>,
-    sends: VecDeque<(ChatId, String)>,
+    sends: VecDeque<(u64, ChatId, String)>,
+    lists: VecDeque<u64>,
+    marks: VecDeque<(u64, ChatId)>,
+    /// Whether a list waits for a step as well.
+    list_waits: bool,
     /// What the client sent, over all sockets.
     sent: Vec<Value>,
     keys: Vec<String>,
@@ -48,6 +52,9 @@ impl World {
             chat: None,
             histories: VecDeque::new(),
             sends: VecDeque::new(),
+            lists: VecDeque::new(),
+            marks: VecDeque::new(),
+            list_waits: false,
             sent: Vec::new(),
             keys: Vec::new(),
             sockets: 0,
@@ -74,26 +81,29 @@ impl World {
 
     fn on_call(&mut self, call: Call) {
         match call {
-            Call::List { .. } => {
-                let total = self.list.iter().map(|chat| chat.unread_count).sum();
-                let page = ChatPage { results: self.list.clone(), next: None };
-                self.machine.on_answer(self.now, Answer::List(Ok((page, total))));
-            }
+            Call::List { asked, .. } if self.list_waits => self.lists.push_back(asked),
+            Call::List { asked, .. } => self.answer_list(asked, self.list.clone()),
             Call::History { chat_id, load, window, .. } => {
                 self.histories.push_back((chat_id, load, window));
             }
-            Call::Send { chat_id, message } => {
+            Call::Send { asked, chat_id, message } => {
                 let id = message.client_msg_id.expect("a message has an id");
                 self.keys.push(id.clone());
-                self.sends.push_back((chat_id, id));
+                self.sends.push_back((asked, chat_id, id));
             }
-            Call::Mark { .. } => panic!("nobody reads"),
+            Call::Mark { asked, chat_id, .. } => self.marks.push_back((asked, chat_id)),
             Call::Renew => {
                 self.tokens += 1;
                 let token = format!("token {}", self.tokens);
                 self.machine.on_answer(self.now, Answer::Renew(Ok(Some(token))));
             }
         }
+    }
+
+    fn answer_list(&mut self, asked: u64, results: Vec<Chat>) {
+        let total = results.iter().map(|chat| chat.unread_count).sum();
+        let outcome = Ok((ChatPage { results, next: None }, total));
+        self.machine.on_answer(self.now, Answer::List { asked, outcome });
     }
 
     /// A value of a step, with what it stands for in the place of `"$…"`.
@@ -144,6 +154,23 @@ impl World {
                 let answer = Answer::History { chat_id, load, window, outcome };
                 self.machine.on_answer(self.now, answer);
             }
+            "list_waits" => self.list_waits = read(value),
+            "list" => {
+                let asked = self.lists.pop_front().expect("the client waits for a list");
+                self.answer_list(asked, read(value));
+            }
+            "mark_read" => {
+                let chat_id = self.chat.expect("an open chat");
+                let timeline = self.machine.timeline(chat_id).expect("a timeline");
+                let end = timeline.head_seq();
+                self.machine.mark_read(chat_id, end);
+            }
+            "marked" => {
+                let mark = self.marks.pop_front();
+                let (asked, chat_id) = mark.expect("the client waits for the answer to a mark");
+                let outcome = Ok(read(value));
+                self.machine.on_answer(self.now, Answer::Mark { asked, chat_id, outcome });
+            }
             "send" => {
                 let message = NewMessage {
                     text: read(value),
@@ -153,14 +180,14 @@ impl World {
                 self.machine.send(self.chat.expect("an open chat"), message);
             }
             "answer" => {
-                let asked = self.sends.pop_front();
-                let (chat_id, client_msg_id) = asked.expect("the client waits for an answer");
+                let sent = self.sends.pop_front();
+                let (asked, chat_id, client_msg_id) = sent.expect("the client waits for an answer");
                 let text = self.filled(value);
                 let outcome = match value["status"].as_u64() {
                     Some(_) => Err(problem(value)),
                     None => Ok(serde_json::from_str(&text).expect("a message")),
                 };
-                let answer = Answer::Send { chat_id, client_msg_id, outcome };
+                let answer = Answer::Send { asked, chat_id, client_msg_id, outcome };
                 self.machine.on_answer(self.now, answer);
             }
             "close" => {
@@ -208,7 +235,7 @@ impl World {
             }
             "read_seq" => json!(timeline().read_seq()),
             "peer_read_seq" => json!(timeline().peer_read_seq()),
-            "rooms" => self.machine.chats().list().iter().map(|chat| json!(chat.chat_id)).collect(),
+            "chats" => self.machine.chats().list().iter().map(|chat| json!(chat.chat_id)).collect(),
             "unread" => {
                 let chats = self.machine.chats();
                 let count = |id: &String| match id.as_str() {
@@ -297,5 +324,5 @@ fn every_vector_gives_what_it_says() {
             run += 1;
         }
     }
-    assert!(run >= 38, "only {run} scenarios were found");
+    assert!(run >= 54, "only {run} scenarios were found");
 }

@@ -304,6 +304,19 @@ impl ReceivedFrame {
         tagged::from_str(json)
     }
 
+    /// The epoch that the frame names, where it does.
+    pub fn epoch(&self) -> Option<&str> {
+        match self {
+            Self::Hello { epoch, .. }
+            | Self::Subscribed { epoch, .. }
+            | Self::Reset { epoch, .. }
+            | Self::ChatCreated { epoch, .. }
+            | Self::ChatUpdated { epoch, .. }
+            | Self::ChatDeleted { epoch, .. } => Some(epoch),
+            _ => None,
+        }
+    }
+
     /// Returns the chat and the `ev` of a change; `None` for other frames.
     pub fn change(&self) -> Option<(ChatId, i64)> {
         match *self {

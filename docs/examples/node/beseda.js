@@ -30,8 +30,8 @@ export class Beseda {
     return repeat(() => this.#api.putUser(user.id, { name: user.name, avatar_url: null }));
   }
 
-  /** The room of two users, a new one if need be: its `chat_id`. */
-  async openRoom(first, second) {
+  /** The chat of two users, a new one if need be: its `chat_id`. */
+  async openChat(first, second) {
     return (await repeat(() => this.#api.openChatOf(first.id, second.id))).chat_id;
   }
 

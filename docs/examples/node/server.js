@@ -56,7 +56,7 @@ export function makeApp({ url, publicUrl = url, secret }) {
   app.post('/contact/:login', signedIn, async (request, response) => {
     const other = users.get(request.params.login);
     if (!other || other === request.user) return response.sendStatus(404);
-    response.json({ chat_id: await beseda.openRoom(request.user, other) });
+    response.json({ chat_id: await beseda.openChat(request.user, other) });
   });
 
   app.put('/me', signedIn, async (request, response) => {

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { Replica, Way } from '../../../clients/typescript/tests/world.mjs';
 import { REFUSED, until } from './person.mjs';
 
-/** Two people in one room, on two replicas. */
+/** Two people in one chat, on two replicas. */
 async function together(meet, options = {}) {
   const alice = meet('Alice', options);
   const bob = meet('Bob');
@@ -64,16 +64,16 @@ export async function redis_may_forget_everything({ meet, stack }) {
   const { alice, bob } = await together(meet);
   await bob.lookAway();
   await alice.write('counted');
-  await bob.reads('.room-entry .badge [aria-hidden]', '1');
+  await bob.reads('.chat-entry .badge [aria-hidden]', '1');
   await stack.toRedis('FLUSHALL');
   await alice.write('counted too');
   await bob.sees('counted too');
-  await bob.reads('.room-entry .badge [aria-hidden]', '2');
+  await bob.reads('.chat-entry .badge [aria-hidden]', '2');
   await bob.page.reload();
   await until('the count', async () => (await bob.call('GET', 'chats/unread/')).total === 0);
   await bob.write('still here');
   await alice.seesExactly(['before', 'counted', 'counted too', 'still here']);
-  await alice.reads('#room-status', 'online');
+  await alice.reads('#chat-status', 'online');
 }
 
 export async function talk_goes_on_while_redis_hangs({ meet, stack }) {
@@ -107,7 +107,7 @@ async function outage({ meet, stack }, signal) {
   for (const person of [alice, bob]) {
     await person.seesExactly(['before', 'into the void', 'and back']);
     await person.is('online', '#link-dot[data-phase=live]');
-    await person.reads('#room-status', 'online');
+    await person.reads('#chat-status', 'online');
   }
 }
 
@@ -160,7 +160,7 @@ export async function a_token_is_renewed_in_place({ meet, stack }) {
   await alice.$('.toast button').click();
   await alice.page.fill('#token-input', stack.token(alice.id, 'Alice'));
   await alice.$('#token-form button').click();
-  await alice.is('the room', '#room');
+  await alice.is('the chat', '#chat');
   await alice.is('online', '#link-dot[data-phase=live]');
   assert.equal(await alice.page.inputValue('#draft'), 'half a thought');
   await bob.say(chat, 'after');

@@ -16,7 +16,7 @@ const SAID = [
   ['bob', 'Ordered: 2 sensors, 4 × 5 m. They say Thursday.'],
 ];
 
-/** A small office: Alice has rooms with three people, one of them talks. */
+/** A small office: Alice has chats with three people, one of them talks. */
 async function office(meet) {
   const [alice, bob, carol, dima] = ['Alice Ray', 'Bob Marsh', 'Carol Ng', 'Дмитрий Орлов'].map((name) => meet(name));
   const withDima = await dima.chatWith(alice.id);
@@ -40,16 +40,16 @@ export async function the_page_fits_every_screen({ meet }) {
   await bob.arrive(PHONE);
   await fits(bob);
   await bob.isAccessible();
-  await bob.shot('phone-rooms');
-  await bob.$('.room-entry').tap();
+  await bob.shot('phone-chats');
+  await bob.$('.chat-entry').tap();
   await bob.sees(SAID.at(-1)[1]);
   await fits(bob);
 
   await alice.arrive();
   await alice.pick('Bob Marsh');
-  await alice.reads('#room-status', 'online');
+  await alice.reads('#chat-status', 'online');
   await bob.page.type('#draft', 'And');
-  await alice.reads('#room-status', 'typing…');
+  await alice.reads('#chat-status', 'typing…');
   await alice.shot('desktop');
   await fits(alice);
   await alice.isAccessible();
@@ -61,8 +61,8 @@ export async function the_page_fits_every_screen({ meet }) {
   await bob.isAccessible();
   await bob.shot('phone');
   await bob.$('#back').tap();
-  await bob.is('the list', '.room-entry');
-  await bob.is('no room', '#room', { state: 'hidden' });
+  await bob.is('the list', '.chat-entry');
+  await bob.is('no chat', '#chat', { state: 'hidden' });
 
   await dima.arrive({ locale: 'ru-RU', colorScheme: 'dark' });
   await dima.pick('Alice Ray');
@@ -95,12 +95,12 @@ export async function no_sign_is_too_wide_for_the_timeline({ meet }) {
   for (const options of [PHONE, {}]) {
     await alice.arrive(options);
     await fits(alice);
-    await alice.$('.room-entry').click();
+    await alice.$('.chat-entry').click();
     await alice.sees(`${UNBREAKABLE['a word without end']} a word without end`);
     await alice.$('#search-open').click();
     await alice.page.fill('#search-input', 'a');
     await alice.is('the hits', '.result');
-    const wide = await alice.page.evaluate(() => ['#scroller', '#search-results', '#room-list', 'html']
+    const wide = await alice.page.evaluate(() => ['#scroller', '#search-results', '#chat-list', 'html']
       .filter((selector) => { const { scrollWidth, clientWidth } = document.querySelector(selector); return scrollWidth > clientWidth; }));
     assert.deepEqual(wide, [], 'what scrolls sideways');
     await alice.shot(`unbreakable-${options === PHONE ? 'phone' : 'desktop'}`);
@@ -145,14 +145,14 @@ export async function everything_that_opens_is_for_everybody({ meet }) {
   await bob.leave();
 }
 
-/** Without a mouse: signing in, walking to a room, writing, editing, searching, and back. */
+/** Without a mouse: signing in, walking to a chat, writing, editing, searching, and back. */
 export async function the_keyboard_is_enough({ meet }) {
   const { alice } = await office(meet);
   await alice.arrive();
   const press = async (...keys) => { for (const key of keys) await alice.page.keyboard.press(key); };
   await alice.$('#open-input').focus();
   await press('Tab', 'Tab', 'ArrowDown', 'Enter');
-  await alice.reads('#room-name', 'Carol Ng');
+  await alice.reads('#chat-name', 'Carol Ng');
   await alice.page.keyboard.type('Yes, with pleasure');
   await press('Enter');
   await alice.isTicked('Yes, with pleasure', 'sent');
@@ -183,9 +183,9 @@ export async function the_picture_of_the_documentation({ meet }) {
   await bob.pick('Alice Ray');
   await alice.arrive({ ...sharp, viewport: { width: 848, height: 600 } });
   await alice.pick('Bob Marsh');
-  await bob.reads('#room-status', 'online');
+  await bob.reads('#chat-status', 'online');
   await bob.page.type('#draft', 'Thursday it is');
-  await alice.reads('#room-status', 'typing…');
+  await alice.reads('#chat-status', 'typing…');
   await alice.$('#draft').blur();
   const [left, right] = await Promise.all([alice, bob].map(({ page }) => page.screenshot()));
   const image = (picture, width) => `<img width="${width}" src="data:image/png;base64,${picture.toString('base64')}">`;
@@ -208,7 +208,7 @@ export async function an_empty_page_says_what_to_do({ meet }) {
   await alice.shot('sign-in');
   await alice.leave();
   await alice.arrive({ colorScheme: 'dark' });
-  await alice.is('a hint', '#no-rooms');
+  await alice.is('a hint', '#no-chats');
   await alice.isAccessible();
   await alice.shot('empty-dark');
 }

@@ -2,7 +2,7 @@
  * Drives the page as people do, in a real browser, against a real `beseda dev`: two replicas, each
  * person on one of them. `make page-test` runs it; arguments choose tests by a part of their name.
  *
- * Every test has people and rooms of its own, so none depends on another one, and two run at a time;
+ * Every test has people and chats of its own, so none depends on another one, and two run at a time;
  * those that break what all of them use run alone.
  */
 import { mkdirSync } from 'node:fs';
@@ -24,6 +24,11 @@ const ARGUMENTS = [
   '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
   '--disable-background-networking', '--disable-component-update', '--disable-sync',
 ];
+
+/** Chromium drops what is under way when an interface comes or goes, as with any container's start. */
+const NETWORK_CHANGED = /ERR_NETWORK_CHANGED/;
+/** Attempts that a test has where that happened. */
+const ATTEMPTS = 3;
 
 process.env.SHOTS = folder;
 mkdirSync(folder, { recursive: true });
@@ -49,11 +54,12 @@ try {
 console.log(failures ? `${failures} of ${tests.length} failed; see ${folder}` : `all ${tests.length} passed`);
 process.exit(failures || tests.length === 0 ? 1 : 0);
 
-async function run({ name, number, run: test }) {
+async function run(chosen, attempt = 1) {
+  const { name, number, run: test } = chosen;
   const people = [];
   /** Somebody new, known by a name; the first one is on replica A, the second one on B. */
   const meet = (first, options = {}) => {
-    const id = `${first.split(' ')[0].toLowerCase()}-${number}`;
+    const id = `${first.split(' ')[0].toLowerCase()}-${number}${attempt > 1 ? `-${attempt}` : ''}`;
     const person = new Person({ browser, stack }, { id, name: first, replica: people.length % 2, ...options });
     people.push(person);
     return person;
@@ -64,6 +70,12 @@ async function run({ name, number, run: test }) {
     for (const person of people) await person.leave();
     console.log(`ok    ${name} (${Date.now() - began} ms)`);
   } catch (error) {
+    const seen = [error.message, ...people.flatMap(({ complaints }) => complaints)];
+    if (attempt < ATTEMPTS && seen.some((text) => NETWORK_CHANGED.test(text))) {
+      console.log(`again ${name}: the machine's network changed`);
+      for (const person of people) await person.leave().catch(() => {});
+      return run(chosen, attempt + 1);
+    }
     failures += 1;
     console.log(`FAIL  ${name} (${Date.now() - began} ms)\n${error.stack ?? error}`);
     for (const person of people.filter(({ context }) => context)) {

@@ -81,7 +81,7 @@ export class Person {
     return what;
   }
 
-  /** @returns {Promise<string[]>} the room's messages from top to bottom */
+  /** @returns {Promise<string[]>} the chat's messages from top to bottom */
   texts() {
     return this.$('#rows .message:not(.deleted) .text').allTextContents();
   }
@@ -141,13 +141,13 @@ export class Person {
   async openWith(id) {
     await this.page.fill('#open-input', id);
     await this.page.press('#open-input', 'Enter');
-    await this.is('room', '#room');
+    await this.is('chat', '#chat');
     await this.is('its messages', '#loading', { state: 'hidden' });
   }
 
   async pick(name) {
-    await this.$('.room-entry').filter({ hasText: name }).click();
-    await this.reads('#room-name', name);
+    await this.$('.chat-entry').filter({ hasText: name }).click();
+    await this.reads('#chat-name', name);
     await this.is('its messages', '#loading', { state: 'hidden' });
   }
 
@@ -185,7 +185,7 @@ export class Person {
     return response.status === 204 ? null : response.json();
   }
 
-  /** The room with somebody. @returns {Promise<string>} its id */
+  /** The chat with somebody. @returns {Promise<string>} its id */
   async chatWith(id) {
     return (await this.call('POST', 'chats/', { user_id: id })).chat_id;
   }

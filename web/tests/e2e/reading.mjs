@@ -4,7 +4,7 @@ import { until } from './person.mjs';
 
 const DAY_MS = 86_400_000;
 
-/** Fills a room from elsewhere; `text` of a number from 1. */
+/** Fills a chat from elsewhere; `text` of a number from 1. */
 async function fill(person, chat, count, text) {
   for (let number = 1; number <= count; number += 1) await person.say(chat, text(number));
 }
@@ -34,7 +34,7 @@ export async function history_comes_while_scrolling_up_and_the_place_is_kept({ m
   await alice.arrive();
   await alice.pick('Bob');
   await alice.sees('line 170');
-  assert(await distanceToBottom(alice) < 4, 'a room opens at its end');
+  assert(await distanceToBottom(alice) < 4, 'a chat opens at its end');
   for (let seen = 0; seen < 170;) {
     await alice.page.evaluate(() => { document.getElementById('scroller').scrollTop = 300; });
     await mark(alice);
@@ -58,14 +58,14 @@ export async function history_comes_while_scrolling_up_and_the_place_is_kept({ m
   await until('it is read', async () => (await alice.call('GET', 'chats/unread/')).total === 0);
 }
 
-export async function a_room_with_much_unread_opens_where_one_stopped({ meet }) {
+export async function a_chat_with_much_unread_opens_where_one_stopped({ meet }) {
   const alice = meet('Alice');
   const bob = meet('Bob');
   const chat = await alice.chatWith(bob.id);
   await fill(bob, chat, 120, (number) => `line ${number}`);
   await alice.call('POST', `chats/${chat}/mark_read/`, { up_to_seq: 20 });
   await alice.arrive();
-  await alice.reads('.room-entry .badge [aria-hidden]', '100');
+  await alice.reads('.chat-entry .badge [aria-hidden]', '100');
   await alice.pick('Bob');
   await alice.is('the line', '#rows .new');
   const after = await alice.$('#rows .new + .message .text').textContent();
@@ -133,7 +133,7 @@ export async function search_marks_what_it_found_and_leads_there({ meet }) {
   });
   assert(placed, 'the hit is in sight');
   await bob.say(chat, 'said meanwhile');
-  await alice.reads('.room-entry .last', 'said meanwhile');
+  await alice.reads('.chat-entry .last', 'said meanwhile');
   await alice.page.press('#search-input', 'Escape');
   await alice.is('no marks', '#rows mark', { state: 'detached' });
   await alice.$('#to-newest').click();

@@ -31,24 +31,24 @@ export async function a_token_of_somebody_else_is_not_taken({ meet }) {
   await alice.reads('#token-error', /not accept/);
 }
 
-export async function a_room_opens_by_user_id_and_talk_reaches_the_other_replica({ meet }) {
+export async function a_chat_opens_by_user_id_and_talk_reaches_the_other_replica({ meet }) {
   const alice = await meet('Alice').arrive();
   const bob = await meet('Bob').arrive();
-  await bob.is('empty list', '#no-rooms');
+  await bob.is('empty list', '#no-chats');
   await alice.openWith(bob.id);
-  await alice.is('an empty room', '#no-messages');
+  await alice.is('an empty chat', '#no-messages');
   await bob.pick('Alice');
-  await alice.reads('#room-name', 'Bob');
-  await alice.reads('#room-status', 'online');
+  await alice.reads('#chat-name', 'Bob');
+  await alice.reads('#chat-status', 'online');
   await alice.write('Hello, Bob');
   await bob.sees('Hello, Bob');
   await bob.write('Hello yourself\nwith a second line');
   await alice.sees('Hello yourself\nwith a second line');
   await alice.write('<b>& "quotes" 👩‍👩‍👧 привет</b>');
   await bob.sees('<b>& "quotes" 👩‍👩‍👧 привет</b>');
-  await bob.reads('.room-entry .last', '<b>& "quotes" 👩‍👩‍👧 привет</b>');
+  await bob.reads('.chat-entry .last', '<b>& "quotes" 👩‍👩‍👧 привет</b>');
   await bob.leave();
-  await alice.reads('#room-status', /^seen/);
+  await alice.reads('#chat-status', /^seen/);
 }
 
 export async function what_cannot_be_opened_is_told({ meet }) {
@@ -60,7 +60,7 @@ export async function what_cannot_be_opened_is_told({ meet }) {
   await alice.reads('#open-error', /That is you/);
   await alice.page.goto(`${alice.url}/#chat=nobody-knows`);
   await alice.is('a notice', '.toast');
-  await alice.reads('.toast', 'There is no such room.');
+  await alice.reads('.toast', 'There is no such chat.');
   await until('a clean address', () => !alice.page.url().includes('chat='));
 }
 
@@ -107,17 +107,17 @@ export async function typing_is_shown_and_ends({ meet }) {
   const bob = await meet('Bob').arrive();
   await alice.openWith(bob.id);
   await bob.pick('Alice');
-  await alice.reads('#room-status', 'online');
+  await alice.reads('#chat-status', 'online');
   await bob.page.type('#draft', 'hm');
-  await alice.reads('#room-status', 'typing…');
-  await alice.reads('.room-entry .last', 'typing…');
+  await alice.reads('#chat-status', 'typing…');
+  await alice.reads('.chat-entry .last', 'typing…');
   await bob.page.press('#draft', 'Enter');
   await alice.sees('hm');
-  await alice.reads('#room-status', 'online');
+  await alice.reads('#chat-status', 'online');
   await bob.page.type('#draft', 'never sent');
-  await alice.reads('#room-status', 'typing…');
+  await alice.reads('#chat-status', 'typing…');
   await bob.page.fill('#draft', '');
-  await alice.reads('#room-status', 'online');
+  await alice.reads('#chat-status', 'online');
 }
 
 export async function an_edit_and_a_deletion_show_on_both_sides({ meet }) {
@@ -143,7 +143,7 @@ export async function an_edit_and_a_deletion_show_on_both_sides({ meet }) {
   for (const person of [alice, bob]) {
     await person.seesExactly(['first']);
     await person.reads('#rows .message.deleted .text', 'Message deleted');
-    await person.reads('.room-entry .last', 'Message deleted');
+    await person.reads('.chat-entry .last', 'Message deleted');
   }
   assert.equal(await bob.$('#rows .message.theirs .more-actions:visible').count(), 0);
 }
@@ -155,25 +155,25 @@ export async function badges_and_the_line_of_new_messages_follow_what_was_read({
   await bob.openWith(carol.id);
   await alice.openWith(bob.id);
   for (const text of ['one', 'two', 'three']) await alice.write(text);
-  await bob.reads('.room-entry .badge [aria-hidden]', '3');
+  await bob.reads('.chat-entry .badge [aria-hidden]', '3');
   await until('the title', async () => await bob.page.title() === '(3) Beseda');
   await alice.isTicked('three', 'sent');
   await bob.pick('Alice');
   await bob.is('the line', '#rows .new');
-  await bob.is('no badge', '.room-entry .badge', { state: 'detached' });
+  await bob.is('no badge', '.chat-entry .badge', { state: 'detached' });
   await until('the title', async () => await bob.page.title() === 'Beseda');
   await alice.isTicked('three', 'read');
 
   await bob.lookAway();
   await alice.write('four');
   await bob.sees('four');
-  await bob.reads('.room-entry .badge [aria-hidden]', '1');
+  await bob.reads('.chat-entry .badge [aria-hidden]', '1');
   await alice.isTicked('four', 'sent');
   const order = await bob.$('#rows > li').evaluateAll((rows) => rows.map((row) => row.querySelector('.text')?.textContent ?? row.className));
   assert.deepEqual(order, ['day', 'one', 'two', 'three', 'new', 'four']);
   await bob.lookBack();
   await alice.isTicked('four', 'read');
-  await bob.is('no badge', '.room-entry .badge', { state: 'detached' });
+  await bob.is('no badge', '.chat-entry .badge', { state: 'detached' });
 }
 
 export async function a_badge_goes_where_the_same_person_read_elsewhere({ meet }) {
@@ -182,30 +182,30 @@ export async function a_badge_goes_where_the_same_person_read_elsewhere({ meet }
   const chat = await alice.chatWith(bob.id);
   const { message_id: id } = await alice.say(chat, 'one');
   await alice.say(chat, 'two');
-  await bob.reads('.room-entry .badge [aria-hidden]', '2');
+  await bob.reads('.chat-entry .badge [aria-hidden]', '2');
   await alice.call('DELETE', `chats/${chat}/messages/${id}/`);
-  await bob.reads('.room-entry .badge [aria-hidden]', '1');
+  await bob.reads('.chat-entry .badge [aria-hidden]', '1');
   await bob.call('POST', `chats/${chat}/mark_read/`);
-  await bob.is('no badge', '.room-entry .badge', { state: 'detached' });
+  await bob.is('no badge', '.chat-entry .badge', { state: 'detached' });
 }
 
-export async function a_deleted_room_is_gone_for_both_and_can_be_opened_anew({ meet }) {
+export async function a_deleted_chat_is_gone_for_both_and_can_be_opened_anew({ meet }) {
   const alice = await meet('Alice').arrive();
   const bob = await meet('Bob').arrive();
   await alice.openWith(bob.id);
   await alice.write('to be forgotten');
   await bob.pick('Alice');
   await bob.sees('to be forgotten');
-  await alice.$('#room-delete').click();
+  await alice.$('#chat-delete').click();
   await alice.$('#confirm-yes').click();
   for (const person of [alice, bob]) {
-    await person.is('no room', '#no-room');
-    await person.is('an empty list', '#no-rooms');
+    await person.is('no chat', '#no-chat');
+    await person.is('an empty list', '#no-chats');
     await until('a clean address', () => !person.page.url().includes('chat='));
   }
-  await bob.reads('.toast', 'The room was deleted.');
+  await bob.reads('.toast', 'The chat was deleted.');
   await bob.openWith(alice.id);
-  await bob.is('an empty room', '#no-messages');
+  await bob.is('an empty chat', '#no-messages');
   await bob.write('once more');
   await alice.pick('Bob');
   await alice.seesExactly(['once more']);

@@ -21,7 +21,7 @@ function somebody(name, options = {}) {
   return Object.assign(client, { id, phases: [] });
 }
 
-/** Alice comes by the way, Bob straight to replica A; they have a room that both have opened. */
+/** Alice comes by the way, Bob straight to replica A; they have a chat that both have opened. */
 async function together(way, options = {}) {
   const bob = somebody('bob');
   await bob.start();
@@ -124,7 +124,7 @@ test('Redis forgets everything while they talk', async (t) => {
   });
   const { total } = await world.alice.api.unread();
   assert.equal(total, 40);
-  await until('the badge', () => world.alice.rooms.totalUnread === 40);
+  await until('the badge', () => world.alice.chats.totalUnread === 40);
 });
 
 test('what is written without a network waits, and arrives in order once it is back', async (t) => {
@@ -173,15 +173,15 @@ test('edits, deletions and marks made meanwhile are there after a resume', async
   assert.deepEqual(seen.messages.map(({ deleted_at: at }) => Boolean(at)), [false, true, false, true]);
 });
 
-test('a deleted room is gone, and its client stops', async (t) => {
+test('a deleted chat is gone, and its client stops', async (t) => {
   const { alice, bob, chat } = await meet(t, { single: true });
   const gone = new Promise((resolve) => { alice.on('gone', resolve); });
-  await bob.deleteRoom(chat);
+  await bob.deleteChat(chat);
   assert.deepEqual(await gone, { chatId: chat });
   await until('stopped', () => ['stopped', 'idle'].includes(alice.state.phase));
 });
 
-test('the badge follows a room that the other one deletes, without a question', async (t) => {
+test('the badge follows a chat that the other one deletes, without a question', async (t) => {
   const [bob, carol] = [somebody('bob'), somebody('carol')];
   const calls = [];
   const aliceId = `alice-${people += 1}`;
@@ -191,18 +191,18 @@ test('the badge follows a room that the other one deletes, without a question', 
     fetch: (url, options) => { calls.push(String(url)); return fetch(url, options); },
   });
   t.after(() => { for (const client of [alice, bob, carol]) client.stop(); });
-  const rooms = [];
+  const chats = [];
   for (const client of [bob, carol]) {
     const chat = await client.openWith(aliceId);
     for (const text of ['one', 'two']) await client.api.sendMessage(chat, { text });
-    rooms.push(chat);
+    chats.push(chat);
   }
   await alice.start();
-  await until('live', () => alice.state.phase === 'live' && alice.rooms.totalUnread === 4 && alice.rooms.epoch);
+  await until('live', () => alice.state.phase === 'live' && alice.chats.totalUnread === 4 && alice.chats.epoch);
   await sleep(500);
   const before = calls.length;
-  await bob.deleteRoom(rooms[0]);
-  await until('the badge', () => alice.rooms.totalUnread === 2);
-  assert.deepEqual(alice.rooms.list().map(({ chat_id: id }) => id), [rooms[1]]);
+  await bob.deleteChat(chats[0]);
+  await until('the badge', () => alice.chats.totalUnread === 2);
+  assert.deepEqual(alice.chats.list().map(({ chat_id: id }) => id), [chats[1]]);
   assert.equal(calls.length, before, calls.slice(before).join());
 });

@@ -4,83 +4,181 @@ use std::collections::BTreeMap;
 
 use beseda_protocol::{
     ReceivedFrame,
-    model::{Chat, ChatId, Message, Time, UserId},
-    rest::ChatPage,
+    model::{Chat, ChatId, Message, Time, User, UserId},
+    rest::{ChatPage, ReadResult},
 };
 
-/// The chats that are known. A [`Chat`] is as new as its `last_ev`; the person in it (name, presence)
-/// has no number, and is taken as it comes.
+/// A point in the order of what the socket said. A call is made at one, and its answer changes nothing
+/// that a frame said after it: the answer may be the older of the two.
+pub type Moment = u64;
+
+/// The chats that are known. Between two versions of a [`Chat`] the higher `last_ev` counts; the member
+/// in it (name, presence) has no such number, so the latest one counts. Numbers of an earlier epoch
+/// mean nothing: the database went back in time.
 #[derive(Debug, Clone, Default)]
 pub struct ChatList {
-    chats: BTreeMap<ChatId, Chat>,
+    known: BTreeMap<ChatId, Known>,
+    /// When a frame said that a chat is gone.
+    gone: BTreeMap<ChatId, Moment>,
+    now: Moment,
+    epoch: Option<String>,
+    epoch_began: Moment,
+    total_told: Moment,
     /// Unread messages in all chats, those that are not loaded included.
     pub total_unread: i64,
     /// The cursor of what is not loaded yet.
     pub next: Option<String>,
 }
 
+#[derive(Debug, Clone)]
+struct Known {
+    chat: Chat,
+    /// When a frame gave the whole chat; 0: never.
+    told: Moment,
+    /// When a frame gave the member's presence; 0: never.
+    seen: Moment,
+    /// Of an earlier epoch: any other version replaces it.
+    is_past: bool,
+}
+
 impl ChatList {
     pub fn get(&self, chat_id: ChatId) -> Option<&Chat> {
-        self.chats.get(&chat_id)
+        self.known.get(&chat_id).map(|known| &known.chat)
     }
 
     /// Latest activity first.
     pub fn list(&self) -> Vec<&Chat> {
-        let mut chats: Vec<&Chat> = self.chats.values().collect();
+        let mut chats: Vec<&Chat> = self.known.values().map(|known| &known.chat).collect();
         chats.sort_by_key(|chat| std::cmp::Reverse((activity(chat), chat.chat_id)));
         chats
     }
 
     pub fn len(&self) -> usize {
-        self.chats.len()
+        self.known.len()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.chats.is_empty()
+        self.known.is_empty()
     }
 
-    /// Takes the top of the list as the server has it. What should be in it and is not, is gone.
-    pub(super) fn set_top(&mut self, page: ChatPage, total_unread: i64) {
+    /// The moment to remember with a call that is made now.
+    pub(super) fn now(&self) -> Moment {
+        self.now
+    }
+
+    /// Whether a call of that moment was answered by a history that is over.
+    pub(super) fn is_past(&self, asked: Moment) -> bool {
+        asked < self.epoch_began
+    }
+
+    /// Takes the epoch that a frame names. Returns true if it is another one: all must be read anew.
+    pub(super) fn enter(&mut self, epoch: &str) -> bool {
+        let is_other = self.epoch.as_ref().is_some_and(|known| known != epoch);
+        self.epoch = Some(epoch.to_owned());
+        if is_other {
+            self.epoch_began = self.tick();
+            self.gone.clear();
+            // Shown until they are read anew.
+            self.known.values_mut().for_each(|known| known.is_past = true);
+        }
+        is_other
+    }
+
+    // ---- answers ----
+
+    /// Takes the top of the list as the server has it. A chat that belongs in it and is missing is gone.
+    pub(super) fn set_top(&mut self, page: ChatPage, total_unread: i64, asked: Moment) {
+        if self.is_past(asked) {
+            return;
+        }
         let oldest = page.next.as_ref().and(page.results.last()).map(activity);
         let is_listed = |chat: &Chat| page.results.iter().any(|one| one.chat_id == chat.chat_id);
-        self.chats.retain(|_, chat| {
-            is_listed(chat) || oldest.is_some_and(|oldest| activity(chat) < oldest)
+        self.known.retain(|_, Known { chat, told, is_past, .. }| {
+            let is_below = || oldest.is_some_and(|oldest| activity(chat) < oldest);
+            is_listed(chat) || *told > asked || (!*is_past && is_below())
         });
-        page.results.into_iter().for_each(|chat| self.put(chat));
-        (self.next, self.total_unread) = (page.next, total_unread);
+        page.results.into_iter().for_each(|chat| self.put(chat, asked));
+        self.next = page.next;
+        self.set_total(total_unread, asked);
     }
 
-    pub(super) fn put(&mut self, chat: Chat) {
-        match self.chats.get_mut(&chat.chat_id) {
-            Some(known) if known.last_ev > chat.last_ev => known.other_user = chat.other_user,
-            _ => {
-                self.chats.insert(chat.chat_id, chat);
-            }
+    fn put(&mut self, mut chat: Chat, asked: Moment) {
+        if self.gone.get(&chat.chat_id).is_some_and(|gone| *gone > asked) {
+            return;
+        }
+        let Some(known) = self.known.get_mut(&chat.chat_id) else {
+            let known = Known { told: 0, seen: 0, is_past: false, chat };
+            self.known.insert(known.chat.chat_id, known);
+            return;
+        };
+        if known.seen > asked {
+            copy_presence(&mut chat.other_user, &known.chat.other_user);
+        }
+        let is_told_later = known.told > asked && known.chat.last_ev == chat.last_ev;
+        if !known.is_past && (known.chat.last_ev > chat.last_ev || is_told_later) {
+            known.chat.other_user = chat.other_user;
+        } else {
+            (known.chat, known.is_past) = (chat, false);
         }
     }
 
-    pub(super) fn remove(&mut self, chat_id: ChatId) {
-        self.chats.remove(&chat_id);
-    }
-
-    pub(super) fn clear(&mut self) {
-        self.chats.clear();
-    }
-
-    pub(super) fn set_unread(&mut self, chat_id: ChatId, unread: i64, total: i64) {
-        if let Some(chat) = self.chats.get_mut(&chat_id) {
-            chat.unread_count = unread;
+    fn set_total(&mut self, total: i64, asked: Moment) {
+        if self.total_told <= asked {
+            self.total_unread = total;
         }
-        self.total_unread = total;
     }
 
-    /// Follows a frame, ahead of the server's word on the whole chat. Whether something changed.
+    /// Takes what is left unread after a mark.
+    pub(super) fn set_read(&mut self, result: &ReadResult, asked: Moment) {
+        if self.is_past(asked) {
+            return;
+        }
+        if let Some(known) = self.known.get_mut(&result.chat_id).filter(|one| one.told <= asked) {
+            known.chat.unread_count = result.unread_count;
+            known.chat.read_seq = known.chat.read_seq.max(result.read_seq);
+        }
+        self.set_total(result.total_unread, asked);
+    }
+
+    // ---- frames ----
+
+    /// Takes a whole chat from a frame. With `keep_presence` the member's presence stays as it is known.
+    pub(super) fn tell(&mut self, mut chat: Chat, total_unread: i64, keep_presence: bool) {
+        let told = self.tick();
+        (self.total_unread, self.total_told) = (total_unread, told);
+        self.gone.remove(&chat.chat_id);
+        let Some(known) = self.known.get_mut(&chat.chat_id) else {
+            self.known.insert(chat.chat_id, Known { chat, told, seen: 0, is_past: false });
+            return;
+        };
+        if keep_presence {
+            copy_presence(&mut chat.other_user, &known.chat.other_user);
+        }
+        if !known.is_past && known.chat.last_ev > chat.last_ev {
+            known.chat.other_user = chat.other_user;
+        } else {
+            known.chat = chat;
+        }
+        (known.told, known.is_past) = (told, false);
+    }
+
+    /// `total_unread`: in the chats that are left, where the server said it.
+    pub(super) fn remove(&mut self, chat_id: ChatId, total_unread: Option<i64>) {
+        let told = self.tick();
+        self.known.remove(&chat_id);
+        self.gone.insert(chat_id, told);
+        if let Some(total) = total_unread {
+            (self.total_unread, self.total_told) = (total, told);
+        }
+    }
+
+    /// Follows a frame, ahead of the server's word on the whole chat. Returns whether something changed.
     pub(super) fn apply(&mut self, frame: &ReceivedFrame) -> bool {
         if let ReceivedFrame::Presence { user_id, online, last_seen_at } = frame {
             return self.set_presence(user_id, *online, *last_seen_at);
         }
         let Some((chat_id, ev)) = frame.change() else { return false };
-        let Some(chat) = self.chats.get_mut(&chat_id) else { return false };
+        let Some(Known { chat, .. }) = self.known.get_mut(&chat_id) else { return false };
         let changed = match frame {
             ReceivedFrame::MessageCreated { message, .. }
             | ReceivedFrame::MessageUpdated { message, .. } => take_last(chat, message),
@@ -98,7 +196,8 @@ impl ChatList {
                     false => &mut chat.read_seq,
                 };
                 *marker = (*marker).max(*read_seq);
-                true
+                // The count of unread messages comes with the whole chat, under the same number.
+                return true;
             }
             _ => false,
         };
@@ -108,16 +207,39 @@ impl ChatList {
         changed
     }
 
+    /// Takes who is online in a chat. Returns whether the other member's presence changed.
+    pub(super) fn set_online(&mut self, chat_id: ChatId, online: &[UserId]) -> bool {
+        let Some(other) = self.get(chat_id).map(|chat| chat.other_user.user_id.clone()) else {
+            return false;
+        };
+        let is_online = online.contains(&other);
+        self.set_presence(&other, is_online, None)
+    }
+
     fn set_presence(&mut self, user_id: &UserId, online: bool, last_seen_at: Option<Time>) -> bool {
-        let mut changed = false;
-        for user in self.chats.values_mut().map(|chat| &mut chat.other_user) {
-            if user.user_id == *user_id && user.online != online {
+        let (seen, mut changed) = (self.tick(), false);
+        for known in self.known.values_mut() {
+            let user = &mut known.chat.other_user;
+            if user.user_id != *user_id {
+                continue;
+            }
+            known.seen = seen;
+            if user.online != online {
                 (user.online, user.last_seen_at) = (online, last_seen_at);
                 changed = true;
             }
         }
         changed
     }
+
+    fn tick(&mut self) -> Moment {
+        self.now += 1;
+        self.now
+    }
+}
+
+fn copy_presence(user: &mut User, known: &User) {
+    (user.online, user.last_seen_at) = (known.online, known.last_seen_at);
 }
 
 fn take_last(chat: &mut Chat, message: &Message) -> bool {

@@ -6,7 +6,7 @@ use beseda_protocol::{
     rest::{ChatPage, HistoryView, NewMessage, ReadResult},
 };
 
-use super::{Pending, Position, State};
+use super::{Moment, Pending, Position, State};
 use crate::{Error, Window};
 
 /// What is to be done, in this order.
@@ -25,11 +25,12 @@ pub enum Effect {
     Emit(Box<Event>),
 }
 
-/// A call to be made.
+/// A call to be made. `asked` and `load` go into its [`Answer`] unchanged.
 #[derive(Debug)]
 pub enum Call {
     /// The top of the list of chats, and the number of all unread messages.
     List {
+        asked: Moment,
         limit: u8,
     },
     History {
@@ -39,10 +40,12 @@ pub enum Call {
         limit: Option<u8>,
     },
     Send {
+        asked: Moment,
         chat_id: ChatId,
         message: NewMessage,
     },
     Mark {
+        asked: Moment,
         chat_id: ChatId,
         up_to_seq: i64,
     },
@@ -53,7 +56,10 @@ pub enum Call {
 /// What a call gave.
 #[derive(Debug)]
 pub enum Answer {
-    List(Result<(ChatPage, i64), Error>),
+    List {
+        asked: Moment,
+        outcome: Result<(ChatPage, i64), Error>,
+    },
     History {
         chat_id: ChatId,
         load: u64,
@@ -61,11 +67,13 @@ pub enum Answer {
         outcome: Result<HistoryView, Error>,
     },
     Send {
+        asked: Moment,
         chat_id: ChatId,
         client_msg_id: String,
         outcome: Result<Box<Message>, Error>,
     },
     Mark {
+        asked: Moment,
         chat_id: ChatId,
         outcome: Result<ReadResult, Error>,
     },

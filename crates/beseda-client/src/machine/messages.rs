@@ -8,7 +8,7 @@ use beseda_protocol::{
     rest::{ChatPage, HistoryView, NewMessage, ReadResult},
 };
 
-use super::{Answer, Call, Event, Machine, RETRY, State, Timeline, Timer, outbox::Failed};
+use super::{Answer, Call, Event, Machine, Moment, RETRY, State, Timeline, Timer, outbox::Failed};
 use crate::{Error, Window};
 
 /// A mark that failed is not tried again at once.
@@ -115,7 +115,7 @@ impl Machine {
         self.read_list_again = self.reading_list;
         if !self.reading_list {
             self.reading_list = true;
-            self.call(Call::List { limit: LIST_LIMIT });
+            self.call(Call::List { asked: self.chats.now(), limit: LIST_LIMIT });
         }
     }
 
@@ -126,7 +126,7 @@ impl Machine {
         let next =
             self.timelines.get_mut(&chat_id).and_then(|timeline| timeline.outbox.start_next());
         if let Some(message) = next {
-            self.call(Call::Send { chat_id, message });
+            self.call(Call::Send { asked: self.chats.now(), chat_id, message });
         }
     }
 
@@ -138,7 +138,7 @@ impl Machine {
         let up_to_seq = timeline.to_mark;
         if !timeline.marking && up_to_seq > timeline.read_seq() {
             timeline.marking = true;
-            self.call(Call::Mark { chat_id, up_to_seq });
+            self.call(Call::Mark { asked: self.chats.now(), chat_id, up_to_seq });
         }
     }
 
@@ -147,16 +147,21 @@ impl Machine {
     /// A call came to its end.
     pub fn on_answer(&mut self, now: Instant, answer: Answer) {
         match answer {
-            Answer::List(outcome) => self.on_list(now, outcome),
+            Answer::List { asked, outcome } => self.on_list(now, asked, outcome),
             Answer::History { chat_id, load, window, outcome } => {
                 self.on_history(now, chat_id, load, window, outcome);
             }
-            Answer::Send { chat_id, client_msg_id, outcome } => match outcome {
+            Answer::Send { asked, chat_id, client_msg_id, outcome } => match outcome {
+                // Perhaps stored by a commit that is lost; the key makes a second attempt harmless.
+                Ok(_) if self.chats.is_past(asked) => self.repeat_send(chat_id),
                 Ok(message) => self.on_sent(chat_id, &client_msg_id, message),
                 Err(error) => self.on_not_sent(now, chat_id, &client_msg_id, error),
             },
-            Answer::Mark { chat_id, outcome } => self.on_marked(now, chat_id, outcome),
+            Answer::Mark { asked, chat_id, outcome } => {
+                self.on_marked(now, asked, chat_id, outcome)
+            }
             Answer::Renew(Ok(Some(token))) => {
+                self.token_since = Some(now);
                 let id = self.next_id("auth");
                 self.transmit(&ClientFrame::Auth { id: &id, token: &token });
             }
@@ -166,11 +171,11 @@ impl Machine {
         }
     }
 
-    fn on_list(&mut self, now: Instant, outcome: Result<(ChatPage, i64), Error>) {
+    fn on_list(&mut self, now: Instant, asked: Moment, outcome: Result<(ChatPage, i64), Error>) {
         self.reading_list = false;
         match outcome {
             Ok((page, total_unread)) => {
-                self.chats.set_top(page, total_unread);
+                self.chats.set_top(page, total_unread, asked);
                 self.emit(Event::Chats);
                 if std::mem::take(&mut self.read_list_again) {
                     self.read_list();
@@ -204,7 +209,7 @@ impl Machine {
                 }
             }
             Err(error) if error.known() == Some(beseda_protocol::ErrorCode::ChatNotFound) => {
-                self.gone(chat_id);
+                self.gone(chat_id, None);
                 if self.settings.only.is_some() {
                     self.set_state(State::Stopped { code: 4004, why: error.detail });
                 }
@@ -239,6 +244,13 @@ impl Machine {
         self.send_next(chat_id);
     }
 
+    fn repeat_send(&mut self, chat_id: ChatId) {
+        if let Some(timeline) = self.timelines.get_mut(&chat_id) {
+            timeline.outbox.release();
+        }
+        self.send_next(chat_id);
+    }
+
     fn on_not_sent(&mut self, now: Instant, chat_id: ChatId, client_msg_id: &str, error: Error) {
         let is_live = matches!(self.state(), State::Live);
         let settings = self.settings;
@@ -253,15 +265,24 @@ impl Machine {
         }
     }
 
-    fn on_marked(&mut self, now: Instant, chat_id: ChatId, outcome: Result<ReadResult, Error>) {
+    fn on_marked(
+        &mut self,
+        now: Instant,
+        asked: Moment,
+        chat_id: ChatId,
+        outcome: Result<ReadResult, Error>,
+    ) {
+        let is_past = self.chats.is_past(asked);
         let Some(timeline) = self.timelines.get_mut(&chat_id) else { return };
         timeline.marking = false;
         match outcome {
+            // The message that it was for may never have been.
+            Ok(_) if is_past => timeline.to_mark = timeline.read_seq(),
             Ok(result) => {
                 timeline.marked(result.read_seq);
                 // Past the head it is clamped: to ask once more would go on for ever.
                 timeline.to_mark = timeline.to_mark.min(result.read_seq.max(timeline.head_seq()));
-                self.chats.set_unread(chat_id, result.unread_count, result.total_unread);
+                self.chats.set_read(&result, asked);
                 self.emit(Event::Marked(result));
                 self.mark_next(chat_id);
             }

@@ -24,7 +24,7 @@ use beseda_protocol::{
 };
 
 pub use self::{
-    chats::ChatList,
+    chats::{ChatList, Moment},
     connection::State,
     effects::{Answer, Call, Effect, Event},
     outbox::Pending,
@@ -39,9 +39,11 @@ const RESUBSCRIBE: Duration = Duration::from_secs(5);
 /// A pause before what has to succeed is tried again.
 const RETRY: Duration = Duration::from_secs(3);
 
-/// Least time between two renewals of a token: a host application may give tokens that live shorter
-/// than the server's warning before their end.
-const LEAST_RENEWAL: Duration = Duration::from_secs(10);
+/// A token is replaced this long before its end, or in the middle of its life if that is later.
+const RENEWAL_MARGIN: Duration = Duration::from_secs(60);
+
+/// A token is used this long at least, however short the host application makes its life.
+const LEAST_TOKEN_LIFE: Duration = Duration::from_secs(1);
 
 /// What a machine is made for.
 #[derive(Debug, Clone, Copy)]
@@ -91,10 +93,10 @@ pub struct Machine {
     effects: VecDeque<Effect>,
     /// Names of commands, counted.
     commands: u64,
-    epoch: Option<String>,
     reading_list: bool,
     read_list_again: bool,
-    renewed: Option<Instant>,
+    /// Since when the token is in use; `None` until a socket opens with it.
+    token_since: Option<Instant>,
 }
 
 impl Machine {
@@ -109,10 +111,9 @@ impl Machine {
             timers: Timers::default(),
             effects: VecDeque::new(),
             commands: 0,
-            epoch: None,
             reading_list: false,
             read_list_again: false,
-            renewed: None,
+            token_since: None,
         }
     }
 
@@ -187,7 +188,7 @@ impl Machine {
                     self.connect(renew);
                 }
                 Timer::List => self.read_list(),
-                Timer::Renew => self.renew(now),
+                Timer::Renew => self.call(Call::Renew),
                 Timer::Resubscribe(chat_id) => self.subscribe(chat_id),
                 Timer::History(chat_id) => self.load_newest(chat_id),
                 Timer::Outbox(chat_id) => self.send_next(chat_id),
@@ -214,6 +215,10 @@ impl Machine {
     /// Asks for a ticket and a socket; with `renew` for another token first.
     fn connect(&mut self, renew: bool) {
         self.timers.cancel(Timer::Reconnect);
+        if renew {
+            self.timers.cancel(Timer::Renew);
+            self.token_since = None;
+        }
         self.effects.push_back(Effect::Disconnect);
         let attempt = self.phase.begin();
         self.set_state(State::Connecting);
@@ -266,14 +271,8 @@ impl Machine {
     fn stopped(&mut self, code: u16, why: String) {
         self.set_state(State::Stopped { code, why });
         if let (4004, Some(chat_id)) = (code, self.settings.only) {
-            self.gone(chat_id);
+            self.gone(chat_id, None);
         }
-    }
-
-    /// Asks for another token while the socket lives on.
-    fn renew(&mut self, now: Instant) {
-        self.renewed = Some(now);
-        self.call(Call::Renew);
     }
 
     fn on_token_expiring(&mut self, now: Instant, expires_in: i64) {
@@ -281,10 +280,11 @@ impl Machine {
         if !self.settings.can_renew {
             return;
         }
-        match self.renewed.map(|last| last + LEAST_RENEWAL) {
-            Some(earliest) if earliest > now => self.timers.set(Timer::Renew, earliest),
-            _ => self.renew(now),
-        }
+        let age = self.token_since.map_or(Duration::ZERO, |since| now.duration_since(since));
+        let left = Duration::from_secs(u64::try_from(expires_in).unwrap_or(0));
+        let margin = RENEWAL_MARGIN.min((age + left) / 2);
+        let pause = left.saturating_sub(margin).max(LEAST_TOKEN_LIFE.saturating_sub(age));
+        self.timers.set(Timer::Renew, now + pause);
     }
 
     fn transmit(&mut self, frame: &ClientFrame<'_>) {
@@ -351,11 +351,11 @@ impl Machine {
         self.subscribe(chat_id);
     }
 
-    fn gone(&mut self, chat_id: ChatId) {
+    /// `total_unread`: in the chats that are left, where the server said it.
+    fn gone(&mut self, chat_id: ChatId, total_unread: Option<i64>) {
         self.unfollow(chat_id);
         self.timelines.remove(&chat_id);
-        self.chats.remove(chat_id);
-        self.read_list_again = self.reading_list;
+        self.chats.remove(chat_id, total_unread);
         self.emit(Event::Gone { chat_id });
     }
 
@@ -363,8 +363,17 @@ impl Machine {
 
     /// The server said something.
     pub fn on_frame(&mut self, now: Instant, frame: ReceivedFrame) {
+        let is_other_epoch = frame.epoch().is_some_and(|epoch| self.chats.enter(epoch));
+        let is_hello = matches!(frame, ReceivedFrame::Hello { .. });
+        self.take_frame(now, frame);
+        if (is_other_epoch || is_hello) && self.settings.only.is_none() {
+            self.read_list();
+        }
+    }
+
+    fn take_frame(&mut self, now: Instant, frame: ReceivedFrame) {
         match frame {
-            ReceivedFrame::Hello { user_id, epoch, .. } => self.on_hello(now, user_id, epoch),
+            ReceivedFrame::Hello { user_id, .. } => self.on_hello(now, user_id),
             ReceivedFrame::Bye { reconnect_in_ms, .. } => {
                 self.phase.promise(Duration::from_millis(reconnect_in_ms));
             }
@@ -374,30 +383,31 @@ impl Machine {
             }
             ReceivedFrame::ChatCreated { chat, total_unread, .. }
             | ReceivedFrame::ChatUpdated { chat, total_unread, .. } => {
-                self.chats.put(*chat);
-                self.chats.total_unread = total_unread;
-                self.read_list_again = self.reading_list;
+                // A followed chat gets presence in frames of its own; this one may come from a time
+                // without Redis.
+                let keep_presence = self.followed.contains_key(&chat.chat_id);
+                self.chats.tell(*chat, total_unread, keep_presence);
                 self.emit(Event::Chats);
             }
             // On a socket of one chat close 4004 follows, which tells it.
             ReceivedFrame::ChatDeleted { chat_id, total_unread, .. }
                 if self.settings.only.is_none() =>
             {
-                if let Some(total) = total_unread {
-                    self.chats.total_unread = total;
-                }
-                self.gone(chat_id);
+                self.gone(chat_id, total_unread);
             }
             ReceivedFrame::Typing { .. } => self.emit(Event::Frame(Box::new(frame))),
             ReceivedFrame::Presence { .. } => {
                 self.apply_to_list(&frame);
                 self.emit(Event::Frame(Box::new(frame)));
             }
-            ReceivedFrame::Subscribed { ref id, chat_id, .. } => {
+            ReceivedFrame::Subscribed { ref id, chat_id, ref online, .. } => {
                 if let Some(subscription) = self.followed.get_mut(&chat_id)
                     && (self.settings.only.is_some() || is_named(id.as_ref(), &subscription.id))
                 {
                     subscription.confirmed = true;
+                    if self.chats.set_online(chat_id, online) {
+                        self.emit(Event::Chats);
+                    }
                     self.on_chat_frame(chat_id, frame);
                 }
             }
@@ -417,15 +427,11 @@ impl Machine {
         }
     }
 
-    fn on_hello(&mut self, now: Instant, user_id: UserId, epoch: String) {
+    fn on_hello(&mut self, now: Instant, user_id: UserId) {
         self.me = Some(user_id);
         self.phase.live(now);
         self.set_state(State::Live);
-        if self.epoch.as_ref().is_some_and(|known| *known != epoch) {
-            // The database went back in time: what is known may be newer than what is true.
-            self.chats.clear();
-        }
-        self.epoch = Some(epoch);
+        self.token_since.get_or_insert(now);
         let followed: Vec<ChatId> = self.followed.keys().copied().collect();
         for chat_id in followed {
             match self.settings.only {
@@ -434,9 +440,6 @@ impl Machine {
                     self.followed.insert(chat_id, Subscription::default());
                 }
             }
-        }
-        if self.settings.only.is_none() {
-            self.read_list();
         }
         let chats: Vec<ChatId> = self.timelines.keys().copied().collect();
         for chat_id in chats {
@@ -457,7 +460,7 @@ impl Machine {
         let asked = self.followed.iter().find(|(_, one)| is_named(id, &one.id));
         let Some((&chat_id, _)) = asked else { return };
         match ErrorCode::parse(code) {
-            Some(ErrorCode::ChatNotFound) => self.gone(chat_id),
+            Some(ErrorCode::ChatNotFound) => self.gone(chat_id, None),
             _ => {
                 let pause = retry_after_ms.map_or(RESUBSCRIBE, Duration::from_millis);
                 self.timers.set(Timer::Resubscribe(chat_id), now + pause);

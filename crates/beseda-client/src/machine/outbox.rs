@@ -67,6 +67,11 @@ impl Outbox {
         (self.in_flight, self.attempts, self.failures) = (false, 0, 0);
     }
 
+    /// The attempt in flight counts for nothing; its message is sent again.
+    pub(super) fn release(&mut self) {
+        self.in_flight = false;
+    }
+
     /// Without a connection a message waits for one, however long that takes. `None`: its frame has
     /// told meanwhile that it is stored.
     pub(super) fn failed(

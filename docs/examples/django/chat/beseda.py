@@ -47,8 +47,8 @@ def name_users(users):
     ]})
 
 
-def open_room(first, second):
-    """The room of two users, a new one if need be: its `chat_id`."""
+def open_chat(first, second):
+    """The chat of two users, a new one if need be: its `chat_id`."""
     return _call("POST", "/chats/", {"user_ids": [user_id(first), user_id(second)]})["chat_id"]
 
 

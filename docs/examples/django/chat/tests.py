@@ -43,15 +43,15 @@ class ChatTest(TransactionTestCase):
         self.client.force_login(user)
         return self.client.get("/chat-token/").json()["token"]
 
-    def open_room(self, user, other):
+    def open_chat(self, user, other):
         self.client.force_login(user)
         answer = self.client.post(f"/contact/{other.public_id}/")
         self.assertEqual(answer.status_code, 302)
         return answer["Location"].split("/")[2]
 
     def test_two_users_talk(self):
-        chat = self.open_room(self.alice, self.bob)
-        self.assertEqual(self.open_room(self.bob, self.alice), chat)
+        chat = self.open_chat(self.alice, self.bob)
+        self.assertEqual(self.open_chat(self.bob, self.alice), chat)
         alice, bob = self.token(self.alice), self.token(self.bob)
         message = {"text": "Is it still there?", "client_msg_id": "1"}
         status, sent = ask(alice, "POST", f"/chats/{chat}/messages/", message)
@@ -62,7 +62,7 @@ class ChatTest(TransactionTestCase):
         self.assertEqual(ask(bob, "GET", "/chats/unread/")[1]["total"], 1)
 
     def test_others_see_the_name_before_the_first_visit_and_after_a_change(self):
-        self.open_room(self.bob, self.alice)
+        self.open_chat(self.bob, self.alice)
         bob = self.token(self.bob)
         _, page = ask(bob, "GET", "/chats/")
         self.assertEqual(page["results"][0]["other_user"]["name"], "Alice Smith")
@@ -72,7 +72,7 @@ class ChatTest(TransactionTestCase):
         self.assertEqual(page["results"][0]["other_user"]["name"], "Alice Jones")
 
     def test_strangers_see_nothing(self):
-        chat = self.open_room(self.alice, self.bob)
+        chat = self.open_chat(self.alice, self.bob)
         eve = self.token(User.objects.create_user("eve"))
         status, problem = ask(eve, "GET", f"/chats/{chat}/messages/")
         self.assertEqual((status, problem["code"]), (404, "chat_not_found"))
@@ -91,7 +91,7 @@ class ChatTest(TransactionTestCase):
         self.assertEqual(ask(self.token(self.alice), "GET", "/chats/")[0], 200)
 
     def test_a_deleted_user_leaves_no_text(self):
-        chat = self.open_room(self.alice, self.bob)
+        chat = self.open_chat(self.alice, self.bob)
         alice, bob = self.token(self.alice), self.token(self.bob)
         ask(alice, "POST", f"/chats/{chat}/messages/", {"text": "my address is …"})
         self.alice.delete()
@@ -113,7 +113,7 @@ class ChatTest(TransactionTestCase):
         User.objects.get(username="carol").delete()
 
     def test_the_page_has_what_it_needs(self):
-        chat = self.open_room(self.alice, self.bob)
+        chat = self.open_chat(self.alice, self.bob)
         page = self.client.get(f"/chat/{chat}/").content.decode()
         self.assertIn(chat, page)
         self.assertIn("beseda-client/index.js", page)

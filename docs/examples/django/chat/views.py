@@ -31,12 +31,12 @@ def token(request):
 def contact(request, public_id):
     """Who may write to whom is this application's to say: here, everybody to everybody."""
     other = get_object_or_404(User, public_id=public_id, is_active=True)
-    return redirect("room", chat_id=beseda.open_room(request.user, other))
+    return redirect("chat", chat_id=beseda.open_chat(request.user, other))
 
 
 @require_GET
 @login_required
-def room(request, chat_id):
+def chat(request, chat_id):
     """Whether it is theirs, Beseda says: the page shows what the user's own token may read."""
     context = {"chat_id": str(chat_id), "url": settings.BESEDA_PUBLIC_URL}
-    return render(request, "chat/room.html", {"context": context})
+    return render(request, "chat/chat.html", {"context": context})

@@ -7,6 +7,6 @@ urlpatterns = [
     path("", views.people),
     path("chat-token/", views.token),
     path("contact/<uuid:public_id>/", views.contact),
-    path("chat/<uuid:chat_id>/", views.room, name="room"),
+    path("chat/<uuid:chat_id>/", views.chat, name="chat"),
     path("admin/", admin.site.urls),
 ]

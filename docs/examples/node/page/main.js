@@ -2,7 +2,7 @@ import { Client } from 'beseda-client';
 
 const $ = (id) => document.getElementById(id);
 let client;
-let opened = null;   // the chat_id of the open room
+let opened = null;   // the chat_id of the open chat
 
 const post = (path, body) =>
   fetch(path, { method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(body ?? {}) });
@@ -22,8 +22,8 @@ onSubmit('sign-in', async ({ login }) => {
     },
   });
   client.on('state', () => { $('state').textContent = client.state.phase; });
-  client.on('rooms', showRooms);
-  client.on('room', ({ chatId }) => { if (chatId === opened) showMessages(); });
+  client.on('chats', showChats);
+  client.on('chat', ({ chatId }) => { if (chatId === opened) showMessages(); });
   await client.start();
 });
 
@@ -43,8 +43,8 @@ async function open(chatId) {
   showMessages();
 }
 
-function showRooms() {
-  $('rooms').replaceChildren(...client.rooms.list().map((chat) => {
+function showChats() {
+  $('chats').replaceChildren(...client.chats.list().map((chat) => {
     const button = document.createElement('button');
     button.textContent = `${chat.other_user.name ?? chat.other_user.user_id} (${chat.unread_count})`;
     button.addEventListener('click', () => open(chat.chat_id));

@@ -13,7 +13,7 @@ const client = new Client({
   },
 });
 client.on('state', () => { document.getElementById('state').textContent = client.state.phase; });
-client.on('room', show);
+client.on('chat', show);
 document.getElementById('form').addEventListener('submit', (event) => {
   event.preventDefault();
   const input = document.getElementById('text');

@@ -1,4 +1,4 @@
-/** The open room: its header, its messages, its search, and the composer below them. */
+/** The open chat: its header, its messages, its search, and the composer below them. */
 import { attempt, avatar, byId, confirmDelete, displayName, toast } from './dom.js';
 import { formatAgo, t } from './i18n.js';
 import { isComposing, isSendable, MAX_TEXT, scalarLength } from './text.js';
@@ -14,13 +14,13 @@ const COUNT_FROM = 200;
 /** "Seen 5 minutes ago" moves on its own. */
 const STATUS_EVERY_MS = 30_000;
 
-export class RoomView {
+export class ChatView {
   #session;
   #timelineView;
   #search;
   /** @type {?string} */
   #chatId = null;
-  /** @type {Map<string, string>} what was being written in each room */
+  /** @type {Map<string, string>} what was being written in each chat */
   #drafts = new Map();
   /** @type {?import('../clients/typescript/src/index.js').Message} */
   #edited = null;
@@ -46,16 +46,16 @@ export class RoomView {
       onClose: () => this.#timelineView.clearHit(),
     });
     byId('back').addEventListener('click', onClose);
-    byId('room-delete').addEventListener('click', () => this.#deleteRoom());
+    byId('chat-delete').addEventListener('click', () => this.#deleteChat());
     byId('composer').addEventListener('submit', (event) => { event.preventDefault(); this.#submit(); });
     byId('draft').addEventListener('keydown', (event) => this.#onKey(event));
     byId('draft').addEventListener('input', () => { this.#onDraft(); this.#sayTyping(); });
     byId('draft').addEventListener('blur', () => this.#stopTyping());
     byId('edit-cancel').addEventListener('click', () => this.#endEdit());
     session.on('open', () => this.#onOpen());
-    session.on('rooms', () => this.#renderHeader());
+    session.on('chats', () => this.#renderHeader());
     session.on('typing', () => this.#renderHeader());
-    session.on('gone', ({ chatId }) => { if (chatId === this.#chatId) toast(t('roomGone')); });
+    session.on('gone', ({ chatId }) => { if (chatId === this.#chatId) toast(t('chatGone')); });
     setInterval(() => this.#renderHeader(), STATUS_EVERY_MS);
   }
 
@@ -68,19 +68,19 @@ export class RoomView {
     this.#chatId = chatId;
     this.#search.close();
     this.#headerShown = '';
-    byId('room').hidden = chatId === null;
-    byId('no-room').hidden = chatId !== null;
+    byId('chat').hidden = chatId === null;
+    byId('no-chat').hidden = chatId !== null;
     byId('draft').value = this.#drafts.get(chatId) ?? '';
     this.#timelineView.show(chatId && this.#session.timelineOf(chatId));
     this.#renderHeader();
     this.#onDraft();
     if (!chatId) return;
     // On a touch screen the composer would bring its keyboard along.
-    byId(matchMedia('(pointer: coarse)').matches ? 'room-name' : 'draft').focus({ preventScroll: true });
+    byId(matchMedia('(pointer: coarse)').matches ? 'chat-name' : 'draft').focus({ preventScroll: true });
   }
 
   #renderHeader() {
-    const chat = this.#chatId && this.#session.rooms.get(this.#chatId);
+    const chat = this.#chatId && this.#session.chats.get(this.#chatId);
     if (!chat) return;
     const { other_user: other, chat_id: chatId } = chat;
     const typing = this.#session.typing.has(chatId);
@@ -90,12 +90,12 @@ export class RoomView {
     const shown = JSON.stringify([other, status]);
     if (shown === this.#headerShown) return;
     this.#headerShown = shown;
-    byId('room-name').textContent = displayName(other);
-    byId('room-name').title = other.user_id;
-    byId('room-status').textContent = status;
-    byId('room-status').classList.toggle('lively', typing || other.online);
-    byId('room-avatar').replaceChildren(avatar(other));
-    byId('room-avatar').className = `face${other.online ? ' online' : ''}`;
+    byId('chat-name').textContent = displayName(other);
+    byId('chat-name').title = other.user_id;
+    byId('chat-status').textContent = status;
+    byId('chat-status').classList.toggle('lively', typing || other.online);
+    byId('chat-avatar').replaceChildren(avatar(other));
+    byId('chat-avatar').className = `face${other.online ? ' online' : ''}`;
   }
 
   // ---- writing ----
@@ -172,10 +172,10 @@ export class RoomView {
     if (this.#edited?.message_id === message.message_id) this.#endEdit();
   }
 
-  async #deleteRoom() {
+  async #deleteChat() {
     const chatId = this.#chatId;
-    const name = displayName(this.#session.rooms.get(chatId).other_user);
-    if (await confirmDelete(t('deleteRoomAsk', { name }))) await attempt(() => this.#session.deleteRoom(chatId));
+    const name = displayName(this.#session.chats.get(chatId).other_user);
+    if (await confirmDelete(t('deleteChatAsk', { name }))) await attempt(() => this.#session.deleteChat(chatId));
   }
 
   #sayTyping() {

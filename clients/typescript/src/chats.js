@@ -1,10 +1,10 @@
 /**
- * The list of rooms, latest activity first, and what is unread in all of them.
+ * The list of chats, latest activity first, and what is unread in all of them.
  *
  * Two sources tell of it: the socket, in order, and answers to calls, which may be older than what
- * the socket has told meanwhile. So whoever makes a call takes `now` along, and an answer changes
- * nothing that was told after that. Between two words on a room `last_ev` decides; the person in it
- * (name, presence) has no number and is taken as it comes. Numbers of another `epoch` mean nothing:
+ * the socket has told meanwhile. So a caller keeps `now` with each call, and the answer changes
+ * nothing that was told after it. Between two versions of a chat `last_ev` decides; the member in it
+ * (name, presence) has no number, so the latest version counts. Numbers of another `epoch` mean nothing:
  * the database went back in time.
  *
  * @typedef {import('./schema.js').Chat} Chat
@@ -13,21 +13,21 @@
  * @typedef {object} Known
  * @property {Chat} chat
  * @property {number} told    when the socket told the whole of it; 0: never
- * @property {number} seen    when it told whether the person is there
- * @property {boolean} past   of an epoch that is over: gives way to anything
+ * @property {number} seen    when it told the member's presence
+ * @property {boolean} past   of an earlier epoch: any other version replaces it
  */
 
-export class Rooms {
+export class ChatList {
   /** @type {Map<string, Known>} */
   #known = new Map();
-  /** When the socket told that a room is gone. @type {Map<string, number>} */
+  /** When the socket told that a chat is gone. @type {Map<string, number>} */
   #gone = new Map();
   #clock = 0;
   #totalTold = 0;
   #epochBegan = 0;
   /** @type {string | null} the history that all of this is of */
   epoch = null;
-  /** Unread messages in all rooms, those not loaded included. */
+  /** Unread messages in all chats, those not loaded included. */
   totalUnread = 0;
   /** @type {string | null} cursor of what is not loaded yet */
   next = null;
@@ -37,13 +37,13 @@ export class Rooms {
   /** A moment, to be compared with what the socket tells after it. */
   get now() { return this.#clock; }
 
-  /** Whether what was asked then was asked of a history that is over. @param {number} asked */
+  /** Whether a call made at that moment was answered by an earlier epoch. @param {number} asked */
   isPast(asked) { return asked < this.#epochBegan; }
 
   /**
-   * Whatever names an epoch names it to this.
+   * Takes the epoch that a frame names.
    * @param {string} epoch
-   * @returns {boolean} whether it is another one: all is to be read anew
+   * @returns {boolean} whether it is another one: all must be read anew
    */
   enter(epoch) {
     const isOther = this.epoch !== null && this.epoch !== epoch;
@@ -56,7 +56,7 @@ export class Rooms {
     return true;
   }
 
-  /** @param {string} id its own, or its room's name @returns {Chat | undefined} */
+  /** @param {string} id its own, or its chat's name @returns {Chat | undefined} */
   get(id) {
     return this.#known.get(id)?.chat ?? this.#chats().find((chat) => chat.room_name === id);
   }
@@ -73,7 +73,7 @@ export class Rooms {
   // ---- answers ----
 
   /**
-   * Takes the top of the list as the server has it. Whatever should be in it and is not, is gone.
+   * Takes the top of the list as the server has it. A chat that belongs in it and is missing is gone.
    * @param {Chat[]} chats
    * @param {string | null} next
    * @param {number} [asked]
@@ -112,13 +112,13 @@ export class Rooms {
     else this.#known.set(chat.chat_id, { told: 0, seen: 0, ...known, chat: { ...chat, other_user }, past: false });
   }
 
-  /** Unread in all rooms. @param {number} total @param {number} [asked] */
+  /** Unread in all chats. @param {number} total @param {number} [asked] */
   setTotal(total, asked = this.now) {
     if (!this.isPast(asked) && this.#totalTold <= asked) this.totalUnread = total;
   }
 
   /**
-   * What marking a room as read has left.
+   * Takes what is left unread after a mark.
    * @param {string} chatId
    * @param {{read_seq: number, unread_count: number, total_unread: number}} marked
    * @param {number} [asked]
@@ -134,7 +134,7 @@ export class Rooms {
   // ---- the socket ----
 
   /**
-   * The server's word on the whole of a room.
+   * Takes a whole chat from a frame.
    * @param {Extract<ServerFrame, {type: 'chat.created' | 'chat.updated'}>} frame
    * @param {{keepPresence?: boolean}} [options]
    */
@@ -150,7 +150,7 @@ export class Rooms {
     this.#known.set(chat.chat_id, { seen: 0, ...known, chat: { ...newest, other_user }, told, past: false });
   }
 
-  /** @param {string} chatId @param {number} [total] what is unread in those that are left */
+  /** @param {string} chatId @param {number} [total] unread in the chats that are left */
   remove(chatId, total) {
     const told = this.#tick();
     this.#known.delete(chatId);
@@ -161,7 +161,7 @@ export class Rooms {
   }
 
   /**
-   * Follows a frame of a room, ahead of the server's word on the whole of it.
+   * Follows a frame of a chat, ahead of the whole chat that comes later.
    * @param {ServerFrame} frame
    * @returns {boolean} whether something in the list changed
    */
@@ -222,7 +222,7 @@ export class Rooms {
   }
 }
 
-/** The person of a room as it came along, whose presence is known better. @param {Chat} chat @param {Known} known */
+/** The member of a chat as received, with the presence that is known already. @param {Chat} chat @param {Known} known */
 function withPresence({ other_user }, { chat: { other_user: { online, last_seen_at } } }) {
   return { ...other_user, online, last_seen_at };
 }

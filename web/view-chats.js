@@ -1,10 +1,10 @@
-/** The list of rooms, the form above it, and the state of the connection. */
+/** The list of chats, the form above it, and the state of the connection. */
 import { attempt, avatar, byId, displayName, el } from './dom.js';
 import { describeError, formatListTime, t } from './i18n.js';
 
 /** @typedef {import('./session.js').Session} Session */
 
-export class RoomsView {
+export class ChatListView {
   #session;
   #onOpen;
   /** @type {Map<string, {element: HTMLElement, signature: string}>} */
@@ -21,10 +21,10 @@ export class RoomsView {
     byId('me-name').textContent = name;
     byId('me-name').title = t('signedInAs', { name });
     byId('open-form').addEventListener('submit', (event) => this.#onSubmit(event));
-    byId('more-rooms').addEventListener('click', () => attempt(() => session.loadMoreRooms()));
+    byId('more-chats').addEventListener('click', () => attempt(() => session.loadMoreChats()));
     byId('link-retry').addEventListener('click', () => session.restart());
-    byId('room-list').addEventListener('keydown', (event) => this.#onKey(event));
-    session.on('rooms', () => this.render());
+    byId('chat-list').addEventListener('keydown', (event) => this.#onKey(event));
+    session.on('chats', () => this.render());
     session.on('typing', () => this.render());
     session.on('open', () => this.render());
     session.on('state', () => this.renderState());
@@ -33,9 +33,9 @@ export class RoomsView {
   }
 
   render() {
-    const { rooms } = this.#session;
-    const list = byId('room-list');
-    const chats = rooms.list();
+    const { next, totalUnread } = this.#session.chats;
+    const list = byId('chat-list');
+    const chats = this.#session.chats.list();
     const present = new Set(chats.map((chat) => chat.chat_id));
     for (const [chatId, { element }] of this.#entries) {
       if (present.has(chatId)) continue;
@@ -46,9 +46,9 @@ export class RoomsView {
       const { element } = this.#entry(chat);
       if (list.children[index] !== element) this.#keepFocus(() => list.insertBefore(element, list.children[index] ?? null));
     });
-    byId('no-rooms').hidden = chats.length > 0;
-    byId('more-rooms').hidden = !rooms.next;
-    document.title = rooms.totalUnread > 0 ? `(${rooms.totalUnread}) Beseda` : 'Beseda';
+    byId('no-chats').hidden = chats.length > 0;
+    byId('more-chats').hidden = !next;
+    document.title = totalUnread > 0 ? `(${totalUnread}) Beseda` : 'Beseda';
   }
 
   /** Moving an element takes the focus from it. */
@@ -61,7 +61,7 @@ export class RoomsView {
   #entry(chat) {
     let entry = this.#entries.get(chat.chat_id);
     if (!entry) {
-      const button = el('button', { className: 'room-entry', onclick: () => this.#onOpen(chat.chat_id) });
+      const button = el('button', { className: 'chat-entry', onclick: () => this.#onOpen(chat.chat_id) });
       entry = { element: el('li', {}, button), signature: '' };
       this.#entries.set(chat.chat_id, entry);
     }
@@ -103,22 +103,22 @@ export class RoomsView {
     else button.removeAttribute('aria-current');
     button.replaceChildren(
       el('span', { className: `face${facts.online ? ' online' : ''}` }, avatar(user)),
-      el('span', { className: 'room-lines' },
-        el('span', { className: 'room-line' },
-          el('bdi', { className: 'room-name clip' }, facts.name),
+      el('span', { className: 'chat-lines' },
+        el('span', { className: 'chat-line' },
+          el('bdi', { className: 'chat-name clip' }, facts.name),
           ...(facts.online ? [el('span', { className: 'sr' }, `, ${t('online')}, `)] : []),
           el('span', { className: 'muted time' }, facts.time)),
-        el('span', { className: 'room-line' },
+        el('span', { className: 'chat-line' },
           el('span', { className: `clip last muted${facts.dim ? ' dim' : ''}` }, facts.line),
           ...badge)),
     );
   }
 
-  /** Up and down walk through the rooms. */
+  /** Up and down walk through the chats. */
   #onKey(event) {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (!step) return;
-    const buttons = [...byId('room-list').querySelectorAll('button')];
+    const buttons = [...byId('chat-list').querySelectorAll('button')];
     const next = buttons[buttons.indexOf(document.activeElement) + step];
     if (!next) return;
     event.preventDefault();
