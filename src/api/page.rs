@@ -49,9 +49,9 @@ const PAGE: &[Asset] = assets! {
     "session.js": JS,
     "sign-in.js": JS,
     "text.js": JS,
-    "view-message.js": JS,
     "view-chat.js": JS,
     "view-chats.js": JS,
+    "view-message.js": JS,
     "view-search.js": JS,
     "view-timeline.js": JS,
 };
@@ -61,6 +61,7 @@ const PAGE: &[Asset] = assets! {
 const CLIENT: &[Asset] = assets! {
     "clients/typescript/src",
     "api.js": JS,
+    "chats.js": JS,
     "client.js": JS,
     "connection.js": JS,
     "emitter.js": JS,
@@ -70,7 +71,6 @@ const CLIENT: &[Asset] = assets! {
     "live.js": JS,
     "outbox.js": JS,
     "renewal.js": JS,
-    "chats.js": JS,
     "sender.js": JS,
     "surely.js": JS,
     "timeline.js": JS,

@@ -1,9 +1,9 @@
 /** A client of Beseda: typed REST calls, and a socket that never loses its place. */
 export { Api, ApiError } from './api.js';
+export { ChatList } from './chats.js';
 export { Client } from './client.js';
 export { afterClose, backoff, Connection, PROTOCOL } from './connection.js';
 export { Live } from './live.js';
-export { ChatList } from './chats.js';
 export { Timeline } from './timeline.js';
 export { Credentials, readClaims } from './token.js';
 
