@@ -22,7 +22,7 @@
 //! | [`unread`], [`presence`] | copies of counters, leases of who is online |
 //! | [`broker`], [`store`] | Redis; Postgres |
 //! | [`auth`], [`token_cache`], [`limits`], [`input`], [`protocol`], [`model`], [`error`], [`config`], [`net`], [`tls`], [`metrics`], [`telemetry`], [`trace`], [`signals`] | the ground floor |
-//! | [`fuzz_entry`] | where strangers' bytes come in, as plain functions: for fuzzing |
+//! | [`fuzz_entry`], [`bench_entry`] | entry points for `cargo fuzz` and `cargo bench` |
 //! | [`cli_chat`] | `beseda chat`: a client in a terminal, which knows the service from outside only |
 //! | [`dev`] | `beseda dev` and the tests' stack: Postgres and Redis as child processes |
 //!
@@ -46,6 +46,7 @@ pub mod admission_cache;
 pub mod api;
 pub mod app;
 pub mod auth;
+pub mod bench_entry;
 pub mod broker;
 pub mod chat;
 #[cfg(feature = "dev")]
