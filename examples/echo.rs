@@ -1,5 +1,5 @@
-//! A socket that says what it hears, with the settings of Beseda's own sockets and on its own server:
-//! what `scripts/security-test` lets a conformance suite talk to. Prints its address.
+//! An echo server with the settings of Beseda's sockets and on its HTTP server, for the conformance suite
+//! of `scripts/security-test`. Prints its address.
 
 use axum::{
     Router,

@@ -1,4 +1,4 @@
-//! `beseda admin`: what operators ask about single things.
+//! `beseda admin`: traces of single messages, and failed webhooks.
 
 use std::{
     fs::File,
@@ -18,9 +18,9 @@ use crate::{
 
 #[derive(Debug, Subcommand)]
 pub enum Question {
-    /// Follow one message: what the database knows of it, and what replicas have logged about it.
+    /// Trace one message: its rows in the database, and the log lines of replicas about it.
     Trace(TraceOptions),
-    /// List webhooks that were given up, or have them sent again.
+    /// List webhook events that were given up, or send them again.
     Webhooks(WebhookOptions),
 }
 
@@ -29,7 +29,7 @@ pub struct TraceOptions {
     /// The message's id.
     message_id: Uuid,
 
-    /// Its chat's id; without it every message is looked at.
+    /// Its chat's id. Without it, all messages are scanned.
     #[arg(long)]
     chat: Option<Uuid>,
 
@@ -44,11 +44,11 @@ pub struct TraceOptions {
 
 #[derive(Debug, Args)]
 pub struct WebhookOptions {
-    /// Have this event sent again, as if it were new.
+    /// Send this event again, as if it were new.
     #[arg(long, value_name = "EVENT_ID", conflicts_with = "replay_all")]
     replay: Option<Uuid>,
 
-    /// Have all that were given up sent again.
+    /// Send all events again that were given up.
     #[arg(long)]
     replay_all: bool,
 
@@ -56,10 +56,10 @@ pub struct WebhookOptions {
     database: DatabaseConfig,
 }
 
-/// Dead letters listed: a screen or two; more are counted only.
+/// Dead letters that are listed: a screen or two. Further ones are only counted.
 const LISTED: i64 = 100;
 
-/// Why there is no answer.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
     #[error("there is no such message")]
@@ -72,7 +72,7 @@ pub enum AdminError {
     Log { path: PathBuf, error: io::Error },
 }
 
-/// The answer, as text.
+/// Runs a command and returns its output.
 pub async fn answer(question: Question) -> Result<String, AdminError> {
     match question {
         Question::Trace(options) => trace(options).await,
@@ -115,7 +115,7 @@ async fn trace(options: TraceOptions) -> Result<String, AdminError> {
             sightings.extend(sighting(&trail, &line.map_err(failed)?, path));
         }
     }
-    // Times are written so that their order is that of text.
+    // Times in RFC 3339 sort as text.
     sightings.sort();
     let mut text = trail.to_string();
     for sighting in sightings {
@@ -124,11 +124,12 @@ async fn trace(options: TraceOptions) -> Result<String, AdminError> {
     Ok(text.trim_end().to_owned())
 }
 
-/// What a line of a log says of the message, if anything: when, what, and whose log it is.
+/// Reads a log line. Returns when and what it says about the message, and the log's path; `None` if it is
+/// about something else.
 fn sighting(trail: &Trail, line: &str, log: &Path) -> Option<String> {
     let entry: Value = serde_json::from_str(line).ok()?;
     let is = |name: &str, id: Uuid| entry[name].as_str() == Some(&id.to_string());
-    // A delivery knows its chat and its number only.
+    // A delivery carries only its chat and its `ev`.
     let ours = is("message_id", trail.message_id)
         || is("chat_id", trail.chat_id) && entry["ev"].as_i64() == Some(trail.ev);
     if entry["target"] != TARGET || !ours {

@@ -1,13 +1,13 @@
-//! Every way a request or a command can fail: a closed set, with code and status in one place.
+//! The errors of requests and commands: a closed set, with code and status in one place.
 
 use std::{sync::Arc, time::Duration};
 
 use axum::http::StatusCode;
 
-/// The cause of a failure that is ours, shared by everyone whom it hit (a batch fails as a whole).
+/// The cause of an internal failure, shared by all requests that it hit (a batch fails as a whole).
 pub type Cause = Arc<dyn std::error::Error + Send + Sync>;
 
-/// An error with its causes, in one line: for logs, not for clients.
+/// Formats an error with its causes in one line, for logs and not for clients.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut line = error.to_string();
     let mut next = error.source();
@@ -21,7 +21,7 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 
 pub use beseda_protocol::{ErrorCode, FieldError};
 
-/// What a client is told went wrong.
+/// Why a request or a command failed, as a client is told.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     #[error("The body is not JSON in UTF-8: {0}")]
@@ -72,12 +72,11 @@ pub enum Error {
     Timeout,
 }
 
-/// How long a client waits before it retries after a 503: long enough for a database's
-/// connection to be made anew, short enough for a person to wait for.
+/// `Retry-After` of a 503: long enough to reconnect to the database, short enough for a user to wait.
 pub const UNAVAILABLE_RETRY: Duration = Duration::from_secs(1);
 
 impl Error {
-    /// One field at fault.
+    /// One invalid field.
     pub fn field(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self::Validation(vec![FieldError { field: field.into(), message: message.into() }])
     }
@@ -86,17 +85,17 @@ impl Error {
         Self::Internal(Arc::new(cause))
     }
 
-    /// Stable: part of the API, and a metric's label.
+    /// Returns the code. It is stable: part of the API, and the label of a metric.
     pub fn code(&self) -> &'static str {
         self.kind().as_str()
     }
 
     pub fn status(&self) -> StatusCode {
-        // The codes' statuses are real ones.
+        // Every code has a valid status.
         StatusCode::from_u16(self.kind().status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    /// When a retry makes sense, for 429 and 503.
+    /// Returns when a retry makes sense, for 429 and 503.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::RateLimited { retry_after } => Some(*retry_after),
@@ -105,7 +104,7 @@ impl Error {
         }
     }
 
-    /// What clients know it by.
+    /// Returns the code, as a value of the protocol.
     pub fn kind(&self) -> ErrorCode {
         match self {
             Self::InvalidJson(_) => ErrorCode::InvalidJson,
@@ -135,7 +134,7 @@ impl Error {
     }
 }
 
-/// Field errors gathered while a request is read, so that the answer names all of them.
+/// Collects field errors while a request is read, so that the answer names all of them.
 #[derive(Debug, Default)]
 pub struct FieldErrors(Vec<FieldError>);
 
@@ -144,7 +143,7 @@ impl FieldErrors {
         self.0.push(FieldError { field: field.to_owned(), message: message.into() });
     }
 
-    /// Takes over what was wrong within `outer`.
+    /// Adds the errors of the object `outer`.
     pub fn nest(&mut self, outer: &str, inner: FieldErrors) {
         self.0.extend(inner.0.into_iter().map(|FieldError { field, message }| FieldError {
             field: format!("{outer}.{field}"),

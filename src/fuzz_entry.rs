@@ -1,5 +1,5 @@
-//! Where strangers' bytes come in, as plain functions: what `cargo fuzz` (in `fuzz/`) and the property
-//! tests below go through. Whatever comes, each returns, and what it took keeps its promise.
+//! Entry points of untrusted bytes, as plain functions: `cargo fuzz` (in `fuzz/`) and the property tests
+//! below call them. Each must return for any input, and what it accepts must be well formed.
 
 use futures_util::FutureExt;
 use http::{HeaderMap, HeaderValue, Uri};
@@ -18,14 +18,14 @@ use crate::{
     socket::command::Request,
 };
 
-/// The fuzz_entry of a replica with some key.
+/// The parsers of a replica whose secret no input knows.
 #[derive(Debug)]
-pub struct Doors {
+pub struct FuzzEntry {
     verifier: Verifier,
     tickets: Tickets,
 }
 
-impl Default for Doors {
+impl Default for FuzzEntry {
     fn default() -> Self {
         let config = AuthConfig {
             jwt_hs256_secret: Some(Secret::from("x".repeat(32))),
@@ -41,8 +41,8 @@ impl Default for Doors {
     }
 }
 
-impl Doors {
-    /// A token and a ticket. Nobody who has not got the key can make one.
+impl FuzzEntry {
+    /// Reads a token and a ticket. Without the key nobody can make one, so both are refused.
     pub fn token(&self, raw: &str) {
         let verified = self.verifier.verify(raw).now_or_never();
         let verified = verified.expect("a secret is not asked for");
@@ -51,7 +51,7 @@ impl Doors {
         refused(&ticket.expect_err("a forged ticket"), raw);
     }
 
-    /// A frame on a socket. Its id is echoed: it must stand in JSON as it is.
+    /// Reads a frame of a socket. Its id is echoed verbatim, so it must be valid JSON.
     pub fn frame(&self, raw: &str) {
         match Request::parse(raw) {
             Ok(Request { id, command }) => {
@@ -67,7 +67,7 @@ impl Doors {
         }
     }
 
-    /// A body, read as fields of every kind.
+    /// Reads a body, as fields of every kind.
     pub fn body(&self, raw: &[u8]) {
         let read: [fn(&mut Fields) -> bool; 5] = [
             |fields| fields.optional_string("text", |_| Ok(())).is_some(),
@@ -79,7 +79,7 @@ impl Doors {
         for read in read {
             match Fields::parse(raw) {
                 Ok(mut fields) => {
-                    // What was read is without fault.
+                    // A field that was read has no error.
                     let read = read(&mut fields);
                     let finished = fields.finish();
                     assert!(!read || finished.is_ok());
@@ -92,7 +92,7 @@ impl Doors {
         }
     }
 
-    /// A query on a text. What is highlighted lies in it, in order.
+    /// Runs a query on a text. Highlights must lie within the text, in order.
     pub fn search(&self, query: &str, text: &str) {
         let units = text.encode_utf16().count();
         let found = Query::parse(query).find(text, &mut Scratch::default());
@@ -104,7 +104,7 @@ impl Doors {
         }
     }
 
-    /// A cursor. One that is taken is one that is given.
+    /// Reads a cursor. An accepted one must survive being written and read again.
     pub fn cursor(&self, raw: &str) {
         if let Ok(position) = api::read_cursor(raw) {
             let again = api::read_cursor(&api::write_cursor(position));
@@ -112,7 +112,7 @@ impl Doors {
         }
     }
 
-    /// A path with its query, the names in it, and what is answered where they are refused.
+    /// Reads a path with its query and the names in it, and encodes their refusals.
     pub fn path(&self, raw: &str) {
         if let Ok(uri) = raw.parse::<Uri>() {
             if let Some(slashed) = api::slashed(&uri) {
@@ -134,7 +134,7 @@ impl Doors {
         }
     }
 
-    /// What proxies say of where a request came from.
+    /// Reads the client address that proxies report.
     pub fn forwarded(&self, raw: &str) {
         let Ok(value) = HeaderValue::from_str(raw) else { return };
         let mut headers = HeaderMap::new();
@@ -147,11 +147,11 @@ impl Doors {
     }
 }
 
-/// Most bytes of a failure's answer: what is at fault is named, and not sent back.
+/// Largest problem document, in bytes: it names the faulty input, and does not send it back.
 const LONGEST_PROBLEM: usize = 8 * 1024;
 
-/// A refusal is the client's fault, and told in JSON of a bounded size, with the id that the client
-/// gave to its request if that is one.
+/// Checks that a refusal is a 4xx, in JSON of a bounded size, with the client's request id where that
+/// is valid.
 fn refused(error: &Error, id: &str) {
     let mut headers = HeaderMap::new();
     if let Ok(value) = HeaderValue::from_str(id) {
@@ -173,7 +173,7 @@ mod tests {
 
     use super::*;
 
-    /// Text of the kinds that have broken others: bidi, combining, astral, control, escapes, numbers.
+    /// Text that is known to break parsers: bidi, combining, astral, control, escapes, numbers.
     fn awkward() -> impl Strategy<Value = String> {
         let piece = prop_oneof![
             any::<String>(),
@@ -192,7 +192,7 @@ mod tests {
         prop::collection::vec(piece, 0..8).prop_map(|pieces| pieces.concat())
     }
 
-    /// JSON-like objects with the fields that are read, twice at times.
+    /// JSON-like objects with the fields that are read, some of them twice.
     fn object() -> impl Strategy<Value = String> {
         let value = prop_oneof![
             awkward().prop_map(|text| format!("{text:?}")),
@@ -211,33 +211,33 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_door_stands_whatever_comes(raw in awkward(), other in awkward(), json in object()) {
-            let fuzz_entry = Doors::default();
-            fuzz_entry.token(&raw);
-            fuzz_entry.token(&format!("{raw}.{other}.{raw}"));
-            fuzz_entry.frame(&raw);
-            fuzz_entry.frame(&json);
-            fuzz_entry.body(raw.as_bytes());
-            fuzz_entry.body(json.as_bytes());
-            fuzz_entry.search(&raw, &other);
-            fuzz_entry.cursor(&raw);
-            fuzz_entry.path(&raw);
-            fuzz_entry.path(&format!("/api/v1/{raw}?{other}"));
-            fuzz_entry.forwarded(&raw);
+        fn every_entry_point_returns_for_any_input(raw in awkward(), other in awkward(), json in object()) {
+            let entry = FuzzEntry::default();
+            entry.token(&raw);
+            entry.token(&format!("{raw}.{other}.{raw}"));
+            entry.frame(&raw);
+            entry.frame(&json);
+            entry.body(raw.as_bytes());
+            entry.body(json.as_bytes());
+            entry.search(&raw, &other);
+            entry.cursor(&raw);
+            entry.path(&raw);
+            entry.path(&format!("/api/v1/{raw}?{other}"));
+            entry.forwarded(&raw);
         }
     }
 
     #[test]
     fn what_is_huge_is_refused_without_a_search_for_its_end() {
-        let fuzz_entry = Doors::default();
+        let entry = FuzzEntry::default();
         let long = "a\u{301}б".repeat(30_000);
-        fuzz_entry.search(&long, "a text");
-        fuzz_entry.search("ab*cd", &long);
-        fuzz_entry.token(&"e".repeat(1_000_000));
-        fuzz_entry.body("[".repeat(1_000_000).as_bytes());
-        fuzz_entry.body(format!("{{\"text\":{}1", "{\"a\":".repeat(100_000)).as_bytes());
-        fuzz_entry.cursor(&long);
-        fuzz_entry.path(&long);
-        fuzz_entry.forwarded(&"1,".repeat(30_000));
+        entry.search(&long, "a text");
+        entry.search("ab*cd", &long);
+        entry.token(&"e".repeat(1_000_000));
+        entry.body("[".repeat(1_000_000).as_bytes());
+        entry.body(format!("{{\"text\":{}1", "{\"a\":".repeat(100_000)).as_bytes());
+        entry.cursor(&long);
+        entry.path(&long);
+        entry.forwarded(&"1,".repeat(30_000));
     }
 }

@@ -23,14 +23,14 @@ use beseda::{
 };
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-/// After 10,000 disconnects 16 MB stay resident with this one, against 67 MB with glibc's.
+/// After 10,000 disconnects mimalloc keeps 16 MB resident, glibc's allocator 67 MB.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// How long `healthcheck` waits: an orchestrator's own limit is rarely above a few seconds.
+/// Time-out of `healthcheck`: an orchestrator rarely waits longer than a few seconds.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What a shell reports for a program that a SIGINT ended.
+/// Exit status after a SIGINT, as shells report it.
 const INTERRUPTED: u8 = 130;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -52,25 +52,25 @@ enum Command {
     Serve(Box<Config>),
     /// Apply missing migrations to the database, and end.
     Migrate(MigrateOptions),
-    /// Look at every chat in the database for what must not be; reads only. Ends with 0 where all is
-    /// well, with 1 where something is wrong, with 2 where it could not look.
+    /// Check the consistency of every chat in the database, without writing. The exit status is 0 if all
+    /// is consistent, 1 if not, 2 if the check could not be made.
     Verify(DatabaseConfig),
-    /// Ask about single things.
+    /// Trace a message, or manage failed webhooks.
     #[command(subcommand)]
     Admin(Question),
-    /// Two replicas with a private Postgres and Redis, to try and to develop; not for production.
+    /// Run two replicas with a private Postgres and Redis, for development; not for production.
     #[cfg(feature = "dev")]
     Dev(dev::Options),
-    /// Print a token, as the host application would sign it; for trying out.
+    /// Print a token as the host application would sign it, for development.
     #[cfg(feature = "dev")]
     Token(dev::TokenOptions),
-    /// Talk to somebody, in a terminal or through a pipe: each line is a message.
+    /// Chat with a user, in a terminal or through a pipe: each line is a message.
     ///
-    /// A line that can be no message (more than 4,000 characters, or not UTF-8) is refused by itself. From a
-    /// pipe, the exit status is 1 if any line was refused, or is not known to have arrived.
+    /// A line that can't be a message (more than 4,000 characters, or not UTF-8) is refused alone. From a
+    /// pipe, the exit status is 1 if a line was refused or its delivery is unknown.
     #[cfg(feature = "dev")]
     Chat(cli_chat::Options),
-    /// Ask the replica on this machine whether it is ready: ends with 0 or 1.
+    /// Check whether the replica on this machine is ready. The exit status is 0 or 1.
     Healthcheck(HealthOptions),
     /// Print the OpenAPI document.
     Openapi,
@@ -81,24 +81,24 @@ struct MigrateOptions {
     #[command(flatten)]
     database: DatabaseConfig,
 
-    /// Change nothing; say which migrations are missing, or differ from this program's, and end with 1
-    /// if any do.
+    /// Change nothing: list the migrations that are missing or differ from this program's. The exit status
+    /// is 1 if there are any.
     #[arg(long)]
     check: bool,
 }
 
 #[derive(Args)]
 struct HealthOptions {
-    /// Where the replica serves health.
+    /// Address on which the replica serves its health.
     #[arg(long, env = "BESEDA_INTERNAL_LISTEN", default_value = "0.0.0.0:9090")]
     internal_listen: SocketAddr,
 
-    /// What to ask: `/readyz`, or `/healthz` for whether it lives at all.
+    /// Path to request: `/readyz`, or `/healthz` for liveness only.
     #[arg(long, default_value = "/readyz")]
     path: String,
 }
 
-/// The arguments, with secrets from files in place.
+/// Parses the arguments, with secrets read from files.
 fn arguments() -> Result<Cli, ConfigError> {
     let mut command = Cli::command();
     let chosen = std::env::args_os()
@@ -117,7 +117,7 @@ fn arguments() -> Result<Cli, ConfigError> {
             return Err(error);
         }
     }
-    // Whatever clap has to say, it says, and ends the process.
+    // clap prints help and errors itself, and ends the process.
     Ok(Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit()))
 }
 
@@ -126,7 +126,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return fail(&error),
     };
-    // To the end: what is left of the traces is sent when this goes.
+    // Kept to the end: its drop sends the remaining traces.
     let _telemetry = match telemetry::init(cli.log.log_format, cli.log.otlp_endpoint.as_ref()) {
         Ok(telemetry) => telemetry,
         Err(error) => return fail(&error),
@@ -146,7 +146,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// A socket takes a file; shells start programs with a soft limit of 1,024 of them.
+/// Raises the limit on open files to the hard limit: each socket takes one, and shells set a soft limit
+/// of 1,024.
 fn raise_file_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
@@ -174,9 +175,9 @@ async fn dispatch(command: Command) -> Result<ExitCode, BoxError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Asks for no huge pages (prctl(2), `PR_SET_THP_DISABLE`): the allocator would have memory in pieces of
-/// 2 MiB, cleared whole at the first touch. When ten thousand sockets come at once that was a quarter of
-/// the processors' time and half of the memory, and messages are no cheaper for it.
+/// Disables huge pages (prctl(2), `PR_SET_THP_DISABLE`), of which the kernel clears 2 MiB at the first
+/// touch. When ten thousand sockets connected at once, that took a quarter of the processor time and half
+/// of the memory, and messages were no cheaper.
 fn use_small_pages() {
     #[cfg(target_os = "linux")]
     if let Err(error) = nix::sys::prctl::set_thp_disable(true) {
@@ -185,7 +186,7 @@ fn use_small_pages() {
 }
 
 async fn serve(config: Config) -> Result<ExitCode, BoxError> {
-    // First of all: a signal during the start must not be lost.
+    // First, because a signal during the start must not be lost.
     let mut signals = Signals::catch()?;
     use_small_pages();
     let listeners = Listeners {
@@ -202,7 +203,7 @@ async fn serve(config: Config) -> Result<ExitCode, BoxError> {
         "serving"
     );
     signals.next().await;
-    tracing::info!("draining; a second signal ends at once");
+    tracing::info!("draining; a second signal ends the process at once");
     tokio::select! {
         () = replica.drain() => Ok(ExitCode::SUCCESS),
         () = signals.next() => Ok(ExitCode::from(INTERRUPTED)),
@@ -227,7 +228,7 @@ async fn migrate(options: &MigrateOptions) -> Result<ExitCode, BoxError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What `verify` ends with where it could not look: no verdict either way.
+/// Exit status of `verify` if the check could not be made.
 const NO_VERDICT: u8 = 2;
 
 async fn verify(config: &DatabaseConfig) -> Result<ExitCode, BoxError> {
@@ -243,7 +244,8 @@ async fn verify(config: &DatabaseConfig) -> Result<ExitCode, BoxError> {
     }
 }
 
-/// Plain HTTP by hand: images without a shell or curl can use it, and it costs no client.
+/// Requests the replica's health, with HTTP written by hand, which needs no client library. Images without
+/// a shell or curl can use it.
 fn healthcheck(options: &HealthOptions) -> Result<(), BoxError> {
     let mut address = options.internal_listen;
     if address.ip().is_unspecified() {
@@ -266,12 +268,12 @@ fn healthcheck(options: &HealthOptions) -> Result<(), BoxError> {
     }
 }
 
-/// A closed pipe is an error here, not a panic as with `println!`.
+/// Prints a line. A closed pipe is an error, not a panic as with `println!`.
 fn print(line: &str) -> std::io::Result<()> {
     writeln!(std::io::stdout(), "{line}")
 }
 
-/// Says what failed and why, down to the first cause.
+/// Prints an error with all its causes.
 fn fail(error: &(dyn std::error::Error + 'static)) -> ExitCode {
     let _ = writeln!(std::io::stderr(), "beseda: {}", chain(error));
     ExitCode::FAILURE

@@ -1,5 +1,5 @@
-//! Prometheus metrics: one typed struct a replica. Labels are bounded: never a user, a chat, a raw
-//! path or a client's own close code.
+//! Prometheus metrics, in one typed struct a replica. Labels are bounded: never a user, a chat, a raw
+//! path or a client's close code.
 
 mod process;
 
@@ -21,7 +21,7 @@ use self::process::Process;
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct HttpLabels {
     pub method: &'static str,
-    /// The matched pattern.
+    /// The matched route pattern.
     pub route: String,
     pub status: u16,
 }
@@ -38,7 +38,7 @@ pub struct CodeLabels {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct CloseLabels {
-    /// Our own close code; 1000 where the client left.
+    /// The server's close code; 1000 if the client closed.
     pub code: u16,
 }
 
@@ -47,14 +47,14 @@ struct OutcomeLabels {
     outcome: &'static str,
 }
 
-/// What became of an event for webhooks, or of one attempt to send it.
+/// The outcome of an event for webhooks, or of one attempt to send it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WebhookOutcome {
     Delivered,
-    /// An attempt; there is another one.
+    /// An attempt failed; another one follows.
     Failed,
     Dead,
-    /// Nobody's news any more.
+    /// The event was no longer true, so it was not sent.
     Skipped,
 }
 
@@ -81,12 +81,12 @@ pub struct ClassLabels {
     pub class: &'static str,
 }
 
-/// 1 ms to 16 s.
+/// A histogram from 1 ms to 16 s.
 fn seconds() -> Histogram {
     Histogram::new(exponential_buckets(0.001, 2.0, 15))
 }
 
-/// 0.25 ms to 4 s: queries.
+/// A histogram of queries, from 0.25 ms to 4 s.
 fn query_seconds() -> Histogram {
     Histogram::new(exponential_buckets(0.000_25, 2.0, 15))
 }
@@ -118,7 +118,7 @@ pub struct Metrics {
     pub redis_up: Gauge,
     pub draining: Gauge,
     pool_connections: Family<StateLabels, Gauge>,
-    /// How long statements waited for a connection.
+    /// Time that statements waited for a connection.
     pub pool_wait: Histogram,
     pub writer_queue_depth: Gauge,
     pub outbox_rows: Gauge,
@@ -128,7 +128,7 @@ pub struct Metrics {
     pub webhook_oldest: Gauge<f64, AtomicU64>,
     pub webhook_dead_rows: Gauge,
     delivery: Histogram,
-    /// Commit to the publication's arrival on this replica.
+    /// From the commit to the publication's arrival on this replica.
     pub publication_lag: Histogram,
 }
 
@@ -177,28 +177,36 @@ impl Default for Metrics {
         let m = &metrics;
         registry.register_with_unit(
             "http_request",
-            "Time to answer, by route",
+            "Time until the response, by route",
             Unit::Seconds,
             m.http.clone(),
         );
         registry.register_with_unit(
             "store_query",
-            "Time of a statement, the wait for a connection included",
+            "Time of a statement, including the wait for a connection",
             Unit::Seconds,
             m.queries.clone(),
         );
         registry.register("errors", "Refusals and failures, by code", m.errors.clone());
-        registry.register("rate_limited", "Requests over a limit", m.rate_limited.clone());
+        registry.register(
+            "rate_limited",
+            "Requests refused by a limit, by class",
+            m.rate_limited.clone(),
+        );
         registry.register(
             "messages_accepted",
-            "Messages made durable",
+            "Messages committed to Postgres",
             m.messages_accepted.clone(),
         );
-        registry.register("messages_replayed", "Retried sends", m.messages_replayed.clone());
-        registry.register("batch_messages", "Messages a commit", m.batch_messages.clone());
+        registry.register(
+            "messages_replayed",
+            "Sends that repeated an earlier client_msg_id",
+            m.messages_replayed.clone(),
+        );
+        registry.register("batch_messages", "Messages per commit", m.batch_messages.clone());
         registry.register(
             "frames_delivered",
-            "Frames given to sockets",
+            "Frames written to sockets",
             m.frames_delivered.clone(),
         );
         registry.register("sockets_open", "Open sockets", m.sockets_open.clone());
@@ -206,7 +214,7 @@ impl Default for Metrics {
         registry.register("sockets_closed", "Sockets closed, by code", m.sockets_closed.clone());
         registry.register(
             "sockets_behind",
-            "Times a slow socket lost its queue and caught up from Postgres",
+            "Times the queue of a slow socket overflowed, so that it caught up from Postgres",
             m.sockets_behind.clone(),
         );
         registry.register(
@@ -216,33 +224,37 @@ impl Default for Metrics {
         );
         registry.register(
             "catchups",
-            "Times a socket read from Postgres what it had missed",
+            "Times a socket read missed changes from Postgres",
             m.catchups.clone(),
         );
         registry.register("resets", "Positions that could not be resumed", m.resets.clone());
         registry.register(
             "publications_received",
-            "Publications from Redis",
+            "Publications received from Redis",
             m.publications_received.clone(),
         );
         registry.register("resyncs", "Times publications may have been lost", m.resyncs.clone());
         registry.register("gaps_filled", "Gaps filled from Postgres", m.gaps_filled.clone());
         registry.register(
             "head_check_finds",
-            "Changes that only the comparison of heads found",
+            "Missed changes that only the comparison with Postgres found",
             m.head_check_finds.clone(),
         );
-        registry.register("outbox_swept", "Outbox rows published late", m.outbox_swept.clone());
+        registry.register(
+            "outbox_swept",
+            "Outbox rows that the sweeper published",
+            m.outbox_swept.clone(),
+        );
         registry.register(
             "postgres_up",
-            "1 while Postgres answered the last check, which each scrape makes",
+            "1 if Postgres answered the check of this scrape",
             m.postgres_up.clone(),
         );
         registry.register("redis_up", "1 while Redis answers", m.redis_up.clone());
         registry.register("draining", "1 while the replica drains", m.draining.clone());
         registry.register(
             "pool_connections",
-            "Connections to Postgres, by state: open, and those of them in use",
+            "Connections to Postgres, by state: open, and of these in_use",
             m.pool_connections.clone(),
         );
         registry.register_with_unit(
@@ -253,48 +265,48 @@ impl Default for Metrics {
         );
         registry.register(
             "writer_queue_depth",
-            "Sends that wait to be written",
+            "Messages that wait for their batch",
             m.writer_queue_depth.clone(),
         );
         registry.register(
             "outbox_rows",
-            "Commits that Redis may not have yet, of all replicas",
+            "Commits of all replicas that may not be published yet",
             m.outbox_rows.clone(),
         );
         registry.register_with_unit(
             "outbox_oldest",
-            "Age of the oldest of these commits; 0 where there is none",
+            "Age of the oldest outbox row; 0 if there is none",
             Unit::Seconds,
             m.outbox_oldest.clone(),
         );
         registry.register(
             "webhooks",
-            "Events for webhooks, by what became of them; `failed` counts attempts",
+            "Events for webhooks, by outcome; `failed` counts attempts",
             m.webhooks.clone(),
         );
-        // There from the beginning, so that a first failure is an increase.
+        // A series that began with the first failure would hide it from `increase()`.
         for outcome in WebhookOutcome::ALL {
             drop(m.webhooks.get_or_create(&OutcomeLabels { outcome: outcome.label() }));
         }
         registry.register(
             "webhook_rows",
-            "Events for webhooks that wait, of all replicas",
+            "Webhook events of all replicas that wait to be sent",
             m.webhook_rows.clone(),
         );
         registry.register_with_unit(
             "webhook_oldest",
-            "How long the oldest of these events has been tried; 0 where there is none",
+            "How long the oldest waiting webhook event has been due; 0 if there is none",
             Unit::Seconds,
             m.webhook_oldest.clone(),
         );
         registry.register(
             "webhook_dead_rows",
-            "Events for webhooks that were given up and not replayed",
+            "Webhook events that were given up and not replayed",
             m.webhook_dead_rows.clone(),
         );
         registry.register_with_unit(
             "delivery",
-            "From the commit to the socket: of what was written at once, the oldest",
+            "From the commit to the write to a socket; of frames written together, the oldest",
             Unit::Seconds,
             m.delivery.clone(),
         );
@@ -325,14 +337,14 @@ impl Metrics {
         self.queries.get_or_create(&QueryLabels { query }).observe(elapsed.as_secs_f64());
     }
 
-    /// An event that was committed then has been written to a socket. Two clocks are compared:
-    /// Postgres's and this machine's.
+    /// Observes that an event was written to a socket. Compares two clocks, Postgres's and this
+    /// machine's.
     pub fn observe_delivery(&self, committed_micros: i64) {
         let micros = jiff::Timestamp::now().as_microsecond() - committed_micros;
         self.delivery.observe(micros.max(0) as f64 / 1e6);
     }
 
-    /// Connections to Postgres.
+    /// Sets the numbers of connections to Postgres.
     pub fn set_pool(&self, in_use: usize, open: usize) {
         for (state, count) in [("in_use", in_use), ("open", open)] {
             let gauge = self.pool_connections.get_or_create(&StateLabels { state });
@@ -352,7 +364,7 @@ impl Metrics {
         self.sockets_closed.get_or_create(&CloseLabels { code }).inc();
     }
 
-    /// OpenMetrics text (<https://openmetrics.io>).
+    /// Encodes all metrics as OpenMetrics text (<https://openmetrics.io>).
     pub fn render(&self) -> String {
         let mut text = String::new();
         // Writing to a String can't fail.

@@ -1,4 +1,4 @@
-//! Where a request comes from.
+//! IP networks, and the client address of a request.
 
 use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr},
@@ -7,17 +7,16 @@ use std::{
 
 use http::HeaderMap;
 
-/// A range of addresses: `10.0.0.0/8`, `fd00::/8`, or a single one.
+/// A range of addresses (`10.0.0.0/8`, `fd00::/8`) or a single address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network {
-    /// An IPv4 address stands as the IPv6 address that it is mapped to (RFC 4291 §2.5.5.2), so that it
-    /// is the same however it is written.
+    /// An IPv4 address is stored mapped to IPv6 (RFC 4291 §2.5.5.2), so that both spellings are equal.
     address: u128,
-    /// Where a bit counts, of all that lead.
+    /// One bits at the leading positions to be compared.
     mask: u128,
 }
 
-/// Leading bits of an IPv4 address that is mapped to IPv6, which are the same for all.
+/// Length of the common prefix of all IPv4 addresses mapped to IPv6, in bits.
 const MAPPED_BITS: u32 = 96;
 
 impl FromStr for Network {
@@ -33,7 +32,7 @@ impl FromStr for Network {
         let address: IpAddr = address.parse().map_err(|_| WRONG)?;
         let before = if address.is_ipv4() { MAPPED_BITS } else { 0 };
         let bits = match bits {
-            // A number's parser would take a sign.
+            // `parse` would accept a sign.
             Some(bits) if bits.bytes().all(|byte| byte.is_ascii_digit()) => {
                 bits.parse::<u32>().map_err(|_| WRONG)?.saturating_add(before)
             }
@@ -59,13 +58,13 @@ fn mapped(address: IpAddr) -> u128 {
     }
 }
 
-/// Whether one of the ranges holds the address.
+/// Whether one of the ranges contains the address.
 pub fn is_within(networks: &[Network], address: IpAddr) -> bool {
     networks.iter().any(|network| network.contains(address))
 }
 
-/// Whether an address is one of the internet's at large: not private, not of this machine or link, not
-/// reserved (RFC 6890 and its successors).
+/// Whether an address is globally reachable: not private, loopback, link-local or reserved (RFC 6890 and
+/// its successors).
 pub fn is_public(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(address) => {
@@ -83,15 +82,15 @@ pub fn is_public(address: IpAddr) -> bool {
         IpAddr::V6(address) => {
             let [a, b, c, d, e, f, g, h] = address.segments();
             match (a, b) {
-                // Translated for those who speak IPv6 only (RFC 6052): what it leads to counts.
+                // NAT64 (RFC 6052): the embedded IPv4 address decides.
                 (0x64, 0xff9b) if [c, d, e, f] == [0; 4] => {
                     let [w, x] = g.to_be_bytes();
                     let [y, z] = h.to_be_bytes();
                     is_public(IpAddr::from([w, x, y, z]))
                 }
-                // Special purposes, Teredo among them, and addresses for documents.
+                // Special purposes such as Teredo, and documentation.
                 (0x2001, ..0x200 | 0xdb8) | (0x3fff, ..0x1000) => false,
-                // Tunnels to any IPv4 address.
+                // 6to4, a tunnel to any IPv4 address.
                 (0x2002, _) => false,
                 _ => a & 0xe000 == 0x2000,
             }
@@ -99,18 +98,18 @@ pub fn is_public(address: IpAddr) -> bool {
     }
 }
 
-/// Whom a request came from: the peer, or, through trusted proxies, the last address in
-/// `X-Forwarded-For` that none of them has. What stands before it is the client's own claim.
+/// Returns the address that a request came from: the peer, or, behind trusted proxies, the last address
+/// in `X-Forwarded-For` that is no trusted proxy. Earlier ones are the client's own claim.
 pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> IpAddr {
     let mut client = peer.to_canonical();
     let hops = headers.get_all("x-forwarded-for").iter().rev();
-    // By bytes: what a client put before it may be no text.
+    // Split as bytes, because a client may have sent a value that is no text.
     let hops = hops.flat_map(|value| value.as_bytes().rsplit(|byte| *byte == b','));
     for hop in hops {
         if !is_within(trusted, client) {
             break;
         }
-        // What can't be read is nobody's address: it counts as the proxy that passed it on.
+        // An unreadable hop is no address, so the proxy that added it counts as the client.
         let Some(address) = std::str::from_utf8(hop).ok().and_then(|hop| parse_hop(hop.trim()))
         else {
             break;
@@ -120,15 +119,15 @@ pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) ->
     client
 }
 
-/// Some proxies add the port.
+/// Parses one hop, to which some proxies add the port.
 fn parse_hop(hop: &str) -> Option<IpAddr> {
     let bare = hop.strip_prefix('[').and_then(|hop| hop.strip_suffix(']')).unwrap_or(hop);
     let address = bare.parse().or_else(|_| hop.parse::<SocketAddr>().map(|it| it.ip()));
     address.ok().map(|address| address.to_canonical())
 }
 
-/// What counts as one client in limits: an IPv4 address, or an IPv6 network of 64 bits, as everybody
-/// who has one of its addresses has all of them.
+/// Returns the prefix that limits treat as one client: an IPv4 address, or an IPv6 /64 network, because a
+/// client has all addresses of it.
 pub fn client_prefix(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
@@ -266,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_of_ipv6_is_one_neighbour() {
+    fn a_network_of_ipv6_is_one_client() {
         assert_eq!(client_prefix(ip("2001:db8:1:2:3:4:5:6")), ip("2001:db8:1:2::"));
         assert_eq!(client_prefix(ip("203.0.113.9")), ip("203.0.113.9"));
         assert_eq!(client_prefix(ip("::ffff:203.0.113.9")), ip("203.0.113.9"));

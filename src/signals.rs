@@ -1,11 +1,11 @@
-//! The two signals that end a program in order.
+//! The two signals that ask a program to end in order.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// SIGINT and SIGTERM, caught from the moment this exists.
 ///
-/// Catching them also undoes the "ignore SIGINT" that a non-interactive shell hands down to what it
-/// starts in the background.
+/// Catching them also overrides the "ignore SIGINT" that a non-interactive shell sets for its background
+/// processes.
 #[derive(Debug)]
 pub struct Signals {
     interrupt: Signal,
@@ -13,7 +13,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Within a runtime only.
+    /// Begins to catch the signals. Must be called within a Tokio runtime.
     pub fn catch() -> std::io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
@@ -21,7 +21,7 @@ impl Signals {
         })
     }
 
-    /// The next of the two, whichever it is.
+    /// Waits for the next of either.
     pub async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}

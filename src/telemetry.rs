@@ -1,5 +1,4 @@
-//! Logs, to standard error, for people or for machines; and traces, over OTLP, where an endpoint is
-//! given.
+//! Logs to standard error, as text or as JSON; and traces over OTLP, if an endpoint is configured.
 
 use std::io::IsTerminal;
 
@@ -18,15 +17,15 @@ use url::Url;
 
 use crate::{config::LogFormat, trace};
 
-/// What is logged where nobody says: these two libraries call at `info` what is worth `debug`.
+/// The default filter. These two libraries log at `info` what is worth `debug`.
 const DEFAULT_FILTER: &str = "info,refinery_core=warn,tokio_postgres=warn";
 
-/// Why traces can't be sent.
+/// Why the exporter of traces can't be set up.
 #[derive(Debug, thiserror::Error)]
 #[error("BESEDA_OTLP_ENDPOINT: no exporter")]
 pub struct TelemetryError(#[from] opentelemetry_otlp::ExporterBuildError);
 
-/// What sends traces, while it lives; dropped, it sends what is left.
+/// Sends traces while it exists; dropping it sends the remaining ones.
 #[derive(Debug)]
 pub struct Telemetry(Option<SdkTracerProvider>);
 
@@ -40,12 +39,12 @@ impl Drop for Telemetry {
     }
 }
 
-/// Begins logging, and tracing where there is an `endpoint`. `BESEDA_LOG` says what is logged: `info`,
-/// `debug`, `beseda=debug,warn` …; without it, or where it can't be read, `info`. Below that only the
-/// program's own is logged, whatever it says.
+/// Starts logging, and tracing if there is an `endpoint`. `BESEDA_LOG` is the filter: `info`, `debug`,
+/// `beseda=debug,warn` …; by default, or if it can't be parsed, `info`. Below `info` only events of this
+/// program are logged, whatever the filter is.
 ///
-/// For programs only: a process has one subscriber, so tests and libraries leave it alone. A second
-/// call does nothing.
+/// For programs only, not for libraries and tests, because a process has one subscriber. A second call
+/// does nothing.
 pub fn init(format: LogFormat, endpoint: Option<&Url>) -> Result<Telemetry, TelemetryError> {
     let (filter, refused) = match std::env::var("BESEDA_LOG") {
         Ok(text) => match EnvFilter::try_new(&text) {
@@ -57,13 +56,13 @@ pub fn init(format: LogFormat, endpoint: Option<&Url>) -> Result<Telemetry, Tele
     let provider = endpoint.map(provider).transpose()?;
     let traces = provider.as_ref().map(|provider| {
         let spans = tracing_opentelemetry::layer().with_tracer(provider.tracer("beseda"));
-        // The library's own code lines and threads are of no use to anybody's trace.
+        // Code locations and threads are of no use in a trace.
         spans.with_location(false).with_threads(false).with_filter(
             filter_fn(|span| span.target() == trace::TARGET)
                 .with_max_level_hint(LevelFilter::DEBUG),
         )
     });
-    // Fails only where there is a subscriber already.
+    // Fails only if there is a subscriber already.
     let _ = tracing_subscriber::registry()
         .with(traces)
         .with(logs(format).with_filter(quiet(filter)))
@@ -74,14 +73,14 @@ pub fn init(format: LogFormat, endpoint: Option<&Url>) -> Result<Telemetry, Tele
     Ok(Telemetry(provider))
 }
 
-/// `filter` without what libraries say below `info`: that is what they carry, such as texts, tokens
-/// and values of statements.
+/// Restricts `filter` to events of this program below `info`: libraries log there what they carry, such
+/// as texts, tokens and values of statements.
 fn quiet<S>(filter: EnvFilter) -> impl Filter<S> {
     let ours_or_worth_it = filter_fn(|event| {
         *event.level() <= Level::INFO || event.target().split("::").next() == Some("beseda")
     });
-    // Without a level of its own the two would have none in common, and each record of each library,
-    // made with the `log` crate thousands of times a second, would be looked at.
+    // Without a level hint of its own, the combined filter would have none, and every record of the `log`
+    // crate, thousands a second, would be evaluated.
     filter.and(ours_or_worth_it.with_max_level_hint(LevelFilter::TRACE))
 }
 
@@ -96,7 +95,7 @@ where
     }
 }
 
-/// Sends spans in batches, from a thread of its own, to `endpoint` as it is given.
+/// Makes a provider that sends spans in batches, from its own thread, to exactly `endpoint`.
 fn provider(endpoint: &Url) -> Result<SdkTracerProvider, TelemetryError> {
     let exporter = opentelemetry_otlp::SpanExporter::builder()
         .with_http()

@@ -1,5 +1,5 @@
-//! TLS to others: Postgres, Redis, and issuers that publish their keys. It always verifies: who is not
-//! sure whom they talk to gains nothing by encrypting it.
+//! TLS to Postgres, Redis and the issuers of keys. It always verifies the certificate: encryption to an
+//! unknown server protects nothing.
 
 use std::{
     io,
@@ -13,7 +13,7 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject},
 };
 
-/// Why there can be no TLS.
+/// Why TLS can't be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     #[error("{}: {reason}", path.display())]
@@ -22,18 +22,18 @@ pub enum TlsError {
     Library(#[from] rustls::Error),
 }
 
-/// Verifies certificates, and that they are of the host asked for: with the authorities of the PEM file
-/// `ca` and no others; without it, with those that the system trusts (`SSL_CERT_FILE` and
-/// `SSL_CERT_DIR` name others).
+/// Builds a configuration that verifies certificates and their host names. It trusts only the
+/// authorities in the PEM file `ca`, or without it those of the system (`SSL_CERT_FILE` and
+/// `SSL_CERT_DIR` override them).
 ///
 /// # Errors
-/// The file can't be read, has no certificate in it, or a broken one.
+/// The file can't be read, or contains no certificate or a broken one.
 pub fn client_config(ca: Option<&Path>) -> Result<ClientConfig, TlsError> {
     let mut roots = RootCertStore::empty();
     match ca {
         Some(path) => add_authorities(&mut roots, path)
             .map_err(|reason| TlsError::Authorities { path: path.to_owned(), reason })?,
-        // A broken certificate among the system's is no reason to trust none of them.
+        // One broken certificate of the system must not disable all others.
         None => {
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         }
@@ -50,5 +50,5 @@ fn add_authorities(roots: &mut RootCertStore, path: &Path) -> Result<(), String>
         let certificate = certificate.map_err(|error| format!("no PEM: {error}"))?;
         roots.add(certificate).map_err(|error| format!("no certificate: {error}"))?;
     }
-    if roots.is_empty() { Err("no certificate in it".to_owned()) } else { Ok(()) }
+    if roots.is_empty() { Err("contains no certificate".to_owned()) } else { Ok(()) }
 }

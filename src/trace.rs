@@ -1,10 +1,9 @@
-//! What happened to one request and its message, on every replica that had a part in it: a span from
-//! the request to the sockets, in the context of the W3C (`traceparent`,
-//! <https://www.w3.org/TR/trace-context/>), which travels with the publication too.
+//! Traces of a request and its message across replicas, from the request to the sockets. The context is
+//! the W3C's (`traceparent`, <https://www.w3.org/TR/trace-context/>) and travels with the publication.
 //!
-//! Spans and events of this target exist only where somebody wants them: with `BESEDA_OTLP_ENDPOINT`,
-//! or with `BESEDA_LOG=beseda::trace=debug`. Else each costs a look at a flag. They carry ids and
-//! numbers, never a text.
+//! Spans and events of this target are recorded only with `BESEDA_OTLP_ENDPOINT` or with
+//! `BESEDA_LOG=beseda::trace=debug`; otherwise each costs one check of a flag. They carry ids and numbers,
+//! never a text.
 
 use http::HeaderMap;
 use opentelemetry::{
@@ -18,13 +17,13 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use crate::model::{ChatId, Message};
 
-/// The target of all of these.
+/// The target of all spans and events of this module.
 pub const TARGET: &str = "beseda::trace";
 
-/// The header, of requests and of publications.
+/// The header's name in requests and in publications.
 const TRACEPARENT: &str = "traceparent";
 
-/// A request, as a part of what its sender traces.
+/// Begins the span of a request, within its sender's trace.
 pub fn request(headers: &HeaderMap, method: &'static str, route: &str, request_id: &str) -> Span {
     let span = tracing::debug_span!(
         target: TARGET, "request",
@@ -38,12 +37,12 @@ pub fn request(headers: &HeaderMap, method: &'static str, route: &str, request_i
     span
 }
 
-/// A command on a socket. It carries no context of its sender's: it begins a trace.
+/// Begins the span of a socket's command. A command carries no context, so this begins a trace.
 pub fn command() -> Span {
     tracing::debug_span!(target: TARGET, "command", otel.kind = "server")
 }
 
-/// A batch that was committed, for one of its messages.
+/// Records for a message that its batch of `batch` messages was committed.
 pub fn committed(request: &Span, message: &Message, batch: usize) {
     let Message { message_id, chat_id, ev, .. } = message;
     request.in_scope(|| {
@@ -51,13 +50,13 @@ pub fn committed(request: &Span, message: &Message, batch: usize) {
     });
 }
 
-/// Redis has taken a message's publication.
+/// Records that Redis accepted a message's publication.
 pub fn published(request: &Span, message: &Message) {
     let Message { message_id, chat_id, ev, .. } = message;
     request.in_scope(|| tracing::debug!(target: TARGET, %message_id, %chat_id, ev, "published"));
 }
 
-/// A publication has come to a replica that has `sockets` of the chat.
+/// Records that a publication reached a replica with `sockets` of the chat.
 pub fn delivered(parent: Option<&str>, chat_id: ChatId, ev: i64, sockets: usize) {
     if !tracing::enabled!(target: TARGET, Level::DEBUG) {
         return;
@@ -71,21 +70,21 @@ pub fn delivered(parent: Option<&str>, chat_id: ChatId, ev: i64, sockets: usize)
     span.in_scope(|| tracing::debug!(target: TARGET, %chat_id, ev, sockets, "delivered"));
 }
 
-/// The span's place in its trace, to be continued elsewhere; `None` where nobody traces.
+/// Returns the span's context, to be continued on other replicas; `None` if it is not traced.
 pub fn parent_of(span: &Span) -> Option<String> {
     if span.is_disabled() {
         return None;
     }
     let context = span.context();
-    let place = context.span().span_context().clone();
-    place.is_valid().then(|| {
-        let (trace, span, flags) = (place.trace_id(), place.span_id(), place.trace_flags());
+    let context = context.span().span_context().clone();
+    context.is_valid().then(|| {
+        let (trace, span, flags) = (context.trace_id(), context.span_id(), context.trace_flags());
         format!("00-{trace}-{span}-{:02x}", flags.to_u8())
     })
 }
 
 fn join(span: &Span, parent: &str) {
-    // What can't be read is no parent: then the span begins a trace of its own.
+    // With an unreadable parent the span begins a trace of its own.
     let _ = span.set_parent(read(parent));
 }
 
@@ -113,9 +112,9 @@ mod tests {
     fn a_parent_is_read_and_what_is_none_is_ignored() {
         let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         let context = read(parent);
-        let place = context.span().span_context().clone();
-        assert_eq!(place.trace_id().to_string(), "0af7651916cd43dd8448eb211c80319c");
-        assert!(place.is_remote());
+        let parent = context.span().span_context().clone();
+        assert_eq!(parent.trace_id().to_string(), "0af7651916cd43dd8448eb211c80319c");
+        assert!(parent.is_remote());
         for none in ["", "00-0-0-01", "nonsense", "00-00000000000000000000000000000000-0-01"] {
             assert!(!read(none).span().span_context().is_valid(), "{none}");
         }

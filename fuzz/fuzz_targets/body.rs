@@ -2,9 +2,9 @@
 
 use std::sync::OnceLock;
 
-use beseda::fuzz_entry::Doors;
+use beseda::fuzz_entry::FuzzEntry;
 use libfuzzer_sys::fuzz_target;
 
-static DOORS: OnceLock<Doors> = OnceLock::new();
+static ENTRY: OnceLock<FuzzEntry> = OnceLock::new();
 
-fuzz_target!(|raw: &[u8]| DOORS.get_or_init(Doors::default).body(raw));
+fuzz_target!(|raw: &[u8]| ENTRY.get_or_init(FuzzEntry::default).body(raw));

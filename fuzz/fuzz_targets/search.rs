@@ -2,13 +2,13 @@
 
 use std::sync::OnceLock;
 
-use beseda::fuzz_entry::Doors;
+use beseda::fuzz_entry::FuzzEntry;
 use libfuzzer_sys::fuzz_target;
 
-static DOORS: OnceLock<Doors> = OnceLock::new();
+static ENTRY: OnceLock<FuzzEntry> = OnceLock::new();
 
-// A query and a text, parted by a line's end.
+// The first line is the query, the rest the text.
 fuzz_target!(|raw: &str| {
     let (query, text) = raw.split_once('\n').unwrap_or((raw, raw));
-    DOORS.get_or_init(Doors::default).search(query, text);
+    ENTRY.get_or_init(FuzzEntry::default).search(query, text);
 });

@@ -2,9 +2,9 @@
 
 use std::sync::OnceLock;
 
-use beseda::fuzz_entry::Doors;
+use beseda::fuzz_entry::FuzzEntry;
 use libfuzzer_sys::fuzz_target;
 
-static DOORS: OnceLock<Doors> = OnceLock::new();
+static ENTRY: OnceLock<FuzzEntry> = OnceLock::new();
 
-fuzz_target!(|raw: &str| DOORS.get_or_init(Doors::default).token(raw));
+fuzz_target!(|raw: &str| ENTRY.get_or_init(FuzzEntry::default).token(raw));

@@ -26,30 +26,30 @@ use super::{
     connection::{COMMAND_TIMEOUT, Live, Settings},
 };
 
-/// Pause between two questions whether Redis still answers: with the time-out of a command, a
-/// silent one is noticed within half a second even where nobody has anything to say to it.
+/// Pause between two pings. With the time-out of a command, a silent Redis is noticed within half a
+/// second, even while no commands are sent.
 const WATCH_INTERVAL: Duration = Duration::from_millis(200);
-/// Pause between two looks at whether a connection has come about: asks nothing of Redis.
+/// Pause between two checks of whether the connection is up. A check sends nothing.
 const CONNECT_POLL: Duration = Duration::from_millis(50);
-/// Unanswered pings after which the connection is given up, some 2 s: a server that merely stood
-/// still for a moment is worth waiting for, and nobody waits with us.
+/// Unanswered pings after which the connection is replaced, about 2 s: a server that stalled for a
+/// moment is worth waiting for, and no command waits meanwhile.
 const FAILURES_TO_GIVE_UP: u32 = 4;
-/// How many watchdog rounds (15 s) the server's identity is believed before it is read anew: a
-/// master's replication id can change under an open connection.
+/// Rounds of the watchdog (15 s) after which the server's identity is read again: a master's
+/// replication id can change under an open connection.
 const IDENTITY_ROUNDS: u32 = 75;
 
-/// The oldest Redis that knows all that is said to it: `ZADD … GT`, `SET … GET`. An older one refuses
-/// these while it takes all else, and a dead replica's people would stay online.
+/// The oldest Redis that knows all commands in use: `ZADD … GT`, `SET … GET`. An older one refuses only
+/// these, and users of a dead replica would stay online.
 const OLDEST: (u32, u32) = (6, 2);
-/// The same for people.
+/// [`OLDEST`] as text.
 pub(super) const OLDEST_REDIS: &str = "6.2";
 
-/// How errors begin that refuse writes while reads go on.
+/// Prefixes of the errors by which Redis refuses writes while it serves reads.
 const REFUSALS: [&str; 3] = ["OOM", "NOREPLICAS", "MISCONF"];
-/// How long the probe's key stays, in seconds: any time will do.
+/// Expiry of the probe's key, in seconds. Any time will do.
 const PROBE_SECONDS: i64 = 10;
 
-/// The way to Redis for commands. Cheap to clone; the last clone dropped ends it.
+/// A Redis client for commands. Cheap to clone; dropping the last clone closes the connection.
 #[derive(Clone)]
 pub struct RedisClient {
     shared: Arc<Shared>,
@@ -60,24 +60,24 @@ struct Shared {
     settings: Settings,
     prefix: String,
     live: ArcSwap<Live>,
-    /// Whether commands are let through.
+    /// Whether the circuit breaker lets commands through.
     open: watch::Sender<bool>,
-    /// Also the lock under which a live connection is asked whether it is a new one.
+    /// Its lock also guards the question whether the live connection is a new one.
     generation: Mutex<Option<Arc<str>>>,
     /// The version of a server that is older than [`OLDEST`].
     outdated: Mutex<Option<String>>,
-    /// Wakes the watchdog: something looked wrong.
+    /// Wakes the watchdog after a suspicious error.
     suspicion: Notify,
     /// The connection is alive but leads to the wrong server.
     misled: AtomicBool,
-    /// The server answers but takes no writes: out of memory, or without the replicas it wants.
+    /// The server answers but refuses writes: it is out of memory, or misses replicas.
     refusing: AtomicBool,
     end: CancellationToken,
 }
 
 impl RedisClient {
-    /// Begins to connect and returns at once: Redis may be away, now or at any time.
-    /// `ca`: a PEM file with the authorities that its certificate may be of, where not the system's.
+    /// Begins to connect and returns at once, because Redis may be unavailable at any time.
+    /// `ca` is a PEM file of the authorities to trust instead of the system's.
     /// Must be called within a Tokio runtime.
     pub fn connect(url: &str, ca: Option<&Path>, prefix: &str) -> Result<Self, RedisError> {
         let settings = Settings::parse(url, ca)?;
@@ -99,22 +99,21 @@ impl RedisClient {
         Ok(Self { shared, _end: Arc::new(end.drop_guard()) })
     }
 
-    /// The full name of a key or channel.
+    /// Returns the full name of a key or channel.
     pub fn key(&self, name: &str) -> String {
         format!("{}{name}", self.shared.prefix)
     }
 
-    /// Whether commands are let through. While not, every call fails at once.
+    /// Whether the circuit breaker is closed. While it is open, every call fails at once.
     pub fn is_up(&self) -> bool {
         *self.shared.open.borrow()
     }
 
-    /// Waits until commands are let through, `ceiling` at most. An error where they never will be, as
-    /// the server is too old.
+    /// Waits until Redis is up, `ceiling` at most. Fails where the server is too old to be used.
     pub async fn wait(&self, ceiling: Duration) -> Result<(), RedisError> {
         let mut up = self.subscribe_state();
         let settled = up.wait_for(|up| *up || self.shared.outdated().is_some());
-        // RedisUnavailable for longer: then without it.
+        // After the ceiling the replica starts without Redis.
         let _ = tokio::time::timeout(ceiling, settled).await;
         match self.shared.outdated().clone() {
             Some(version) => Err(RedisError::TooOld(version)),
@@ -122,14 +121,14 @@ impl RedisClient {
         }
     }
 
-    /// Tells when [`RedisClient::is_up`] changes: a single late answer is enough.
+    /// Watches [`RedisClient::is_up`]. A single late answer changes it.
     pub fn subscribe_state(&self) -> watch::Receiver<bool> {
         self.shared.open.subscribe()
     }
 
-    /// Whose data one reads: changes when Redis is another process than before, or another
-    /// replica was promoted. `None` while unknown. What was read is of this generation only if it
-    /// is the same before and after.
+    /// Identifies the data set: changes when Redis is another process than before, or another
+    /// replica was promoted. `None` while unknown. A read belongs to this generation only if it is the
+    /// same before and after the read.
     pub fn generation(&self) -> Option<Arc<str>> {
         self.shared.generation().clone()
     }
@@ -138,7 +137,7 @@ impl RedisClient {
     pub async fn shutdown(&self) {
         self.shared.end.cancel();
         self.shared.close();
-        // QUIT, so that what is on its way still arrives; a stuck socket goes with its task.
+        // QUIT lets queued commands arrive first; a stuck socket ends with its task.
         let live = self.shared.live.load_full();
         let _ = tokio::time::timeout(COMMAND_TIMEOUT, live.client().quit()).await;
     }
@@ -147,13 +146,13 @@ impl RedisClient {
         &self.shared.settings
     }
 
-    /// What every channel's name begins with. Publications know no numbers of databases, unlike keys:
-    /// who is on `/1` would hear all that is said on `/0`.
+    /// Returns the prefix of every channel's name. Unlike keys, channels do not belong to a numbered
+    /// database: without the number in the prefix, `/1` would receive the publications of `/0`.
     pub(crate) fn channel_prefix(&self) -> String {
         format!("{}db{}:", self.shared.prefix, self.shared.settings.database())
     }
 
-    /// Begins a pipeline. fred's own fail-fast does not cover these, so the breaker is asked first.
+    /// Begins a pipeline. fred's own fail-fast does not cover pipelines, so the breaker is asked first.
     pub(crate) fn pipeline(&self) -> Result<Pipeline<Client>, RedisUnavailable> {
         let live = self.shared.live.load();
         if self.is_up() && live.is_connected() {
@@ -163,7 +162,7 @@ impl RedisClient {
         }
     }
 
-    /// Sends a pipeline of `expected` commands: each one's own result.
+    /// Sends a pipeline of `expected` commands and returns the result of each.
     pub(crate) async fn send(
         &self,
         pipeline: &Pipeline<Client>,
@@ -176,13 +175,13 @@ impl RedisClient {
         for error in results.iter().filter_map(|result| result.as_ref().err()) {
             self.judge(error);
         }
-        // A lost connection answers for all of them at once.
+        // A lost connection gives one error for all commands.
         if results.len() == expected { Ok(results) } else { Err(RedisUnavailable) }
     }
 
     fn judge(&self, error: &fred::error::Error) {
         match error.kind() {
-            // One who waited in vain is enough: the others are spared until a ping is answered.
+            // One time-out opens the breaker, so that no other command waits in vain.
             ErrorKind::Timeout => {
                 self.shared.close();
                 self.shared.suspicion.notify_one();
@@ -192,7 +191,7 @@ impl RedisClient {
                 self.shared.misled.store(true, Relaxed);
                 self.shared.suspicion.notify_one();
             }
-            // What it has is no longer brought up to date, and so no longer true.
+            // Without writes the copies in Redis become stale, so they must not be read either.
             _ if REFUSALS.iter().any(|refusal| error.details().starts_with(refusal)) => {
                 self.shared.close();
                 self.shared.refusing.store(true, Relaxed);
@@ -210,7 +209,7 @@ impl fmt::Debug for RedisClient {
 }
 
 impl Shared {
-    /// What is known, cleared if there was a new connection meanwhile.
+    /// The known generation, cleared if the connection is a new one.
     fn generation(&self) -> MutexGuard<'_, Option<Arc<str>>> {
         let mut known = self.generation.lock().unwrap_or_else(PoisonError::into_inner);
         if self.live.load().take_reconnected() {
@@ -224,13 +223,13 @@ impl Shared {
         self.outdated.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets no more commands through, until a ping is answered.
+    /// Opens the breaker until a ping is answered.
     fn close(&self) {
         self.open.send_if_modified(|open| std::mem::replace(open, false));
     }
 
     fn let_through(&self) {
-        // A ping may have been answered while the link was being shut down, which is for good.
+        // A ping may be answered during the shutdown, which is final.
         self.open
             .send_if_modified(|open| !self.end.is_cancelled() && !std::mem::replace(open, true));
     }
@@ -242,20 +241,20 @@ impl Shared {
     }
 }
 
-/// Asks again and again whether Redis answers, and acts on it: opens and closes the breaker,
-/// replaces a connection that is stuck, learns the generation.
+/// The watchdog: pings Redis, opens and closes the breaker, replaces a stuck connection and learns the
+/// generation.
 async fn watch_over(shared: Arc<Shared>) {
     let (mut failures, mut rounds) = (0, 0);
-    // What the log was told: a single late answer is not worth a line.
+    // The state that was logged last: a single late answer is not worth a line.
     let mut said_up = false;
-    // The same reason, attempt after attempt, neither.
+    // The reason that was logged last: attempts repeat it.
     let mut said_why = None;
     loop {
         let live = shared.live.load_full();
         let misled = shared.misled.swap(false, Relaxed);
         let refused = shared.refusing.load(Relaxed);
         if refused && live.is_connected() && !probe(&shared, &live).await {
-            // Only a write that was taken opens the way again.
+            // Only a successful write closes the breaker again.
             shared.close();
             say(&mut said_up, false);
         } else if live.ping_all().await && !misled {
@@ -272,7 +271,7 @@ async fn watch_over(shared: Arc<Shared>) {
                 say(&mut said_up, false);
                 let cause = RedisError::TooOld(version).to_string();
                 if said_why.as_ref() != Some(&cause) {
-                    tracing::error!(cause, "Redis is of no use");
+                    tracing::error!(cause, "Redis can't be used");
                     said_why = Some(cause);
                 }
             } else {
@@ -315,27 +314,27 @@ async fn watch_over(shared: Arc<Shared>) {
 fn say(said_up: &mut bool, up: bool) {
     match (std::mem::replace(said_up, up), up) {
         (false, true) => tracing::info!("Redis is up"),
-        (true, false) => tracing::warn!("Redis is away: going on without it"),
+        (true, false) => tracing::warn!("Redis is unavailable: going on without it"),
         _ => {}
     }
 }
 
-/// Whether the server takes writes.
+/// Whether the server accepts writes.
 async fn probe(shared: &Shared, live: &Live) -> bool {
     let key = format!("{}probe", shared.prefix);
     let expiry = Some(Expiration::EX(PROBE_SECONDS));
     live.client().set::<(), _, _>(key, 1, expiry, None, false).await.is_ok()
 }
 
-/// Stores the identity, unless a connection was made while it was asked for: the next round does
-/// then. And whether the server is too old.
+/// Stores the server's identity, and whether its version is too old. If the connection was replaced
+/// meanwhile, the identity is left to the next round.
 async fn learn_generation(shared: &Shared, live: &Live) {
-    // From here on, what `generation()` clears is a newer connection than the one asked.
+    // From here on, `generation()` clears only for a connection newer than the one asked.
     drop(shared.generation());
     let servers = ask_servers(live.client()).await.unwrap_or_default();
     let outdated = servers.iter().find(|server| is_outdated(&server.version));
     let outdated = outdated.map(|server| server.version.clone());
-    // Who waits for this looks at the state.
+    // Wakes `wait`, which looks at both.
     shared.open.send_if_modified(|_| {
         let changed = *shared.outdated() != outdated;
         *shared.outdated() = outdated;
@@ -346,15 +345,15 @@ async fn learn_generation(shared: &Shared, live: &Live) {
     *known = if live.take_reconnected() { None } else { identity.map(Arc::from) };
 }
 
-/// What a server says of itself.
+/// A server's answer to INFO.
 struct ServerInfo {
-    /// The process (`run_id`) and its place in the succession of masters (`master_replid`): a process
-    /// that was demoted and promoted again has lived through a time in which it was not the truth.
+    /// The process (`run_id`) and its replication history (`master_replid`): a process that was demoted
+    /// and promoted again has missed the writes in between.
     identity: String,
     version: String,
 }
 
-/// All servers that hold data; `None` where not all of them say who they are.
+/// Asks all servers that hold data; `None` unless all of them answer.
 async fn ask_servers(client: &Client) -> Option<Vec<ServerInfo>> {
     if !client.is_clustered() {
         let info = client.info::<String>(Some(InfoKind::Default)).await.ok()?;
@@ -375,7 +374,7 @@ fn identity(servers: Vec<ServerInfo>) -> Option<String> {
         return identities.pop();
     }
     identities.sort_unstable();
-    // Stable between replicas of one build, and a difference between builds costs a refill only.
+    // The hash is stable within one build; a difference between builds only costs a refill.
     let mut hasher = DefaultHasher::new();
     identities.hash(&mut hasher);
     Some(format!("{:016x}", hasher.finish()))
@@ -389,7 +388,7 @@ fn parse(info: &str) -> Option<ServerInfo> {
     })
 }
 
-/// Whether a version is older than [`OLDEST`]; what can't be read is not.
+/// Whether a version is older than [`OLDEST`]. An unreadable one is not.
 fn is_outdated(version: &str) -> bool {
     let mut numbers = version.split('.').map(str::parse::<u32>);
     match (numbers.next(), numbers.next()) {

@@ -1,4 +1,4 @@
-//! One connection of fred's, with what fred leaves to its users: a way out of a stuck socket.
+//! One connection of fred, with a remedy for a stuck socket, which fred leaves to its users.
 
 use std::{
     path::Path,
@@ -27,20 +27,20 @@ use tokio::{
 use super::RedisError;
 use crate::tls;
 
-/// How long a command may take. Redis answers in well under a millisecond; who waits longer than
-/// this is better served from Postgres.
+/// Time-out of a command. Redis answers in well under a millisecond; beyond this, Postgres serves the
+/// caller better.
 pub(crate) const COMMAND_TIMEOUT: Duration = Duration::from_millis(250);
-/// How long opening a socket, and each step of the handshake on it, may take: a frozen Redis still
-/// accepts (the kernel does), so that only the handshake shows it.
+/// Time-out of a connect and of each step of its handshake. The kernel accepts for a frozen Redis, so
+/// only the handshake reveals it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// First and longest pause between two attempts to connect, in milliseconds. Longer than 2 s would
-/// only delay the healing: an attempt costs the server next to nothing.
+/// First and longest pause between two attempts to connect, in milliseconds. An attempt costs the
+/// server next to nothing, so more than 2 s would only delay the recovery.
 const RECONNECT_MS: (u32, u32) = (50, 2_000);
-/// Publications that fred holds for a receiver that is behind: 32 (its default) lost 968 of 1,000
-/// in a burst, this many lost none and cost 5 MB.
+/// Publications that fred buffers for a slow receiver. Of a burst of 1,000, its default of 32 lost 968;
+/// this many lost none and cost 5 MB.
 const RECEIVE_CAPACITY: usize = 8_192;
 
-/// What a URL may begin with: with `s` for TLS; a single server, Sentinel, Cluster.
+/// Schemes of a URL: a single server, Sentinel, Cluster; each with an `s` for TLS.
 const SCHEMES: [&str; 6] =
     ["redis", "rediss", "redis-sentinel", "rediss-sentinel", "redis-cluster", "rediss-cluster"];
 
@@ -49,14 +49,14 @@ const SCHEMES: [&str; 6] =
 pub(crate) struct Settings(Config);
 
 impl Settings {
-    /// `ca` names the authorities that the server's certificate may be of, where not the system's.
+    /// `ca` is a PEM file of the authorities to trust instead of the system's.
     pub(crate) fn parse(url: &str, ca: Option<&Path>) -> Result<Self, RedisError> {
-        // fred takes any scheme it does not know for a single server's.
+        // fred takes an unknown scheme for that of a single server.
         let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
         if !SCHEMES.contains(&scheme) {
             return Err(RedisError::Url(format!("it must begin with one of {SCHEMES:?}")));
         }
-        // fred's own TLS gives up where one of the system's certificates is broken: ours instead.
+        // fred's own TLS fails on a broken certificate among the system's, so ours is used.
         let plain = match url.strip_prefix("rediss") {
             Some(rest) => &format!("redis{rest}"),
             None => url,
@@ -68,14 +68,14 @@ impl Settings {
         } else if ca.is_some() {
             return Err(RedisError::PlainWithCa);
         }
-        // Its publications arrive beside replies on one socket only with RESP3.
+        // Only RESP3 carries publications and replies on one socket.
         config.version = RespVersion::RESP3;
-        // Redis may be away when a replica starts.
+        // Redis may be unavailable when a replica starts.
         config.fail_fast = false;
         Ok(Self(config))
     }
 
-    /// The number of the database; a cluster has none but 0.
+    /// The number of the database. A cluster has only 0.
     pub(crate) fn database(&self) -> u8 {
         self.0.database.unwrap_or(0)
     }
@@ -89,34 +89,33 @@ impl Settings {
         let connection = ConnectionConfig {
             connection_timeout: CONNECT_TIMEOUT,
             internal_command_timeout: CONNECT_TIMEOUT,
-            // A command that is sent twice may run twice; the caller has Postgres to fall back on.
+            // A command that is sent twice may run twice, and callers can fall back on Postgres.
             max_command_attempts: 1,
             reconnect_on_auth_error: true,
             tcp: TcpConfig { nodelay: Some(true), ..TcpConfig::default() },
             ..ConnectionConfig::default()
         };
         let (first, longest) = RECONNECT_MS;
-        // 0 attempts: without limit.
+        // 0 attempts means no limit.
         let policy = ReconnectPolicy::new_exponential(0, first, longest, 2);
         Client::new(self.0.clone(), Some(performance), Some(connection), Some(policy))
     }
 }
 
-/// A running connection. It reconnects by itself; [`Live::reopen`] replaces it where it can't:
-/// fred's task waits without a time limit for a full socket to take more, and then hears no order
-/// to reconnect. Aborted, it leaves a wrong count of queued commands behind in its client (which
-/// then flushes nothing any more), so the client is replaced with it.
+/// A running connection. It reconnects by itself, except while fred's task waits, without a time-out,
+/// for a full socket to drain; then [`Live::reopen`] replaces it. An aborted task leaves a wrong count
+/// of queued commands in its client, which then no longer flushes, so the client is replaced too.
 #[derive(Debug)]
 pub(crate) struct Live {
     client: Client,
     task: JoinHandle<FredResult<()>>,
-    /// fred announces a connection here before anything can be answered on it: so looking here
-    /// after an answer tells whether everything before it was said to the same server.
+    /// fred announces a connection here before any answer on it. A look here after an answer therefore
+    /// tells whether all earlier commands went to the same server.
     reconnects: Mutex<Receiver<Server>>,
-    /// fred says here whenever it has read anew which server has which slots of a cluster: on
-    /// connecting, and where a server sent it elsewhere.
+    /// fred announces here that it has read the slots of a cluster again: after connecting, and after a
+    /// redirection.
     moves: Mutex<Receiver<Vec<ClusterStateChange>>>,
-    /// fred says here why a connection broke or was not made.
+    /// fred reports here why a connection broke or failed.
     errors: Mutex<Receiver<(FredError, Option<Server>)>>,
 }
 
@@ -143,27 +142,27 @@ impl Live {
         self.client.is_connected()
     }
 
-    /// Whether fred has given up for good (it does on what it takes for a mistake in the settings).
+    /// Whether fred has given up for good, as it does on what it takes for a mistake in the settings.
     pub(crate) fn is_over(&self) -> bool {
         self.task.is_finished()
     }
 
-    /// Whether there was a new connection since this was last asked.
+    /// Whether there was a new connection since the last call.
     pub(crate) fn take_reconnected(&self) -> bool {
         take_any(&self.reconnects)
     }
 
-    /// Whether slots may have moved since this was last asked, as far as fred has noticed.
+    /// Whether fred has noticed a move of slots since the last call.
     pub(crate) fn take_moved(&self) -> bool {
         take_any(&self.moves)
     }
 
-    /// Why there is no connection, where anything new was said of it since this was last asked.
+    /// Returns the latest error since the last call.
     pub(crate) fn take_error(&self) -> Option<String> {
         take_last(&self.errors).map(|(error, _)| error.details().to_owned())
     }
 
-    /// Asks every server that this client talks to for an answer.
+    /// Pings every server that this client is connected to. True if all answer.
     pub(crate) async fn ping_all(&self) -> bool {
         if !self.is_connected() {
             return false;
@@ -179,8 +178,8 @@ impl Live {
         !servers.is_empty() && futures_util::future::join_all(pings).await.into_iter().all(|ok| ok)
     }
 
-    /// A ping on the connection that fred puts classic subscriptions on: in a cluster that is the node of
-    /// the slot of the client's own name, elsewhere there is one connection only.
+    /// Pings on the connection that carries classic subscriptions. In a cluster, fred uses the node of the
+    /// slot of the client's own name; elsewhere there is only one connection.
     pub(crate) async fn ping_subscriptions(&self) -> bool {
         let slot = redis_keyslot(self.client.id().as_bytes());
         let options = Options {
@@ -192,7 +191,7 @@ impl Live {
     }
 }
 
-/// Whether anything was told since this was last asked.
+/// Whether anything was announced since the last call.
 fn take_any<T: Clone>(told: &Mutex<Receiver<T>>) -> bool {
     let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
     let mut any = false;
@@ -204,7 +203,7 @@ fn take_any<T: Clone>(told: &Mutex<Receiver<T>>) -> bool {
     }
 }
 
-/// The last that was told since this was last asked.
+/// Returns the latest announcement since the last call.
 fn take_last<T: Clone>(told: &Mutex<Receiver<T>>) -> Option<T> {
     let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
     let mut last = None;

@@ -1,4 +1,4 @@
-//! The task that owns the connection for subscriptions, and keeps on it what should be there.
+//! The task that owns the connection for subscriptions and keeps every wanted channel subscribed.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -31,24 +31,24 @@ use super::{
     connection::{Live, Settings},
 };
 
-/// Pause between two pings on the connection: with their time-out, a dead one is noticed within half
-/// a second, and from then on what it does not bring is read from Postgres.
+/// Pause between two pings. With their time-out, a dead connection is noticed within half a second, and
+/// from then on changes are read from Postgres.
 const WATCH_INTERVAL: Duration = Duration::from_millis(200);
-/// Unanswered pings after which the connection is replaced, some 2 s: saying everything again costs
-/// more than a moment's patience, and the first one is enough for others not to rely on us.
+/// Unanswered pings after which the connection is replaced, about 2 s: to subscribe everything again
+/// costs more than to wait, and `hearing` is false after the first one already.
 const FAILURES_TO_GIVE_UP: u32 = 4;
-/// Pause between two looks at whether a connection has come about: asks nothing of Redis.
+/// Pause between two checks of whether the connection is up. A check sends nothing.
 const CONNECT_POLL: Duration = Duration::from_millis(20);
-/// Channels subscribed before an acknowledgement is waited for: Redis takes this many in a few
-/// milliseconds, far within the command time-out.
+/// Channels that are subscribed with one acknowledgement. Redis takes this many in a few milliseconds,
+/// far within the command time-out.
 const CHANNELS_AN_ACK: usize = 2_000;
-/// Channels in one SUBSCRIBE; of SSUBSCRIBEs, so many are on their way at once.
+/// Channels in one SUBSCRIBE, and SSUBSCRIBEs in flight at once.
 const CHANNELS_A_COMMAND: usize = 200;
-/// Ticks of [`WATCH_INTERVAL`], 30 s, in which every sharded subscription has its turn to be said
-/// again: 330 commands a second for 10,000 channels, some hundredths of a core.
-const TURNS: u64 = 150;
+/// Ticks of [`WATCH_INTERVAL`], 30 s, within which every sharded subscription is repeated once: 330
+/// commands a second for 10,000 channels, some hundredths of a core.
+const REPEAT_TICKS: u64 = 150;
 
-/// What [`super::Broker`] asks of the task.
+/// A request of [`super::Broker`] to the task.
 #[derive(Debug)]
 pub(super) enum Request {
     Subscribe(Channel, oneshot::Sender<Result<(), RedisUnavailable>>),
@@ -60,14 +60,14 @@ pub(super) struct Listener {
     prefix: Arc<str>,
     sharded: bool,
     live: Live,
-    /// What should be subscribed, whatever the connection is going through.
+    /// The channels to be subscribed, whatever the state of the connection.
     wanted: HashSet<Channel>,
-    /// All of `wanted` is acknowledged on the connection there is.
+    /// All of `wanted` is acknowledged on the present connection.
     current: bool,
     failures: u32,
-    /// Whose turn it is to be said again.
-    turn: u64,
-    /// A server that takes no such subscriptions was written down once.
+    /// The present tick, modulo [`REPEAT_TICKS`]: chooses the subscriptions to repeat.
+    repeat_tick: u64,
+    /// A refusal of sharded subscriptions was logged, which happens once.
     refused: AtomicBool,
     hearing: watch::Sender<bool>,
     events: mpsc::Sender<Event>,
@@ -79,23 +79,23 @@ pub(super) struct Listener {
 
 impl Listener {
     pub(super) fn new(
-        link: &RedisClient,
+        redis: &RedisClient,
         sharded: bool,
         hearing: watch::Sender<bool>,
         events: mpsc::Sender<Event>,
         end: CancellationToken,
     ) -> Self {
-        let settings = link.settings().clone();
+        let settings = redis.settings().clone();
         let live = Live::open(&settings);
         Self {
             settings,
-            prefix: link.channel_prefix().into(),
+            prefix: redis.channel_prefix().into(),
             sharded,
             live,
             wanted: HashSet::new(),
             current: false,
             failures: 0,
-            turn: 0,
+            repeat_tick: 0,
             refused: AtomicBool::new(false),
             hearing,
             events,
@@ -120,7 +120,7 @@ impl Listener {
                     }
                     self.on_requests(&mut requests).await
                 }
-                // Its lagging or closing is told by the next tick too.
+                // The next tick also notices a lag or an end of this channel.
                 _ = reconnects.recv() => self.renew().await,
                 _ = tokio::time::sleep(CONNECT_POLL), if connecting => self.renew().await,
                 _ = watch.tick() => self.on_tick().await,
@@ -140,7 +140,7 @@ impl Listener {
         self.hearing.send_if_modified(|hearing| std::mem::replace(hearing, now) != now);
     }
 
-    /// Takes in what arrives on a fresh connection, before anything is subscribed on it.
+    /// Starts to deliver from a new connection, before anything is subscribed on it.
     fn attend(&mut self) -> Receiver<Server> {
         self.attended.cancel();
         self.attended = self.end.child_token();
@@ -155,11 +155,11 @@ impl Listener {
         self.live.client().reconnect_rx()
     }
 
-    /// Subscribes and unsubscribes what is asked for, with one acknowledgement for all. Answers
-    /// whether the connection must be replaced.
+    /// Subscribes and unsubscribes as requested, with one acknowledgement for all. Returns whether the
+    /// connection must be replaced.
     async fn on_requests(&mut self, requests: &mut Vec<Request>) -> bool {
         let mut waiting = Vec::new();
-        // Only the last word on a channel counts.
+        // Only the last request for a channel counts.
         let mut verdicts = HashMap::new();
         for request in requests.drain(..) {
             match request {
@@ -185,14 +185,14 @@ impl Listener {
             Err(RedisUnavailable)
         };
         for done in waiting {
-            // Who no longer waits needs no answer.
+            // The caller may have stopped waiting.
             let _ = done.send(outcome);
         }
-        // Where nothing was said, nothing failed.
+        // Without a command, nothing has failed.
         current && self.judge(outcome)
     }
 
-    /// Puts everything that should be subscribed onto a new connection, then admits the gap.
+    /// Subscribes all wanted channels on a new connection, then reports the gap.
     async fn renew(&mut self) -> bool {
         if !self.live.is_connected() {
             self.current = false;
@@ -203,7 +203,7 @@ impl Listener {
         }
         self.current = false;
         self.tell_hearing();
-        // What moves from here on is found after it.
+        // Slots that move from here on are noticed by the next tick.
         self.live.take_moved();
         let names: Vec<String> = self.wanted.iter().map(|c| c.name(&self.prefix)).collect();
         let mut outcome = Ok(());
@@ -226,7 +226,7 @@ impl Listener {
             self.current = false;
             return self.renew().await;
         }
-        // One late answer is no reason to say everything again: what was subscribed still is.
+        // One late answer is no reason to subscribe again: the subscriptions still stand.
         let answered = if self.sharded {
             self.live.ping_all().await
         } else {
@@ -235,7 +235,7 @@ impl Listener {
         if answered {
             self.failures = 0;
             if self.sharded {
-                return self.say_again().await;
+                return self.repeat_due().await;
             }
         } else if self.live.is_connected() {
             self.failures += 1;
@@ -245,15 +245,15 @@ impl Listener {
         self.failures >= FAILURES_TO_GIVE_UP
     }
 
-    /// A slot that moves takes its subscriptions along to nowhere, and fred keeps the server's word
-    /// of that to itself. So each is said again in its turn. Saying one to a server that has it no
-    /// more makes fred read anew who has what, and then the next tick says all of them again.
-    async fn say_again(&mut self) -> bool {
-        self.turn = (self.turn + 1) % TURNS;
+    /// Repeats the subscriptions that are due. A slot that moves loses its subscriptions, and fred does
+    /// not pass on the server's notice. A repeated subscription that reaches the wrong server makes fred
+    /// read the slots again, whereupon the next tick subscribes everything.
+    async fn repeat_due(&mut self) -> bool {
+        self.repeat_tick = (self.repeat_tick + 1) % REPEAT_TICKS;
         let due = self.wanted.iter().filter(|channel| {
             let mut hasher = DefaultHasher::new();
             channel.hash(&mut hasher);
-            hasher.finish() % TURNS == self.turn
+            hasher.finish() % REPEAT_TICKS == self.repeat_tick
         });
         let names: Vec<String> = due.map(|channel| channel.name(&self.prefix)).collect();
         let outcome = self.say(&names, &[]).await;
@@ -273,11 +273,10 @@ impl Listener {
         if self.live.take_reconnected() { Err(RedisUnavailable) } else { Ok(()) }
     }
 
-    /// With sharded publications fred waits for a subscription's answer, which is the
-    /// acknowledgement, of the server that has the slot; but for one answer a command, so there is
-    /// one channel in each. It waits for none after SUNSUBSCRIBE, and would take what a server
-    /// answers that does not have the slot ("moved") for the next command's: so what is to go is
-    /// subscribed first, by which fred knows where.
+    /// Sends one channel a command, because fred waits for one answer a command; the answer of the slot's
+    /// server is the acknowledgement. fred waits for no answer to SUNSUBSCRIBE, and would take a "moved"
+    /// of a wrong server for the answer to the next command. So a channel to unsubscribe is subscribed
+    /// first, by which fred learns its server.
     async fn say_to_shards(
         &self,
         subscribe: &[String],
@@ -294,7 +293,7 @@ impl Listener {
         Ok(())
     }
 
-    /// Twice where need be: a first answer from the wrong server tells fred which one is right.
+    /// Tries twice, because a first answer from the wrong server tells fred the right one.
     async fn subscribe_on_shard(&self, name: &str) -> Result<(), RedisUnavailable> {
         let client = self.live.client();
         if client.ssubscribe(name).await.is_ok() {
@@ -303,7 +302,7 @@ impl Listener {
         client.ssubscribe(name).await.map_err(|error| self.refusal(&error))
     }
 
-    /// A Redis before 7, or one whose ACL forbids it, would be silent for ever otherwise.
+    /// Logs the first lasting refusal: a Redis before 7, or one whose ACL forbids it, would never deliver.
     fn refusal(&self, error: &Error) -> RedisUnavailable {
         let passing = [ErrorKind::Timeout, ErrorKind::IO, ErrorKind::Canceled];
         if !passing.contains(error.kind()) && !self.refused.swap(true, Relaxed) {
@@ -312,8 +311,8 @@ impl Listener {
         RedisUnavailable
     }
 
-    /// fred returns from a classic (un)subscription once it is queued. A ping behind it on the same
-    /// connection is answered only after it was carried out, if it *was* the same connection.
+    /// Subscribes, then pings: fred returns from a classic (un)subscription once it is queued, and a ping
+    /// behind it on the same connection is answered only after it was carried out.
     async fn say_to_one(
         &self,
         subscribe: &[String],
@@ -329,8 +328,8 @@ impl Listener {
         if self.live.ping_subscriptions().await { Ok(()) } else { Err(RedisUnavailable) }
     }
 
-    /// Whether the connection must be replaced after this. Until then, what was said in vain on a
-    /// connection that looks alive is said again ([`Self::renew`], since it is not current).
+    /// Returns whether the connection must be replaced. Until then, [`Self::renew`] repeats failed
+    /// commands on a connection that looks alive, because it is not current.
     fn judge(&mut self, outcome: Result<(), RedisUnavailable>) -> bool {
         if outcome.is_ok() {
             self.failures = 0;
@@ -346,8 +345,8 @@ impl Listener {
     }
 }
 
-/// Carries messages from fred to the one who takes events. Apart from [`Listener`], so that a slow
-/// taker cannot delay a subscription that it may itself be waiting for.
+/// Carries messages from fred to the receiver of events. A task of its own, so that a slow receiver
+/// cannot delay a subscription that it may itself be waiting for.
 struct Delivery {
     prefix: Arc<str>,
     events: mpsc::Sender<Event>,
@@ -364,10 +363,10 @@ impl Delivery {
                 message = messages.recv() => match message {
                     Ok(message) => self.read(message),
                     Err(RecvError::Lagged(count)) => {
-                        tracing::warn!(count, "publications came faster than they were taken");
+                        tracing::warn!(count, "publications arrived faster than they were received");
                         Some(Event::Lost)
                     }
-                    // Its connection was replaced, and with it this task.
+                    // The connection was replaced, and this task with it.
                     Err(RecvError::Closed) => return,
                 },
             };

@@ -1,8 +1,8 @@
 //! Redis: the connection for commands, and publications between replicas.
 //!
-//! Everything in Redis may be lost at any moment. What is said here fails fast ([`RedisUnavailable`]) and is
-//! rebuilt from Postgres; a publication that may have been lost is admitted ([`Event::Lost`]).
-//! This module, [`crate::unread`] and [`crate::presence`] are the only ones that know fred.
+//! Redis may lose everything at any moment. Commands therefore fail fast ([`RedisUnavailable`]), what
+//! they wrote is rebuilt from Postgres, and a possible loss of publications is reported
+//! ([`Event::Lost`]). Only this module, [`crate::unread`] and [`crate::presence`] use fred.
 
 mod client;
 mod connection;
@@ -27,7 +27,7 @@ use crate::{
     tls::TlsError,
 };
 
-/// Why there can be no connection, ever.
+/// A mistake in the settings, or in the choice of a server, that no retry mends.
 #[derive(Debug, thiserror::Error)]
 pub enum RedisError {
     #[error("the URL of Redis is not usable: {0}")]
@@ -40,31 +40,31 @@ pub enum RedisError {
     PlainWithCa,
 }
 
-/// Redis does not answer, or not in time. What was asked may still happen, late.
+/// Redis did not answer in time, or at all. The command may still be carried out later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("Redis is away")]
+#[error("Redis is unavailable")]
 pub struct RedisUnavailable;
 
-/// What one can listen to.
+/// A pub/sub channel.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Channel {
-    /// What happens in a chat.
+    /// The changes of a chat.
     Chat(ChatId),
-    /// What concerns one person: their inbox.
+    /// The inbox of a user.
     User(UserId),
-    /// What every replica has to know.
+    /// News for every replica.
     All,
 }
 
-/// What the broker tells its one listener.
+/// An event for the broker's one receiver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     Publication {
         channel: Channel,
         payload: Bytes,
     },
-    /// Publications may have been lost before this: compare everything. All that should be
-    /// subscribed is subscribed again by now.
+    /// Publications may have been lost before this event, so everything must be compared with Postgres.
+    /// All wanted channels are subscribed again.
     Lost,
 }
 

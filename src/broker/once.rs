@@ -1,4 +1,4 @@
-//! Things that may be done once: tickets.
+//! One-time claims, for tickets.
 
 use fred::{
     interfaces::KeysInterface,
@@ -7,11 +7,11 @@ use fred::{
 
 use super::{RedisClient, RedisUnavailable};
 
-/// How long a claim is remembered, in seconds: a ticket's minute, twice, for clocks that differ.
+/// Expiry of a claim, in seconds: twice a ticket's minute, because clocks differ.
 const REMEMBERED_SECONDS: i64 = 120;
 
 impl RedisClient {
-    /// True for the first caller with this name, on any replica; false for all others.
+    /// Returns true to the first caller with this name, on any replica, and false to all others.
     pub async fn claim_once(&self, name: &str) -> Result<bool, RedisUnavailable> {
         let pipeline = self.pipeline()?;
         let key = self.key(name);

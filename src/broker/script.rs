@@ -1,4 +1,4 @@
-//! Scripts that run inside Redis, many calls in one pipeline.
+//! Lua scripts that run inside Redis, many calls in one pipeline.
 
 use std::fmt::Write as _;
 
@@ -10,11 +10,11 @@ use fred::{
 
 use super::{RedisClient, RedisUnavailable};
 
-/// Calls in one pipeline: as many as Redis runs well within the command time-out (about 10 µs
-/// each), few enough not to keep others waiting.
+/// Calls in one pipeline. At about 10 µs each, Redis runs them well within the command time-out and
+/// without keeping other clients waiting.
 pub(super) const CALLS_A_PIPELINE: usize = 500;
 
-/// Keys in one call of a script that takes many (some 3 µs each): Redis does nothing else meanwhile.
+/// Keys in one call of a script that takes many, at about 3 µs each: Redis does nothing else meanwhile.
 const KEYS_A_CALL: usize = 100;
 
 /// A script that runs on one server: it touches one key, or, outside a cluster, any number.
@@ -40,7 +40,7 @@ impl Call {
 impl Script {
     pub(crate) fn new(source: impl Into<String>) -> Self {
         let source = source.into();
-        // Redis names a script by this hash; it protects nothing.
+        // Redis names a script by this hash; it is no safeguard.
         let digest = aws_lc_rs::digest::digest(
             &aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY,
             source.as_bytes(),
@@ -55,8 +55,8 @@ impl Script {
 }
 
 impl RedisClient {
-    /// Runs a script for each of `calls`: their results in the same order. All or `RedisUnavailable`: what is
-    /// written here can be written again.
+    /// Runs a script for each of `calls` and returns their results in the same order. If one fails, all
+    /// fail, because every write here can be repeated.
     pub(crate) async fn run(
         &self,
         script: &Script,
@@ -65,8 +65,8 @@ impl RedisClient {
         let mut results = Vec::with_capacity(calls.len());
         for chunk in calls.chunks(CALLS_A_PIPELINE) {
             let mut answers = self.run_by(chunk, "EVALSHA", &script.sha1).await?;
-            // A server that was restarted, or is new, does not know the script: it learns it by
-            // running it once. Who was answered by name must not run again.
+            // A new or restarted server does not know the script and learns it from EVAL. Calls that
+            // were answered must not run again.
             let unknown: Vec<usize> = (0..answers.len())
                 .filter(|&i| matches!(&answers[i], Err(e) if e.details().starts_with("NOSCRIPT")))
                 .collect();
@@ -87,9 +87,9 @@ impl RedisClient {
         Ok(results)
     }
 
-    /// Runs a script that takes many keys, with `args` and then `theirs` of each key as arguments: in
-    /// few calls, since a call costs us more than it costs Redis. In a cluster, in one a key. Gives what
-    /// each call has answered, in the order of the keys.
+    /// Runs a script that takes many keys, with `args` and then those of each key as arguments. It takes
+    /// few calls, because a call costs a replica more than it costs Redis; in a cluster, one a key.
+    /// Returns the answer of each call, in the order of the keys.
     pub(crate) async fn run_together(
         &self,
         script: &Script,
@@ -124,7 +124,7 @@ impl RedisClient {
         for call in calls {
             let slot = ClusterHash::Custom(redis_keyslot(call.keys[0].as_bytes()));
             let mut args: Vec<Value> = Vec::with_capacity(2 + call.keys.len() + call.args.len());
-            // As Redis wants it: a count that fits anything we pass.
+            // A slice's length fits an i64.
             args.extend([script.into(), Value::Integer(call.keys.len() as i64)]);
             args.extend(call.keys.iter().map(|key| key.as_str().into()));
             args.extend(call.args.iter().cloned());

@@ -12,13 +12,13 @@ fn chat(number: u128) -> Channel {
     Channel::Chat(Uuid::from_u128(number))
 }
 
-/// A broker that is connected: what its first connection admits is taken.
-async fn broker(link: &RedisClient) -> (Broker, mpsc::Receiver<Event>) {
-    connected(link, false).await
+/// Connects a broker and takes the `Lost` of its first connection.
+async fn broker(client: &RedisClient) -> (Broker, mpsc::Receiver<Event>) {
+    connected(client, false).await
 }
 
-async fn connected(link: &RedisClient, sharded: bool) -> (Broker, mpsc::Receiver<Event>) {
-    let (broker, mut events) = Broker::connect(link, sharded);
+async fn connected(client: &RedisClient, sharded: bool) -> (Broker, mpsc::Receiver<Event>) {
+    let (broker, mut events) = Broker::connect(client, sharded);
     lost(&mut events).await;
     (broker, events)
 }
@@ -31,16 +31,16 @@ async fn lost(events: &mut mpsc::Receiver<Event>) {
     while next(events).await != Event::Lost {}
 }
 
-async fn channels(link: &RedisClient) -> usize {
-    command(link, "PUBSUB CHANNELS").await.into_array().len()
+async fn channels(client: &RedisClient) -> usize {
+    command(client, "PUBSUB CHANNELS").await.into_array().len()
 }
 
-async fn shard_channels(link: &RedisClient) -> usize {
-    command(link, "PUBSUB SHARDCHANNELS").await.into_array().len()
+async fn shard_channels(client: &RedisClient) -> usize {
+    command(client, "PUBSUB SHARDCHANNELS").await.into_array().len()
 }
 
-/// What one publishes right after the other's subscription was acknowledged, arrives; and no
-/// subscription stays behind. `count` gives those that Redis knows of.
+/// Checks that publications after an acknowledged subscription arrive, and that no subscription is left.
+/// `count` returns the subscriptions that Redis has.
 async fn arrives(
     here: &RedisClient,
     there: &RedisClient,
@@ -56,7 +56,7 @@ async fn arrives(
         let (channel, payload) = publication;
         assert_eq!(next(&mut events).await, Event::Publication { channel, payload });
     }
-    // Many at once share their acknowledgements.
+    // Concurrent subscriptions share an acknowledgement.
     let storm: Vec<Channel> = (500..5_500).map(chat).collect();
     let all = join_all(storm.iter().map(|channel| listener.subscribe(channel))).await;
     assert!(all.into_iter().all(|outcome| outcome.is_ok()));
@@ -83,30 +83,30 @@ async fn a_wrong_url_is_an_error_and_an_absent_redis_is_not() {
     for wrong in ["", "nonsense", "http://127.0.0.1:6379", "redis://"] {
         assert!(RedisClient::connect(wrong, None, "").is_err(), "{wrong}");
     }
-    let link = RedisClient::connect("redis://127.0.0.1:1", None, "").expect("a URL");
-    let (broker, _events) = Broker::connect(&link, false);
+    let client = RedisClient::connect("redis://127.0.0.1:1", None, "").expect("a URL");
+    let (broker, _events) = Broker::connect(&client, false);
     assert_eq!(broker.subscribe(&chat(1)).await, Err(RedisUnavailable));
     assert_eq!(broker.publish(&[(chat(1), Bytes::new())]).await, Err(RedisUnavailable));
-    assert!(!link.is_up() && link.generation().is_none());
+    assert!(!client.is_up() && client.generation().is_none());
 }
 
 #[tokio::test]
 async fn what_is_published_after_an_acknowledged_subscription_arrives() {
     let (redis, here) = redis().await;
-    let there = link(&redis).await;
+    let there = connect(&redis).await;
     arrives(&here, &there, false, async || channels(&here).await).await;
 }
 
 #[tokio::test]
 async fn with_shards_too_what_is_published_after_an_acknowledged_subscription_arrives() {
-    let (servers, links, here) = ring().await;
+    let (servers, clients, here) = ring().await;
     let there = RedisClient::connect(&ring_url(&servers), None, "test:").expect("a URL");
     up(&there).await;
     let count = async || {
         let mut count = 0;
-        for link in &links {
-            assert_eq!(channels(link).await, 0, "none on all servers");
-            let own = shard_channels(link).await;
+        for client in &clients {
+            assert_eq!(channels(client).await, 0, "none on all servers");
+            let own = shard_channels(client).await;
             assert!(own < 5_500, "each has a part");
             count += own;
         }
@@ -117,7 +117,7 @@ async fn with_shards_too_what_is_published_after_an_acknowledged_subscription_ar
 
 #[tokio::test]
 async fn what_is_published_while_a_slot_is_on_its_way_arrives() {
-    let (_servers, links, here) = ring().await;
+    let (_servers, clients, here) = ring().await;
     let (broker, mut events) = connected(&here, true).await;
     let publication = (chat(1), Bytes::from_static(b"x"));
     broker.subscribe(&publication.0).await.expect("Redis is there");
@@ -125,8 +125,8 @@ async fn what_is_published_while_a_slot_is_on_its_way_arrives() {
     let from = usize::from(slot) / 5_462;
     let to = (from + 1) % 3;
     for (here, there, state) in [(to, from, "IMPORTING"), (from, to, "MIGRATING")] {
-        let id = command(&links[there], "CLUSTER MYID").await.into_string().expect("an id");
-        command(&links[here], &format!("CLUSTER SETSLOT {slot} {state} {id}")).await;
+        let id = command(&clients[there], "CLUSTER MYID").await.into_string().expect("an id");
+        command(&clients[here], &format!("CLUSTER SETSLOT {slot} {state} {id}")).await;
     }
     broker.publish(std::slice::from_ref(&publication)).await.expect("Redis takes it");
     let (channel, payload) = publication;
@@ -135,45 +135,45 @@ async fn what_is_published_while_a_slot_is_on_its_way_arrives() {
 
 #[tokio::test]
 async fn a_lost_connection_is_admitted_once_everything_is_subscribed_again() {
-    let (_redis, link) = redis().await;
-    let (broker, mut events) = broker(&link).await;
+    let (_redis, client) = redis().await;
+    let (broker, mut events) = broker(&client).await;
     join_all((0..1_000).map(chat).collect::<Vec<_>>().iter().map(|c| broker.subscribe(c))).await;
     for _ in 0..3 {
-        command(&link, "CLIENT KILL TYPE pubsub").await;
+        command(&client, "CLIENT KILL TYPE pubsub").await;
         lost(&mut events).await;
-        assert_eq!(channels(&link).await, 1_000);
+        assert_eq!(channels(&client).await, 1_000);
     }
 }
 
 #[tokio::test]
 async fn with_shards_too_a_lost_connection_is_admitted_once_everything_is_subscribed_again() {
-    let (_servers, links, here) = ring().await;
+    let (_servers, clients, here) = ring().await;
     let (broker, mut events) = connected(&here, true).await;
     join_all((0..1_000).map(chat).collect::<Vec<_>>().iter().map(|c| broker.subscribe(c))).await;
-    for link in &links {
-        let before = shard_channels(link).await;
-        command(link, "CLIENT KILL TYPE pubsub").await;
+    for client in &clients {
+        let before = shard_channels(client).await;
+        command(client, "CLIENT KILL TYPE pubsub").await;
         lost(&mut events).await;
-        assert_eq!(shard_channels(link).await, before);
+        assert_eq!(shard_channels(client).await, before);
     }
 }
 
 #[tokio::test]
 async fn slots_that_have_moved_are_admitted_and_subscribed_where_they_are() {
-    let (_servers, links, here) = ring().await;
+    let (_servers, clients, here) = ring().await;
     let (broker, mut events) = connected(&here, true).await;
     join_all((0..2_000).map(chat).collect::<Vec<_>>().iter().map(|c| broker.subscribe(c))).await;
-    let to = command(&links[1], "CLUSTER MYID").await.into_string().expect("an id");
-    // So many that the turn of one of their channels comes soon.
+    let to = command(&clients[1], "CLUSTER MYID").await.into_string().expect("an id");
+    // So many that one of the channels is repeated soon.
     for slot in 0..1_000 {
-        for link in [&links[1], &links[0], &links[2]] {
-            command(link, &format!("CLUSTER SETSLOT {slot} NODE {to}")).await;
+        for client in [&clients[1], &clients[0], &clients[2]] {
+            command(client, &format!("CLUSTER SETSLOT {slot} NODE {to}")).await;
         }
     }
     lost(&mut events).await;
     let begin = Instant::now();
     let everywhere =
-        async || join_all(links.iter().map(shard_channels)).await.iter().sum::<usize>();
+        async || join_all(clients.iter().map(shard_channels)).await.iter().sum::<usize>();
     while everywhere().await != 2_000 {
         assert!(begin.elapsed() < CEILING);
     }
@@ -181,8 +181,8 @@ async fn slots_that_have_moved_are_admitted_and_subscribed_where_they_are() {
 
 #[tokio::test]
 async fn nobody_waits_for_a_frozen_redis_and_it_heals() {
-    let (redis, link) = redis().await;
-    let (broker, mut events) = broker(&link).await;
+    let (redis, client) = redis().await;
+    let (broker, mut events) = broker(&client).await;
     broker.subscribe(&chat(1)).await.expect("Redis is there");
     redis.pause().expect("it runs");
     let one = [(chat(1), Bytes::from_static(b"late"))];
@@ -192,17 +192,17 @@ async fn nobody_waits_for_a_frozen_redis_and_it_heals() {
         assert_eq!(broker.publish(&one).await, Err(RedisUnavailable));
     }
     assert!(begin.elapsed() < Duration::from_millis(250), "{:?}", begin.elapsed());
-    let mut state = link.subscribe_state();
+    let mut state = client.subscribe_state();
     timeout(CEILING, state.wait_for(|up| !up)).await.expect("noticed").expect("it runs");
     redis.resume().expect("it runs");
-    up(&link).await;
+    up(&client).await;
     let after = Bytes::from_static(b"after");
     broker.publish(&[(chat(1), after.clone())]).await.expect("Redis is back");
     // It stood still too shortly for the connection to be replaced, or else that is admitted.
     let heard = Event::Publication { channel: chat(1), payload: after };
     while ![&heard, &Event::Lost].contains(&&next(&mut events).await) {}
     let begin = Instant::now();
-    while channels(&link).await != 1 {
+    while channels(&client).await != 1 {
         assert!(begin.elapsed() < CEILING);
     }
 }
@@ -211,7 +211,7 @@ async fn nobody_waits_for_a_frozen_redis_and_it_heals() {
 async fn another_process_is_another_generation() {
     let (redis, here) = redis().await;
     let before = here.generation();
-    assert_eq!(link(&redis).await.generation(), before, "equal on all replicas");
+    assert_eq!(connect(&redis).await.generation(), before, "equal on all replicas");
     command(&here, "FLUSHALL").await;
     assert_eq!(here.generation(), before);
     redis.restart().await.expect("it starts");

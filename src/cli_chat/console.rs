@@ -1,8 +1,8 @@
-//! The two ends of the conversation here: what is typed, and what is shown.
+//! Input and output of the conversation.
 //!
-//! In a terminal a line is edited while others appear above it; it vanishes when it is finished, and
-//! appears among the others once the service has it. Where input or output is no terminal, it is
-//! plain lines: what was said goes to the output, all else to the error output.
+//! In a terminal a line is edited while others appear above it. When it is finished it disappears, and
+//! it appears among the others once the service has it. If input or output is no terminal, lines are
+//! plain: messages go to the output, notes to the error output.
 
 use std::{
     collections::VecDeque,
@@ -17,39 +17,38 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::lines::{Line, Times};
 
-/// Lines waiting to be shown, or typed ones waiting to be taken: a pipe that is full holds the other
-/// end back.
+/// Capacity of the queues of lines to be shown, and of typed lines: a full queue slows the other end.
 const WAITING: usize = 256;
 
-/// How much of a line is kept, in bytes: more than the longest text has, so that the line is refused for
-/// its length, and a line without an end takes no more memory than this.
+/// Most bytes that are kept of a line: more than the longest text, so that a longer line is refused for
+/// its length, and bounded, for a line without an end.
 const MAX_LINE_BYTES: u64 = MAX_TEXT_CHARS as u64 * 4 + 4;
 
-/// How long what is still to be shown may take at the end.
+/// Time-out for showing the remaining lines at the end.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
-/// What somebody does here.
+/// An action of the user.
 #[derive(Debug)]
 pub(super) enum Input {
     Line(String),
-    /// A line that is no text: its number, from 1.
+    /// A line that is not UTF-8: its number, from 1.
     NotText(u64),
-    /// There will be no more.
+    /// The input has ended.
     End,
-    /// Ctrl-C, where the terminal does not make a signal of it.
+    /// Ctrl-C, if the terminal does not turn it into a signal.
     Interrupted,
 }
 
 pub(super) struct Console {
     input: mpsc::Receiver<Input>,
-    /// In order; whoever shows them ends when this goes.
+    /// Lines to be shown. The task that shows them ends when this is dropped.
     output: mpsc::Sender<Line>,
     shown: oneshot::Receiver<()>,
     terminal: bool,
 }
 
 impl Console {
-    /// `prompt` stands before the line that is edited, where there is a terminal.
+    /// Opens the console. In a terminal, `prompt` precedes the edited line.
     pub(super) fn open(prompt: &str) -> Self {
         let (typed, input) = mpsc::channel(WAITING);
         let (output, lines) = mpsc::channel(WAITING);
@@ -63,7 +62,7 @@ impl Console {
                 true
             }
             None => {
-                // Both block; the one that reads is not waited for.
+                // Both block; nothing waits for the reader.
                 std::thread::spawn(move || read_lines(&typed));
                 std::thread::spawn(move || {
                     print(lines, Times::Full);
@@ -79,7 +78,7 @@ impl Console {
         self.terminal
     }
 
-    /// What comes next; [`Input::End`] once, and after it nothing for ever. Safe to cancel.
+    /// Waits for the next input; after [`Input::End`] for ever. Safe to cancel.
     pub(super) async fn next(&mut self) -> Input {
         match self.input.recv().await {
             Some(input) => input,
@@ -87,25 +86,25 @@ impl Console {
         }
     }
 
-    /// Whether there is still somebody who reads it.
+    /// Shows a line. Returns whether the output is still read.
     pub(super) async fn show(&self, line: Line) -> bool {
         self.output.send(line).await.is_ok()
     }
 
-    /// Shows what is left to be shown, and gives the terminal back as it was.
+    /// Shows the remaining lines, and restores the terminal.
     pub(super) async fn close(self) {
         drop(self.output);
         let _ = tokio::time::timeout(LAST_LINES, self.shown).await;
     }
 }
 
-/// A terminal whose last line is edited. Gives it back as it was when it goes.
+/// A terminal whose last line is edited. Restores it when dropped.
 struct LineEditor {
     readline: Readline,
     above: SharedWriter,
 }
 
-/// `None` where there is no terminal at both ends.
+/// Opens the editor; `None` unless input and output are terminals.
 fn editor(prompt: &str) -> Option<LineEditor> {
     if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
         return None;
@@ -118,10 +117,11 @@ fn editor(prompt: &str) -> Option<LineEditor> {
 impl LineEditor {
     async fn run(mut self, typed: mpsc::Sender<Input>, mut lines: mpsc::Receiver<Line>) {
         let zone = TimeZone::system();
-        // Not taken yet. Nobody types so fast that it grows, and waiting here would stop the output.
+        // Typed lines not received yet. Nobody types so fast that they grow, and waiting for the receiver
+        // would stop the output.
         let mut waiting = VecDeque::new();
         loop {
-            // In this order: what was given to be shown is shown before there is more of it.
+            // Biased: `readline` also prints earlier lines, so it is polled before more are taken.
             tokio::select! {
                 biased;
                 event = self.readline.readline() => {
@@ -156,7 +156,7 @@ impl LineEditor {
         }
         let _ = self.readline.flush();
         drop(self);
-        // From here on it is an ordinary terminal, where Ctrl-C is a signal.
+        // From here on the terminal is an ordinary one, where Ctrl-C is a signal.
         std::thread::spawn(move || {
             for input in waiting {
                 if typed.blocking_send(input).is_err() {
@@ -183,7 +183,7 @@ fn read_lines(typed: &mpsc::Sender<Input>) {
     let _ = typed.blocking_send(Input::End);
 }
 
-/// The next line without its end, cut after [`MAX_LINE_BYTES`]; `None` where there is no more.
+/// Reads the next line without its end, cut after [`MAX_LINE_BYTES`]; `None` at the end.
 fn read_line(input: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
     if input.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line)? == 0 {
@@ -196,7 +196,7 @@ fn read_line(input: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
         }
     } else if line.len() as u64 == MAX_LINE_BYTES {
         input.skip_until(b'\n')?;
-        // The cut may go through a character, and what is left is too long as well.
+        // The cut may split a character; the rest is still too long.
         let whole = std::str::from_utf8(&line).map_or_else(
             |error| if error.error_len().is_none() { error.valid_up_to() } else { line.len() },
             str::len,
@@ -211,7 +211,7 @@ fn print(mut lines: mpsc::Receiver<Line>, times: Times) {
     while let Some(line) = lines.blocking_recv() {
         let text = line.render(times, Timestamp::now(), &zone);
         let written = match line {
-            // What nobody reads is lost, and no reason to end.
+            // A closed error output is no reason to end.
             Line::Note(_) => {
                 let _ = io::stderr().write_all(text.as_bytes());
                 Ok(())

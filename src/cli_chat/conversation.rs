@@ -1,4 +1,4 @@
-//! The loop: what is typed goes out, and what comes is shown.
+//! The loop of a conversation: sends typed lines and shows events.
 
 use std::time::{Duration, Instant};
 
@@ -18,16 +18,16 @@ use super::{
     screen::Screen,
 };
 
-/// How long one message may still be on its way once the input has ended.
+/// Time-out of each pending message after the end of the input.
 const LAST_WORDS: Duration = Duration::from_secs(60);
 
-/// How long saying goodbye may take.
+/// Time-out of an orderly close.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-/// Lines of a pipe that are taken before the first of them has arrived.
+/// Lines of a pipe that are read ahead of the first acknowledgement.
 const MAX_UNSENT: usize = 1_000;
 
-/// The end of it all: as it should be, or not.
+/// How a conversation ended.
 type End = Result<(), ChatError>;
 
 pub(super) struct Conversation {
@@ -36,19 +36,19 @@ pub(super) struct Conversation {
     console: Console,
     chat_id: ChatId,
     screen: Screen,
-    /// How many messages are shown at the beginning.
+    /// Messages to show at the start.
     history: usize,
-    /// Written before the history was read, which is shown first.
+    /// Typed before the history was read, which is shown first.
     unsent: Vec<String>,
-    /// The history was read, and what was missed has been shown.
+    /// The history was read, and missed messages were shown.
     synced: bool,
-    /// The latest change that an answer has told of: it is still to be shown.
+    /// The latest acknowledged change, which must be shown before the end.
     acknowledged_ev: i64,
-    /// How many lines were refused for good.
+    /// Lines that were refused for good.
     refused: usize,
-    /// The way is interrupted, and it was said.
-    away: bool,
-    /// Since when there is no more input, and nothing that was written has arrived.
+    /// The connection is lost, which was shown.
+    disconnected: bool,
+    /// When the input ended, or the last message arrived after that.
     input_ended: Option<Instant>,
 }
 
@@ -71,12 +71,12 @@ impl Conversation {
             synced: false,
             acknowledged_ev: 0,
             refused: 0,
-            away: false,
+            disconnected: false,
             input_ended: None,
         }
     }
 
-    /// Talks until the end.
+    /// Runs the conversation to its end.
     pub(super) async fn run(&mut self) -> End {
         loop {
             if self.is_settled() {
@@ -97,7 +97,7 @@ impl Conversation {
                     }
                 }
                 () = sleep_until(limit.unwrap_or_else(Instant::now).into()), if limit.is_some() => {
-                    // What was written and is not known to have arrived is told at the end.
+                    // `close` reports messages that may not have arrived.
                     return match self.synced || self.pending() > 0 {
                         true => Ok(()),
                         false => Err(ChatError::Over("no connection".to_owned())),
@@ -107,8 +107,8 @@ impl Conversation {
         }
     }
 
-    /// Ends it, with what is not known to have arrived as a failure; for a script, which reads no
-    /// notes, also what was refused.
+    /// Ends it. Messages that may not have arrived are an error; for a script, which reads no notes, so
+    /// are refused ones.
     pub(super) async fn close(self, outcome: End) -> End {
         let refused = if self.console.is_terminal() { 0 } else { self.refused };
         let unsent = self.pending() + refused;
@@ -121,7 +121,7 @@ impl Conversation {
         }
     }
 
-    /// How many messages are on their way.
+    /// The number of messages that are not acknowledged yet.
     fn pending(&self) -> usize {
         let is_tried = |one: &&beseda_client::machine::Pending| one.failed.is_none();
         let in_client = self.client.look(|machine| {
@@ -131,21 +131,22 @@ impl Conversation {
         self.unsent.len() + in_client
     }
 
-    /// Whether the input has ended, and nothing is left to be done.
+    /// Whether the input has ended and all work is done.
     fn is_settled(&self) -> bool {
         let shown = self.synced
             && self.screen.ev >= self.acknowledged_ev
             && self.screen.to_mark().is_none();
-        // At a terminal nobody wants to wait in order to leave.
+        // A user at a terminal does not wait to leave.
         self.input_ended.is_some() && self.pending() == 0 && (shown || self.console.is_terminal())
     }
 
-    /// A pipe waits where it is faster than the service. At a terminal Ctrl-C must always be heard.
+    /// Whether input is read: a pipe that is faster than the service waits, but a terminal must always
+    /// react to Ctrl-C.
     fn takes_input(&self) -> bool {
         self.console.is_terminal() || self.pending() < MAX_UNSENT
     }
 
-    /// Takes what was typed; whether it asks to leave at once.
+    /// Handles an input. Returns whether to leave at once.
     async fn on_input(&mut self, input: Input) -> Result<bool, ChatError> {
         match input {
             Input::Line(text) if text.trim().is_empty() => {}
@@ -162,7 +163,7 @@ impl Conversation {
     }
 
     async fn send(&mut self, text: String) -> Result<(), ChatError> {
-        if self.away {
+        if self.disconnected {
             self.show(Line::note(format!("not sent yet: {text}"))).await?;
         }
         if self.synced {
@@ -217,7 +218,7 @@ impl Conversation {
         match state {
             State::Stopped { why, .. } => Err(ChatError::Over(harmless(&why))),
             State::TokenRefused { why } => Err(ChatError::TokenRefused(harmless(&why))),
-            State::Waiting { why, .. } if !std::mem::replace(&mut self.away, true) => {
+            State::Waiting { why, .. } if !std::mem::replace(&mut self.disconnected, true) => {
                 self.show(Line::note(format!("connection lost: {why}"))).await
             }
             State::Waiting { .. } | State::Idle | State::Connecting | State::Live => Ok(()),
@@ -241,7 +242,7 @@ impl Conversation {
         Ok(())
     }
 
-    /// Shows what came after one message and before another.
+    /// Shows the messages between two numbers.
     async fn show_missed(&mut self, mut after: i64, before: i64) -> Result<(), ChatError> {
         let chat = self.chat_id.to_string();
         while after + 1 < before {
@@ -267,7 +268,7 @@ impl Conversation {
             for text in std::mem::take(&mut self.unsent) {
                 self.client.send(self.chat_id, text);
             }
-            if std::mem::take(&mut self.away) {
+            if std::mem::take(&mut self.disconnected) {
                 let url = self.client.rest().url();
                 self.show(Line::note(format!("connected again, to {url}"))).await?;
             }

@@ -1,4 +1,4 @@
-//! Whose token it is, and where it comes from.
+//! The user's token: given, or signed here.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use crate::{
     model::UserId,
 };
 
-/// How long a token made here is good for: long enough to be renewed some times in a long talk only.
+/// Life of a token signed here: a long conversation renews it only a few times.
 const TTL: Duration = Duration::from_secs(3_600);
 
 #[derive(Debug)]
 enum Source {
     Given(String),
-    /// Made anew whenever one is needed.
+    /// Signed again whenever one is needed.
     Signed(TokenOptions),
 }
 
@@ -28,8 +28,8 @@ pub(super) struct Credentials {
 }
 
 impl Credentials {
-    /// With a `token`, else as `me` with one made as `signing` says. An empty token is none, as an
-    /// empty variable is.
+    /// Uses `token`, or else signs one for `me` by `signing`. An empty token counts as missing, like an
+    /// empty variable.
     pub(super) fn new(
         token: Option<String>,
         me: Option<String>,
@@ -62,15 +62,15 @@ impl Credentials {
         &self.user
     }
 
-    /// For the client.
+    /// Converts to the client's credentials.
     ///
     /// # Errors
-    /// No token can be made.
+    /// No token can be signed.
     pub(super) fn into_tokens(self) -> Result<beseda_client::Credentials, ChatError> {
         match self.source {
             Source::Given(token) => Ok(beseda_client::Credentials::fixed(token)),
             Source::Signed(options) => {
-                // What keeps one from being made is told at once.
+                // Signed once here, so that an error is reported at once.
                 dev::token(options.clone())?;
                 Ok(beseda_client::Credentials::renewed_by(move |_| {
                     let token = dev::token(options.clone());
@@ -85,7 +85,7 @@ fn id(user: String) -> Result<UserId, ChatError> {
     UserId::parse(&user).ok_or_else(|| ChatError::Token(DevError::UserId(user)))
 }
 
-/// Whose token it is, by its own word; whether that is true is the service's business.
+/// Reads the user of a token without verifying it, which the service does.
 fn user_of(token: &str) -> Option<String> {
     #[derive(Deserialize)]
     struct Claims {

@@ -1,11 +1,11 @@
-//! What is shown, and how: text of others must never be more than text.
+//! Lines of output. Texts of others must never act as control sequences.
 
 use jiff::{Timestamp, tz::TimeZone};
 
-/// Something to show.
+/// A line to show.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Line {
-    /// What somebody wrote.
+    /// A message.
     Said {
         at: Timestamp,
         who: String,
@@ -16,16 +16,16 @@ pub(super) enum Line {
         at: Timestamp,
         who: String,
     },
-    /// Anything else there is to say.
+    /// A note of this program.
     Note(String),
 }
 
-/// How times look.
+/// The format of times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Times {
-    /// For somebody who looks on: the hour, and the day where it is another one.
+    /// For a terminal: the time, with the day if it is not today.
     Short,
-    /// For what may be read later: day and hour.
+    /// For a log: day and time.
     Full,
 }
 
@@ -34,9 +34,8 @@ impl Line {
         Self::Note(text.into())
     }
 
-    /// As plain lines, with a line break at the end. What others wrote can't look like anything but
-    /// what they wrote: control characters are pictures of themselves, and the second line of a text
-    /// begins as no line of ours does.
+    /// Formats it as plain lines, with a line break at the end. A text of others can't imitate other
+    /// output: control characters are shown as symbols, and further lines of a text are marked.
     pub(super) fn render(&self, times: Times, now: Timestamp, zone: &TimeZone) -> String {
         let time = |at: Timestamp| {
             let (at, now) = (at.to_zoned(zone.clone()), now.to_zoned(zone.clone()));
@@ -67,14 +66,14 @@ impl Line {
     }
 }
 
-/// One line, free of what a terminal would obey: escape sequences and other control characters, and
-/// the marks that turn the direction of writing, behind which a text can hide what it says.
+/// Removes all that a terminal would interpret: escape sequences and other control characters, and marks
+/// of the writing direction, by which a text can disguise itself. Returns one line.
 pub(super) fn harmless(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
             '\t' => shown.push(' '),
-            // Unicode has pictures of these: ␛ for the escape.
+            // Unicode has symbols for these: ␛ for the escape.
             '\u{0}'..='\u{1f}' => {
                 shown.extend(char::from_u32(u32::from(character) + 0x2400));
             }

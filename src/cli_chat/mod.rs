@@ -1,7 +1,7 @@
-//! `beseda chat`: a client in a terminal, for trying out and for scripts.
+//! `beseda chat`: a client in a terminal, for development and for scripts.
 //!
-//! It knows the service from outside only, through [`beseda_client`]. [`screen`] decides what is shown
-//! and does no I/O; `conversation` has the loop.
+//! It uses the service only through [`beseda_client`]. [`screen`] decides what is shown, without I/O;
+//! `conversation` has the loop.
 
 mod console;
 mod conversation;
@@ -28,35 +28,34 @@ use crate::{
     tls::{self, TlsError},
 };
 
-/// How often every address is tried before the chat is open: later it is tried for ever, but an
-/// address that is wrong should be told at once.
+/// Attempts at every address to open the chat, so that a wrong address is reported soon. Later a lost
+/// connection is retried without a limit.
 const ROUNDS: usize = 3;
 
-/// Pause between two of these tries.
+/// Pause between two of these attempts.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What `beseda chat` takes.
+/// Options of `beseda chat`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
-    /// Where the service is; several times for several replicas, of which the next one is taken
-    /// when one is lost.
+    /// Address of the service. Repeat it for several replicas: when one is lost, the next is used.
     #[arg(long, env = "BESEDA_URL", default_value = "http://127.0.0.1:8080", value_delimiter = ',', value_parser = http_url)]
     pub url: Vec<Url>,
 
-    /// The other one: the id that the host application knows them by.
+    /// Id of the user to chat with.
     #[arg(long)]
     pub with: String,
 
-    /// Who you are. A token is made as by `beseda token`, unless there is one already.
+    /// Your id. Without a token, one is signed as by `beseda token`.
     #[arg(long = "as", required_unless_present = "token")]
     pub me: Option<String>,
 
-    /// Your token, from the host application. Better in BESEDA_TOKEN, or in the file that
-    /// BESEDA_TOKEN_FILE names: others on this machine can see arguments.
+    /// Your token from the host application. Prefer BESEDA_TOKEN, or the file in BESEDA_TOKEN_FILE,
+    /// because other users of this machine can see arguments.
     #[arg(long, env = "BESEDA_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
 
-    /// How many of the latest messages are shown at the beginning, up to 100.
+    /// Number of latest messages to show at the start, up to 100.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u8).range(0..=100))]
     pub history: u8,
 
@@ -64,8 +63,8 @@ pub struct Options {
     pub signing: Signing,
 }
 
-/// Why a conversation did not begin, or ended by itself. No text of others is in it that a terminal would
-/// obey.
+/// Why a conversation did not begin, or ended by itself. Texts of others in it contain no control
+/// characters.
 #[derive(Debug, thiserror::Error)]
 pub enum ChatError {
     #[error("there is no token")]
@@ -98,10 +97,10 @@ fn http_url(raw: &str) -> Result<Url, String> {
     }
 }
 
-/// Talks until the input ends, or a signal comes.
+/// Runs a conversation until the input ends or a signal comes.
 ///
 /// # Errors
-/// It could not begin, was ended by the service, or something written here may not have arrived.
+/// It could not begin, the service ended it, or a message may not have arrived.
 pub async fn run(options: Options) -> Result<(), ChatError> {
     let mut signals = Signals::catch().map_err(ChatError::Signals)?;
     let credentials = Credentials::new(options.token, options.me, options.signing)?;
@@ -116,7 +115,7 @@ pub async fn run(options: Options) -> Result<(), ChatError> {
     };
     let console = Console::open(&format!("{}: ", harmless(me.as_str())));
     console.show(greeting(&opened, rest.url())).await;
-    // The address that answered comes first.
+    // The address that answered is first.
     let [first, others @ ..] = &*rest.urls() else { unreachable!("an option with a default") };
     let builder = Client::builder(first.clone(), tokens)
         .tls(tls)
@@ -127,10 +126,10 @@ pub async fn run(options: Options) -> Result<(), ChatError> {
     let connected = builder.connect().map_err(ChatError::Http)?;
     let mut conversation = Conversation::new(connected, console, me, &opened.chat, options.history);
     let outcome = {
-        let talking = conversation.run();
-        pin!(talking);
+        let running = conversation.run();
+        pin!(running);
         tokio::select! {
-            outcome = &mut talking => outcome,
+            outcome = &mut running => outcome,
             () = signals.next() => Ok(()),
         }
     };

@@ -1,4 +1,4 @@
-//! What of the chat is to be shown. No I/O.
+//! Decides what is shown of the chat, without I/O.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +11,8 @@ use jiff::Timestamp;
 
 use super::lines::Line;
 
-/// How many messages are remembered, so that none is shown twice and a change of one can be told;
-/// what is older has long left the screen.
+/// Messages that are remembered, so that none is shown twice and a change can name its message. Older
+/// ones have long left the screen.
 const MAX_REMEMBERED: usize = 10_000;
 
 #[derive(Debug)]
@@ -23,18 +23,18 @@ struct Remembered {
     deleted: bool,
 }
 
-/// Messages are shown once, in the order of their `ev`; changes of them as lines of their own.
+/// Shows each message once, in the order of `ev`, and its changes as lines of their own.
 #[derive(Debug)]
 pub(super) struct Screen {
     me: UserId,
     other: UserId,
     messages: BTreeMap<i64, Remembered>,
-    /// All changes up to here were shown, of the history named `epoch`.
+    /// All changes up to here were shown, in the history `epoch`.
     pub(super) ev: i64,
     epoch: Option<String>,
     /// The newest message known.
     pub(super) last_seq: i64,
-    /// The newest of one's own, and of the other's, that are shown.
+    /// The newest shown message of the user, and of the other member.
     own_seq: i64,
     shown_seq: i64,
     read_seq: i64,
@@ -61,16 +61,16 @@ impl Screen {
         }
     }
 
-    /// Up to which message all is shown; `None` before the first page.
+    /// Returns the `seq` up to which messages were shown; `None` before the first page.
     pub(super) fn shown_up_to(&self, page: &HistoryView) -> Option<i64> {
         self.epoch.as_ref().filter(|epoch| **epoch == page.epoch).map(|_| self.last_seq)
     }
 
-    /// A page that everything else follows: the first one, or the newest after a reset.
+    /// Begins with a page: the first one, or the newest after a reset.
     pub(super) fn begin(&mut self, page: &HistoryView) -> Vec<Line> {
         let mut lines = Vec::new();
         if self.epoch.as_ref().is_some_and(|epoch| *epoch != page.epoch) {
-            // Numbers mean other messages now.
+            // In another epoch, numbers name other messages.
             self.messages.clear();
             (self.last_seq, self.own_seq, self.shown_seq) = (0, 0, 0);
             lines.push(Line::note("the service lost its latest messages; this is what it has"));
@@ -86,12 +86,12 @@ impl Screen {
         lines
     }
 
-    /// Messages that were missed.
+    /// Shows missed messages.
     pub(super) fn take_all(&mut self, messages: &[Message]) -> Vec<Line> {
         messages.iter().filter_map(|message| self.take(message)).collect()
     }
 
-    /// Takes a frame, of which the client gives each once and in order.
+    /// Shows a frame. The client passes each frame once and in order.
     pub(super) fn on_frame(&mut self, frame: &ReceivedFrame) -> Vec<Line> {
         if let Some((_, ev)) = frame.change() {
             self.ev = self.ev.max(ev);
@@ -170,7 +170,7 @@ impl Screen {
         Some(Line::Deleted { at: known.at, who: known.sender.to_string() })
     }
 
-    /// Told once for one's newest message: a tick for each would drown the talk.
+    /// Shown once, for the user's newest message: a tick for each would hide the messages.
     fn peer_read(&mut self, read_seq: i64) -> Option<Line> {
         let news = self.peer_read_seq < self.own_seq && self.own_seq <= read_seq;
         self.peer_read_seq = self.peer_read_seq.max(read_seq);
@@ -185,7 +185,7 @@ impl Screen {
         Some(Line::note(format!("{} is {state}", self.other)))
     }
 
-    /// Up to where what is shown is to be marked as read, if it is not.
+    /// Returns the `seq` up to which shown messages are to be marked as read, if any.
     pub(super) fn to_mark(&self) -> Option<i64> {
         (self.shown_seq > self.read_seq).then_some(self.shown_seq)
     }

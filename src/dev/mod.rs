@@ -1,11 +1,11 @@
 //! `beseda dev` and the stack of the tests: real Postgres and Redis as child processes.
 //!
-//! Each child listens on a loopback port of its own, leads its own process group (Ctrl-C in a
-//! terminal reaches us alone, and we end them in order) and is watched by a small shell that ends
-//! it should we be killed. Nothing here is meant for production.
+//! Each child listens on its own loopback port and leads its own process group, so Ctrl-C in a terminal
+//! reaches only this process, which ends the children in order. A small shell watches each child and
+//! ends it if this process is killed. Not meant for production.
 
+mod folders;
 mod parent;
-mod place;
 mod postgres;
 mod process;
 mod redis;
@@ -23,16 +23,16 @@ pub use self::{
     token::{Claims, Signing, TokenOptions, sign, token},
 };
 
-/// What a child keeps when the machine, not only the process, goes down.
+/// The durability of a child's data across a crash of the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Durability {
-    /// Postgres as in production; Redis saves a snapshot now and then, and when it ends.
+    /// Postgres is durable, as in production; Redis saves snapshots, the last one when it ends.
     Full,
-    /// For tests: nothing is flushed to the disk, Redis keeps nothing over a restart.
+    /// For tests: nothing is flushed to the disk, and Redis loses its data with a restart.
     None,
 }
 
-/// Why the development stack did not come up, or a token was not made.
+/// Why the development stack did not start, or a token was not made.
 #[derive(Debug, thiserror::Error)]
 pub enum DevError {
     #[error("{what} was not found: {hint}")]
@@ -54,7 +54,7 @@ pub enum DevError {
         "port {0} of 127.0.0.1 is taken; choose another with --port (make run ARGS=\"--port 9000\"), or none for any free one"
     )]
     PortTaken(u16),
-    /// The child ended before it served; `log` is the end of what it wrote.
+    /// The child ended before it served; `log` is the tail of its log.
     #[error("{server} ended while starting ({status}):\n{log}")]
     Ended { server: &'static str, status: ExitStatus, log: String },
     #[error("{server} did not serve within {waited:?}:\n{log}")]
@@ -80,7 +80,7 @@ pub enum DevError {
 }
 
 impl DevError {
-    /// For `map_err`: names what was tried, and on which path.
+    /// For `map_err`: `what` describes the failed action and its path.
     fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
         move |source| Self::Io { what, source }

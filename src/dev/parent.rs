@@ -1,18 +1,18 @@
-//! Ending with `make`: it neither takes its recipe along when it is killed, nor passes on a SIGINT
-//! that was sent to it alone. It expects those to come from a terminal, to everyone at once.
+//! Ending together with `make`. When `make` is killed its recipe goes on, and it does not forward a
+//! SIGINT, because one from a terminal reaches the whole process group.
 
 use std::{fs, time::Duration};
 
 use nix::unistd::{Pid, getppid};
 
-/// How often the parent is looked at: soon enough for somebody who waits, nothing for the processor.
+/// Pause between two checks of the parent: short for a user who waits, and cheap.
 const INTERVAL: Duration = Duration::from_millis(300);
 
 /// SIGINT's bit in the masks of `/proc/PID/status`.
 const SIGINT_BIT: u64 = 1 << (2 - 1);
 
-/// Returns once the process that started us is gone, or (seen on Linux only) is about to go: GNU
-/// make stops catching SIGINT when it got one, and then waits for its recipe, without a limit.
+/// Returns once the parent process has ended or, on Linux only, is about to end: GNU make stops catching
+/// SIGINT when it receives one, and then waits for its recipe without a limit.
 pub(super) async fn ended() {
     let parent = getppid();
     let caught = catches_sigint(parent);

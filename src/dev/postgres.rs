@@ -1,4 +1,4 @@
-//! A private Postgres.
+//! A private Postgres server.
 
 use std::{
     fs::{self, File},
@@ -16,36 +16,36 @@ use tokio_postgres::NoTls;
 
 use super::{
     DevError, Durability,
-    place::{self, Account, Temporary},
+    folders::{self, Account, Temporary},
     process::{self, POLL, READY_CEILING, Server},
 };
 
-/// The oldest major version that is supported: the oldest one that its makers still mend.
+/// The oldest supported major version: the oldest one that still receives fixes.
 const OLDEST: u32 = 14;
 
-/// Environment variable: the folder of the programs to use instead of the newest ones found, so that
-/// the tests can run on each major version.
+/// Environment variable that names the folder of other programs than the newest ones, so that tests can
+/// run with each major version.
 const BINARIES: &str = "BESEDA_DEV_POSTGRES";
 
-/// The superuser, and the owner of all there is. Without a password: it listens on loopback only.
+/// The superuser, who owns everything. It has no password, because the server listens on loopback only.
 const ROLE: &str = "beseda";
 
 /// Connections: two replicas of `beseda dev` take 32, a test binary runs many replicas at once.
 const MAX_CONNECTIONS: u32 = 200;
 
-/// Ports tried before giving up: each can have been taken since it was found free.
+/// Most attempts to start, each on another port, which can be taken after it was found free.
 const PORT_ATTEMPTS: usize = 5;
 
-/// How long the server of a run that was killed gets to end, for each of three ever harder signals.
+/// How long a server left by a killed run may take to end, after each of three ever harder signals.
 const STALE_CEILING: Duration = Duration::from_secs(5);
 
-/// In the server's folder: the database's files, and a mark that `initdb` finished.
+/// Names in the server's folder: the database's files, and the mark that `initdb` has finished.
 const CLUSTER: &str = "cluster";
 const CLUSTER_READY: &str = "cluster.ready";
 
-/// A Postgres server of our own on a loopback port, ended when this is dropped.
+/// A Postgres server on a loopback port, ended when this value is dropped.
 ///
-/// Bound to no runtime: tests share one, each with a runtime of its own.
+/// It is bound to no runtime, so that tests share it, each with its own runtime.
 #[derive(Debug)]
 pub struct Postgres {
     server: Mutex<Option<Server>>,
@@ -88,7 +88,7 @@ impl Postgres {
         Self::temporary_from(Some(self.port)).await
     }
 
-    /// Makes a standby a primary of its own, on a new timeline.
+    /// Promotes a standby to a primary, on a new timeline.
     pub async fn promote(&self) -> Result<(), DevError> {
         // Returns when it is done.
         Ok(self.execute("SELECT pg_promote()").await?)
@@ -108,15 +108,15 @@ impl Postgres {
         temporary: Option<Temporary>,
         primary: Option<u16>,
     ) -> Result<Self, DevError> {
-        let dir = place::create(dir)?;
-        let lock = place::lock(&dir)?;
-        let cluster = place::owned(&dir, CLUSTER, account)?;
-        let cluster_lock = place::lock_itself(&cluster)?;
-        // One that another account made (before, as another user) only that one can run.
-        let account = place::owner(&cluster, account)?;
+        let dir = folders::create(dir)?;
+        let lock = folders::lock(&dir)?;
+        let cluster = folders::owned(&dir, CLUSTER, account)?;
+        let cluster_lock = folders::lock_itself(&cluster)?;
+        // Files that another account made in an earlier run can only be used by that account.
+        let account = folders::owner(&cluster, account)?;
         let ready = dir.join(CLUSTER_READY);
         let made_by = fs::read_to_string(&ready).ok();
-        // The link's target can have been cleaned away.
+        // The link's target may have been deleted.
         let made_by = made_by.filter(|_| cluster.join("PG_VERSION").exists());
         let binaries = find_binaries(made_by.as_deref(), &cluster)?;
         end_stale(&cluster).await;
@@ -152,12 +152,12 @@ impl Postgres {
         }
     }
 
-    /// `postgresql://…` of `database`, for the superuser.
+    /// Returns the URL of `database`, `postgresql://…`, for the superuser.
     pub fn url(&self, database: &str) -> String {
         format!("postgresql://{ROLE}@127.0.0.1:{}/{database}", self.port)
     }
 
-    /// The same over restarts.
+    /// Returns its port, which a restart keeps.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -167,7 +167,7 @@ impl Postgres {
         self.server().as_ref().map(Server::pid)
     }
 
-    /// Where the files of the database really are.
+    /// Returns the real folder of the database's files.
     pub fn cluster(&self) -> &Path {
         &self.cluster
     }
@@ -177,7 +177,7 @@ impl Postgres {
         Ok(self.execute(&format!("CREATE DATABASE {}", quoted(name))).await?)
     }
 
-    /// Creates a database where there is none of that name.
+    /// Creates a database, unless there is one of that name.
     pub(super) async fn ensure_database(&self, name: &str) -> Result<(), DevError> {
         match self.execute(&format!("CREATE DATABASE {}", quoted(name))).await {
             Err(error)
@@ -210,7 +210,7 @@ impl Postgres {
         drop(self.server().take());
     }
 
-    /// How it ended, where nobody here has asked it to.
+    /// Returns its exit status, if it ended by itself.
     pub(super) fn ended(&self) -> Option<ExitStatus> {
         self.server().as_mut().and_then(Server::ended)
     }
@@ -273,7 +273,7 @@ impl Postgres {
         };
         set("listen_addresses=127.0.0.1");
         set(&format!("port={}", self.port));
-        // A socket's path may be 107 bytes long only, and nobody needs one here.
+        // A Unix socket's path is limited to 107 bytes, and none is needed.
         set("unix_socket_directories=");
         set(&format!("max_connections={MAX_CONNECTIONS}"));
         set("logging_collector=off");
@@ -296,7 +296,7 @@ fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// One of Postgres's programs on `cluster`, free of what the caller's environment says of others.
+/// Prepares one of Postgres's programs for `cluster`, without the caller's `PG…` variables.
 fn command(binaries: &Path, name: &str, cluster: &Path, account: Option<Account>) -> Command {
     let mut command = Command::new(binaries.join(name));
     for (key, _) in std::env::vars_os() {
@@ -304,7 +304,7 @@ fn command(binaries: &Path, name: &str, cluster: &Path, account: Option<Account>
             command.env_remove(key);
         }
     }
-    // Errors in one language: some are looked for above.
+    // English errors, because some are searched for above.
     command.env("LC_ALL", "C").arg("-D").arg(cluster).current_dir(cluster);
     if let Some(account) = account {
         account.apply(&mut command);
@@ -312,20 +312,20 @@ fn command(binaries: &Path, name: &str, cluster: &Path, account: Option<Account>
     command
 }
 
-/// Makes the database's files, new ones or copied from the primary on that port, and returns the
-/// major version they are of.
+/// Creates the database's files, new ones or a copy of the primary on that port. Returns their major
+/// version.
 async fn create(
     binaries: &Path,
     cluster: &Path,
     account: Option<Account>,
     primary: Option<u16>,
 ) -> Result<u32, DevError> {
-    // What one cut short has left; it takes an empty folder only.
+    // An interrupted run may have left files, and the program requires an empty folder.
     for entry in fs::read_dir(cluster).into_iter().flatten().flatten() {
         let path = entry.path();
         let _ = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
     }
-    // As servers have it. Elsewhere than on Linux that locale need not exist.
+    // The usual locale of servers, which may be missing on other systems than Linux.
     let locale = if cfg!(target_os = "linux") { "C.UTF-8" } else { "C" };
     let (program, mut command) = match primary {
         None => {
@@ -351,7 +351,7 @@ async fn create(
     Ok(major_version(binaries).unwrap_or_default())
 }
 
-/// Ends the server that a run which was killed has left on these files.
+/// Ends the server that a killed run has left on these files.
 async fn end_stale(cluster: &Path) {
     let Ok(text) = fs::read_to_string(cluster.join("postmaster.pid")) else { return };
     let Some(raw) = text.lines().next().and_then(|line| line.trim().parse().ok()) else { return };
@@ -360,7 +360,7 @@ async fn end_stale(cluster: &Path) {
         let deadline = Instant::now() + STALE_CEILING;
         let mut told = false;
         while Instant::now() < deadline {
-            // Asked each time: the id can be another program's by now.
+            // Checked each time, because the id may belong to another program by now.
             if !runs_on(pid, cluster) {
                 return;
             }
@@ -373,7 +373,7 @@ async fn end_stale(cluster: &Path) {
     }
 }
 
-/// Whether `pid` is a server on these files: it names them on its command line.
+/// Whether `pid` is a server on these files, by its command line.
 fn runs_on(pid: Pid, cluster: &Path) -> bool {
     let line = fs::read(format!("/proc/{pid}/cmdline")).or_else(|_| {
         let arguments = ["-o", "command=", "-p", &pid.to_string()];
@@ -382,7 +382,7 @@ fn runs_on(pid: Pid, cluster: &Path) -> bool {
     line.is_ok_and(|line| String::from_utf8_lossy(&line).contains(&*cluster.to_string_lossy()))
 }
 
-/// The folder of the newest `postgres` and `initdb`, or those of the version that made `cluster`.
+/// Finds the folder of the newest `postgres` and `initdb`, or of those that made `cluster`.
 fn find_binaries(made_by: Option<&str>, cluster: &Path) -> Result<PathBuf, DevError> {
     let named = process::named_path(BINARIES);
     let found = named
@@ -411,7 +411,7 @@ fn find_binaries(made_by: Option<&str>, cluster: &Path) -> Result<PathBuf, DevEr
     }
 }
 
-/// Where programs of Postgres may be.
+/// Lists folders that may contain Postgres's programs.
 fn installed_folders() -> Vec<PathBuf> {
     let mut folders = process::path_folders();
     for parent in ["/usr/lib/postgresql", "/usr", "/opt/homebrew/opt", "/usr/local/opt"] {
@@ -425,7 +425,7 @@ fn installed_folders() -> Vec<PathBuf> {
     folders
 }
 
-/// From "postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)".
+/// Parses the version, as in "postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)".
 fn major_version(folder: &Path) -> Option<u32> {
     let output = Command::new(folder.join("postgres")).arg("--version").output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout);

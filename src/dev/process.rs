@@ -1,4 +1,4 @@
-//! What the two servers have in common as children: how they begin, end and are reported on.
+//! The child processes of both servers: start, end and errors.
 
 use std::{
     fs,
@@ -18,31 +18,30 @@ use nix::{
 
 use super::DevError;
 
-/// How often a child is looked at: short against the tenth of a second that a start takes.
+/// Pause between two checks of a child: short against the tenth of a second that a start takes.
 pub(super) const POLL: Duration = Duration::from_millis(10);
 
-/// How long a child may take to serve. A start takes well under a second; recovery after a crash, on
-/// a busy machine with slow disks, can take many.
+/// Time-out of a start. It takes well under a second, but recovery after a crash, on a busy machine with
+/// slow disks, can take many.
 pub(super) const READY_CEILING: Duration = Duration::from_secs(60);
 
-/// How long an orderly end may take before the child is killed: a checkpoint or a snapshot of a
+/// Time-out of an orderly end, after which the child is killed: a checkpoint or a snapshot of a
 /// developer's data takes far less.
 const STOP_CEILING: Duration = Duration::from_secs(20);
 
-/// How long `Drop` blocks its thread for a child told to end at once.
+/// How long `Drop` blocks its thread until a child ends.
 const DROP_CEILING: Duration = Duration::from_secs(3);
 
-/// How much of a log an error shows, in bytes: about the last thirty lines.
+/// The tail of a log that an error shows, in bytes: about thirty lines.
 const LOG_TAIL: u64 = 4096;
 
-/// Ports tried for children. They lie below the ranges from which systems take ports for outgoing
-/// connections (32768 and up on Linux, 49152 on macOS): a port there could be gone while its server
-/// restarts.
+/// Ports for children, below the ranges for outgoing connections (32768 and up on Linux, 49152 on
+/// macOS): one of those could be taken while its server restarts.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
-/// Waits for the end of our standard input, which comes when the process that holds the other end
-/// is gone, however it went; then ends the server `$1` with the signal `$2`, within ten seconds by
-/// SIGKILL, and removes the folder `$3` where given.
+/// Waits for the end of its standard input, which comes when the process at the other end has ended in
+/// any way. Then it ends the server `$1` with the signal `$2`, after ten seconds with SIGKILL, and
+/// removes the folder `$3`, if given.
 const GUARD: &str = r#"
 read -r _
 kill -s "$2" "$1" 2>/dev/null
@@ -57,7 +56,7 @@ kill -s KILL "$1" 2>/dev/null
 [ -z "$3" ] || rm -rf -- "$3"
 "#;
 
-/// A running server and the guard that outlives us. Dropping it ends both.
+/// A running server, and the guard that outlives this process. Dropping it ends both.
 #[derive(Debug)]
 pub(super) struct Server {
     child: Child,
@@ -67,9 +66,9 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Starts `command` in a process group of its own, its output going to the end of `log`.
+    /// Starts `command` in its own process group, and appends its output to `log`.
     ///
-    /// `orphaned` is what the guard sends should we be killed, and `folder` what it then removes.
+    /// If this process is killed, the guard sends `orphaned` and then removes `folder`.
     pub(super) fn spawn(
         mut command: Command,
         log: &Path,
@@ -114,20 +113,20 @@ impl Server {
         self.child.id()
     }
 
-    /// Sends a signal. A server that is gone already is no error: it is what most signals ask for.
+    /// Sends a signal. A server that has ended already is no error, since most signals ask for that.
     pub(super) fn signal(&self, signal: Signal) {
         let _ = kill(pid(&self.child), signal);
     }
 
-    /// Its exit status, where it has ended.
+    /// Returns its exit status, if it has ended.
     pub(super) fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
     }
 
-    /// Asks it to end, and kills it where it does not within [`STOP_CEILING`].
+    /// Asks it to end, and kills it after [`STOP_CEILING`].
     pub(super) async fn stop(mut self, orderly: Signal) {
         self.signal(orderly);
-        // One that was paused could not act on it.
+        // A paused server can't act on a signal.
         self.signal(Signal::SIGCONT);
         let deadline = Instant::now() + STOP_CEILING;
         while self.ended().is_none() && Instant::now() < deadline {
@@ -158,8 +157,7 @@ fn pid(child: &Child) -> Pid {
     Pid::from_raw(child.id().cast_signed())
 }
 
-/// A loopback port that nobody listens on now. Somebody may take it in between: whoever starts a
-/// server on it tries again.
+/// Finds a free loopback port. Another process may take it before the server starts, so callers retry.
 pub(super) fn free_port() -> Result<u16, DevError> {
     for _ in 0..200 {
         let port = rand::random_range(PORTS);
@@ -171,7 +169,7 @@ pub(super) fn free_port() -> Result<u16, DevError> {
     any.map(|address| address.port()).map_err(DevError::io("no free port on 127.0.0.1"))
 }
 
-/// The end of a log, for an error to show.
+/// Reads the tail of a log, for an error.
 pub(super) fn log_tail(log: &Path) -> String {
     let read = || -> std::io::Result<String> {
         let mut file = fs::File::open(log)?;
@@ -184,7 +182,7 @@ pub(super) fn log_tail(log: &Path) -> String {
     read().unwrap_or_else(|error| format!("({}: {error})", log.display()))
 }
 
-/// The path that an environment variable names; an empty one names none.
+/// Reads a path from an environment variable; `None` if it is empty or missing.
 pub(super) fn named_path(variable: &str) -> Option<PathBuf> {
     std::env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from)
 }

@@ -1,4 +1,4 @@
-//! A private Redis.
+//! A private Redis server.
 
 use std::{
     fs::File,
@@ -18,30 +18,30 @@ use tokio::{
 
 use super::{
     DevError, Durability,
-    place::{self, Temporary},
+    folders::{self, Temporary},
     process::{self, POLL, READY_CEILING, Server},
 };
 
-/// The programs that can be it, best first; Valkey is what some distributions have instead.
+/// Names of the server's program, best first. Some distributions have Valkey instead of Redis.
 const PROGRAMS: [&str; 2] = ["redis-server", "valkey-server"];
 
-/// Environment variable: the program to use instead of those, so that the tests can run on each version.
+/// Environment variable that names another program, so that tests can run with each version.
 const PROGRAM: &str = "BESEDA_DEV_REDIS";
 
-/// Where Debian and macOS have programs that a bare `PATH` may miss.
+/// Folders of programs in Debian and macOS that a bare `PATH` may miss.
 const FOLDERS: [&str; 3] = ["/usr/bin", "/usr/local/bin", "/opt/homebrew/bin"];
 
-/// Ports tried before giving up: each can have been taken since it was found free, and a cluster's
-/// second port (10,000 higher) is one of those that the kernel gives to clients, of which tests have
-/// thousands. An attempt takes some 25 ms.
+/// Most attempts to start, each on another port: a port can be taken after it was found free, and a
+/// cluster's second port (10,000 higher) is in the range for outgoing connections, of which tests have
+/// thousands. An attempt takes about 25 ms.
 const PORT_ATTEMPTS: usize = 40;
 
-/// How long one attempt to reach it may take; the answer comes from this machine.
+/// Time-out of a ping, which stays on this machine.
 const PING_CEILING: Duration = Duration::from_secs(1);
 
-/// A Redis server of our own on a loopback port, ended when this is dropped.
+/// A Redis server on a loopback port, ended when this value is dropped.
 ///
-/// Bound to no runtime: tests share one, each with a runtime and a key prefix of its own.
+/// It is bound to no runtime, so that tests share it, each with its own runtime and key prefix.
 #[derive(Debug)]
 pub struct Redis {
     server: Mutex<Option<Server>>,
@@ -91,8 +91,8 @@ impl Redis {
         arguments: &[&str],
     ) -> Result<Self, DevError> {
         let program = find_program()?;
-        let dir = place::create(dir)?;
-        let lock = place::lock(&dir)?;
+        let dir = folders::create(dir)?;
+        let lock = folders::lock(&dir)?;
         let log = dir.join("redis.log");
         File::create(&log).map_err(DevError::io(format!("cannot write {}", log.display())))?;
         let server = Mutex::new(None);
@@ -120,22 +120,22 @@ impl Redis {
         }
     }
 
-    /// `redis://…`
+    /// Returns its URL, `redis://…`.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// The same over restarts.
+    /// Returns its port, which a restart keeps.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The server's process id, `None` while stopped.
+    /// Returns the server's process id; `None` while stopped.
     pub fn pid(&self) -> Option<u32> {
         self.server().as_ref().map(Server::pid)
     }
 
-    /// Ends it in order; it can be started again. No-op while stopped.
+    /// Ends it in order; it can be started again. Does nothing while it is stopped.
     pub async fn stop(&self) {
         let server = self.server().take();
         if let Some(server) = server {
@@ -143,17 +143,17 @@ impl Redis {
         }
     }
 
-    /// SIGKILL: what was not saved is lost. No-op while stopped.
+    /// Kills it (SIGKILL); unsaved data is lost. Does nothing while it is stopped.
     pub fn kill(&self) {
         drop(self.server().take());
     }
 
-    /// How it ended, where nobody here has asked it to.
+    /// Returns its exit status, if it ended by itself.
     pub(super) fn ended(&self) -> Option<ExitStatus> {
         self.server().as_mut().and_then(Server::ended)
     }
 
-    /// Stops it, where it runs, and starts it on the same port.
+    /// Stops it, if it runs, and starts it on the same port.
     ///
     /// # Errors
     /// It did not come up again; it is then stopped.
@@ -162,7 +162,7 @@ impl Redis {
         self.launch().await
     }
 
-    /// Freezes it (SIGSTOP): connections stay open and nobody answers.
+    /// Freezes it (SIGSTOP): connections stay open without answers.
     pub fn pause(&self) -> Result<(), DevError> {
         self.signal(Signal::SIGSTOP)
     }
@@ -205,7 +205,7 @@ impl Redis {
         }
     }
 
-    /// Whether it serves: while it still loads its file it answers something else than PONG.
+    /// Whether it serves. While it loads its file, its answer is not PONG.
     async fn answers(&self) -> bool {
         let ping = async {
             let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await?;
@@ -223,8 +223,8 @@ impl Redis {
         command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"]);
         command.args(["--daemonize", "no", "--appendonly", "no"]);
         command.arg("--dir").arg(&self.dir).current_dir(&self.dir);
-        // All in it can be rebuilt; a snapshot (a minute after the first write, and at the end) only
-        // makes the next start resemble a real restart: with old data.
+        // All data in it can be rebuilt. A snapshot (a minute after the first write, and at the end) only
+        // makes the next start resemble a real restart, with old data.
         command.args(["--save", if self.durability == Durability::Full { "60 1" } else { "" }]);
         command
     }

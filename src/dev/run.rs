@@ -13,7 +13,7 @@ use std::{
 use clap::{CommandFactory, FromArgMatches, Parser};
 use tokio::net::TcpListener;
 
-use super::{Claims, DevError, Durability, Postgres, Redis, parent, place, sign, token};
+use super::{Claims, DevError, Durability, Postgres, Redis, folders, parent, sign, token};
 use crate::{
     app::{self, Listeners, Replica},
     config::{Config, Secret},
@@ -21,61 +21,62 @@ use crate::{
     signals::Signals,
 };
 
-/// Where the data is kept unless `--data` says otherwise.
+/// Default of `--data`.
 pub(super) const DEFAULT_DATA: &str = "data";
 
-/// The first replica's port unless `--port` says otherwise; the second one takes the next.
+/// Default port of the first replica; the second one takes the next.
 const DEFAULT_PORT: u16 = 8080;
 
-/// How many ports above the wanted one are tried before any free one is taken.
+/// Ports above the wanted one that are tried before any free one.
 const NEAR_PORTS: u16 = 20;
 
 const DATABASE: &str = "beseda";
 
-/// Those who can be used at once. Their ids are these names in lower case.
+/// Users with a token at the start. Their ids are these names in lower case.
 const DEMO_USERS: [&str; 3] = ["Alice", "Bob", "Carol"];
 
-/// How long their tokens are good for: a week of trying out, and over restarts.
+/// Life of their tokens: a week of development, across restarts.
 const DEMO_TTL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// How often it is looked whether the servers are still there.
+/// Pause between two checks of whether the servers run.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
-/// Until one that has ended is started again: long enough to see what clients get meanwhile.
+/// Pause until a server that ended is restarted: long enough to watch the clients meanwhile.
 const RESTART_PAUSE: Duration = Duration::from_secs(3);
+/// Most attempts to restart a server.
 const RESTARTS: u32 = 3;
 
-/// How long the replicas may take to end: longer than the grace they are given.
+/// Time-out of the replicas' end: longer than their grace.
 const DRAIN_CEILING: Duration = Duration::from_secs(10);
 
-/// What `beseda dev` takes. All settings of `serve` apply as well, from the environment.
+/// Options of `beseda dev`. The settings of `serve` also apply, from the environment.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
-    /// Where the database, the demo secret and the logs of the servers are kept.
+    /// Folder of the database, the demo secret and the servers' logs.
     #[arg(long, env = "BESEDA_DEV_DATA", default_value = DEFAULT_DATA)]
     pub data: PathBuf,
 
-    /// The first replica's port. Without it: 8080, or the next free one.
+    /// Port of the first replica. By default 8080, or the next free one.
     #[arg(long, env = "BESEDA_DEV_PORT")]
     pub port: Option<u16>,
 
-    /// End when the process that started this one ends, or was interrupted; for `make run`.
+    /// End when the parent process ends or is interrupted; for `make run`.
     #[arg(long, hide = true)]
     pub end_with_parent: bool,
 }
 
-/// Everything that runs. Dropped in this order: replicas first, then what they depend on.
+/// The running stack. Fields are dropped in order: first the replicas, then their dependencies.
 struct Stack {
     replicas: Vec<Replica>,
     redis: Redis,
     postgres: Postgres,
 }
 
-/// Starts two replicas with a private Postgres and Redis, says how to use them, and serves until
-/// SIGINT or SIGTERM; a second one ends all at once.
+/// Starts two replicas with a private Postgres and Redis, prints how to use them, and serves until SIGINT
+/// or SIGTERM; a second signal ends all at once.
 ///
 /// # Errors
-/// Something did not start, or a second signal came ([`DevError::Interrupted`]). Whatever the
-/// outcome, no child is left behind.
+/// A part did not start, or a second signal came ([`DevError::Interrupted`]). In any case all children
+/// are ended.
 pub async fn run(options: Options) -> Result<(), DevError> {
     let mut signals = Signals::catch().map_err(DevError::io("cannot catch signals"))?;
     let mut parent_ended = pin!(async {
@@ -90,11 +91,11 @@ pub async fn run(options: Options) -> Result<(), DevError> {
             () = &mut parent_ended => {}
         }
     };
-    // Kept to the end, so that the folder is free only once all is over.
-    let data = place::create(&options.data)?;
-    let _lock = place::lock(&data)?;
+    // Held to the end, so that the folder is free only after everything has ended.
+    let data = folders::create(&options.data)?;
+    let _lock = folders::lock(&data)?;
     let stack = tokio::select! {
-        // Dropping a start under way ends what it has started.
+        // Dropping an unfinished start ends its children.
         () = asked_to_end() => return Ok(()),
         stack = start(&options, &data) => stack?,
     };
@@ -122,8 +123,8 @@ async fn start(options: &Options, data: &Path) -> Result<Stack, DevError> {
     )?;
     let made = token::secret_of(data)?;
     let mut config = config(&postgres.url(DATABASE), &redis.url())?;
-    // Demo tokens have to be signed here, so public keys are of no use; the host application's own
-    // secret is, so that its tokens work as well.
+    // Demo tokens are signed here, so public keys are not used; the host application's own secret is, so
+    // that its tokens work too.
     config.auth.jwt_public_key = None;
     config.auth.jwt_jwks_url = None;
     config.auth.jwt_issuers = Vec::new();
@@ -146,8 +147,8 @@ async fn start(options: &Options, data: &Path) -> Result<Stack, DevError> {
 }
 
 impl Stack {
-    /// Starts a server again that has ended, because somebody killed it to see what happens, say. Ends
-    /// with why one does not start.
+    /// Restarts servers that ended, for example because a developer killed them. Returns the error of one
+    /// that does not start.
     async fn look_after(&self) -> DevError {
         loop {
             tokio::time::sleep(LOOK_INTERVAL).await;
@@ -188,7 +189,7 @@ fn lost(server: &str, status: ExitStatus) -> String {
     format!("{server} has ended ({status}); it starts again in {} s.\n", RESTART_PAUSE.as_secs())
 }
 
-/// Tries a few times: children of a Postgres that was killed hold its memory for a moment.
+/// Retries a restart, because the children of a killed Postgres hold its memory for a moment.
 async fn again(mut restart: impl AsyncFnMut() -> Result<(), DevError>) -> Result<(), DevError> {
     let mut left = RESTARTS;
     loop {
@@ -201,7 +202,7 @@ async fn again(mut restart: impl AsyncFnMut() -> Result<(), DevError>) -> Result
     }
 }
 
-/// The settings of `serve` with defaults that suit a desk: the environment still goes before them.
+/// Reads the settings of `serve`, with defaults for development. The environment overrides them.
 fn config(database_url: &str, redis_url: &str) -> Result<Config, DevError> {
     #[derive(Parser)]
     struct Settings {
@@ -210,7 +211,7 @@ fn config(database_url: &str, redis_url: &str) -> Result<Config, DevError> {
     }
     let command = Settings::command()
         .mut_arg("migrate_on_start", |arg| arg.default_value("on"))
-        // No balancer has to notice, and whoever pressed Ctrl-C waits.
+        // There is no load balancer, and a developer waits after Ctrl-C.
         .mut_arg("drain_delay", |arg| arg.default_value("0s"))
         .mut_arg("shutdown_grace", |arg| arg.default_value("2s"));
     let arguments = ["dev", "--database-url", database_url, "--redis-url", redis_url];
@@ -218,7 +219,7 @@ fn config(database_url: &str, redis_url: &str) -> Result<Config, DevError> {
     Ok(Settings::from_arg_matches(&matches)?.config)
 }
 
-/// Sockets for both replicas.
+/// Binds the listeners of both replicas.
 fn bind(port: Option<u16>) -> Result<[Listeners; 2], DevError> {
     let first = match port {
         Some(port) => listen(port).map_err(|error| match error.kind() {
@@ -257,7 +258,7 @@ fn address(listener: &TcpListener) -> Result<SocketAddr, DevError> {
     listener.local_addr().map_err(DevError::io("a socket without an address"))
 }
 
-/// Each demo user's name and token.
+/// Signs a token for each demo user; returns names and tokens.
 fn demo_users(config: &Config, secret: &Secret) -> Result<Vec<(&'static str, String)>, DevError> {
     let token_of = |name: &'static str| {
         let claims = Claims {
@@ -271,7 +272,7 @@ fn demo_users(config: &Config, secret: &Secret) -> Result<Vec<(&'static str, Str
     DEMO_USERS.into_iter().map(token_of).collect()
 }
 
-/// Assignments for a shell: `A` and `B` are the replicas, the tokens are named after their users.
+/// Formats variables for a shell: `A` and `B` are the replicas, tokens are named after their users.
 fn environment(replicas: &[Replica], users: &[(&str, String)]) -> String {
     let replicas = ["A", "B"].into_iter().zip(replicas);
     let mut text: Vec<String> = replicas
@@ -320,7 +321,7 @@ fn welcome(stack: &Stack, users: &[(&str, String)], environment: &str, data: &Pa
     let mut kept = format!("Data is kept in {}", data.display());
     let cluster = stack.postgres.cluster();
     if !data.canonicalize().is_ok_and(|data| cluster.starts_with(data)) {
-        // As root, where Postgres's account can't get to the folder.
+        // As root, if Postgres's account can't enter the folder.
         let _ = write!(kept, ", the database in {}", cluster.display());
     }
     let _ = write!(
@@ -336,7 +337,7 @@ fn welcome(stack: &Stack, users: &[(&str, String)], environment: &str, data: &Pa
     text
 }
 
-/// To the terminal. A reader that went away is no reason to end.
+/// Prints to the terminal. A closed pipe is no reason to end.
 fn say(text: &str) {
     let mut output = std::io::stdout().lock();
     let _ = output.write_all(text.as_bytes()).and_then(|()| output.flush());

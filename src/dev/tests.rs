@@ -1,4 +1,4 @@
-//! The children, for real.
+//! Tests with real child processes.
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

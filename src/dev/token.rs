@@ -1,4 +1,4 @@
-//! Tokens for trying things out: what the host application would sign.
+//! Tokens for development, as the host application would sign them.
 
 use std::{
     fs::{self, File},
@@ -18,7 +18,7 @@ use crate::{config::Secret, model::UserId};
 /// The secret's file in the folder of `beseda dev`.
 const SECRET_FILE: &str = "jwt-secret";
 
-/// Random bytes in a secret that is made here: half as many again as HS256 asks for.
+/// Length of a generated secret, in bytes: 1.5 times the minimum of HS256.
 const SECRET_BYTES: usize = 48;
 
 /// The claims of a token; those that are `None` are left out.
@@ -31,7 +31,7 @@ pub struct Claims {
     pub exp: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Space separated; `chat:admin` is the host application's server.
+    /// Scopes, separated by spaces; `chat:admin` is for the host application's server.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -41,7 +41,7 @@ pub struct Claims {
 }
 
 impl Claims {
-    /// For `user`, good from now on for `ttl`.
+    /// Makes claims for `user`, valid from now on for `ttl`.
     pub fn new(user: &str, ttl: Duration) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
@@ -56,29 +56,29 @@ impl Claims {
     }
 }
 
-/// Signs with HS256, by the first of the secrets where there are two.
+/// Signs with HS256, by the first secret if there are two.
 pub fn sign(secret: &Secret, claims: &Claims) -> Result<String, DevError> {
     let first = secret.lines().next().unwrap_or_default();
     let key = EncodingKey::from_secret(first.as_bytes());
     Ok(jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &key)?)
 }
 
-/// What `beseda token` takes.
+/// Options of `beseda token`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct TokenOptions {
-    /// Whose token it is: the id that the host application knows the user by.
+    /// Id of the token's user.
     #[arg(long)]
     pub user: String,
 
-    /// The name that others see.
+    /// Name that other users see.
     #[arg(long)]
     pub name: Option<String>,
 
-    /// How long it is good for.
+    /// Life of the token.
     #[arg(long, default_value = "1h", value_parser = humantime::parse_duration)]
     pub ttl: Duration,
 
-    /// Scopes, space separated; `chat:admin` is the host application's server.
+    /// Scopes, separated by spaces; `chat:admin` is for the host application's server.
     #[arg(long)]
     pub scope: Option<String>,
 
@@ -86,11 +86,11 @@ pub struct TokenOptions {
     pub signing: Signing,
 }
 
-/// What a token is signed with.
+/// Options that choose the secret and the issuer of a token.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Signing {
-    /// Sign with the secret that `beseda dev` made in this folder. Without it: with
-    /// BESEDA_JWT_HS256_SECRET, else with the secret in ./data.
+    /// Sign with the secret that `beseda dev` made in this folder. By default, sign with
+    /// BESEDA_JWT_HS256_SECRET, or else with the secret in ./data.
     #[arg(long, env = "BESEDA_DEV_DATA")]
     pub data: Option<PathBuf>,
 
@@ -98,16 +98,16 @@ pub struct Signing {
     #[arg(long, env = "BESEDA_JWT_HS256_SECRET", hide_env_values = true, hide = true)]
     pub jwt_hs256_secret: Option<Secret>,
 
-    /// `iss`, where the service asks for one.
+    /// Claim `iss`, if the service requires one.
     #[arg(long, env = "BESEDA_JWT_ISSUER")]
     pub jwt_issuer: Option<String>,
 
-    /// `aud`, where the service asks for one.
+    /// Claim `aud`, if the service requires one.
     #[arg(long, env = "BESEDA_JWT_AUDIENCE")]
     pub jwt_audience: Option<String>,
 }
 
-/// Makes the token that `options` describe.
+/// Signs the token that `options` describe.
 pub fn token(options: TokenOptions) -> Result<String, DevError> {
     if UserId::parse(&options.user).is_none() {
         return Err(DevError::UserId(options.user));
@@ -141,13 +141,14 @@ fn read_secret(data: &Path) -> Result<Secret, DevError> {
         .map_err(DevError::io(format!("cannot read {}", path.display())))
 }
 
-/// The secret of the folder `data`, made at the first time; tokens stay good over restarts.
+/// Reads the secret of the folder `data`, and generates it at the first start, so that tokens stay valid
+/// across restarts.
 pub(super) fn secret_of(data: &Path) -> Result<Secret, DevError> {
     let path = data.join(SECRET_FILE);
     if !path.exists() {
         let secret: [u8; SECRET_BYTES] = rand::random();
         let text = BASE64_URL_SAFE_NO_PAD.encode(secret);
-        // Renamed into place, so that a start cut short leaves no half of a secret.
+        // Renamed into place, so that an interrupted start leaves no partial secret.
         let draft = path.with_extension("new");
         write_private(&draft, &text)?;
         fs::rename(&draft, &path)

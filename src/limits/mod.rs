@@ -1,5 +1,5 @@
-//! Limits, all local to a replica: a token bucket per user and class of request, one per address
-//! before anybody's token is looked at, and places for sockets and for requests under way.
+//! Limits, all local to a replica: a token bucket per user and class of request, one per address that is
+//! checked before the token, and concurrency limits of sockets and of requests in flight.
 
 mod concurrency;
 
@@ -20,14 +20,14 @@ use crate::{
     net::client_prefix,
 };
 
-/// When a client without a place for its socket may try again: others leave by and by.
-const PLACE_WAIT: Duration = Duration::from_secs(5);
+/// `Retry-After` of a refused socket: sockets close slowly.
+const SOCKET_WAIT: Duration = Duration::from_secs(5);
 
-/// When a user whose requests under way are too many may try again: answers take milliseconds, unless
-/// nobody takes them.
+/// `Retry-After` of a user with too many requests in flight: a response takes milliseconds, unless its
+/// client does not read it.
 const REQUEST_WAIT: Duration = Duration::from_secs(1);
 
-/// How many seconds' worth of requests may come at once.
+/// Size of a bucket, in seconds of its rate.
 const BURST_SECONDS: u32 = 10;
 
 /// Kinds of requests that share a bucket.
@@ -52,12 +52,12 @@ impl Class {
     }
 }
 
-/// What an answer says of the bucket it was taken from.
+/// The state of a bucket, for the headers of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Allowance {
     pub limit: u32,
     pub remaining: u32,
-    /// Until the bucket is full again.
+    /// How long until the bucket is full again.
     pub reset: Duration,
 }
 
@@ -91,7 +91,7 @@ impl<K: Clone + Eq + Hash> Limit<K> {
         self.burst.get()
     }
 
-    /// Takes one from a bucket; the error is how long to wait for the next.
+    /// Takes a token from a bucket. The error is the time until the next one.
     fn take(&self, key: &K) -> Result<Allowance, Duration> {
         match self.buckets.check_key(key) {
             Ok(state) => {
@@ -107,29 +107,29 @@ impl<K: Clone + Eq + Hash> Limit<K> {
         }
     }
 
-    /// What a refusal says of its bucket.
+    /// The state of a bucket that refused, for the headers of the refusal.
     fn spent(&self, retry_after: Duration) -> Allowance {
         let refill = Duration::from_secs(self.burst().into()) / self.per_second.get();
-        // All but what is there of the next one already.
+        // The next token is partly refilled already.
         let one = Duration::from_secs(1) / self.per_second.get();
         let reset = refill.saturating_sub(one) + retry_after;
         Allowance { limit: self.burst(), remaining: 0, reset }
     }
 
-    /// Forgets the buckets that are full again; without this, one stays for everybody ever seen.
+    /// Drops the buckets that are full again; otherwise one would stay for every user ever seen.
     fn forget_idle(&self) {
         self.buckets.retain_recent();
         self.buckets.shrink_to_fit();
     }
 }
 
-/// How many `typing` a second of one socket, and how many at once: each is told to others, and
-/// clients say it every few seconds.
+/// Rate (a second) and burst of one socket's `typing`: each is published, and clients send one every few
+/// seconds.
 const TYPINGS: (u32, u32) = (5, 10);
 
-/// How many refused frames a second of one user's sockets, and how many at once: whoever goes on through
-/// these does not listen, and each refusal costs as much as what it refuses, or a look into the
-/// database. Not of one socket, as the next one would begin anew.
+/// Rate (a second) and burst of refused frames of one user's sockets: a client that exceeds it ignores
+/// errors, and a refusal costs as much as the command, or a query. Per user, because a limit per socket
+/// would restart with the next socket.
 const REFUSALS: (u32, u32) = (1, 100);
 
 /// One socket's own buckets.
@@ -149,12 +149,12 @@ impl SocketLimits {
         Self { commands: limiter(commands), typings: limiter(TYPINGS) }
     }
 
-    /// Any command, and any of WebSocket's own pings and pongs.
+    /// Counts a command, or a ping or pong of WebSocket itself.
     pub fn check_command(&self) -> Result<(), Error> {
         Self::check(&self.commands)
     }
 
-    /// A `typing`, on top.
+    /// Counts a `typing`, in addition to [`Self::check_command`].
     pub fn check_typing(&self) -> Result<(), Error> {
         Self::check(&self.typings)
     }
@@ -167,9 +167,10 @@ impl SocketLimits {
     }
 }
 
-/// All buckets of a replica; `None` inside where limits are off.
+/// All limits of a replica.
 #[derive(Debug)]
 pub struct Limits {
+    /// `None` if limits are off.
     on: Option<On>,
     metrics: Arc<Metrics>,
 }
@@ -179,20 +180,20 @@ struct On {
     users: [Limit<UserId>; 5],
     refusals: Limit<UserId>,
     addresses: Limit<IpAddr>,
-    /// Of sockets, those that have not said who they are included.
+    /// Includes sockets that are not authenticated yet.
     sockets: Arc<ConcurrencyLimit<IpAddr>>,
     requests: Arc<ConcurrencyLimit<UserId>>,
     rate_commands: u32,
     subscriptions: usize,
 }
 
-/// What refusals are counted by.
+/// The values of the metric's label `class`.
 const REFUSED: [&str; 8] =
     ["sends", "reads", "rooms", "searches", "connects", "addresses", "sockets", "requests"];
 
 impl Limits {
     pub fn new(config: &LimitConfig, metrics: Arc<Metrics>) -> Self {
-        // There from the start: a rate over a series that begins with its first refusal misses it.
+        // A series that began with its first refusal would hide it from `rate()`.
         for class in REFUSED {
             drop(metrics.rate_limited.get_or_create(&ClassLabels { class }));
         }
@@ -220,7 +221,7 @@ impl Limits {
         Error::RateLimited { retry_after }
     }
 
-    /// Takes one from the bucket of an address, before it is known who asks.
+    /// Takes a token from the bucket of an address, before the request is authenticated.
     pub fn check_address(&self, address: IpAddr) -> Result<(), (Error, Allowance)> {
         let Some(on) = &self.on else { return Ok(()) };
         match on.addresses.take(&client_prefix(address)) {
@@ -229,50 +230,49 @@ impl Limits {
         }
     }
 
-    /// A new socket's place; `None` where limits are off.
+    /// Takes a permit for a new socket; `None` if limits are off.
     pub fn take_socket_permit(&self, address: IpAddr) -> Result<Option<Permit<IpAddr>>, Error> {
         let Some(on) = &self.on else { return Ok(None) };
-        let place = on.sockets.take(client_prefix(address));
-        place.map(Some).ok_or_else(|| self.refuse("sockets", PLACE_WAIT))
+        let permit = on.sockets.take(client_prefix(address));
+        permit.map(Some).ok_or_else(|| self.refuse("sockets", SOCKET_WAIT))
     }
 
-    /// The place of a request under way, to be kept until its answer is taken; `None` where limits are
-    /// off.
+    /// Takes a permit for a request, to be held until its response is sent; `None` if limits are off.
     pub fn take_request_permit(&self, user: &UserId) -> Result<Option<Permit<UserId>>, Error> {
         let Some(on) = &self.on else { return Ok(None) };
-        let place = on.requests.take(user.clone());
-        place.map(Some).ok_or_else(|| self.refuse("requests", REQUEST_WAIT))
+        let permit = on.requests.take(user.clone());
+        permit.map(Some).ok_or_else(|| self.refuse("requests", REQUEST_WAIT))
     }
 
-    /// Whether a socket that follows so many chats may follow one more.
+    /// Whether a socket with `following` subscriptions may add one.
     pub fn may_follow(&self, following: usize) -> bool {
         self.on.as_ref().is_none_or(|on| following < on.subscriptions)
     }
 
-    /// Takes one from the user's bucket; `None` where limits are off.
+    /// Takes a token from the user's bucket; `None` if limits are off.
     pub fn check(&self, user: &UserId, class: Class) -> Result<Option<Allowance>, Error> {
         let Some(on) = &self.on else { return Ok(None) };
         let allowance = on.users[class as usize].take(user);
         allowance.map(Some).map_err(|wait| self.refuse(class.name(), wait))
     }
 
-    /// Counts a frame that was refused, for whatever the client did wrong; false: so many of this user's
-    /// were that the socket is to be closed.
+    /// Counts a refused frame. Returns false once the user's refusal budget is spent: the socket is to be
+    /// closed.
     pub fn take_refusal(&self, user: &UserId) -> bool {
         self.on.as_ref().is_none_or(|on| on.refusals.take(user).is_ok())
     }
 
-    /// A new socket's buckets; `None` where limits are off.
+    /// Makes the buckets of a new socket; `None` if limits are off.
     pub fn socket(&self) -> Option<SocketLimits> {
         self.on.as_ref().map(|on| SocketLimits::new(on.rate_commands))
     }
 
-    /// What a refusal says of its bucket.
+    /// The state of a user's bucket that refused, for the headers of the refusal.
     pub fn spent(&self, class: Class, retry_after: Duration) -> Option<Allowance> {
         self.on.as_ref().map(|on| on.users[class as usize].spent(retry_after))
     }
 
-    /// Forgets the buckets that are full again.
+    /// Drops the buckets that are full again.
     pub fn forget_idle(&self) {
         if let Some(on) = &self.on {
             on.users.iter().for_each(Limit::forget_idle);

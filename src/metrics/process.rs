@@ -1,6 +1,6 @@
-//! The process itself, under the names that Prometheus's client libraries give these figures
-//! (<https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics>). Read from
-//! Linux's `/proc` whenever they are asked for; on other systems they are not there.
+//! Metrics of the process, under the names that all client libraries of Prometheus use
+//! (<https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics>). They are read from
+//! Linux's `/proc` at each scrape, and missing on other systems.
 
 use std::{fmt, fs};
 
@@ -16,7 +16,7 @@ use prometheus_client::{
 
 #[derive(Debug)]
 pub(super) struct Process {
-    /// When it began, in seconds since 1970: when this was made, which is at its start.
+    /// When the process started, in seconds since 1970. This value is made at the start.
     started: f64,
 }
 
@@ -52,7 +52,7 @@ impl Collector for Process {
 }
 
 fn open_files() -> Option<f64> {
-    // Without the one that the look itself takes.
+    // Without the descriptor that reading the folder takes.
     fs::read_dir("/proc/self/fd").ok().map(|files| files.count().saturating_sub(1) as f64)
 }
 

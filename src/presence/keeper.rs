@@ -1,4 +1,4 @@
-//! The task that keeps this replica's leases, and clears away what dead replicas left.
+//! The task that renews this replica's leases and sweeps those of dead replicas.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,21 +15,21 @@ use super::{
 };
 use crate::model::UserId;
 
-/// Pause between two looks at whose grace is over, and who is still without a lease.
+/// Pause between two checks for users whose grace is over or who have no lease yet.
 const TICK: Duration = Duration::from_millis(250);
-/// Pause between two renewals of everything: a lease outlives two that fail.
+/// Pause between two renewals of all leases. A lease outlives two failed ones.
 const RENEW_EVERY: Duration = Duration::from_secs(20);
-/// Pause between two sweeps, on average; each is jittered by half, so that the replicas share
-/// them. Together with a lease this is below the documented minute.
+/// Average pause between two sweeps; jitter by half spreads them over the replicas. With a lease, it
+/// stays below the documented minute.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
-/// AdmissionCache looked at in one sweep: a dead replica's 10,000 are done in a minute by one replica.
+/// Users in one sweep: one replica sweeps a dead replica's 10,000 users in a minute.
 const SWEEP_LIMIT: i64 = 1_000;
-/// How often the mark is looked at that tells whether Redis was emptied.
+/// Pause between two checks of the mark that reveals whether Redis was emptied.
 const MARK_EVERY: Duration = Duration::from_secs(2);
-/// How long a leave is put off whose lease was missing: the other replicas notice within
-/// [`MARK_EVERY`] that theirs are too.
+/// How long a leave is delayed after its lease was missing: within [`MARK_EVERY`] the other replicas
+/// notice that theirs are missing too.
 const DOUBT: Duration = Duration::from_secs(5);
-/// Orders taken at once.
+/// Most orders taken at once.
 const BATCH: usize = 1_000;
 
 pub(super) struct Keeper {
@@ -75,7 +75,7 @@ impl Keeper {
                             Order::Enter(user) => entered.push(user),
                             Order::LeaveAll(done) => {
                                 self.leave_all().await;
-                                // Nobody waits any more: as good.
+                                // The caller may have stopped waiting.
                                 let _ = done.send(());
                                 return;
                             }
@@ -91,14 +91,14 @@ impl Keeper {
 
     async fn on_tick(&mut self) {
         self.leave_due().await;
-        if !self.shared.leases.link().is_up() {
+        if !self.shared.leases.redis().is_up() {
             return;
         }
         let now = Instant::now();
         let mut all = now >= self.renew_at;
-        let generation = self.shared.leases.link().generation();
+        let generation = self.shared.leases.redis().generation();
         if generation.is_some() && generation != self.generation {
-            // Another server, maybe with old data: its leases are no longer ours.
+            // Another server, perhaps with old data, does not have this replica's leases.
             self.generation = generation;
             all = true;
         }
@@ -117,7 +117,7 @@ impl Keeper {
         self.renew(users).await;
     }
 
-    /// Writes the leases of `users`. Who could not be written is tried again with the next tick.
+    /// Writes the leases of `users`. The next tick retries those that failed.
     async fn renew(&mut self, users: Vec<UserId>) {
         for users in users.chunks(BATCH) {
             let asked = Instant::now();
@@ -125,8 +125,8 @@ impl Keeper {
             for (user, (unannounced, at)) in users.iter().zip(answers) {
                 let mut locals = self.shared.locals();
                 let Some(local) = locals.get_mut(user) else { continue };
-                // A lease of ours that should still have been there was lost with Redis, and
-                // nobody was told that they went. One that could run out was maybe swept.
+                // A lease that can't have expired was lost with Redis, without an announcement that the
+                // user went offline. One that may have expired may have been swept.
                 let lost = local.leased.is_some_and(|leased| asked - leased < LEASE);
                 local.leased = Some(asked);
                 drop(locals);
@@ -137,7 +137,7 @@ impl Keeper {
         }
     }
 
-    /// Takes off the leases of those whose grace is over.
+    /// Ends the leases of users whose grace is over.
     async fn leave_due(&mut self) {
         let now = Instant::now();
         let due: Vec<(UserId, Leaving)> = {
@@ -161,7 +161,7 @@ impl Keeper {
         let mut locals = self.shared.locals();
         let Some(local) = locals.get_mut(user) else { return };
         if local.left.is_none() {
-            // Back in the meantime: the lease is written anew with the next tick.
+            // The user has returned, so the next tick writes the lease again.
             local.leased = None;
             if matches!(left, Left::Ended { .. }) {
                 drop(locals);
@@ -182,7 +182,7 @@ impl Keeper {
         }
     }
 
-    /// With Redis away their leases run out by themselves, and whoever sweeps them announces it.
+    /// Forgets users whose leases have expired while Redis was unavailable; a sweep announces them.
     fn give_up_leases(&self, users: &[UserId], now: Instant) {
         let mut locals = self.shared.locals();
         for user in users {
@@ -197,7 +197,7 @@ impl Keeper {
         self.sweep_at = Instant::now() + SWEEP_EVERY.mul_f64(rand::random_range(0.5..1.5));
         let lease = SignedDuration::try_from(LEASE).unwrap_or_default();
         for (user, until) in self.shared.leases.sweep(SWEEP_LIMIT).await.unwrap_or_default() {
-            // Last seen when the lease was last renewed.
+            // The user was last seen when the lease was last renewed.
             self.announce(user, false, timestamp(until) - lease);
         }
     }
@@ -210,7 +210,7 @@ impl Keeper {
         let now = Timestamp::now();
         for users in users.chunks(BATCH) {
             let names: Vec<UserId> = users.iter().map(|(user, _)| user.clone()).collect();
-            // The rest runs out by itself.
+            // The other leases expire.
             let Ok(left) = self.shared.leases.leave(&names).await else { break };
             for ((user, leaving), left) in users.iter().zip(left) {
                 if matches!(left, Left::Ended { .. }) {
@@ -222,7 +222,7 @@ impl Keeper {
     }
 
     fn announce(&self, user: UserId, online: bool, at: Timestamp) {
-        // Nobody listens: the replica is ending.
+        // An error means that the replica is ending.
         let _ = self.events.send(Transition { user, online, at });
     }
 }

@@ -1,4 +1,4 @@
-//! The leases as they lie in Redis.
+//! The leases in Redis.
 
 use std::time::Duration;
 
@@ -14,17 +14,17 @@ use crate::{
     model::UserId,
 };
 
-/// How long a lease lasts: the documented minute from a replica's death until its people are
-/// offline, less a sweep and some slack; and two renewals may be missed.
+/// Duration of a lease: the documented minute from a replica's death until its users are offline, less a
+/// sweep and some slack. It allows for two missed renewals.
 pub(super) const LEASE: Duration = Duration::from_secs(45);
-/// How long a hash outlives its leases, in milliseconds (one hour): it has to be there for the
-/// sweep that announces its end, and goes by itself where even the sorted set was lost.
+/// How long a hash outlives its leases, in milliseconds (one hour): the sweep that announces its end
+/// needs it, and it expires by itself where even the sorted set was lost.
 const KEEP_MS: i64 = 3_600_000;
-/// AdmissionCache in one command on the sorted set.
+/// Users in one command on the sorted set.
 const MEMBERS_A_COMMAND: usize = 500;
 
-/// `KEYS[1]` a person's hash. ARGV: replica, lease and keeping time in ms. Writes the lease; answers
-/// whether nobody had announced the person as online, its expiry, and the time now.
+/// Writes a lease. `KEYS[1]` is a user's hash; ARGV has the replica, the lease and the hash's expiry in ms.
+/// Returns whether the user was not announced as online before, the lease's expiry, and the time now.
 const RENEW: &str = r"
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -33,7 +33,7 @@ redis.call('HSET', KEYS[1], ARGV[1], now + ARGV[2])
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 return {new, now + ARGV[2], now}";
 
-/// `KEYS` people's hashes: a sign for each, 1 for who has a live lease.
+/// Returns a digit for each of KEYS, users' hashes: 1 for a user with a live lease.
 const LIVE: &str = r"
 local t = redis.call('TIME')
 local now, live = t[1] * 1000 + math.floor(t[2] / 1000), {}
@@ -45,9 +45,9 @@ for i = 1, #KEYS do
 end
 return table.concat(live)";
 
-/// `KEYS[1]` a person's hash. ARGV: replica, or '' to take off only what ran out. Answers whether
-/// the hash (0) is not there, (1) still has leases, (2) was emptied by this; then whether the
-/// replica's lease was there; then the latest expiry there is, or was; and the time now.
+/// Ends a lease. `KEYS[1]` is a user's hash; ARGV has the replica, or '' to drop only expired leases.
+/// Returns whether the hash (0) is missing, (1) still has leases, (2) was emptied by this call; whether
+/// the replica's lease existed; the latest expiry in it, now or before; and the time now.
 const LEAVE: &str = r"
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -68,20 +68,20 @@ end
 if left > 0 then return {1, own, latest, now} end
 return {2, own, last, now}";
 
-/// What became of a person's hash.
+/// The state of a user's hash after a leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Left {
-    /// There was none.
+    /// There was no hash.
     Missing,
-    /// Others hold leases, the longest until then (ms).
+    /// Other replicas hold leases, the longest `until` (ms since 1970).
     Others { had_own: bool, until: i64 },
-    /// It ended with this; the last lease was to last until then (ms).
+    /// The call emptied it; its last lease was valid `until` (ms since 1970).
     Ended { until: i64 },
 }
 
 #[derive(Debug)]
 pub(super) struct Leases {
-    link: RedisClient,
+    redis: RedisClient,
     replica: String,
     live: Script,
     renew: Script,
@@ -89,23 +89,23 @@ pub(super) struct Leases {
 }
 
 impl Leases {
-    pub(super) fn new(link: RedisClient, replica: Uuid) -> Self {
+    pub(super) fn new(redis: RedisClient, replica: Uuid) -> Self {
         let replica = replica.to_string();
         let [live, renew, leave] = [LIVE, RENEW, LEAVE].map(Script::new);
-        Self { link, replica, live, renew, leave }
+        Self { redis, replica, live, renew, leave }
     }
 
-    pub(super) fn link(&self) -> &RedisClient {
-        &self.link
+    pub(super) fn redis(&self) -> &RedisClient {
+        &self.redis
     }
 
-    /// Those of `users` with a live lease, in one round trip.
+    /// Returns those of `users` with a live lease, in one round trip.
     pub(super) async fn live<'a>(
         &self,
         users: &[&'a UserId],
     ) -> Result<Vec<&'a UserId>, RedisUnavailable> {
         let keys = users.iter().map(|user| (self.key(user), Vec::new())).collect();
-        let answers = self.link.run_together(&self.live, &[], keys).await?;
+        let answers = self.redis.run_together(&self.live, &[], keys).await?;
         let signs = answers.iter().filter_map(Value::as_bytes).flatten();
         Ok(users
             .iter()
@@ -115,8 +115,8 @@ impl Leases {
             .collect())
     }
 
-    /// Writes a lease for each of `users`; tells for each whether they were not announced as
-    /// online, and the time.
+    /// Writes a lease for each of `users`. Returns for each whether they were not announced as online
+    /// before, and the time.
     pub(super) async fn renew(
         &self,
         users: &[UserId],
@@ -131,7 +131,7 @@ impl Leases {
         Ok(numbers.into_iter().map(|[new, _, now]| (new == 1, timestamp(now))).collect())
     }
 
-    /// Takes off this replica's lease on each of `users`.
+    /// Ends this replica's lease of each of `users`.
     pub(super) async fn leave(&self, users: &[UserId]) -> Result<Vec<Left>, RedisUnavailable> {
         let answers = self.call(&self.leave, users, || vec![self.replica.as_str().into()]).await?;
         let left: Vec<Left> = answers.into_iter().map(Left::parse).collect::<Result<_, _>>()?;
@@ -141,21 +141,21 @@ impl Leases {
         Ok(left)
     }
 
-    /// Takes off leases that ran out, of up to `limit` people; tells who ended with it, and until
-    /// when their last lease was to last.
+    /// Drops expired leases of up to `limit` users. Returns those who went offline, each with the expiry
+    /// of their last lease (ms since 1970).
     pub(super) async fn sweep(&self, limit: i64) -> Result<Vec<(UserId, i64)>, RedisUnavailable> {
-        let pipeline = self.link.pipeline()?;
+        let pipeline = self.redis.pipeline()?;
         let time = CustomCommand::new_static("TIME", ClusterHash::Random, false);
         let _queued: Value =
             pipeline.custom::<_, Value>(time, vec![]).await.map_err(|_| RedisUnavailable)?;
-        let time = self.link.send(&pipeline, 1).await?.pop();
+        let time = self.redis.send(&pipeline, 1).await?.pop();
         let now = time.and_then(Result::ok).and_then(millis).ok_or(RedisUnavailable)?;
 
-        let pipeline = self.link.pipeline()?;
+        let pipeline = self.redis.pipeline()?;
         let range = pipeline.zrangebyscore(self.index(), 0, now as f64, false, Some((0, limit)));
         let _queued: Value = range.await.map_err(|_| RedisUnavailable)?;
         let due = self
-            .link
+            .redis
             .send(&pipeline, 1)
             .await?
             .pop()
@@ -177,23 +177,23 @@ impl Leases {
                 }
             }
         }
-        // Whoever came back at this very moment is noted again by their next renewal, before
-        // their lease runs out. A failure here only means that they are swept once more.
+        // A user who returns at this moment is noted again by the next renewal, before the lease
+        // expires. A failure here only means that they are swept once more.
         let _ = self.forget(gone.iter()).await;
         let _ = self.note(others.iter().map(|(user, until)| (user, *until))).await;
         Ok(ended)
     }
 
-    /// Whether this replica's mark is there; sets it for the next time. Missing, everything is:
-    /// Redis was emptied.
+    /// Sets this replica's mark and returns whether it existed. A missing mark means that Redis was
+    /// emptied.
     pub(super) async fn mark(&self) -> Result<bool, RedisUnavailable> {
-        let pipeline = self.link.pipeline()?;
-        let key = self.link.key(&format!("presence-mark:{}", self.replica));
+        let pipeline = self.redis.pipeline()?;
+        let key = self.redis.key(&format!("presence-mark:{}", self.replica));
         let keep = Some(Expiration::PX(KEEP_MS));
         let _queued: Value =
             pipeline.set(key, 1, keep, None, true).await.map_err(|_| RedisUnavailable)?;
         let was = self
-            .link
+            .redis
             .send(&pipeline, 1)
             .await?
             .pop()
@@ -209,10 +209,10 @@ impl Leases {
         args: impl Fn() -> Vec<Value>,
     ) -> Result<Vec<Value>, RedisUnavailable> {
         let calls: Vec<Call> = users.iter().map(|user| Call::new(self.key(user), args())).collect();
-        self.link.run(script, &calls).await
+        self.redis.run(script, &calls).await
     }
 
-    /// Notes in the sorted set until when to leave people alone.
+    /// Notes in the sorted set when each user's leases expire.
     async fn note(
         &self,
         users: impl Iterator<Item = (&UserId, i64)>,
@@ -220,11 +220,11 @@ impl Leases {
         let scored: Vec<(f64, String)> =
             users.map(|(user, until)| (until as f64, user.to_string())).collect();
         for chunk in scored.chunks(MEMBERS_A_COMMAND) {
-            let pipeline = self.link.pipeline()?;
+            let pipeline = self.redis.pipeline()?;
             let order = Some(Ordering::GreaterThan);
             let add = pipeline.zadd(self.index(), None, order, false, false, chunk.to_vec());
             let _queued: Value = add.await.map_err(|_| RedisUnavailable)?;
-            self.link.send(&pipeline, 1).await?;
+            self.redis.send(&pipeline, 1).await?;
         }
         Ok(())
     }
@@ -232,20 +232,20 @@ impl Leases {
     async fn forget(&self, users: impl Iterator<Item = &UserId>) -> Result<(), RedisUnavailable> {
         let members: Vec<String> = users.map(ToString::to_string).collect();
         for chunk in members.chunks(MEMBERS_A_COMMAND) {
-            let pipeline = self.link.pipeline()?;
+            let pipeline = self.redis.pipeline()?;
             let _queued: Value =
                 pipeline.zrem(self.index(), chunk.to_vec()).await.map_err(|_| RedisUnavailable)?;
-            self.link.send(&pipeline, 1).await?;
+            self.redis.send(&pipeline, 1).await?;
         }
         Ok(())
     }
 
     fn key(&self, user: &UserId) -> String {
-        self.link.key(&format!("presence:{user}"))
+        self.redis.key(&format!("presence:{user}"))
     }
 
     fn index(&self) -> String {
-        self.link.key("presence-leases")
+        self.redis.key("presence-leases")
     }
 }
 
@@ -264,7 +264,7 @@ fn three(answer: Value) -> Result<[i64; 3], RedisUnavailable> {
     answer.convert::<Vec<i64>>().ok().and_then(|n| n.try_into().ok()).ok_or(RedisUnavailable)
 }
 
-/// The answer to TIME (seconds, microseconds) in milliseconds.
+/// Converts the answer to TIME (seconds, microseconds) to milliseconds.
 fn millis(time: Value) -> Option<i64> {
     match time.convert::<Vec<i64>>().ok()?.as_slice() {
         [seconds, micros] => Some(seconds * 1_000 + micros / 1_000),
@@ -272,7 +272,7 @@ fn millis(time: Value) -> Option<i64> {
     }
 }
 
-/// Redis's clock, in milliseconds since 1970, as a moment.
+/// Converts Redis's clock, in milliseconds since 1970.
 pub(super) fn timestamp(ms: i64) -> Timestamp {
     Timestamp::from_millisecond(ms).unwrap_or(Timestamp::UNIX_EPOCH)
 }

@@ -1,9 +1,9 @@
-//! Who is online, from all replicas: leases in Redis, never counters.
+//! Presence across all replicas, by leases in Redis: a counter would be wrong after a crash.
 //!
-//! A replica with sockets of a person holds one lease on them, in the hash `presence:{user_id}`
-//! (replica → expiry by Redis's clock). The hash exists exactly while the person is announced as
-//! online, so that whoever creates or empties it, atomically, announces the transition. The sorted
-//! set `presence-leases` lets every replica find leases that ran out.
+//! A replica with sockets of a user holds one lease, in the hash `presence:{user_id}` (replica → expiry
+//! by Redis's clock). The hash exists exactly while the user is announced as online, so the replica that
+//! creates or empties it, atomically, announces the transition. The sorted set `presence-leases` lets
+//! every replica find expired leases.
 
 mod keeper;
 mod leases;
@@ -28,26 +28,26 @@ use uuid::Uuid;
 use self::{keeper::Keeper, leases::Leases};
 use crate::{broker::RedisClient, model::UserId};
 
-/// How long a person stays online after their last socket: a reload of a page, a change of
-/// networks, is no absence.
+/// How long a user stays online after their last socket: a reload of a page or a change of networks is
+/// no absence.
 pub const GRACE: Duration = Duration::from_secs(3);
 
-/// Someone came or went.
+/// A user came online or went offline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transition {
     pub user: UserId,
     pub online: bool,
-    /// When it happened; for one who went, when they were last seen.
+    /// When it happened; for one who went offline, when they were last seen.
     pub at: Timestamp,
 }
 
-/// What this replica knows of one person with sockets here, or until lately.
+/// A user with sockets on this replica, now or within the grace.
 #[derive(Debug, Default)]
 struct Local {
     sockets: usize,
     /// When the lease was last written, by this replica's clock.
     leased: Option<Instant>,
-    /// When the last socket went, and when that is acted upon.
+    /// When the last socket closed, and when the lease ends for it.
     left: Option<Leaving>,
 }
 
@@ -55,7 +55,7 @@ struct Local {
 struct Leaving {
     at: Timestamp,
     due: Instant,
-    /// The lease was found missing: the others are given time to renew theirs.
+    /// The lease was missing, so other replicas get time to renew theirs.
     doubted: bool,
 }
 
@@ -71,8 +71,7 @@ enum Order {
     LeaveAll(oneshot::Sender<()>),
 }
 
-/// Presence as this replica takes part in it. Cheap to clone; with the last clone gone
-/// its leases run out.
+/// This replica's part in presence. Cheap to clone; after the last clone is dropped, its leases expire.
 #[derive(Clone)]
 pub struct Presence {
     shared: Arc<Shared>,
@@ -81,14 +80,14 @@ pub struct Presence {
 }
 
 impl Presence {
-    /// Begins to keep leases and to sweep those that ran out. Each transition is sent to one
-    /// replica only, which has to tell the others. Must be called within a Tokio runtime.
+    /// Starts to renew leases and to sweep expired ones. Each transition goes to `events` of one replica
+    /// only, which must publish it. Must be called within a Tokio runtime.
     pub fn start(
-        link: RedisClient,
+        redis: RedisClient,
         replica_id: Uuid,
         events: mpsc::UnboundedSender<Transition>,
     ) -> Self {
-        let leases = Leases::new(link, replica_id);
+        let leases = Leases::new(redis, replica_id);
         let shared = Arc::new(Shared { locals: Mutex::default(), leases });
         let (orders, inbox) = mpsc::unbounded_channel();
         let end = CancellationToken::new();
@@ -102,18 +101,18 @@ impl Presence {
             let mut locals = self.shared.locals();
             let local = locals.entry(user.clone()).or_default();
             local.sockets += 1;
-            // Back within the grace: the lease is still there.
+            // Within the grace the lease still exists.
             let returned = local.left.take().is_some() && local.leased.is_some();
             local.sockets == 1 && !returned
         };
         if first {
-            // Nobody to tell: the replica is ending.
+            // An error means that the replica is ending.
             let _ = self.orders.send(Order::Enter(user.clone()));
         }
         PresenceGuard { shared: Arc::clone(&self.shared), user: user.clone() }
     }
 
-    /// Those of `users` who are online. With Redis away, those with sockets here.
+    /// Returns those of `users` who are online; while Redis is unavailable, those with sockets here.
     pub async fn online(&self, users: &[UserId]) -> HashSet<UserId> {
         let mut online: HashSet<UserId> = {
             let locals = self.shared.locals();
@@ -128,8 +127,8 @@ impl Presence {
         online
     }
 
-    /// Gives up all leases of this replica at once, without grace, and everything else it does:
-    /// the end of a drain, after the sockets went to other replicas.
+    /// Ends all leases of this replica without grace, and its part in presence: the end of a drain, after
+    /// the sockets moved to other replicas.
     pub async fn leave_all(&self) {
         let (done, finished) = oneshot::channel();
         if self.orders.send(Order::LeaveAll(done)).is_ok() {
@@ -144,7 +143,7 @@ impl fmt::Debug for Presence {
     }
 }
 
-/// A socket of someone's. Dropped, it is gone; with the last one, [`GRACE`] begins.
+/// Counts one socket of a user. When the last one is dropped, [`GRACE`] begins.
 pub struct PresenceGuard {
     shared: Arc<Shared>,
     user: UserId,

@@ -3,11 +3,11 @@ use tokio::{sync::mpsc::UnboundedReceiver, time::timeout};
 use super::*;
 use crate::{broker::testing::*, dev::Redis};
 
-/// Presence as another replica takes part in it.
+/// Starts the presence of another replica.
 async fn replica(redis: &Redis) -> (Presence, UnboundedReceiver<Transition>, RedisClient) {
     let (events, transitions) = mpsc::unbounded_channel();
-    let link = link(redis).await;
-    (Presence::start(link.clone(), Uuid::now_v7(), events), transitions, link)
+    let client = connect(redis).await;
+    (Presence::start(client.clone(), Uuid::now_v7(), events), transitions, client)
 }
 
 async fn next(transitions: &mut UnboundedReceiver<Transition>) -> (String, bool) {
@@ -15,7 +15,7 @@ async fn next(transitions: &mut UnboundedReceiver<Transition>) -> (String, bool)
     (next.user.to_string(), next.online)
 }
 
-/// Nothing happens for as long as a grace and its tick.
+/// Checks that nothing happens during a grace and its tick.
 async fn quiet(transitions: &mut UnboundedReceiver<Transition>) {
     let wait = GRACE + Duration::from_millis(700);
     assert!(timeout(wait, transitions.recv()).await.is_err());
@@ -23,7 +23,7 @@ async fn quiet(transitions: &mut UnboundedReceiver<Transition>) {
 
 #[tokio::test]
 async fn a_person_comes_once_and_goes_once_whatever_their_sockets() {
-    let (redis, _link) = redis().await;
+    let (redis, _client) = redis().await;
     let (here, mut heard, _) = replica(&redis).await;
     let (there, mut heard_there, _) = replica(&redis).await;
     let (alice, bob) = (user("alice"), user("bob"));
@@ -46,8 +46,8 @@ async fn a_person_comes_once_and_goes_once_whatever_their_sockets() {
 
 #[tokio::test]
 async fn a_flush_is_no_transition_and_the_leases_come_back() {
-    let (redis, _link) = redis().await;
-    let (here, mut heard, link) = replica(&redis).await;
+    let (redis, _client) = redis().await;
+    let (here, mut heard, client) = replica(&redis).await;
     let (there, mut heard_there, _) = replica(&redis).await;
     let alice = user("alice");
     let leaving = here.enter(&alice);
@@ -55,8 +55,8 @@ async fn a_flush_is_no_transition_and_the_leases_come_back() {
     let _staying = there.enter(&alice);
     drop(leaving);
     tokio::time::sleep(GRACE - Duration::from_millis(200)).await;
-    // The last moment before the lease is taken off.
-    command(&link, "FLUSHALL").await;
+    // The last moment before the lease ends.
+    command(&client, "FLUSHALL").await;
     quiet(&mut heard).await;
     quiet(&mut heard_there).await;
     assert_eq!(here.online(&[alice]).await.len(), 1);
@@ -64,11 +64,11 @@ async fn a_flush_is_no_transition_and_the_leases_come_back() {
 
 #[tokio::test]
 async fn leases_of_a_dead_replica_are_swept() {
-    let (redis, _link) = redis().await;
-    let (_here, mut heard, link) = replica(&redis).await;
+    let (redis, _client) = redis().await;
+    let (_here, mut heard, client) = replica(&redis).await;
     let long_ago = "1000";
-    command(&link, &format!("HSET test:presence:alice dead {long_ago}")).await;
-    command(&link, &format!("ZADD test:presence-leases {long_ago} alice")).await;
+    command(&client, &format!("HSET test:presence:alice dead {long_ago}")).await;
+    command(&client, &format!("ZADD test:presence-leases {long_ago} alice")).await;
     assert_eq!(next(&mut heard).await, ("alice".to_owned(), false));
-    assert_eq!(command(&link, "EXISTS test:presence-leases").await.as_i64(), Some(0));
+    assert_eq!(command(&client, "EXISTS test:presence-leases").await.as_i64(), Some(0));
 }

@@ -1,17 +1,16 @@
-//! The form in which texts and queries are compared, and the way back from it.
+//! Folding: the form in which texts and queries are compared, and the mapping of its positions back.
 //!
-//! Unicode's NFKC_Casefold: compatibility forms (full width, ligatures) as the plain letters, no
-//! difference of case, nothing of what is invisible (soft hyphens, joiners, bidi marks). And
-//! where that leaves apart what people type alike: no accents, but for the letters of Cyrillic
-//! alphabets that are written with one (`й` is not `и`, `ё` is `е`), typographic quotation marks,
-//! apostrophes and hyphens as the keyboard's, a few letters as those they are typed for
-//! ([`push_letter`]), each run of white space as one blank.
+//! The fold begins with Unicode's NFKC_Casefold: compatibility forms (full width, ligatures) become
+//! plain letters, case disappears, and invisible characters (soft hyphens, joiners, bidi marks) are
+//! dropped. Beyond it, characters that users type alike become equal: accents are dropped, except in
+//! Cyrillic letters that are written with one (`й` is not `и`, but `ё` is `е`); typographic quotation
+//! marks, apostrophes and hyphens become those of the keyboard; a few letters become those typed
+//! instead ([`push_letter`]); a run of white space becomes one blank.
 //!
-//! A text is folded piece by piece. A piece is a run of white space, a run of invisible
-//! characters, or a character with all that may compose with it (its accents, the rest of a
-//! Hangul syllable), so that a piece folds the same wherever it stands, and a text to the sum of
-//! its pieces. That makes a part of a text findable in it, and lets positions be counted back
-//! without a map being kept.
+//! A text is folded piece by piece. A piece is a run of white space, a run of invisible characters, or
+//! a character with all that may compose with it (its accents, the rest of a Hangul syllable). A piece
+//! folds alike in any context, so a text folds to the sum of its pieces. Any part of a text can
+//! therefore be found in it, and positions can be mapped back without a table.
 
 use std::{collections::HashMap, iter::once, ops::Range, sync::LazyLock};
 
@@ -39,7 +38,7 @@ pub(super) fn fold(text: &str, out: &mut String) {
     out.reserve(text.len());
     let mut rest = text;
     loop {
-        // Most of most texts: no need to look at these one by one.
+        // The bulk of most texts needs no decision for each character.
         let (plain, others) = rest.split_at(plain(rest.as_bytes()));
         if plain.is_ascii() {
             let start = out.len();
@@ -61,7 +60,7 @@ pub(super) fn fold(text: &str, out: &mut String) {
 pub(super) fn to_utf16(text: &str, spans: &[Range<usize>]) -> Vec<[u32; 2]> {
     let mut highlights: Vec<[u32; 2]> = Vec::new();
     let mut spans = spans.iter().cloned().peekable();
-    let mut open: Option<(u32, usize)> = None; // since where in `text`, up to where folded
+    let mut open: Option<(u32, usize)> = None; // start in `text`, end in the folded text
     let mut piece_folded = String::new();
     let (mut rest, mut folded_at, mut utf16_at) = (text, 0, 0_u32);
     while open.is_some() || spans.peek().is_some() {
@@ -71,7 +70,7 @@ pub(super) fn to_utf16(text: &str, spans: &[Range<usize>]) -> Vec<[u32; 2]> {
             break;
         }
         let folded_end = folded_at + piece_folded.len();
-        // A span that starts where the open one ends touches it, and does not overlap.
+        // A span that starts at the end of the open one does not overlap it.
         if let Some((start, end)) = open
             && end <= folded_at
         {
@@ -92,8 +91,8 @@ pub(super) fn to_utf16(text: &str, spans: &[Range<usize>]) -> Vec<[u32; 2]> {
     highlights
 }
 
-/// How many bytes from the start hold ASCII and Russian that fold character by character: no
-/// control characters, no white space but single blanks, nothing that a mark may follow.
+/// Returns the length, in bytes, of the leading ASCII and Russian text that folds character by
+/// character: no control characters, no white space but single blanks, nothing that a mark may follow.
 fn plain(bytes: &[u8]) -> usize {
     let (mut end, mut last) = (0, 0);
     while let Some(&byte) = bytes.get(end) {
@@ -110,9 +109,9 @@ fn plain(bytes: &[u8]) -> usize {
     end
 }
 
-/// Whether with a character whose UTF-8 begins with `byte` the piece before it may go on: a mark,
-/// or what is invisible, as a mark may follow that. None below U+0300 does but for the soft hyphen
-/// (0xc2 0xad), nor one from U+0400 to U+047F, which is Russian.
+/// Whether a character whose UTF-8 begins with `byte` may continue the piece before it: as a mark, or
+/// as an invisible character, which a mark may follow. Below U+0300 only the soft hyphen (0xc2 0xad)
+/// does, and from U+0400 to U+047F, which is Russian, none.
 fn may_continue(byte: u8) -> bool {
     byte == 0xc2 || (byte >= 0xcc && byte != 0xd0 && byte != 0xd1)
 }
@@ -122,7 +121,7 @@ fn fold_piece(text: &str, out: &mut String) -> usize {
     let mut chars = text.chars();
     let Some(first) = chars.next() else { return 0 };
     let mut end = first.len_utf8();
-    // Nearly always: this is a piece, and the next character begins another one.
+    // The usual case: the character is a piece, and the next one begins another.
     if let Some(folded) = ALONE.get(first)
         && chars.next().is_none_or(|next| next.is_ascii() || ALONE.get(next).is_some())
     {
@@ -160,13 +159,12 @@ fn fold_slowly(piece: &str, out: &mut String) {
     parts.filter(|&c| is_kept(c, &mut base)).nfc().for_each(|c| push_letter(c, out));
 }
 
-/// What the characters of the scripts in use and emoji fold to where each is a piece of its own: a
-/// look here takes a tenth of the time of folding one. 0.5 MB, made by the first search in some
-/// 10 ms.
+/// The folds of characters that are pieces of their own, for the scripts in use and emoji: a lookup takes
+/// a tenth of the time of a fold. 0.5 MB, made by the first search in about 10 ms.
 static ALONE: LazyLock<Alone> = LazyLock::new(Alone::new);
 
 struct Alone {
-    /// By code point. 0: not one character, or not by itself.
+    /// By code point. 0: the fold is not one character, or the character is no piece of its own.
     one: Vec<u32>,
     many: HashMap<char, Box<str>>,
 }
@@ -181,7 +179,7 @@ impl Alone {
     fn new() -> Self {
         let (mut one, mut many) = (vec![0; 0x2_0000], HashMap::new());
         let mut out = String::new();
-        // The first plane; of the second one the letters of mathematics and what follows, emoji too.
+        // The first plane; of the second one from the letters of mathematics to emoji.
         for c in ('\u{1}'..='\u{ffff}').chain('\u{1d400}'..='\u{1fbff}') {
             if is_ideograph_or_syllable(c) {
                 one[c as usize] = c.into();
@@ -201,7 +199,7 @@ impl Alone {
         Self { one, many }
     }
 
-    /// `None` for what may belong to a piece with others, and for what is rare.
+    /// `None` for a character that may share a piece with others, and for a rare one.
     fn get(&self, c: char) -> Option<Folded<'_>> {
         match self.one.get(c as usize)? {
             0 => self.many.get(&c).map(|parts| Folded::Many(parts)),
@@ -210,8 +208,8 @@ impl Alone {
     }
 }
 
-/// How many bytes of white space follow, with what is invisible in it, up to a blank that carries
-/// a combining mark.
+/// Returns the length, in bytes, of the white space at the start, including invisible characters, up to
+/// a blank that carries a combining mark.
 fn white_space(text: &str) -> usize {
     let mut end = 0;
     for (at, c) in text.char_indices() {
@@ -228,14 +226,14 @@ fn white_space(text: &str) -> usize {
     end
 }
 
-/// How many bytes of `rest` belong to the piece that `last` is of: a character whose decomposition
-/// begins with a mark or with what may compose with a character before, and what is invisible ahead
-/// of it. Called again for what follows.
+/// Returns how many bytes of `rest` continue the piece of `last`: a character whose decomposition begins
+/// with a mark, or with a character that may compose with the one before, and invisible characters
+/// ahead of it. To be called again for the rest.
 fn continuation(last: char, rest: &str) -> usize {
     if !rest.as_bytes().first().is_some_and(|&byte| may_continue(byte)) {
         return 0;
     }
-    // A selector chooses the looks of a sign; a blank has none.
+    // A variation selector chooses the form of a sign, and a blank has no forms.
     let selects = |c| VARIATION_SELECTORS.contains(c) && !last.is_whitespace();
     match rest.char_indices().find(|&(_, c)| !is_ignorable(c) || selects(c)) {
         Some((at, c)) if joins(c) => at + c.len_utf8(),
@@ -247,7 +245,7 @@ fn joins(c: char) -> bool {
     if c < '\u{300}' || is_ideograph_or_syllable(c) {
         return false;
     }
-    // A heart of text and a heart of colour differ by a selector, which must not be torn off.
+    // A text heart and an emoji heart differ by a selector, which must stay with its sign.
     if VARIATION_SELECTORS.contains(c) {
         return true;
     }
@@ -260,7 +258,7 @@ fn joins(c: char) -> bool {
     })
 }
 
-/// Characters that make whole texts, and that need no look into the tables.
+/// Whether a character belongs to the large scripts that need no lookup in Unicode's tables.
 fn is_ideograph_or_syllable(c: char) -> bool {
     matches!(c, '\u{4e00}'..='\u{9fff}' | '\u{ac00}'..='\u{d7a3}')
 }
@@ -269,13 +267,13 @@ fn is_ignorable(c: char) -> bool {
     c >= '\u{ad}' && !is_ideograph_or_syllable(c) && IGNORABLE.contains(c)
 }
 
-/// An acute accent that stands alone is typed for an apostrophe. Its decomposition has a blank.
+/// Replaces a stand-alone acute accent, which users type for an apostrophe; its decomposition would
+/// contain a blank.
 fn as_apostrophe(c: char) -> char {
     if matches!(c, '´' | '΄' | '\u{1ffd}') { '\'' } else { c }
 }
 
-/// Whether something is left of a decomposed character, `base` being the letter or sign that it
-/// stands on.
+/// Whether a decomposed character is kept. `base` is the letter or sign before it.
 fn is_kept(c: char, base: &mut Option<char>) -> bool {
     if is_ignorable(c) {
         return false;
@@ -291,15 +289,14 @@ fn is_kept(c: char, base: &mut Option<char>) -> bool {
     letter.is_some()
 }
 
-/// Whether a mark tells how a letter sounds, or decorates it, rather than being a vowel or a part
-/// of a letter itself: what lies over, under or through it, and the points of Hebrew and Arabic.
-/// The classes in between are Indic, Thai and Japanese signs that nobody leaves out.
+/// Whether a mark is an accent that users omit: one over, under or through a letter, and the points of
+/// Hebrew and Arabic. The classes in between are Indic, Thai and Japanese signs that nobody omits.
 fn is_accent(c: char) -> bool {
     matches!(canonical_combining_class(c), 1 | 10..=36 | 200..)
 }
 
-/// Whether an accented letter counts as one of its own. In Cyrillic alphabets all do (`й`, `ў`,
-/// `ї`) but `ё`, which is written `е` as often as not, and the two that only bear a stress.
+/// Whether an accented letter is a letter of its own. All Cyrillic ones are (`й`, `ў`, `ї`), except `ё`,
+/// which is often written `е`, and the two that only mark a stress.
 fn is_cyrillic_letter(c: char) -> bool {
     matches!(c, '\u{400}'..='\u{52f}' if !matches!(c, 'ё' | 'ѐ' | 'ѝ'))
 }
@@ -309,13 +306,13 @@ fn push_lower(c: char, out: &mut String) {
     match c {
         '\0'..='\u{7f}' => out.push(c.to_ascii_lowercase()),
         'а'..='я' => out.push(c),
-        // The capitals lie 32 before their small letters.
+        // Capital letters are 32 code points before the small ones.
         'А'..='Я' => out.push(char::from_u32(u32::from(c) + 32).unwrap_or(c)),
         _ => push_letter(CASES.simple_fold(c), out),
     }
 }
 
-/// Appends a folded character as it is typed.
+/// Appends a folded character, as the keyboard's equivalent.
 fn push_letter(c: char, out: &mut String) {
     match c {
         'a'..='z' | 'а'..='я' => out.push(c),
@@ -331,9 +328,9 @@ fn push_letter(c: char, out: &mut String) {
         'đ' => out.push('d'),
         'ħ' => out.push('h'),
         'ŧ' => out.push('t'),
-        // Also as Ukrainian and Polynesian letters have it.
+        // Apostrophes, including those that are Ukrainian or Polynesian letters.
         '\'' | '‘' | '’' | '‚' | '‛' | '′' | 'ʼ' | 'ʻ' => out.push('\''),
-        // Hyphens and the minus sign; a dash is none.
+        // Hyphens and the minus sign, but no dashes.
         '\u{2010}' | '\u{2011}' | '−' => out.push('-'),
         _ if !c.is_alphanumeric() && QUOTATION_MARKS.contains(c) => out.push('"'),
         _ => out.push(c),

@@ -1,14 +1,14 @@
-//! From what a person typed to the terms of a query.
+//! The parser of queries.
 
 use super::{MAX_QUERY_CHARS, Query, fold::fold, term::Term};
 
-/// Most terms a query keeps, wanted and unwanted together; what comes after them is ignored. A
-/// sentence of 256 characters has some forty words; this only bounds the work for `a b c d …`.
+/// Most terms of a query, wanted and unwanted together; later ones are ignored. A sentence of 256
+/// characters has some forty words; this only bounds the work for `a b c d …`.
 const MAX_TERMS: usize = 64;
 
 pub(super) fn parse(raw: &str) -> Query {
     let read = raw.char_indices().nth(MAX_QUERY_CHARS).map_or(raw.len(), |(end, _)| end);
-    // Folded before it is taken apart, so that white space is a single blank from here on.
+    // Folded before it is split, so that white space is a single blank from here on.
     let mut folded = String::new();
     fold(&raw[..read], &mut folded);
 
@@ -33,17 +33,17 @@ pub(super) fn parse(raw: &str) -> Query {
     query
 }
 
-/// What follows the minus sign where `rest` begins with one that negates. Alone it is punctuation
-/// between words, and `--option` and `->` are what people search for in talk about programs.
+/// Returns the text after a negating minus sign at the start of `rest`. Alone it is punctuation, and
+/// `--option` and `->` are words that users search for in chats about programs.
 fn negated(rest: &str) -> Option<&str> {
     let term = rest.strip_prefix('-')?;
     (!term.is_empty() && !term.starts_with([' ', '-', '>'])).then_some(term)
 }
 
-/// What all quotation marks fold to, those that are no apostrophes.
+/// The fold of all quotation marks that are no apostrophes.
 const QUOTE: char = '"';
 
-/// The term at the start of `rest`, if there is anything in its quotation marks, and what follows.
+/// Returns the term at the start of `rest` (`None` for an empty phrase), and the text after it.
 fn next_term(rest: &str) -> (Option<Term>, &str) {
     if let Some(quoted) = rest.strip_prefix(QUOTE) {
         let (phrase, after) = quoted.split_once(QUOTE).unwrap_or((quoted, ""));

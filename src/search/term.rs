@@ -1,16 +1,16 @@
-//! One word or phrase of a query, and where it stands in a folded text.
+//! One word or phrase of a query, and its matches in a folded text.
 
 use std::ops::Range;
 
 use frostem::{Algorithm, Stemmer};
 use memchr::memmem::Finder;
 
-/// Longest word that is stemmed, in bytes: beyond any in use, and what keeps the stemmers, whose
-/// time can grow with the square of a word's length, from mattering in a text made to slow us.
+/// Longest word that is stemmed, in bytes. No real word is longer, and the time of a stemmer can grow with
+/// the square of the length, which a hostile text would exploit.
 const MAX_STEMMED_BYTES: usize = 128;
 
-/// Shortest stem, in characters, that stands for a word's forms. One letter says nothing: `ее`,
-/// `ей` and the letter `е` would be one word.
+/// Shortest stem that is matched by form, in characters. With one letter, `ее`, `ей` and the letter `е`
+/// would be one word.
 const MIN_STEM_CHARS: usize = 2;
 
 /// A part of a query, folded.
@@ -35,7 +35,7 @@ impl Term {
         Self { literal: Finder::new(phrase).into_owned(), forms: None }
     }
 
-    /// Length in bytes.
+    /// The length of the literal, in bytes.
     pub(super) fn len(&self) -> usize {
         self.literal.needle().len()
     }
@@ -43,7 +43,7 @@ impl Term {
     pub(super) fn occurs_in(&self, text: &str) -> bool {
         match &self.forms {
             None => self.literal.find(text.as_bytes()).is_some(),
-            // The word itself begins with what its forms begin with: without that, neither is here.
+            // The word and all its forms share this start, so without it none of them occurs.
             Some(forms) => forms.start.find(text.as_bytes()).is_some_and(|at| {
                 self.literal.find(&text.as_bytes()[at..]).is_some()
                     || forms.words(text, at).next().is_some()
@@ -51,7 +51,7 @@ impl Term {
         }
     }
 
-    /// Calls `found` with each place where the term stands; these may overlap.
+    /// Calls `found` with each match of the term; matches may overlap.
     pub(super) fn for_each_span(&self, text: &str, mut found: impl FnMut(Range<usize>)) {
         self.literal.find_iter(text.as_bytes()).for_each(|at| found(at..at + self.len()));
         self.forms.iter().flat_map(|forms| forms.words(text, 0)).for_each(found);
@@ -63,13 +63,13 @@ struct Forms {
     script: Script,
     stemmer: Stemmer,
     stem: String,
-    /// What every one of the forms begins with. Searched for first: stemming each word of a text
-    /// would cost a hundred times as much.
+    /// The common start of all forms. It is searched for first, because stemming each word of a text
+    /// would take a hundred times as long.
     start: Finder<'static>,
 }
 
 impl Forms {
-    /// `None` where `word` has no forms that we know: not of letters alone, or of another script.
+    /// `None` if `word` has no known forms: it is not of letters alone, or of another script.
     fn of(word: &str) -> Option<Self> {
         let script = script(word.chars().next()?)?;
         if !script.has_forms(word) || !word.chars().all(|c| self::script(c) == Some(script)) {
@@ -88,7 +88,7 @@ impl Forms {
         Some(Self { script, stemmer, stem, start })
     }
 
-    /// The words of `text`, from the byte `from` on, that have this stem.
+    /// Finds the words of `text` with this stem, from the byte `from` on.
     fn words<'a>(&'a self, text: &'a str, from: usize) -> impl Iterator<Item = Range<usize>> + 'a {
         self.start.find_iter(&text.as_bytes()[from..]).filter_map(move |at| {
             let at = from + at;
@@ -104,14 +104,15 @@ impl Forms {
     }
 }
 
-/// The scripts whose words are stemmed, each as the language it is most likely here.
+/// The scripts whose words are stemmed, each as its likeliest language.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Script {
     Cyrillic,
     Latin,
 }
 
-/// The script of a folded letter. A change of script ends a word: `deploy` in `deployした` is one.
+/// Returns the script of a folded letter. A change of script ends a word: `deployした` contains the word
+/// `deploy`.
 fn script(c: char) -> Option<Script> {
     match c {
         'a'..='z' => Some(Script::Latin),
@@ -129,9 +130,9 @@ impl Script {
         }
     }
 
-    /// Whether a word of this script takes part in matching by form. Russian words such as `не`,
-    /// `по` and `то` do not: they are in every other text, and not a form of `нее`, `пою` and
-    /// `той`, with which they share their stem. (`юг` and `юга` are one word.)
+    /// Whether a word of this script is matched by form. Russian particles such as `не`, `по` and `то`
+    /// are not: they are in every other text and share their stem with `нее`, `пою` and `той` without
+    /// being forms of these. (`юг` and `юга` are one word.)
     fn has_forms(self, word: &str) -> bool {
         let particle = self == Self::Cyrillic
             && word.chars().count() == 2
@@ -139,9 +140,9 @@ impl Script {
         word.len() <= MAX_STEMMED_BYTES && !particle
     }
 
-    /// The part of `stem` that all words with it begin with. The Russian stemmer only cuts off;
-    /// the English one also rewrites the last letter of what it leaves (`happy`: `happi`,
-    /// `hoping`: `hope`), and more in three words (`dying`: `die`).
+    /// Returns the part of `stem` with which all its words begin. The Russian stemmer only cuts off
+    /// endings; the English one also rewrites the last letter of the stem (`happy`: `happi`, `hoping`:
+    /// `hope`), and more in three words (`dying`: `die`).
     fn start_of_forms(self, stem: &str) -> &str {
         let end = match (self, stem) {
             (Self::Cyrillic, _) => stem.len(),

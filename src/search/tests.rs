@@ -6,7 +6,7 @@ fn find(query: &str, text: &str) -> Option<Vec<[u32; 2]>> {
     Query::parse(query).find(text, &mut Scratch::default())
 }
 
-/// What of `text` is highlighted.
+/// Returns the highlighted parts of `text`.
 #[track_caller]
 fn marked(query: &str, text: &str) -> Vec<String> {
     let units: Vec<u16> = text.encode_utf16().collect();
@@ -209,7 +209,7 @@ fn offsets_count_utf16_code_units_of_the_original() {
 
 #[test]
 fn texts_are_found_as_people_type_them() {
-    // An apostrophe is one key, whatever a phone made of it.
+    // An apostrophe is one key, though phones replace it.
     for text in ["I don't know", "I don’t know", "I donʼt know", "I don´t know"] {
         for query in ["don't", "don’t", "DON‘T"] {
             assert_eq!(marked(query, text)[0].chars().count(), 5, "{query:?} in {text:?}");
@@ -227,7 +227,7 @@ fn texts_are_found_as_people_type_them() {
     assert_eq!(marked("office", "the oﬃce"), ["oﬃce"]);
     assert_eq!(marked("パン", "ﾊﾟﾝ"), ["ﾊﾟﾝ"]);
     assert_eq!(marked("100 km", "１００　㎞"), ["１００", "㎞"]);
-    // What nobody sees.
+    // Invisible characters.
     assert_eq!(marked("hyphenation", "hy\u{ad}phen\u{ad}ation!"), ["hy\u{ad}phen\u{ad}ation"]);
     assert_eq!(marked("hy\u{ad}phen", "hyphen"), ["hyphen"]);
     assert_eq!(
@@ -235,7 +235,7 @@ fn texts_are_found_as_people_type_them() {
         ["pass\u{200b}wo\u{2060}rd"]
     );
     assert_eq!(marked("شلوم", "\u{202b}شلوم\u{202c}"), ["شلوم"]);
-    // A word form behind an accent or something invisible is a form still.
+    // An accent or an invisible character before a word form does not matter.
     assert_eq!(marked("résumés", "her re\u{301}su\u{ad}me"), ["re\u{301}su\u{ad}me"]);
 }
 
@@ -255,7 +255,7 @@ fn all_quotation_marks_make_phrases() {
         assert_eq!(marked(query, text), ["war and peace"], "{query}");
         assert_absent(&[&format!("war -{query}")], text);
     }
-    // In a text they are what a keyboard has.
+    // In a text they equal those of a keyboard.
     assert_eq!(marked("{\"id\":7}", "{“id”:7}"), ["{“id”:7}"]);
     assert_eq!(marked("«война и мир»", "роман “Война\u{a0}и мир”"), ["Война\u{a0}и мир"]);
 }

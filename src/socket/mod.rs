@@ -7,7 +7,7 @@ mod handshake;
 mod inbox;
 mod metered;
 mod presence_recheck;
-mod session;
+pub(crate) mod session;
 mod subscriptions;
 mod wire;
 

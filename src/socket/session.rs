@@ -11,7 +11,7 @@ use crate::{
 
 /// The work that a delivery leaves to the socket's loop.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Effect {
+pub(crate) enum Effect {
     Nothing,
     /// Read missed changes from Postgres.
     CatchUp(ChatId),
@@ -32,7 +32,7 @@ struct SubscribedChat {
 }
 
 #[derive(Debug)]
-pub(super) struct Session {
+pub(crate) struct Session {
     user_id: UserId,
     /// When the socket's token was issued; `None`: it has no `iat`.
     issued_at: Option<Time>,
@@ -43,7 +43,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(user_id: UserId, issued_at: Option<Time>, single: Option<ChatId>) -> Self {
+    pub(crate) fn new(user_id: UserId, issued_at: Option<Time>, single: Option<ChatId>) -> Self {
         let chats = Vec::with_capacity(usize::from(single.is_some()));
         Self { user_id, issued_at, single, chats }
     }
@@ -97,7 +97,7 @@ impl Session {
     }
 
     /// Notes that all changes of a chat up to `ev` were sent.
-    pub(super) fn set_position(&mut self, chat_id: ChatId, ev: i64, epoch: &str) {
+    pub(crate) fn set_position(&mut self, chat_id: ChatId, ev: i64, epoch: &str) {
         match self.find(chat_id) {
             Ok(index) => {
                 let subscribed = &mut self.chats[index];
@@ -117,7 +117,7 @@ impl Session {
     }
 
     /// Applies a delivery; pushes frames to `out`.
-    pub(super) fn on_delivery(&mut self, delivery: Delivery, out: &mut Vec<Frame>) -> Effect {
+    pub(crate) fn on_delivery(&mut self, delivery: Delivery, out: &mut Vec<Frame>) -> Effect {
         match delivery {
             Delivery::Event { chat_id, epoch, ev, frame, .. } => {
                 self.on_event(chat_id, &epoch, ev, frame, out)

@@ -1,12 +1,11 @@
-//! Unread counters, copied to Redis so that the badge needs no database.
+//! Copies of the unread counters in Redis, so that a badge needs no query.
 //!
-//! `unread:{user_id}` is a hash: `chat_id` → `ev|unread|last_seq|read_seq|activity|room_name`. A
-//! value is only ever replaced by one of a higher `ev`, so that writes may come twice, late and in
-//! any order. A hash belongs to one history of the database, and listens to no other: a higher `ev`
-//! of a history that is gone would win for ever. It is believed only where it says that it is
-//! complete, and that by the generation of Redis and the history that are there now; else it is
-//! filled from Postgres.
-//! [`scripts`] has what happens inside Redis, and how a hash is kept small.
+//! `unread:{user_id}` is a hash: `chat_id` → `ev|unread|last_seq|read_seq|activity|room_name`. Only a
+//! higher `ev` replaces a value, so writes may arrive twice, late and in any order. A hash belongs to
+//! one epoch of the database and ignores all others: a higher `ev` of a lost history would win for
+//! ever. A hash is used only if it is marked complete, by the present generation of Redis and in the
+//! present epoch; otherwise it is filled from Postgres. [`scripts`] run inside Redis and keep a hash
+//! small.
 
 mod scripts;
 #[cfg(test)]
@@ -28,17 +27,16 @@ use crate::{
     model::{ChatId, Epoch, UserId},
 };
 
-/// How long a hash lives after its last write, in seconds (7 days): who stays away longer is
-/// counted anew from Postgres on return.
+/// Expiry of a hash after its last write, in seconds (7 days). Later it is filled from Postgres again.
 const KEEP_SECONDS: i64 = 7 * 24 * 3_600;
 
-/// Bytes that one counter takes of what is read: two ids, four numbers of a digit, a time, line breaks.
+/// Smallest encoded counter, in bytes: two ids, four one-digit numbers, a time, line breaks.
 const LEAST_OF_ONE: usize = 36 + 22 + 4 * 2 + 17 + 2;
 
-/// Counters that a fill stores with one call: about 1 ms in which Redis does nothing else.
+/// Counters that a fill stores in one call: Redis does nothing else for about 1 ms.
 const FILL_CHUNK: usize = 1_000;
 
-/// What one person has not read in one chat, as of `ev`.
+/// A user's unread counter of one chat, as of `ev`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Counter {
     pub chat_id: ChatId,
@@ -51,7 +49,7 @@ pub struct Counter {
     pub activity: i64,
 }
 
-/// A person's counter that changed, in a history.
+/// A change of a user's counter, in an epoch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     pub user: UserId,
@@ -59,41 +57,41 @@ pub struct Change {
     pub counter: CounterChange,
 }
 
-/// What became of a counter.
+/// The new value of a counter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CounterChange {
     Set(Counter),
-    /// The chat was deleted: nothing may bring it back.
+    /// The chat was deleted, and no late write may restore it.
     Gone {
         chat_id: ChatId,
     },
 }
 
-/// The copies of the counters. Cheap to clone.
+/// Reads and writes the copies of the counters. Cheap to clone.
 #[derive(Clone)]
 pub struct Unread {
     shared: Arc<Shared>,
 }
 
 struct Shared {
-    link: RedisClient,
+    redis: RedisClient,
     history: History,
     scripts: Scripts,
-    /// Whose hash this replica is filling at the moment.
+    /// One lock a user whose hash this replica is filling.
     filling: Mutex<HashMap<UserId, Arc<tokio::sync::Mutex<()>>>>,
 }
 
-/// The right to store what is about to be read from Postgres.
+/// The id of a fill in progress. Nothing can be stored for it once another fill has begun.
 #[derive(Debug)]
 struct Filler(String);
 
 impl Unread {
-    pub fn new(link: RedisClient, history: History) -> Self {
-        let shared = Shared { link, history, scripts: Scripts::new(), filling: Mutex::default() };
+    pub fn new(redis: RedisClient, history: History) -> Self {
+        let shared = Shared { redis, history, scripts: Scripts::new(), filling: Mutex::default() };
         Self { shared: Arc::new(shared) }
     }
 
-    /// Writes changes in one round trip; each counts only if it is newer than what is there.
+    /// Writes changes in one round trip. Each replaces an older value only.
     pub async fn write(&self, changes: &[Change]) -> Result<(), RedisUnavailable> {
         let mut pairs: HashMap<(&UserId, &Epoch), Vec<Value>> = HashMap::new();
         for Change { user, epoch, counter } in changes {
@@ -111,24 +109,24 @@ impl Unread {
         });
         let args = [KEEP_SECONDS.into()];
         self.shared
-            .link
+            .redis
             .run_together(&self.shared.scripts.write, &args, counted.collect())
             .await
             .map(drop)
     }
 
-    /// All counters of `user`, in no order; `None` where there is no complete copy of the present
-    /// generation, or one that costs more to read than it is worth.
+    /// Reads all counters of `user`, unordered. `None` if there is no complete copy of the present
+    /// generation, or if it is too large to be read from Redis.
     pub async fn read(&self, user: &UserId) -> Result<Option<Vec<Counter>>, RedisUnavailable> {
-        let link = &self.shared.link;
-        // Unknown, nothing is believed, and nothing can be stored.
-        let before = link.generation().ok_or(RedisUnavailable)?;
+        let redis = &self.shared.redis;
+        // While the generation is unknown, no copy can be trusted or stored.
+        let before = redis.generation().ok_or(RedisUnavailable)?;
         let epoch = self.shared.history.current();
         let call = Call::new(self.key(user), vec![(&*epoch).into(), (&*before).into()]);
         let answer =
-            link.run(&self.shared.scripts.read, &[call]).await?.pop().ok_or(RedisUnavailable)?;
-        // Asked again: the answer may come from a server that was restarted in between.
-        if answer.is_null() || link.generation() != Some(before) {
+            redis.run(&self.shared.scripts.read, &[call]).await?.pop().ok_or(RedisUnavailable)?;
+        // Compared again: the answer may come from a server that was restarted in between.
+        if answer.is_null() || redis.generation() != Some(before) {
             return Ok(None);
         }
         let text = std::str::from_utf8(answer.as_bytes().ok_or(RedisUnavailable)?)
@@ -136,10 +134,10 @@ impl Unread {
         Ok(Some(Counter::decode_all(text)))
     }
 
-    /// All counters of `user`, in no order: the copy, or else what `load` brings (from Postgres;
-    /// it runs at most once), which is then kept as the copy. Requests of one user on this replica
-    /// wait for the first one's filling. Redis can't make this fail, nor delay it by more than a
-    /// few command time-outs.
+    /// Reads all counters of `user`, unordered, from the copy. If there is none, runs `load` (a query of
+    /// Postgres, at most once) and stores its result as the copy. Concurrent requests of one user on this
+    /// replica wait for the first one's fill. Redis can't make this fail, and delays it by a few command
+    /// time-outs at most.
     pub async fn read_or_fill<E, F>(
         &self,
         user: &UserId,
@@ -154,36 +152,36 @@ impl Unread {
             Ok(None) => {}
             Err(RedisUnavailable) => return load().await.map(counters),
         }
-        let turn = FillPermit::take(&self.shared, user);
-        let first = turn.lock.try_lock();
+        let permit = FillPermit::take(&self.shared, user);
+        let first = permit.lock.try_lock();
         let _held = match first {
             Ok(held) => held,
             Err(_) => {
-                drop(turn.lock.lock().await);
-                // If the first one failed, all the others go their own way, at once.
+                drop(permit.lock.lock().await);
+                // If the first one failed, all others load at once, without waiting for each other.
                 return match self.read(user).await {
                     Ok(Some(counters)) => Ok(counters),
                     Ok(None) | Err(RedisUnavailable) => load().await.map(counters),
                 };
             }
         };
-        // Before Postgres is read: what is written from here on is kept, and wins if newer.
+        // Before Postgres is read, so that a later write is kept and wins if newer.
         let filler = self.begin_fill(user).await;
         let (epoch, counters) = load().await?;
-        // What is of another history than this replica goes by is answered, and not kept.
+        // Counters of an epoch that this replica does not know yet are returned, but not stored.
         if self.shared.history.is_current(&epoch)
             && let Ok(Some(filler)) = filler
             && counters.len() <= MOST_FIELDS
         {
-            // Without it the next reader fills.
+            // After a failure the next reader fills.
             let _ = self.fill(user, filler, &epoch, &counters).await;
         }
         Ok(counters)
     }
 
-    /// `None` where nothing may be stored now.
+    /// Announces a fill. `None` if nothing can be stored now.
     async fn begin_fill(&self, user: &UserId) -> Result<Option<Filler>, RedisUnavailable> {
-        let Some(generation) = self.shared.link.generation() else { return Ok(None) };
+        let Some(generation) = self.shared.redis.generation() else { return Ok(None) };
         let filler = Filler(Uuid::now_v7().to_string());
         let epoch = self.shared.history.current();
         let args = vec![
@@ -193,12 +191,12 @@ impl Unread {
             filler.0.as_str().into(),
         ];
         let call = Call::new(self.key(user), args);
-        let answers = self.shared.link.run(&self.shared.scripts.begin_fill, &[call]).await?;
-        Ok(said_yes(&answers).then_some(filler))
+        let answers = self.shared.redis.run(&self.shared.scripts.begin_fill, &[call]).await?;
+        Ok(is_done(&answers).then_some(filler))
     }
 
-    /// Stores a part after the other, for as long as nobody else has begun to fill. Only with the last
-    /// one the hash is complete.
+    /// Stores the counters part by part, unless another fill begins. The last part marks the hash
+    /// complete.
     async fn fill(
         &self,
         user: &UserId,
@@ -217,7 +215,7 @@ impl Unread {
                 args.extend([counter.chat_id.to_string().into(), counter.encode().into()]);
             }
             let call = Call::new(self.key(user), args);
-            let stored = said_yes(&self.shared.link.run(&self.shared.scripts.fill, &[call]).await?);
+            let stored = is_done(&self.shared.redis.run(&self.shared.scripts.fill, &[call]).await?);
             if !stored || rest.is_empty() {
                 return Ok(stored);
             }
@@ -225,22 +223,22 @@ impl Unread {
     }
 
     fn key(&self, user: &UserId) -> String {
-        self.shared.link.key(&format!("unread:{user}"))
+        self.shared.redis.key(&format!("unread:{user}"))
     }
 }
 
-/// Whether a script has done what it was asked.
-fn said_yes(answers: &[Value]) -> bool {
+/// Whether a script answered 1.
+fn is_done(answers: &[Value]) -> bool {
     answers.first().and_then(Value::as_i64) == Some(1)
 }
 
 impl fmt::Debug for Unread {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Unread").field("link", &self.shared.link).finish_non_exhaustive()
+        f.debug_struct("Unread").field("redis", &self.shared.redis).finish_non_exhaustive()
     }
 }
 
-/// A place in the queue of those who want one user's hash filled.
+/// Holds the lock that serializes the fills of one user's hash.
 struct FillPermit<'a> {
     shared: &'a Shared,
     user: &'a UserId,
@@ -258,7 +256,7 @@ impl<'a> FillPermit<'a> {
 impl Drop for FillPermit<'_> {
     fn drop(&mut self) {
         let mut filling = self.shared.filling.lock().unwrap_or_else(PoisonError::into_inner);
-        // The map's own and this one: nobody else waits.
+        // Two references, the map's and this one, mean that nobody else waits.
         if Arc::strong_count(&self.lock) <= 2 {
             filling.remove(self.user);
         }
@@ -271,7 +269,7 @@ impl Counter {
         format!("{ev}|{unread}|{last_seq}|{read_seq}|{activity}|{room_name}")
     }
 
-    /// All that Redis gives of a hash: a field and its value in turn, a line each.
+    /// Decodes a whole hash: fields and values in turn, a line each.
     fn decode_all(text: &str) -> Vec<Self> {
         let mut counters = Vec::with_capacity(text.len() / LEAST_OF_ONE);
         let mut rest = text;
@@ -300,8 +298,8 @@ impl Counter {
     }
 }
 
-/// What is before the first `separator` and what is after it. The standard library's searcher showed in
-/// the profile of people who have hundreds of chats.
+/// Splits at the first `separator`. Uses memchr, because the standard library's search showed in the
+/// profile of users with hundreds of chats.
 fn cut(text: &str, separator: u8) -> (&str, &str) {
     match memchr::memchr(separator, text.as_bytes()) {
         Some(at) => (&text[..at], &text[at + 1..]),

@@ -1,36 +1,36 @@
-//! What runs inside Redis on a user's hash; [`super`] says what is in one.
+//! The scripts that run inside Redis on a user's hash; [`super`] describes a hash.
 //!
-//! A deleted chat leaves a tombstone, `gone|` and its time, which no value replaces: a write may be
-//! late by a command's time-out, by a statement's where a sweeper reads first, or by as long as its
-//! replica stood still, and would bring the chat's counter back. Nothing bounds how many chats two
-//! people open and delete, so tombstones go after an hour, long after anything of that.
+//! A deleted chat leaves a tombstone, `gone|` and its time, which no value replaces, because a late
+//! write would restore the chat's counter. A write may be late by a command's time-out, by a
+//! statement's where a sweeper reads first, or by a pause of its replica. The number of chats that two
+//! users open and delete is unbounded, so tombstones are dropped after an hour, long after any of
+//! these.
 
 use crate::broker::Script;
 
-/// Most fields that a hash is read with: Redis does nothing else for some 13 ms meanwhile. Who has more
-/// chats is counted by Postgres.
+/// Largest hash that is read, in fields: Redis does nothing else for about 13 ms meanwhile. Postgres
+/// counts for users with more chats.
 pub(super) const MOST_FIELDS: usize = 20_000;
 
-/// Before each of them but FILL, with `most_fields`: how tombstones are judged and cleared away.
+/// Functions of all scripts but FILL, preceded by `most_fields`: they judge and drop tombstones.
 const SHARED: &str = r"
 local function gone_at(value) return tonumber(string.match(value, '^gone|(%d+)$')) end
 local function forgettable() return tonumber(redis.call('TIME')[1]) - 3600 end
 
--- Whether reading the hash costs too much: it is large, or most of it is tombstones, past some that never
--- matter.
+-- Whether the hash is too expensive to read: it is large, or mostly tombstones. Some are always allowed.
 local function crowded(key, tombstones)
   local size = redis.call('HLEN', key)
   return size > most_fields or 2 * (tonumber(tombstones) or 0) > size + 64
 end
 
--- Whether a history is a later one of the same installation: what comes last in an epoch is the timeline,
--- eight digits, which grow. After a restore nobody can tell.
+-- Whether an epoch is a later one of the same installation: it ends with the timeline, eight digits that
+-- grow. After a restore the order of epochs is unknown.
 local function is_later(epoch, than)
   return string.sub(epoch, 1, -9) == string.sub(than, 1, -9) and epoch > than
 end
 
--- Goes through some of the fields, on from where the last one ended, and drops old tombstones. A fill
--- that is under way may have been read before such a chat was deleted, so it is called off.
+-- Scans some fields, from where the last sweep ended, and drops old tombstones. A fill in progress may
+-- have been read before such a chat was deleted, so it is cancelled.
 local function sweep(key, fields)
   local from = redis.call('HGET', key, 'swept') or '0'
   local page, dropped = redis.call('HSCAN', key, from, 'COUNT', fields), 0
@@ -47,10 +47,11 @@ local function sweep(key, fields)
 end
 ";
 
-/// `KEYS` users' hashes. ARGV: seconds to live, then for each key how many pairs follow, their epoch, and
-/// these: chat and value. With a later history the hash begins anew. What is of any other one changes
-/// no value; but the hash is not complete any more, as its own may be the one that is gone. `gone` becomes a tombstone, and pays for the clearing: each looks at some fifty fields,
-/// so that there are never many more than those of an hour.
+/// Writes changes. KEYS are users' hashes; ARGV has the expiry in seconds, then for each key the number
+/// of pairs, their epoch, and the pairs of chat and value. A later epoch restarts the hash. Any other
+/// foreign epoch changes no value but makes the hash incomplete, as the hash's own epoch may be the lost
+/// one. `gone` becomes a tombstone and sweeps some fields, so that there are rarely more tombstones than
+/// those of an hour.
 const WRITE: &str = r"
 local at = 2
 for k = 1, #KEYS do
@@ -83,9 +84,9 @@ for k = 1, #KEYS do
 end
 return 1";
 
-/// `KEYS[1]` a user's hash. ARGV: epoch, generation. All of it as one text, a field and its value on a
-/// line each (neither ever holds a line break), as hundreds of small strings cost us ten times what they
-/// cost Redis. Nothing, and at no cost, where it is not to be believed or too dear.
+/// Reads a hash. `KEYS[1]` is a user's hash; ARGV has epoch and generation. Returns one text, with fields
+/// and values on a line each (neither contains a line break), because hundreds of small strings cost a
+/// replica ten times what they cost Redis. Returns nil if the hash is incomplete, foreign or too large.
 const READ: &str = r"
 local is = redis.call('HMGET', KEYS[1], 'complete', 'epoch', 'generation', 'tombstones')
 if is[1] ~= '1' or is[2] ~= ARGV[1] or is[3] ~= ARGV[2] or crowded(KEYS[1], is[4]) then
@@ -93,10 +94,10 @@ if is[1] ~= '1' or is[2] ~= ARGV[1] or is[3] ~= ARGV[2] or crowded(KEYS[1], is[4
 end
 return table.concat(redis.call('HGETALL', KEYS[1]), '\n')";
 
-/// `KEYS[1]` a user's hash. ARGV: seconds to live, epoch, generation, filler. Clears away what
-/// another generation left, and names who is about to fill. Tombstones stay for their hour, unless the
-/// database itself went back to before them. Of a hash that takes long it clears some thousand fields
-/// a call; 0: until the rest is gone, nobody fills.
+/// Begins a fill. `KEYS[1]` is a user's hash; ARGV has the expiry in seconds, epoch, generation and filler.
+/// Drops the values of another generation and stores the filler. Tombstones stay for their hour, unless
+/// the database itself went back in time. A call drops some thousand fields at most; it returns 0, and
+/// nobody fills, until the rest is dropped.
 const BEGIN_FILL: &str = r"
 local key = KEYS[1]
 local was = redis.call('HMGET', key, 'epoch', 'generation', 'tombstones')
@@ -123,9 +124,9 @@ redis.call('HSET', key, 'epoch', ARGV[2], 'generation', ARGV[3], 'filler', ARGV[
 redis.call('EXPIRE', key, ARGV[1])
 return 1";
 
-/// `KEYS[1]` a user's hash. ARGV: seconds to live, filler, epoch, 1 where nothing follows or 0, then pairs
-/// as in [`WRITE`]. Does nothing unless everything written since this filler began is still there, in the
-/// history that was read.
+/// Stores a part of a fill. `KEYS[1]` is a user's hash; ARGV has the expiry in seconds, filler, epoch, 1 for
+/// the last part or 0, then pairs as in [`WRITE`]. Does nothing if the filler or the epoch was replaced,
+/// since writes since the fill began may then be lost.
 const FILL: &str = r"
 local is = redis.call('HMGET', KEYS[1], 'filler', 'epoch')
 if is[1] ~= ARGV[2] or is[2] ~= ARGV[3] then return 0 end

@@ -18,7 +18,7 @@ fn history() -> History {
     History::new("one-00000001".into())
 }
 
-/// As Postgres would say it.
+/// Enters an epoch, as a read of Postgres would.
 fn enter(unread: &Unread, epoch: &str) {
     unread.shared.history.enter(&epoch.into());
 }
@@ -77,8 +77,8 @@ fn a_counter_survives_its_text_and_other_fields_are_none() {
 
 #[tokio::test]
 async fn late_double_and_reordered_writes_do_no_harm() {
-    let (_redis, link) = redis().await;
-    let (unread, alice) = (Unread::new(link, history()), user("alice"));
+    let (_redis, client) = redis().await;
+    let (unread, alice) = (Unread::new(client, history()), user("alice"));
     set(&unread, &alice, counter(1, 5)).await;
     assert_eq!(copy(&unread, &alice).await, None, "incomplete");
     fill(&unread, &alice, vec![counter(1, 5), counter(2, 7)]).await;
@@ -89,7 +89,7 @@ async fn late_double_and_reordered_writes_do_no_harm() {
     gone(&unread, &alice, 1).await;
     set(&unread, &alice, counter(1, 1_000)).await;
     assert_eq!(copy(&unread, &alice).await, Some(vec![counter(2, 10)]));
-    // The database went back in time: nothing that is higher there stands in the way.
+    // The database went back in time: a higher `ev` of the old epoch must not win.
     enter(&unread, "after a restore");
     assert_eq!(copy(&unread, &alice).await, None);
     fill(&unread, &alice, vec![counter(1, 1), counter(2, 1)]).await;
@@ -98,9 +98,9 @@ async fn late_double_and_reordered_writes_do_no_harm() {
 
 #[tokio::test]
 async fn a_fill_keeps_what_was_written_meanwhile_and_stores_nothing_over_a_flush() {
-    let (_redis, link) = redis().await;
+    let (_redis, client) = redis().await;
     let (here, there) =
-        (Unread::new(link.clone(), history()), Unread::new(link.clone(), history()));
+        (Unread::new(client.clone(), history()), Unread::new(client.clone(), history()));
     let alice = user("alice");
     let load = async || {
         set(&there, &alice, counter(1, 2)).await;
@@ -110,10 +110,10 @@ async fn a_fill_keeps_what_was_written_meanwhile_and_stores_nothing_over_a_flush
     assert!(here.read_or_fill(&alice, load).await.is_ok());
     assert_eq!(copy(&here, &alice).await, Some(vec![counter(1, 2)]));
 
-    command(&link, "FLUSHALL").await;
+    command(&client, "FLUSHALL").await;
     let load = async || {
         set(&there, &alice, counter(1, 3)).await;
-        command(&link, "FLUSHALL").await;
+        command(&client, "FLUSHALL").await;
         Ok::<_, RedisUnavailable>((history().current(), vec![counter(1, 2)]))
     };
     assert!(here.read_or_fill(&alice, load).await.is_ok());
@@ -122,7 +122,7 @@ async fn a_fill_keeps_what_was_written_meanwhile_and_stores_nothing_over_a_flush
     // Even if another replica has begun to fill since.
     let load = async || {
         set(&there, &alice, counter(1, 4)).await;
-        command(&link, "FLUSHALL").await;
+        command(&client, "FLUSHALL").await;
         assert!(matches!(there.begin_fill(&alice).await, Ok(Some(_))));
         Ok::<_, RedisUnavailable>((history().current(), vec![counter(1, 3)]))
     };
@@ -130,38 +130,38 @@ async fn a_fill_keeps_what_was_written_meanwhile_and_stores_nothing_over_a_flush
     assert_eq!(copy(&here, &alice).await, None);
 }
 
-/// Leaves `count` tombstones as old as can be.
-async fn bury(link: &RedisClient, count: u128) {
+/// Writes `count` tombstones of the greatest age.
+async fn bury(client: &RedisClient, count: u128) {
     let chats = (0..count).map(|number| format!(" {} gone|0", Uuid::from_u128(1 << 64 | number)));
     let chats: String = chats.collect();
-    command(link, &format!("HSET test:unread:alice{chats}")).await;
-    command(link, &format!("HINCRBY test:unread:alice tombstones {count}")).await;
+    command(client, &format!("HSET test:unread:alice{chats}")).await;
+    command(client, &format!("HINCRBY test:unread:alice tombstones {count}")).await;
 }
 
-async fn fields(link: &RedisClient) -> i64 {
-    command(link, "HLEN test:unread:alice").await.as_i64().expect("a number")
+async fn fields(client: &RedisClient) -> i64 {
+    command(client, "HLEN test:unread:alice").await.as_i64().expect("a number")
 }
 
 #[tokio::test]
 async fn old_tombstones_go_and_young_ones_stay_where_they_are() {
-    let (_redis, link) = redis().await;
-    let (unread, alice) = (Unread::new(link.clone(), history()), user("alice"));
+    let (_redis, client) = redis().await;
+    let (unread, alice) = (Unread::new(client.clone(), history()), user("alice"));
     let truth = || vec![counter(1, 5), counter(2, 5)];
     fill(&unread, &alice, truth()).await;
-    bury(&link, 20_000).await;
+    bury(&client, 20_000).await;
     gone(&unread, &alice, 3).await;
     assert_eq!(copy(&unread, &alice).await, None, "it would take long");
     let mut reads = 0;
     while copy(&unread, &alice).await.is_none() {
         reads += 1;
-        assert!(reads <= 30, "{} are left", fields(&link).await);
+        assert!(reads <= 30, "{} are left", fields(&client).await);
         fill(&unread, &alice, truth()).await;
     }
-    assert!(fields(&link).await < 200);
+    assert!(fields(&client).await < 200);
     set(&unread, &alice, counter(3, 1_000)).await;
     assert_eq!(copy(&unread, &alice).await, Some(truth()), "nothing brings a deleted chat back");
 
-    // Young ones have to stay for their hour, in which Postgres is asked instead.
+    // Young ones must stay for an hour, in which Postgres counts instead.
     for chat in 1_000..1_100 {
         gone(&unread, &alice, chat).await;
     }
@@ -169,18 +169,18 @@ async fn old_tombstones_go_and_young_ones_stay_where_they_are() {
         assert_eq!(copy(&unread, &alice).await, None);
         fill(&unread, &alice, truth()).await;
     }
-    // The other history has these chats, maybe.
+    // These chats may exist in the other epoch.
     enter(&unread, "after a restore");
     fill(&unread, &alice, truth()).await;
     assert_eq!(copy(&unread, &alice).await, Some(truth()));
     let young = 100;
-    assert!(fields(&link).await < young);
+    assert!(fields(&client).await < young);
 }
 
 #[tokio::test]
 async fn a_large_hash_of_another_history_is_cleared_in_steps() {
-    let (_redis, link) = redis().await;
-    let (unread, alice) = (Unread::new(link.clone(), history()), user("alice"));
+    let (_redis, client) = redis().await;
+    let (unread, alice) = (Unread::new(client.clone(), history()), user("alice"));
     let truth: Vec<Counter> = (0..18_000).map(|chat| counter(chat, 7)).collect();
     fill(&unread, &alice, truth).await;
     assert_eq!(copy(&unread, &alice).await.map(|all| all.len()), Some(18_000));
@@ -188,12 +188,12 @@ async fn a_large_hash_of_another_history_is_cleared_in_steps() {
     let mut steps = 0;
     while copy(&unread, &alice).await.is_none() {
         steps += 1;
-        assert!(steps <= 10, "{} are left", fields(&link).await);
+        assert!(steps <= 10, "{} are left", fields(&client).await);
         fill(&unread, &alice, vec![counter(1, 1)]).await;
     }
     assert!(steps > 1);
     assert_eq!(copy(&unread, &alice).await, Some(vec![counter(1, 1)]));
-    // More than a copy is good for: Postgres is asked.
+    // Too large for a copy, so Postgres counts.
     let truth: Vec<Counter> = (0..20_100).map(|chat| counter(chat, 7)).collect();
     enter(&unread, "after another");
     fill(&unread, &alice, truth).await;
@@ -202,9 +202,9 @@ async fn a_large_hash_of_another_history_is_cleared_in_steps() {
 
 #[tokio::test]
 async fn a_fill_in_parts_ends_where_another_begins_or_an_old_tombstone_goes() {
-    let (_redis, link) = redis().await;
+    let (_redis, client) = redis().await;
     let (here, there) =
-        (Unread::new(link.clone(), history()), Unread::new(link.clone(), history()));
+        (Unread::new(client.clone(), history()), Unread::new(client.clone(), history()));
     let alice = user("alice");
     let truth: Vec<Counter> = (0..15_000).map(|chat| counter(chat, 7)).collect();
     let epoch = here.shared.history.current();
@@ -214,21 +214,21 @@ async fn a_fill_in_parts_ends_where_another_begins_or_an_old_tombstone_goes() {
     };
     let first = begin(&here).await;
     let interrupt = async {
-        while fields(&link).await < 1_000 {}
+        while fields(&client).await < 1_000 {}
         begin(&there).await
     };
     let (stored, second) = tokio::join!(here.fill(&alice, first, &epoch, &truth), interrupt);
     assert_eq!(stored, Ok(false));
-    assert!(fields(&link).await < 15_000);
+    assert!(fields(&client).await < 15_000);
     assert_eq!(copy(&here, &alice).await, None);
-    // What is there already does no harm.
+    // Values that exist already do no harm.
     assert_eq!(there.fill(&alice, second, &epoch, &truth[..2_500]).await, Ok(true));
     assert_eq!(there.fill(&alice, begin(&there).await, &epoch, &truth).await, Ok(true));
     assert_eq!(copy(&here, &alice).await, Some(truth.clone()));
 
-    command(&link, "FLUSHALL").await;
+    command(&client, "FLUSHALL").await;
     let filler = begin(&here).await;
-    bury(&link, 10).await;
+    bury(&client, 10).await;
     gone(&there, &alice, 3).await;
     assert_eq!(here.fill(&alice, filler, &epoch, &truth[..10]).await, Ok(false));
     assert_eq!(copy(&here, &alice).await, None, "a chat that it brings may be one of those");
@@ -236,17 +236,17 @@ async fn a_fill_in_parts_ends_where_another_begins_or_an_old_tombstone_goes() {
 
 #[tokio::test]
 async fn what_a_history_that_is_gone_says_late_changes_no_counter() {
-    let (_redis, link) = redis().await;
-    let (unread, alice) = (Unread::new(link.clone(), history()), user("alice"));
+    let (_redis, client) = redis().await;
+    let (unread, alice) = (Unread::new(client.clone(), history()), user("alice"));
     let (old, new) = (Epoch::from("one-00000001"), Epoch::from("one-00000002"));
     let raw = async |chat: u128| {
         let field = Uuid::from_u128(chat);
-        let value = command(&link, &format!("HGET test:unread:alice {field}")).await;
+        let value = command(&client, &format!("HGET test:unread:alice {field}")).await;
         value.as_string().unwrap_or_default()
     };
     for restored in [false, true] {
         let ghost = if restored { Epoch::from("before a restore-00000007") } else { old.clone() };
-        command(&link, "FLUSHALL").await;
+        command(&client, "FLUSHALL").await;
         enter(&unread, &new);
         fill(&unread, &alice, vec![counter(1, 6)]).await;
         set_in(&unread, &ghost, &alice, counter(1, 77)).await;
@@ -261,14 +261,14 @@ async fn what_a_history_that_is_gone_says_late_changes_no_counter() {
 
 #[tokio::test]
 async fn a_replica_that_has_not_heard_of_the_next_history_believes_no_copy_of_before() {
-    let (_redis, link) = redis().await;
-    let (behind, alice) = (Unread::new(link.clone(), history()), user("alice"));
+    let (_redis, client) = redis().await;
+    let (behind, alice) = (Unread::new(client.clone(), history()), user("alice"));
     for next in ["one-00000002", "after a restore-00000001"] {
-        command(&link, "FLUSHALL").await;
+        command(&client, "FLUSHALL").await;
         fill(&behind, &alice, vec![counter(1, 77)]).await;
         set_in(&behind, &next.into(), &alice, counter(1, 7)).await;
         assert_eq!(copy(&behind, &alice).await, None, "{next}");
-        // What it reads then is of the next one, and not kept under the name of this one.
+        // It then reads counters of the next epoch, which must not be stored in this one.
         let truth = async || Ok::<_, RedisUnavailable>((next.into(), vec![counter(1, 7)]));
         assert_eq!(behind.read_or_fill(&alice, truth).await, Ok(vec![counter(1, 7)]));
         assert_eq!(copy(&behind, &alice).await, None, "{next}");
@@ -277,8 +277,8 @@ async fn a_replica_that_has_not_heard_of_the_next_history_believes_no_copy_of_be
 
 #[tokio::test]
 async fn many_readers_load_once_and_none_waits_for_a_frozen_redis() {
-    let (redis, link) = redis().await;
-    let (unread, alice) = (Unread::new(link, history()), user("alice"));
+    let (redis, client) = redis().await;
+    let (unread, alice) = (Unread::new(client, history()), user("alice"));
     let loads = AtomicUsize::new(0);
     let read = || {
         unread.read_or_fill(&alice, async || {

@@ -25,7 +25,7 @@ pub enum Close {
     NoPong,
     /// The server failed.
     Internal,
-    /// The client sent too many frames that were refused.
+    /// The user connects too often, or sends too many commands that are refused.
     RateLimited,
 }
 

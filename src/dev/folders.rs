@@ -1,4 +1,4 @@
-//! Folders for the children, and the account they run under.
+//! Folders of the children, and the account under which they run.
 
 use std::{
     fs::{self, DirBuilder, File, TryLockError},
@@ -14,10 +14,10 @@ use nix::unistd::{AccessFlags, User, access, geteuid};
 
 use super::DevError;
 
-/// Where temporary folders go that can't be where they were asked for.
+/// Parent of temporary folders that the account could not reach otherwise.
 const ELSEWHERE: &str = "/var/tmp";
-/// The same for what is kept. The second one, where files of a month ago may be cleared away, only where
-/// the first can't be written.
+/// The same for kept data. The second one, whose old files the system may delete, is used only if the
+/// first is not writable.
 const KEPT_ELSEWHERE: [&str; 2] = ["/var/lib", ELSEWHERE];
 
 /// An account to run a child under.
@@ -28,8 +28,8 @@ pub(super) struct Account {
 }
 
 impl Account {
-    /// Postgres refuses to run as root: its package's own account instead, else `nobody`. `None`
-    /// where we are not root, so that a child is simply ours.
+    /// Finds an account for Postgres, which refuses to run as root: its package's own, else `nobody`.
+    /// `None` if this process is not root, so that a child runs as the same user.
     pub(super) fn unprivileged() -> Result<Option<Self>, DevError> {
         if !geteuid().is_root() {
             return Ok(None);
@@ -44,12 +44,12 @@ impl Account {
             })
     }
 
-    /// Makes `command` run under this account; its supplementary groups are dropped along the way.
+    /// Makes `command` run under this account, without supplementary groups.
     pub(super) fn apply(self, command: &mut Command) {
         command.uid(self.uid).gid(self.gid);
     }
 
-    /// Whether this account may pass through `folder` and all above it.
+    /// Whether this account may enter `folder` and all its parents.
     fn reaches(self, folder: &Path) -> bool {
         let passes = |ancestor: &Path| {
             fs::metadata(ancestor).is_ok_and(|meta| {
@@ -65,8 +65,8 @@ impl Account {
     }
 }
 
-/// Creates `dir` where missing (others may pass through it, so that a child under another account
-/// can reach its own folder below) and returns its real path.
+/// Creates `dir` if missing and returns its real path. Other users may enter it, so that a child under
+/// another account reaches its own folder below.
 pub(super) fn create(dir: &Path) -> Result<PathBuf, DevError> {
     if !dir.exists() {
         DirBuilder::new()
@@ -78,7 +78,7 @@ pub(super) fn create(dir: &Path) -> Result<PathBuf, DevError> {
     dir.canonicalize().map_err(DevError::io(format!("cannot enter {}", dir.display())))
 }
 
-/// Takes `dir` for this process alone, for as long as the file returned is open.
+/// Locks `dir` for this process while the returned file is open.
 pub(super) fn lock(dir: &Path) -> Result<File, DevError> {
     let path = dir.join("lock");
     let file = File::options()
@@ -90,8 +90,8 @@ pub(super) fn lock(dir: &Path) -> Result<File, DevError> {
     take(file, dir)
 }
 
-/// Takes a folder for this process alone by itself, not by a file in it: Postgres's own must be empty at
-/// first, and more than one link may lead there.
+/// Locks the folder itself, not a file in it, because Postgres's folder must be empty at first, and
+/// several links may lead to it.
 pub(super) fn lock_itself(dir: &Path) -> Result<File, DevError> {
     let folder = File::open(dir).map_err(DevError::io(format!("cannot open {}", dir.display())))?;
     take(folder, dir)
@@ -107,10 +107,11 @@ fn take(file: File, dir: &Path) -> Result<File, DevError> {
     }
 }
 
-/// A folder `name` in `dir` (a real path) that belongs to `account` alone, kept where it exists.
+/// Returns the folder `name` in `dir` (a real path), which belongs to `account` alone, and creates it if
+/// missing.
 ///
-/// Where the account can't get to `dir`, for example below `/root`, the folder is made under
-/// [`KEPT_ELSEWHERE`], and `dir` has a link to it.
+/// If the account can't enter `dir`, for example below `/root`, the folder is created under
+/// [`KEPT_ELSEWHERE`], with a link to it in `dir`.
 pub(super) fn owned(dir: &Path, name: &str, account: Option<Account>) -> Result<PathBuf, DevError> {
     let path = dir.join(name);
     if path.is_dir() {
@@ -118,7 +119,7 @@ pub(super) fn owned(dir: &Path, name: &str, account: Option<Account>) -> Result<
             .canonicalize()
             .map_err(DevError::io(format!("cannot enter {}", path.display())));
     }
-    // A link to something that was cleaned away.
+    // The path may be a link whose target was deleted.
     let _ = fs::remove_file(&path);
     let real = match account {
         Some(account) if !account.reaches(dir) => {
@@ -135,7 +136,8 @@ pub(super) fn owned(dir: &Path, name: &str, account: Option<Account>) -> Result<
     Ok(real)
 }
 
-/// Who must run what uses `folder`: as root, its owner, where that is not root; else `account`.
+/// Returns the account for the programs that use `folder`. If this process is root, that is the folder's
+/// owner, unless it is root; else `account`.
 pub(super) fn owner(folder: &Path, account: Option<Account>) -> Result<Option<Account>, DevError> {
     let meta =
         fs::metadata(folder).map_err(DevError::io(format!("cannot enter {}", folder.display())))?;
@@ -143,7 +145,7 @@ pub(super) fn owner(folder: &Path, account: Option<Account>) -> Result<Option<Ac
     Ok(account.map(|account| if own.uid == 0 { account } else { own }))
 }
 
-/// A new folder for as long as the value lives.
+/// A new folder, deleted when the value is dropped.
 #[derive(Debug)]
 pub(super) struct Temporary(PathBuf);
 
@@ -173,12 +175,12 @@ impl Drop for Temporary {
     }
 }
 
-/// Nobody else can have prepared a folder, or a link, under a name like this.
+/// Returns a name that nobody else can have prepared a folder or a link for.
 fn unguessable() -> String {
     format!("beseda-{:016x}", rand::random::<u64>())
 }
 
-/// Fails where there is something under that name already.
+/// Creates a folder that only `account` can enter. Fails if the path exists.
 fn make_private(path: &Path, account: Option<Account>) -> Result<(), DevError> {
     let made = DirBuilder::new().mode(0o700).create(path);
     made.and_then(|()| match account {
