@@ -87,11 +87,9 @@ async fn a_slow_redis_is_waited_for_once_and_not_for_every_message_before() {
             began.elapsed()
         });
     }
-    let mut waits = sends.join_all().await;
+    let slowest = sends.join_all().await.into_iter().max().expect("somebody sent");
     slow.abort();
-    // A machine with other work delays single sends for as long as it likes. Waiting for Redis once for
-    // every message before would delay nearly all of them.
-    waits.sort_unstable();
-    let median = waits[waits.len() / 2];
-    assert!(median < Duration::from_millis(600), "{median:?}");
+    // Behind the 64 commits that a lane holds, one for each pause of Redis, it is 3.8 s at least. A busy
+    // machine takes 0.7 s.
+    assert!(slowest < Duration::from_millis(2_500), "{slowest:?}");
 }
