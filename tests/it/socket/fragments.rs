@@ -1,4 +1,4 @@
-//! Messages in fragments: taken as they come, and nobody waits for one that never ends.
+//! Fragmented messages: any fragments are accepted, but no message stays unfinished for ever.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::{
 
 use crate::harness::{Cluster, Socket};
 
-/// A fragment: the first one, or one that continues.
+/// Builds the first fragment of a message, or a continuation.
 fn fragment(kind: Data, content: &[u8], last: bool) -> Message {
     Message::Frame(Frame::message(content.to_vec(), OpCode::Data(kind), last))
 }
@@ -45,7 +45,7 @@ async fn a_message_may_come_in_tiny_fragments_with_pings_between() {
     }
 }
 
-/// Sends until the socket takes no more, at most so many times.
+/// Sends a message repeatedly until the socket accepts no more, at most `times` times.
 async fn flood(socket: &mut Socket, times: usize, message: &Message) {
     for _ in 0..times {
         if socket.try_send_raw(message.clone()).await.is_err() {
@@ -62,7 +62,7 @@ async fn fragments_without_end_or_content_close_the_socket() {
     let many = format!("ws://{}/ws/", alice.on(0).host());
     for content in [&b""[..], b"x"] {
         let more = fragment(Data::Continue, content, false);
-        // Before it is known who it is, and after.
+        // Before and after authentication.
         for mut socket in [Socket::open(&many).await, alice.on(0).connect(&chat).await] {
             socket.send_raw(fragment(Data::Text, b"{", false)).await;
             flood(&mut socket, 40_000, &more).await;
@@ -77,7 +77,7 @@ async fn a_message_that_is_never_finished_is_not_kept() {
     let cluster = Cluster::with(1, |config| config.heartbeat = HEARTBEAT).await;
     let mut socket = cluster.user("alice").on(0).connect_many().await;
     socket.send_raw(fragment(Data::Text, &[b' '; 1_000], false)).await;
-    // Answers pings all the while.
+    // The client answers pings meanwhile.
     socket.expect_close(4201).await;
     assert!(socket.pings() >= 2, "{} pings", socket.pings());
 }
