@@ -89,5 +89,7 @@ async fn a_slow_redis_is_waited_for_once_and_not_for_every_message_before() {
     }
     let slowest = sends.join_all().await.into_iter().max().expect("somebody sent");
     slow.abort();
-    assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+    // Behind the 64 commits that a lane holds, one for each pause of Redis, it is 3.8 s at least. A busy
+    // machine takes 0.7 s.
+    assert!(slowest < Duration::from_millis(2_500), "{slowest:?}");
 }
