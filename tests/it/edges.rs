@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::{
-    harness::{Chat, Cluster, SECRET, Socket, User, claims, sign},
+    harness::{Chat, Cluster, Reply, SECRET, Socket, User, claims, eventually, sign},
     problems::raw,
 };
 
@@ -176,6 +176,7 @@ async fn origins_that_cannot_be_meant_keep_a_replica_from_starting_and_say_why()
         let mut command = Command::new(env!("CARGO_BIN_EXE_beseda"));
         // Neither server is contacted: settings are checked first.
         let needed = [
+            ("BESEDA_DATABASE_WAIT", "0s"),
             ("DATABASE_URL", "postgresql://127.0.0.1:1/x"),
             ("REDIS_URL", "redis://127.0.0.1:1"),
             ("BESEDA_JWT_HS256_SECRET", SECRET),
@@ -261,10 +262,12 @@ async fn readiness_costs_postgres_a_few_statements_a_second_however_many_ask() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn installations_on_two_databases_of_one_redis_do_not_hear_each_other() {
+    // The harness compares what is in Redis under its own prefix, in database 0.
+    let prefix = format!("shared-{:016x}:", std::process::id());
     let on = |number: u8| {
+        let prefix = prefix.clone();
         move |config: &mut Config| {
-            // The harness compares what is in Redis under its own prefix, in database 0.
-            config.redis_prefix = format!("shared-{:016x}:", std::process::id());
+            config.redis_prefix = prefix;
             config.redis_url = format!("{}/{number}", config.redis_url.expose()).into();
         }
     };
@@ -272,6 +275,20 @@ async fn installations_on_two_databases_of_one_redis_do_not_hear_each_other() {
     let (alice, bob) = (other.user("alice"), other.user("bob"));
     let chat = alice.on(0).open_chat(&bob).await;
     let mut socket = bob.on(1).connect(&chat).await;
+    // The channel that all replicas of an installation listen to is there twice, with two of them each.
+    let mut redis = one.redis().await;
+    eventually(async || {
+        let pattern = format!("{prefix}*");
+        let names = redis.command(&["PUBSUB", "CHANNELS", &pattern]).await.list();
+        let names: Vec<String> = names.into_iter().map(Reply::text).collect();
+        let words = ["PUBSUB", "NUMSUB"].into_iter().chain(names.iter().map(String::as_str));
+        let heard = redis.command(&words.collect::<Vec<_>>()).await.list();
+        match heard.iter().filter(|reply| **reply == Reply::Int(2)).count() {
+            2 => Ok(()),
+            _ => Err(format!("{heard:?}")),
+        }
+    })
+    .await;
     // Another installation erases a user of the same id, then another replica of this one does.
     one.host().on(0).put("/users/bob/", json!({})).await.expect(201);
     one.host().on(0).delete("/users/bob/").await.expect(204);
