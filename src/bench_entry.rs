@@ -33,7 +33,7 @@ impl Fanout {
         let sockets = (0..followers)
             .map(|_| {
                 let (queue, inbox) = queue();
-                hub.add_follower(CHAT, &queue);
+                hub.add_subscriber(CHAT, &queue);
                 let mut session = Session::new(user_id.clone(), None, Some(CHAT));
                 session.set_position(CHAT, 0, &epoch);
                 (inbox, session)

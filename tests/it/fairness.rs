@@ -134,7 +134,7 @@ async fn marks_of_a_reader_with_many_chats_share_the_sum_of_all() {
         let marked = answer.expect(200);
         let total = marked["total_unread"].as_u64().expect("a number");
         let of_marked = total - (CHATS - MARKS) as u64;
-        assert_eq!(of_marked & 1 << n, 0, "its own mark does not count: {marked}");
+        assert_eq!(of_marked & (1 << n), 0, "its own mark does not count: {marked}");
     }
     // It began after all of them, so that it is exact.
     let marked = mark(MARKS).await.expect(200);
