@@ -1,8 +1,8 @@
 //! Publishes commits to Redis: at once by the committing replica, otherwise by a sweeper.
 //!
-//! A transaction leaves a row that names the chats it touched. The row is deleted when Redis has all
-//! of it: the publications, and the counters of both members. What a crash or a fault of Redis leaves
-//! behind is found by the sweeper of any replica, which publishes where those chats stand.
+//! A transaction leaves a row that names the chats it changed. The row is deleted once Redis has
+//! the publications and the counters of both members. After a crash or a fault of Redis the sweeper
+//! of any replica finds the row and publishes the current state of its chats.
 
 use std::{
     collections::BTreeSet,

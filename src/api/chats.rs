@@ -24,7 +24,7 @@ use crate::{
 /// Estimated bytes of a chat's counter as JSON.
 const BYTES_OF_A_COUNTER: usize = 160;
 
-/// Opens the chat of two people, or finds it: however many race, there is one.
+/// Opens or finds the chat of two users; concurrent calls get the same chat.
 #[utoipa::path(post, path = "/chats/", tag = "chats", request_body = NewChat, responses(
     (status = 201, description = "Created", body = OpenedChat),
     (status = 200, description = "It was there already", body = OpenedChat),
@@ -60,7 +60,7 @@ fn pair(mut fields: Fields, user: &AuthUser) -> Result<(UserId, UserId), Error> 
     Ok((user.id().clone(), other.ok_or_else(|| Error::field("user_id", NOT_AN_ID))?))
 }
 
-/// The caller's chats.
+/// Lists the caller's chats, latest activity first.
 #[utoipa::path(get, path = "/chats/", tag = "chats", params(
     ("limit" = Option<i64>, Query, minimum = 1, maximum = 100, description = "30 where not given"),
     ("cursor" = Option<String>, Query, description = "`next` of the page before"),
@@ -95,7 +95,7 @@ pub(crate) fn read_cursor(raw: &str) -> Result<(Time, ChatId), Error> {
     Ok((activity, ChatId::from_slice(id).map_err(|_| UNREADABLE)?))
 }
 
-/// One chat.
+/// Reads a chat.
 #[utoipa::path(get, path = "/chats/{chat}/", tag = "chats", params(
     ("chat" = String, Path, description = "`chat_id` or `room_name`"),
 ), responses(
@@ -109,7 +109,7 @@ pub(super) async fn get_chat(
     Ok(Json(context.chats.get_chat(user.id(), chat_id).await?))
 }
 
-/// Deletes a chat with all that is in it, for both.
+/// Deletes a chat with all its messages, for both members.
 #[utoipa::path(delete, path = "/chats/{chat}/", tag = "chats", params(
     ("chat" = String, Path, description = "`chat_id` or `room_name`"),
 ), responses(
@@ -124,7 +124,7 @@ pub(super) async fn delete_chat(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Unread counters of every chat.
+/// Reads the unread counters of all chats.
 #[utoipa::path(get, path = "/chats/unread/", tag = "chats", responses(
     (status = 200, description = "Every chat of the caller, latest activity first", body = UnreadSummary),
 ))]

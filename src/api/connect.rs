@@ -70,7 +70,7 @@ impl FromRequestParts<Context> for ExternalOrigin {
     }
 }
 
-/// A ticket for one chat's socket.
+/// Issues a ticket for the socket of one chat.
 #[utoipa::path(get, path = "/chats/{chat}/connect/", tag = "sockets", params(
     ("chat" = String, Path, description = "`chat_id` or `room_name`"),
 ), responses(
@@ -96,7 +96,7 @@ pub(super) async fn connect_chat(
     }))
 }
 
-/// A ticket for the socket of many chats and the user's inbox.
+/// Issues a ticket for the socket of many chats and the user's inbox.
 #[utoipa::path(post, path = "/connect/", tag = "sockets", responses(
     (status = 200, description = "Good for one socket within a minute", body = ManyChatsTicket),
 ))]

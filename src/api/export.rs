@@ -20,10 +20,10 @@ use crate::{
 
 const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 
-/// All that is kept of a person, as JSON lines; `chat:admin` only. First their profile, then their
-/// blocks, their chats, each with their own messages after it, the reports that they have made, and as
-/// the last line `end`: without it the export broke off, and has to be asked for again. It is read
-/// while it is sent, so what changes meanwhile may be in it or not; all else is in it once.
+/// Exports all data of a user as JSON lines; `chat:admin` only. The profile comes first, then the
+/// blocks, the chats, each followed by the user's own messages, the user's reports, and as the last
+/// line `end`: without it the export broke off and has to be repeated. It is read while it is sent,
+/// so changes made meanwhile may be missing; everything else is in it once.
 #[utoipa::path(get, path = "/users/{user_id}/export/", tag = "users",
 params(("user_id" = String, Path)), responses(
     (status = 200, description = "A JSON object a line", body = ExportLine,

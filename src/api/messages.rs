@@ -21,7 +21,7 @@ use crate::{
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
-/// A page of the history.
+/// Reads a page of the history.
 #[utoipa::path(get, path = "/chats/{chat}/messages/", tag = "messages", params(
     ("chat" = String, Path, description = "`chat_id` or `room_name`"),
     ("before" = Option<i64>, Query, minimum = 0, description = "Only below this `seq`"),
@@ -91,7 +91,7 @@ pub(super) async fn create_message(
     })
 }
 
-/// One message.
+/// Reads a message.
 #[utoipa::path(get, path = "/chats/{chat}/messages/{message_id}/", tag = "messages", params(
     ("chat" = String, Path, description = "`chat_id` or `room_name`"),
     ("message_id" = Uuid, Path),
@@ -107,7 +107,7 @@ pub(super) async fn get_message(
     Ok(Json(context.chats.get_message(user.id(), chat_id, message_id).await?))
 }
 
-/// Edits a message; its author only. The same text again changes nothing.
+/// Edits a message; its author only. The same text changes nothing.
 #[utoipa::path(patch, path = "/chats/{chat}/messages/{message_id}/", tag = "messages", params(
     ("chat" = String, Path, description = "`chat_id` or `room_name`"),
     ("message_id" = Uuid, Path),
@@ -125,7 +125,7 @@ pub(super) async fn edit_message(
     Ok(Json(context.chats.edit_message(user.id(), chat_id, message_id, edit).await?))
 }
 
-/// Deletes a message; its author, or `chat:admin`. A tombstone keeps its place.
+/// Deletes a message; its author or `chat:admin` only. A tombstone keeps its `seq`.
 #[utoipa::path(delete, path = "/chats/{chat}/messages/{message_id}/", tag = "messages", params(
     ("chat" = String, Path, description = "`chat_id` or `room_name`"),
     ("message_id" = Uuid, Path),

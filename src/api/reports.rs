@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{context::Context, error::Error, model::Report};
 
-/// Reports a message to the host application, as the message is now; a member of the chat, once a
-/// message. The other member is not told.
+/// Reports a message, with its current content, to the host application. A member reports a message
+/// once; the other member is not told.
 #[utoipa::path(post, path = "/chats/{chat}/messages/{message_id}/report/", tag = "messages", params(
     ("chat" = String, Path, description = "`chat_id` or `room_name`"),
     ("message_id" = Uuid, Path),
@@ -38,7 +38,7 @@ pub(super) async fn report_message(
     Ok((if created { StatusCode::CREATED } else { StatusCode::OK }, Json(report)))
 }
 
-/// What people have reported; `chat:admin` only.
+/// Lists the reports, latest first; `chat:admin` only.
 #[utoipa::path(get, path = "/reports/", tag = "messages", params(
     ("limit" = Option<i64>, Query, minimum = 1, maximum = 100, description = "30 where not given"),
     ("cursor" = Option<String>, Query, description = "`next` of the page before"),

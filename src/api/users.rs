@@ -18,7 +18,7 @@ use crate::{
     store::Named,
 };
 
-/// A person: oneself, those one shares a chat with, and for `chat:admin` anybody.
+/// Reads a user: the caller, one who shares a chat with the caller, or for `chat:admin` any user.
 #[utoipa::path(get, path = "/users/{user_id}/", tag = "users", params(("user_id" = String, Path)),
 responses(
     (status = 200, description = "The person", body = User),
@@ -32,7 +32,7 @@ pub(super) async fn get_user(
     Ok(Json(context.chats.get_user(&user_id, viewer).await?))
 }
 
-/// Creates or replaces a person, also one who was erased; `chat:admin` only.
+/// Creates or replaces a user, also one who was erased; `chat:admin` only.
 #[utoipa::path(put, path = "/users/{user_id}/", tag = "users", params(("user_id" = String, Path)),
 request_body = NewProfile, responses(
     (status = 201, description = "Created", body = User),
@@ -52,7 +52,7 @@ pub(super) async fn put_user(
     Ok((status, Json(context.chats.get_user(&user_id, None).await?)))
 }
 
-/// Creates or replaces up to 1,000 people, but none who was erased; `chat:admin` only.
+/// Creates or replaces up to 1,000 users, except erased ones; `chat:admin` only.
 #[utoipa::path(post, path = "/users/", tag = "users", request_body = NewUsers, responses(
     (status = 200, description = "How many were new, replaced, passed over", body = BulkResult),
 ))]
@@ -66,19 +66,19 @@ pub(super) async fn post_users(
     fields.finish()?;
     let mut errors = FieldErrors::default();
     // Of duplicate entries the last counts.
-    let mut people = BTreeMap::new();
+    let mut users = BTreeMap::new();
     for (index, mut item) in items.into_iter().enumerate() {
         let raw = item.required_string("user_id", |raw| {
             UserId::parse(raw).map(|_| ()).ok_or("must be a user id")
         });
         if let Some(user_id) = raw.and_then(|raw| UserId::parse(&raw)) {
-            people.insert(user_id.clone(), profile(&mut item, user_id));
+            users.insert(user_id.clone(), profile(&mut item, user_id));
         }
         errors.nest(&format!("users[{index}]"), item.into_errors());
     }
     errors.finish()?;
-    let people: Vec<Profile> = people.into_values().collect();
-    let named = context.chats.name_users(&people).await?;
+    let users: Vec<Profile> = users.into_values().collect();
+    let named = context.chats.name_users(&users).await?;
     let count = |which| named.iter().filter(|named| **named == which).count();
     Ok(Json(BulkResult {
         created: count(Named::Created),
@@ -105,7 +105,7 @@ fn profile(fields: &mut Fields, user_id: UserId) -> Profile {
     }
 }
 
-/// Erases a person: their texts are gone when this answers; `chat:admin` only.
+/// Erases a user; the response comes once all their texts are erased; `chat:admin` only.
 #[utoipa::path(delete, path = "/users/{user_id}/", tag = "users",
 params(("user_id" = String, Path)), responses(
     (status = 204, description = "Erased"),
@@ -120,8 +120,8 @@ pub(super) async fn delete_user(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Voids a person's tokens: those issued before now are refused, and sockets opened with them closed;
-/// `chat:admin` only. Time is that of the database; a token without `iat` counts as old.
+/// Voids a user's tokens: those issued before now are refused, and sockets opened with them are
+/// closed; `chat:admin` only. The database's clock counts; a token without `iat` counts as old.
 #[utoipa::path(post, path = "/users/{user_id}/revoke_tokens/", tag = "users",
 params(("user_id" = String, Path)), responses(
     (status = 204, description = "Revoked"),
@@ -136,7 +136,7 @@ pub(super) async fn revoke_tokens(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Blocks somebody: no new chats, sends and edits between the two, no presence, no typing.
+/// Blocks a user: no new chats, sends or edits between the two, no presence, no typing.
 #[utoipa::path(put, path = "/users/{user_id}/block/", tag = "users",
 params(("user_id" = String, Path)), responses(
     (status = 204, description = "Blocked, now or before"),
@@ -150,7 +150,7 @@ pub(super) async fn block_user(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Takes one's own block back.
+/// Removes the caller's block of a user.
 #[utoipa::path(delete, path = "/users/{user_id}/block/", tag = "users",
 params(("user_id" = String, Path)), responses(
     (status = 204, description = "Not blocked by the caller"),
@@ -164,7 +164,7 @@ pub(super) async fn unblock_user(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Whom the caller has blocked.
+/// Lists the users whom the caller has blocked.
 #[utoipa::path(get, path = "/blocks/", tag = "users", params(
     ("limit" = Option<i64>, Query, minimum = 1, maximum = 100, description = "30 where not given"),
     ("cursor" = Option<String>, Query, description = "`next` of the page before"),

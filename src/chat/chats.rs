@@ -257,23 +257,23 @@ impl Chats {
             if let Err(error) = self.store.note_last_seen(&seen).await {
                 tracing::warn!(
                     error = chain(&error),
-                    people = seen.len(),
-                    "when people were last seen is not kept"
+                    users = seen.len(),
+                    "last-seen times are not stored"
                 );
             }
         }
-        let people: HashSet<&UserId> = transitions.iter().map(|one| &one.user).collect();
-        let mut people: Vec<_> = people.into_iter().map(|user| (user, ChatId::nil())).collect();
+        let users: HashSet<&UserId> = transitions.iter().map(|one| &one.user).collect();
+        let mut users: Vec<_> = users.into_iter().map(|user| (user, ChatId::nil())).collect();
         // In pages: thousands of users may connect at once, each with thousands of chats.
-        while !people.is_empty() {
-            let limit = (PRESENCE_CHATS / people.len()).max(1);
+        while !users.is_empty() {
+            let limit = (PRESENCE_CHATS / users.len()).max(1);
             let page = i64::try_from(limit).unwrap_or(i64::MAX);
             let mut chats: HashMap<UserId, Vec<(ChatId, bool)>> = HashMap::new();
-            for (user_id, chat_id, blocked) in self.store.list_own_chats(&people, page).await? {
+            for (user_id, chat_id, blocked) in self.store.list_own_chats(&users, page).await? {
                 chats.entry(user_id).or_default().push((chat_id, blocked));
             }
             self.publish_presence(transitions, &chats).await;
-            people.retain_mut(|(user, after)| match chats.get(user) {
+            users.retain_mut(|(user, after)| match chats.get(user) {
                 Some(theirs) if theirs.len() >= limit => {
                     *after = theirs.last().map_or(*after, |(chat_id, _)| *chat_id);
                     true

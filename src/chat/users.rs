@@ -19,9 +19,9 @@ impl Chats {
 
     /// Creates or replaces users. Erased users stay erased, because lists are often older than the
     /// erasure.
-    pub async fn name_users(&self, people: &[Profile]) -> Result<Vec<Named>, Error> {
-        let named = self.store.name_users(people, false).await?;
-        people.iter().for_each(|profile| self.admissions.forget(&profile.user_id));
+    pub async fn name_users(&self, users: &[Profile]) -> Result<Vec<Named>, Error> {
+        let named = self.store.name_users(users, false).await?;
+        users.iter().for_each(|profile| self.admissions.forget(&profile.user_id));
         Ok(named)
     }
 

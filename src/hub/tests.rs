@@ -15,7 +15,7 @@ fn event_of(epoch: &str, ev: i64) -> Publication {
     Publication::Event { epoch: epoch.into(), ev, micros: 0, trace: None, frame }
 }
 
-/// Where the hub stands once a subscriber has read so far in the history that these tests begin in.
+/// Notes a head in the tests' first epoch; returns the hub's cursor and a gap to fill.
 fn note_head(hub: &Hub, head_ev: i64) -> (i64, Option<Gap>) {
     hub.note_head(CHAT, head_ev, &"one".into()).expect("the same history")
 }

@@ -176,8 +176,8 @@ impl Worker {
     }
 }
 
-fn is_for(waiting: &Waiting, people: &HashSet<UserId>) -> bool {
-    matches!(&waiting.event, Event::Message(notice) if people.contains(&notice.recipient_id))
+fn is_for(waiting: &Waiting, users: &HashSet<UserId>) -> bool {
+    matches!(&waiting.event, Event::Message(notice) if users.contains(&notice.recipient_id))
 }
 
 /// Returns the pause after `failures` earlier failures; with jitter, so that events that failed
