@@ -132,7 +132,6 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
         redis.clone(),
         broker.clone(),
         unread.clone(),
-        history.clone(),
         Arc::clone(&metrics),
         &tasks,
         stop.clone(),

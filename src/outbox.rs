@@ -166,7 +166,6 @@ impl Outbox {
         redis: RedisClient,
         broker: Broker,
         unread: Unread,
-        history: History,
         metrics: Arc<Metrics>,
         tasks: &TaskTracker,
         stop: CancellationToken,
@@ -174,6 +173,7 @@ impl Outbox {
         let finished = Arc::new(Finished::default());
         tasks.spawn(forget(store.clone(), Arc::clone(&finished), stop.clone()));
         let tasks = tasks.clone();
+        let history = unread.history().clone();
         let outbox = Self { store, redis, broker, unread, finished, history, tasks, metrics };
         let sweeper = outbox.clone();
         outbox.tasks.spawn(async move { stop.run_until_cancelled(sweeper.sweep_for_ever()).await });

@@ -58,7 +58,7 @@ impl Key {
             return Err(refuse("has more than two public keys: the old one and the new one"));
         }
         let ends = beginnings.iter().skip(1).copied().chain([text.len()]);
-        let blocks = beginnings.iter().zip(ends).map(|(&begin, end)| text[begin..end].as_bytes());
+        let blocks = beginnings.iter().zip(ends).map(|(&begin, end)| &text.as_bytes()[begin..end]);
         let keys: Option<Vec<_>> = blocks.map(|block| Self::from_block(block, rules)).collect();
         keys.filter(|keys| !keys.is_empty())
             .ok_or_else(|| refuse("not a public key of RSA, P-256 or Ed25519 in PEM"))

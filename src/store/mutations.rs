@@ -38,14 +38,14 @@ pub enum MutationKind {
     },
 }
 
-/// What became of an mutation.
+/// What became of a mutation.
 #[derive(Debug)]
 pub enum MutationOutcome {
-    Done(Mutated),
+    Done(Box<Mutated>),
     Refused(Error),
 }
 
-/// Where an mutation left its chat.
+/// Where a mutation left its chat.
 #[derive(Debug, Clone)]
 pub struct Mutated {
     pub state: ChatState,
@@ -63,7 +63,7 @@ pub enum MutationResult {
 }
 
 impl Store {
-    /// Writes a batch in one transaction. An outcome an mutation, in order. No two of a batch may be
+    /// Writes a batch in one transaction. An outcome a mutation, in order. No two of a batch may be
     /// of the same chat.
     pub async fn mutate_chats(
         &self,
@@ -104,11 +104,11 @@ impl Store {
                 ],
             )
             .await?;
-        Ok(batch.iter().zip(&rows).map(|(one, row)| amendment_outcome(one, row)).collect())
+        Ok(batch.iter().zip(&rows).map(|(one, row)| mutation_outcome(one, row)).collect())
     }
 }
 
-fn amendment_outcome(mutation: &Mutation, row: &Row) -> MutationOutcome {
+fn mutation_outcome(mutation: &Mutation, row: &Row) -> MutationOutcome {
     match row.get(0) {
         "ok" => {}
         refused => return MutationOutcome::Refused(refusal(refused)),
@@ -130,7 +130,7 @@ fn amendment_outcome(mutation: &Mutation, row: &Row) -> MutationOutcome {
         }
     };
     let noted = Noted::by(&state.epoch, row.get(2));
-    MutationOutcome::Done(Mutated { state, changed_ev: row.get(1), noted, result })
+    MutationOutcome::Done(Box::new(Mutated { state, changed_ev: row.get(1), noted, result }))
 }
 
 const MUTATE_CHATS: &str = concat!(

@@ -91,6 +91,11 @@ impl Unread {
         Self { shared: Arc::new(shared) }
     }
 
+    /// The histories that this replica knows of.
+    pub fn history(&self) -> &History {
+        &self.shared.history
+    }
+
     /// Writes changes in one round trip. Each replaces an older value only.
     pub async fn write(&self, changes: &[Change]) -> Result<(), RedisUnavailable> {
         let mut pairs: HashMap<(&UserId, &Epoch), Vec<Value>> = HashMap::new();

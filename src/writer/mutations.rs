@@ -69,6 +69,6 @@ impl BatchItem for Mutation {
         // Also for a retry that changed nothing: the first attempt's replica may have died before
         // it published.
         batch.note(mutated.state.clone(), mutated.noted.clone());
-        Ok(mutated)
+        Ok(*mutated)
     }
 }
