@@ -1,4 +1,4 @@
-//! Rooms, their heads, and who has read how far.
+//! Chats, their heads, and their members' read markers.
 
 use tokio_postgres::{
     Row,
@@ -8,7 +8,10 @@ use uuid::Uuid;
 
 use super::{
     Noted, Store, StoreError,
-    rows::{ChatState, chat_state, epoch, epoch_at, message, message_columns, opt_time, user},
+    rows::{
+        ChatState, chat_state, epoch, epoch_of, has_message, message, message_columns, opt_time,
+        time, user,
+    },
 };
 use crate::{
     config::DeleteChat,
@@ -24,10 +27,10 @@ pub struct StoredChat {
     pub blocked: bool,
 }
 
-/// Some of a member's chats, asked for by id, of one snapshot.
+/// Some of a member's chats, requested by id and read in one snapshot.
 #[derive(Debug, Clone)]
 pub struct InboxPage<C> {
-    /// Each id that was looked at, in the order asked; `None`: the chat is not the member's, or gone.
+    /// Each id that was looked up, in the order of the request; `None`: not the member's chat, or gone.
     pub chats: Vec<(ChatId, Option<C>)>,
     /// Unread messages in all of the member's chats.
     pub total_unread: i64,
@@ -43,7 +46,7 @@ pub struct Opened {
 }
 
 impl Store {
-    /// The id behind a `room_name`, for a member; `None` as the member: for anybody.
+    /// Resolves a `room_name` for a member, or for anybody where `member` is `None`.
     pub async fn get_chat_id(
         &self,
         room_name: &str,
@@ -51,11 +54,11 @@ impl Store {
     ) -> Result<Option<ChatId>, StoreError> {
         let member = member.map(UserId::as_str);
         let rows = self.read(CHAT_ID, &[(&room_name, Type::TEXT), (&member, Type::TEXT)]).await?;
-        Ok(rows.first().map(|row| row.get(0)))
+        Ok(rows.first().map(|row| row.get("chat_id")))
     }
 
-    /// Whether the first of the pair has fewer chats than `most`, or has this one already. Chats opened
-    /// meanwhile are not seen: it need not be exact.
+    /// Whether the first of the pair has fewer chats than `most`, or this one already. Concurrent openings
+    /// are not seen: the limit need not be exact.
     pub async fn has_room_for(&self, pair: [&UserId; 2], most: i64) -> Result<bool, StoreError> {
         let [first, second] = pair.map(UserId::as_str);
         let row = self
@@ -64,10 +67,10 @@ impl Store {
                 &[(&first, Type::TEXT), (&second, Type::TEXT), (&most, Type::INT8)],
             )
             .await?;
-        Ok(row.get(0))
+        Ok(row.get("has_room"))
     }
 
-    /// Opens the pair's chat, or finds it: one chat a pair, whoever races.
+    /// Opens the pair's chat, or finds it: a pair has one chat, also after a race.
     pub async fn open_chat(
         &self,
         pair: [&UserId; 2],
@@ -89,18 +92,18 @@ impl Store {
                 ],
             )
             .await?;
-        match row.get::<_, &str>(0) {
+        match row.get("outcome") {
             outcome @ ("created" | "found") => Ok(Opened {
-                chat_id: row.get(1),
+                chat_id: row.get("chat_id"),
                 created: outcome == "created",
-                noted: Noted::by(&epoch_at(&row, 3), row.get(2)),
+                noted: Noted::by(&epoch_of(&row), row.get("outbox_id")),
             }),
             "blocked" => Err(Error::Blocked),
             _ => Err(Error::UserNotFound),
         }
     }
 
-    /// One chat, as `user` sees it; `None` where it is not theirs.
+    /// Returns one chat as `user` sees it; `None`: the user is no member.
     pub async fn get_chat(
         &self,
         chat_id: ChatId,
@@ -125,11 +128,11 @@ impl Store {
         ];
         let rows = self.query(GET_CHATS, &params).await?;
         let first = rows.first();
-        let total_unread = first.and_then(|row| row.get::<_, Option<i64>>(25)).unwrap_or(0);
-        let epoch = first.map_or_else(String::new, |row| row.get(26));
-        let seen = |row: &Row| row.get::<_, Option<ChatId>>(0).map(|_| chat(row));
-        let chats = rows.iter().map(|row| (row.get(24), seen(row))).collect();
-        Ok(InboxPage { chats, total_unread, epoch })
+        let total_unread = first.and_then(|row| row.get::<_, Option<i64>>("total_unread"));
+        let epoch = first.map_or_else(String::new, |row| row.get("epoch"));
+        let seen = |row: &Row| row.get::<_, Option<ChatId>>("chat_id").map(|_| chat(row));
+        let chats = rows.iter().map(|row| (row.get("asked"), seen(row))).collect();
+        Ok(InboxPage { chats, total_unread: total_unread.unwrap_or(0), epoch })
     }
 
     /// A page of a user's chats, latest activity first, past `after` (activity and id of the last
@@ -155,14 +158,13 @@ impl Store {
         Ok(rows.iter().map(chat).collect())
     }
 
-    /// Where every chat of a user stands, for the counters in Redis; and the epoch of the same snapshot,
-    /// also where there is none.
+    /// Returns the states of all chats of a user, for the counters in Redis, and the epoch of the same
+    /// snapshot, also where there is no chat.
     pub async fn list_states(&self, user: &UserId) -> Result<(Epoch, Vec<ChatState>), StoreError> {
         let rows = self.query(LIST_STATES, &[(&user.as_str(), Type::TEXT)]).await?;
-        let epoch =
-            rows.first().map(|row| epoch_at(row, 11)).ok_or(StoreError::Unavailable(None))?;
-        let chats = rows.iter().filter(|row| row.get::<_, Option<ChatId>>(0).is_some());
-        Ok((epoch, chats.map(|row| chat_state(row, 0)).collect()))
+        let epoch = rows.first().map(epoch_of).ok_or(StoreError::Unavailable(None))?;
+        let chats = rows.iter().filter(|row| row.get::<_, Option<ChatId>>("chat_id").is_some());
+        Ok((epoch, chats.map(chat_state).collect()))
     }
 
     /// The newest `ev` of every chat of a user, and the epoch of the same snapshot.
@@ -171,15 +173,15 @@ impl Store {
         user: &UserId,
     ) -> Result<(String, Vec<(ChatId, i64)>), StoreError> {
         let row = self.query_one(LIST_HEADS, &[(&user.as_str(), Type::TEXT)]).await?;
-        let chats: Vec<ChatId> = row.get::<_, Option<_>>(1).unwrap_or_default();
-        let evs: Vec<i64> = row.get::<_, Option<_>>(2).unwrap_or_default();
-        Ok((row.get(0), chats.into_iter().zip(evs).collect()))
+        let chats: Vec<ChatId> = row.get::<_, Option<_>>("chat_ids").unwrap_or_default();
+        let evs: Vec<i64> = row.get::<_, Option<_>>("evs").unwrap_or_default();
+        Ok((row.get("epoch"), chats.into_iter().zip(evs).collect()))
     }
 
-    /// Which of these chats somebody is changing at this moment. Waits for nobody.
+    /// Lists those of these chats that are locked at this moment. Never waits for a lock.
     pub async fn list_held(&self, chats: &[ChatId]) -> Result<Vec<ChatId>, StoreError> {
         let rows = self.query(LIST_HELD, &[(&chats, Type::UUID_ARRAY)]).await?;
-        Ok(rows.iter().map(|row| row.get(0)).collect())
+        Ok(rows.iter().map(|row| row.get("chat_id")).collect())
     }
 
     /// Of each of these people up to `limit` chats past one of them, in the order of their ids, and
@@ -197,10 +199,11 @@ impl Store {
                 &[(&ids, Type::TEXT_ARRAY), (&after, Type::UUID_ARRAY), (&limit, Type::INT8)],
             )
             .await?;
-        Ok(rows.iter().map(|row| (user(row.get(0)), row.get(1), row.get(2))).collect())
+        let own = |row: &Row| (user(row.get("user_id")), row.get("chat_id"), row.get("blocked"));
+        Ok(rows.iter().map(own).collect())
     }
 
-    /// Deletes a chat and all that is in it; gives its members, and the outbox row.
+    /// Deletes a chat with its content; returns its members and the outbox row.
     pub async fn delete_chat(
         &self,
         chat_id: ChatId,
@@ -224,10 +227,11 @@ impl Store {
                 ],
             )
             .await?;
-        match row.get::<_, &str>(0) {
+        match row.get("outcome") {
             "ok" => {
-                let noted = Noted { epoch: epoch_at(&row, 4), outbox_id: row.get(3) };
-                Ok(([self::user(row.get(1)), self::user(row.get(2))], noted))
+                let noted = Noted { epoch: epoch_of(&row), outbox_id: row.get("outbox_id") };
+                let members = ["user_lo", "user_hi"].map(|column| self::user(row.get(column)));
+                Ok((members, noted))
             }
             "forbidden" => Err(Error::Forbidden("You may not delete this chat.")),
             _ => Err(Error::ChatNotFound),
@@ -241,59 +245,59 @@ impl Store {
         chats: &[ChatId],
     ) -> Result<(Epoch, Vec<(ChatId, Option<i64>)>), StoreError> {
         let rows = self.query(GET_HEADS, &[(&chats, Type::UUID_ARRAY)]).await?;
-        let epoch =
-            rows.first().map(|row| epoch_at(row, 2)).ok_or(StoreError::Unavailable(None))?;
-        Ok((epoch, rows.iter().map(|row| (row.get(0), row.get(1))).collect()))
+        let epoch = rows.first().map(epoch_of).ok_or(StoreError::Unavailable(None))?;
+        Ok((epoch, rows.iter().map(|row| (row.get("chat_id"), row.get("last_ev"))).collect()))
     }
 
-    /// All that a user has not read.
+    /// Sums a user's unread messages over all chats.
     pub async fn sum_unread(&self, user: &UserId) -> Result<i64, StoreError> {
-        Ok(self.query_one(SUM_UNREAD, &[(&user.as_str(), Type::TEXT)]).await?.get(0))
+        let row = self.query_one(SUM_UNREAD, &[(&user.as_str(), Type::TEXT)]).await?;
+        Ok(row.get("total_unread"))
     }
 
-    /// For each of these people who has rooms: how many, and the sum of their newest `ev`s, which
-    /// moves with each of them.
+    /// Returns for each of these users who has chats their count, and the sum of their newest `ev`s, which
+    /// changes with every change.
     pub async fn sum_chats(
         &self,
         users: &[UserId],
     ) -> Result<Vec<(UserId, (i64, i64))>, StoreError> {
         let ids: Vec<_> = users.iter().map(UserId::as_str).collect();
         let rows = self.query(SUM_CHATS, &[(&ids, Type::TEXT_ARRAY)]).await?;
-        Ok(rows.iter().map(|row| (user(row.get(0)), (row.get(1), row.get(2)))).collect())
+        let sums = |row: &Row| (user(row.get("user_id")), (row.get("chats"), row.get("evs")));
+        Ok(rows.iter().map(sums).collect())
     }
 }
 
-/// 128 random bits in base64url: 22 characters that say nothing of the two.
+/// Returns 128 random bits in base64url: 22 characters that say nothing about the members.
 fn new_room_name() -> String {
     use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
     BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 16]>())
 }
 
 fn chat(row: &Row) -> StoredChat {
-    let chat_id = row.get(0);
-    let has_message = row.get::<_, Option<i64>>(14).is_some();
+    let chat_id = row.get("chat_id");
     StoredChat {
         chat: Chat {
             chat_id,
-            room_name: row.get(1),
+            room_name: row.get("room_name"),
             kind: ChatKind::Direct,
-            created_at: Time(row.get(2)),
-            created_by: user(row.get(3)),
-            last_seq: row.get(4),
-            last_ev: row.get(5),
-            read_seq: row.get(6),
-            unread_count: row.get(7),
-            peer_read_seq: row.get(8),
+            created_at: time(row, "created_at"),
+            created_by: user(row.get("created_by")),
+            last_seq: row.get("last_seq"),
+            last_ev: row.get("last_ev"),
+            read_seq: row.get("read_seq"),
+            unread_count: row.get("unread"),
+            peer_read_seq: row.get("peer_read_seq"),
             other_user: User {
-                user_id: user(row.get(9)),
-                name: row.get(10),
-                avatar_url: row.get(11),
+                user_id: user(row.get("peer_id")),
+                name: row.get("name"),
+                avatar_url: row.get("avatar_url"),
                 online: false,
-                last_seen_at: opt_time(row, 12),
+                last_seen_at: opt_time(row, "last_seen_at"),
             },
-            last_message: has_message.then(|| message(chat_id, row, 14)),
+            last_message: has_message(row).then(|| message(chat_id, row)),
         },
-        blocked: row.get(13),
+        blocked: row.get("blocked"),
     }
 }
 
@@ -306,7 +310,8 @@ const HAS_CHAT_FOR: &str = "\
 -- store.has_room_for
 SELECT (SELECT count(*) FROM (SELECT FROM members WHERE user_id = $1 COLLATE \"POSIX\" LIMIT $3) AS r) < $3
     OR EXISTS (SELECT FROM chats WHERE user_lo = least($1 COLLATE \"C\", $2 COLLATE \"C\")
-                                   AND user_hi = greatest($1 COLLATE \"C\", $2 COLLATE \"C\"))";
+                                   AND user_hi = greatest($1 COLLATE \"C\", $2 COLLATE \"C\"))
+       AS has_room";
 
 const OPEN_CHAT: &str = concat!(
     "-- store.open_chat\nSELECT outcome, chat_id, outbox_id, ",
@@ -319,7 +324,7 @@ macro_rules! select_chats {
     () => {
         concat!(
             "SELECT p.chat_id, p.room_name, p.created_at, p.created_by, p.last_seq, p.last_ev,
-       p.read_seq, p.unread, peer.read_seq,
+       p.read_seq, p.unread, peer.read_seq AS peer_read_seq,
        p.peer_id, u.name, u.avatar_url, u.last_seen_at, p.blocked, ",
             message_columns!(),
             " FROM p
@@ -362,9 +367,10 @@ const INBOX_BYTES: i64 = 512 * 1024;
 const GET_CHATS: &str = concat!(
     "-- store.get_chats
 SELECT * FROM (
-    SELECT r.*, q.chat_id AS asked, (SELECT sum(unread)::bigint FROM members WHERE user_id = $1 COLLATE \"POSIX\"), ",
+    SELECT r.*, q.chat_id AS asked,
+           (SELECT sum(unread)::bigint FROM members WHERE user_id = $1 COLLATE \"POSIX\") AS total_unread, ",
     epoch!(),
-    ", q.idx, coalesce(sum(octet_length(r.text) + coalesce(octet_length(r.metadata::text), 0))
+    ", q.idx, coalesce(sum(octet_length(r.m_text) + coalesce(octet_length(r.m_metadata::text), 0))
            OVER (ORDER BY q.idx ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
       FROM unnest($2) WITH ORDINALITY AS q (chat_id, idx)
       LEFT JOIN LATERAL (WITH p AS (",
@@ -391,9 +397,9 @@ const LIST_STATES: &str = concat!(
     "-- store.list_states
 SELECT s.*, here.epoch FROM (SELECT ",
     epoch!(),
-    " AS epoch) here LEFT JOIN LATERAL (
+    ") here LEFT JOIN LATERAL (
     SELECT c.chat_id, c.room_name, c.user_lo, c.user_hi, c.last_seq, c.last_ev,
-           coalesce(c.last_message_at, c.created_at), lo.read_seq AS lo_read, lo.unread AS lo_unread,
+           coalesce(c.last_message_at, c.created_at) AS activity, lo.read_seq AS lo_read, lo.unread AS lo_unread,
            hi.read_seq AS hi_read, hi.unread AS hi_unread
       FROM members me
      CROSS JOIN LATERAL (SELECT * FROM chats c WHERE c.chat_id = me.chat_id OFFSET 0) c
@@ -407,7 +413,7 @@ SELECT s.*, here.epoch FROM (SELECT ",
 const LIST_HEADS: &str = concat!(
     "-- store.list_heads\nSELECT ",
     epoch!(),
-    ", array_agg(me.chat_id), array_agg(c.last_ev)
+    ", array_agg(me.chat_id) AS chat_ids, array_agg(c.last_ev) AS evs
   FROM members me
  CROSS JOIN LATERAL (SELECT last_ev FROM chats c WHERE c.chat_id = me.chat_id OFFSET 0) c
  WHERE me.user_id = $1 COLLATE \"POSIX\""
@@ -448,11 +454,11 @@ const GET_HEADS: &str = concat!(
 
 const SUM_UNREAD: &str = "\
 -- store.sum_unread
-SELECT coalesce(sum(unread), 0)::bigint FROM members WHERE user_id = $1 COLLATE \"POSIX\"";
+SELECT coalesce(sum(unread), 0)::bigint AS total_unread FROM members WHERE user_id = $1 COLLATE \"POSIX\"";
 
 const SUM_CHATS: &str = "\
 -- store.sum_chats
-SELECT me.user_id, count(*), sum(c.last_ev)::bigint
+SELECT me.user_id, count(*) AS chats, sum(c.last_ev)::bigint AS evs
   FROM members me
  CROSS JOIN LATERAL (SELECT last_ev FROM chats c WHERE c.chat_id = me.chat_id OFFSET 0) c
  WHERE me.user_id = ANY ($1 COLLATE \"POSIX\") GROUP BY me.user_id";

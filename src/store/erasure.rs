@@ -1,45 +1,45 @@
-//! What takes long: erasing a person chat by chat, and deleting the messages of a deleted chat.
-//! Both go in steps that fit well into a statement's time.
+//! Erasing a user chat by chat, and deleting the messages of a deleted chat. Both can take long, so they run
+//! in steps well below a statement's time-out.
 
 use tokio_postgres::types::Type;
 
 use super::{
     Noted, Store, StoreError,
-    rows::{epoch, epoch_at},
+    rows::{epoch, epoch_of},
 };
 use crate::model::{ChatId, Epoch, UserId};
 
-/// Messages of a step: some 50 ms.
+/// Messages per step: some 50 ms.
 const STEP: i64 = 5_000;
 
 impl Store {
-    /// Deletes a step's worth of a deleted chat's messages; true where none is left.
+    /// Deletes up to [`STEP`] messages of a deleted chat; true: none is left.
     pub async fn purge_messages(&self, chat_id: ChatId) -> Result<bool, StoreError> {
         let row =
             self.query_one(PURGE_MESSAGES, &[(&chat_id, Type::UUID), (&STEP, Type::INT8)]).await?;
-        Ok(row.get(0))
+        Ok(row.get("finished"))
     }
 
-    /// Takes one deleted chat whose messages are still there, for half a minute.
+    /// Takes one deleted chat that still has messages, for half a minute.
     pub async fn take_purge(&self) -> Result<Option<ChatId>, StoreError> {
-        Ok(self.query_opt(TAKE_PURGE, &[]).await?.map(|row| row.get(0)))
+        Ok(self.query_opt(TAKE_PURGE, &[]).await?.map(|row| row.get("chat_id")))
     }
 
-    /// Marks a person erased and forgets their profile, and gives the history that this is of; `None`
-    /// where nobody such is known. A second call finds the mark and changes nothing.
+    /// Marks a user as erased and removes their profile; returns the epoch, or `None` where the user is
+    /// unknown. A second call changes nothing.
     pub async fn mark_erased(&self, user: &UserId) -> Result<Option<Epoch>, StoreError> {
         let row = self.query_one(MARK_ERASED, &[(&user.as_str(), Type::TEXT)]).await?;
-        Ok(row.get::<_, bool>(0).then(|| epoch_at(&row, 1)))
+        Ok(row.get::<_, bool>("known").then(|| epoch_of(&row)))
     }
 
-    /// Chats of a person, of whatever state.
+    /// Lists all chats of a user, whatever their state.
     pub async fn list_chat_ids(&self, user: &UserId) -> Result<Vec<ChatId>, StoreError> {
         let rows = self.query(LIST_CHAT_IDS, &[(&user.as_str(), Type::TEXT)]).await?;
-        Ok(rows.iter().map(|row| row.get(0)).collect())
+        Ok(rows.iter().map(|row| row.get("chat_id")).collect())
     }
 
-    /// Turns up to [`STEP`] messages of a person in one chat into tombstones, each with its own `ev`;
-    /// gives the outbox row, `None` where there was nothing left.
+    /// Turns up to [`STEP`] messages of a user in one chat into tombstones, each with an `ev` of its own;
+    /// returns the outbox row, or `None` where no message was left.
     pub async fn erase_in_chat(
         &self,
         chat_id: ChatId,
@@ -51,11 +51,12 @@ impl Store {
                 &[(&chat_id, Type::UUID), (&user.as_str(), Type::TEXT), (&STEP, Type::INT8)],
             )
             .await?;
-        Ok(row.map(|row| Noted { epoch: epoch_at(&row, 1), outbox_id: row.get(0) }))
+        Ok(row.map(|row| Noted { epoch: epoch_of(&row), outbox_id: row.get("outbox_id") }))
     }
 }
 
-const MARK_ERASED: &str = concat!("-- store.mark_erased\nSELECT mark_erased($1), ", epoch!());
+const MARK_ERASED: &str =
+    concat!("-- store.mark_erased\nSELECT mark_erased($1) AS known, ", epoch!());
 
 const LIST_CHAT_IDS: &str = "\
 -- store.list_chat_ids
@@ -69,7 +70,7 @@ const ERASE_IN_CHAT: &str = concat!(
 
 const PURGE_MESSAGES: &str = "\
 -- store.purge_messages
-SELECT purge_messages($1, $2)";
+SELECT purge_messages($1, $2) AS finished";
 
 const TAKE_PURGE: &str = "\
 -- store.take_purge

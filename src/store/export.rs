@@ -1,33 +1,33 @@
-//! What is kept of one person, in pages: each is one statement, and looks into an index.
+//! The export of one user's data, in pages. Each page is one statement that looks into an index.
 
 use tokio_postgres::{Row, types::Type};
 
 use super::{
     Param, Store, StoreError,
-    rows::{message, message_columns, opt_time, user},
+    rows::{message, message_columns, opt_time, time, user},
 };
 use crate::model::{
-    ChatId, ExportedBlock, ExportedChat, ExportedProfile, ExportedReport, Message, MessageId, Time,
+    ChatId, ExportedBlock, ExportedChat, ExportedProfile, ExportedReport, Message, MessageId,
     UserId,
 };
 
 impl Store {
-    /// A person as kept; `None` where they are not known, or were erased.
+    /// Returns a user's profile; `None`: the user is unknown, or erased.
     pub async fn get_exported_profile(
         &self,
         user_id: &UserId,
     ) -> Result<Option<ExportedProfile>, StoreError> {
         let row = self.query_opt(EXPORT_PROFILE, &[(&user_id.as_str(), Type::TEXT)]).await?;
         Ok(row.map(|row| ExportedProfile {
-            user_id: user(row.get(0)),
-            name: row.get(1),
-            avatar_url: row.get(2),
-            created_at: Time(row.get(3)),
-            last_seen_at: opt_time(&row, 4),
+            user_id: user(row.get("user_id")),
+            name: row.get("name"),
+            avatar_url: row.get("avatar_url"),
+            created_at: time(&row, "created_at"),
+            last_seen_at: opt_time(&row, "last_seen_at"),
         }))
     }
 
-    /// Whom a person has blocked, by id, past `after`.
+    /// Lists a user's blocks, by id, past `after`.
     pub async fn list_exported_blocks(
         &self,
         blocker: &UserId,
@@ -38,12 +38,14 @@ impl Store {
         let params: [Param<'_>; 3] =
             [(&blocker.as_str(), Type::TEXT), (&after, Type::TEXT), (&limit, Type::INT8)];
         let rows = self.query(EXPORT_BLOCKS, &params).await?;
-        let block =
-            |row: &Row| ExportedBlock { user_id: user(row.get(0)), created_at: Time(row.get(1)) };
+        let block = |row: &Row| ExportedBlock {
+            user_id: user(row.get("blocked_id")),
+            created_at: time(row, "created_at"),
+        };
         Ok(rows.iter().map(block).collect())
     }
 
-    /// A person's chats, by id, past `after`.
+    /// Lists a user's chats, by id, past `after`.
     pub async fn list_exported_chats(
         &self,
         user_id: &UserId,
@@ -54,18 +56,18 @@ impl Store {
             [(&user_id.as_str(), Type::TEXT), (&after, Type::UUID), (&limit, Type::INT8)];
         let rows = self.query(EXPORT_CHATS, &params).await?;
         let chat = |row: &Row| ExportedChat {
-            chat_id: row.get(0),
-            room_name: row.get(1),
-            created_at: Time(row.get(2)),
-            created_by: user(row.get(3)),
-            other_user_id: user(row.get(4)),
-            read_seq: row.get(5),
-            last_seq: row.get(6),
+            chat_id: row.get("chat_id"),
+            room_name: row.get("room_name"),
+            created_at: time(row, "created_at"),
+            created_by: user(row.get("created_by")),
+            other_user_id: user(row.get("peer_id")),
+            read_seq: row.get("read_seq"),
+            last_seq: row.get("last_seq"),
         };
         Ok(rows.iter().map(chat).collect())
     }
 
-    /// A person's own messages within a range of a chat's `seq`, both inclusive, tombstones too.
+    /// Lists a user's own messages within a range of a chat's `seq`, both inclusive, with tombstones.
     pub async fn list_exported_messages(
         &self,
         chat_id: ChatId,
@@ -84,10 +86,10 @@ impl Store {
                 ],
             )
             .await?;
-        Ok(rows.iter().map(|row| message(chat_id, row, 0)).collect())
+        Ok(rows.iter().map(|row| message(chat_id, row)).collect())
     }
 
-    /// Reports that a person has made, by chat and message, past `after`.
+    /// Lists the reports that a user has made, by chat and message, past `after`.
     pub async fn list_exported_reports(
         &self,
         reporter: &UserId,
@@ -106,13 +108,13 @@ impl Store {
             )
             .await?;
         let report = |row: &Row| ExportedReport {
-            report_id: row.get(0),
-            chat_id: row.get(1),
-            message_id: row.get(2),
-            seq: row.get(3),
-            sender_id: user(row.get(4)),
-            reason: row.get(5),
-            created_at: Time(row.get(6)),
+            report_id: row.get("report_id"),
+            chat_id: row.get("chat_id"),
+            message_id: row.get("message_id"),
+            seq: row.get("seq"),
+            sender_id: user(row.get("sender_id")),
+            reason: row.get("reason"),
+            created_at: time(row, "created_at"),
         };
         Ok(rows.iter().map(report).collect())
     }
@@ -131,7 +133,8 @@ SELECT blocked_id, created_at FROM blocks
 const EXPORT_CHATS: &str = "\
 -- store.export_chats
 SELECT c.chat_id, c.room_name, c.created_at, c.created_by,
-       CASE me.user_id WHEN c.user_lo THEN c.user_hi ELSE c.user_lo END, me.read_seq, c.last_seq
+       CASE me.user_id WHEN c.user_lo THEN c.user_hi ELSE c.user_lo END AS peer_id, me.read_seq,
+       c.last_seq
   FROM (SELECT * FROM members
          WHERE user_id = $1 COLLATE \"POSIX\" AND chat_id > $2 ORDER BY chat_id LIMIT $3) me
  CROSS JOIN LATERAL (SELECT * FROM chats c WHERE c.chat_id = me.chat_id OFFSET 0) c

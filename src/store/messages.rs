@@ -9,12 +9,12 @@ use tokio_postgres::{
 
 use super::{
     ChatState, Noted, Param, Store, StoreError,
-    rows::{chat_state, epoch, message, message_columns, opt_time, user},
+    rows::{chat_state, epoch, has_message, json, message, message_columns, opt_time, time, user},
     webhooks::note_webhooks,
 };
 use crate::{
     error::Error,
-    model::{Change, ChatId, Head, Message, MessageId, Time, UserId},
+    model::{Change, ChatId, Head, Message, MessageId, UserId},
 };
 
 /// A message to be written, checked as far as that goes without the database.
@@ -130,10 +130,7 @@ impl Store {
             .await?
             .pop()
             .ok_or(Error::ChatNotFound)?;
-        match row.get::<_, Option<i64>>(0) {
-            Some(_) => Ok(message(chat_id, &row, 0)),
-            None => Err(Error::MessageNotFound),
-        }
+        if has_message(&row) { Ok(message(chat_id, &row)) } else { Err(Error::MessageNotFound) }
     }
 
     /// A page of the history with its position; `None` where the chat is not the user's.
@@ -165,12 +162,12 @@ impl Store {
         Ok(rows.first().map(|first| History {
             head: head(first),
             page: Page {
-                lo: first.get(5),
-                hi: first.get(6),
+                lo: first.get("lo"),
+                hi: first.get("hi"),
                 messages: rows
                     .iter()
-                    .filter(|row| row.get::<_, Option<i64>>(7).is_some())
-                    .map(|row| message(chat_id, row, 7))
+                    .filter(|row| has_message(row))
+                    .map(|row| message(chat_id, row))
                     .collect(),
             },
         }))
@@ -199,7 +196,7 @@ impl Store {
             )
             .await?;
         let Some(first) = rows.first() else { return Ok(None) };
-        let (head, visible) = (head(first), first.get::<_, Option<&str>>(18).map(user));
+        let (head, visible) = (head(first), first.get::<_, Option<&str>>("visible").map(user));
         // Each row goes as it is read, so that a page is in memory once.
         let changes: Vec<Change> =
             rows.into_iter().filter_map(|row| change(chat_id, &row)).collect();
@@ -237,7 +234,7 @@ impl Store {
                 ],
             )
             .await?;
-        Ok(rows.into_iter().map(|row| (row.get(0), row.get(1))).collect())
+        Ok(rows.into_iter().map(|row| (row.get("seq"), row.get("text"))).collect())
     }
 
     /// Messages by number, newest first: what a search found.
@@ -248,43 +245,40 @@ impl Store {
     ) -> Result<Vec<Message>, StoreError> {
         let params: [Param<'_>; 2] = [(&chat_id, Type::UUID), (&seqs, Type::INT8_ARRAY)];
         let rows = self.run(&self.searches, LIST_MESSAGES, &params).await?;
-        Ok(rows.iter().map(|row| message(chat_id, row, 0)).collect())
+        Ok(rows.iter().map(|row| message(chat_id, row)).collect())
     }
 }
 
 /// What `send_messages` gives for a message. A retry is of the same chat, sender and key as the first
 /// send, or its id would be another one: these come from the draft.
 fn send_outcome(draft: &Draft, row: &Row) -> SendOutcome {
-    let replayed = match row.get(0) {
+    let replayed = match row.get("outcome") {
         "created" => false,
         "replayed" => true,
         refused => return SendOutcome::Refused(refusal(refused)),
     };
     let Draft { chat_id, sender_id, message_id, client_msg_id, digest: _, text, metadata } =
         draft.clone();
-    let (text, metadata) = if replayed {
-        (row.get(3), row.get::<_, Option<Json<Box<RawValue>>>>(4).map(|json| json.0))
-    } else {
-        (text, metadata)
-    };
+    let (text, metadata) =
+        if replayed { (row.get("text"), json(row, "metadata")) } else { (text, metadata) };
     let message = Message {
         message_id,
         chat_id,
-        seq: row.get(1),
-        ev: row.get(2),
+        seq: row.get("seq"),
+        ev: row.get("ev"),
         sender_id,
         text,
         metadata,
         client_msg_id,
-        created_at: Time(row.get(5)),
-        edited_at: opt_time(row, 6),
-        deleted_at: opt_time(row, 7),
+        created_at: time(row, "created_at"),
+        edited_at: opt_time(row, "edited_at"),
+        deleted_at: opt_time(row, "deleted_at"),
     };
-    let state = chat_state(row, 9);
+    let state = chat_state(row);
     if replayed {
         SendOutcome::Replayed { message, state }
     } else {
-        let noted = Noted::by(&state.epoch, row.get(8));
+        let noted = Noted::by(&state.epoch, row.get("outbox_id"));
         SendOutcome::Created { message, state, noted }
     }
 }
@@ -303,20 +297,20 @@ pub(super) fn refusal(outcome: &str) -> Error {
 
 fn head(row: &Row) -> Head {
     Head {
-        ev: row.get(0),
-        seq: row.get(1),
-        epoch: row.get(2),
-        read_seq: row.get(3),
-        peer_read_seq: row.get(4),
+        ev: row.get("last_ev"),
+        seq: row.get("last_seq"),
+        epoch: row.get("epoch"),
+        read_seq: row.get("read_seq"),
+        peer_read_seq: row.get("peer_read_seq"),
     }
 }
 
-/// Columns from 5 on: a reader and their marker, or a message.
+/// Reads a reader and their marker, or a message; `None`: the row has neither.
 fn change(chat_id: ChatId, row: &Row) -> Option<Change> {
-    let ev: i64 = row.get::<_, Option<i64>>(8)?;
-    Some(match row.get::<_, Option<&str>>(5) {
-        Some(reader) => Change::Read { user_id: user(reader), read_seq: row.get(6), ev },
-        None => Change::Message(Box::new(message(chat_id, row, 7))),
+    let ev: i64 = row.get::<_, Option<i64>>("m_ev")?;
+    Some(match row.get::<_, Option<&str>>("reader") {
+        Some(reader) => Change::Read { user_id: user(reader), read_seq: row.get("marker"), ev },
+        None => Change::Message(Box::new(message(chat_id, row))),
     })
 }
 
@@ -391,7 +385,7 @@ WITH head AS (
 )
 SELECT h.last_ev, h.last_seq, ",
     epoch!(),
-    ", h.read_seq, h.peer_read_seq, h.lo, least(h.hi, h.last_seq), ",
+    ", h.read_seq, h.peer_read_seq, h.lo, least(h.hi, h.last_seq) AS hi, ",
     message_columns!(),
     " FROM head h
   LEFT JOIN LATERAL (SELECT * FROM messages m
@@ -418,7 +412,7 @@ WITH head AS (
                           WHERE m.chat_id = c.chat_id AND m.user_id <> me.user_id OFFSET 0) peer
      WHERE c.chat_id = $1
 ), moved AS (
-    (SELECT NULL::text AS reader, NULL::bigint AS read_seq, m.seq, m.ev, m.message_id, m.sender_id,
+    (SELECT NULL::text AS reader, NULL::bigint AS marker, m.seq, m.ev, m.message_id, m.sender_id,
             m.client_msg_id, m.text, m.metadata, m.created_at, m.edited_at, m.deleted_at
        FROM messages m WHERE m.chat_id = $1 AND m.ev > $3 ORDER BY m.ev LIMIT $4)
     UNION ALL
@@ -427,13 +421,15 @@ WITH head AS (
 )
 SELECT h.last_ev, h.last_seq, ",
     epoch!(),
-    ", h.read_seq, h.peer_read_seq, x.*, h.visible
+    ", h.read_seq, h.peer_read_seq, h.visible, m.reader, m.marker, ",
+    message_columns!(),
+    "
   FROM head h LEFT JOIN (
     SELECT *, coalesce(sum(octet_length(text) + coalesce(octet_length(metadata::text), 0))
                   OVER (ORDER BY ev ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
       FROM (SELECT * FROM moved ORDER BY ev LIMIT $4) limited
-  ) x ON x.before < $5
- ORDER BY x.ev"
+  ) m ON m.before < $5
+ ORDER BY m.ev"
 );
 
 const LIST_TEXTS: &str = "\

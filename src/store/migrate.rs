@@ -1,7 +1,8 @@
 //! Migrations: forward only, embedded, one replica at a time.
 
-use std::{cmp::Ordering, collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
+use refinery::Migration;
 use tokio_postgres::{Client, Row};
 
 use super::{StoreError, connect::connect, requirements};
@@ -18,11 +19,11 @@ const LOCK: i64 = 0x6265_7365_6461;
 /// The schema that comes with this program.
 fn latest_version() -> i32 {
     let migrations = embedded::migrations::runner();
-    migrations.get_migrations().iter().map(refinery::Migration::version).max().unwrap_or(0)
+    migrations.get_migrations().iter().map(Migration::version).max().unwrap_or(0)
 }
 
-/// Where a database's schema stands beside this program.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A database's schema, compared with this program's.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Standing {
     Older(i32),
     Own,
@@ -33,28 +34,39 @@ pub(super) enum Standing {
         version: i32,
         oldest: i32,
     },
+    /// A migration of this number was applied, but with another name or text.
+    Different {
+        own: String,
+    },
 }
 
 impl Standing {
-    /// As [`APPLIED_VERSION`] gives it.
+    /// Judges the rows of [`APPLIED`].
     pub(super) fn of(applied: Result<Vec<Row>, StoreError>) -> Result<Self, StoreError> {
         let applied = match applied {
             Err(error) if error.is_undefined_table() => Vec::new(),
             applied => applied?,
         };
-        let (version, oldest): (i32, Option<i32>) =
-            applied.first().map_or((0, None), |row| (row.get(0), row.get(1)));
-        let latest = latest_version();
-        Ok(match (version.cmp(&latest), oldest.unwrap_or(i32::MAX)) {
-            (Ordering::Less, _) => Self::Older(version),
-            (Ordering::Equal, _) => Self::Own,
-            (Ordering::Greater, oldest) if oldest <= latest => Self::Newer(version),
-            (Ordering::Greater, oldest) => Self::TooNew { version, oldest },
+        let migrations = embedded::migrations::runner();
+        let different = migrations.get_migrations().iter().find(|own| {
+            let mut same_number = applied.iter().filter(|row| version(row) == own.version());
+            same_number.any(|row| !is_applied(own, row))
+        });
+        if let Some(own) = different {
+            return Ok(Self::Different { own: own.to_string() });
+        }
+        let (latest, version) = (latest_version(), applied.iter().map(version).max().unwrap_or(0));
+        let oldest = applied.first().and_then(|row| row.get("compatible_from"));
+        Ok(match oldest.unwrap_or(i32::MAX) {
+            _ if version < latest => Self::Older(version),
+            _ if version == latest => Self::Own,
+            oldest if oldest <= latest => Self::Newer(version),
+            oldest => Self::TooNew { version, oldest },
         })
     }
 
     /// Whether this program can run on it.
-    pub(super) fn check(self) -> Result<(), StoreError> {
+    pub(super) fn check(&self) -> Result<(), StoreError> {
         let latest = latest_version();
         match self {
             Self::Own | Self::Newer(_) => Ok(()),
@@ -66,20 +78,34 @@ impl Standing {
                 "the database has schema {version}, which takes a program that knows schema {oldest}: \
                  this one knows {latest} and is too old"
             ))),
+            Self::Different { own } => Err(StoreError::Schema(format!(
+                "{own} was applied to the database with another name or text, so its schema is not \
+                 one of this program's: begin with a new database (`make clean-data` removes that of \
+                 `make run`)"
+            ))),
         }
     }
+}
+
+fn version(applied: &Row) -> i32 {
+    applied.get("version")
+}
+
+/// Whether an applied migration is this one: the checksum covers its number, name and text.
+fn is_applied(own: &Migration, applied: &Row) -> bool {
+    applied.get::<_, Option<&str>>("checksum") == Some(&own.checksum().to_string())
 }
 
 /// How long a migration waits for a table's lock: behind it, all that want the table wait too.
 const LOCK_TIMEOUT: &str = "SET lock_timeout = '2s'";
 /// Pause before it is tried again.
 const LOCK_PAUSE: Duration = Duration::from_secs(3);
-/// How often: a backup may take minutes, but whoever waits wants to know why.
+/// How often: a backup may take minutes, but an operator who waits wants to know why.
 const LOCK_TRIES: u32 = 60;
 
-/// Applies what is missing and returns the names of what was applied. Safe to run at any time, by
-/// any number of processes. Where somebody holds a table, a backup say, it lets others go before and
-/// tries again, for 5 minutes. A newer schema that this program can run on stays as it is.
+/// Applies the missing migrations and returns their names. Safe to run at any time, by any number of
+/// processes. While another session holds a table (a backup, for example), it lets others pass and tries
+/// again, for 5 minutes. A newer schema that this program can run on stays as it is.
 pub async fn migrate(config: &DatabaseConfig) -> Result<Vec<String>, StoreError> {
     let mut client = connect(config).await?;
     requirements::judge(&client.query_typed(requirements::FACTS, &[]).await?)?;
@@ -102,9 +128,9 @@ pub async fn migrate(config: &DatabaseConfig) -> Result<Vec<String>, StoreError>
 
 async fn apply_missing(client: &mut Client) -> Result<Vec<String>, StoreError> {
     match standing(client).await? {
-        // Where all are there, it is seen whether they are the same.
-        Standing::Older(_) | Standing::Own => {}
-        newer @ Standing::TooNew { .. } => newer.check()?,
+        Standing::Older(_) => {}
+        Standing::Own => return Ok(Vec::new()),
+        unfit @ (Standing::TooNew { .. } | Standing::Different { .. }) => unfit.check()?,
         Standing::Newer(version) => {
             tracing::info!(version, "a newer release has migrated, and left what this one needs");
             return Ok(Vec::new());
@@ -115,11 +141,11 @@ async fn apply_missing(client: &mut Client) -> Result<Vec<String>, StoreError> {
 }
 
 async fn standing(client: &Client) -> Result<Standing, StoreError> {
-    Standing::of(client.query_typed(APPLIED_VERSION, &[]).await.map_err(StoreError::from))
+    Standing::of(client.query_typed(APPLIED, &[]).await.map_err(StoreError::from))
 }
 
-/// What is amiss with the database and its migrations, a line each; nothing where it has those that are
-/// here, as they are here, and no others but such as this program can live with. Changes nothing.
+/// Lists the faults of the database and its migrations, a line each: none where the migrations are this
+/// program's, and newer ones left what it needs. Changes nothing.
 pub async fn check_migrations(config: &DatabaseConfig) -> Result<Vec<String>, StoreError> {
     let client = connect(config).await?;
     let mut amiss = Vec::new();
@@ -127,25 +153,25 @@ pub async fn check_migrations(config: &DatabaseConfig) -> Result<Vec<String>, St
         Err(StoreError::Schema(unfit)) => amiss.push(format!("unfit: {unfit}")),
         judged => judged?,
     }
-    let applied = client.query_typed(APPLIED, &[]).await.map_err(StoreError::from);
-    let mut applied: BTreeMap<i32, (String, Option<String>)> = match applied {
-        Ok(rows) => rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect(),
-        Err(error) if error.is_undefined_table() => BTreeMap::new(),
-        Err(error) => return Err(error),
+    let applied = match client.query_typed(APPLIED, &[]).await.map_err(StoreError::from) {
+        Err(error) if error.is_undefined_table() => Vec::new(),
+        applied => applied?,
     };
+    let mut unknown: BTreeMap<i32, &Row> = applied.iter().map(|row| (version(row), row)).collect();
     let migrations = embedded::migrations::runner();
     for one in migrations.get_migrations() {
-        match applied.remove(&one.version()) {
+        match unknown.remove(&one.version()) {
             None => amiss.push(format!("missing: {one}")),
-            Some((_, checksum)) if checksum == Some(one.checksum().to_string()) => {}
-            // The checksum is of the name, the number and the text. `migrate` refuses to go on then.
+            Some(row) if is_applied(one, row) => {}
+            // `migrate` refuses such a database.
             Some(_) => {
                 amiss.push(format!("different: {one} was applied with another name or text"));
             }
         }
     }
     if let Standing::TooNew { oldest, .. } = standing(&client).await? {
-        let newer = applied.iter().map(|(version, (name, _))| {
+        let newer = unknown.iter().map(|(version, row)| {
+            let name: String = row.get("name");
             format!(
                 "unknown: V{version}__{name} was applied by a newer release; on it only programs run \
                  that know schema {oldest}"
@@ -156,13 +182,10 @@ pub async fn check_migrations(config: &DatabaseConfig) -> Result<Vec<String>, St
     Ok(amiss)
 }
 
-/// By way of JSON, as older schemas have no such column.
-pub(super) const APPLIED_VERSION: &str = "\
--- store.applied_version
-SELECT coalesce(max(version), 0),
-       (SELECT (to_jsonb(i) ->> 'compatible_from')::int FROM instance i)
-  FROM refinery_schema_history";
-
-const APPLIED: &str = "\
+/// Every applied migration, a dozen or so, beside the oldest schema whose program runs here: by way of JSON,
+/// as a database from before the first release may not have the column.
+pub(super) const APPLIED: &str = "\
 -- store.applied_migrations
-SELECT version, name, checksum FROM refinery_schema_history";
+SELECT version, name, checksum,
+       (SELECT (to_jsonb(i) ->> 'compatible_from')::int FROM instance i) AS compatible_from
+  FROM refinery_schema_history";

@@ -147,17 +147,17 @@ impl Store {
     /// Whether Postgres answers and has a schema that this program can run on.
     pub async fn check_schema(&self) -> Result<(), StoreError> {
         // Beside long reads, not behind them: a replica that can't list may still be sent to.
-        Standing::of(self.read(migrate::APPLIED_VERSION, &[]).await)?.check()
+        Standing::of(self.read(migrate::APPLIED, &[]).await)?.check()
     }
 
     /// The installation's secret: it keys tickets, derived message ids and content digests.
     pub async fn get_instance_secret(&self) -> Result<Vec<u8>, StoreError> {
-        Ok(self.query_one(INSTANCE_SECRET, &[]).await?.get(0))
+        Ok(self.query_one(INSTANCE_SECRET, &[]).await?.get("secret"))
     }
 
     /// Names the history that positions belong to.
     pub async fn get_epoch(&self) -> Result<Epoch, StoreError> {
-        Ok(rows::epoch_at(&self.query_one(EPOCH, &[]).await?, 0))
+        Ok(rows::epoch_of(&self.query_one(EPOCH, &[]).await?))
     }
 
     /// Opens the connections of the writers and some others, so that the first requests do not wait

@@ -1,4 +1,4 @@
-//! Changes of what is there: edits, deletions, read markers, written in batches like new messages.
+//! Mutations: edits, deletions and read markers, written in batches like new messages.
 
 use tokio_postgres::{Row, types::Type};
 
@@ -12,7 +12,7 @@ use crate::{
     model::{ChatId, Message, MessageId, UserId},
 };
 
-/// A change that somebody wants made in a chat.
+/// A requested change in a chat.
 #[derive(Debug, Clone)]
 pub struct Mutation {
     pub chat_id: ChatId,
@@ -20,42 +20,42 @@ pub struct Mutation {
     pub kind: MutationKind,
 }
 
-/// What is to be changed.
+/// The change that is requested.
 #[derive(Debug, Clone)]
 pub enum MutationKind {
     Edit {
         message_id: MessageId,
         text: String,
     },
-    /// `admin`: whoever's message it is.
+    /// `admin`: regardless of the message's sender.
     Delete {
         message_id: MessageId,
         admin: bool,
     },
-    /// The reader's marker forward, never back; `None`: to the head.
+    /// Moves the reader's marker forward, never back; `None`: to the head.
     Mark {
         up_to_seq: Option<i64>,
     },
 }
 
-/// What became of a mutation.
+/// The outcome of a mutation.
 #[derive(Debug)]
 pub enum MutationOutcome {
     Done(Box<Mutated>),
     Refused(Error),
 }
 
-/// Where a mutation left its chat.
+/// The chat's state after a mutation.
 #[derive(Debug, Clone)]
 pub struct Mutated {
     pub state: ChatState,
-    /// The change's number; `None` where there was nothing to change.
+    /// The change's revision; `None`: there was nothing to change.
     pub changed_ev: Option<i64>,
     pub noted: Option<Noted>,
     pub result: MutationResult,
 }
 
-/// What whoever asked for it wants to know.
+/// The part of the outcome that the requester needs.
 #[derive(Debug, Clone)]
 pub enum MutationResult {
     Message(Box<Message>),
@@ -63,8 +63,8 @@ pub enum MutationResult {
 }
 
 impl Store {
-    /// Writes a batch in one transaction. An outcome a mutation, in order. No two of a batch may be
-    /// of the same chat.
+    /// Writes a batch in one transaction and returns an outcome for each mutation, in order. A
+    /// batch must not have two mutations of one chat.
     pub async fn mutate_chats(
         &self,
         batch: &[Mutation],
@@ -109,12 +109,12 @@ impl Store {
 }
 
 fn mutation_outcome(mutation: &Mutation, row: &Row) -> MutationOutcome {
-    match row.get(0) {
+    match row.get("outcome") {
         "ok" => {}
         refused => return MutationOutcome::Refused(refusal(refused)),
     }
     let Mutation { chat_id, user, kind } = mutation;
-    let state = chat_state(row, 3);
+    let state = chat_state(row);
     let result = match kind {
         MutationKind::Mark { .. } => {
             let (read_seq, unread) = if *user == state.user_lo {
@@ -126,11 +126,12 @@ fn mutation_outcome(mutation: &Mutation, row: &Row) -> MutationOutcome {
             MutationResult::Mark { reader, room_name, read_seq, unread }
         }
         MutationKind::Edit { .. } | MutationKind::Delete { .. } => {
-            MutationResult::Message(Box::new(message(*chat_id, row, 15)))
+            MutationResult::Message(Box::new(message(*chat_id, row)))
         }
     };
-    let noted = Noted::by(&state.epoch, row.get(2));
-    MutationOutcome::Done(Box::new(Mutated { state, changed_ev: row.get(1), noted, result }))
+    let noted = Noted::by(&state.epoch, row.get("outbox_id"));
+    let changed_ev = row.get("changed_ev");
+    MutationOutcome::Done(Box::new(Mutated { state, changed_ev, noted, result }))
 }
 
 const MUTATE_CHATS: &str = concat!(

@@ -1,14 +1,14 @@
-//! The outbox: what was committed and may not have reached Redis yet.
+//! The outbox: changes that are committed and may not have reached Redis yet.
 
 use tokio_postgres::types::Type;
 
 use super::{
     ChatState, Store, StoreError,
-    rows::{chat_state, epoch, epoch_at},
+    rows::{chat_state, epoch, epoch_of},
 };
 use crate::model::{ChatId, Epoch, UserId};
 
-/// A row of the outbox, in the history that it is of: in another one its number may be another row's.
+/// A row of the outbox, with its epoch: in another history its number may be another row's.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Noted {
     pub epoch: Epoch,
@@ -21,12 +21,12 @@ impl Noted {
     }
 }
 
-/// One transaction's trace in the outbox.
+/// One transaction's changes that are not published yet.
 #[derive(Debug, Clone)]
 pub struct Unpublished {
     pub noted: Noted,
     pub chats: Vec<ChatId>,
-    /// Members of chats that are gone.
+    /// The former members of deleted chats.
     pub users: Vec<UserId>,
 }
 
@@ -39,26 +39,30 @@ impl Store {
         Ok(rows
             .iter()
             .map(|row| Unpublished {
-                noted: Noted { epoch: epoch_at(row, 3), outbox_id: row.get(0) },
-                chats: row.get(1),
-                users: row.get::<_, Vec<&str>>(2).into_iter().map(super::rows::user).collect(),
+                noted: Noted { epoch: epoch_of(row), outbox_id: row.get("outbox_id") },
+                chats: row.get("chats"),
+                users: row
+                    .get::<_, Vec<&str>>("users")
+                    .into_iter()
+                    .map(super::rows::user)
+                    .collect(),
             })
             .collect())
     }
 
-    /// Where these chats stand; those that are gone are missing.
+    /// Returns the states of these chats; those that are gone are missing.
     pub async fn get_states(&self, chats: &[ChatId]) -> Result<Vec<ChatState>, StoreError> {
         let rows = self.query(GET_STATES, &[(&chats, Type::UUID_ARRAY)]).await?;
-        Ok(rows.iter().map(|row| chat_state(row, 0)).collect())
+        Ok(rows.iter().map(chat_state).collect())
     }
 
-    /// How many rows there are, and the age of the oldest in seconds.
+    /// Returns the number of rows, and the age of the oldest in seconds.
     pub async fn get_backlog(&self) -> Result<(i64, f64), StoreError> {
         let row = self.query_one(GET_BACKLOG, &[]).await?;
-        Ok((row.get(0), row.get(1)))
+        Ok((row.get("rows"), row.get("oldest")))
     }
 
-    /// Forgets rows that Redis has everything of, unless it is another history by now.
+    /// Deletes rows that Redis has, unless the epoch has changed since.
     pub async fn delete_outbox(&self, epoch: &Epoch, ids: &[i64]) -> Result<(), StoreError> {
         self.query(DELETE_OUTBOX, &[(&ids, Type::INT8_ARRAY), (&&**epoch, Type::TEXT)]).await?;
         Ok(())
@@ -81,7 +85,8 @@ const GET_STATES: &str =
 
 const GET_BACKLOG: &str = "\
 -- store.get_backlog
-SELECT count(*), coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)::float8
+SELECT count(*) AS rows,
+       coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)::float8 AS oldest
   FROM outbox";
 
 const DELETE_OUTBOX: &str = concat!(

@@ -1,13 +1,14 @@
 //! Reported messages.
 
-use serde_json::value::RawValue;
-use tokio_postgres::{
-    Row,
-    types::{Json, Type},
-};
+use tokio_postgres::{Row, types::Type};
 use uuid::Uuid;
 
-use super::{Store, StoreError, messages::refusal, rows::user, webhooks::note_webhooks};
+use super::{
+    Store, StoreError,
+    messages::refusal,
+    rows::{json, time, user},
+    webhooks::note_webhooks,
+};
 use crate::{
     error::Error,
     model::{ChatId, MessageId, Report, ReportId, Time, UserId},
@@ -36,8 +37,8 @@ impl Store {
                 ],
             )
             .await?;
-        match row.get::<_, &str>(0) {
-            outcome @ ("created" | "found") => Ok((report(&row, 1), outcome == "created")),
+        match row.get("outcome") {
+            outcome @ ("created" | "found") => Ok((report(&row), outcome == "created")),
             refused => Err(refusal(refused)),
         }
     }
@@ -55,32 +56,34 @@ impl Store {
                 &[(&time, Type::TIMESTAMPTZ), (&id, Type::UUID), (&limit, Type::INT8)],
             )
             .await?;
-        Ok(rows.iter().map(|row| report(row, 0)).collect())
+        Ok(rows.iter().map(report).collect())
     }
 }
 
-/// Columns of [`report`], of a table named `r`.
+/// The columns that [`report`] reads, of a table named `r`.
 macro_rules! report_columns {
     () => {
-        "r.report_id, r.chat_id, r.message_id, r.seq, r.sender_id, r.reporter_id, r.reason, r.text, \
-         r.metadata, r.created_at"
+        "r.report_id AS r_report_id, r.chat_id AS r_chat_id, r.message_id AS r_message_id, \
+         r.seq AS r_seq, r.sender_id AS r_sender_id, r.reporter_id AS r_reporter_id, \
+         r.reason AS r_reason, r.text AS r_text, r.metadata AS r_metadata, \
+         r.created_at AS r_created_at"
     };
 }
 pub(super) use report_columns;
 
-/// `report_columns!()` from column `at` on.
-pub(super) fn report(row: &Row, at: usize) -> Report {
+/// Reads [`report_columns!`].
+pub(super) fn report(row: &Row) -> Report {
     Report {
-        report_id: row.get(at),
-        chat_id: row.get(at + 1),
-        message_id: row.get(at + 2),
-        seq: row.get(at + 3),
-        sender_id: user(row.get(at + 4)),
-        reporter_id: row.get::<_, Option<&str>>(at + 5).map(user),
-        reason: row.get(at + 6),
-        text: row.get(at + 7),
-        metadata: row.get::<_, Option<Json<Box<RawValue>>>>(at + 8).map(|json| json.0),
-        created_at: Time(row.get(at + 9)),
+        report_id: row.get("r_report_id"),
+        chat_id: row.get("r_chat_id"),
+        message_id: row.get("r_message_id"),
+        seq: row.get("r_seq"),
+        sender_id: user(row.get("r_sender_id")),
+        reporter_id: row.get::<_, Option<&str>>("r_reporter_id").map(user),
+        reason: row.get("r_reason"),
+        text: row.get("r_text"),
+        metadata: json(row, "r_metadata"),
+        created_at: time(row, "r_created_at"),
     }
 }
 

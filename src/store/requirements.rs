@@ -29,22 +29,23 @@ struct Facts {
 /// To be run on a connection like those that are to be used.
 pub(super) const FACTS: &str = "\
 -- store.facts
-SELECT current_setting('server_version_num')::int, current_setting('server_version'),
-       current_setting('server_encoding'), current_schema()::text,
-       current_setting('synchronous_commit'),
-       current_setting('default_transaction_isolation'),
-       current_setting('standard_conforming_strings')";
+SELECT current_setting('server_version_num')::int AS version,
+       current_setting('server_version') AS version_name,
+       current_setting('server_encoding') AS encoding, current_schema()::text AS schema,
+       current_setting('synchronous_commit') AS synchronous_commit,
+       current_setting('default_transaction_isolation') AS default_transaction_isolation,
+       current_setting('standard_conforming_strings') AS standard_conforming_strings";
 
 /// Says what is wrong with the database, if anything, and what mends it.
 pub(super) fn judge(rows: &[Row]) -> Result<(), StoreError> {
     let Some(row) = rows.first() else { return Ok(()) };
     let facts = Facts {
-        version: row.get(0),
-        version_name: row.get(1),
-        encoding: row.get(2),
-        schema: row.get(3),
-        synchronous_commit: row.get(4),
-        settings: [row.get(5), row.get(6)],
+        version: row.get("version"),
+        version_name: row.get("version_name"),
+        encoding: row.get("encoding"),
+        schema: row.get("schema"),
+        synchronous_commit: row.get("synchronous_commit"),
+        settings: SETTINGS.map(|(name, _)| row.get(name)),
     };
     match faults(&facts) {
         faults if faults.is_empty() => Ok(()),

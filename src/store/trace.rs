@@ -3,9 +3,12 @@
 use std::fmt;
 
 use tokio_postgres::types::Type;
-use uuid::Uuid;
 
-use super::{StoreError, connect::connect};
+use super::{
+    StoreError,
+    connect::connect,
+    rows::{opt_time, time},
+};
 use crate::{
     config::DatabaseConfig,
     model::{ChatId, MessageId, Time},
@@ -61,19 +64,18 @@ pub async fn trail(
     let params = [(&message_id as _, Type::UUID), (&chat_id as _, Type::UUID)];
     let rows = client.query_typed(TRAIL, &params).await?;
     Ok(rows.first().map(|row| {
-        let readers: Vec<String> = row.get(9);
-        let have_read: Vec<bool> = row.get(10);
-        let opt = |at: Option<jiff::Timestamp>| at.map(Time);
+        let readers: Vec<String> = row.get("readers");
+        let have_read: Vec<bool> = row.get("have_read");
         Trail {
-            message_id: row.get::<_, Uuid>(0),
-            chat_id: row.get::<_, Uuid>(1),
-            seq: row.get(2),
-            ev: row.get(3),
-            sender_id: row.get(4),
-            committed_at: Time(row.get(5)),
-            edited_at: opt(row.get(6)),
-            deleted_at: opt(row.get(7)),
-            waiting_since: opt(row.get(8)),
+            message_id: row.get("message_id"),
+            chat_id: row.get("chat_id"),
+            seq: row.get("seq"),
+            ev: row.get("ev"),
+            sender_id: row.get("sender_id"),
+            committed_at: time(row, "created_at"),
+            edited_at: opt_time(row, "edited_at"),
+            deleted_at: opt_time(row, "deleted_at"),
+            waiting_since: opt_time(row, "waiting_since"),
             readers: readers.into_iter().zip(have_read).collect(),
         }
     }))
@@ -82,8 +84,9 @@ pub async fn trail(
 const TRAIL: &str = "\
 -- store.trail
 SELECT m.message_id, m.chat_id, m.seq, m.ev, m.sender_id, m.created_at, m.edited_at, m.deleted_at,
-       (SELECT min(o.created_at) FROM outbox o WHERE m.chat_id = ANY (o.chats)),
-       array_agg(r.user_id ORDER BY r.user_id), array_agg(r.read_seq >= m.seq ORDER BY r.user_id)
+       (SELECT min(o.created_at) FROM outbox o WHERE m.chat_id = ANY (o.chats)) AS waiting_since,
+       array_agg(r.user_id ORDER BY r.user_id) AS readers,
+       array_agg(r.read_seq >= m.seq ORDER BY r.user_id) AS have_read
   FROM messages m
   JOIN members r ON r.chat_id = m.chat_id AND r.user_id <> m.sender_id
  WHERE m.message_id = $1 AND ($2::uuid IS NULL OR m.chat_id = $2)

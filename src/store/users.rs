@@ -1,10 +1,10 @@
-//! AdmissionCache: their profiles, when they were last seen, and whom they have blocked.
+//! Users: their admission, their profiles, when they were last seen, and their blocks.
 
 use tokio_postgres::{Row, types::Type};
 
 use super::{
     Store, StoreError,
-    rows::{epoch, epoch_at, opt_time, user},
+    rows::{epoch, epoch_of, opt_time, time, user},
 };
 use crate::model::{Admission, Epoch, Profile, Time, UserId};
 
@@ -51,17 +51,14 @@ impl Store {
                 ],
             )
             .await?;
-        Ok(Admission {
-            erased: row.get::<_, Option<bool>>(0).unwrap_or(false),
-            revoked_at: opt_time(&row, 1),
-        })
+        Ok(Admission { erased: row.get("erased"), revoked_at: opt_time(&row, "revoked_at") })
     }
 
     /// Voids the tokens of a person that were issued before now, and gives that moment, and the history
     /// that it is of. They are known from then on.
     pub async fn revoke_tokens(&self, user_id: &UserId) -> Result<(Time, Epoch), StoreError> {
         let row = self.query_one(REVOKE_TOKENS, &[(&user_id.as_str(), Type::TEXT)]).await?;
-        Ok((Time(row.get(0)), epoch_at(&row, 1)))
+        Ok((time(&row, "tokens_revoked_at"), epoch_of(&row)))
     }
 
     /// Those of these people who were erased, or whose tokens were revoked at some time.
@@ -69,8 +66,11 @@ impl Store {
         let ids: Vec<_> = users.iter().map(UserId::as_str).collect();
         let rows = self.query(LIST_BARRED, &[(&ids, Type::TEXT_ARRAY)]).await?;
         let barred = |row: &Row| Barred {
-            user_id: user(row.get(0)),
-            admission: Admission { erased: row.get(1), revoked_at: opt_time(row, 2) },
+            user_id: user(row.get("user_id")),
+            admission: Admission {
+                erased: row.get("erased"),
+                revoked_at: opt_time(row, "tokens_revoked_at"),
+            },
         };
         Ok(rows.iter().map(barred).collect())
     }
@@ -95,7 +95,7 @@ impl Store {
                 ],
             )
             .await?;
-        let named = |row: &Row| match row.get(0) {
+        let named = |row: &Row| match row.get("outcome") {
             "created" => Named::Created,
             "updated" => Named::Updated,
             _ => Named::Erased,
@@ -147,7 +147,7 @@ impl Store {
                 ],
             )
             .await?;
-        Ok(row.get(0))
+        Ok(row.get("done"))
     }
 
     /// A page of whom a user has blocked, latest first, with the time; past `after`, the last one seen.
@@ -157,33 +157,38 @@ impl Store {
         after: Option<&(UserId, Time)>,
         limit: i64,
     ) -> Result<Vec<(UserId, Time)>, StoreError> {
-        let (id, time) = after.map(|(id, time)| (id.as_str(), time.0)).unzip();
+        let (id, at) = after.map(|(id, time)| (id.as_str(), time.0)).unzip();
         let rows = self
             .query(
                 LIST_BLOCKS,
                 &[
                     (&blocker.as_str(), Type::TEXT),
-                    (&time, Type::TIMESTAMPTZ),
+                    (&at, Type::TIMESTAMPTZ),
                     (&id, Type::TEXT),
                     (&limit, Type::INT8),
                 ],
             )
             .await?;
-        Ok(rows.iter().map(|row| (user(row.get(0)), Time(row.get(1)))).collect())
+        let block = |row: &Row| (user(row.get("blocked_id")), time(row, "created_at"));
+        Ok(rows.iter().map(block).collect())
     }
 
     /// Whether one of a chat's two has blocked the other; a chat that is gone counts as blocked.
     pub async fn is_chat_blocked(&self, chat_id: uuid::Uuid) -> Result<bool, StoreError> {
         let row = self.query_opt(IS_CHAT_BLOCKED, &[(&chat_id, Type::UUID)]).await?;
-        Ok(row.is_none_or(|row| row.get(0)))
+        Ok(row.is_none_or(|row| row.get("blocked")))
     }
 }
 
 fn user_row(row: &Row) -> UserRow {
     UserRow {
-        profile: Profile { user_id: user(row.get(0)), name: row.get(1), avatar_url: row.get(2) },
-        last_seen_at: opt_time(row, 3),
-        blocked: row.get(4),
+        profile: Profile {
+            user_id: user(row.get("user_id")),
+            name: row.get("name"),
+            avatar_url: row.get("avatar_url"),
+        },
+        last_seen_at: opt_time(row, "last_seen_at"),
+        blocked: row.get("blocked"),
     }
 }
 
@@ -202,7 +207,7 @@ RETURNING tokens_revoked_at, ",
 
 const LIST_BARRED: &str = "\
 -- store.list_barred
-SELECT user_id, erased_at IS NOT NULL, tokens_revoked_at FROM users
+SELECT user_id, erased_at IS NOT NULL AS erased, tokens_revoked_at FROM users
  WHERE user_id = ANY($1) AND (erased_at IS NOT NULL OR tokens_revoked_at IS NOT NULL)";
 
 const NAME_USERS: &str = "\
@@ -211,7 +216,8 @@ SELECT outcome FROM name_users($1, $2, $3, $4)";
 
 const GET_USER: &str = "\
 -- store.get_user
-SELECT u.user_id, u.name, u.avatar_url, u.last_seen_at, $2 IS NOT NULL AND is_blocked($1, $2)
+SELECT u.user_id, u.name, u.avatar_url, u.last_seen_at,
+       $2 IS NOT NULL AND is_blocked($1, $2) AS blocked
   FROM users u
  WHERE u.user_id = $1 AND u.erased_at IS NULL
    AND ($2 IS NULL OR $1 = $2
@@ -230,7 +236,7 @@ UPDATE users u SET last_seen_at = s.at
 
 const SET_BLOCK: &str = "\
 -- store.set_block
-SELECT set_block($1, $2, $3, $4)";
+SELECT set_block($1, $2, $3, $4) AS done";
 
 const LIST_BLOCKS: &str = "\
 -- store.list_blocks

@@ -59,7 +59,7 @@ pub async fn verify(config: &DatabaseConfig) -> Result<Verified, StoreError> {
         let page =
             client.query_typed(PAGE_END, &[(&after, Type::UUID), (&PAGE, Type::INT8)]).await?;
         let (count, end): (i64, Option<Uuid>) =
-            page.first().map_or((0, None), |row| (row.get(0), row.get(1)));
+            page.first().map_or((0, None), |row| (row.get("chats"), row.get("last")));
         verified.chats += count.unsigned_abs();
         // Past the last chat there may still be what belongs to none.
         let last = if count < PAGE { Uuid::max() } else { end.unwrap_or(Uuid::max()) };
@@ -94,26 +94,27 @@ impl Verified {
         let finding = &mut self.findings[known];
         finding.count += rows.len();
         let chat = KEPT.saturating_sub(finding.examples.len());
-        finding.examples.extend(rows.iter().take(chat).map(|row| row.get(0)));
+        finding.examples.extend(rows.iter().take(chat).map(|row| row.get("example")));
         Ok(())
     }
 }
 
 const PAGE_END: &str = "\
 -- store.verify_page
-SELECT count(*), (array_agg(chat_id ORDER BY chat_id DESC))[1]
+SELECT count(*) AS chats, (array_agg(chat_id ORDER BY chat_id DESC))[1] AS last
   FROM (SELECT chat_id FROM chats WHERE chat_id > $1 ORDER BY chat_id LIMIT $2) page";
 
 /// Whoever is about to publish takes a second; a minute is nobody's.
 const OUTBOX: &str = "\
 -- store.verify_outbox
-SELECT 'row ' || outbox_id || ' waits since ' || created_at FROM outbox
+SELECT 'row ' || outbox_id || ' waits since ' || created_at AS example FROM outbox
  WHERE created_at < clock_timestamp() - interval '1 minute' ORDER BY outbox_id";
 
 /// An event is taken by its chat's lane, and made together with it.
 const WEBHOOKS: &str = "\
 -- store.verify_webhooks
-SELECT format('%s: event %s waits without a lane', w.chat_id, w.event_id) FROM webhooks w
+SELECT format('%s: event %s waits without a lane', w.chat_id, w.event_id) AS example
+  FROM webhooks w
  WHERE w.dead_at IS NULL
    AND NOT EXISTS (SELECT FROM webhook_lanes l WHERE l.chat_id = w.chat_id)
  ORDER BY w.webhook_id";
@@ -145,7 +146,7 @@ WITH seqs AS (
 )
 SELECT format('%s: last_seq %s over %s messages up to %s, last_ev %s over %s changes (%s different) up to %s',
               c.chat_id, c.last_seq, coalesce(s.count, 0), coalesce(s.top, 0),
-              c.last_ev, coalesce(e.count, 0), coalesce(e.different, 0), coalesce(e.top, 0))
+              c.last_ev, coalesce(e.count, 0), coalesce(e.different, 0), coalesce(e.top, 0)) AS example
   FROM chats c
   LEFT JOIN seqs s ON s.chat_id = c.chat_id
   LEFT JOIN evs e ON e.chat_id = c.chat_id
@@ -158,7 +159,7 @@ SELECT format('%s: last_seq %s over %s messages up to %s, last_ev %s over %s cha
 const COUNTERS: &str = "\
 -- store.verify_counters
 SELECT format('%s: %s has read up to %s of %s and %s unread, a recount gives %s',
-              me.chat_id, me.user_id, me.read_seq, c.last_seq, me.unread, recount.count)
+              me.chat_id, me.user_id, me.read_seq, c.last_seq, me.unread, recount.count) AS example
   FROM members me
   JOIN chats c ON c.chat_id = me.chat_id
   CROSS JOIN LATERAL (
@@ -171,7 +172,7 @@ SELECT format('%s: %s has read up to %s of %s and %s unread, a recount gives %s'
 
 const TIMES: &str = "\
 -- store.verify_times
-SELECT format('%s: message %s is of %s, the one before of %s', chat_id, seq, created_at, before)
+SELECT format('%s: message %s is of %s, the one before of %s', chat_id, seq, created_at, before) AS example
   FROM (SELECT chat_id, seq, created_at,
                lag(created_at) OVER (PARTITION BY chat_id ORDER BY seq) AS before
           FROM messages WHERE chat_id > $1 AND chat_id <= $2) m
@@ -180,7 +181,7 @@ SELECT format('%s: message %s is of %s, the one before of %s', chat_id, seq, cre
 
 const TOMBSTONES: &str = "\
 -- store.verify_tombstones
-SELECT format('%s: message %s is deleted and still has content', chat_id, seq)
+SELECT format('%s: message %s is deleted and still has content', chat_id, seq) AS example
   FROM messages
  WHERE chat_id > $1 AND chat_id <= $2 AND deleted_at IS NOT NULL
    AND (text <> '' OR metadata IS NOT NULL OR content_digest IS NOT NULL)
@@ -189,7 +190,7 @@ SELECT format('%s: message %s is deleted and still has content', chat_id, seq)
 const MEMBERS: &str = "\
 -- store.verify_members
 SELECT format('%s: members are %s instead of %s and %s',
-              c.chat_id, m.ids, c.user_lo, c.user_hi)
+              c.chat_id, m.ids, c.user_lo, c.user_hi) AS example
   FROM chats c
   LEFT JOIN (SELECT chat_id, array_agg(user_id ORDER BY user_id) AS ids FROM members
               WHERE chat_id > $1 AND chat_id <= $2 GROUP BY chat_id) m ON m.chat_id = c.chat_id
@@ -200,7 +201,7 @@ SELECT format('%s: members are %s instead of %s and %s',
 /// A chat's row carries copies of what two other tables say.
 const COPIES: &str = "\
 -- store.verify_copies
-SELECT format('%s: blocked is %s, erased is %s', c.chat_id, c.blocked, c.erased)
+SELECT format('%s: blocked is %s, erased is %s', c.chat_id, c.blocked, c.erased) AS example
   FROM chats c
  WHERE c.chat_id > $1 AND c.chat_id <= $2
    AND (c.blocked <> is_blocked(c.user_lo, c.user_hi)
@@ -211,7 +212,7 @@ SELECT format('%s: blocked is %s, erased is %s', c.chat_id, c.blocked, c.erased)
 /// What a deleted chat leaves is noted in `purges` until it is gone.
 const ORPHANS: &str = "\
 -- store.verify_orphans
-SELECT format('%s: %s rows belong to no chat', chat_id, count(*))
+SELECT format('%s: %s rows belong to no chat', chat_id, count(*)) AS example
   FROM (SELECT chat_id FROM messages WHERE chat_id > $1 AND chat_id <= $2
         UNION ALL
         SELECT chat_id FROM members WHERE chat_id > $1 AND chat_id <= $2) o

@@ -10,7 +10,7 @@ use super::{
     Store, StoreError,
     connect::connect,
     reports::{report, report_columns},
-    rows::{epoch, epoch_at, message, message_columns, user},
+    rows::{epoch, epoch_of, message, message_columns, time, user},
 };
 use crate::{
     config::DatabaseConfig,
@@ -92,8 +92,11 @@ impl Store {
     ) -> Result<Vec<Lane>, StoreError> {
         let lease = lease.as_secs_f64();
         let rows = self.query(TAKE_LANES, &[(&limit, Type::INT8), (&lease, Type::FLOAT8)]).await?;
-        let lane =
-            |row: &Row| Lane { chat_id: row.get(0), turn: row.get(1), epoch: epoch_at(row, 2) };
+        let lane = |row: &Row| Lane {
+            chat_id: row.get("chat_id"),
+            turn: row.get("turn"),
+            epoch: epoch_of(row),
+        };
         Ok(rows.iter().map(lane).collect())
     }
 
@@ -140,32 +143,36 @@ impl Store {
 
     pub async fn get_webhook_backlog(&self) -> Result<WebhookBacklog, StoreError> {
         let row = self.query_one(GET_WEBHOOK_BACKLOG, &[]).await?;
-        Ok(WebhookBacklog { waiting: row.get(0), oldest: row.get(1), dead: row.get(2) })
+        Ok(WebhookBacklog {
+            waiting: row.get("waiting"),
+            oldest: row.get("oldest"),
+            dead: row.get("dead"),
+        })
     }
 }
 
 fn waiting(row: &Row) -> (ChatId, Waiting) {
-    let chat_id = row.get(0);
-    let event = if row.get(7) {
+    let chat_id = row.get("chat_id");
+    let event = if row.get("wanted") {
         Event::Message(Box::new(Notice {
-            recipient_id: user(row.get(8)),
-            room_name: row.get(9),
-            unread_count: row.get(10),
-            total_unread: row.get(11),
-            message: message(chat_id, row, 12),
+            recipient_id: user(row.get("recipient_id")),
+            room_name: row.get("room_name"),
+            unread_count: row.get("unread"),
+            total_unread: row.get("total_unread"),
+            message: message(chat_id, row),
         }))
-    } else if row.get::<_, Option<Uuid>>(22).is_some() {
-        Event::Report(Box::new(report(row, 22)))
+    } else if row.get::<_, Option<Uuid>>("r_report_id").is_some() {
+        Event::Report(Box::new(report(row)))
     } else {
         Event::Void
     };
     let waiting = Waiting {
-        webhook_id: row.get(1),
-        event_id: row.get(2),
-        created_at: Time(row.get(3)),
-        age: Duration::try_from_secs_f64(row.get(4)).unwrap_or_default(),
-        attempts: row.get::<_, i32>(5).unsigned_abs(),
-        due: row.get(6),
+        webhook_id: row.get("webhook_id"),
+        event_id: row.get("event_id"),
+        created_at: time(row, "created_at"),
+        age: Duration::try_from_secs_f64(row.get("age")).unwrap_or_default(),
+        attempts: row.get::<_, i32>("attempts").unsigned_abs(),
+        due: row.get("due"),
         event,
     };
     (chat_id, waiting)
@@ -190,14 +197,14 @@ pub async fn dead_letters(
     let client = connect(config).await?;
     let rows = client.query_typed(DEAD_LETTERS, &[(&limit, Type::INT8)]).await?;
     let letter = |row: &Row| DeadLetter {
-        event_id: row.get(0),
-        kind: row.get(1),
-        chat_id: row.get(2),
-        dead_at: Time(row.get(3)),
-        attempts: row.get(4),
-        last_error: row.get(5),
+        event_id: row.get("event_id"),
+        kind: row.get("kind"),
+        chat_id: row.get("chat_id"),
+        dead_at: time(row, "dead_at"),
+        attempts: row.get("attempts"),
+        last_error: row.get("last_error"),
     };
-    Ok((rows.iter().map(letter).collect(), rows.first().map_or(0, |row| row.get(6))))
+    Ok((rows.iter().map(letter).collect(), rows.first().map_or(0, |row| row.get("total"))))
 }
 
 /// Dead letters that are replayed with one statement: some 100 ms in which sends into their chats wait.
@@ -217,8 +224,8 @@ pub async fn replay_dead_letters(
                 &[(&event_id, Type::UUID), (&after, Type::INT8), (&REPLAY_STEP, Type::INT8)],
             )
             .await?;
-        replayed += row.get::<_, i64>(0);
-        let Some(up_to) = row.get(1) else { return Ok(replayed) };
+        replayed += row.get::<_, i64>("replayed");
+        let Some(up_to) = row.get("up_to") else { return Ok(replayed) };
         after = up_to;
     }
 }
@@ -255,12 +262,13 @@ RETURNING chat_id, turn, ",
 const LIST_WEBHOOKS: &str = concat!(
     "-- store.list_webhooks
 SELECT w.chat_id, w.webhook_id, w.event_id, w.created_at,
-       extract(epoch FROM clock_timestamp() - w.begun_at)::float8, w.attempts,
-       w.due_at <= clock_timestamp(),
+       extract(epoch FROM clock_timestamp() - w.begun_at)::float8 AS age, w.attempts,
+       w.due_at <= clock_timestamp() AS due,
        coalesce(NOT c.blocked AND NOT c.erased AND me.read_seq < m.seq AND m.deleted_at IS NULL,
-                false),
+                false) AS wanted,
        w.recipient_id, c.room_name, me.unread,
-       (SELECT sum(a.unread)::bigint FROM members a WHERE a.user_id = w.recipient_id COLLATE \"POSIX\"), ",
+       (SELECT sum(a.unread)::bigint FROM members a
+         WHERE a.user_id = w.recipient_id COLLATE \"POSIX\") AS total_unread, ",
     message_columns!(),
     ", ",
     report_columns!(),
@@ -286,13 +294,15 @@ SELECT settle_webhook($1, $2, $3, $4, $5 * interval '1 second', $6) WHERE $7 = "
 
 const GET_WEBHOOK_BACKLOG: &str = "\
 -- store.get_webhook_backlog
-SELECT count(*), coalesce(extract(epoch FROM clock_timestamp() - min(begun_at)), 0)::float8,
-       (SELECT count(*) FROM webhooks WHERE dead_at IS NOT NULL)
+SELECT count(*) AS waiting,
+       coalesce(extract(epoch FROM clock_timestamp() - min(begun_at)), 0)::float8 AS oldest,
+       (SELECT count(*) FROM webhooks WHERE dead_at IS NOT NULL) AS dead
   FROM webhooks WHERE dead_at IS NULL";
 
 const DEAD_LETTERS: &str = "\
 -- store.dead_letters
-SELECT event_id, kind, chat_id, dead_at, attempts, coalesce(last_error, ''), count(*) OVER ()
+SELECT event_id, kind, chat_id, dead_at, attempts, coalesce(last_error, '') AS last_error,
+       count(*) OVER () AS total
   FROM webhooks WHERE dead_at IS NOT NULL ORDER BY dead_at DESC, webhook_id DESC LIMIT $1";
 
 const REPLAY: &str = "\

@@ -200,8 +200,9 @@ async fn what_is_large_is_searched_in_small_pages() {
     };
     let mut page = eventually(async || search(COUNT + 1).await).await;
     // The newest is a hit. One read with it has a MiB, where two hundred texts of any size would be all.
+    // The needles' own update counts as two, and each connection's reads are added when it has ended.
     let read = eventually(async || match looks(&cluster, texts).await - before {
-        0 => Err("nothing was read".to_owned()),
+        read @ ..60 => Err(format!("only {read} texts")),
         read => Ok(read),
     })
     .await;

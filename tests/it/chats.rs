@@ -251,7 +251,7 @@ async fn a_list_takes_as_many_queries_for_forty_chats_as_for_one() {
     let queries = async || {
         let page = cluster.operator(0).request(Method::GET, "/metrics").await.text;
         // What the background does at its own time, and what a token costs now and then.
-        let other = ["outbox", "unpublished", "admit", "applied_version"];
+        let other = ["outbox", "unpublished", "admit", "applied_migrations"];
         let counts = page.lines().filter(|line| {
             line.starts_with("beseda_store_query_seconds_count")
                 && !other.iter().any(|name| line.contains(name))

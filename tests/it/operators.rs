@@ -2,6 +2,7 @@
 
 use std::process::Output;
 
+use beseda::config::Switch;
 use tokio::process::Command;
 
 use crate::harness::{Cluster, Program, Psql, eventually};
@@ -115,7 +116,7 @@ async fn a_schema_is_checked_without_changing_it_and_the_url_may_come_from_a_fil
     cluster.psql("ALTER TABLE refinery_schema_history RENAME TO kept").await;
     let missing = check().await;
     assert_eq!(missing.status.code(), Some(1), "{missing:?}");
-    assert!(printed(&missing).starts_with("missing: V1__schema"), "{missing:?}");
+    assert!(printed(&missing).starts_with("missing: V1__tables"), "{missing:?}");
     let made = "SELECT count(*) FROM pg_tables WHERE tablename = 'refinery_schema_history'";
     assert_eq!(cluster.psql_value::<u32>(made).await, 0, "nothing was made by looking");
     cluster.psql("ALTER TABLE kept RENAME TO refinery_schema_history").await;
@@ -156,7 +157,7 @@ async fn a_schema_is_checked_without_changing_it_and_the_url_may_come_from_a_fil
     let refused = migrate().await;
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
     assert!(String::from_utf8_lossy(&refused.stderr).contains("too old"), "{refused:?}");
-    cluster.psql("UPDATE instance SET compatible_from = 9").await;
+    cluster.psql("UPDATE instance SET compatible_from = 7").await;
     cluster.psql("DELETE FROM refinery_schema_history WHERE version = 9999").await;
     assert_eq!(check().await.status.code(), Some(0));
 
@@ -165,6 +166,39 @@ async fn a_schema_is_checked_without_changing_it_and_the_url_may_come_from_a_fil
     assert_eq!(refused.status.code(), Some(1));
     let said = String::from_utf8_lossy(&refused.stderr);
     assert!(said.contains("DATABASE_URL_FILE: set this or DATABASE_URL, not both"), "{said}");
+}
+
+/// As left by the files from before the baseline: others under the same numbers, and two more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_of_another_baseline_is_refused_with_a_way_out() {
+    let cluster = Cluster::start(1).await;
+    cluster
+        .psql(
+            "CREATE TABLE kept AS SELECT * FROM refinery_schema_history;
+             UPDATE refinery_schema_history SET name = 'schema', checksum = '1' WHERE version = 1;
+             INSERT INTO refinery_schema_history (version, name, checksum)
+             VALUES (8, 'one_plan', '8'), (9, 'compatible_and_blocks', '9');
+             UPDATE instance SET compatible_from = 9",
+        )
+        .await;
+    let url = cluster.database_url();
+    let migrated = beseda(&["migrate"], &[("DATABASE_URL", url.as_str())]).await;
+    assert_eq!(migrated.status.code(), Some(1), "{migrated:?}");
+    let told = String::from_utf8_lossy(&migrated.stderr).into_owned();
+    let on = cluster.refusal(|config| config.migrate_on_start = Switch::On).await;
+    let off = cluster.refusal(|config| config.migrate_on_start = Switch::Off).await;
+    for told in [told, on, off] {
+        assert!(told.contains("V1__tables was applied to the database with another"), "{told}");
+        assert!(told.contains("begin with a new database (`make clean-data`"), "{told}");
+    }
+    cluster
+        .psql(
+            "DELETE FROM refinery_schema_history;
+             INSERT INTO refinery_schema_history SELECT * FROM kept;
+             DROP TABLE kept;
+             UPDATE instance SET compatible_from = 7",
+        )
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -312,7 +312,12 @@ async fn a_mark_that_is_repeated_counts_for_reads_begun_after_it() {
     alice.on(0).send(&chat, "unread").await;
     assert_eq!(bob.on(0).unread_in(&chat).await, 1);
     // A replica that died before Redis knew; nobody else is to tell of it in this test.
-    cluster.psql(&format!("SELECT mark_read('{chat}', 'bob', NULL); DELETE FROM outbox")).await;
+    let mark = format!(
+        "SELECT mutate_chats(ARRAY['mark'], ARRAY['{chat}']::uuid[], ARRAY['bob'], ARRAY[NULL]::uuid[],
+                             ARRAY[NULL]::text[], ARRAY[false], ARRAY[NULL]::bigint[]);
+         DELETE FROM outbox"
+    );
+    cluster.psql(&mark).await;
     assert_eq!(bob.on(0).mark_read(&chat).await["total_unread"], 0);
     assert_eq!(bob.on(0).unread_in(&chat).await, 0);
 }

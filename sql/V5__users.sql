@@ -1,0 +1,143 @@
+-- Users: admitted, named by the host application, erased.
+
+-- Admits the bearer of a valid token: the user is known from now on, and the profile follows the token's
+-- claims (null: not claimed). in_issued_at is null where the token does not say, which counts as older than
+-- any revocation. A user who was erased, or whose token was issued before revoked_at, is left as they are:
+-- the caller refuses them.
+CREATE FUNCTION admit_bearer(
+    in_user text, in_name text, in_avatar_url text, in_issued_at timestamptz)
+RETURNS TABLE (erased boolean, revoked_at timestamptz) LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    known users;
+BEGIN
+    SELECT * INTO known FROM users u WHERE u.user_id = in_user;
+    erased := known.erased_at IS NOT NULL;
+    revoked_at := known.tokens_revoked_at;
+    IF known.user_id IS NULL THEN
+        INSERT INTO users (user_id, name, avatar_url) VALUES (in_user, in_name, in_avatar_url)
+        ON CONFLICT DO NOTHING;
+    ELSIF NOT erased AND (revoked_at IS NULL OR in_issued_at >= revoked_at)
+      AND (coalesce(in_name, known.name) IS DISTINCT FROM known.name
+           OR coalesce(in_avatar_url, known.avatar_url) IS DISTINCT FROM known.avatar_url) THEN
+        UPDATE users SET name = coalesce(in_name, name), avatar_url = coalesce(in_avatar_url, avatar_url)
+         WHERE user_id = in_user AND erased_at IS NULL;
+    END IF;
+    RETURN NEXT;
+END
+$$;
+
+-- Creates or replaces users; the ids must differ. outcome: created, updated, or erased for those who were
+-- erased and stay so unless in_revive: a long list is often older than an erasure, so only a user who is named
+-- alone comes back.
+CREATE FUNCTION name_users(
+    in_users text[], in_names text[], in_avatar_urls text[], in_revive boolean)
+RETURNS TABLE (outcome text) LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    known text[];
+    were_erased text[];
+BEGIN
+    SELECT array_agg(u.user_id) INTO known FROM users u
+     WHERE u.user_id = ANY (in_users) AND u.erased_at IS NULL;
+    -- New rows first, then locks, in the same order as open_chat, so that the two never deadlock.
+    INSERT INTO users (user_id) SELECT n.user_id FROM unnest(in_users) AS n (user_id)
+     ORDER BY n.user_id COLLATE "C" ON CONFLICT DO NOTHING;
+    PERFORM FROM users u WHERE u.user_id = ANY (in_users) ORDER BY u.user_id FOR NO KEY UPDATE;
+    SELECT array_agg(u.user_id) INTO were_erased FROM users u
+     WHERE u.user_id = ANY (in_users) AND u.erased_at IS NOT NULL;
+    UPDATE users u SET name = n.name, avatar_url = n.avatar_url, erased_at = NULL
+      FROM (SELECT x.tid, n.name, n.avatar_url
+              FROM unnest(in_users, in_names, in_avatar_urls) AS n (user_id, name, avatar_url)
+             CROSS JOIN LATERAL (SELECT u.ctid AS tid FROM users u
+                                  WHERE u.user_id = n.user_id OFFSET 0) x) n
+     WHERE u.ctid = n.tid AND (in_revive OR u.erased_at IS NULL);
+    IF in_revive AND were_erased IS NOT NULL THEN
+        PERFORM mark_chats_erased(were_erased);
+    END IF;
+    RETURN QUERY
+    SELECT CASE WHEN n.user_id = ANY (were_erased) AND NOT in_revive THEN 'erased'
+                WHEN n.user_id = ANY (known) THEN 'updated'
+                ELSE 'created' END
+      FROM unnest(in_users) WITH ORDINALITY AS n (user_id, idx) ORDER BY n.idx;
+END
+$$;
+
+-- Copies the erasure of users, or its end, to all their chats. The same transaction has changed `users` before.
+CREATE FUNCTION mark_chats_erased(of_users text[])
+RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    of_chats uuid[] := ARRAY(
+        SELECT DISTINCT m.chat_id FROM members m WHERE m.user_id = ANY (of_users COLLATE "POSIX"));
+BEGIN
+    PERFORM FROM chats c WHERE c.chat_id = ANY (of_chats) ORDER BY c.chat_id FOR NO KEY UPDATE;
+    UPDATE chats c SET erased = NOT c.erased
+     WHERE c.chat_id = ANY (of_chats)
+       AND c.erased <> EXISTS (SELECT FROM users u WHERE u.user_id IN (c.user_lo, c.user_hi)
+                                  AND u.erased_at IS NOT NULL);
+END
+$$;
+
+-- Marks a user as erased, and removes their profile, their words and name from reports, and the events of their
+-- chats; false: the user is unknown. The chats' locks are held by then: a concurrent report is either seen here,
+-- or sees the mark.
+CREATE FUNCTION mark_erased(in_user text)
+RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    UPDATE users SET erased_at = coalesce(erased_at, clock_timestamp()), name = NULL,
+                     avatar_url = NULL, last_seen_at = NULL
+     WHERE user_id = in_user;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    PERFORM mark_chats_erased(ARRAY[in_user]);
+    UPDATE reports SET text = '', metadata = NULL WHERE sender_id = in_user;
+    UPDATE reports SET reporter_id = NULL, reason = NULL WHERE reporter_id = in_user;
+    PERFORM forget_webhooks(
+        ARRAY(SELECT m.chat_id FROM members m WHERE m.user_id = in_user COLLATE "POSIX"));
+    RETURN true;
+END
+$$;
+
+-- Turns up to in_limit live messages of an erased user in one chat into tombstones, each with a revision of its
+-- own. No row: none was left.
+CREATE FUNCTION erase_in_chat(in_chat uuid, in_user text, in_limit bigint)
+RETURNS TABLE (outbox_id bigint)
+LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+DECLARE
+    chat chats;
+    seqs bigint[];
+BEGIN
+    SELECT * INTO chat FROM chats c WHERE c.chat_id = in_chat FOR NO KEY UPDATE;
+    SELECT array_agg(l.seq ORDER BY l.seq) INTO seqs FROM (
+        SELECT m.seq FROM messages m
+         WHERE m.chat_id = in_chat AND m.sender_id = in_user AND m.deleted_at IS NULL
+         ORDER BY m.seq LIMIT in_limit) l;
+    IF chat.chat_id IS NOT NULL AND seqs IS NOT NULL THEN
+        PERFORM tombstone_messages(in_chat, seqs, chat.last_ev);
+        RETURN QUERY INSERT INTO outbox AS o (chats) VALUES (ARRAY[in_chat]) RETURNING o.outbox_id;
+    END IF;
+END
+$$;
+
+-- Deletes up to in_limit messages of a deleted chat; true: none is left.
+CREATE FUNCTION purge_messages(in_chat uuid, in_limit bigint)
+RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    up_to bigint;
+    deleted bigint;
+BEGIN
+    -- One purger at a time: each of two would take the other's deletions for the end of its own.
+    PERFORM FROM purges p WHERE p.chat_id = in_chat FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN true;
+    END IF;
+    SELECT max(n.seq) INTO up_to FROM (
+        SELECT m.seq FROM messages m WHERE m.chat_id = in_chat ORDER BY m.seq LIMIT in_limit) n;
+    DELETE FROM messages m WHERE m.chat_id = in_chat AND m.seq <= up_to;
+    GET DIAGNOSTICS deleted = ROW_COUNT;
+    IF deleted < in_limit THEN
+        DELETE FROM purges p WHERE p.chat_id = in_chat;
+    END IF;
+    RETURN deleted < in_limit;
+END
+$$;
