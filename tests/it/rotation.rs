@@ -37,7 +37,7 @@ fn documented(page: &'static str, language: &str, place: usize) -> &'static str 
     block.split_once("```").expect("the block's end").0
 }
 
-/// AdmissionCache who write all the time, each in a chat of their own.
+/// People who write all the time, each in a chat of their own.
 const WRITERS: usize = 6;
 
 /// Between two messages of one of them: so webhooks, which come in order within a chat, keep up.
@@ -112,7 +112,7 @@ impl Installation {
         installation
     }
 
-    /// AdmissionCache have sent some messages more, and no request has failed so far.
+    /// People have sent some messages more, and no request has failed so far.
     async fn goes_on(&mut self) {
         let wanted = self.world.acknowledged.load(Relaxed) + 10 * WRITERS;
         let Self { world, writers, .. } = self;
