@@ -429,13 +429,15 @@ free_lanes AS MATERIALIZED (
 UNION
 (SELECT chat_id FROM webhook_lanes WHERE chat_id = ANY ($1) EXCEPT SELECT chat_id FROM free_lanes)";
 
+/// All of a user's chats are sorted at read, behind `OFFSET 0`: where the look-up itself had the order, the
+/// primary key would serve it, and be read to its end, since connections do not sort where an index need not.
 const LIST_OWN_CHATS: &str = "\
 -- store.list_own_chats
 SELECT q.user_id, me.chat_id, c.blocked
   FROM unnest($1, $2) AS q (user_id, after)
- CROSS JOIN LATERAL (SELECT chat_id FROM members
-                      WHERE user_id = q.user_id COLLATE \"POSIX\" AND chat_id > q.after
-                      ORDER BY chat_id LIMIT $3) me
+ CROSS JOIN LATERAL (SELECT chat_id FROM (SELECT chat_id FROM members
+                                            WHERE user_id = q.user_id COLLATE \"POSIX\" OFFSET 0) own
+                      WHERE chat_id > q.after ORDER BY chat_id LIMIT $3) me
  CROSS JOIN LATERAL (SELECT blocked FROM chats c WHERE c.chat_id = me.chat_id OFFSET 0) c
  ORDER BY q.user_id, me.chat_id";
 

@@ -58,9 +58,11 @@ impl Store {
 const MARK_ERASED: &str =
     concat!("-- store.mark_erased\nSELECT mark_erased($1) AS known, ", epoch!());
 
+/// Sorted at read, as `store.list_own_chats` does.
 const LIST_CHAT_IDS: &str = "\
 -- store.list_chat_ids
-SELECT chat_id FROM members WHERE user_id = $1 COLLATE \"POSIX\" ORDER BY chat_id";
+SELECT chat_id FROM (SELECT chat_id FROM members WHERE user_id = $1 COLLATE \"POSIX\" OFFSET 0) own
+ ORDER BY chat_id";
 
 const ERASE_IN_CHAT: &str = concat!(
     "-- store.erase_in_chat\nSELECT outbox_id, ",

@@ -130,13 +130,14 @@ const EXPORT_BLOCKS: &str = "\
 SELECT blocked_id, created_at FROM blocks
  WHERE blocker_id = $1 AND blocked_id > $2 ORDER BY blocked_id LIMIT $3";
 
+/// Sorted at read, as `store.list_own_chats` does.
 const EXPORT_CHATS: &str = "\
 -- store.export_chats
 SELECT c.chat_id, c.room_name, c.created_at, c.created_by,
        CASE me.user_id WHEN c.user_lo THEN c.user_hi ELSE c.user_lo END AS peer_id, me.read_seq,
        c.last_seq
-  FROM (SELECT * FROM members
-         WHERE user_id = $1 COLLATE \"POSIX\" AND chat_id > $2 ORDER BY chat_id LIMIT $3) me
+  FROM (SELECT * FROM (SELECT * FROM members WHERE user_id = $1 COLLATE \"POSIX\" OFFSET 0) own
+         WHERE chat_id > $2 ORDER BY chat_id LIMIT $3) me
  CROSS JOIN LATERAL (SELECT * FROM chats c WHERE c.chat_id = me.chat_id OFFSET 0) c
  ORDER BY me.chat_id";
 
