@@ -1,25 +1,28 @@
 // Made from the OpenAPI document by scripts/schema.mjs. Do not edit.
 
+/** A blocked user. */
 export type Block = {
   created_at: Time;
   user_id: UserId;
 };
 
+/** A page of blocked users. */
 export type BlockPage = {
-  /** The `cursor` of the next page; null where there is none. */
+  /** The `cursor` of the next page; null on the last one. */
   next: string | null;
   /** Latest first. */
   results: Block[];
 };
 
+/** The outcome of a bulk request, in users. */
 export type BulkResult = {
   created: number;
-  /** Passed over, as they were erased: only `PUT` brings somebody back. */
+  /** Skipped, because they were erased: only `PUT` restores a user. */
   erased: number;
   updated: number;
 };
 
-/** A chat of two, as one of them sees it. */
+/** A chat of two members, as one of them sees it. */
 export type Chat = {
   chat_id: string;
   created_at: Time;
@@ -29,47 +32,47 @@ export type Chat = {
   last_message: Message | null;
   last_seq: number;
   other_user: User;
-  /** Up to which `seq` the other has read. */
+  /** The `seq` up to which the other member has read. */
   peer_read_seq: number;
-  /** Up to which `seq` the caller has read. */
+  /** The `seq` up to which the caller has read. */
   read_seq: number;
   /** 22 base64url characters, unguessable. */
   room_name: string;
-  /** Live messages of the other past `read_seq`. */
+  /** The other member's messages after `read_seq`, without tombstones. */
   unread_count: number;
 };
 
-/** What kind of chat it is. There is one kind; clients must be ready for others. */
+/** The kind of a chat. There is one kind now; clients must expect others. */
 export type ChatKind = "direct";
 
 /** A page of chats. */
 export type ChatPage = {
-  /** The `cursor` of the next page; null where there is none. */
+  /** The `cursor` of the next page; null on the last one. */
   next: string | null;
   /** Latest activity first. */
   results: Chat[];
 };
 
-/** How to open a chat's socket. */
+/** A ticket for the socket of one chat. */
 export type ChatTicket = {
   epoch: string;
-  /** Seconds. */
+  /** Life of the ticket, in seconds. */
   expires_in: number;
   head_ev: number;
   head_seq: number;
   heartbeat_ms: number;
   protocol: string;
   ticket: string;
-  /** With the ticket in it; opens one socket. */
+  /** Contains the ticket; opens one socket. */
   ws_url: string;
 };
 
-/** An edit. */
+/** The new text of a message. */
 export type Edit = {
   text: string;
 };
 
-/** How many lines of each kind there were. */
+/** The number of lines of each kind. */
 export type ExportEnd = {
   blocks: number;
   chats: number;
@@ -92,65 +95,65 @@ export type ExportLine = ExportedProfile & {
   type: "end";
 };
 
-/** Somebody whom the person has blocked. */
+/** A user whom the exported user has blocked. */
 export type ExportedBlock = {
   created_at: Time;
   user_id: UserId;
 };
 
-/** A chat of the person's. */
+/** A chat of the exported user. */
 export type ExportedChat = {
   chat_id: string;
   created_at: Time;
   created_by: UserId;
-  /** How many messages the chat has, of both; the person's own up to it follow. */
+  /** The newest `seq` of the chat. The user's own messages up to it follow. */
   last_seq: number;
   other_user_id: UserId;
-  /** Up to which `seq` the person has read. */
+  /** The `seq` up to which the user has read. */
   read_seq: number;
   room_name: string;
 };
 
-/** The person. */
+/** The user. */
 export type ExportedProfile = {
   avatar_url: string | null;
-  /** When they became known. */
+  /** When the user was created. */
   created_at: Time;
   last_seen_at: Time | null;
   name: string | null;
   user_id: UserId;
 };
 
-/** A report that the person has made; without the message, which is somebody else's words. */
+/** A report by the exported user, without the message's text, which is another user's data. */
 export type ExportedReport = {
   chat_id: string;
   created_at: Time;
   message_id: string;
   reason: string | null;
   report_id: string;
-  /** Whose message it is. */
+  /** The sender of the message. */
   sender_id: UserId;
   seq: number;
 };
 
-/** What was wrong with one field of a request. */
+/** What is wrong with one field of a request. */
 export type FieldError = {
-  /** The field's name as sent; `body` where the whole document is at fault. */
+  /** The field's name as sent; `body` for the whole document. */
   field: string;
-  /** A sentence for the programmer; not stable. */
+  /** A text for programmers; not stable. */
   message: string;
 };
 
-/** A page of history with the position it was read at. */
+/** A page of the history, with the position at which it was read. */
 export type HistoryView = {
-  /** The `after` of the page after this one; null where there is none. */
+  /** The `after` of the next page; null on the last one. */
   after: number | null;
-  /** The `before` of the page before this one; null where there is none. */
+  /** The `before` of the previous page; null on the first one. */
   before: number | null;
   epoch: string;
   has_more_after: boolean;
   has_more_before: boolean;
-  /** Never newer than `results`: a socket with `after_ev` of this loses nothing. */
+  /** Never newer than `results`, so a socket that resumes from it as `after_ev` misses nothing. */
   head_ev: number;
   head_seq: number;
   peer_read_seq: number;
@@ -159,23 +162,23 @@ export type HistoryView = {
   results: Message[];
 };
 
-/** How to open the many-chats socket. */
+/** A ticket for the many-chats socket. */
 export type ManyChatsTicket = {
   epoch: string;
-  /** Seconds. */
+  /** Life of the ticket, in seconds. */
   expires_in: number;
   heartbeat_ms: number;
   protocol: string;
   ticket: string;
-  /** With the ticket in it; opens one socket. */
+  /** Contains the ticket; opens one socket. */
   ws_url: string;
 };
 
-/** How far a reader has read. */
+/** A move of the read marker. */
 export type MarkRead = {
-  /** A safeguard: of another chat than the path's, nothing is marked. */
+  /** A safeguard: if it names another chat than the path, the call fails and nothing is marked. */
   room_name?: string | null;
-  /** Up to which `seq`; without it all sent up to now. */
+  /** The `seq` up to which messages are read; by default the newest. */
   up_to_seq?: number | null;
 };
 
@@ -183,56 +186,58 @@ export type MarkRead = {
 export type Message = {
   chat_id: string;
   client_msg_id: string | null;
-  /** Never before the previous message's. */
+  /** Never earlier than that of the previous message. */
   created_at: Time;
   deleted_at: Time | null;
   edited_at: Time | null;
-  /** The number of its latest change among all changes of the chat. */
+  /** The number of its latest change, among all changes of the chat. */
   ev: number;
   message_id: string;
-  /** The host application's own JSON object, as sent; where that had more than 4 KiB, without white space and escapes that need not be. */
+  /** The host application's JSON object, as sent. One of more than 4 KiB is compacted: without white space and needless escapes. */
   metadata: Record<string, unknown> | null;
   sender_id: UserId;
-  /** Its number in the chat: 1, 2, 3 … without a hole, in commit order. */
+  /** Its number in the chat: 1, 2, 3 … without gaps, in commit order. */
   seq: number;
-  /** As sent; empty once deleted. */
+  /** As sent, 1 to 4,000 characters; empty in a tombstone. */
   text: string;
 };
 
-/** With whom a chat is to be opened. */
+/** A chat to open. */
 export type NewChat = {
   user_id?: UserId | null;
-  /** Both, for `chat:admin`. */
+  /** Both members, for a token with `chat:admin`. */
   user_ids?: UserId[] | null;
 };
 
 /** A message to send. */
 export type NewMessage = {
-  /** Makes a retry safe, for ever: the same id never makes a second message. */
+  /** Makes a retry safe, without a time limit: the same id never makes a second message. */
   client_msg_id?: string | null;
-  /** The host application's own JSON object, up to 4 KiB. */
+  /** The host application's JSON object, up to 4 KiB. */
   metadata?: Record<string, unknown> | null;
-  /** 1 to 4,000 Unicode scalar values, not only white space, no U+0000; kept as sent. */
+  /** 1 to 4,000 Unicode scalar values, not only white space, no U+0000; stored as sent. */
   text: string;
 };
 
-/** What the host application says of a person. */
+/** The profile of a user, from the host application. */
 export type NewProfile = {
   avatar_url?: string | null;
   name?: string | null;
 };
 
-/** Why a message is reported. */
+/** A report of a message. */
 export type NewReport = {
   reason?: string | null;
 };
 
+/** A user with a profile, from the host application. */
 export type NewUser = {
   avatar_url?: string | null;
   name?: string | null;
   user_id: UserId;
 };
 
+/** A bulk request: up to 1,000 users. */
 export type NewUsers = {
   users: NewUser[];
 };
@@ -242,22 +247,22 @@ export type OpenedChat = Chat & {
   created: boolean;
 };
 
-/** What a client is told of a failure. */
+/** The body of a failed call: `application/problem+json` (RFC 9457). */
 export type Problem = {
-  /** Stable. */
+  /** The stable name of the failure. */
   code: string;
   detail: string;
-  /** For 422: every field at fault. */
+  /** For `validation_failed`: every invalid field. */
   errors?: FieldError[] | null;
   request_id: string;
-  /** For 429 and 503, also in the header `Retry-After` in whole seconds. */
+  /** For 429 and 503: when to retry, in milliseconds. The header `Retry-After` has it in whole seconds. */
   retry_after_ms?: number | null;
   status: number;
   title: string;
   type: string;
 };
 
-/** Where a read marker stands after a mark. */
+/** The read marker and the counters after a mark. */
 export type ReadResult = {
   chat_id: string;
   read_seq: number;
@@ -266,51 +271,53 @@ export type ReadResult = {
   unread_count: number;
 };
 
-/** A message that somebody has reported to the host application. */
+/** A report of a message to the host application. */
 export type Report = {
   chat_id: string;
   created_at: Time;
   message_id: string;
-  /** Likewise; null once its sender was erased. */
+  /** The message's metadata when it was reported; null after its sender was erased. */
   metadata: Record<string, unknown> | null;
-  /** In the reporter's words. */
+  /** The reporter's reason, up to 1,000 characters. */
   reason: string | null;
   report_id: string;
   reporter_id: UserId | null;
-  /** Whose message it is. */
+  /** The sender of the message. */
   sender_id: UserId;
   seq: number;
-  /** As it was when it was reported, whatever became of the message; empty once its sender was erased. */
+  /** The message's text when it was reported, even if it was edited or deleted since; empty after its sender was erased. */
   text: string;
 };
 
 /** A page of reports. */
 export type ReportPage = {
-  /** The `cursor` of the next page; null where there is none. */
+  /** The `cursor` of the next page; null on the last one. */
   next: string | null;
   /** Latest first. */
   results: Report[];
 };
 
+/** A message that a search found. */
 export type SearchHit = {
-  /** Start and length of each, in UTF-16 code units of `text`. */
+  /** Start and length of each match, in UTF-16 code units of `text`. */
   highlights: number[][];
   message: Message;
 };
 
+/** A page of search results. */
 export type SearchPage = {
-  /** False where the time was up before the chat's beginning or enough hits. */
+  /** False if the time budget ended before the page was full or the whole chat was searched. */
   complete: boolean;
-  /** The `before` to go on with; null where all was searched. */
+  /** The `before` of the next page; null after the whole chat was searched. */
   next: number | null;
   /** Newest first. */
   results: SearchHit[];
 };
 
-/** A moment of Postgres's clock. Written as RFC 3339 in UTC with microseconds, which is what Postgres keeps. */
+/** A time of Postgres's clock. Written as RFC 3339 in UTC with microseconds, Postgres's precision. */
 export type Time = string;
 
-/** One chat's counter. */
+/** The unread counter of a chat. */
 export type UnreadChat = {
   chat_id: string;
   last_seq: number;
@@ -319,13 +326,13 @@ export type UnreadChat = {
   unread_count: number;
 };
 
-/** All counters of a user, latest activity first. */
+/** All unread counters of a user, latest activity first. */
 export type UnreadSummary = {
   chats: UnreadChat[];
   total: number;
 };
 
-/** A person. */
+/** A user. */
 export type User = {
   avatar_url: string | null;
   last_seen_at: Time | null;
@@ -334,7 +341,7 @@ export type User = {
   user_id: UserId;
 };
 
-/** The host application's own id of a person, compared byte for byte. */
+/** The host application's id of a user, compared byte for byte. */
 export type UserId = string;
 
 /** Every call: what goes into its path, query and body, and what comes back. */
