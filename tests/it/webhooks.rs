@@ -484,7 +484,7 @@ async fn private_addresses_are_not_reached_by_number_or_name() {
     let plain = refusal(&cluster, "http://example.com/", Switch::Off).await;
     assert!(plain.starts_with("BESEDA_WEBHOOK_URL: must be https://"), "{plain}");
     let named = refusal(&cluster, "https://me:secret@example.com/", Switch::On).await;
-    assert!(named.contains("without a user") && !named.contains("secret"), "{named}");
+    assert!(named.contains("no user and no password") && !named.contains("secret"), "{named}");
     for secret in [None, Some("short"), Some("not base64, not at all, not base64")] {
         let why = cluster.refusal(|config| {
             config.webhooks.webhook_url = Some("https://example.com/".parse().expect("a URL"));
