@@ -82,7 +82,11 @@ impl<W: BatchItem> Acknowledgement<W> {
 }
 
 /// The queue of a batch writer's commits.
-pub(super) struct Publisher<W: BatchItem>(mpsc::Sender<Committed<W>>);
+pub(super) struct Publisher<W: BatchItem> {
+    commits: mpsc::Sender<Committed<W>>,
+    outbox: Outbox,
+    tasks: TaskTracker,
+}
 
 /// The age of a statement beyond which its success is confirmed with Postgres first: longer than an
 /// undisturbed statement, shorter than any failover.
@@ -93,7 +97,7 @@ impl<W: BatchItem> Publisher<W> {
     pub(super) fn start(outbox: &Outbox, tasks: &TaskTracker) -> Self {
         let (commits, to_publish) = mpsc::channel(PUBLISH_QUEUE);
         tasks.spawn(publish_in_order(outbox.clone(), to_publish));
-        Self(commits)
+        Self { commits, outbox: outbox.clone(), tasks: tasks.clone() }
     }
 
     /// Queues a batch that was just committed by a statement that began at `began`.
@@ -108,9 +112,14 @@ impl<W: BatchItem> Publisher<W> {
         let (at, epoch) = (Instant::now(), Epoch::clone(&state.epoch));
         let committed =
             Committed { began, at, epoch, commit: batch.into_commit(), acknowledgements };
-        if let Err(refused) = self.0.try_send(committed) {
-            let Committed { acknowledgements, .. } = refused.into_inner();
-            acknowledgements.into_iter().for_each(|one| one.send(true));
+        if let Err(refused) = self.commits.try_send(committed) {
+            // The sweeper publishes it. A commit of a lost epoch is not acknowledged here either.
+            let Committed { began, epoch, acknowledgements, .. } = refused.into_inner();
+            let outbox = self.outbox.clone();
+            self.tasks.spawn(async move {
+                let stands = outbox.stands(&epoch, began.elapsed() > LATE).await;
+                acknowledgements.into_iter().for_each(|one| one.send(stands));
+            });
         }
     }
 }
