@@ -188,13 +188,18 @@ async fn what_is_large_is_searched_in_small_pages() {
     let chat = alice.on(0).open_chat(&bob).await;
     // Beside the table and as they are, so that each one that is read is a look there. Autovacuum's
     // ANALYZE would read them all, too.
-    let apart = "ALTER TABLE messages ALTER COLUMN text SET STORAGE EXTERNAL";
-    cluster.psql(&format!("{apart}, SET (autovacuum_enabled = off)")).await;
+    let beside = "ALTER TABLE messages ALTER COLUMN text SET STORAGE EXTERNAL";
+    cluster.psql(&format!("{beside}, SET (autovacuum_enabled = off)")).await;
     fill(&cluster, &chat, COUNT).await;
     let needles = format!("UPDATE messages SET text = 'a needle' WHERE seq IN (2, {COUNT})");
     cluster.psql(&needles).await;
     let texts = "(SELECT reltoastrelid FROM pg_class WHERE oid = 'messages'::regclass)";
-    let before = looks(&cluster, texts).await;
+    // Each text that was written was a look, too, and they are added when their connection has ended.
+    let before = eventually(async || match looks(&cluster, texts).await {
+        written @ COUNT.. => Ok(written),
+        written => Err(format!("only {written} texts")),
+    })
+    .await;
     let search = async |before: i64| {
         let path = format!("search/?query=needle&limit=1&before={before}");
         let answer = bob.on(0).get(&chat.path(&path)).await;
