@@ -114,9 +114,10 @@ export class Stack {
   }
 
   /** What the host application signs. */
-  token(user, name, seconds = 3600) {
+  token(user, name, seconds = 3600, lifetime) {
     const part = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
-    const claims = { sub: user, name, exp: Math.floor(Date.now() / 1000) + seconds };
+    const exp = Math.floor(Date.now() / 1000) + seconds;
+    const claims = { sub: user, name, exp, ...(lifetime && { iat: exp - lifetime }) };
     const signed = `${part({ alg: 'HS256', typ: 'JWT' })}.${part(claims)}`;
     return `${signed}.${createHmac('sha256', this.#secret).update(signed).digest('base64url')}`;
   }
