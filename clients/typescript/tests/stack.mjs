@@ -114,10 +114,9 @@ export class Stack {
   }
 
   /** What the host application signs. */
-  token(user, name, seconds = 3600, lifetime) {
+  token(user, name, seconds = 3600) {
     const part = (value) => Buffer.from(JSON.stringify(value)).toString('base64url');
-    const exp = Math.floor(Date.now() / 1000) + seconds;
-    const claims = { sub: user, name, exp, ...(lifetime && { iat: exp - lifetime }) };
+    const claims = { sub: user, name, exp: Math.floor(Date.now() / 1000) + seconds };
     const signed = `${part({ alg: 'HS256', typ: 'JWT' })}.${part(claims)}`;
     return `${signed}.${createHmac('sha256', this.#secret).update(signed).digest('base64url')}`;
   }

@@ -152,8 +152,8 @@ export async function a_token_is_renewed_in_place({ meet, stack }) {
   const bob = meet('Bob');
   const chat = await bob.chatWith(alice.id);
   await bob.say(chat, 'before');
-  // Of three minutes, so that the notice comes a minute before the end.
-  alice.token = stack.token(alice.id, 'Alice', 61, 180);
+  // The notice comes when a third of it is left.
+  alice.token = stack.token(alice.id, 'Alice', 24);
   await alice.arrive();
   await alice.pick('Bob');
   await alice.page.fill('#draft', 'half a thought');
