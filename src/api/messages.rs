@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use beseda_protocol::rest::{Edit, HistoryView, NewMessage};
+use beseda_protocol::rest::{Edit, HistoryView, NewMessage, Window};
 
 use super::extract::{AuthUser, ChatPath, JsonBody, MessagePath, QueryParams, single};
 use crate::{
@@ -15,7 +15,6 @@ use crate::{
     context::Context,
     error::Error,
     model::Message,
-    store::Window,
 };
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");

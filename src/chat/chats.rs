@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use beseda_protocol::rest::{HistoryView, ReadResult, UnreadChat, UnreadSummary};
+use beseda_protocol::rest::{HistoryView, ReadResult, UnreadChat, UnreadSummary, Window};
 
 use super::Chats;
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
     outbox::{Commit, counters},
     presence::Transition,
     protocol::{Publication, ServerFrame},
-    store::{Changes, InboxPage, MutationKind, MutationResult, StoredChat, Window},
+    store::{Changes, InboxPage, MutationKind, MutationResult, StoredChat},
     unread::Counter,
 };
 

@@ -1,5 +1,6 @@
 //! Messages: written in batches, read by ranges of `seq` (dense, so a page is a range) and of `ev`.
 
+use beseda_protocol::rest::Window;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 use tokio_postgres::{
@@ -44,17 +45,6 @@ pub enum SendOutcome {
         state: ChatState,
     },
     Refused(Error),
-}
-
-/// Which page of a chat's history.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Window {
-    Newest,
-    /// Exclusive.
-    Before(i64),
-    /// Exclusive.
-    After(i64),
-    Around(i64),
 }
 
 /// Messages of a range of `seq`, ascending.

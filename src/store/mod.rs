@@ -35,7 +35,7 @@ pub use self::{
     chats::{InboxPage, Opened, StoredChat},
     connect::patiently,
     error::StoreError,
-    messages::{Changes, Draft, History, Page, SendOutcome, Window},
+    messages::{Changes, Draft, History, Page, SendOutcome},
     migrate::{check_migrations, migrate},
     mutations::{Mutated, Mutation, MutationKind, MutationOutcome, MutationResult},
     outbox::{Noted, Unpublished},

@@ -9,12 +9,13 @@ mod token;
 pub mod wire;
 
 pub use beseda_protocol as protocol;
+pub use beseda_protocol::rest::Window;
 
 pub use self::{
     client::{Client, ClientBuilder, Events},
     error::Error,
     machine::{Event, State},
-    rest::{Export, Rest, Window},
+    rest::{Export, Rest},
     token::{Credentials, TokenReason},
     wire::{Closed, Connection, Utf8Bytes, Wire, WireError, WireOptions, WsMessage},
 };

@@ -13,7 +13,7 @@ use beseda_protocol::{
     rest::{
         BlockPage, BulkResult, ChatPage, ChatTicket, Edit, HistoryView, ManyChatsTicket, MarkRead,
         NewChat, NewMessage, NewProfile, NewReport, NewUser, NewUsers, OpenedChat, ReadResult,
-        ReportPage, SearchPage, UnreadSummary,
+        ReportPage, SearchPage, UnreadSummary, Window,
     },
 };
 use http::{Method, StatusCode, header};
@@ -24,18 +24,6 @@ use crate::{Credentials, Error, TokenReason, tls};
 
 /// Longer than the service lets a request take by itself (15 s), so that its own answer comes first.
 const TIMEOUT: Duration = Duration::from_secs(20);
-
-/// Which messages of a history.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Window {
-    Newest,
-    /// Below this `seq`.
-    Before(i64),
-    /// Above this `seq`.
-    After(i64),
-    /// On both sides of this `seq`.
-    Around(i64),
-}
 
 /// REST calls to one of several addresses of a service, with one user's token. A clone is cheap, and
 /// shares connections, token and address.

@@ -42,6 +42,18 @@ pub struct ChatPage {
     pub next: Option<String>,
 }
 
+/// Which page of a chat's history a request asks for: its query parameters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Window {
+    Newest,
+    /// Below this `seq`.
+    Before(i64),
+    /// Above this `seq`.
+    After(i64),
+    /// On both sides of this `seq`.
+    Around(i64),
+}
+
 /// A page of the history, with the position at which it was read.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
