@@ -218,25 +218,15 @@ async fn no_log_has_a_value_that_postgres_quotes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn serve_waits_for_postgres_and_names_the_cause() {
     let mut cluster = Cluster::with_own_stack(1, |_| {}).await;
-    let (url, redis) = (cluster.database_url(), cluster.stack().redis.url());
     cluster.stack().postgres.stop().await;
-    let environment = [
-        ("DATABASE_URL", url.as_str()),
-        ("REDIS_URL", &redis),
-        ("BESEDA_REDIS_PREFIX", cluster.redis_prefix()),
-        ("BESEDA_JWT_HS256_SECRET", SECRET),
-        ("BESEDA_LISTEN", "127.0.0.1:0"),
-        ("BESEDA_INTERNAL_LISTEN", "127.0.0.1:0"),
-    ];
-    let at_once = ("BESEDA_DATABASE_WAIT", "0s");
-    let impatient = Program::serve(environment.into_iter().chain([at_once]));
+    let impatient = Program::start(&cluster, &[("BESEDA_DATABASE_WAIT", "0s")]);
     eventually(async || {
         let log = impatient.log();
         let named = log.contains("beseda: no usable connection") && log.contains("refused");
         if named { Ok(()) } else { Err(log) }
     })
     .await;
-    let patient = Program::serve(environment.into_iter());
+    let patient = Program::start(&cluster, &[]);
     let waits = eventually(async || {
         let log = patient.log();
         let times = log.matches("Postgres is away: waiting for it").count();
@@ -328,15 +318,7 @@ async fn a_redis_that_is_too_old_is_refused() {
             connections.spawn(pretend_to_be_old(client, redis));
         }
     });
-    let (url, old) = (cluster.database_url(), format!("redis://127.0.0.1:{old}"));
-    let program = Program::serve([
-        ("DATABASE_URL", url.as_str()),
-        ("REDIS_URL", &old),
-        ("BESEDA_REDIS_PREFIX", cluster.redis_prefix()),
-        ("BESEDA_JWT_HS256_SECRET", SECRET),
-        ("BESEDA_LISTEN", "127.0.0.1:0"),
-        ("BESEDA_INTERNAL_LISTEN", "127.0.0.1:0"),
-    ]);
+    let program = Program::start(&cluster, &[("REDIS_URL", &format!("redis://127.0.0.1:{old}"))]);
     // It ends with that, or, where Redis took longer than a start waits, does without.
     eventually(async || {
         let log = program.log();

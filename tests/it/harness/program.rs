@@ -19,6 +19,13 @@ impl Program {
     /// Starts it with the cluster's database and Redis, and returns its index among the replicas.
     /// `settings` take precedence over the default ones.
     pub(crate) async fn join(cluster: &mut Cluster, settings: &[(&str, &str)]) -> (Self, usize) {
+        let program = Self::start(cluster, settings);
+        let replica = program.joined(cluster).await;
+        (program, replica)
+    }
+
+    /// Starts it like [`Self::join`], but does not wait until it serves.
+    pub(crate) fn start(cluster: &Cluster, settings: &[(&str, &str)]) -> Self {
         let (url, redis) = (cluster.database_url(), cluster.stack().redis.url());
         let needed = [
             ("DATABASE_URL", url.as_str()),
@@ -28,9 +35,7 @@ impl Program {
             ("BESEDA_LISTEN", "127.0.0.1:0"),
             ("BESEDA_INTERNAL_LISTEN", "127.0.0.1:0"),
         ];
-        let program = Self::serve(needed.iter().chain(settings).copied());
-        let replica = program.joined(cluster).await;
-        (program, replica)
+        Self::serve(needed.iter().chain(settings).copied())
     }
 
     /// Returns its index among the replicas, once it serves.
@@ -40,7 +45,7 @@ impl Program {
     }
 
     /// Starts it with this environment; does not wait until it serves.
-    pub(crate) fn serve<'a>(environment: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+    fn serve<'a>(environment: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_beseda"))
             .arg("serve")
             .env_clear()
