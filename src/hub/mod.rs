@@ -6,17 +6,19 @@
 //! is filled from Postgres.
 
 mod compare;
+mod entry;
 mod feed;
 mod queue;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
 use tokio::sync::OnceCell;
 
+use self::entry::Entry;
 pub use self::{
     feed::{Attached, Feed, Sources, Subscription},
     queue::{Inbox, QUEUE, Queue, queue},
@@ -98,85 +100,6 @@ pub struct Fill {
     pub after_ev: i64,
     pub frames: Vec<(i64, Frame)>,
     pub head_ev: i64,
-}
-
-/// A chat with subscribers.
-#[derive(Debug)]
-struct Entry {
-    subscribers: Vec<Queue>,
-    /// The epoch of all numbers here; `None` while there are none.
-    epoch: Option<Epoch>,
-    /// `None` until the first subscriber has read the chat's head.
-    cursor: Option<i64>,
-    /// The highest `ev` seen in a publication.
-    heard: i64,
-    /// Publications beyond the gap, with their commit times.
-    pending: BTreeMap<i64, (i64, Frame)>,
-    /// Whether a task fills the gap.
-    filling: bool,
-    /// When a publication or Postgres last confirmed the cursor.
-    confirmed: Instant,
-    /// Set once Redis has acknowledged the subscription.
-    subscribed: Arc<OnceCell<()>>,
-    /// Since when the chat has no subscribers.
-    idle_since: Option<Instant>,
-}
-
-impl Entry {
-    fn new() -> Self {
-        Self {
-            subscribers: Vec::new(),
-            epoch: None,
-            cursor: None,
-            heard: 0,
-            pending: BTreeMap::new(),
-            filling: false,
-            confirmed: Instant::now(),
-            subscribed: Arc::default(),
-            idle_since: None,
-        }
-    }
-
-    fn push(&self, delivery: &Delivery) {
-        let shared = Arc::new(delivery.clone());
-        self.subscribers.iter().for_each(|queue| queue.push(&shared));
-    }
-
-    /// Whether `epoch` is this chat's. Until its head was read, the latest epoch seen is adopted.
-    fn is_of(&mut self, epoch: &Epoch) -> bool {
-        if self.epoch.as_ref() == Some(epoch) {
-            return true;
-        }
-        if self.cursor.is_some() {
-            return false;
-        }
-        self.pending.clear();
-        self.heard = 0;
-        self.epoch = Some(Epoch::clone(epoch));
-        true
-    }
-
-    /// Delivers the pending changes that continue the cursor without a gap.
-    fn advance(&mut self, chat_id: ChatId) {
-        let (Some(mut cursor), Some(epoch)) = (self.cursor, self.epoch.clone()) else { return };
-        while let Some(entry) = self.pending.first_entry() {
-            let ev = *entry.key();
-            if ev > cursor + 1 {
-                break;
-            }
-            let (micros, frame) = entry.remove();
-            if ev == cursor + 1 {
-                cursor = ev;
-                let epoch = Epoch::clone(&epoch);
-                self.push(&Delivery::Event { chat_id, epoch, ev, micros, frame });
-            }
-        }
-        self.cursor = Some(cursor);
-    }
-
-    fn has_gap(&self) -> bool {
-        self.cursor.is_some_and(|cursor| self.heard > cursor)
-    }
 }
 
 /// A gap claimed for filling.
@@ -263,7 +186,7 @@ impl Hub {
             entry.advance(chat_id);
         }
         entry.heard = entry.heard.max(head_ev);
-        Some((entry.cursor.unwrap_or(head_ev), claim(entry, chat_id)))
+        Some((entry.cursor.unwrap_or(head_ev), entry.claim(chat_id)))
     }
 
     pub(crate) fn add_user(&self, user_id: &UserId, queue: &Queue, inbox: bool) {
@@ -330,7 +253,7 @@ impl Hub {
             | Publication::Erased { .. }
             | Publication::Revoked { .. } => {}
         }
-        claim(entry, chat_id).map_or(Received::Taken, Received::Gap)
+        entry.claim(chat_id).map_or(Received::Taken, Received::Gap)
     }
 
     /// Ends a chat that does not exist in `epoch`, whatever its epoch here.
@@ -404,7 +327,7 @@ impl Hub {
             self.metrics.gaps_filled.inc();
             let head_ev = fill.head_ev;
             entry.push(&Delivery::Catchup { chat_id, fill: Arc::new(fill) });
-            move_cursor(entry, chat_id, head_ev);
+            entry.move_cursor(chat_id, head_ev);
         }
         entry.heard = entry.heard.max(entry.cursor.unwrap_or(0));
         moves
@@ -436,7 +359,7 @@ impl Hub {
         entry.epoch = Some(Epoch::clone(epoch));
         entry.heard = head_ev;
         entry.pending.clear();
-        move_cursor(entry, chat_id, head_ev);
+        entry.move_cursor(chat_id, head_ev);
     }
 
     /// Compares a chat whose cursor was `seen` with its head in Postgres.
@@ -458,7 +381,7 @@ impl Hub {
         }
         if head_ev > seen {
             entry.heard = entry.heard.max(head_ev);
-            let gap = claim(entry, chat_id);
+            let gap = entry.claim(chat_id);
             if gap.is_some() {
                 self.metrics.head_check_finds.inc();
             }
@@ -517,23 +440,6 @@ impl Hub {
             (chats + shard.len(), subscribers + here)
         })
     }
-}
-
-/// Moves the cursor: all changes up to `head_ev` were delivered.
-fn move_cursor(entry: &mut Entry, chat_id: ChatId, head_ev: i64) {
-    entry.cursor = Some(head_ev);
-    entry.confirmed = Instant::now();
-    entry.pending = entry.pending.split_off(&(head_ev + 1));
-    entry.advance(chat_id);
-}
-
-/// Claims a gap for filling, if there is an unclaimed one.
-fn claim(entry: &mut Entry, chat_id: ChatId) -> Option<Gap> {
-    if !entry.has_gap() || entry.filling {
-        return None;
-    }
-    entry.filling = true;
-    Some(Gap(chat_id))
 }
 
 #[cfg(test)]

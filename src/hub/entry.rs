@@ -1,0 +1,107 @@
+//! A chat of the hub: its subscribers, and the revision up to which they have its changes.
+
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
+
+use tokio::sync::OnceCell;
+
+use super::{Delivery, Gap, Queue};
+use crate::{
+    model::{ChatId, Epoch},
+    protocol::Frame,
+};
+
+/// A chat with subscribers.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) subscribers: Vec<Queue>,
+    /// The epoch of all numbers here; `None` while there are none.
+    pub(super) epoch: Option<Epoch>,
+    /// `None` until the first subscriber has read the chat's head.
+    pub(super) cursor: Option<i64>,
+    /// The highest `ev` seen in a publication.
+    pub(super) heard: i64,
+    /// Publications beyond the gap, with their commit times.
+    pub(super) pending: BTreeMap<i64, (i64, Frame)>,
+    /// Whether a task fills the gap.
+    pub(super) filling: bool,
+    /// When a publication or Postgres last confirmed the cursor.
+    pub(super) confirmed: Instant,
+    /// Set once Redis has acknowledged the subscription.
+    pub(super) subscribed: Arc<OnceCell<()>>,
+    /// Since when the chat has no subscribers.
+    pub(super) idle_since: Option<Instant>,
+}
+
+impl Entry {
+    pub(super) fn new() -> Self {
+        Self {
+            subscribers: Vec::new(),
+            epoch: None,
+            cursor: None,
+            heard: 0,
+            pending: BTreeMap::new(),
+            filling: false,
+            confirmed: Instant::now(),
+            subscribed: Arc::default(),
+            idle_since: None,
+        }
+    }
+
+    pub(super) fn push(&self, delivery: &Delivery) {
+        let shared = Arc::new(delivery.clone());
+        self.subscribers.iter().for_each(|queue| queue.push(&shared));
+    }
+
+    /// Whether `epoch` is this chat's. Until its head was read, the latest epoch seen is adopted.
+    pub(super) fn is_of(&mut self, epoch: &Epoch) -> bool {
+        if self.epoch.as_ref() == Some(epoch) {
+            return true;
+        }
+        if self.cursor.is_some() {
+            return false;
+        }
+        self.pending.clear();
+        self.heard = 0;
+        self.epoch = Some(Epoch::clone(epoch));
+        true
+    }
+
+    /// Delivers the pending changes that continue the cursor without a gap.
+    pub(super) fn advance(&mut self, chat_id: ChatId) {
+        let (Some(mut cursor), Some(epoch)) = (self.cursor, self.epoch.clone()) else { return };
+        while let Some(entry) = self.pending.first_entry() {
+            let ev = *entry.key();
+            if ev > cursor + 1 {
+                break;
+            }
+            let (micros, frame) = entry.remove();
+            if ev == cursor + 1 {
+                cursor = ev;
+                let epoch = Epoch::clone(&epoch);
+                self.push(&Delivery::Event { chat_id, epoch, ev, micros, frame });
+            }
+        }
+        self.cursor = Some(cursor);
+    }
+
+    pub(super) fn has_gap(&self) -> bool {
+        self.cursor.is_some_and(|cursor| self.heard > cursor)
+    }
+
+    /// Moves the cursor: all changes up to `head_ev` were delivered.
+    pub(super) fn move_cursor(&mut self, chat_id: ChatId, head_ev: i64) {
+        self.cursor = Some(head_ev);
+        self.confirmed = Instant::now();
+        self.pending = self.pending.split_off(&(head_ev + 1));
+        self.advance(chat_id);
+    }
+
+    /// Claims a gap for filling, if there is an unclaimed one.
+    pub(super) fn claim(&mut self, chat_id: ChatId) -> Option<Gap> {
+        if !self.has_gap() || self.filling {
+            return None;
+        }
+        self.filling = true;
+        Some(Gap(chat_id))
+    }
+}
