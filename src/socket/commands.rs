@@ -4,7 +4,7 @@ use serde_json::value::RawValue;
 
 use super::{
     command::Command,
-    connection::{Connection, End, Flow, expiry, expiry_notice},
+    connection::{Connection, End, Flow},
 };
 use crate::{
     error::Error,
@@ -173,12 +173,10 @@ impl Connection {
         if identity.user_id() != self.session.user_id() {
             return Err(Error::Forbidden("This token is another user's."));
         }
-        self.token_expires_at = identity.expires_at;
-        self.expiry_notice = expiry_notice(identity.issued_at, identity.expires_at);
+        self.token_expiry.renew(identity.issued_at, identity.expires_at);
         self.session.renew(identity.issued_at);
-        self.told_expiring = false;
-        self.expiry_due = None;
-        self.ack(id, AckResult::Authenticated { token_expires_at: expiry(identity.expires_at) });
+        let token_expires_at = self.token_expiry.expires_at();
+        self.ack(id, AckResult::Authenticated { token_expires_at });
         Ok(())
     }
 }

@@ -14,6 +14,7 @@ use super::{
     inbox::InboxChats,
     presence_recheck::PresenceRecheck,
     session::{Effect, Session},
+    token_expiry::{Expiry, TokenExpiry},
     wire::{Wire, WsMessage, text},
 };
 use crate::{
@@ -33,18 +34,6 @@ pub(super) const BEHIND_LIMIT: Duration = Duration::from_secs(30);
 /// How long a close may take: the frames still to be written, and the client's close frame, so that
 /// the closing handshake completes.
 pub(crate) const CLOSE_WAIT: Duration = Duration::from_secs(5);
-
-/// How long before a token's expiry the client is told, at most: enough for an application that has
-/// to wake up first.
-const EXPIRY_NOTICE: Duration = Duration::from_secs(60);
-
-/// Divisor of a token's lifetime that bounds the notice of short tokens: without it a token of one
-/// minute would be announced as soon as it is issued.
-const EXPIRY_NOTICE_PART: u32 = 3;
-
-/// Minimum pause between two notices: an application that sends the same token again would be asked
-/// without end.
-const EXPIRY_PAUSE: Duration = Duration::from_secs(5);
 
 /// The user of a socket, and the times of the token.
 pub(super) struct Bearer {
@@ -76,14 +65,7 @@ pub(super) struct Connection {
     pub(super) out: Vec<Frame>,
     /// `None`: limits are off.
     pub(super) limits: Option<SocketLimits>,
-    pub(super) token_expires_at: i64,
-    /// How long before the token's expiry the client is told.
-    pub(super) expiry_notice: Duration,
-    pub(super) told_expiring: bool,
-    /// When the client was last told, for any token.
-    last_notice: Option<Instant>,
-    /// Cached result of [`Self::expiry_due`]; reset when the token or the notice changes.
-    pub(super) expiry_due: Option<Instant>,
+    pub(super) token_expiry: TokenExpiry,
     /// Chats whose changes could not be read; they are read again at `retry_at`.
     pub(super) missing: BTreeSet<ChatId>,
     pub(super) retry_at: Option<Instant>,
@@ -129,10 +111,13 @@ impl Connection {
         let (queue, inbox) = queue();
         context.metrics.sockets_open.inc();
         let open = OpenGauge(context.clone());
+        let Bearer { token_issued_at, token_expires_at, .. } = bearer;
+        let leeway = context.verifier.leeway();
+        let token_expiry = TokenExpiry::new(token_issued_at, token_expires_at, leeway);
         let attached = context.feed.attach(&bearer.user_id, &queue, single.is_none()).await;
         let present = context.chats.presence().enter(&bearer.user_id);
         Box::new(Self {
-            session: Session::new(bearer.user_id, bearer.token_issued_at, single),
+            session: Session::new(bearer.user_id, token_issued_at, single),
             chats: None,
             wire,
             queue,
@@ -140,11 +125,7 @@ impl Connection {
             subscriptions: Vec::with_capacity(usize::from(single.is_some())),
             out: Vec::new(),
             limits: context.limits.socket(),
-            token_expires_at: bearer.token_expires_at,
-            expiry_notice: expiry_notice(bearer.token_issued_at, bearer.token_expires_at),
-            told_expiring: false,
-            last_notice: None,
-            expiry_due: None,
+            token_expiry,
             missing: BTreeSet::new(),
             retry_at: None,
             presence_recheck: PresenceRecheck::default(),
@@ -216,12 +197,12 @@ impl Connection {
             user_id: self.session.user_id(),
             heartbeat_ms: u64::try_from(self.context.config.heartbeat.as_millis())
                 .unwrap_or(u64::MAX),
-            token_expires_at: expiry(self.token_expires_at),
+            token_expires_at: self.token_expiry.expires_at(),
             epoch: &epoch,
         };
         self.out.push(hello.encode());
         if let Some(FirstFrame { id }) = auth {
-            let token_expires_at = expiry(self.token_expires_at);
+            let token_expires_at = self.token_expiry.expires_at();
             self.ack(id.as_deref(), AckResult::Authenticated { token_expires_at });
         }
         if let Some((chat_id, changes)) = subscribed {
@@ -280,7 +261,7 @@ impl Connection {
 
     /// The earliest deadline.
     fn next_due(&mut self, ping_at: Instant, leave_at: Option<Instant>) -> Instant {
-        let due = ping_at.min(self.silent_at()).min(self.expiry_due());
+        let due = ping_at.min(self.silent_at()).min(self.token_expiry.due());
         [self.retry_at, self.presence_recheck.look_at, leave_at]
             .into_iter()
             .flatten()
@@ -295,8 +276,7 @@ impl Connection {
         if self.silent_at() <= now {
             self.on_silence().await?;
         }
-        if self.expiry_due() <= now {
-            self.expiry_due = None;
+        if self.token_expiry.due() <= now {
             self.on_expiry()?;
         }
         if self.retry_at.is_some_and(|at| at <= now) {
@@ -307,8 +287,7 @@ impl Connection {
         }
         if *ping_at <= now {
             *ping_at = now + self.context.config.heartbeat;
-            // A token expires by the wall clock, which may have been set.
-            self.expiry_due = None;
+            self.token_expiry.recheck();
             // The same limit as for silence: an unfinished message holds memory.
             let limit = self.context.config.heartbeat * 2;
             if self.wire.unfinished_since().is_some_and(|since| since.elapsed() > limit) {
@@ -396,44 +375,13 @@ impl Connection {
         }
     }
 
-    /// The next deadline of the token: the notice, then the expiry.
-    fn expiry_due(&mut self) -> Instant {
-        if let Some(due) = self.expiry_due {
-            return due;
-        }
-        let end = seconds_until(self.token_end());
-        let wait = if self.told_expiring {
-            end
-        } else {
-            let notice = seconds_until(self.token_expires_at).saturating_sub(self.expiry_notice);
-            notice.max(self.notice_pause()).min(end)
-        };
-        // At most a day: a distant expiry overflows an Instant, and the clock may be set.
-        *self.expiry_due.insert(Instant::now() + wait.min(Duration::from_secs(86_400)))
-    }
-
-    /// `exp` plus the leeway, in seconds since 1970.
-    fn token_end(&self) -> i64 {
-        let leeway = self.context.verifier.leeway().as_secs().cast_signed();
-        self.token_expires_at.saturating_add(leeway)
-    }
-
-    /// The time left until the client may be told again.
-    fn notice_pause(&self) -> Duration {
-        self.last_notice.map_or(Duration::ZERO, |at| EXPIRY_PAUSE.saturating_sub(at.elapsed()))
-    }
-
     fn on_expiry(&mut self) -> Flow {
-        if seconds_until(self.token_end()).is_zero() {
-            return Err(End::Close(Close::TokenExpired));
-        }
-        let left = seconds_until(self.token_expires_at);
-        if !self.told_expiring && left <= self.expiry_notice && self.notice_pause().is_zero() {
-            self.told_expiring = true;
-            self.last_notice = Some(Instant::now());
-            // Rounded up, so that 59.999 s is sent as 60.
-            let expires_in = left.as_millis().div_ceil(1_000).try_into().unwrap_or(0);
-            self.out.push(ServerFrame::TokenExpiring { expires_in }.encode());
+        match self.token_expiry.on_due() {
+            Expiry::NotYet => {}
+            Expiry::Notice { expires_in } => {
+                self.out.push(ServerFrame::TokenExpiring { expires_in }.encode());
+            }
+            Expiry::Expired => return Err(End::Close(Close::TokenExpired)),
         }
         Ok(())
     }
@@ -481,24 +429,4 @@ pub(super) async fn close(wire: &mut Wire, frames: impl IntoIterator<Item = Fram
     // A client that does not reply is cut off.
     let last = frames.into_iter().chain(bye);
     let _ = tokio::time::timeout(CLOSE_WAIT, wire.close(last, frame)).await;
-}
-
-pub(super) fn expiry(seconds: i64) -> Time {
-    Time(jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::MAX))
-}
-
-/// How long before a token's expiry the client is told. Without `iat` its lifetime counts from now.
-pub(super) fn expiry_notice(issued_at: Option<Time>, expires_at: i64) -> Duration {
-    let life = match issued_at {
-        Some(Time(at)) => expires_at.saturating_sub(at.as_second()),
-        None => i64::try_from(seconds_until(expires_at).as_secs()).unwrap_or(i64::MAX),
-    };
-    let life = Duration::from_secs(u64::try_from(life).unwrap_or(0));
-    EXPIRY_NOTICE.min(life / EXPIRY_NOTICE_PART)
-}
-
-fn seconds_until(moment: i64) -> Duration {
-    let now = jiff::Timestamp::now().as_millisecond();
-    let left = moment.saturating_mul(1_000).saturating_sub(now);
-    Duration::from_millis(u64::try_from(left).unwrap_or(0))
 }

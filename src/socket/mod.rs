@@ -9,6 +9,7 @@ mod metered;
 mod presence_recheck;
 pub(crate) mod session;
 mod subscriptions;
+mod token_expiry;
 mod wire;
 
 use std::net::SocketAddr;
