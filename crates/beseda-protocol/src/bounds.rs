@@ -16,6 +16,26 @@ pub const MAX_NAME_CHARS: usize = 256;
 pub const MAX_AVATAR_URL_CHARS: usize = 2_048;
 /// Longest reason of a report, in characters.
 pub const MAX_REASON_CHARS: usize = 1_000;
+/// Longest title of a group, in characters.
+pub const MAX_TITLE_CHARS: usize = 200;
+/// Longest `client_chat_id`, in characters.
+pub const MAX_CLIENT_CHAT_ID_CHARS: usize = 64;
+/// Most members that one call names.
+pub const MAX_NAMED_MEMBERS: usize = 1_000;
+/// Most users that a message mentions one by one.
+pub const MAX_MENTIONS: usize = 50;
+/// Largest group in which any member may mention `all`, in members.
+pub const MAX_MEMBERS_MENTIONED_BY_ALL: i32 = 32;
+/// Longest time between two messages in slow mode, in seconds (six hours).
+pub const MAX_SLOW_MODE_SECONDS: i32 = 21_600;
+/// Life of an invitation, in seconds: a minute to a year.
+pub const INVITE_SECONDS: std::ops::RangeInclusive<i64> = 60..=31_536_000;
+/// Life of an invitation that does not say one, in seconds (a week).
+pub const DEFAULT_INVITE_SECONDS: i64 = 604_800;
+/// Most uses that an invitation may be bounded to.
+pub const MAX_INVITE_USES: i32 = 100_000;
+/// Largest group whose readers of a message can be listed, in members.
+pub const MAX_MEMBERS_OF_READERS: i32 = 1_000;
 /// Longest search query, in characters.
 pub const MAX_QUERY_CHARS: usize = 256;
 /// Most users in one bulk request.

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::{
-    model::{Chat, ChatId, Message, MessageId, Time, UserId},
+    model::{
+        Chat, ChatId, GroupChange, LeftReason, Member, Mentions, Message, MessageId, Time, UserId,
+    },
     tagged,
 };
 
@@ -24,6 +26,26 @@ pub enum ResetReason {
     /// The position is beyond the head or of another epoch. Unknown reasons decode as this one.
     #[serde(other)]
     UnknownPosition,
+}
+
+/// Why a chat is no longer the user's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GoneReason {
+    Left,
+    Removed,
+    Banned,
+    /// The chat was deleted. Unknown reasons decode as this one.
+    #[default]
+    #[serde(other)]
+    Deleted,
+}
+
+/// How far a member has read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    pub user_id: UserId,
+    pub read_seq: i64,
 }
 
 /// The `id` of a command: a string or an integer, echoed as sent.
@@ -50,7 +72,8 @@ pub enum ServerFrame<'a> {
         head_seq: i64,
         epoch: &'a str,
         read_seq: i64,
-        peer_read_seq: i64,
+        peer_read_seq: Option<i64>,
+        receipts: &'a [Receipt],
         online: Vec<UserId>,
     },
     #[serde(rename = "message.created")]
@@ -66,7 +89,23 @@ pub enum ServerFrame<'a> {
         deleted_at: Option<Time>,
     },
     #[serde(rename = "chat.read")]
-    ChatRead { chat_id: ChatId, ev: i64, user_id: &'a UserId, read_seq: i64 },
+    ChatRead { chat_id: ChatId, ev: Option<i64>, user_id: &'a UserId, read_seq: i64 },
+    #[serde(rename = "member.joined")]
+    MemberJoined { chat_id: ChatId, ev: i64, members: &'a [Member], by: Option<&'a UserId> },
+    #[serde(rename = "member.updated")]
+    MemberUpdated { chat_id: ChatId, ev: i64, member: &'a Member, by: Option<&'a UserId> },
+    #[serde(rename = "member.left")]
+    MemberLeft {
+        chat_id: ChatId,
+        ev: i64,
+        user_id: &'a UserId,
+        by: Option<&'a UserId>,
+        reason: LeftReason,
+    },
+    #[serde(rename = "chat.changed")]
+    ChatChanged(&'a GroupChange),
+    #[serde(rename = "skipped")]
+    Skipped { chat_id: ChatId, ev: i64 },
     #[serde(rename = "synced")]
     Synced { chat_id: ChatId, ev: i64 },
     #[serde(rename = "catchup")]
@@ -83,6 +122,7 @@ pub enum ServerFrame<'a> {
         /// On the inbox only.
         #[serde(skip_serializing_if = "Option::is_none")]
         total_unread: Option<i64>,
+        reason: GoneReason,
         epoch: &'a str,
     },
     #[serde(rename = "typing")]
@@ -184,7 +224,11 @@ pub enum ReceivedFrame {
         head_seq: i64,
         epoch: String,
         read_seq: i64,
-        peer_read_seq: i64,
+        /// Null in a group.
+        peer_read_seq: Option<i64>,
+        /// The read markers of all members that are not 0; empty in a chat without receipts.
+        #[serde(default)]
+        receipts: Vec<Receipt>,
         online: Vec<UserId>,
     },
     /// A message was sent; in a resume, one that is new to the client.
@@ -202,9 +246,25 @@ pub enum ReceivedFrame {
         seq: i64,
         deleted_at: Option<Time>,
     },
-    /// A member's read marker moved.
+    /// A member's read marker moved. Without an `ev` in a chat without receipts: then it is the reader's own,
+    /// told to their sockets only.
     #[serde(rename = "chat.read")]
-    ChatRead { chat_id: ChatId, ev: i64, user_id: UserId, read_seq: i64 },
+    ChatRead { chat_id: ChatId, ev: Option<i64>, user_id: UserId, read_seq: i64 },
+    /// Users became members. `by` is null where the host application added them.
+    #[serde(rename = "member.joined")]
+    MemberJoined { chat_id: ChatId, ev: i64, members: Vec<Member>, by: Option<UserId> },
+    /// A member's role changed, or until when they may not post.
+    #[serde(rename = "member.updated")]
+    MemberUpdated { chat_id: ChatId, ev: i64, member: Box<Member>, by: Option<UserId> },
+    /// A membership ended.
+    #[serde(rename = "member.left")]
+    MemberLeft { chat_id: ChatId, ev: i64, user_id: UserId, by: Option<UserId>, reason: LeftReason },
+    /// What a group shows changed, or whether it has receipts.
+    #[serde(rename = "chat.changed")]
+    ChatChanged(Box<GroupChange>),
+    /// The changes up to `ev` are not for this client.
+    #[serde(rename = "skipped")]
+    Skipped { chat_id: ChatId, ev: i64 },
     /// All changes up to `ev` were sent. From here on, every `ev` is sent, without gaps.
     #[serde(rename = "synced")]
     Synced { chat_id: ChatId, ev: i64 },
@@ -221,13 +281,15 @@ pub enum ReceivedFrame {
     /// On the inbox: a chat changed.
     #[serde(rename = "chat.updated")]
     ChatUpdated { chat: Box<Chat>, total_unread: i64, epoch: String },
-    /// A chat was deleted.
+    /// A chat is no longer the user's.
     #[serde(rename = "chat.deleted")]
     ChatDeleted {
         chat_id: ChatId,
         /// On the inbox only.
         #[serde(default)]
         total_unread: Option<i64>,
+        #[serde(default)]
+        reason: GoneReason,
         epoch: String,
     },
     /// A member types, or stopped. Best effort; never replayed.
@@ -319,11 +381,16 @@ impl ReceivedFrame {
 
     /// Returns the chat and the `ev` of a change; `None` for other frames.
     pub fn change(&self) -> Option<(ChatId, i64)> {
-        match *self {
+        match self {
             Self::MessageCreated { chat_id, ev, .. }
             | Self::MessageUpdated { chat_id, ev, .. }
             | Self::MessageDeleted { chat_id, ev, .. }
-            | Self::ChatRead { chat_id, ev, .. } => Some((chat_id, ev)),
+            | Self::ChatRead { chat_id, ev: Some(ev), .. }
+            | Self::MemberJoined { chat_id, ev, .. }
+            | Self::MemberUpdated { chat_id, ev, .. }
+            | Self::MemberLeft { chat_id, ev, .. }
+            | Self::Skipped { chat_id, ev } => Some((*chat_id, *ev)),
+            Self::ChatChanged(change) => Some((change.chat_id, change.ev)),
             _ => None,
         }
     }
@@ -358,6 +425,8 @@ pub enum ClientFrame<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         chat_id: Option<ChatId>,
         text: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        mentions: Option<&'a Mentions>,
         #[serde(skip_serializing_if = "Option::is_none")]
         client_msg_id: Option<&'a str>,
     },

@@ -1,6 +1,7 @@
 //! The objects that clients see: users, chats, messages, reports, and the lines of an export.
 
 mod export;
+mod group;
 
 use std::{fmt, sync::Arc};
 
@@ -11,8 +12,12 @@ use uuid::Uuid;
 
 use crate::bounds::MAX_USER_ID_CHARS;
 
-pub use self::export::{
-    ExportEnd, ExportLine, ExportedBlock, ExportedChat, ExportedProfile, ExportedReport,
+pub use self::{
+    export::{ExportEnd, ExportLine, ExportedBlock, ExportedChat, ExportedProfile, ExportedReport},
+    group::{
+        Ban, GroupChange, GroupSettings, HistoryRule, Invite, InviteRule, JoinRule, LeftReason,
+        Member, Mentions, Notify, PostRule, Role, SystemEvent, SystemEventKind,
+    },
 };
 
 /// A chat's id: a UUIDv7, so that new chats lie together in the index.
@@ -138,18 +143,35 @@ pub struct Message {
     pub seq: i64,
     /// The number of its latest change, among all changes of the chat.
     pub ev: i64,
-    pub sender_id: UserId,
-    /// As sent, 1 to 4,000 characters; empty in a tombstone.
+    #[serde(rename = "type")]
+    pub kind: MessageKind,
+    /// Null in a system message.
+    pub sender_id: Option<UserId>,
+    /// As sent, 1 to 4,000 characters; empty in a tombstone and in a system message.
     pub text: String,
     /// The host application's JSON object, as sent. One of more than 4 KiB is compacted: without white
     /// space and needless escapes.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
     pub metadata: Option<Box<RawValue>>,
+    /// Whom it mentions; empty in a tombstone.
+    pub mentions: Mentions,
+    /// What a system message tells of; null in others.
+    pub system: Option<SystemEvent>,
     pub client_msg_id: Option<String>,
     /// Never earlier than that of the previous message.
     pub created_at: Time,
     pub edited_at: Option<Time>,
     pub deleted_at: Option<Time>,
+}
+
+/// The kind of a message. Clients must expect others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum MessageKind {
+    Text,
+    /// Written by the service, about a change of the chat. It is never unread.
+    System,
 }
 
 impl PartialEq for Message {
@@ -158,10 +180,13 @@ impl PartialEq for Message {
             && self.chat_id == other.chat_id
             && self.seq == other.seq
             && self.ev == other.ev
+            && self.kind == other.kind
             && self.sender_id == other.sender_id
             && self.text == other.text
             && self.metadata.as_deref().map(RawValue::get)
                 == other.metadata.as_deref().map(RawValue::get)
+            && self.mentions == other.mentions
+            && self.system == other.system
             && self.client_msg_id == other.client_msg_id
             && self.created_at == other.created_at
             && self.edited_at == other.edited_at
@@ -195,16 +220,19 @@ pub struct Report {
     pub created_at: Time,
 }
 
-/// The kind of a chat. There is one kind now; clients must expect others.
+/// The kind of a chat. Clients must expect others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ChatKind {
+    /// Of two users, for ever.
     Direct,
+    /// Of one to many members, who come and go.
+    Group,
 }
 
-/// A chat of two members, as one of them sees it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// A chat, as one of its members sees it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Chat {
     #[cfg_attr(feature = "openapi", schema(value_type = Uuid))]
@@ -212,18 +240,50 @@ pub struct Chat {
     /// 22 base64url characters, unguessable.
     pub room_name: String,
     pub kind: ChatKind,
+    /// 1 to 200 characters; null in a direct chat.
+    pub title: Option<String>,
+    pub avatar_url: Option<String>,
+    /// The host application's JSON object, up to 4 KiB; null in a direct chat.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
+    pub metadata: Option<Box<RawValue>>,
+    pub member_count: i32,
     pub created_at: Time,
     pub created_by: UserId,
-    pub other_user: User,
+    /// Null in a group.
+    pub other_user: Option<User>,
+    /// The caller's role; `member` in a direct chat.
+    pub role: Role,
+    /// Null in a direct chat.
+    pub settings: Option<GroupSettings>,
+    /// Whether read markers are told to all members.
+    pub receipts: bool,
+    /// Null for the host application, which reads no messages.
     pub last_message: Option<Message>,
     pub last_seq: i64,
     pub last_ev: i64,
+    /// The `seq` of the first message that the caller may see; 1: all.
+    pub first_seq: i64,
     /// The `seq` up to which the caller has read.
     pub read_seq: i64,
-    /// The `seq` up to which the other member has read.
-    pub peer_read_seq: i64,
-    /// The other member's messages after `read_seq`, without tombstones.
+    /// The `seq` up to which the other member has read; null in a group.
+    pub peer_read_seq: Option<i64>,
+    /// Messages of other members after `read_seq`, without tombstones and system messages.
     pub unread_count: i64,
+    /// Those of them that mention the caller.
+    pub unread_mentions: i64,
+    /// What the caller wants to be notified of.
+    pub notify: Notify,
+    /// Whether the caller has pinned the chat.
+    pub pinned: bool,
+    /// Whether the caller has archived the chat.
+    pub archived: bool,
+}
+
+impl PartialEq for Chat {
+    fn eq(&self, other: &Self) -> bool {
+        // Raw JSON has no equality of its own, so two chats are compared as the JSON that they are.
+        serde_json::to_value(self).ok() == serde_json::to_value(other).ok()
+    }
 }
 
 /// A reader's position in a chat: all changes up to `ev`, in the history `epoch`.
@@ -232,17 +292,6 @@ pub struct Position {
     pub ev: i64,
     /// `None` means the present epoch.
     pub epoch: Option<String>,
-}
-
-/// The head of a chat: its newest numbers and both read markers, of one snapshot.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Head {
-    pub ev: i64,
-    pub seq: i64,
-    /// Opaque. A different one means that the database went back in time.
-    pub epoch: String,
-    pub read_seq: i64,
-    pub peer_read_seq: i64,
 }
 
 #[cfg(test)]
