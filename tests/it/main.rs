@@ -9,6 +9,7 @@ mod edges;
 mod export;
 mod failover;
 mod fairness;
+mod groups;
 mod harness;
 mod issuers;
 mod leaks;

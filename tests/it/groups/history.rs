@@ -51,7 +51,10 @@ async fn where_history_begins_with_joining_nothing_before_is_seen() {
     let mut resumed = bob.resume(&chat, 0, &epoch).await;
     let frames = resumed.frames_until("synced").await;
     assert!(!json!(frames).to_string().contains("a secret"), "{frames:?}");
-    owner.patch(&chat.path(&format!("messages/{id}/")), json!({ "text": "a secret still" })).await.expect(200);
+    owner
+        .patch(&chat.path(&format!("messages/{id}/")), json!({ "text": "a secret still" }))
+        .await
+        .expect(200);
     owner.send(&chat, "next").await;
     let skipped = resumed.expect("skipped").await;
     let next = resumed.expect("message.created").await;

@@ -35,7 +35,10 @@ async fn an_invitation_is_good_for_as_many_as_it_says() {
     let accept = format!("/invites/{}/", made["code"].as_str().expect("a code"));
     let racers: Vec<_> = (0..RACERS).map(|n| cluster.user(&format!("racer {n}"))).collect();
     let answers = join_all(
-        racers.iter().enumerate().map(|(n, user)| user.on(n % 2).post(&accept, json!({})).into_future()),
+        racers
+            .iter()
+            .enumerate()
+            .map(|(n, user)| user.on(n % 2).post(&accept, json!({})).into_future()),
     )
     .await;
     let joined = answers.iter().filter(|answer| answer.status == 200).count();
@@ -63,7 +66,9 @@ async fn a_withdrawn_expired_or_unknown_invitation_is_none() {
     let withdraw = chat.path(&format!("invites/{}/", made["invite_id"].as_str().expect("an id")));
     owner.delete(&withdraw).await.expect(204);
     bob.post(&accept, json!({})).await.expect_problem(404, "invite_not_found");
-    bob.post("/invites/AAAAAAAAAAAAAAAAAAAAAA/", json!({})).await.expect_problem(404, "invite_not_found");
+    bob.post("/invites/AAAAAAAAAAAAAAAAAAAAAA/", json!({}))
+        .await
+        .expect_problem(404, "invite_not_found");
     let faults = json!({ "expires_in_s": 59, "max_uses": 0 });
     owner.post(&chat.path("invites/"), faults).await.expect_faults(&["expires_in_s", "max_uses"]);
 }

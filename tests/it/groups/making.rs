@@ -18,14 +18,41 @@ async fn a_new_group_is_shown_whole_to_its_owner_and_its_members() {
     let mut made = alice.on(0).post("/chats/", body).await.expect(201);
     assert_eq!(made["created"], true);
     made.as_object_mut().expect("an object").remove("created");
-    assert_eq!(made, alice.on(1).get(&format!("/chats/{}/", made["chat_id"].as_str().unwrap_or_default())).await.expect(200));
+    assert_eq!(
+        made,
+        alice
+            .on(1)
+            .get(&format!("/chats/{}/", made["chat_id"].as_str().unwrap_or_default()))
+            .await
+            .expect(200)
+    );
     assert_members(
         &made,
         &[
-            "chat_id", "room_name", "kind", "title", "avatar_url", "metadata", "member_count",
-            "created_at", "created_by", "other_user", "role", "settings", "receipts",
-            "last_message", "last_seq", "last_ev", "first_seq", "read_seq", "peer_read_seq",
-            "unread_count", "unread_mentions", "notify", "pinned", "archived",
+            "chat_id",
+            "room_name",
+            "kind",
+            "title",
+            "avatar_url",
+            "metadata",
+            "member_count",
+            "created_at",
+            "created_by",
+            "other_user",
+            "role",
+            "settings",
+            "receipts",
+            "last_message",
+            "last_seq",
+            "last_ev",
+            "first_seq",
+            "read_seq",
+            "peer_read_seq",
+            "unread_count",
+            "unread_mentions",
+            "notify",
+            "pinned",
+            "archived",
         ],
     );
     let expected = json!({
@@ -72,7 +99,9 @@ async fn a_direct_chat_has_the_members_of_a_chat_and_none_can_be_changed() {
     let body = json!({ "user_ids": ["carol"] });
     a.post(&chat.path("members/"), body).await.expect_problem(403, "forbidden");
     a.delete(&chat.path("members/bob/")).await.expect_problem(403, "forbidden");
-    a.patch(&chat.path("members/bob/"), json!({ "role": "admin" })).await.expect_problem(403, "forbidden");
+    a.patch(&chat.path("members/bob/"), json!({ "role": "admin" }))
+        .await
+        .expect_problem(403, "forbidden");
     a.patch(&chat.path(""), json!({ "title": "x" })).await.expect_problem(403, "forbidden");
     a.put(&chat.path("bans/bob/"), json!({})).await.expect_problem(403, "forbidden");
     a.post(&chat.path("invites/"), json!({})).await.expect_problem(403, "forbidden");
@@ -83,14 +112,15 @@ async fn a_direct_chat_has_the_members_of_a_chat_and_none_can_be_changed() {
 async fn a_repeated_creation_gives_one_group_for_ever() {
     let cluster = Cluster::start(2).await;
     let alice = cluster.user("alice");
-    let body = json!({ "kind": "group", "title": "Once", "user_ids": ["bob"], "client_chat_id": "k" });
-    let answers = join_all(
-        (0..10).map(|n| alice.on(n % 2).post("/chats/", body.clone()).into_future()),
-    )
-    .await;
+    let body =
+        json!({ "kind": "group", "title": "Once", "user_ids": ["bob"], "client_chat_id": "k" });
+    let answers =
+        join_all((0..10).map(|n| alice.on(n % 2).post("/chats/", body.clone()).into_future()))
+            .await;
     let created = answers.iter().filter(|answer| answer.status == 201).count();
     assert_eq!(created, 1, "{answers:?}");
-    let mut ids: Vec<Value> = answers.into_iter().map(|answer| answer.json["chat_id"].clone()).collect();
+    let mut ids: Vec<Value> =
+        answers.into_iter().map(|answer| answer.json["chat_id"].clone()).collect();
     ids.dedup();
     assert_eq!(ids.len(), 1, "{ids:?}");
     // Whatever else a repeat says, the group is given as it is now.
@@ -98,7 +128,8 @@ async fn a_repeated_creation_gives_one_group_for_ever() {
     let again = alice.on(0).post("/chats/", other).await.expect(200);
     assert_eq!((&again["title"], &again["created"]), (&json!("Once"), &json!(false)));
     let by_header = json!({ "kind": "group", "title": "Once", "user_ids": [] });
-    let again = alice.on(1).post("/chats/", by_header).header("idempotency-key", "k").await.expect(200);
+    let again =
+        alice.on(1).post("/chats/", by_header).header("idempotency-key", "k").await.expect(200);
     assert_eq!(again["chat_id"], ids[0]);
     // Another caller's key is another one.
     cluster.user("bob").on(0).post("/chats/", body.clone()).await.expect(201);
@@ -143,9 +174,11 @@ async fn every_field_at_fault_is_named() {
         .await
         .expect_faults(&["avatar_url", "metadata"]);
     let settings = json!({ "post": "nobody", "slow_mode_s": 21_601, "join": 1 });
-    group(json!({ "title": "T", "user_ids": [], "settings": settings }))
-        .await
-        .expect_faults(&["settings.join", "settings.post", "settings.slow_mode_s"]);
+    group(json!({ "title": "T", "user_ids": [], "settings": settings })).await.expect_faults(&[
+        "settings.join",
+        "settings.post",
+        "settings.slow_mode_s",
+    ]);
     group(json!({ "title": "T", "user_ids": crowd(1_001) })).await.expect_faults(&["user_ids"]);
     group(json!({ "title": "T", "user_ids": [], "client_chat_id": "x".repeat(65) }))
         .await
@@ -159,7 +192,8 @@ async fn a_group_changes_its_title_and_settings() {
     let cluster = Cluster::start(2).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let chat = create(&alice.on(0), "Before", &["bob"]).await;
-    let change = json!({ "title": "After", "metadata": { "a": 1 }, "settings": { "invite": "members" } });
+    let change =
+        json!({ "title": "After", "metadata": { "a": 1 }, "settings": { "invite": "members" } });
     let changed = alice.on(0).patch(&chat.path(""), change).await.expect(200);
     assert_eq!(changed["title"], "After");
     assert_eq!(changed["settings"]["invite"], "members");
@@ -169,7 +203,13 @@ async fn a_group_changes_its_title_and_settings() {
     let cleared = alice.on(1).patch(&chat.path(""), json!({ "metadata": null })).await.expect(200);
     assert_eq!((&cleared["metadata"], &cleared["title"]), (&json!(null), &json!("After")));
     alice.on(0).patch(&chat.path(""), json!({ "title": null })).await.expect_faults(&["title"]);
-    bob.on(0).patch(&chat.path(""), json!({ "title": "His" })).await.expect_problem(403, "forbidden");
+    bob.on(0)
+        .patch(&chat.path(""), json!({ "title": "His" }))
+        .await
+        .expect_problem(403, "forbidden");
     let stranger = cluster.user("eve").on(0);
-    stranger.patch(&chat.path(""), json!({ "title": "Hers" })).await.expect_problem(404, "chat_not_found");
+    stranger
+        .patch(&chat.path(""), json!({ "title": "Hers" }))
+        .await
+        .expect_problem(404, "chat_not_found");
 }

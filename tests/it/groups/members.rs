@@ -14,7 +14,10 @@ async fn members_are_listed_by_role_and_joining_in_pages() {
     let names: Vec<&str> = many.iter().map(String::as_str).collect();
     let told = add(&alice, &chat, &names).await;
     assert_eq!(told["added"].as_array().map(Vec::len), Some(120));
-    alice.patch(&chat.path("members/one of many 0077/"), json!({ "role": "admin" })).await.expect(200);
+    alice
+        .patch(&chat.path("members/one of many 0077/"), json!({ "role": "admin" }))
+        .await
+        .expect(200);
     let (mut seen, mut cursor) = (Vec::new(), String::new());
     loop {
         let page = alice.get(&chat.path(&format!("members/?limit=50{cursor}"))).await.expect(200);
@@ -39,7 +42,10 @@ async fn members_are_listed_by_role_and_joining_in_pages() {
     assert_eq!(admins["results"].as_array().map(Vec::len), Some(1));
     let found = alice.get(&chat.path("members/?query=one%20of%20many%20001")).await.expect(200);
     assert_eq!(found["results"].as_array().map(Vec::len), Some(10));
-    alice.get(&chat.path("members/?limit=0&role=boss&cursor=x")).await.expect_faults(&["limit", "role"]);
+    alice
+        .get(&chat.path("members/?limit=0&role=boss&cursor=x"))
+        .await
+        .expect_faults(&["limit", "role"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -60,7 +66,10 @@ async fn adding_tells_who_came_who_was_there_and_who_may_not() {
     let again = add(&alice, &chat, &["carol", "dave"]).await;
     assert_eq!((&again["added"], &again["present"]), (&json!([]), &json!(["carol", "dave"])));
     assert_eq!(alice.chat(&chat).await["last_ev"], before, "a repetition changes nothing");
-    alice.post(&chat.path("members/"), json!({ "user_ids": [] })).await.expect_faults(&["user_ids"]);
+    alice
+        .post(&chat.path("members/"), json!({ "user_ids": [] }))
+        .await
+        .expect_faults(&["user_ids"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -82,7 +91,11 @@ async fn who_leaves_or_is_removed_is_a_stranger_and_can_come_back() {
     assert_eq!(member_ids(&alice.on(1), &chat).await, ["alice", "carol"]);
     // What he said stays.
     let seen = alice.on(0).history(&chat, "").await;
-    assert!(seen["results"].as_array().is_some_and(|all| all.iter().any(|m| m["message_id"] == sent["message_id"])));
+    assert!(
+        seen["results"]
+            .as_array()
+            .is_some_and(|all| all.iter().any(|m| m["message_id"] == sent["message_id"]))
+    );
     alice.on(0).delete(&chat.path("members/carol/")).await.expect(204);
     alice.on(0).delete(&chat.path("members/carol/")).await.expect(204);
     assert_eq!(alice.on(1).chat(&chat).await["member_count"], 1);
@@ -102,7 +115,10 @@ async fn a_group_always_has_one_owner_and_ends_with_its_last_member() {
     let role = async |id: &str| user(id).chat(&chat).await["role"].clone();
     user("alice").patch(&chat.path("members/carol/"), json!({ "role": "admin" })).await.expect(200);
     // Handed over: the former owner is an admin.
-    let told = user("alice").patch(&chat.path("members/bob/"), json!({ "role": "owner" })).await.expect(200);
+    let told = user("alice")
+        .patch(&chat.path("members/bob/"), json!({ "role": "owner" }))
+        .await
+        .expect(200);
     assert_eq!(told["role"], "owner");
     assert_eq!((role("alice").await, role("bob").await), (json!("admin"), json!("owner")));
     // The owner leaves: the admin who joined first inherits.

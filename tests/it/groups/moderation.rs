@@ -11,7 +11,10 @@ async fn in_a_group_of_announcements_only_admins_post() {
     let user = |id: &str| cluster.user(id).on(0);
     let chat = create_with(&user("owner"), "News", &["plain"], json!({ "post": "admins" })).await;
     let body = json!({ "text": "me too" });
-    user("plain").post(&chat.path("messages/"), body.clone()).await.expect_problem(403, "forbidden");
+    user("plain")
+        .post(&chat.path("messages/"), body.clone())
+        .await
+        .expect_problem(403, "forbidden");
     user("owner").send(&chat, "news").await;
     user("owner").patch(&chat.path("members/plain/"), json!({ "role": "admin" })).await.expect(200);
     user("plain").post(&chat.path("messages/"), body).await.expect(201);
@@ -41,16 +44,26 @@ async fn who_is_silenced_neither_sends_nor_edits_until_then() {
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_mode_says_how_long_to_wait() {
     let cluster = Cluster::start(2).await;
-    let chat =
-        create_with(&cluster.user("owner").on(0), "Slow", &["plain"], json!({ "slow_mode_s": 3600 })).await;
+    let chat = create_with(
+        &cluster.user("owner").on(0),
+        "Slow",
+        &["plain"],
+        json!({ "slow_mode_s": 3600 }),
+    )
+    .await;
     let plain = cluster.user("plain");
     let first = json!({ "text": "one", "client_msg_id": "one" });
     plain.on(0).post(&chat.path("messages/"), first.clone()).await.expect(201);
     let refused = plain.on(1).post(&chat.path("messages/"), json!({ "text": "two" })).await;
-    assert_eq!((refused.status, refused.json["code"].as_str()), (403, Some("slow_mode")), "{refused:?}");
+    assert_eq!(
+        (refused.status, refused.json["code"].as_str()),
+        (403, Some("slow_mode")),
+        "{refused:?}"
+    );
     let wait = refused.json["retry_after_ms"].as_u64().expect("milliseconds");
     assert!((3_500_000..=3_600_000).contains(&wait), "{wait}");
-    let seconds: u64 = refused.header("retry-after").and_then(|raw| raw.parse().ok()).expect("seconds");
+    let seconds: u64 =
+        refused.header("retry-after").and_then(|raw| raw.parse().ok()).expect("seconds");
     assert!(seconds.abs_diff(wait / 1000) <= 1, "{seconds} {wait}");
     // A retry of what was stored is no new message, and admins may.
     plain.on(1).post(&chat.path("messages/"), first).await.expect(200);
@@ -64,7 +77,8 @@ async fn who_is_banned_is_out_and_kept_out_until_the_ban_ends() {
     let cluster = Cluster::start(2).await;
     let (owner, bob) = (cluster.user("owner"), cluster.user("bob"));
     let chat = create_with(&owner.on(0), "Banned", &["bob"], json!({ "join": "open" })).await;
-    let ban = owner.on(0).put(&chat.path("bans/bob/"), json!({ "reason": "spam" })).await.expect(200);
+    let ban =
+        owner.on(0).put(&chat.path("bans/bob/"), json!({ "reason": "spam" })).await.expect(200);
     assert_members(&ban, &["user", "reason", "until", "created_at", "by"]);
     assert_eq!((&ban["by"], &ban["until"]), (&json!("owner"), &json!(null)));
     assert_eq!(member_ids(&owner.on(1), &chat).await, ["owner"]);
@@ -77,7 +91,11 @@ async fn who_is_banned_is_out_and_kept_out_until_the_ban_ends() {
     assert_eq!(told["refused"], json!([{ "user_id": "bob", "code": "banned" }]));
     // A ban that is over is none.
     let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_millis(300);
-    owner.on(0).put(&chat.path("bans/bob/"), json!({ "until": soon.to_string() })).await.expect(200);
+    owner
+        .on(0)
+        .put(&chat.path("bans/bob/"), json!({ "until": soon.to_string() }))
+        .await
+        .expect(200);
     eventually(async || {
         let joined = bob.on(0).post(&chat.path("join/"), json!({})).await;
         if joined.status == 200 { Ok(()) } else { Err(joined.text) }

@@ -120,7 +120,8 @@ async fn each_role_may_what_its_row_says() {
 async fn a_group_may_let_its_members_add_and_invite() {
     let cluster = Cluster::start(1).await;
     let user = |id: &str| cluster.user(id).on(0);
-    let chat = create_with(&user("owner"), "Open", &["plain"], json!({ "invite": "members" })).await;
+    let chat =
+        create_with(&user("owner"), "Open", &["plain"], json!({ "invite": "members" })).await;
     assert_eq!(add(&user("plain"), &chat, &["new"]).await["added"], json!(["new"]));
     user("plain").post(&chat.path("invites/"), json!({})).await.expect(201);
     let admin = json!({ "user_ids": ["newer"], "role": "admin" });

@@ -39,7 +39,10 @@ async fn one_message_a_change_however_many_it_is_about() {
     // They count for nobody, lift nothing, and are nobody's.
     assert_eq!(bob.unread_in(&chat).await, 0);
     let last = bob.chat(&chat).await["last_message"].clone();
-    assert_eq!((&last["type"], &last["sender_id"], &last["text"]), (&json!("system"), &json!(null), &json!("")));
+    assert_eq!(
+        (&last["type"], &last["sender_id"], &last["text"]),
+        (&json!("system"), &json!(null), &json!(""))
+    );
     let path = chat.path(&format!("messages/{}/", last["message_id"].as_str().expect("an id")));
     bob.patch(&path, json!({ "text": "mine" })).await.expect_problem(403, "forbidden");
     owner.send(&chat, "a real one").await;
@@ -48,7 +51,9 @@ async fn one_message_a_change_however_many_it_is_about() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn large_groups_have_none_unless_the_installation_wants_them() {
-    for (setting, expected) in [(SystemMessages::Small, 0), (SystemMessages::All, 1), (SystemMessages::Off, 0)] {
+    for (setting, expected) in
+        [(SystemMessages::Small, 0), (SystemMessages::All, 1), (SystemMessages::Off, 0)]
+    {
         let cluster = Cluster::with(1, |config| config.system_messages = setting).await;
         let owner = cluster.user("owner").on(0);
         let many = crowd(40);
