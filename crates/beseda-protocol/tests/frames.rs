@@ -4,13 +4,15 @@ mod samples;
 
 use beseda_protocol::{
     ClientFrame, ReceivedFrame, ResetReason, ServerFrame,
-    frame::{AckResult, CommandName, message_frame},
-    model::{ExportEnd, ExportLine, Message},
+    frame::{AckResult, CommandName, GoneReason, Receipt, message_frame},
+    model::{
+        Chat, ExportEnd, ExportLine, LeftReason, Mentions, Message, MessageKind, SystemEventKind, UserId,
+    },
 };
 use proptest::prelude::*;
 use serde_json::{Value, value::RawValue};
 
-use samples::{chat, message, time, user_id};
+use samples::{chat, group, group_change, member, message, system_message, time, user_id};
 
 fn received(frame: &ServerFrame<'_>) -> ReceivedFrame {
     let text = frame.encode();
@@ -21,6 +23,8 @@ fn received(frame: &ServerFrame<'_>) -> ReceivedFrame {
 #[test]
 fn every_frame_of_a_server_is_understood_by_a_client() {
     let (user, message, chat, at) = (user_id(), message(), chat(), time());
+    let (member, change) = (member(), group_change());
+    let receipts = [Receipt { user_id: user.clone(), read_seq: 3 }];
     let (chat_id, message_id) = (message.chat_id, message.message_id);
     let name = RawValue::from_string("\"x\"".to_owned()).expect("JSON");
     let number = RawValue::from_string("-7".to_owned()).expect("JSON");
@@ -62,7 +66,8 @@ fn every_frame_of_a_server_is_understood_by_a_client() {
                 head_seq: 2,
                 epoch,
                 read_seq: 3,
-                peer_read_seq: 4,
+                peer_read_seq: Some(4),
+                receipts: &receipts,
                 online: vec![user.clone()],
             }),
             ReceivedFrame::Subscribed {
@@ -72,7 +77,8 @@ fn every_frame_of_a_server_is_understood_by_a_client() {
                 head_seq: 2,
                 epoch: owned(),
                 read_seq: 3,
-                peer_read_seq: 4,
+                peer_read_seq: Some(4),
+                receipts: receipts.to_vec(),
                 online: vec![user.clone()],
             },
         ),
@@ -101,8 +107,59 @@ fn every_frame_of_a_server_is_understood_by_a_client() {
             },
         ),
         (
-            received(&ServerFrame::ChatRead { chat_id, ev: 6, user_id: &user, read_seq: 3 }),
-            ReceivedFrame::ChatRead { chat_id, ev: 6, user_id: user.clone(), read_seq: 3 },
+            received(&ServerFrame::ChatRead { chat_id, ev: Some(6), user_id: &user, read_seq: 3 }),
+            ReceivedFrame::ChatRead { chat_id, ev: Some(6), user_id: user.clone(), read_seq: 3 },
+        ),
+        (
+            received(&ServerFrame::ChatRead { chat_id, ev: None, user_id: &user, read_seq: 3 }),
+            ReceivedFrame::ChatRead { chat_id, ev: None, user_id: user.clone(), read_seq: 3 },
+        ),
+        (
+            received(&ServerFrame::MemberJoined {
+                chat_id,
+                ev: 7,
+                members: std::slice::from_ref(&member),
+                by: Some(&user),
+            }),
+            ReceivedFrame::MemberJoined {
+                chat_id,
+                ev: 7,
+                members: vec![member.clone()],
+                by: Some(user.clone()),
+            },
+        ),
+        (
+            received(&ServerFrame::MemberUpdated { chat_id, ev: 7, member: &member, by: None }),
+            ReceivedFrame::MemberUpdated {
+                chat_id,
+                ev: 7,
+                member: Box::new(member.clone()),
+                by: None,
+            },
+        ),
+        (
+            received(&ServerFrame::MemberLeft {
+                chat_id,
+                ev: 7,
+                user_id: &user,
+                by: None,
+                reason: LeftReason::Erased,
+            }),
+            ReceivedFrame::MemberLeft {
+                chat_id,
+                ev: 7,
+                user_id: user.clone(),
+                by: None,
+                reason: LeftReason::Erased,
+            },
+        ),
+        (
+            received(&ServerFrame::ChatChanged(&change)),
+            ReceivedFrame::ChatChanged(Box::new(change.clone())),
+        ),
+        (
+            received(&ServerFrame::Skipped { chat_id, ev: 7 }),
+            ReceivedFrame::Skipped { chat_id, ev: 7 },
         ),
         (
             received(&ServerFrame::Synced { chat_id, ev: 6 }),
@@ -143,8 +200,18 @@ fn every_frame_of_a_server_is_understood_by_a_client() {
             },
         ),
         (
-            received(&ServerFrame::ChatDeleted { chat_id, total_unread: Some(1), epoch: "e1" }),
-            ReceivedFrame::ChatDeleted { chat_id, total_unread: Some(1), epoch: "e1".to_owned() },
+            received(&ServerFrame::ChatDeleted {
+                chat_id,
+                total_unread: Some(1),
+                reason: GoneReason::Banned,
+                epoch: "e1",
+            }),
+            ReceivedFrame::ChatDeleted {
+                chat_id,
+                total_unread: Some(1),
+                reason: GoneReason::Banned,
+                epoch: "e1".to_owned(),
+            },
         ),
         (
             received(&ServerFrame::Typing { chat_id, user_id: &user, typing: true }),
@@ -223,16 +290,60 @@ fn unknown_fields_frames_and_reasons_are_no_errors() {
     let more =
         r#"{"later":[{}],"type":"bye","code":1,"reason":"r","reconnect_in_ms":2,"x":{"type":1}}"#;
     assert!(matches!(decode(more), Ok(ReceivedFrame::Bye { code: 1, .. })));
-    assert!(matches!(decode(r#"{"type":"member.joined","ev":1}"#), Ok(ReceivedFrame::Unknown)));
+    assert!(matches!(decode(r#"{"type":"poll.opened","ev":1}"#), Ok(ReceivedFrame::Unknown)));
     let reason = r#"{"type":"reset","chat_id":"01a20a32-f544-7269-a867-60a8e5b5a762","head_ev":1,
         "epoch":"e","reason":"moved"}"#;
     assert!(matches!(
         decode(reason),
         Ok(ReceivedFrame::Reset { reason: ResetReason::UnknownPosition, .. })
     ));
+    let gone = r#"{"type":"chat.deleted","chat_id":"01a20a32-f544-7269-a867-60a8e5b5a762",
+        "reason":"expired","epoch":"e"}"#;
+    assert!(matches!(
+        decode(gone),
+        Ok(ReceivedFrame::ChatDeleted { reason: GoneReason::Deleted, total_unread: None, .. })
+    ));
     for wrong in ["", "[]", "7", r#"{"type":1}"#, r#"{"ev":1}"#, r#"{"type":"synced"}"#] {
         assert!(decode(wrong).is_err(), "{wrong}");
     }
+}
+
+#[test]
+fn a_group_and_its_system_messages_are_read_as_they_were_written() {
+    let group = group();
+    let text = serde_json::to_string(&group).expect("serializes");
+    let read: Chat = serde_json::from_str(&text).expect("a chat");
+    assert_eq!(serde_json::to_string(&read).expect("serializes"), text);
+    let text = serde_json::to_string(&system_message()).expect("serializes");
+    let read: Message = serde_json::from_str(&text).expect("a message");
+    assert_eq!(read, system_message());
+    assert_eq!((read.kind, read.sender_id), (MessageKind::System, None));
+    let later = text.replace("chat.changed", "call.ended");
+    let read: Message = serde_json::from_str(&later).expect("a message of a later version");
+    assert_eq!(read.system.expect("an event").event, SystemEventKind::ChatChanged);
+}
+
+#[test]
+fn mentions_are_a_list_or_the_word_all() {
+    let read = |json: &str| serde_json::from_str::<Mentions>(json).ok();
+    assert_eq!(read(r#""all""#), Some(Mentions::All));
+    let bob = UserId::parse("bob").expect("an id");
+    assert_eq!(read(r#"["bob"]"#), Some(Mentions::Users(vec![bob])));
+    assert_eq!(read("[]"), Some(Mentions::default()));
+    for wrong in [r#""everybody""#, "null", "[1]", r#"[""]"#] {
+        assert_eq!(read(wrong), None, "{wrong}");
+    }
+    assert_eq!(serde_json::to_string(&Mentions::All).expect("serializes"), r#""all""#);
+}
+
+#[test]
+fn a_mark_without_a_number_is_no_change_of_the_chat_and_one_that_was_skipped_is() {
+    let (chat_id, user_id) = (message().chat_id, user_id());
+    let read = |ev| ReceivedFrame::ChatRead { chat_id, ev, user_id: user_id.clone(), read_seq: 3 };
+    assert_eq!(read(None).change(), None);
+    assert_eq!(read(Some(4)).change(), Some((chat_id, 4)));
+    assert_eq!(ReceivedFrame::Skipped { chat_id, ev: 9 }.change(), Some((chat_id, 9)));
+    assert_eq!(ReceivedFrame::ChatChanged(Box::new(group_change())).change(), Some((chat_id, 7)));
 }
 
 #[test]

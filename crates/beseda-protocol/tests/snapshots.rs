@@ -6,11 +6,13 @@ mod samples;
 use std::fmt::Write;
 
 use beseda_protocol::{
-    ClientFrame, Close, ErrorCode, FieldError, Problem, ResetReason, ServerFrame, frame::AckResult,
+    ClientFrame, Close, ErrorCode, FieldError, Problem, ResetReason, ServerFrame,
+    frame::{AckResult, GoneReason, Receipt},
+    model::{LeftReason, Mentions},
 };
 use serde_json::value::RawValue;
 
-use samples::{chat, message, time, user_id};
+use samples::{chat, group, group_change, member, message, system_message, time, user_id};
 
 fn raw(json: &str) -> Box<RawValue> {
     RawValue::from_string(json.to_owned()).expect("JSON")
@@ -20,6 +22,8 @@ fn raw(json: &str) -> Box<RawValue> {
 fn server_frames() {
     let (user_id, at, message, chat) = (user_id(), time(), message(), chat());
     let (chat_id, message_id, epoch) = (message.chat_id, message.message_id, "e1");
+    let (group, system, member, change) = (group(), system_message(), member(), group_change());
+    let receipts = [Receipt { user_id: user_id.clone(), read_seq: 2 }];
     let (text, number) = (raw("\"c-1\""), raw("-7"));
     let frames = [
         ServerFrame::Hello {
@@ -36,21 +40,56 @@ fn server_frames() {
             head_seq: 3,
             epoch,
             read_seq: 1,
-            peer_read_seq: 2,
+            peer_read_seq: Some(2),
+            receipts: &receipts,
             online: vec![user_id.clone()],
+        },
+        ServerFrame::Subscribed {
+            id: None,
+            chat_id,
+            head_ev: 4,
+            head_seq: 3,
+            epoch,
+            read_seq: 1,
+            peer_read_seq: None,
+            receipts: &[],
+            online: Vec::new(),
         },
         ServerFrame::MessageCreated { chat_id, ev: 4, message: &message },
         ServerFrame::MessageUpdated { chat_id, ev: 4, message: &message },
         ServerFrame::MessageDeleted { chat_id, ev: 5, message_id, seq: 3, deleted_at: Some(at) },
-        ServerFrame::ChatRead { chat_id, ev: 6, user_id: &user_id, read_seq: 3 },
+        ServerFrame::MessageCreated { chat_id, ev: 4, message: &system },
+        ServerFrame::ChatRead { chat_id, ev: Some(6), user_id: &user_id, read_seq: 3 },
+        ServerFrame::ChatRead { chat_id, ev: None, user_id: &user_id, read_seq: 3 },
+        ServerFrame::MemberJoined {
+            chat_id,
+            ev: 7,
+            members: std::slice::from_ref(&member),
+            by: Some(&user_id),
+        },
+        ServerFrame::MemberUpdated { chat_id, ev: 7, member: &member, by: None },
+        ServerFrame::MemberLeft {
+            chat_id,
+            ev: 7,
+            user_id: &user_id,
+            by: Some(&user_id),
+            reason: LeftReason::Removed,
+        },
+        ServerFrame::ChatChanged(&change),
+        ServerFrame::Skipped { chat_id, ev: 8 },
         ServerFrame::Synced { chat_id, ev: 6 },
         ServerFrame::Catchup { chat_id, after_ev: 6 },
         ServerFrame::Reset { chat_id, head_ev: 9, epoch, reason: ResetReason::TooFar },
         ServerFrame::Reset { chat_id, head_ev: 9, epoch, reason: ResetReason::UnknownPosition },
         ServerFrame::ChatCreated { chat: &chat, total_unread: 2, epoch },
-        ServerFrame::ChatUpdated { chat: &chat, total_unread: 2, epoch },
-        ServerFrame::ChatDeleted { chat_id, total_unread: Some(1), epoch },
-        ServerFrame::ChatDeleted { chat_id, total_unread: None, epoch },
+        ServerFrame::ChatUpdated { chat: &group, total_unread: 2, epoch },
+        ServerFrame::ChatDeleted {
+            chat_id,
+            total_unread: Some(1),
+            reason: GoneReason::Deleted,
+            epoch,
+        },
+        ServerFrame::ChatDeleted { chat_id, total_unread: None, reason: GoneReason::Left, epoch },
         ServerFrame::Typing { chat_id, user_id: &user_id, typing: true },
         ServerFrame::Presence { user_id: &user_id, online: true, last_seen_at: None },
         ServerFrame::Presence { user_id: &user_id, online: false, last_seen_at: Some(at) },
@@ -92,9 +131,10 @@ fn client_frames() {
             id: "4",
             chat_id: Some(chat_id),
             text: "Привет, \"ты\"!\n",
+            mentions: Some(&Mentions::All),
             client_msg_id: Some("c0ffee-1"),
         },
-        ClientFrame::Send { id: "5", chat_id: None, text: "x", client_msg_id: None },
+        ClientFrame::Send { id: "5", chat_id: None, text: "x", mentions: None, client_msg_id: None },
         ClientFrame::MarkRead { id: "6", chat_id: Some(chat_id), up_to_seq: Some(3) },
         ClientFrame::MarkRead { id: "7", chat_id: None, up_to_seq: None },
         ClientFrame::Typing { chat_id: Some(chat_id), typing: true },
