@@ -15,19 +15,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::harness::{CEILING, Chat, Client, Cluster, Psql, User, eventually};
+use crate::harness::{CEILING, Chat, Client, Cluster, Psql, User, eventually, fill};
 
 /// Makes a chat of so many of the largest messages, 16 KB each, by SQL.
-async fn fill(cluster: &Cluster, chat: &Chat, count: i64) {
-    let sql = format!(
-        "INSERT INTO messages (chat_id, seq, message_id, ev, sender_id, text, created_at)
-         SELECT '{chat}', n, gen_random_uuid(), n, 'alice', repeat('\u{1F984}', 4000), now()
-           FROM generate_series(1, {count}) n;
-         UPDATE chats SET last_seq = {count}, last_ev = {count}, last_message_at = now()
-          WHERE chat_id = '{chat}';
-         UPDATE members SET unread = {count} WHERE chat_id = '{chat}' AND user_id = 'bob'"
-    );
-    cluster.psql(&sql).await;
+async fn fill_with_large(cluster: &Cluster, chat: &Chat, count: i64) {
+    cluster.psql(&fill::messages(&chat.id, "alice", count, "repeat('\u{1F984}', 4000)")).await;
     // Counted there before.
     cluster.redis_flush().await;
 }
@@ -65,7 +57,7 @@ async fn answers_that_are_not_taken_count_against_their_user() {
     .await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let chat = alice.on(0).open_chat(&bob).await;
-    fill(&cluster, &chat, 100).await;
+    fill_with_large(&cluster, &chat, 100).await;
     let first = hoard(&alice, &chat).await;
     let second = hoard(&alice, &chat).await;
     // The second answer of each is more than the kernels hold beside the first.
@@ -162,7 +154,7 @@ async fn what_is_large_is_resumed_in_small_pages() {
     let cluster = Cluster::start(1).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let chat = alice.on(0).open_chat(&bob).await;
-    fill(&cluster, &chat, COUNT).await;
+    fill_with_large(&cluster, &chat, COUNT).await;
     bob.on(0).mark_read(&chat).await;
     let epoch = bob.on(0).history(&chat, "?limit=1").await["epoch"].clone();
     let before = asked(&cluster.operator(0), "store.get_changes").await;
@@ -190,7 +182,7 @@ async fn what_is_large_is_searched_in_small_pages() {
     // ANALYZE would read them all, too.
     let beside = "ALTER TABLE messages ALTER COLUMN text SET STORAGE EXTERNAL";
     cluster.psql(&format!("{beside}, SET (autovacuum_enabled = off)")).await;
-    fill(&cluster, &chat, COUNT).await;
+    fill_with_large(&cluster, &chat, COUNT).await;
     let needles = format!("UPDATE messages SET text = 'a needle' WHERE seq IN (2, {COUNT})");
     cluster.psql(&needles).await;
     let texts = "(SELECT reltoastrelid FROM pg_class WHERE oid = 'messages'::regclass)";

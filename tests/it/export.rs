@@ -6,7 +6,7 @@ use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
-use crate::harness::{Chat, Cluster, User, assert_members, eventually};
+use crate::harness::{Chat, Cluster, User, assert_members, eventually, fill};
 
 /// The lines of an export.
 fn lines(text: &str) -> Vec<Value> {
@@ -105,19 +105,8 @@ async fn an_export_has_all_of_a_person_and_nothing_of_others() {
 /// Messages of a chat that is too large for what lies between two ends of a connection: 32 MB.
 const LARGE: i64 = 8_000;
 
-async fn fill(cluster: &Cluster, chat: &Chat) {
-    let id = &chat.id;
-    cluster
-        .psql(&format!(
-            "INSERT INTO messages (chat_id, seq, message_id, ev, sender_id, text, created_at)
-             SELECT '{id}', n, gen_random_uuid(), n, 'alice', repeat('x', 4000), now()
-               FROM generate_series(1, {LARGE}) n"
-        ))
-        .await;
-    let head = format!("last_seq = {LARGE}, last_ev = {LARGE}, last_message_at = now()");
-    cluster.psql(&format!("UPDATE chats SET {head} WHERE chat_id = '{id}'")).await;
-    let unread = format!("UPDATE members SET unread = {LARGE}");
-    cluster.psql(&format!("{unread} WHERE chat_id = '{id}' AND user_id = 'bob'")).await;
+async fn fill_with_large(cluster: &Cluster, chat: &Chat) {
+    cluster.psql(&fill::messages(&chat.id, "alice", LARGE, "repeat('x', 4000)")).await;
     // Counted there before.
     cluster.redis_flush().await;
 }
@@ -155,7 +144,7 @@ async fn a_long_export_is_given_page_by_page_for_as_long_as_it_is_read() {
     .await;
     let (alice, bob, host) = (cluster.user("alice"), cluster.user("bob"), cluster.host());
     let chat = alice.on(0).open_chat(&bob).await;
-    fill(&cluster, &chat).await;
+    fill_with_large(&cluster, &chat).await;
     let answer = begin(&host, 0).await;
     // Nobody reads: the replica waits, and reads no further itself.
     tokio::time::sleep(IDLE * 4).await;
@@ -171,7 +160,7 @@ async fn an_export_that_breaks_off_has_no_end() {
     let mut cluster = Cluster::with_own_stack(1, |_| {}).await;
     let (alice, bob, host) = (cluster.user("alice"), cluster.user("bob"), cluster.host());
     let chat = alice.on(0).open_chat(&bob).await;
-    fill(&cluster, &chat).await;
+    fill_with_large(&cluster, &chat).await;
     let answer = begin(&host, 0).await;
     cluster.stack().postgres.kill();
     let broken = read_on(answer).await;

@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::harness::{CEILING, Chat, Cluster, Psql, User, eventually};
+use crate::harness::{CEILING, Chat, Cluster, Psql, User, eventually, fill};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_search_walks_over_so_many_messages_and_says_where_to_go_on() {
@@ -14,13 +14,14 @@ async fn a_search_walks_over_so_many_messages_and_says_where_to_go_on() {
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let chat = alice.on(0).open_chat(&bob).await;
     // A search reads tombstones but does not look into them, so that the time budget is not spent.
-    let fill = format!(
-        "INSERT INTO messages (chat_id, seq, message_id, ev, sender_id, text, created_at, deleted_at)
-         SELECT '{chat}', n, gen_random_uuid(), n, 'alice', '', now(), now()
-           FROM generate_series(1, {MESSAGES}) n;
-         UPDATE chats SET last_seq = {MESSAGES}, last_ev = {MESSAGES}, last_message_at = now()"
+    cluster.psql(&fill::messages(&chat.id, "alice", MESSAGES, "''")).await;
+    let bury = format!(
+        "UPDATE messages SET deleted_at = now();
+         UPDATE members SET own_after = 0;
+         UPDATE chats SET dead = {MESSAGES}, last_dead_seq = {MESSAGES};
+         INSERT INTO dead_blocks SELECT chat_id, seq >> 12, count(*) FROM messages GROUP BY 1, 2"
     );
-    cluster.psql(&fill).await;
+    cluster.psql(&bury).await;
     cluster.redis_flush().await;
     let page = bob.on(0).get(&chat.path("search/?query=needle")).await.expect(200);
     assert_eq!(page["complete"], false, "{page}");
@@ -99,28 +100,18 @@ async fn searches_are_few_at_a_time_and_one_a_user_and_keep_no_connection_of_oth
 
 #[tokio::test(flavor = "multi_thread")]
 async fn marks_of_a_reader_with_many_chats_share_the_sum_of_all() {
-    const CHATS: usize = 5_000;
+    const CHATS: i64 = 5_000;
     const MARKS: usize = 30;
     let cluster = Cluster::start(1).await;
     let carol = cluster.user("carol").on(0);
     carol.get("/chats/").await.expect(200);
-    let fill = format!(
-        "INSERT INTO chats (chat_id, room_name, user_lo, user_hi, created_by, last_seq, last_ev,
-                            last_message_at)
-         SELECT gen_random_uuid(), lpad(n::text, 22, 'x'), 'carol', 'zed ' || n, 'fill', 1, 1, now()
-           FROM generate_series(1, {CHATS}) n;
-         INSERT INTO members (chat_id, user_id, unread)
-         SELECT chat_id, unnest(ARRAY[user_lo, user_hi]), unnest(ARRAY[1, 0]) FROM chats;
-         INSERT INTO messages (chat_id, seq, message_id, ev, sender_id, text, created_at)
-         SELECT chat_id, 1, gen_random_uuid(), 1, user_hi, 'x', now() FROM chats"
-    );
-    cluster.psql(&fill).await;
+    cluster.psql(&fill::direct_chats("fill", CHATS, "'zed ' || n", "'carol'", 1)).await;
     let chats = cluster.psql(&format!("SELECT chat_id FROM chats LIMIT {MARKS} + 1")).await;
     let chats: Vec<&str> = chats.iter().map(|row| row[0].as_deref().expect("an id")).collect();
     // Each of these chats has another power of two unread, so that a sum tells which marks it counts.
     let weigh = format!(
-        "UPDATE members SET unread = 1 << array_position(ids, chat_id) - 1
-           FROM (SELECT '{{{}}}'::uuid[] AS ids) x WHERE user_id = 'carol' AND chat_id = ANY (ids)",
+        "UPDATE chats SET last_counted = 1 << array_position(ids, chat_id) - 1
+           FROM (SELECT '{{{}}}'::uuid[] AS ids) x WHERE chat_id = ANY (ids)",
         chats[..MARKS].join(",")
     );
     cluster.psql(&weigh).await;
@@ -133,22 +124,17 @@ async fn marks_of_a_reader_with_many_chats_share_the_sum_of_all() {
     for (n, answer) in join_all((0..MARKS).map(mark)).await.into_iter().enumerate() {
         let marked = answer.expect(200);
         let total = marked["total_unread"].as_u64().expect("a number");
-        let of_marked = total - (CHATS - MARKS) as u64;
+        let of_marked = total - (CHATS as usize - MARKS) as u64;
         assert_eq!(of_marked & (1 << n), 0, "its own mark does not count: {marked}");
     }
     // It began after all of them, so that it is exact.
     let marked = mark(MARKS).await.expect(200);
-    assert_eq!(marked["total_unread"], CHATS - MARKS - 1, "{marked}");
-    assert_eq!(carol.get("/chats/unread/").await.expect(200)["total"], CHATS - MARKS - 1);
+    let left = CHATS as usize - MARKS - 1;
+    assert_eq!(marked["total_unread"], left, "{marked}");
+    assert_eq!(carol.get("/chats/unread/").await.expect(200)["total"], left);
     // Without sharing there is one for each mark.
     let summed = sums().await - before;
     assert!((1..=MARKS as u64 / 2).contains(&summed), "{summed} sums of {MARKS} marks");
-    cluster
-        .psql(
-            "DELETE FROM messages m USING chats c WHERE c.chat_id = m.chat_id AND c.created_by = 'fill';
-             DELETE FROM members m USING chats c WHERE c.chat_id = m.chat_id AND c.created_by = 'fill';
-             DELETE FROM chats WHERE created_by = 'fill'",
-        )
-        .await;
+    cluster.psql(&fill::without_chats_of("fill")).await;
     cluster.redis_flush().await;
 }

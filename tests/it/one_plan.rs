@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::harness::{Chat, Client, Cluster, User, eventually};
+use crate::harness::{Chat, Client, Cluster, User, eventually, fill};
 
 /// Nothing but the test tells the planner anything, and no new statistics have a plan made anew.
 const NO_AUTOVACUUM: &str = "
@@ -76,17 +76,8 @@ const ROWS_A_ROUND: i64 = 2_000;
 
 /// [`MESSAGES`] more of alice's, as the program would have written them.
 async fn write_many(cluster: &Cluster, chat: &Chat) {
-    let fill = format!(
-        "INSERT INTO messages (chat_id, seq, message_id, ev, sender_id, text, created_at)
-         SELECT c.chat_id, c.last_seq + n, gen_random_uuid(), c.last_ev + n, 'alice',
-                CASE WHEN n % 3 = 0 THEN 'a needle' ELSE 'hay' END, now()
-           FROM chats c, generate_series(1, {MESSAGES}) n WHERE c.chat_id = '{chat}';
-         UPDATE chats SET last_seq = last_seq + {MESSAGES}, last_ev = last_ev + {MESSAGES},
-                          last_message_at = now()
-          WHERE chat_id = '{chat}';
-         UPDATE members SET unread = unread + {MESSAGES} WHERE chat_id = '{chat}' AND user_id <> 'alice'"
-    );
-    cluster.psql(&fill).await;
+    let text = "CASE WHEN n % 3 = 0 THEN 'a needle' ELSE 'hay' END";
+    cluster.psql(&fill::messages(&chat.id, "alice", MESSAGES, text)).await;
     cluster.redis_flush().await;
 }
 
@@ -126,15 +117,15 @@ async fn round(a: &Client, b: &Client, host: &Client, chat: &Chat, name: &str) {
     a.delete(&message).await.expect(204);
 }
 
-/// Has all statements planned on tables as `tables` makes them, and then run on large ones.
-async fn planned_on(tables: &str) {
+/// Has all statements planned on tables as these statements make them, and then run on large ones.
+async fn planned_on(tables: &[&str]) {
     let cluster = Cluster::start(1).await;
     cluster.psql(NO_AUTOVACUUM).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let (a, b, host) = (alice.on(0), bob.on(0), cluster.host().on(0));
     let chat = a.open_chat(&bob).await;
-    for statement in tables.split(';') {
-        // One by one: VACUUM wants to be alone.
+    // One by one: VACUUM wants to be alone.
+    for statement in tables {
         cluster.psql(statement).await;
     }
     end_connections(&cluster).await;
@@ -143,17 +134,11 @@ async fn planned_on(tables: &str) {
         round(&a, &b, &host, &chat, &format!("planned {n}")).await;
     }
     write_many(&cluster, &chat).await;
-    let grown = format!(
-        "INSERT INTO users (user_id) SELECT 'zed ' || n FROM generate_series(1, {CHATS}) n;
-         WITH grown AS (
-             INSERT INTO chats (chat_id, room_name, user_lo, user_hi, created_by)
-             SELECT gen_random_uuid(), lpad(n::text, 22, 'x'), 'alice', 'zed ' || n, 'grown'
-               FROM generate_series(1, {CHATS}) n
-             RETURNING chat_id, user_lo, user_hi)
-         INSERT INTO members (chat_id, user_id)
-         SELECT chat_id, unnest(ARRAY[user_lo, user_hi]) FROM grown"
+    let users = format!(
+        "INSERT INTO users (user_id) SELECT 'zed ' || n FROM generate_series(1, {CHATS}) n"
     );
-    cluster.psql(&grown).await;
+    cluster.psql(&users).await;
+    cluster.psql(&fill::direct_chats("grown", CHATS, "'alice'", "'zed ' || n", 0)).await;
     let before = reads(&cluster).await;
     for n in 0..ROUNDS {
         round(&a, &b, &host, &chat, &format!("run {n}")).await;
@@ -161,54 +146,32 @@ async fn planned_on(tables: &str) {
     let read = read_since(&cluster, &before).await;
     let all: i64 = read.values().sum();
     assert!(all <= ROUNDS * ROWS_A_ROUND, "{} rows a round: {read:#?}", all / ROUNDS);
-    let strangers = "SELECT chat_id FROM chats WHERE created_by IN ('grown', 'few', 'host')";
-    for table in ["messages", "members", "chats"] {
-        cluster.psql(&format!("DELETE FROM {table} WHERE chat_id IN ({strangers})")).await;
+    for made_by in ["grown", "few", "many"] {
+        cluster.psql(&fill::without_chats_of(made_by)).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_planned_on_new_tables_reads_by_key() {
-    planned_on("SELECT 1").await;
+    planned_on(&[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_planned_on_tables_that_a_vacuum_saw_empty_reads_by_key() {
-    planned_on("VACUUM (ANALYZE)").await;
+    planned_on(&["VACUUM (ANALYZE)"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_planned_on_small_tables_reads_by_key() {
-    planned_on(
-        "INSERT INTO chats (chat_id, room_name, user_lo, user_hi, created_by, last_seq, last_ev)
-         SELECT gen_random_uuid(), lpad(n::text, 22, 'y'), 'few ' || n, 'few ' || n + 1, 'few', 1, 1
-           FROM generate_series(1, 8) n;
-         INSERT INTO members (chat_id, user_id, unread)
-         SELECT chat_id, unnest(ARRAY[user_lo, user_hi]), unnest(ARRAY[0, 1])
-           FROM chats WHERE created_by = 'few';
-         INSERT INTO messages (chat_id, seq, message_id, ev, sender_id, text, created_at)
-         SELECT chat_id, 1, gen_random_uuid(), 1, user_lo, 'x', now()
-           FROM chats WHERE created_by = 'few';
-         VACUUM (ANALYZE)",
-    )
-    .await;
+    let few = fill::direct_chats("few", 8, "'few ' || n", "'few ' || n + 1", 1);
+    planned_on(&[&few, "VACUUM (ANALYZE)"]).await;
 }
 
 /// As many chats as there are messages: by its chat alone one would be found.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_planned_on_one_sided_tables_reads_by_key() {
-    planned_on(
-        "INSERT INTO chats (chat_id, room_name, user_lo, user_hi, created_by, last_seq, last_ev)
-         SELECT gen_random_uuid(), lpad(n::text, 22, 'y'), 'host', 'many ' || n, 'host', 1, 1
-           FROM generate_series(1, 20000) n;
-         INSERT INTO members (chat_id, user_id)
-         SELECT chat_id, unnest(ARRAY[user_lo, user_hi]) FROM chats WHERE created_by = 'host';
-         INSERT INTO messages (chat_id, seq, message_id, ev, sender_id, text, created_at)
-         SELECT chat_id, 1, gen_random_uuid(), 1, 'host', 'x', now()
-           FROM chats WHERE created_by = 'host';
-         VACUUM (ANALYZE)",
-    )
-    .await;
+    let many = fill::direct_chats("many", 20_000, "'host'", "'many ' || n", 1);
+    planned_on(&[&many, "VACUUM (ANALYZE)"]).await;
 }
 
 /// Everybody's first load test: planned while the first chat was opened, and no statistics yet.

@@ -54,8 +54,12 @@ async fn verify_is_content_with_a_living_database_and_finds_each_kind_of_damage(
         ),
         (
             "counters",
-            format!("UPDATE members SET unread = 7 WHERE chat_id = '{id}' AND user_id = 'bob'"),
-            format!("UPDATE members SET unread = 3 WHERE chat_id = '{id}' AND user_id = 'bob'"),
+            format!(
+                "UPDATE members SET own_after = own_after + 1 WHERE chat_id = '{id}' AND user_id = 'bob'"
+            ),
+            format!(
+                "UPDATE members SET own_after = own_after - 1 WHERE chat_id = '{id}' AND user_id = 'bob'"
+            ),
         ),
         (
             "times",

@@ -213,8 +213,9 @@ async fn who_comes_between_a_failover_and_its_notice_misses_nothing() {
     // As a standby has it that lagged by a message.
     let behind = format!(
         "DELETE FROM messages WHERE chat_id = '{chat}' AND seq = 3;
-         UPDATE chats SET last_seq = 2, last_ev = 2 WHERE chat_id = '{chat}';
-         UPDATE members SET unread = 2 WHERE chat_id = '{chat}' AND user_id = 'bob';
+         UPDATE chats SET last_seq = 2, last_ev = 2, last_counted = 2 WHERE chat_id = '{chat}';
+         UPDATE members SET floor_seq = least(floor_seq, 2), floor_counted = least(floor_counted, 2)
+          WHERE chat_id = '{chat}';
          UPDATE instance SET incarnation = 'promoted'"
     );
     cluster.psql(&behind).await;

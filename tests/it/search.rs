@@ -5,7 +5,7 @@ use std::time::Duration;
 use beseda::config::Config;
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Chat, Client, Cluster, DelayProxy, assert_members};
+use crate::harness::{Answer, Chat, Client, Cluster, DelayProxy, assert_members, fill};
 
 /// `query` need not be encoded.
 async fn ask(client: &Client, chat: &Chat, query: &str, rest: &str) -> Answer {
@@ -307,14 +307,8 @@ async fn a_huge_chat_is_searched_to_its_start_by_going_on_from_next() {
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let chat = alice.on(0).open_chat(&bob).await;
     let needle = alice.on(0).send(&chat, "the needle").await;
-    let fill = format!(
-        "INSERT INTO messages (chat_id, seq, message_id, ev, sender_id, text, created_at)
-         SELECT '{chat}', n, gen_random_uuid(), n, 'alice', 'hay, hay, and more of it', now()
-           FROM generate_series(2, {MESSAGES}) n;
-         UPDATE chats SET last_seq = {MESSAGES}, last_ev = {MESSAGES}, last_message_at = now();
-         UPDATE members SET unread = {MESSAGES} WHERE user_id = 'bob'"
-    );
-    cluster.psql(&fill).await;
+    let hay = fill::messages(&chat.id, "alice", MESSAGES - 1, "'hay, hay, and more of it'");
+    cluster.psql(&hay).await;
     cluster.redis_flush().await;
     let (mut before, mut hits) = (String::new(), Vec::new());
     loop {

@@ -9,6 +9,7 @@ mod client;
 mod cluster;
 mod delay_proxy;
 mod documented;
+pub(crate) mod fill;
 mod invariants;
 pub(crate) mod keys;
 mod pgbouncer;
