@@ -3,9 +3,15 @@
 -- Rules for every table:
 --  * User ids are the host application's own and are compared byte for byte: COLLATE "C".
 --  * A transaction that changes a chat first locks its row in `chats`, so that the order of commits is the
---    order of seq and ev. One that changes several chats locks them in the order of their ids.
+--    order of seq and ev. One that changes several chats locks them in the order of their ids. Rows of
+--    `members` come after all chats, in the order (chat_id, user_id).
+--  * A statement that looks comes after the statement that locks: its snapshot is then younger than the lock.
+--  * Every key begins with `chat_id` or `user_id`, so that chats and users can be divided among databases.
+--    What cannot is a directory: `pairs`, `chat_names`, `group_keys`, `invites`.
 --  * The hot path has no foreign keys, and no index covers a column that changes with every send: the
 --    updates stay HOT.
+--  * A statement that writes a row prepares each CHECK of its table anew, some 15 us. The tables of the hot path
+--    have one CHECK at most; closed sets are enum types, and a bound that sends do not touch is a domain's.
 --
 -- Rules for every statement of the hot path, here and in src/store, so that it has only one plan. A
 -- connection plans a statement once, and on tables that are empty or young many plans cost the same: one
@@ -30,7 +36,7 @@ CREATE TABLE instance (
     compatible_from integer NOT NULL
 );
 INSERT INTO instance (secret, incarnation, compatible_from)
-VALUES (uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), left(gen_random_uuid()::text, 8), 7);
+VALUES (uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), left(gen_random_uuid()::text, 8), 9);
 
 -- Names the history that positions (ev, seq) belong to. The first eight digits of a WAL file's name are the
 -- timeline, which changes when a standby is promoted. Statements of src/store contain the expression itself:
@@ -56,77 +62,249 @@ CREATE TABLE users (
     tokens_revoked_at timestamptz
 ) WITH (fillfactor = 90);
 
--- Chats of two users.
+-- Of two users, or of any number of them.
+CREATE TYPE chat_kind AS ENUM ('direct', 'group');
+-- Ascending by what they allow. In a direct chat both are members.
+CREATE TYPE member_role AS ENUM ('member', 'admin', 'owner');
+-- How a membership ended.
+CREATE TYPE left_reason AS ENUM ('left', 'removed', 'banned', 'erased');
+-- What a member wants to be notified of.
+CREATE TYPE notify_level AS ENUM ('all', 'mentions', 'none');
+-- Least seconds between two messages of a plain member; 0: any.
+CREATE DOMAIN slow_mode AS integer CHECK (VALUE BETWEEN 0 AND 21600);
+
+-- Chats: what a message reads and moves. What members are shown of a group is in `groups`, so that no message
+-- writes it again.
 CREATE TABLE chats (
     chat_id         uuid PRIMARY KEY,
-    -- 128 random bits in base64url: the chat's public name, which says nothing about its members.
-    room_name       text COLLATE "C" NOT NULL UNIQUE CHECK (char_length(room_name) = 22),
-    -- The two members in byte order, so that a pair has one chat.
-    user_lo         text COLLATE "C" NOT NULL,
-    user_hi         text COLLATE "C" NOT NULL,
-    -- The member who opened the chat.
+    kind            chat_kind NOT NULL,
+    -- The chat's public name, which says nothing about its members; `chat_names` leads back.
+    room_name       text COLLATE "C" NOT NULL,
+    -- Who created the chat: the member who opened it, or the first owner of a group.
     created_by      text COLLATE "C" NOT NULL,
     created_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
     -- The highest number that a message has; numbers are dense.
     last_seq        bigint NOT NULL DEFAULT 0,
     -- The highest revision that a change has.
     last_ev         bigint NOT NULL DEFAULT 0,
+    -- The number of messages that count as unread for somebody: tombstones too, system messages not.
+    last_counted    bigint NOT NULL DEFAULT 0,
     -- created_at of message last_seq. The next message's is never earlier, even if the clock jumps back.
     last_message_at timestamptz,
-    -- Whether either member has blocked the other, and whether either was erased: copies of what `blocks`
-    -- and `users` say, kept under this row's lock, so that a send reads one row instead of five.
+    -- What lists are ordered by: created_at of the last counted message, else of the chat.
+    active_at       timestamptz NOT NULL DEFAULT clock_timestamp(),
+    -- Tombstones: how many, and the highest seq of one. Neither ever decreases.
+    dead            bigint NOT NULL DEFAULT 0,
+    last_dead_seq   bigint NOT NULL DEFAULT 0,
+    -- No message above it mentions everybody.
+    all_mention_seq bigint NOT NULL DEFAULT 0,
+    -- The revision that last changed what `groups` says, a setting here, or `receipts`; 0: none.
+    info_ev         bigint NOT NULL DEFAULT 0,
+    member_count    integer NOT NULL DEFAULT 0,
+    -- Of a group: slow mode, and whether only owner and admins post.
+    slow_mode_s     slow_mode NOT NULL DEFAULT 0,
+    admins_post     boolean NOT NULL DEFAULT false,
+    -- Read markers take a revision and are told to all members. A group that outgrows this loses it for good.
+    receipts        boolean NOT NULL DEFAULT true,
+    -- Of a direct chat: whether either member has blocked the other, and whether either was erased. Copies of
+    -- what `blocks` and `users` say, kept under this row's lock, so that a send reads one row instead of five.
     blocked         boolean NOT NULL DEFAULT false,
-    erased          boolean NOT NULL DEFAULT false,
-    CHECK (user_lo < user_hi),
-    UNIQUE (user_lo, user_hi)
+    erased          boolean NOT NULL DEFAULT false
 ) WITH (fillfactor = 70);
 
--- A user's place in a chat.
+-- What a group shows, and how one comes in.
+CREATE TABLE groups (
+    chat_id        uuid PRIMARY KEY,
+    title          text NOT NULL CHECK (char_length(title) BETWEEN 1 AND 200),
+    avatar_url     text CHECK (char_length(avatar_url) <= 2048),
+    -- The host application's own; null: none.
+    metadata       json CHECK (octet_length(metadata::text) <= 4096),
+    -- Plain members may add members and invite, not only owner and admins.
+    members_invite boolean NOT NULL DEFAULT false,
+    -- A new member sees what was written before.
+    history_all    boolean NOT NULL DEFAULT true,
+    -- Anybody who knows the chat may join.
+    open           boolean NOT NULL DEFAULT false
+);
+
+-- Directory: the direct chat of a pair. The two are in byte order, so that a pair has one chat.
+CREATE TABLE pairs (
+    user_lo text COLLATE "C" NOT NULL,
+    user_hi text COLLATE "C" NOT NULL,
+    chat_id uuid NOT NULL,
+    PRIMARY KEY (user_lo, user_hi),
+    CHECK (user_lo < user_hi)
+);
+
+-- Directory: the chat behind a room_name, which is 128 random bits in base64url.
+CREATE TABLE chat_names (
+    room_name text COLLATE "C" PRIMARY KEY CHECK (char_length(room_name) = 22),
+    chat_id   uuid NOT NULL
+);
+
+-- Directory: the group behind its creator's idempotency key. A row outlives its group, so that a late repeat
+-- does not create another.
+CREATE TABLE group_keys (
+    creator_id     text COLLATE "C" NOT NULL,
+    client_chat_id text COLLATE "C" NOT NULL CHECK (char_length(client_chat_id) BETWEEN 1 AND 64),
+    chat_id        uuid NOT NULL,
+    PRIMARY KEY (creator_id, client_chat_id)
+);
+
+-- A user's place in a chat. The row stays when the member leaves, so that a resume can tell of it as state, and
+-- the user's messages are found for an export or an erasure.
 CREATE TABLE members (
-    chat_id  uuid NOT NULL,
-    user_id  text COLLATE "C" NOT NULL,
+    chat_id        uuid NOT NULL,
+    user_id        text COLLATE "C" NOT NULL,
+    role           member_role NOT NULL DEFAULT 'member',
+    -- When they joined last, and the revision of that; 0: with a direct chat.
+    joined_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
+    joined_ev      bigint NOT NULL DEFAULT 0,
+    -- last_seq when they joined.
+    joined_seq     bigint NOT NULL DEFAULT 0,
+    -- The first message that they may see.
+    first_seq      bigint NOT NULL DEFAULT 1,
     -- The read marker: all messages up to this seq are read.
-    read_seq bigint NOT NULL DEFAULT 0,
-    -- The peer's live messages past read_seq, kept exact under the chat's lock.
-    unread   bigint NOT NULL DEFAULT 0 CHECK (unread >= 0),
-    -- The revision that last moved read_seq; 0: none.
-    ev       bigint NOT NULL DEFAULT 0,
-    PRIMARY KEY (chat_id, user_id)
+    read_seq       bigint NOT NULL DEFAULT 0,
+    -- What unread messages are counted from (V2__counters.sql): at least read_seq, and no live message of others
+    -- lies between the two.
+    floor_seq      bigint NOT NULL DEFAULT 0,
+    -- The number of counted messages up to floor_seq.
+    floor_counted  bigint NOT NULL DEFAULT 0,
+    -- Own live messages past floor_seq.
+    own_after      bigint NOT NULL DEFAULT 0,
+    -- No message above it mentions them by id.
+    mention_seq    bigint NOT NULL DEFAULT 0,
+    -- Increases with every change of this row that a counter or the member's own settings depend on.
+    rev            bigint NOT NULL DEFAULT 0,
+    -- The revision that last moved read_seq; 0: none, or the chat has no receipts.
+    read_ev        bigint NOT NULL DEFAULT 0,
+    -- The revision that last changed membership, role or silence, and who did it; null: the host application.
+    member_ev      bigint NOT NULL DEFAULT 0,
+    changed_by     text COLLATE "C",
+    -- The revision that ended the membership, and how; null: they are a member.
+    left_ev        bigint,
+    left_reason    left_reason,
+    -- Until when they may not post.
+    silenced_until timestamptz,
+    -- When they last wrote in slow mode.
+    last_sent_at   timestamptz,
+    -- The member's own settings.
+    notify         notify_level NOT NULL DEFAULT 'all',
+    pinned         boolean NOT NULL DEFAULT false,
+    archived       boolean NOT NULL DEFAULT false,
+    PRIMARY KEY (chat_id, user_id),
+    CHECK (own_after >= 0 AND floor_seq >= read_seq)
 ) WITH (fillfactor = 70);
--- Serves look-ups by the user, which say COLLATE "POSIX". It orders as "C" does, but the planner takes neither
--- for the other: no look-up by (chat_id, user_id) can use this index, and none by the user the primary key.
-CREATE INDEX members_by_user ON members (user_id COLLATE "POSIX");
+-- A look-up of one member asks for the whole primary key and says coalesce(left_ev, 0) = 0, which none of the
+-- predicates below follows from. By the primary key a chat's members lie together.
+--
+-- Serves a user's chats: look-ups by the user, which say COLLATE "POSIX" and left_ev IS NULL. It orders as "C"
+-- does, but the planner takes neither for the other: no look-up by (chat_id, user_id) can use this index, and
+-- none by the user the primary key.
+CREATE INDEX members_by_user ON members (user_id COLLATE "POSIX") WHERE left_ev IS NULL;
+-- The chats that a user has left, for an export or an erasure.
+CREATE INDEX members_left ON members (user_id COLLATE "POSIX") WHERE left_ev IS NOT NULL;
+-- The list of a chat's members: the owner, admins, then in the order of joining.
+CREATE INDEX members_by_role ON members (chat_id, role DESC, joined_ev, user_id) WHERE left_ev IS NULL;
+-- What a resume asks for; its statements say member_ev > 0.
+CREATE INDEX members_by_ev ON members (chat_id, member_ev) WHERE member_ev > 0;
 
 -- Messages, deleted ones as tombstones.
 CREATE TABLE messages (
     chat_id        uuid NOT NULL,
     -- The message's number in its chat, from 1 on without gaps.
-    seq            bigint NOT NULL CHECK (seq > 0),
+    seq            bigint NOT NULL,
     -- Derived from the client_msg_id where there is one, so that a retry finds its first message for ever.
     message_id     uuid NOT NULL,
     -- The revision of the latest change of this message.
     ev             bigint NOT NULL,
-    sender_id      text COLLATE "C" NOT NULL,
+    -- The number of counted messages in the chat up to this one, itself included.
+    counted        bigint NOT NULL,
+    -- Null: a system message.
+    sender_id      text COLLATE "C",
     -- The sender's idempotency key; null: the send had none.
-    client_msg_id  text COLLATE "C" CHECK (char_length(client_msg_id) BETWEEN 1 AND 64),
-    -- Keyed digest of text and metadata as first sent, which tells a retry from a reuse of the key. Null
-    -- without a client_msg_id, and in a tombstone.
+    client_msg_id  text COLLATE "C",
+    -- Keyed digest of the content as first sent, which tells a retry from a reuse of the key. Null without
+    -- a client_msg_id, and in a tombstone.
     content_digest bytea,
-    -- '' in a tombstone.
-    text           text NOT NULL CHECK (char_length(text) <= 4000),
+    -- '' in a tombstone and in a system message.
+    text           text NOT NULL,
     -- The host application's own; null: none, or a tombstone.
-    metadata       json CHECK (octet_length(metadata::text) <= 4096),
+    metadata       json,
+    -- Whom the message mentions: members at that time, without its sender; {chr(1)}, which is no user's id:
+    -- everybody. Null: nobody, or a tombstone.
+    mentions       text[] COLLATE "C",
+    -- What a system message tells of; else null.
+    system         json,
     created_at     timestamptz NOT NULL,
     -- When the text was last edited; null: never.
     edited_at      timestamptz,
     -- When the message became a tombstone; null: it is live.
     deleted_at     timestamptz,
-    PRIMARY KEY (chat_id, seq)
+    PRIMARY KEY (chat_id, seq),
+    CHECK (seq > 0 AND char_length(text) <= 4000
+           AND (metadata IS NULL OR octet_length(metadata::text) <= 4096)
+           AND (client_msg_id IS NULL OR char_length(client_msg_id) BETWEEN 1 AND 64)
+           AND (mentions IS NULL OR cardinality(mentions) BETWEEN 1 AND 50)
+           AND (sender_id IS NULL) = (system IS NOT NULL))
 );
 -- The predicates are always true. With them an index serves only look-ups that ask for its own column, so
 -- that a look-up by (chat_id, seq) has only the primary key.
 CREATE UNIQUE INDEX messages_by_id ON messages (chat_id, message_id) WHERE message_id IS NOT NULL;
 CREATE INDEX messages_by_ev ON messages (chat_id, ev) WHERE ev IS NOT NULL;
+-- Tombstones past a floor.
+CREATE INDEX messages_dead ON messages (chat_id, seq) WHERE deleted_at IS NOT NULL;
+
+-- Tombstones counted by blocks of 4,096 numbers: however many there are, one block's are looked through.
+CREATE TABLE dead_blocks (
+    chat_id uuid NOT NULL,
+    -- seq >> 12.
+    block   bigint NOT NULL,
+    dead    bigint NOT NULL,
+    PRIMARY KEY (chat_id, block)
+) WITH (fillfactor = 70);
+
+-- One row for each live message and user whom it mentions; chr(1) is everybody.
+CREATE TABLE mentions (
+    chat_id   uuid NOT NULL,
+    user_id   text COLLATE "C" NOT NULL,
+    seq       bigint NOT NULL,
+    sender_id text COLLATE "C" NOT NULL,
+    PRIMARY KEY (chat_id, user_id, seq)
+);
+
+-- Who is kept out of a group. A ban that has expired is none.
+CREATE TABLE bans (
+    chat_id    uuid NOT NULL,
+    user_id    text COLLATE "C" NOT NULL,
+    -- In the words of whoever banned them.
+    reason     text CHECK (char_length(reason) <= 1000),
+    -- Null: for good.
+    until      timestamptz,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    -- Who banned them; null: the host application.
+    banned_by  text COLLATE "C",
+    PRIMARY KEY (chat_id, user_id)
+);
+
+-- Directory: invitations. Whoever has the code may join.
+CREATE TABLE invites (
+    -- 128 random bits in base64url.
+    code       text COLLATE "C" PRIMARY KEY CHECK (char_length(code) = 22),
+    chat_id    uuid NOT NULL,
+    invite_id  uuid NOT NULL,
+    -- Who made it; null: the host application.
+    created_by text COLLATE "C",
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    expires_at timestamptz NOT NULL,
+    -- How many members have joined with it.
+    uses       integer NOT NULL DEFAULT 0,
+    -- Null: without a bound.
+    max_uses   integer CHECK (max_uses BETWEEN 1 AND 100000)
+);
+-- Ids ascend with time, so this is also the order of the list.
+CREATE UNIQUE INDEX invites_by_chat ON invites (chat_id, invite_id);
 
 -- Who has blocked whom.
 CREATE TABLE blocks (
@@ -147,12 +325,15 @@ CREATE TABLE outbox (
     due_at     timestamptz NOT NULL DEFAULT clock_timestamp() + interval '500 milliseconds',
     -- The chats that changed.
     chats      uuid[] NOT NULL,
-    -- The former members of chats that were deleted, who must be told; otherwise empty.
-    users      text[] NOT NULL DEFAULT '{}'
+    -- Members whose own state changed by more than the chat's, or whose place or chat is gone: pairs, the first
+    -- of the one with the first of the other. In a direct chat both members are concerned by any change, and
+    -- are listed only where the chat is gone.
+    of_chats   uuid[] NOT NULL DEFAULT '{}',
+    of_users   text[] COLLATE "C" NOT NULL DEFAULT '{}'
 );
 
--- Deleted chats whose messages are still being deleted: a huge chat takes longer than one statement may. Its
--- row in `chats` is gone already, so nobody can see them.
+-- Deleted chats whose rows are still being deleted: a huge chat takes longer than one statement may. Its row in
+-- `chats` is gone already, so nobody can see them.
 CREATE TABLE purges (
     chat_id uuid PRIMARY KEY,
     -- When a sweeper may continue. The replica that deleted the chat has half a minute to finish.
