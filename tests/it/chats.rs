@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Chat, Cluster, User, assert_members, assert_time};
 
-const CHAT: [&str; 12] = [
+const CHAT: [&str; 24] = [
     "chat_id",
     "room_name",
     "kind",
@@ -19,6 +19,18 @@ const CHAT: [&str; 12] = [
     "read_seq",
     "peer_read_seq",
     "unread_count",
+    "unread_mentions",
+    "title",
+    "avatar_url",
+    "metadata",
+    "member_count",
+    "role",
+    "settings",
+    "receipts",
+    "first_seq",
+    "notify",
+    "pinned",
+    "archived",
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -285,6 +297,20 @@ fn routes_of(chat: &str, message_id: &str) -> Vec<(Method, String, Option<Value>
         route(Method::GET, &format!("messages/{message_id}/"), None),
         route(Method::PATCH, &format!("messages/{message_id}/"), Some(json!({ "text": "x" }))),
         route(Method::DELETE, &format!("messages/{message_id}/"), None),
+        route(Method::GET, &format!("messages/{message_id}/readers/"), None),
+        route(Method::PATCH, "", Some(json!({ "title": "x" }))),
+        route(Method::PATCH, "me/", Some(json!({ "pinned": true }))),
+        route(Method::GET, "members/", None),
+        route(Method::POST, "members/", Some(json!({ "user_ids": ["x"] }))),
+        route(Method::PATCH, "members/alice/", Some(json!({ "role": "admin" }))),
+        route(Method::DELETE, "members/alice/", None),
+        route(Method::GET, "bans/", None),
+        route(Method::PUT, "bans/alice/", Some(json!({}))),
+        route(Method::DELETE, "bans/alice/", None),
+        route(Method::GET, "invites/", None),
+        route(Method::POST, "invites/", Some(json!({}))),
+        route(Method::DELETE, &format!("invites/{message_id}/"), None),
+        route(Method::POST, "join/", Some(json!({}))),
         route(Method::GET, "search/?query=x", None),
         route(Method::GET, "connect/", None),
         route(Method::DELETE, "", None),
@@ -393,7 +419,7 @@ async fn a_deleted_chat_is_gone_for_both_and_a_new_one_is_another() {
     for user in [&alice, &bob] {
         for replica in [0, 1] {
             let unread = user.on(replica).get("/chats/unread/").await.expect(200);
-            assert_eq!(unread, json!({ "total": 0, "chats": [] }));
+            assert_eq!(unread, json!({ "total": 0, "total_mentions": 0, "badge": 0, "chats": [] }));
             let list = user.on(replica).get("/chats/").await.expect(200);
             assert_eq!(list["results"], json!([]));
             for chat in [&chat.id, &chat.room_name] {

@@ -24,6 +24,10 @@ enum About {
     Person,
     /// Anything, for the host application only.
     Host,
+    /// Something that only groups have, asked of a direct chat.
+    Group,
+    /// A way into a group.
+    Joining,
 }
 
 /// What a route takes and answers where all is right. Statuses: created now, or there already.
@@ -48,8 +52,23 @@ const RULES: &[Rule] = {
         rule("get", "/chats/", Oneself, [200, 200]),
         rule("post", "/chats/", Oneself, [200, 201]),
         rule("get", "/chats/unread/", Oneself, [200, 200]),
-        rule("get", "/chats/{chat}/", Chat, [200, 200]),
+        rule("get", "/chats/{chat}/", ChatOrHost, [200, 200]),
+        rule("patch", "/chats/{chat}/", Group, [200, 200]),
         rule("delete", "/chats/{chat}/", ChatOrHost, [204, 204]),
+        rule("patch", "/chats/{chat}/me/", Chat, [200, 200]),
+        rule("get", "/chats/{chat}/members/", ChatOrHost, [200, 200]),
+        rule("post", "/chats/{chat}/members/", Group, [200, 200]),
+        rule("patch", "/chats/{chat}/members/{user_id}/", Group, [200, 200]),
+        rule("delete", "/chats/{chat}/members/{user_id}/", Group, [204, 204]),
+        rule("get", "/chats/{chat}/bans/", Group, [200, 200]),
+        rule("put", "/chats/{chat}/bans/{user_id}/", Group, [200, 200]),
+        rule("delete", "/chats/{chat}/bans/{user_id}/", Group, [204, 204]),
+        rule("get", "/chats/{chat}/invites/", Group, [200, 200]),
+        rule("post", "/chats/{chat}/invites/", Group, [201, 201]),
+        rule("delete", "/chats/{chat}/invites/{invite_id}/", Group, [204, 204]),
+        rule("post", "/chats/{chat}/join/", Joining, [200, 200]),
+        rule("post", "/invites/{code}/", Joining, [200, 200]),
+        rule("get", "/chats/{chat}/messages/{message_id}/readers/", Chat, [200, 200]),
         rule("get", "/chats/{chat}/messages/", Chat, [200, 200]),
         rule("post", "/chats/{chat}/messages/", ChatUnlessBlocked, [201, 201]),
         rule("get", "/chats/{chat}/messages/{message_id}/", Chat, [200, 200]),
@@ -95,6 +114,8 @@ impl Pair {
         let path = pattern
             .replace("{chat}", &self.chat.id)
             .replace("{message_id}", &self.message_id)
+            .replace("{invite_id}", &self.message_id)
+            .replace("{code}", "AAAAAAAAAAAAAAAAAAAAAA")
             .replace("{user_id}", &user_id);
         if pattern.ends_with("search/") { format!("{path}?query=x") } else { path }
     }
@@ -105,6 +126,9 @@ impl Pair {
         let body = match (rule.method, rule.path) {
             ("post", "/chats/") => Some(json!({ "user_id": self.other.id })),
             ("post", "/users/") => Some(json!({ "users": [{ "user_id": self.other.id }] })),
+            ("post", "/chats/{chat}/members/") => Some(json!({ "user_ids": ["somebody"] })),
+            ("patch", "/chats/{chat}/members/{user_id}/") => Some(json!({ "role": "admin" })),
+            ("patch", "/chats/{chat}/") => Some(json!({ "title": "x" })),
             ("post" | "patch" | "put", _) => Some(json!({ "text": "x", "name": "x" })),
             _ => None,
         };
@@ -186,7 +210,8 @@ async fn every_route_answers_everybody_as_documented() {
             let answer = blocked.ask(rule, &caller.on(0)).await;
             match rule.about {
                 About::ChatUnlessBlocked => drop(answer.expect_problem(403, "blocked")),
-                About::Host => drop(answer.expect_problem(403, "forbidden")),
+                About::Host | About::Group => drop(answer.expect_problem(403, "forbidden")),
+                About::Joining => drop(expect_no_way_in(answer)),
                 // Oneself can't be blocked, and is no stranger.
                 _ if answer.status == 422 && caller.id == blocked.other.id => {}
                 _ => expect_ok(&answer, rule),
@@ -195,7 +220,8 @@ async fn every_route_answers_everybody_as_documented() {
 
         let answer = pair.ask(rule, &pair.one.on(0)).await;
         match rule.about {
-            About::Host => drop(answer.expect_problem(403, "forbidden")),
+            About::Host | About::Group => drop(answer.expect_problem(403, "forbidden")),
+            About::Joining => drop(expect_no_way_in(answer)),
             _ => expect_ok(&answer, rule),
         }
         let of_others = Pair::new(&cluster, &format!("h{number}")).await;
@@ -204,12 +230,22 @@ async fn every_route_answers_everybody_as_documented() {
             About::Chat | About::ChatUnlessBlocked => {
                 answer.expect_problem(404, "chat_not_found");
             }
+            About::Group => drop(answer.expect_problem(403, "forbidden")),
+            About::Joining => drop(expect_no_way_in(answer)),
             _ if (rule.method, rule.path) == ("post", "/chats/") => {
                 assert_eq!(answer.status, 201, "{}", answer.text);
             }
             _ => expect_ok(&answer, rule),
         }
     }
+}
+
+/// A direct chat can't be joined, and nobody has invited.
+#[track_caller]
+fn expect_no_way_in(answer: Answer) -> Value {
+    let code =
+        if answer.asked.contains("/invites/") { "invite_not_found" } else { "chat_not_found" };
+    answer.expect_problem(404, code)
 }
 
 /// A chat of others answers as one that does not exist: in status and body.
@@ -219,7 +255,8 @@ async fn is_refused_to_strangers(cluster: &Cluster, rule: &Rule, pair: &Pair, ca
         About::Oneself => expect_ok(&answer, rule),
         About::Person => drop(answer.expect_problem(404, "user_not_found")),
         About::Host => drop(answer.expect_problem(403, "forbidden")),
-        About::Chat | About::ChatUnlessBlocked | About::ChatOrHost => {
+        About::Joining => drop(expect_no_way_in(answer)),
+        About::Chat | About::ChatUnlessBlocked | About::ChatOrHost | About::Group => {
             let nowhere = Pair {
                 chat: Chat {
                     id: "01a20a32-f544-7269-a867-60a8e5b5a762".to_owned(),
@@ -240,7 +277,8 @@ async fn is_refused_to_strangers(cluster: &Cluster, rule: &Rule, pair: &Pair, ca
             let method = Method::from_bytes(rule.method.to_uppercase().as_bytes());
             let request = cluster.user("carol").on(0);
             let request = request.request(method.expect("a method"), &format!("/api/v1{by_name}"));
-            let request = request.body("application/json", r#"{"text":"x"}"#);
+            let body = r#"{"text":"x","title":"x","user_ids":["x"],"role":"admin"}"#;
+            let request = request.body("application/json", body);
             request.await.expect_problem(404, "chat_not_found");
         }
     }

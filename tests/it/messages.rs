@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::harness::{Chat, Client, Cluster, assert_members, assert_time};
 
-const MESSAGE: [&str; 11] = [
+const MESSAGE: [&str; 14] = [
     "message_id",
     "chat_id",
     "seq",
@@ -13,6 +13,9 @@ const MESSAGE: [&str; 11] = [
     "sender_id",
     "text",
     "metadata",
+    "mentions",
+    "system",
+    "type",
     "client_msg_id",
     "created_at",
     "edited_at",
@@ -41,7 +44,8 @@ async fn a_message_is_told_whole_and_the_same_on_every_replica() {
     assert_eq!((id.len(), id), (36, id.to_lowercase().as_str()));
     let expected = json!({
         "message_id": id, "chat_id": chat.id, "seq": 1, "ev": 1, "sender_id": "alice",
-        "text": "hello", "metadata": { "a": [1] }, "client_msg_id": "k",
+        "type": "text", "text": "hello", "metadata": { "a": [1] }, "mentions": [], "system": null,
+        "client_msg_id": "k",
         "created_at": sent["created_at"], "edited_at": null, "deleted_at": null,
     });
     assert_eq!(sent, expected);

@@ -434,5 +434,5 @@ async fn a_chat_deleted_amid_sends_leaves_nothing_behind() {
     refused.into_iter().for_each(|answer| drop(answer.expect_problem(404, "chat_not_found")));
     assert_eq!(cluster.psql_value::<i64>("SELECT count(*) FROM messages").await, 0);
     let unread = bob.on(0).get("/chats/unread/").await.expect(200);
-    assert_eq!(unread, json!({ "total": 0, "chats": [] }));
+    assert_eq!(unread, json!({ "total": 0, "total_mentions": 0, "badge": 0, "chats": [] }));
 }

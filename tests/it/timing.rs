@@ -46,6 +46,10 @@ async fn refuse(eve: &Client, route: usize, chat: &str) -> Duration {
             eve.patch(&format!("{path}messages/{}/", Uuid::now_v7()), body)
         }
         8 => eve.post(&format!("{path}messages/{}/report/", Uuid::now_v7()), json!({})),
+        9 => eve.patch(&path, json!({ "title": "new" })),
+        10 => eve.post(&format!("{path}members/"), json!({ "user_ids": ["somebody"] })),
+        11 => eve.delete(&format!("{path}members/bob/")),
+        12 => eve.post(&format!("{path}join/"), json!({})),
         _ => eve.delete(&path),
     };
     let began = Instant::now();
@@ -55,7 +59,7 @@ async fn refuse(eve: &Client, route: usize, chat: &str) -> Duration {
     took
 }
 
-const ROUTES: usize = 10;
+const ROUTES: usize = 14;
 
 #[test]
 fn the_share_tells_a_shift_from_none() {

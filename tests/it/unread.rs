@@ -185,7 +185,7 @@ async fn every_chat_is_in_the_summary_latest_activity_first() {
     let alice = cluster.user("alice");
     assert_eq!(
         alice.on(0).get("/chats/unread/").await.expect(200),
-        json!({ "total": 0, "chats": [] })
+        json!({ "total": 0, "total_mentions": 0, "badge": 0, "chats": [] })
     );
     let mut chats = Vec::new();
     let mut expected = HashMap::new();
@@ -212,7 +212,7 @@ async fn every_chat_is_in_the_summary_latest_activity_first() {
                 let sent = if index == 0 { 1 } else { index };
                 let expected = json!({
                     "chat_id": chat.id, "room_name": chat.room_name, "unread_count": index,
-                    "last_seq": sent, "read_seq": 0,
+                    "unread_mentions": 0, "notify": "all", "last_seq": sent, "read_seq": 0,
                 });
                 assert_eq!(*told, expected, "after a flush: {flushed}");
             }

@@ -50,7 +50,7 @@ async fn members_are_listed_by_role_and_joining_in_pages() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn adding_tells_who_came_who_was_there_and_who_may_not() {
-    let cluster = Cluster::with(1, |config| config.limits.group_members = 4).await;
+    let cluster = Cluster::with(1, |config| config.groups.group_members = 4).await;
     let alice = cluster.user("alice").on(0);
     let chat = create(&alice, "Four", &["bob"]).await;
     alice.put(&chat.path("bans/mallory/"), json!({ "reason": "spam" })).await.expect(200);

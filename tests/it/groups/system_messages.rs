@@ -54,7 +54,7 @@ async fn large_groups_have_none_unless_the_installation_wants_them() {
     for (setting, expected) in
         [(SystemMessages::Small, 0), (SystemMessages::All, 1), (SystemMessages::Off, 0)]
     {
-        let cluster = Cluster::with(1, |config| config.system_messages = setting).await;
+        let cluster = Cluster::with(1, |config| config.groups.system_messages = setting).await;
         let owner = cluster.user("owner").on(0);
         let many = crowd(40);
         let names: Vec<&str> = many.iter().map(String::as_str).collect();

@@ -6,17 +6,19 @@ use beseda::store::verify;
 
 use super::{cluster::Cluster, eventually, postgres::Row};
 
-/// What Redis has to say of each member, if it says anything: as [`beseda`] writes it.
+/// What Redis has to say of each member of a direct chat, if it says anything: as [`beseda`] writes it.
 const EXPECTED: &str = "
-SELECT me.user_id, c.chat_id,
-       concat_ws('|', c.last_ev, me.unread, c.last_seq, me.read_seq,
-                 (extract(epoch FROM coalesce(c.last_message_at, c.created_at)) * 1000000)::bigint,
-                 c.room_name)
-  FROM members me JOIN chats c ON c.chat_id = me.chat_id";
+SELECT m.user_id, m.chat_id,
+       concat_ws('|', s.last_ev + s.rev, s.unread, s.last_seq, s.read_seq,
+                 (extract(epoch FROM s.activity) * 1000000)::bigint, s.mentions,
+                 left(s.notify, 1) || CASE WHEN s.archived THEN 'A' ELSE '' END, s.room_name)
+  FROM members m JOIN chats c ON c.chat_id = m.chat_id
+ CROSS JOIN LATERAL member_states(ARRAY[m.chat_id], ARRAY[m.user_id]) s
+ WHERE c.kind = 'direct'";
 
 pub(super) async fn check(cluster: &Cluster) {
     eventually(async || {
-        let left = cluster.psql("SELECT outbox_id, chats, users FROM outbox").await;
+        let left = cluster.psql("SELECT outbox_id, chats, of_users FROM outbox").await;
         if left.is_empty() { Ok(()) } else { Err(format!("left in the outbox: {left:?}")) }
     })
     .await;

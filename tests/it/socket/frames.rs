@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::{assert_members, ev};
 use crate::harness::{Chat, Cluster, Socket, User, claims};
 
-const MESSAGE: [&str; 11] = [
+const MESSAGE: [&str; 14] = [
     "message_id",
     "chat_id",
     "seq",
@@ -15,6 +15,9 @@ const MESSAGE: [&str; 11] = [
     "sender_id",
     "text",
     "metadata",
+    "mentions",
+    "system",
+    "type",
     "client_msg_id",
     "created_at",
     "edited_at",
@@ -58,7 +61,17 @@ async fn a_socket_begins_with_hello_subscribed_and_synced() {
     let subscribed = socket.next_frame().await;
     assert_members(
         &subscribed,
-        &["type", "chat_id", "head_ev", "head_seq", "epoch", "read_seq", "peer_read_seq", "online"],
+        &[
+            "type",
+            "chat_id",
+            "head_ev",
+            "head_seq",
+            "epoch",
+            "read_seq",
+            "peer_read_seq",
+            "receipts",
+            "online",
+        ],
     );
     assert_eq!(subscribed["type"], "subscribed");
     assert_eq!(subscribed["chat_id"], *chat.id);

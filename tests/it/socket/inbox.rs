@@ -101,7 +101,9 @@ async fn a_deleted_chat_is_told_once_whether_followed_or_not() {
     for socket in [&mut plain, &mut following] {
         let told = socket.expect("chat.deleted").await;
         let (kind, id) = ("chat.deleted", &chat.id);
-        let expected = json!({ "type": kind, "chat_id": id, "total_unread": 1, "epoch": epoch });
+        let expected = json!({
+            "type": kind, "chat_id": id, "total_unread": 1, "reason": "deleted", "epoch": epoch,
+        });
         assert_eq!(told, expected);
     }
     // The same two begin anew, with another chat.

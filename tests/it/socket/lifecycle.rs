@@ -149,7 +149,8 @@ async fn a_deleted_chat_closes_its_sockets_everywhere() {
         frames.retain(|frame| kind(frame) != "presence");
         assert_eq!(kinds(&frames), ["message.created", "chat.deleted"]);
         let (kind, id) = ("chat.deleted", &chat.id);
-        assert_eq!(frames[1], json!({ "type": kind, "chat_id": id, "epoch": epoch }));
+        let expected = json!({ "type": kind, "chat_id": id, "reason": "deleted", "epoch": epoch });
+        assert_eq!(frames[1], expected);
     }
     // With a ticket from before as well.
     Socket::open(&grant).await.expect_close(4004).await;
