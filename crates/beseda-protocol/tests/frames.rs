@@ -6,7 +6,8 @@ use beseda_protocol::{
     ClientFrame, ReceivedFrame, ResetReason, ServerFrame,
     frame::{AckResult, CommandName, GoneReason, Receipt, message_frame},
     model::{
-        Chat, ExportEnd, ExportLine, LeftReason, Mentions, Message, MessageKind, SystemEventKind, UserId,
+        Chat, ExportEnd, ExportLine, LeftReason, Mentions, Message, MessageKind, SystemEventKind,
+        UserId,
     },
 };
 use proptest::prelude::*;

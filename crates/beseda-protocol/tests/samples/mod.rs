@@ -1,8 +1,8 @@
 //! Objects that the tests encode and decode.
 
 use beseda_protocol::model::{
-    Chat, ChatKind, GroupChange, GroupSettings, Member, Mentions, Message, MessageKind, Notify, PostRule,
-    Role, SystemEvent, SystemEventKind, Time, User, UserId,
+    Chat, ChatKind, GroupChange, GroupSettings, Member, Mentions, Message, MessageKind, Notify,
+    PostRule, Role, SystemEvent, SystemEventKind, Time, User, UserId,
 };
 use serde_json::value::RawValue;
 
@@ -128,7 +128,11 @@ pub(crate) fn group_change() -> GroupChange {
         title: "Friends".to_owned(),
         avatar_url: None,
         metadata: metadata(),
-        settings: GroupSettings { post: PostRule::Admins, slow_mode_s: 30, ..GroupSettings::default() },
+        settings: GroupSettings {
+            post: PostRule::Admins,
+            slow_mode_s: 30,
+            ..GroupSettings::default()
+        },
         member_count: 33,
         receipts: false,
     }
