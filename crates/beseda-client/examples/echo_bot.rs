@@ -23,7 +23,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
             Event::Frame(frame) => {
                 let ReceivedFrame::MessageCreated { message, .. } = *frame else { continue };
-                if client.look(|machine| machine.me() != Some(&message.sender_id)) {
+                // A system message is nobody's.
+                let Some(sender) = &message.sender_id else { continue };
+                if client.look(|machine| machine.me() != Some(sender)) {
                     client.mark_read(message.chat_id, message.seq);
                     client.send(message.chat_id, message.text);
                 }

@@ -205,7 +205,7 @@ impl Client {
         self.send_message(chat_id, NewMessage { text: text.into(), ..NewMessage::default() })
     }
 
-    /// The same with metadata, or with a `client_msg_id` that was kept from an earlier run.
+    /// The same with metadata and mentions, or with a `client_msg_id` that was kept from an earlier run.
     pub fn send_message(&self, chat_id: ChatId, mut message: NewMessage) -> String {
         let make_id = || uuid::Uuid::new_v4().simple().to_string();
         let id = message.client_msg_id.get_or_insert_with(make_id).clone();
@@ -417,10 +417,8 @@ async fn answer(rest: &Rest, call: Call) -> Answer {
 
 async fn list(rest: &Rest, limit: u8) -> Result<(beseda_protocol::rest::ChatPage, i64), Error> {
     let page = rest.list_chats(Some(limit), None).await?;
-    let total = match &page.next {
-        Some(_) => rest.unread().await?.total,
-        None => page.results.iter().map(|chat| chat.unread_count).sum(),
-    };
+    // Archived chats count too, and no page of the list has them.
+    let total = rest.unread().await?.total;
     Ok((page, total))
 }
 

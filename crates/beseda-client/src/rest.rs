@@ -1,5 +1,7 @@
 //! The REST calls.
 
+mod groups;
+
 use std::{
     sync::{
         Arc,
@@ -9,7 +11,7 @@ use std::{
 };
 
 use beseda_protocol::{
-    model::{Chat, ChatId, ExportLine, Message, MessageId, Report, User, UserId},
+    model::{Chat, ChatId, ExportLine, Mentions, Message, MessageId, Report, User, UserId},
     rest::{
         BlockPage, BulkResult, ChatPage, ChatTicket, Edit, HistoryView, ManyChatsTicket, MarkRead,
         NewChat, NewMessage, NewProfile, NewReport, NewUser, NewUsers, OpenedChat, ReadResult,
@@ -20,6 +22,7 @@ use http::{Method, StatusCode, header};
 use serde::{Serialize, de::DeserializeOwned};
 use url::Url;
 
+pub use self::groups::MemberFilter;
 use crate::{Credentials, Error, TokenReason, tls};
 
 /// Longer than the service lets a request take by itself (15 s), so that its own answer comes first.
@@ -33,6 +36,24 @@ pub struct Rest {
     urls: Arc<[Url]>,
     at: Arc<AtomicUsize>,
     credentials: Credentials,
+}
+
+/// Which chats of the caller are listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChatFilter {
+    Unread,
+    Archived,
+    Pinned,
+}
+
+impl ChatFilter {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Unread => "unread",
+            Self::Archived => "archived",
+            Self::Pinned => "pinned",
+        }
+    }
 }
 
 /// A call that is built up.
@@ -128,13 +149,13 @@ impl Rest {
 
     /// `POST /chats/`: opens the chat with a person, or finds it.
     pub async fn open_chat(&self, user_id: &UserId) -> Result<OpenedChat, Error> {
-        let body = NewChat { user_id: Some(user_id.clone()), user_ids: None };
+        let body = NewChat { user_id: Some(user_id.clone()), ..NewChat::default() };
         self.opened(self.call(Method::POST, &["chats"]).json(&body)).await
     }
 
     /// For the host application's server: the chat of two others.
     pub async fn open_chat_of(&self, pair: [UserId; 2]) -> Result<OpenedChat, Error> {
-        let body = NewChat { user_id: None, user_ids: Some(pair.into()) };
+        let body = NewChat { user_ids: Some(pair.into()), ..NewChat::default() };
         self.opened(self.call(Method::POST, &["chats"]).json(&body)).await
     }
 
@@ -143,7 +164,8 @@ impl Rest {
         Ok(OpenedChat { chat: read(&body)?, created: status == StatusCode::CREATED })
     }
 
-    /// `GET /chats/`: latest activity first; `limit` 1 to 100.
+    /// `GET /chats/`: pinned chats first, then latest activity first, without archived ones; `limit` 1 to
+    /// 100.
     pub async fn list_chats(
         &self,
         limit: Option<u8>,
@@ -151,6 +173,17 @@ impl Rest {
     ) -> Result<ChatPage, Error> {
         let call = self.call(Method::GET, &["chats"]).query("limit", limit);
         self.ask(call.query("cursor", cursor)).await
+    }
+
+    /// Those of the chats that are unread, archived or pinned.
+    pub async fn list_chats_that_are(
+        &self,
+        filter: ChatFilter,
+        limit: Option<u8>,
+        cursor: Option<&str>,
+    ) -> Result<ChatPage, Error> {
+        let call = self.call(Method::GET, &["chats"]).query("filter", Some(filter.name()));
+        self.ask(call.query("limit", limit).query("cursor", cursor)).await
     }
 
     /// `GET /chats/{chat}/`; `chat` is a `chat_id` or a `room_name`, here and below.
@@ -213,13 +246,26 @@ impl Rest {
         self.ask(self.message(Method::GET, chat, id)).await
     }
 
+    /// Gives a message another text; whom it mentions stays.
     pub async fn edit_message(
         &self,
         chat: &str,
         id: MessageId,
         text: &str,
     ) -> Result<Message, Error> {
-        let body = Edit { text: text.to_owned() };
+        let body = Edit { text: text.to_owned(), mentions: None };
+        self.ask(self.message(Method::PATCH, chat, id).json(&body)).await
+    }
+
+    /// Gives a message another text and other mentions.
+    pub async fn edit_message_mentioning(
+        &self,
+        chat: &str,
+        id: MessageId,
+        text: &str,
+        mentions: Mentions,
+    ) -> Result<Message, Error> {
+        let body = Edit { text: text.to_owned(), mentions: Some(mentions) };
         self.ask(self.message(Method::PATCH, chat, id).json(&body)).await
     }
 

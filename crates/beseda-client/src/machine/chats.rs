@@ -1,10 +1,10 @@
-//! The list of chats, latest activity first.
+//! The list of chats: pinned ones first, then latest activity first.
 
 use std::collections::BTreeMap;
 
 use beseda_protocol::{
     ReceivedFrame,
-    model::{Chat, ChatId, Message, Time, User, UserId},
+    model::{Chat, ChatId, Mentions, Message, MessageKind, Time, UserId},
     rest::{ChatPage, ReadResult},
 };
 
@@ -12,8 +12,8 @@ use beseda_protocol::{
 /// that a frame said after it: the answer may be the older of the two.
 pub type Moment = u64;
 
-/// The chats that are known. Between two versions of a [`Chat`] the higher `last_ev` counts; the member
-/// in it (name, presence) has no such number, so the latest one counts. Numbers of an earlier epoch
+/// The chats that are known. Between two versions of a [`Chat`] the higher `last_ev` counts; the other
+/// member in it (name, presence) has no such number, so the latest one counts. Numbers of an earlier epoch
 /// mean nothing: the database went back in time.
 #[derive(Debug, Clone, Default)]
 pub struct ChatList {
@@ -33,6 +33,8 @@ pub struct ChatList {
 #[derive(Debug, Clone)]
 struct Known {
     chat: Chat,
+    /// When the last message was sent that lifts the chat, which a system message does not.
+    activity: Time,
     /// When a frame gave the whole chat; 0: never.
     told: Moment,
     /// When a frame gave the member's presence; 0: never.
@@ -46,19 +48,23 @@ impl ChatList {
         self.known.get(&chat_id).map(|known| &known.chat)
     }
 
-    /// Latest activity first.
+    /// Pinned ones first, then latest activity first; without archived ones, which [`ChatList::get`] has.
     pub fn list(&self) -> Vec<&Chat> {
-        let mut chats: Vec<&Chat> = self.known.values().map(|known| &known.chat).collect();
-        chats.sort_by_key(|chat| std::cmp::Reverse((activity(chat), chat.chat_id)));
-        chats
+        let mut listed: Vec<&Known> = self.listed().collect();
+        listed.sort_by_key(|known| std::cmp::Reverse((known.rank(), known.chat.chat_id)));
+        listed.into_iter().map(|known| &known.chat).collect()
     }
 
     pub fn len(&self) -> usize {
-        self.known.len()
+        self.listed().count()
     }
 
     pub fn is_empty(&self) -> bool {
-        self.known.is_empty()
+        self.listed().next().is_none()
+    }
+
+    fn listed(&self) -> impl Iterator<Item = &Known> {
+        self.known.values().filter(|known| !known.chat.archived)
     }
 
     /// The moment to remember with a call that is made now.
@@ -91,34 +97,53 @@ impl ChatList {
         if self.is_past(asked) {
             return;
         }
-        let oldest = page.next.as_ref().and(page.results.last()).map(activity);
+        let activities = self.activities(&page.results);
+        let last = page.next.as_ref().and(page.results.last().zip(activities.last()));
+        let oldest = last.map(|(chat, activity)| (chat.pinned, *activity));
         let is_listed = |chat: &Chat| page.results.iter().any(|one| one.chat_id == chat.chat_id);
-        self.known.retain(|_, Known { chat, told, is_past, .. }| {
-            let is_below = || oldest.is_some_and(|oldest| activity(chat) < oldest);
-            is_listed(chat) || *told > asked || (!*is_past && is_below())
+        self.known.retain(|_, known| {
+            let is_below = || oldest.is_some_and(|oldest| known.rank() < oldest);
+            let is_elsewhere = known.chat.archived || is_below();
+            is_listed(&known.chat) || known.told > asked || (!known.is_past && is_elsewhere)
         });
-        page.results.into_iter().for_each(|chat| self.put(chat, asked));
+        for (chat, activity) in page.results.into_iter().zip(activities) {
+            self.put(chat, activity, asked);
+        }
         self.next = page.next;
         self.set_total(total_unread, asked);
     }
 
-    fn put(&mut self, mut chat: Chat, asked: Moment) {
+    /// The activity of the chats of a page. A system message hides when the message before it came; the
+    /// chat's place in the page bounds it.
+    fn activities(&self, page: &[Chat]) -> Vec<Time> {
+        let mut above: Option<(bool, Time)> = None;
+        let activity = |chat: &Chat| {
+            let known = self.known.get(&chat.chat_id).map(|known| known.activity);
+            let bound = above.filter(|(pinned, _)| *pinned == chat.pinned).map(|(_, above)| above);
+            let activity = activity_of(chat, known, bound);
+            above = Some((chat.pinned, activity));
+            activity
+        };
+        page.iter().map(activity).collect()
+    }
+
+    fn put(&mut self, mut chat: Chat, activity: Time, asked: Moment) {
         if self.gone.get(&chat.chat_id).is_some_and(|gone| *gone > asked) {
             return;
         }
         let Some(known) = self.known.get_mut(&chat.chat_id) else {
-            let known = Known { told: 0, seen: 0, is_past: false, chat };
+            let known = Known { told: 0, seen: 0, is_past: false, activity, chat };
             self.known.insert(known.chat.chat_id, known);
             return;
         };
         if known.seen > asked {
-            copy_presence(&mut chat.other_user, &known.chat.other_user);
+            copy_presence(&mut chat, &known.chat);
         }
         let is_told_later = known.told > asked && known.chat.last_ev == chat.last_ev;
         if !known.is_past && (known.chat.last_ev > chat.last_ev || is_told_later) {
             known.chat.other_user = chat.other_user;
         } else {
-            (known.chat, known.is_past) = (chat, false);
+            (known.chat, known.activity, known.is_past) = (chat, activity, false);
         }
     }
 
@@ -147,82 +172,104 @@ impl ChatList {
         let told = self.tick();
         (self.total_unread, self.total_told) = (total_unread, told);
         self.gone.remove(&chat.chat_id);
+        let known = self.known.get(&chat.chat_id).map(|known| known.activity);
+        let activity = activity_of(&chat, known, None);
         let Some(known) = self.known.get_mut(&chat.chat_id) else {
-            self.known.insert(chat.chat_id, Known { chat, told, seen: 0, is_past: false });
+            let known = Known { chat, activity, told, seen: 0, is_past: false };
+            self.known.insert(known.chat.chat_id, known);
             return;
         };
         if keep_presence {
-            copy_presence(&mut chat.other_user, &known.chat.other_user);
+            copy_presence(&mut chat, &known.chat);
         }
         if !known.is_past && known.chat.last_ev > chat.last_ev {
             known.chat.other_user = chat.other_user;
         } else {
-            known.chat = chat;
+            (known.chat, known.activity) = (chat, activity);
         }
         (known.told, known.is_past) = (told, false);
     }
 
-    /// `total_unread`: in the chats that are left, where the server said it.
-    pub(super) fn remove(&mut self, chat_id: ChatId, total_unread: Option<i64>) {
+    /// `total_unread`: in the chats that are left, where the server said it. Returns whether it was known.
+    pub(super) fn remove(&mut self, chat_id: ChatId, total_unread: Option<i64>) -> bool {
         let told = self.tick();
-        self.known.remove(&chat_id);
+        let was_known = self.known.remove(&chat_id).is_some();
         self.gone.insert(chat_id, told);
         if let Some(total) = total_unread {
             (self.total_unread, self.total_told) = (total, told);
         }
+        was_known
     }
 
     /// Follows a frame, ahead of the server's word on the whole chat. Returns whether something changed.
-    pub(super) fn apply(&mut self, frame: &ReceivedFrame) -> bool {
-        if let ReceivedFrame::Presence { user_id, online, last_seen_at } = frame {
-            return self.set_presence(user_id, *online, *last_seen_at);
+    pub(super) fn apply(&mut self, frame: &ReceivedFrame, me: Option<&UserId>) -> bool {
+        match frame {
+            ReceivedFrame::Presence { user_id, online, last_seen_at } => {
+                return self.set_presence(user_id, *online, *last_seen_at);
+            }
+            ReceivedFrame::ChatRead { chat_id, user_id, read_seq, .. } => {
+                return self.set_marker(*chat_id, user_id, *read_seq, me);
+            }
+            _ => {}
         }
         let Some((chat_id, ev)) = frame.change() else { return false };
-        let Some(Known { chat, .. }) = self.known.get_mut(&chat_id) else { return false };
+        let Some(known) = self.known.get_mut(&chat_id) else { return false };
         let changed = match frame {
             ReceivedFrame::MessageCreated { message, .. }
-            | ReceivedFrame::MessageUpdated { message, .. } => take_last(chat, message),
+            | ReceivedFrame::MessageUpdated { message, .. } => known.take_last(message),
             ReceivedFrame::MessageDeleted { message_id, deleted_at, .. } => {
-                let last = chat.last_message.as_mut().filter(|last| last.message_id == *message_id);
-                last.is_some_and(|last| {
+                let last = known.chat.last_message.as_mut();
+                last.filter(|last| last.message_id == *message_id).is_some_and(|last| {
                     (last.ev, last.deleted_at) = (ev, *deleted_at);
                     (last.text, last.metadata) = (String::new(), None);
+                    last.mentions = Mentions::default();
                     true
                 })
             }
-            ReceivedFrame::ChatRead { user_id, read_seq, .. } => {
-                let marker = match *user_id == chat.other_user.user_id {
-                    true => &mut chat.peer_read_seq,
-                    false => &mut chat.read_seq,
-                };
-                *marker = (*marker).max(*read_seq);
-                // The count of unread messages comes with the whole chat, under the same number.
-                return true;
-            }
-            _ => false,
+            // Counted already where the whole chat is as new as this.
+            _ => ev > known.chat.last_ev && known.take_members(frame, me),
         };
         if changed {
-            chat.last_ev = chat.last_ev.max(ev);
+            known.chat.last_ev = known.chat.last_ev.max(ev);
         }
         changed
     }
 
-    /// Takes who is online in a chat. Returns whether the other member's presence changed.
+    /// The count of unread messages comes with the whole chat, under the same number.
+    fn set_marker(
+        &mut self,
+        chat_id: ChatId,
+        user_id: &UserId,
+        read_seq: i64,
+        me: Option<&UserId>,
+    ) -> bool {
+        let Some(Known { chat, .. }) = self.known.get_mut(&chat_id) else { return false };
+        if Some(user_id) == me {
+            chat.read_seq = chat.read_seq.max(read_seq);
+            return true;
+        }
+        let Some(peer_read_seq) = &mut chat.peer_read_seq else { return false };
+        *peer_read_seq = (*peer_read_seq).max(read_seq);
+        true
+    }
+
+    /// Takes who is online in a chat. Returns whether another member's presence changed in the list.
     pub(super) fn set_online(&mut self, chat_id: ChatId, online: &[UserId]) -> bool {
-        let Some(other) = self.get(chat_id).map(|chat| chat.other_user.user_id.clone()) else {
-            return false;
-        };
-        let is_online = online.contains(&other);
-        self.set_presence(&other, is_online, None)
+        let Some(chat) = self.get(chat_id) else { return false };
+        match chat.other_user.as_ref().map(|other| other.user_id.clone()) {
+            Some(other) => self.set_presence(&other, online.contains(&other), None),
+            // Who is missing may be no member of the group any more.
+            None => online
+                .iter()
+                .fold(false, |changed, user_id| self.set_presence(user_id, true, None) || changed),
+        }
     }
 
     fn set_presence(&mut self, user_id: &UserId, online: bool, last_seen_at: Option<Time>) -> bool {
         let (seen, mut changed) = (self.tick(), false);
         for known in self.known.values_mut() {
-            let user = &mut known.chat.other_user;
-            if user.user_id != *user_id {
-                continue;
-            }
+            let other = known.chat.other_user.as_mut();
+            let Some(user) = other.filter(|user| user.user_id == *user_id) else { continue };
             known.seen = seen;
             if user.online != online {
                 (user.online, user.last_seen_at) = (online, last_seen_at);
@@ -238,22 +285,65 @@ impl ChatList {
     }
 }
 
-fn copy_presence(user: &mut User, known: &User) {
-    (user.online, user.last_seen_at) = (known.online, known.last_seen_at);
-}
-
-fn take_last(chat: &mut Chat, message: &Message) -> bool {
-    let is_newer = chat
-        .last_message
-        .as_ref()
-        .is_none_or(|last| (message.seq, message.ev) > (last.seq, last.ev));
-    if is_newer {
-        chat.last_seq = chat.last_seq.max(message.seq);
-        chat.last_message = Some(message.clone());
+impl Known {
+    /// What the list is ordered by, highest first.
+    fn rank(&self) -> (bool, Time) {
+        (self.chat.pinned, self.activity)
     }
-    is_newer
+
+    fn take_last(&mut self, message: &Message) -> bool {
+        let chat = &mut self.chat;
+        let last = chat.last_message.as_ref();
+        let is_newer = last.is_none_or(|last| (message.seq, message.ev) > (last.seq, last.ev));
+        if is_newer {
+            if message.kind != MessageKind::System {
+                self.activity = self.activity.max(message.created_at);
+            }
+            chat.last_seq = chat.last_seq.max(message.seq);
+            chat.last_message = Some(message.clone());
+        }
+        is_newer
+    }
+
+    /// Takes what a frame says of a group and its members.
+    fn take_members(&mut self, frame: &ReceivedFrame, me: Option<&UserId>) -> bool {
+        let chat = &mut self.chat;
+        match frame {
+            ReceivedFrame::MemberJoined { members, .. } => {
+                chat.member_count += i32::try_from(members.len()).unwrap_or(0);
+            }
+            ReceivedFrame::MemberLeft { .. } => chat.member_count -= 1,
+            ReceivedFrame::MemberUpdated { member, .. } if Some(&member.user.user_id) == me => {
+                chat.role = member.role;
+            }
+            ReceivedFrame::ChatChanged(change) => {
+                chat.title = Some(change.title.clone());
+                chat.avatar_url.clone_from(&change.avatar_url);
+                chat.metadata.clone_from(&change.metadata);
+                chat.settings = Some(change.settings);
+                chat.member_count = change.member_count;
+                chat.receipts = change.receipts;
+            }
+            _ => return false,
+        }
+        true
+    }
 }
 
-fn activity(chat: &Chat) -> Time {
-    chat.last_message.as_ref().map_or(chat.created_at, |message| message.created_at)
+fn copy_presence(chat: &mut Chat, known: &Chat) {
+    if let (Some(user), Some(known)) = (&mut chat.other_user, &known.other_user) {
+        (user.online, user.last_seen_at) = (known.online, known.last_seen_at);
+    }
+}
+
+/// When the last message came that lifts the chat. Behind a system message: as it was `known`, else at
+/// the message's own time, but not above `bound`.
+fn activity_of(chat: &Chat, known: Option<Time>, bound: Option<Time>) -> Time {
+    match &chat.last_message {
+        None => chat.created_at,
+        Some(last) if last.kind != MessageKind::System => last.created_at,
+        Some(last) => {
+            known.unwrap_or_else(|| bound.map_or(last.created_at, |at| at.min(last.created_at)))
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use beseda_protocol::{
     ReceivedFrame,
+    frame::GoneReason,
     model::{ChatId, Message},
     rest::{ChatPage, HistoryView, NewMessage, ReadResult},
 };
@@ -91,8 +92,9 @@ pub enum Event {
     /// A page of an opened chat was read. The first one of a chat, and the one after a
     /// [`ReceivedFrame::Reset`], is [`Window::Newest`] and takes the place of what was there.
     Page { chat_id: ChatId, window: Window, page: Box<HistoryView> },
-    /// A change of an opened chat: each `ev` once, ascending, without a hole. Also `subscribed`,
-    /// `synced`, `reset`, and what has no number, `typing` and `presence`.
+    /// A change of an opened chat: each `ev` once, ascending, without a hole; `skipped` stands for those
+    /// that are not for this user. Also `subscribed`, `synced`, `reset`, and what has no number: `typing`,
+    /// `presence`, and in a chat without receipts the user's own `chat.read`.
     Frame(Box<ReceivedFrame>),
     /// A message of this client is stored. Its frame may have come before, or comes later.
     Sent { chat_id: ChatId, message: Box<Message> },
@@ -100,8 +102,8 @@ pub enum Event {
     NotSent { chat_id: ChatId, pending: Pending, error: Error },
     /// The read marker moved by a mark of this client.
     Marked(ReadResult),
-    /// An opened chat is gone.
-    Gone { chat_id: ChatId },
+    /// A chat is no longer the user's; `reason` is `None` where the server did not give one.
+    Gone { chat_id: ChatId, reason: Option<GoneReason> },
     /// The history of a chat that is being opened was refused for good.
     NotOpened { chat_id: ChatId, error: Error },
     /// The token ends within so many seconds. It is renewed where that is possible.

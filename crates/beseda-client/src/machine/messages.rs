@@ -209,7 +209,7 @@ impl Machine {
                 }
             }
             Err(error) if error.known() == Some(beseda_protocol::ErrorCode::ChatNotFound) => {
-                self.gone(chat_id, None);
+                self.gone(chat_id, None, None);
                 if self.settings.only.is_some() {
                     self.set_state(State::Stopped { code: 4004, why: error.detail });
                 }

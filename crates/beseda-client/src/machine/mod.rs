@@ -19,8 +19,8 @@ use std::{
 
 use beseda_protocol::{
     ClientFrame, ErrorCode, ReceivedFrame,
-    frame::CommandName,
-    model::{ChatId, UserId},
+    frame::{CommandName, GoneReason},
+    model::{ChatId, LeftReason, UserId},
 };
 
 pub use self::{
@@ -271,7 +271,7 @@ impl Machine {
     fn stopped(&mut self, code: u16, why: String) {
         self.set_state(State::Stopped { code, why });
         if let (4004, Some(chat_id)) = (code, self.settings.only) {
-            self.gone(chat_id, None);
+            self.gone(chat_id, None, None);
         }
     }
 
@@ -352,11 +352,14 @@ impl Machine {
     }
 
     /// `total_unread`: in the chats that are left, where the server said it.
-    fn gone(&mut self, chat_id: ChatId, total_unread: Option<i64>) {
+    fn gone(&mut self, chat_id: ChatId, total_unread: Option<i64>, reason: Option<GoneReason>) {
         self.unfollow(chat_id);
-        self.timelines.remove(&chat_id);
-        self.chats.remove(chat_id, total_unread);
-        self.emit(Event::Gone { chat_id });
+        let was_open = self.timelines.remove(&chat_id).is_some();
+        // Who leaves may hear of it twice: in the chat, and on the inbox.
+        let was_known = self.chats.remove(chat_id, total_unread) || was_open;
+        if was_known {
+            self.emit(Event::Gone { chat_id, reason });
+        }
     }
 
     // ---- frames ----
@@ -390,10 +393,10 @@ impl Machine {
                 self.emit(Event::Chats);
             }
             // On a socket of one chat close 4004 follows, which tells it.
-            ReceivedFrame::ChatDeleted { chat_id, total_unread, .. }
+            ReceivedFrame::ChatDeleted { chat_id, total_unread, reason, .. }
                 if self.settings.only.is_none() =>
             {
-                self.gone(chat_id, total_unread);
+                self.gone(chat_id, total_unread, Some(reason));
             }
             ReceivedFrame::Typing { .. } => self.emit(Event::Frame(Box::new(frame))),
             ReceivedFrame::Presence { .. } => {
@@ -411,19 +414,14 @@ impl Machine {
                     self.on_chat_frame(chat_id, frame);
                 }
             }
-            ReceivedFrame::MessageCreated { chat_id, .. }
-            | ReceivedFrame::MessageUpdated { chat_id, .. }
-            | ReceivedFrame::MessageDeleted { chat_id, .. }
-            | ReceivedFrame::ChatRead { chat_id, .. }
-            | ReceivedFrame::Synced { chat_id, .. }
-            | ReceivedFrame::Catchup { chat_id, .. }
-            | ReceivedFrame::Reset { chat_id, .. }
-                // Else of a subscription that ended: a position taken from it would skip what lies between.
-                if self.followed.get(&chat_id).is_some_and(|one| one.confirmed) =>
-            {
-                self.on_chat_frame(chat_id, frame);
+            frame => {
+                if let Some(chat_id) = placed(&frame)
+                    // Else of a subscription that ended: a position taken from it would skip what lies between.
+                    && self.followed.get(&chat_id).is_some_and(|one| one.confirmed)
+                {
+                    self.on_chat_frame(chat_id, frame);
+                }
             }
-            _ => {}
         }
     }
 
@@ -460,7 +458,7 @@ impl Machine {
         let asked = self.followed.iter().find(|(_, one)| is_named(id, &one.id));
         let Some((&chat_id, _)) = asked else { return };
         match ErrorCode::parse(code) {
-            Some(ErrorCode::ChatNotFound) => self.gone(chat_id, None),
+            Some(ErrorCode::ChatNotFound) => self.gone(chat_id, None, None),
             _ => {
                 let pause = retry_after_ms.map_or(RESUBSCRIBE, Duration::from_millis);
                 self.timers.set(Timer::Resubscribe(chat_id), now + pause);
@@ -469,7 +467,7 @@ impl Machine {
     }
 
     fn apply_to_list(&mut self, frame: &ReceivedFrame) {
-        if self.chats.apply(frame) {
+        if self.chats.apply(frame, self.me.as_ref()) {
             self.emit(Event::Chats);
         }
     }
@@ -482,14 +480,49 @@ impl Machine {
             timeline::Taken::Old => {}
             timeline::Taken::Gap => self.resume(chat_id),
             timeline::Taken::News => {
-                let is_reset = matches!(frame, ReceivedFrame::Reset { .. });
+                let left = left_as(&frame, me.as_ref());
+                // Who joins anew may see other messages than before.
+                let starts_over =
+                    matches!(frame, ReceivedFrame::Reset { .. }) || has_joined(&frame, me.as_ref());
                 self.emit(Event::Frame(Box::new(frame)));
-                if is_reset {
+                if left.is_some() {
+                    self.gone(chat_id, None, left);
+                } else if starts_over {
                     self.load_newest(chat_id);
                 }
             }
         }
     }
+}
+
+/// The chat of a frame that belongs to a subscription.
+fn placed(frame: &ReceivedFrame) -> Option<ChatId> {
+    match frame {
+        ReceivedFrame::ChatRead { chat_id, .. }
+        | ReceivedFrame::Synced { chat_id, .. }
+        | ReceivedFrame::Catchup { chat_id, .. }
+        | ReceivedFrame::Reset { chat_id, .. } => Some(*chat_id),
+        frame => frame.change().map(|(chat_id, _)| chat_id),
+    }
+}
+
+/// How the user's own membership ended, where a frame says so.
+fn left_as(frame: &ReceivedFrame, me: Option<&UserId>) -> Option<GoneReason> {
+    match frame {
+        ReceivedFrame::MemberLeft { user_id, reason, .. } if Some(user_id) == me => {
+            Some(match reason {
+                LeftReason::Left => GoneReason::Left,
+                LeftReason::Banned => GoneReason::Banned,
+                LeftReason::Removed | LeftReason::Erased => GoneReason::Removed,
+            })
+        }
+        _ => None,
+    }
+}
+
+fn has_joined(frame: &ReceivedFrame, me: Option<&UserId>) -> bool {
+    let ReceivedFrame::MemberJoined { members, .. } = frame else { return false };
+    members.iter().any(|member| Some(&member.user.user_id) == me)
 }
 
 fn is_named(id: Option<&CommandName>, name: &Option<String>) -> bool {

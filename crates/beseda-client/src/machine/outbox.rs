@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use beseda_protocol::rest::NewMessage;
+use beseda_protocol::{model::Mentions, rest::NewMessage};
 use serde_json::value::RawValue;
 
 use super::{Settings, connection::backoff};
@@ -14,6 +14,7 @@ pub struct Pending {
     pub client_msg_id: String,
     pub text: String,
     pub metadata: Option<Box<RawValue>>,
+    pub mentions: Option<Mentions>,
     /// Why it is not tried any more.
     pub failed: Option<Error>,
 }
@@ -38,9 +39,9 @@ pub(super) struct Outbox {
 
 impl Outbox {
     pub(super) fn push(&mut self, message: NewMessage) {
-        let NewMessage { text, metadata, client_msg_id } = message;
+        let NewMessage { text, metadata, mentions, client_msg_id } = message;
         let client_msg_id = client_msg_id.unwrap_or_default();
-        self.pending.push(Pending { client_msg_id, text, metadata, failed: None });
+        self.pending.push(Pending { client_msg_id, text, metadata, mentions, failed: None });
     }
 
     /// What is to be sent at this moment; it is in flight from now on.
@@ -53,6 +54,7 @@ impl Outbox {
         Some(NewMessage {
             text: next.text.clone(),
             metadata: next.metadata.clone(),
+            mentions: next.mentions.clone(),
             client_msg_id: Some(next.client_msg_id.clone()),
         })
     }
@@ -108,7 +110,12 @@ mod tests {
         Settings { only: None, page: None, attempts: 4, can_renew: false, random: || 1.0 };
 
     fn message(id: &str) -> NewMessage {
-        NewMessage { text: id.to_owned(), metadata: None, client_msg_id: Some(id.to_owned()) }
+        NewMessage {
+            text: id.to_owned(),
+            mentions: Some(Mentions::All),
+            client_msg_id: Some(id.to_owned()),
+            ..NewMessage::default()
+        }
     }
 
     #[test]
@@ -116,7 +123,8 @@ mod tests {
         let mut outbox = Outbox::default();
         outbox.push(message("one"));
         outbox.push(message("two"));
-        assert_eq!(outbox.start_next().unwrap().text, "one");
+        let first = outbox.start_next().unwrap();
+        assert_eq!((first.text.as_str(), first.mentions), ("one", Some(Mentions::All)));
         assert!(outbox.start_next().is_none(), "the second one waits for the first");
         let away = Error::network(std::io::Error::other("away"));
         for _ in 0..10 {

@@ -4,9 +4,11 @@
 //! Two orders must not be mixed up. `seq` places a message; `ev` says how new a piece of knowledge is.
 //! A frame is dropped by the chat's `ev`, a version of a message by the message's own.
 
+use std::collections::BTreeMap;
+
 use beseda_protocol::{
     ReceivedFrame,
-    model::{Message, MessageId, Time, UserId},
+    model::{Mentions, Message, MessageId, Time, UserId},
     rest::HistoryView,
 };
 
@@ -86,6 +88,8 @@ pub struct Timeline {
     position: Option<Position>,
     read_seq: i64,
     peer_read_seq: i64,
+    /// How far each other member has read.
+    receipts: BTreeMap<UserId, i64>,
     /// Whether every `ev` comes now, one by one.
     synced: bool,
     /// Frames that came while a page is on its way, and may be newer than it.
@@ -147,8 +151,16 @@ impl Timeline {
         self.read_seq
     }
 
+    /// Up to which message somebody else has read: in a direct chat the other member, in a group the one
+    /// who has read furthest. 0 in a chat without receipts.
     pub fn peer_read_seq(&self) -> i64 {
         self.peer_read_seq
+    }
+
+    /// How far each other member has read, known from the subscription on. Who is missing has read nothing;
+    /// empty in a chat without receipts.
+    pub fn receipts(&self) -> &BTreeMap<UserId, i64> {
+        &self.receipts
     }
 
     pub(super) fn low_seq(&self) -> i64 {
@@ -205,8 +217,12 @@ impl Timeline {
                 self.entries = entries().collect();
                 self.has_more_before = page.has_more_before;
                 self.at_end = !page.has_more_after;
-                self.position = Some(Position { ev: page.head_ev, epoch: page.epoch.clone() });
-                (self.read_seq, self.peer_read_seq) = (page.read_seq, page.peer_read_seq);
+                // What came while the page was on its way is applied on top of it.
+                let came = self.position.take().filter(|position| position.epoch == page.epoch);
+                let ev = came.map_or(page.head_ev, |position| position.ev.max(page.head_ev));
+                self.position = Some(Position { ev, epoch: page.epoch.clone() });
+                self.read_seq = page.read_seq;
+                self.peer_read_seq = page.peer_read_seq.unwrap_or_else(|| self.furthest());
                 (self.head_seq, self.loaded) = (page.head_seq, true);
             }
             // Where the window has moved since, there would be a hole.
@@ -227,7 +243,7 @@ impl Timeline {
         }
         self.head_seq = self.head_seq.max(page.head_seq);
         self.read_seq = self.read_seq.max(page.read_seq);
-        self.peer_read_seq = self.peer_read_seq.max(page.peer_read_seq);
+        self.peer_read_seq = self.peer_read_seq.max(page.peer_read_seq.unwrap_or(0));
         for message in &page.results {
             self.forget_pending(message, me);
         }
@@ -246,8 +262,23 @@ impl Timeline {
                 Taken::News
             }
             // What was superseded is left out from here to `synced`, so numbers may be skipped.
-            ReceivedFrame::Subscribed { .. } | ReceivedFrame::Catchup { .. } => {
+            ReceivedFrame::Subscribed { read_seq, peer_read_seq, receipts, .. } => {
                 self.synced = false;
+                // A mark without a number is in no resume.
+                self.read_seq = self.read_seq.max(*read_seq);
+                let others = receipts.iter().filter(|receipt| Some(&receipt.user_id) != me);
+                self.receipts = others.map(|one| (one.user_id.clone(), one.read_seq)).collect();
+                let furthest = self.furthest().max(peer_read_seq.unwrap_or(0));
+                self.peer_read_seq = self.peer_read_seq.max(furthest);
+                Taken::News
+            }
+            ReceivedFrame::Catchup { .. } => {
+                self.synced = false;
+                Taken::News
+            }
+            ReceivedFrame::ChatRead { ev: None, .. } => {
+                self.remember(frame);
+                self.change(frame, me);
                 Taken::News
             }
             ReceivedFrame::Synced { ev, .. } => {
@@ -268,15 +299,21 @@ impl Timeline {
         if ev <= position.ev {
             return Taken::Old;
         }
-        if self.synced && ev > position.ev + 1 {
+        // `skipped` stands for all numbers up to its own.
+        let may_skip = !self.synced || matches!(frame, ReceivedFrame::Skipped { .. });
+        if !may_skip && ev > position.ev + 1 {
             return Taken::Gap;
         }
         position.ev = ev;
+        self.remember(frame);
+        self.change(frame, me);
+        Taken::News
+    }
+
+    fn remember(&mut self, frame: &ReceivedFrame) {
         if let Some(meanwhile) = &mut self.meanwhile {
             meanwhile.push(frame.clone());
         }
-        self.change(frame, me);
-        Taken::News
     }
 
     fn change(&mut self, frame: &ReceivedFrame, me: Option<&UserId>) {
@@ -286,15 +323,25 @@ impl Timeline {
             ReceivedFrame::MessageDeleted { ev, message_id, seq, deleted_at, .. } => {
                 self.bury(*ev, *message_id, *seq, *deleted_at);
             }
-            ReceivedFrame::ChatRead { user_id, read_seq, .. } => {
-                let marker = match Some(user_id) == me {
-                    true => &mut self.read_seq,
-                    false => &mut self.peer_read_seq,
-                };
-                *marker = (*marker).max(*read_seq);
+            ReceivedFrame::ChatRead { user_id, read_seq, .. } if Some(user_id) == me => {
+                self.read_seq = self.read_seq.max(*read_seq);
             }
+            ReceivedFrame::ChatRead { user_id, read_seq, .. } => {
+                let marker = self.receipts.entry(user_id.clone()).or_default();
+                *marker = (*marker).max(*read_seq);
+                self.peer_read_seq = self.peer_read_seq.max(*read_seq);
+            }
+            ReceivedFrame::MemberLeft { user_id, .. } => {
+                self.receipts.remove(user_id);
+            }
+            // A chat that has outgrown its receipts tells of none any more.
+            ReceivedFrame::ChatChanged(change) if !change.receipts => self.receipts.clear(),
             _ => {}
         }
+    }
+
+    fn furthest(&self) -> i64 {
+        self.receipts.values().copied().max().unwrap_or(0)
     }
 
     /// Takes a version of a message, from a frame or from an answer.
@@ -312,6 +359,7 @@ impl Timeline {
                 ev: ev.max(message.ev),
                 text: String::new(),
                 metadata: None,
+                mentions: Mentions::default(),
                 deleted_at,
                 ..message
             }),
@@ -353,8 +401,9 @@ impl Timeline {
 
     /// Keys are the sender's own: another person's message may have the same.
     fn forget_pending(&mut self, message: &Message, me: Option<&UserId>) {
-        if let Some(id) =
-            message.client_msg_id.as_deref().filter(|_| Some(&message.sender_id) == me)
+        if let Some(id) = message.client_msg_id.as_deref()
+            && message.sender_id.is_some()
+            && message.sender_id.as_ref() == me
         {
             self.outbox.forget(id);
         }
