@@ -27,24 +27,35 @@ impl FromStr for Preload {
 /// # for the number, `$2` the reader's.
 const CHATS: &str = "\
 -- loadtest.preload_chats
-INSERT INTO chats (chat_id, room_name, user_lo, user_hi, created_by, last_seq, last_ev, last_message_at)
-SELECT gen_random_uuid(), substr(md5(random()::text || n), 1, 22),
-       least(s.id, r.id), greatest(s.id, r.id), s.id, $4, $4, now()
-  FROM generate_series(0, $3 - 1) n,
-       LATERAL (SELECT replace($1, '#', n::text) COLLATE \"C\" AS id) s,
-       LATERAL (SELECT replace($2, '#', n::text) COLLATE \"C\" AS id) r
-    ON CONFLICT DO NOTHING";
+WITH named AS (
+    SELECT gen_random_uuid() AS chat_id, n, s.id AS sender, r.id AS reader
+      FROM generate_series(0, $3 - 1) n,
+           LATERAL (SELECT replace($1, '#', n::text) COLLATE \"C\" AS id) s,
+           LATERAL (SELECT replace($2, '#', n::text) COLLATE \"C\" AS id) r),
+paired AS (
+    INSERT INTO pairs (user_lo, user_hi, chat_id)
+    SELECT least(sender, reader), greatest(sender, reader), chat_id FROM named
+        ON CONFLICT DO NOTHING RETURNING chat_id)
+INSERT INTO chats (chat_id, kind, room_name, created_by, last_seq, last_ev, last_counted, last_message_at,
+                   member_count)
+SELECT chat_id, 'direct', substr(md5(random()::text || n), 1, 22), sender, $4, $4, $4, now(), 2
+  FROM named JOIN paired USING (chat_id)";
 
+// The sender has nothing of others to read: they count from the head on, as after sending it all.
 const REST: &str = "\
 -- loadtest.preload_rest
+INSERT INTO chat_names (room_name, chat_id)
+SELECT room_name, chat_id FROM chats ON CONFLICT DO NOTHING;
 INSERT INTO users (user_id)
-SELECT unnest(ARRAY[user_lo, user_hi]) FROM chats ON CONFLICT DO NOTHING;
-INSERT INTO members (chat_id, user_id, unread)
-SELECT chat_id, member, CASE WHEN member = created_by THEN 0 ELSE last_seq END
-  FROM chats, unnest(ARRAY[user_lo, user_hi]) member ON CONFLICT DO NOTHING;
+SELECT unnest(ARRAY[user_lo, user_hi]) FROM pairs ON CONFLICT DO NOTHING;
+INSERT INTO members (chat_id, user_id, floor_seq, floor_counted)
+SELECT chat_id, member, floor, floor
+  FROM chats JOIN pairs USING (chat_id), unnest(ARRAY[user_lo, user_hi]) member,
+       LATERAL (SELECT CASE WHEN member = created_by THEN last_seq ELSE 0 END) f (floor)
+    ON CONFLICT DO NOTHING;
 -- In the order of time, as they would have come: all chats have their first before any its second.
-INSERT INTO messages (chat_id, seq, message_id, ev, sender_id, text, created_at)
-SELECT chat_id, seq, gen_random_uuid(), seq, created_by, repeat('x', 100), last_message_at
+INSERT INTO messages (chat_id, seq, message_id, ev, counted, sender_id, text, created_at)
+SELECT chat_id, seq, gen_random_uuid(), seq, seq, created_by, repeat('x', 100), last_message_at
   FROM generate_series(1, (SELECT max(last_seq) FROM chats)) seq
   JOIN chats ON seq <= last_seq
     ON CONFLICT DO NOTHING;

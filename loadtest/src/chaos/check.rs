@@ -273,7 +273,7 @@ impl Judge<'_> {
         Some(format!("total_unread is {total} and not {sum}"))
     }
 
-    /// Checks the unread counters in the column, from every replica, and in the list.
+    /// Checks the unread counters in Postgres, from every replica, and in the list.
     async fn check_counters(&self, person: &Person, stored: &Stored) {
         let expected = chats_of(&person.id, stored);
         let expected: HashMap<ChatId, i64> =

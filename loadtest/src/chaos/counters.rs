@@ -85,11 +85,11 @@ async fn compare(
     if unread.total != told.values().sum::<i64>() {
         context.unexpected("GET /chats/unread/ (the total is not the sum)", &answer);
     }
-    for (chat_id, &(ev, column, recount)) in &before {
+    for (chat_id, &(ev, counted, recount)) in &before {
         let user = &person.id;
-        if column != recount {
+        if counted != recount {
             let what =
-                format!("{user} in {chat_id} at ev {ev}: column {column}, recount {recount}");
+                format!("{user} in {chat_id} at ev {ev}: counted {counted}, recount {recount}");
             context.findings.add(Kind::Unread, what);
         }
         let key = (replica, user.clone(), *chat_id);

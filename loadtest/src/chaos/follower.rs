@@ -117,7 +117,7 @@ struct History {
     head_ev: i64,
     epoch: String,
     read_seq: i64,
-    peer_read_seq: i64,
+    peer_read_seq: Option<i64>,
 }
 
 pub(super) struct Follower {
@@ -208,8 +208,8 @@ impl Follower {
                     Model::from_history(chat_id, chat.members.clone(), &page.results, head);
                 for member in chat.members {
                     let own = member == self.person.id;
-                    let read_seq = if own { page.read_seq } else { page.peer_read_seq };
-                    model.reads.insert(member, read_seq);
+                    let read_seq = if own { Some(page.read_seq) } else { page.peer_read_seq };
+                    model.reads.insert(member, read_seq.unwrap_or(0));
                 }
                 *lock(&self.subscriber.model) = model;
             }

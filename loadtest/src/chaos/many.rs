@@ -240,9 +240,11 @@ impl Session<'_> {
         if chat.last_ev >= known {
             list.chats.insert(chat.chat_id, (chat.last_ev, chat.unread_count));
         }
+        // All chats of a run are direct ones.
+        let Some(other) = &chat.other_user else { return };
         list.subscribers.entry(chat.chat_id).or_insert_with(|| {
             let person = &self.inbox.person.id;
-            let members = [person.clone(), chat.other_user.user_id.as_str().to_owned()];
+            let members = [person.clone(), other.user_id.as_str().to_owned()];
             Subscriber::new(self.context, &format!("inbox of {person}"), chat.chat_id, members)
         });
     }

@@ -137,6 +137,10 @@ impl Model {
         model
     }
 
+    fn is_member(&self, user: &str) -> bool {
+        self.members.iter().any(|member| member == user)
+    }
+
     /// Returns the highest `seq` that the client knows.
     fn top(&self) -> i64 {
         self.messages.last_key_value().map_or(self.floor, |(seq, _)| *seq)
@@ -238,7 +242,7 @@ impl Model {
             broken.push((kind, format!("{what}: ev {ev}, {message:?}")));
         };
         if message.chat_id != self.chat_id
-            || !self.members.iter().any(|member| member == message.sender_id.as_str())
+            || !message.sender_id.as_ref().is_some_and(|id| self.is_member(id.as_str()))
         {
             wrong(Kind::Leak, "a message of another chat or person");
         }
@@ -293,7 +297,7 @@ impl Model {
 
     fn on_read(&mut self, frame: &Frame, broken: &mut Vec<Broken>) -> Option<(i64, Change)> {
         let user = frame.user_id.clone().unwrap_or_default();
-        if !self.members.contains(&user) {
+        if !self.is_member(&user) {
             broken.push((Kind::Leak, format!("a stranger's marker: {frame:?}")));
             return None;
         }
@@ -338,7 +342,8 @@ mod tests {
     fn created(ev: i64, seq: i64) -> Value {
         json!({"type": "message.created", "chat_id": ChatId::nil(), "ev": ev, "message": {
             "message_id": uuid(seq), "chat_id": ChatId::nil(), "seq": seq, "ev": ev,
-            "sender_id": "alice", "text": "hi", "metadata": null, "client_msg_id": null,
+            "type": "text", "sender_id": "alice", "text": "hi", "metadata": null, "mentions": [],
+            "system": null, "client_msg_id": null,
             "created_at": "2026-01-01T00:00:00.000000Z", "edited_at": null, "deleted_at": null}})
     }
 

@@ -20,7 +20,7 @@ pub(super) struct Row {
 #[derive(Debug, Clone)]
 pub(super) struct Membership {
     pub read_seq: i64,
-    /// The unread count of the column.
+    /// The unread count as the service computes it.
     pub unread: i64,
     /// The unread count by counting the messages.
     pub recount: i64,
@@ -37,14 +37,16 @@ pub(super) struct StoredChat {
 pub(super) type Stored = HashMap<ChatId, StoredChat>;
 
 const MEMBERS: &str = "
-SELECT c.chat_id::text, c.last_seq, c.last_ev, m.user_id::text, m.read_seq, m.unread,
+SELECT c.chat_id::text, c.last_seq, c.last_ev, m.user_id::text, m.read_seq, s.unread,
        (SELECT count(*) FROM messages x
-         WHERE x.chat_id = m.chat_id AND x.seq > m.read_seq AND x.sender_id <> m.user_id
-           AND x.deleted_at IS NULL)
-  FROM chats c JOIN members m ON m.chat_id = c.chat_id";
+         WHERE x.chat_id = m.chat_id AND x.seq > greatest(m.read_seq, m.first_seq - 1)
+           AND x.sender_id <> m.user_id AND x.deleted_at IS NULL)
+  FROM chats c
+  JOIN members m ON m.chat_id = c.chat_id AND m.left_ev IS NULL
+ CROSS JOIN LATERAL member_states(ARRAY[m.chat_id], ARRAY[m.user_id]) s";
 
 const MESSAGES: &str = "
-SELECT chat_id::text, seq, message_id::text, ev, sender_id::text, client_msg_id::text, text,
+SELECT chat_id::text, seq, message_id::text, ev, coalesce(sender_id, ''), client_msg_id::text, text,
        deleted_at IS NOT NULL
   FROM messages";
 
@@ -54,7 +56,10 @@ pub(super) const EMPTY: [(&str, &str); 6] = [
         "chats whose numbers have a hole, or do not end at their head",
         "WITH evs AS (
             SELECT chat_id, ev FROM messages
-            UNION ALL SELECT chat_id, ev FROM members WHERE ev > 0)
+            UNION ALL SELECT chat_id, read_ev FROM members WHERE read_ev > 0
+            -- Who joins together has one number, also with the group's own change.
+            UNION ALL (SELECT chat_id, member_ev FROM members WHERE member_ev > 0
+                       UNION SELECT chat_id, info_ev FROM chats WHERE info_ev > 0))
          SELECT c.chat_id::text, 'last_seq ' || c.last_seq || ', last_ev ' || c.last_ev FROM chats c
           WHERE c.last_seq <> (SELECT count(*) FROM messages m WHERE m.chat_id = c.chat_id)
              OR c.last_seq <> (SELECT coalesce(max(seq), 0) FROM messages m WHERE m.chat_id = c.chat_id)
@@ -68,7 +73,8 @@ pub(super) const EMPTY: [(&str, &str); 6] = [
               FROM messages) m
           WHERE created_at < before
              OR deleted_at IS NOT NULL
-                AND (text <> '' OR metadata IS NOT NULL OR content_digest IS NOT NULL)",
+                AND (text <> '' OR metadata IS NOT NULL OR content_digest IS NOT NULL
+                     OR mentions IS NOT NULL)",
     ),
     (
         "messages written twice",
@@ -76,9 +82,13 @@ pub(super) const EMPTY: [(&str, &str); 6] = [
           GROUP BY chat_id, sender_id, client_msg_id HAVING count(*) > 1",
     ),
     (
-        "members of no chat, and markers beyond the head",
+        "members of no chat, markers beyond the head, and wrong numbers of members",
         "SELECT m.chat_id::text, m.user_id::text FROM members m LEFT JOIN chats c USING (chat_id)
-          WHERE c.chat_id IS NULL OR m.read_seq > c.last_seq",
+          WHERE c.chat_id IS NULL OR m.read_seq > c.last_seq
+         UNION ALL
+         SELECT c.chat_id::text, 'member_count ' || c.member_count FROM chats c
+          WHERE c.member_count <> (SELECT count(*) FROM members m
+                                    WHERE m.chat_id = c.chat_id AND m.left_ev IS NULL)",
     ),
     ("rows in the outbox", "SELECT outbox_id::text, chats::text FROM outbox"),
     (
@@ -133,7 +143,7 @@ pub(super) async fn rows(client: &Client, sql: &str) -> Result<Vec<String>, Erro
     Ok(rows.iter().map(text).collect())
 }
 
-/// Returns a user's chats: newest change, the column, the recount.
+/// Returns a user's chats: newest change, the service's count, the recount.
 pub(super) async fn counters(
     client: &Client,
     user: &str,

@@ -112,7 +112,7 @@ impl Writer {
             .inspect_err(|error| self.context.findings.add(Kind::Answer, error))
             .ok()?;
         if message.client_msg_id.as_deref() != Some(id)
-            || message.sender_id.as_str() != self.person.id
+            || message.sender_id.as_ref().is_none_or(|id| id.as_str() != self.person.id)
         {
             self.context.unexpected(&format!("the send of {id}"), answer);
         }
