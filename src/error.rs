@@ -4,6 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use axum::http::StatusCode;
 
+use crate::model::Time;
+
 /// The cause of an internal failure, shared by all requests that it hit (a batch fails as a whole).
 pub type Cause = Arc<dyn std::error::Error + Send + Sync>;
 
@@ -40,12 +42,24 @@ pub enum Error {
     NotAuthor,
     #[error("One of the two has blocked the other.")]
     Blocked,
+    #[error("You may not write here until {}.", until.0)]
+    Silenced { until: Time },
+    #[error("This chat is in slow mode; wait and retry.")]
+    SlowMode { retry_after: Duration },
+    #[error("This chat has too many members for that.")]
+    TooLarge,
+    #[error("You are banned from this chat.")]
+    Banned,
     #[error("There is no such chat among yours.")]
     ChatNotFound,
     #[error("There is no such message in this chat.")]
     MessageNotFound,
     #[error("There is no such user.")]
     UserNotFound,
+    #[error("There is no such member in this chat.")]
+    MemberNotFound,
+    #[error("This invitation is unknown, spent or withdrawn.")]
+    InviteNotFound,
     #[error("There is nothing at this path.")]
     RouteNotFound,
     #[error("This path does not take this method.")]
@@ -56,6 +70,8 @@ pub enum Error {
     UnsupportedMediaType,
     #[error("room_name belongs to another chat than the path.")]
     RoomMismatch,
+    #[error("This chat has as many members as one may have.")]
+    ChatFull,
     #[error("The request has fields at fault.")]
     Validation(Vec<FieldError>),
     #[error("A chat takes two different people.")]
@@ -95,10 +111,12 @@ impl Error {
         StatusCode::from_u16(self.kind().status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    /// Returns when a retry makes sense, for 429 and 503.
+    /// Returns when a retry makes sense: for 429, 503 and slow mode.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::RateLimited { retry_after } => Some(*retry_after),
+            Self::RateLimited { retry_after } | Self::SlowMode { retry_after } => {
+                Some(*retry_after)
+            }
             Self::Unavailable(_) => Some(UNAVAILABLE_RETRY),
             _ => None,
         }
@@ -115,14 +133,21 @@ impl Error {
             Self::Forbidden(_) => ErrorCode::Forbidden,
             Self::NotAuthor => ErrorCode::NotAuthor,
             Self::Blocked => ErrorCode::Blocked,
+            Self::Silenced { .. } => ErrorCode::Silenced,
+            Self::SlowMode { .. } => ErrorCode::SlowMode,
+            Self::TooLarge => ErrorCode::TooLarge,
+            Self::Banned => ErrorCode::Banned,
             Self::ChatNotFound => ErrorCode::ChatNotFound,
             Self::MessageNotFound => ErrorCode::MessageNotFound,
             Self::UserNotFound => ErrorCode::UserNotFound,
+            Self::MemberNotFound => ErrorCode::MemberNotFound,
+            Self::InviteNotFound => ErrorCode::InviteNotFound,
             Self::RouteNotFound => ErrorCode::RouteNotFound,
             Self::MethodNotAllowed => ErrorCode::MethodNotAllowed,
             Self::PayloadTooLarge { .. } => ErrorCode::PayloadTooLarge,
             Self::UnsupportedMediaType => ErrorCode::UnsupportedMediaType,
             Self::RoomMismatch => ErrorCode::RoomMismatch,
+            Self::ChatFull => ErrorCode::ChatFull,
             Self::Validation(_) => ErrorCode::ValidationFailed,
             Self::SelfChat => ErrorCode::SelfChat,
             Self::IdempotencyMismatch => ErrorCode::IdempotencyMismatch,
