@@ -2,12 +2,22 @@
 
 use std::collections::BTreeMap;
 
+use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use crate::{
     error::{Error, FieldErrors},
     json::compact,
+    model::{Time, UserId},
 };
+
+/// What an id that is none is told.
+pub const NOT_A_USER_ID: &str = "must have 1 to 128 characters, none of them a control character";
+
+/// Checks a user id.
+pub fn check_user_id(raw: &str) -> Result<(), &'static str> {
+    UserId::parse(raw).map(|_| ()).ok_or(NOT_A_USER_ID)
+}
 
 /// A JSON object whose fields are taken one by one; the rest is ignored.
 #[derive(Debug, Default)]
@@ -87,6 +97,106 @@ impl Fields {
                 None
             }
         }
+    }
+
+    /// Takes an integer within inclusive bounds, if present.
+    pub fn bounded_integer(&mut self, name: &str, min: i64, max: i64) -> Option<i64> {
+        let raw = self.take(name)?;
+        let value = serde_json::from_str(raw.get()).ok().filter(|it| (min..=max).contains(it));
+        if value.is_none() {
+            self.errors.add(name, format!("must be an integer from {min} to {max}"));
+        }
+        value
+    }
+
+    /// Takes a boolean, if present.
+    pub fn optional_bool(&mut self, name: &str) -> Option<bool> {
+        let raw = self.take(name)?;
+        let value = serde_json::from_str(raw.get()).ok();
+        if value.is_none() {
+            self.errors.add(name, "must be true or false");
+        }
+        value
+    }
+
+    /// Takes a word of a closed set, if present; `words` names the set for the error.
+    pub fn optional_word<T: DeserializeOwned>(&mut self, name: &str, words: &str) -> Option<T> {
+        let raw = self.take(name)?;
+        let value = serde_json::from_str(raw.get()).ok();
+        if value.is_none() {
+            self.errors.add(name, format!("must be {words}"));
+        }
+        value
+    }
+
+    /// Takes a time in the future (RFC 3339), if present. By this machine's clock: bounds of time need no
+    /// more.
+    pub fn future_time(&mut self, name: &str) -> Option<Time> {
+        let raw = self.take(name)?;
+        let Ok(time) = serde_json::from_str::<Time>(raw.get()) else {
+            self.errors.add(name, "must be a time in RFC 3339");
+            return None;
+        };
+        if time.0 <= jiff::Timestamp::now() {
+            self.errors.add(name, "must be in the future");
+            return None;
+        }
+        Some(time)
+    }
+
+    /// Takes a user id, if present.
+    pub fn optional_user_id(&mut self, name: &str) -> Option<UserId> {
+        let raw = self.optional_string(name, check_user_id)?;
+        UserId::parse(&raw)
+    }
+
+    /// Takes a list of at most `max` user ids, if present. Each faulty one is named by its place.
+    pub fn optional_user_ids(&mut self, name: &str, max: usize) -> Option<Vec<UserId>> {
+        let ids = self.optional_strings(name)?;
+        if ids.len() > max {
+            self.errors.add(name, format!("must have {max} items at most"));
+            return None;
+        }
+        let parsed: Vec<UserId> = ids.iter().filter_map(|raw| UserId::parse(raw)).collect();
+        if parsed.len() < ids.len() {
+            for (place, raw) in
+                ids.iter().enumerate().filter(|(_, raw)| UserId::parse(raw).is_none())
+            {
+                let reason = check_user_id(raw).err().unwrap_or(NOT_A_USER_ID);
+                self.errors.add(&format!("{name}[{place}]"), reason);
+            }
+            return None;
+        }
+        Some(parsed)
+    }
+
+    /// Takes an object as fields of their own, if present. Give it back to [`Self::nest`].
+    pub fn optional_fields(&mut self, name: &str) -> Option<Fields> {
+        let raw = self.take(name)?;
+        let values = serde_json::from_str(raw.get()).ok();
+        if values.is_none() {
+            self.errors.add(name, "must be an object");
+        }
+        values.map(|values| Fields { values, errors: FieldErrors::default() })
+    }
+
+    /// Adds the errors of the object `name`.
+    pub fn nest(&mut self, name: &str, inner: Fields) {
+        self.errors.nest(name, inner.errors);
+    }
+
+    /// Takes a field that null clears: `None` if it is missing, `Some(None)` if it is null.
+    pub fn clearable<T>(
+        &mut self,
+        name: &str,
+        take: impl FnOnce(&mut Self, &str) -> Option<T>,
+    ) -> Option<Option<T>> {
+        self.values.contains_key(name).then(|| take(self, name))
+    }
+
+    /// Whether a field is given, null or not.
+    pub fn is_given(&self, name: &str) -> bool {
+        self.values.contains_key(name)
     }
 
     /// Takes a required boolean.
@@ -190,6 +300,16 @@ impl Params {
         self.values.remove(name)
     }
 
+    /// Takes a word of a closed set; `words` names the set for the error.
+    pub fn word<T: DeserializeOwned>(&mut self, name: &str, words: &str) -> Option<T> {
+        let raw = self.values.remove(name)?;
+        let value = serde_json::from_value(serde_json::Value::String(raw)).ok();
+        if value.is_none() {
+            self.errors.add(name, format!("must be {words}"));
+        }
+        value
+    }
+
     /// Takes an integer within inclusive bounds.
     pub fn integer(&mut self, name: &str, min: i64, max: i64) -> Option<i64> {
         let raw = self.values.remove(name)?;
@@ -212,5 +332,61 @@ impl Params {
 
     pub fn finish(self) -> Result<(), Error> {
         self.errors.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Notify;
+
+    fn fields(body: &str) -> Fields {
+        Fields::parse(body.as_bytes()).expect("an object")
+    }
+
+    fn at_fault(fields: Fields) -> Vec<String> {
+        match fields.finish() {
+            Err(Error::Validation(fields)) => fields.into_iter().map(|one| one.field).collect(),
+            other => panic!("expected field errors, got {other:?}"),
+        }
+    }
+
+    #[test]
+    fn each_id_at_fault_is_named_by_its_place() {
+        let mut body = fields(r#"{"user_ids":["a","","b","c\u0001"]}"#);
+        assert_eq!(body.optional_user_ids("user_ids", 4), None);
+        assert_eq!(at_fault(body), ["user_ids[1]", "user_ids[3]"]);
+        let mut body = fields(r#"{"user_ids":["a","b"]}"#);
+        assert_eq!(body.optional_user_ids("user_ids", 1), None);
+        assert_eq!(at_fault(body), ["user_ids"]);
+    }
+
+    #[test]
+    fn null_clears_what_may_be_cleared_and_what_is_missing_stays() {
+        let string = |body: &mut Fields, name: &str| body.optional_string(name, |_| Ok(()));
+        let mut body = fields(r#"{"a":null,"b":"x"}"#);
+        assert_eq!(body.clearable("a", string), Some(None));
+        assert_eq!(body.clearable("b", string), Some(Some("x".to_owned())));
+        assert_eq!(body.clearable("c", string), None);
+        assert!(body.finish().is_ok());
+    }
+
+    #[test]
+    fn errors_of_an_inner_object_carry_its_name() {
+        let mut body = fields(r#"{"settings":{"slow":-1},"notify":"some"}"#);
+        let mut inner = body.optional_fields("settings").expect("an object");
+        assert_eq!(inner.bounded_integer("slow", 0, 5), None);
+        body.nest("settings", inner);
+        assert_eq!(body.optional_word::<Notify>("notify", "all, mentions or none"), None);
+        assert_eq!(at_fault(body), ["settings.slow", "notify"]);
+    }
+
+    #[test]
+    fn only_a_time_to_come_bounds_something() {
+        let mut body =
+            fields(r#"{"a":"2020-01-01T00:00:00Z","b":"soon","c":"9000-01-01T00:00:00Z"}"#);
+        let times = ["a", "b", "c"].map(|name| body.future_time(name).is_some());
+        assert_eq!(times, [false, false, true]);
+        assert_eq!(at_fault(body), ["a", "b"]);
     }
 }
