@@ -1,7 +1,9 @@
 //! Validates and prepares writes as far as that goes without the database.
 
+use std::collections::HashSet;
+
 use beseda_protocol::{
-    bounds::{MAX_METADATA_BYTES, check_client_msg_id, check_text},
+    bounds::{MAX_MENTIONS, MAX_METADATA_BYTES, check_client_msg_id, check_text},
     rest::{Edit, NewMessage},
 };
 use bytes::Bytes;
@@ -12,7 +14,7 @@ use crate::{
     error::Error,
     input::Fields,
     json::canonical,
-    model::{ChatId, MessageId, UserId},
+    model::{ChatId, Mentions, MessageId, UserId},
     store::Draft,
 };
 
@@ -24,6 +26,7 @@ pub(crate) fn parse_message(
 ) -> Result<NewMessage, Error> {
     let text = fields.required_string("text", check_text);
     let metadata = fields.object("metadata", MAX_METADATA_BYTES);
+    let mentions = mentions(&mut fields);
     let mut client_msg_id = fields.optional_string("client_msg_id", check_client_msg_id);
     if let (None, Some(key)) = (&client_msg_id, idempotency_key) {
         match check_client_msg_id(key) {
@@ -32,14 +35,41 @@ pub(crate) fn parse_message(
         }
     }
     fields.finish()?;
-    Ok(NewMessage { text: text.unwrap_or_default(), metadata, client_msg_id })
+    // An empty list is none: a retry may leave it out.
+    let mentions = mentions.filter(|mentions| *mentions != Mentions::default());
+    Ok(NewMessage { text: text.unwrap_or_default(), metadata, mentions, client_msg_id })
 }
 
 pub(crate) fn parse_edit(mut fields: Fields) -> Result<Edit, Error> {
     let text = fields.required_string("text", check_text);
+    let mentions = mentions(&mut fields);
     fields.finish()?;
-    Ok(Edit { text: text.unwrap_or_default() })
+    Ok(Edit { text: text.unwrap_or_default(), mentions })
 }
+
+/// Takes the mentions, if present: each user once.
+fn mentions(fields: &mut Fields) -> Option<Mentions> {
+    let raw = fields.take("mentions")?;
+    match serde_json::from_str(raw.get()) {
+        Ok(Mentions::All) => Some(Mentions::All),
+        Ok(Mentions::Users(users)) if users.len() <= MAX_MENTIONS => {
+            let mut named = HashSet::new();
+            let users = users.into_iter().filter(|user| named.insert(user.clone())).collect();
+            Some(Mentions::Users(users))
+        }
+        Ok(Mentions::Users(_)) => {
+            fields.refuse("mentions", format!("must have {MAX_MENTIONS} items at most"));
+            None
+        }
+        Err(_) => {
+            fields.refuse("mentions", "must be a list of user ids, or `all`");
+            None
+        }
+    }
+}
+
+/// Stands for `all` among the digested mentions: no user id has a control character.
+const EVERYBODY: &[u8] = &[1];
 
 /// The installation's keys for the values derived from a message.
 #[derive(Clone)]
@@ -56,11 +86,11 @@ impl std::fmt::Debug for Keys {
 
 impl Keys {
     pub(super) fn draft(&self, sender: &UserId, chat_id: ChatId, new: NewMessage) -> Draft {
-        let NewMessage { text, metadata, client_msg_id } = new;
+        let NewMessage { text, metadata, mentions, client_msg_id } = new;
         let (message_id, digest) = match &client_msg_id {
             Some(key) => (
                 self.message_id(chat_id, sender, key),
-                Some(self.digest(&text, metadata.as_deref())),
+                Some(self.digest(&text, metadata.as_deref(), mentions.as_ref())),
             ),
             None => (MessageId::now_v7(), None),
         };
@@ -72,6 +102,7 @@ impl Keys {
             digest,
             text,
             metadata,
+            mentions,
         }
     }
 
@@ -85,11 +116,27 @@ impl Keys {
     }
 
     /// Digests the content, to tell a retry from other content under the same key. Metadata is
-    /// compared in its [`canonical`] form.
-    fn digest(&self, text: &str, metadata: Option<&RawValue>) -> Bytes {
+    /// compared in its [`canonical`] form, mentions as a set.
+    fn digest(
+        &self,
+        text: &str,
+        metadata: Option<&RawValue>,
+        mentions: Option<&Mentions>,
+    ) -> Bytes {
         // Infallible: it was parsed as JSON before.
         let canonical = metadata.and_then(|raw| canonical(raw).ok()).unwrap_or_default();
-        Bytes::copy_from_slice(&mac(&self.digests, &[text.as_bytes(), canonical.as_bytes()])[..16])
+        let mut parts = vec![text.as_bytes(), canonical.as_bytes()];
+        // Without mentions there is no further part: digests of such messages are older than mentions.
+        match mentions {
+            None => {}
+            Some(Mentions::All) => parts.push(EVERYBODY),
+            Some(Mentions::Users(users)) => {
+                let from = parts.len();
+                parts.extend(users.iter().map(|user| user.as_str().as_bytes()));
+                parts[from..].sort_unstable();
+            }
+        }
+        Bytes::copy_from_slice(&mac(&self.digests, &parts)[..16])
     }
 }
 
@@ -145,5 +192,41 @@ mod tests {
         assert_ne!(exact("100000000000000000000001"), exact("100000000000000000000002"));
         assert_eq!(exact("1.0"), exact("1"));
         assert_eq!(first.message_id.get_version_num(), 8);
+    }
+
+    #[test]
+    fn mentions_are_content_where_there_are_any_and_their_order_is_not() {
+        let keys = Keys { ids: [1; 32], digests: [2; 32] };
+        let user = UserId::parse("alice").expect("valid");
+        let digest = |mentions: &str| {
+            let body = format!(r#"{{"text":"a","client_msg_id":"k"{mentions}}}"#);
+            keys.draft(&user, ChatId::nil(), parse(&body).expect("valid")).digest.expect("a key")
+        };
+        let none = digest("");
+        // As before there were mentions.
+        assert_eq!(none, &mac(&[2; 32], &[b"a", b""])[..16]);
+        assert_eq!(digest(r#","mentions":[]"#), none);
+        assert_eq!(digest(r#","mentions":null"#), none);
+        let two = digest(r#","mentions":["bob","eve"]"#);
+        assert_eq!(digest(r#","mentions":["eve","bob","eve"]"#), two);
+        let all = digest(r#","mentions":"all""#);
+        assert_ne!(digest(r#","mentions":["all"]"#), all);
+        assert!(two != none && all != none && all != two);
+    }
+
+    #[test]
+    fn mentions_are_user_ids_or_all() {
+        let many = vec!["\"x\""; 51].join(",");
+        for faulty in ["7", "{}", "\"some\"", "[7]", "[\"\"]", &format!("[{many}]")] {
+            let body = format!(r#"{{"text":"a","mentions":{faulty}}}"#);
+            assert_eq!(fields_at_fault(&body), ["mentions"], "{faulty}");
+        }
+        let edit = |body: &str| {
+            parse_edit(Fields::parse(body.as_bytes()).expect("an object")).expect("valid").mentions
+        };
+        // What is not given stays; an empty list takes all mentions away.
+        assert_eq!(edit(r#"{"text":"a"}"#), None);
+        assert_eq!(edit(r#"{"text":"a","mentions":[]}"#), Some(Mentions::default()));
+        assert_eq!(edit(r#"{"text":"a","mentions":"all"}"#), Some(Mentions::All));
     }
 }
