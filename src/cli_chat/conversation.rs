@@ -6,7 +6,7 @@ use beseda_client::{Client, Event, Events, State, Window};
 use beseda_protocol::{
     ReceivedFrame,
     bounds::check_text,
-    model::{Chat, ChatId, UserId},
+    model::{ChatId, UserId},
     rest::HistoryView,
 };
 use tokio::time::sleep_until;
@@ -56,16 +56,16 @@ impl Conversation {
     pub(super) fn new(
         (client, events): (Client, Events),
         console: Console,
-        me: UserId,
-        chat: &Chat,
+        chat_id: ChatId,
+        [me, other]: [UserId; 2],
         history: u8,
     ) -> Self {
         Self {
             client,
             events,
             console,
-            chat_id: chat.chat_id,
-            screen: Screen::new(me, &chat.other_user),
+            chat_id,
+            screen: Screen::new(me, other),
             history: history.into(),
             unsent: Vec::new(),
             synced: false,

@@ -23,7 +23,7 @@ use self::{
 };
 use crate::{
     dev::{DevError, Signing},
-    model::UserId,
+    model::{User, UserId},
     signals::Signals,
     tls::{self, TlsError},
 };
@@ -113,18 +113,22 @@ pub async fn run(options: Options) -> Result<(), ChatError> {
         opened = open_chat(&rest, &options.with) => opened?,
         () = signals.next() => return Ok(()),
     };
+    let chat_id = opened.chat.chat_id;
+    let other = opened.chat.other_user;
+    let other = other.ok_or_else(|| ChatError::Refused("it is no chat of two".to_owned()))?;
     let console = Console::open(&format!("{}: ", harmless(me.as_str())));
-    console.show(greeting(&opened, rest.url())).await;
+    console.show(greeting(&other, rest.url())).await;
     // The address that answered is first.
     let [first, others @ ..] = &*rest.urls() else { unreachable!("an option with a default") };
     let builder = Client::builder(first.clone(), tokens)
         .tls(tls)
-        .only(opened.chat.chat_id)
+        .only(chat_id)
         .page(options.history)
         .attempts(u32::MAX);
     let builder = others.iter().cloned().fold(builder, beseda_client::ClientBuilder::url);
     let connected = builder.connect().map_err(ChatError::Http)?;
-    let mut conversation = Conversation::new(connected, console, me, &opened.chat, options.history);
+    let both = [me, other.user_id];
+    let mut conversation = Conversation::new(connected, console, chat_id, both, options.history);
     let outcome = {
         let running = conversation.run();
         pin!(running);
@@ -136,8 +140,7 @@ pub async fn run(options: Options) -> Result<(), ChatError> {
     conversation.close(outcome).await
 }
 
-fn greeting(opened: &OpenedChat, url: &Url) -> Line {
-    let other = &opened.chat.other_user;
+fn greeting(other: &User, url: &Url) -> Line {
     let name = match &other.name {
         Some(name) if *name != other.user_id.as_str() => format!("{name} ({})", other.user_id),
         _ => other.user_id.to_string(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use beseda_protocol::{
     ReceivedFrame,
-    model::{Message, User, UserId},
+    model::{Message, UserId},
     rest::HistoryView,
 };
 use jiff::Timestamp;
@@ -44,10 +44,10 @@ pub(super) struct Screen {
 }
 
 impl Screen {
-    pub(super) fn new(me: UserId, other: &User) -> Self {
+    pub(super) fn new(me: UserId, other: UserId) -> Self {
         Self {
             me,
-            other: other.user_id.clone(),
+            other,
             messages: BTreeMap::new(),
             ev: 0,
             epoch: None,
@@ -80,7 +80,7 @@ impl Screen {
         }
         self.epoch = Some(page.epoch.clone());
         (self.ev, self.read_seq) = (page.head_ev, page.read_seq);
-        self.peer_read_seq = page.peer_read_seq;
+        self.peer_read_seq = page.peer_read_seq.unwrap_or(0);
         lines.extend(self.take_all(&page.results));
         self.last_seq = self.last_seq.max(page.head_seq);
         lines
@@ -98,7 +98,7 @@ impl Screen {
         }
         let line = match frame {
             ReceivedFrame::Subscribed { peer_read_seq, online, .. } => {
-                let read = self.peer_read(*peer_read_seq);
+                let read = self.peer_read(peer_read_seq.unwrap_or(0));
                 let present = self.present(online.contains(&self.other));
                 return read.into_iter().chain(present).collect();
             }
@@ -136,28 +136,31 @@ impl Screen {
         }
         let was_shown = known.is_some();
         let deleted = message.deleted_at.is_some();
-        let sender = message.sender_id.clone();
-        let remembered = Remembered { ev: message.ev, sender, at: message.created_at.0, deleted };
+        // The service itself writes in groups only.
+        let sender = message.sender_id.clone()?;
+        let remembered = Remembered {
+            ev: message.ev,
+            sender: sender.clone(),
+            at: message.created_at.0,
+            deleted,
+        };
         self.messages.insert(message.seq, remembered);
         if self.messages.len() > MAX_REMEMBERED {
             self.messages.pop_first();
         }
         self.last_seq = self.last_seq.max(message.seq);
-        let shown =
-            if message.sender_id == self.me { &mut self.own_seq } else { &mut self.shown_seq };
+        let shown = if sender == self.me { &mut self.own_seq } else { &mut self.shown_seq };
         *shown = (*shown).max(message.seq);
-        if message.sender_id == self.other {
+        if sender == self.other {
             self.typing = false;
         }
         if deleted {
-            return was_shown.then(|| Line::Deleted {
-                at: message.created_at.0,
-                who: message.sender_id.to_string(),
-            });
+            return was_shown
+                .then(|| Line::Deleted { at: message.created_at.0, who: sender.to_string() });
         }
         Some(Line::Said {
             at: message.created_at.0,
-            who: message.sender_id.to_string(),
+            who: sender.to_string(),
             text: message.text.clone(),
             edited: message.edited_at.is_some(),
         })
@@ -204,10 +207,7 @@ mod tests {
     const CHAT: &str = "01a20a32-f544-7269-a867-60a8e5b5a762";
 
     fn screen() -> Screen {
-        let (me, bob) = (UserId::trusted("alice"), UserId::trusted("bob"));
-        let other =
-            User { user_id: bob, name: None, avatar_url: None, online: false, last_seen_at: None };
-        let mut screen = Screen::new(me, &other);
+        let mut screen = Screen::new(UserId::trusted("alice"), UserId::trusted("bob"));
         let shown = screen.begin(&page(1, "e", &[message(1, 1, "bob", "one")]));
         assert_eq!(texts(&shown), ["bob: one"]);
         screen
@@ -225,8 +225,8 @@ mod tests {
     fn message(seq: i64, ev: i64, sender: &str, text: &str) -> Value {
         json!({
             "message_id": format!("01a20a33-0000-7000-8000-{seq:012}"), "chat_id": CHAT,
-            "seq": seq, "ev": ev, "sender_id": sender, "text": text, "metadata": null,
-            "client_msg_id": null, "created_at": "2026-11-23T20:57:21Z", "edited_at": null,
+            "seq": seq, "ev": ev, "type": "text", "sender_id": sender, "text": text,
+            "metadata": null, "mentions": [], "system": null, "client_msg_id": null, "created_at": "2026-11-23T20:57:21Z", "edited_at": null,
             "deleted_at": null,
         })
     }
