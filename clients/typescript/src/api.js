@@ -74,11 +74,20 @@ export class Api {
   /** For the host application's server: the chat of two others. @param {string} first @param {string} second */
   openChatOf(first, second) { return this.call('POST /chats/', { body: { user_ids: [first, second] } }); }
 
+  /** With a `client_chat_id` it is safe to call again. @param {Omit<Operations['POST /chats/']['body'], 'kind'>} group */
+  createGroup(group) { return this.call('POST /chats/', { body: { ...group, kind: 'group' } }); }
+
   /** @param {string} chat a `chat_id` or a `room_name`, here and below */
   getChat(chat) { return this.call('GET /chats/{chat}/', { path: { chat } }); }
 
   /** @param {string} chat */
   deleteChat(chat) { return this.call('DELETE /chats/{chat}/', { path: { chat } }); }
+
+  /** What a group shows, and its settings. @param {string} chat @param {Operations['PATCH /chats/{chat}/']['body']} change */
+  changeChat(chat, change) { return this.call('PATCH /chats/{chat}/', { path: { chat }, body: change }); }
+
+  /** What the caller alone sees of a chat. @param {string} chat @param {Operations['PATCH /chats/{chat}/me/']['body']} settings */
+  setOwn(chat, settings) { return this.call('PATCH /chats/{chat}/me/', { path: { chat }, body: settings }); }
 
   unread() { return this.call('GET /chats/unread/', {}); }
 
@@ -97,9 +106,12 @@ export class Api {
     return this.call('GET /chats/{chat}/messages/{message_id}/', { path: { chat, message_id: id } });
   }
 
-  /** @param {string} chat @param {string} id @param {string} text */
-  editMessage(chat, id, text) {
-    return this.call('PATCH /chats/{chat}/messages/{message_id}/', { path: { chat, message_id: id }, body: { text } });
+  /**
+   * @param {string} chat @param {string} id @param {string} text
+   * @param {import('./schema.js').Mentions} [mentions] left out: whom it mentions stays
+   */
+  editMessage(chat, id, text, mentions) {
+    return this.call('PATCH /chats/{chat}/messages/{message_id}/', { path: { chat, message_id: id }, body: { text, mentions } });
   }
 
   /** @param {string} chat @param {string} id */
@@ -114,6 +126,61 @@ export class Api {
   reportMessage(chat, id, reason) {
     return this.call('POST /chats/{chat}/messages/{message_id}/report/', { path: { chat, message_id: id }, body: { reason } });
   }
+
+  /** Who has read a message. @param {string} chat @param {string} id @param {Operations['GET /chats/{chat}/messages/{message_id}/readers/']['query']} [query] */
+  listReaders(chat, id, query) {
+    return this.call('GET /chats/{chat}/messages/{message_id}/readers/', { path: { chat, message_id: id }, query });
+  }
+
+  // ---- the members of a group ----
+
+  /** @param {string} chat @param {Operations['GET /chats/{chat}/members/']['query']} [query] @param {AbortSignal} [signal] */
+  listMembers(chat, query, signal) { return this.call('GET /chats/{chat}/members/', { path: { chat }, query, signal }); }
+
+  /** @param {string} chat @param {string[]} userIds @param {import('./schema.js').Role} [role] */
+  addMembers(chat, userIds, role) {
+    return this.call('POST /chats/{chat}/members/', { path: { chat }, body: { user_ids: userIds, role } });
+  }
+
+  /** The role `owner` hands the group over. @param {string} chat @param {string} userId @param {Operations['PATCH /chats/{chat}/members/{user_id}/']['body']} change */
+  changeMember(chat, userId, change) {
+    return this.call('PATCH /chats/{chat}/members/{user_id}/', { path: { chat, user_id: userId }, body: change });
+  }
+
+  /** Oneself: leaves. @param {string} chat @param {string} userId */
+  removeMember(chat, userId) {
+    return this.call('DELETE /chats/{chat}/members/{user_id}/', { path: { chat, user_id: userId } });
+  }
+
+  /** Removes somebody, and keeps them out. @param {string} chat @param {string} userId @param {Operations['PUT /chats/{chat}/bans/{user_id}/']['body']} [ban] */
+  ban(chat, userId, ban = {}) {
+    return this.call('PUT /chats/{chat}/bans/{user_id}/', { path: { chat, user_id: userId }, body: ban });
+  }
+
+  /** @param {string} chat @param {string} userId */
+  unban(chat, userId) { return this.call('DELETE /chats/{chat}/bans/{user_id}/', { path: { chat, user_id: userId } }); }
+
+  /** @param {string} chat @param {Operations['GET /chats/{chat}/bans/']['query']} [query] */
+  listBans(chat, query) { return this.call('GET /chats/{chat}/bans/', { path: { chat }, query }); }
+
+  /** Where anybody may. @param {string} chat */
+  joinChat(chat) { return this.call('POST /chats/{chat}/join/', { path: { chat } }); }
+
+  /** @param {string} chat @param {Operations['POST /chats/{chat}/invites/']['body']} [invite] */
+  createInvite(chat, invite = {}) { return this.call('POST /chats/{chat}/invites/', { path: { chat }, body: invite }); }
+
+  /** @param {string} chat @param {Operations['GET /chats/{chat}/invites/']['query']} [query] */
+  listInvites(chat, query) { return this.call('GET /chats/{chat}/invites/', { path: { chat }, query }); }
+
+  /** Withdraws it. @param {string} chat @param {string} inviteId */
+  deleteInvite(chat, inviteId) {
+    return this.call('DELETE /chats/{chat}/invites/{invite_id}/', { path: { chat, invite_id: inviteId } });
+  }
+
+  /** @param {string} code of an invitation */
+  acceptInvite(code) { return this.call('POST /invites/{code}/', { path: { code } }); }
+
+  // ---- for the host application's server, and sockets ----
 
   /** For the host application's server: what people have reported, latest first. @param {Operations['GET /reports/']['query']} [query] */
   listReports(query) { return this.call('GET /reports/', { query }); }

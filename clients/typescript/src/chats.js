@@ -1,20 +1,27 @@
 /**
- * The list of chats, latest activity first, and what is unread in all of them.
+ * The list of chats, pinned ones first, then latest activity first, and what is unread in all of them.
  *
  * Two sources tell of it: the socket, in order, and answers to calls, which may be older than what
  * the socket has told meanwhile. So a caller keeps `now` with each call, and the answer changes
- * nothing that was told after it. Between two versions of a chat `last_ev` decides; the member in it
- * (name, presence) has no number, so the latest version counts. Numbers of another `epoch` mean nothing:
+ * nothing that was told after it. Between two versions of a chat `last_ev` decides; the other member in
+ * it (name, presence) has no number, so the latest version counts. Numbers of another `epoch` mean nothing:
  * the database went back in time.
  *
  * @typedef {import('./schema.js').Chat} Chat
+ * @typedef {import('./schema.js').UnreadSummary} UnreadSummary
  * @typedef {import('./frames.js').ServerFrame} ServerFrame
+ *
+ * What of a chat goes into the badge.
+ * @typedef {Pick<Chat, 'unread_count' | 'unread_mentions' | 'notify'>} Counters
  *
  * @typedef {object} Known
  * @property {Chat} chat
+ * @property {string} activity  when the last message was sent that lifts it, which a system message does not
  * @property {number} told    when the socket told the whole of it; 0: never
  * @property {number} seen    when it told the member's presence
  * @property {boolean} past   of an earlier epoch: any other version replaces it
+ *
+ * @typedef {Pick<Known, 'chat' | 'activity'>} Ranked
  */
 
 export class ChatList {
@@ -27,12 +34,40 @@ export class ChatList {
   #epochBegan = 0;
   /** @type {string | null} the history that all of this is of */
   epoch = null;
+  /** Whose list it is. */
+  me = '';
   /** Unread messages in all chats, those not loaded included. */
   totalUnread = 0;
+  /** Of the last summary: what each chat put into it. @type {Map<string, Counters & {archived?: boolean}>} */
+  #summed = new Map();
+  #summedBadge = 0;
+  #summedMentions = 0;
   /** @type {string | null} cursor of what is not loaded yet */
   next = null;
 
-  get size() { return this.#known.size; }
+  /** How many are listed. */
+  get size() { return this.#listed().length; }
+
+  /**
+   * What an app's badge shows: unread messages of chats with `notify` `all`, and unread mentions of those with
+   * `mentions`, without archived chats.
+   */
+  get badge() { return this.#since(this.#summedBadge, weight); }
+
+  /** Unread mentions in all chats. */
+  get totalMentions() { return this.#since(this.#summedMentions, ({ unread_mentions: count }) => count); }
+
+  /**
+   * A sum of the last summary, with what has become of the chats since.
+   * @param {number} sum @param {(counters: Counters, archived: boolean) => number} share
+   */
+  #since(sum, share) {
+    for (const [chatId, { chat }] of this.#known) {
+      const before = this.#summed.get(chatId);
+      sum += share(chat, chat.archived) - (before ? share(before, before.archived ?? chat.archived) : 0);
+    }
+    return Math.max(0, sum);
+  }
 
   /** A moment, to be compared with what the socket tells after it. */
   get now() { return this.#clock; }
@@ -61,9 +96,18 @@ export class ChatList {
     return this.#known.get(id)?.chat ?? this.#chats().find((chat) => chat.room_name === id);
   }
 
-  /** @returns {Chat[]} */
+  /** Without archived chats, which `get` and `archived` have. @returns {Chat[]} */
   list() {
-    return this.#chats().sort((a, b) => compare(activity(b), activity(a)) || compare(b.chat_id, a.chat_id));
+    return this.#listed().sort(byRank).map(({ chat }) => chat);
+  }
+
+  /** Those of the archived chats that are known. @returns {Chat[]} */
+  archived() {
+    return [...this.#known.values()].filter(({ chat }) => chat.archived).sort(byRank).map(({ chat }) => chat);
+  }
+
+  #listed() {
+    return [...this.#known.values()].filter(({ chat }) => !chat.archived);
   }
 
   #chats() {
@@ -80,13 +124,38 @@ export class ChatList {
    */
   setTop(chats, next, asked = this.now) {
     if (this.isPast(asked)) return;
+    const page = this.#ranked(chats);
     const present = new Set(chats.map((chat) => chat.chat_id));
-    const oldest = next && chats.length ? activity(/** @type {Chat} */ (chats.at(-1))) : '';
-    for (const [chatId, { chat, told, past }] of this.#known) {
-      if (!present.has(chatId) && told <= asked && (past || activity(chat) >= oldest)) this.#known.delete(chatId);
+    const lowest = next ? page.at(-1) : undefined;
+    for (const [chatId, known] of this.#known) {
+      if (present.has(chatId) || known.told > asked) continue;
+      const isElsewhere = known.chat.archived || (lowest && byPlace(known, lowest) > 0);
+      if (known.past || !isElsewhere) this.#known.delete(chatId);
     }
-    for (const chat of chats) this.put(chat, asked);
+    for (const { chat, activity } of page) this.put(chat, asked, activity);
     this.next = next;
+  }
+
+  /**
+   * A page with the activity of its chats. A system message hides when the one before it came; the chat's
+   * place in the page bounds it.
+   * @param {Chat[]} chats
+   */
+  #ranked(chats) {
+    /** @type {{chat: Chat, activity: string} | undefined} */
+    let above;
+    return chats.map((chat) => {
+      const bound = above?.chat.pinned === chat.pinned ? above.activity : undefined;
+      above = { chat, activity: this.#activityOf(chat, bound) };
+      return above;
+    });
+  }
+
+  /** @param {Chat} chat @param {string} [bound] */
+  #activityOf({ chat_id: chatId, created_at: createdAt, last_message: last }, bound) {
+    if (last?.type !== 'system') return last?.created_at ?? createdAt;
+    const known = this.#known.get(chatId)?.activity;
+    return known ?? (bound !== undefined && bound < last.created_at ? bound : last.created_at);
   }
 
   /**
@@ -97,19 +166,29 @@ export class ChatList {
    */
   addPage(cursor, chats, next, asked = this.now) {
     if (this.isPast(asked)) return;
-    for (const chat of chats) this.put(chat, asked);
+    for (const { chat, activity } of this.#ranked(chats)) this.put(chat, asked, activity);
     if (this.next === cursor) this.next = next;
   }
 
-  /** @param {Chat} chat @param {number} [asked] */
-  put(chat, asked = this.now) {
+  /** @param {Chat} chat @param {number} [asked] @param {string} [activity] */
+  put(chat, asked = this.now, activity = this.#activityOf(chat)) {
     if (this.isPast(asked) || (this.#gone.get(chat.chat_id) ?? 0) > asked) return;
     const known = this.#known.get(chat.chat_id);
     const isOvertaken = known && !known.past
       && (known.chat.last_ev > chat.last_ev || (known.told > asked && known.chat.last_ev === chat.last_ev));
     const other_user = known && known.seen > asked ? withPresence(chat, known) : chat.other_user;
     if (isOvertaken) this.#patch(known, { other_user });
-    else this.#known.set(chat.chat_id, { told: 0, seen: 0, ...known, chat: { ...chat, other_user }, past: false });
+    else this.#known.set(chat.chat_id, { told: 0, seen: 0, ...known, chat: { ...chat, other_user }, activity, past: false });
+  }
+
+  /** Takes the counters of all chats. @param {UnreadSummary} summary @param {number} [asked] */
+  setSummary(summary, asked = this.now) {
+    this.setTotal(summary.total, asked);
+    if (this.isPast(asked)) return;
+    this.#summedBadge = summary.badge;
+    this.#summedMentions = summary.total_mentions;
+    this.#summed = new Map(summary.chats.map((counters) =>
+      [counters.chat_id, { ...counters, archived: this.#known.get(counters.chat_id)?.chat.archived }]));
   }
 
   /** Unread in all chats. @param {number} total @param {number} [asked] */
@@ -147,12 +226,19 @@ export class ChatList {
     const other_user = known && keepPresence ? withPresence(chat, known) : chat.other_user;
     const isOvertaken = known && !known.past && known.chat.last_ev > chat.last_ev;
     const newest = isOvertaken ? known.chat : chat;
-    this.#known.set(chat.chat_id, { seen: 0, ...known, chat: { ...newest, other_user }, told, past: false });
+    const activity = isOvertaken ? known.activity : this.#activityOf(chat);
+    this.#known.set(chat.chat_id, { seen: 0, ...known, chat: { ...newest, other_user }, activity, told, past: false });
   }
 
   /** @param {string} chatId @param {number} [total] unread in the chats that are left */
   remove(chatId, total) {
     const told = this.#tick();
+    const summed = this.#summed.get(chatId);
+    if (summed) {
+      this.#summedBadge -= weight(summed, summed.archived ?? this.#known.get(chatId)?.chat.archived ?? false);
+      this.#summedMentions -= summed.unread_mentions;
+      this.#summed.delete(chatId);
+    }
     this.#known.delete(chatId);
     this.#gone.set(chatId, told);
     if (total === undefined) return;
@@ -172,28 +258,80 @@ export class ChatList {
     if (!known) return false;
     const { chat } = known;
     const last = chat.last_message;
-    if (frame.type === 'message.created' || frame.type === 'message.updated') {
-      const isNewer = !last || frame.message.seq > last.seq
-        || (frame.message.seq === last.seq && frame.message.ev > last.ev);
-      if (!isNewer) return false;
-      this.#patch(known, {
-        last_message: frame.message,
-        last_seq: Math.max(chat.last_seq, frame.message.seq),
-        last_ev: Math.max(chat.last_ev, frame.ev),
-      });
-      return true;
+    switch (frame.type) {
+      case 'message.created':
+      case 'message.updated': {
+        const { message } = frame;
+        if (last && (message.seq < last.seq || (message.seq === last.seq && message.ev <= last.ev))) return false;
+        if (message.type !== 'system' && message.created_at > known.activity) known.activity = message.created_at;
+        this.#patch(known, {
+          last_message: message,
+          last_seq: Math.max(chat.last_seq, message.seq),
+          last_ev: Math.max(chat.last_ev, frame.ev),
+        });
+        return true;
+      }
+      case 'message.deleted': {
+        if (last?.message_id !== frame.message_id) return false;
+        const tombstone = { ...last, ev: frame.ev, text: '', metadata: null, mentions: [], deleted_at: frame.deleted_at };
+        this.#patch(known, { last_message: tombstone, last_ev: Math.max(chat.last_ev, frame.ev) });
+        return true;
+      }
+      case 'chat.read':
+        return this.#setMarker(known, frame.user_id, frame.read_seq);
+      default: {
+        const fields = 'ev' in frame && frame.ev !== null && frame.ev > chat.last_ev && this.#groupFields(chat, frame);
+        if (fields) this.#patch(known, { ...fields, last_ev: frame.ev });
+        return Boolean(fields);
+      }
     }
-    if (frame.type === 'message.deleted' && last && last.message_id === frame.message_id) {
-      const tombstone = { ...last, ev: frame.ev, text: '', metadata: null, deleted_at: frame.deleted_at };
-      this.#patch(known, { last_message: tombstone, last_ev: Math.max(chat.last_ev, frame.ev) });
-      return true;
+  }
+
+  /**
+   * The count of unread messages comes with the whole chat, under the same number.
+   * @param {Known} known @param {string} userId @param {number} readSeq
+   */
+  #setMarker(known, userId, readSeq) {
+    const { other_user: other, peer_read_seq: peerReadSeq, read_seq: own } = known.chat;
+    if (other?.user_id === userId) this.#patch(known, { peer_read_seq: Math.max(peerReadSeq ?? 0, readSeq) });
+    else if (other || userId === this.me) this.#patch(known, { read_seq: Math.max(own, readSeq) });
+    else return false;
+    return true;
+  }
+
+  /**
+   * What a frame changes in a group.
+   * @param {Chat} chat @param {ServerFrame} frame
+   * @returns {Partial<Chat> | null}
+   */
+  #groupFields(chat, frame) {
+    switch (frame.type) {
+      case 'member.joined':
+        return { member_count: chat.member_count + frame.members.length };
+      case 'member.left':
+        return { member_count: chat.member_count - 1 };
+      case 'member.updated':
+        return frame.member.user.user_id === this.me ? { role: frame.member.role } : null;
+      case 'chat.changed': {
+        const { title, avatar_url, metadata, settings, member_count, receipts } = frame;
+        return { title, avatar_url, metadata, settings, member_count, receipts };
+      }
+      default:
+        return null;
     }
-    if (frame.type === 'chat.read') {
-      const field = frame.user_id === chat.other_user.user_id ? 'peer_read_seq' : 'read_seq';
-      this.#patch(known, { [field]: Math.max(chat[field], frame.read_seq) });
-      return true;
-    }
-    return false;
+  }
+
+  /**
+   * Takes who is online in a chat.
+   * @param {string} chatId @param {string[]} online
+   * @returns {boolean} whether somebody's presence changed in the list
+   */
+  setOnline(chatId, online) {
+    const chat = this.#known.get(chatId)?.chat;
+    if (!chat) return false;
+    if (chat.other_user) return this.setPresence(chat.other_user.user_id, online.includes(chat.other_user.user_id));
+    // Who is missing may be no member of the group any more.
+    return online.map((userId) => this.setPresence(userId, true)).includes(true);
   }
 
   /** @param {string} userId @param {boolean} online @param {string | null} [lastSeenAt] */
@@ -202,7 +340,7 @@ export class ChatList {
     const told = this.#tick();
     for (const known of this.#known.values()) {
       const { other_user } = known.chat;
-      if (other_user.user_id !== userId) continue;
+      if (other_user?.user_id !== userId) continue;
       known.seen = told;
       if (other_user.online === online) continue;
       this.#patch(known, { other_user: { ...other_user, online, last_seen_at: lastSeenAt } });
@@ -222,14 +360,25 @@ export class ChatList {
   }
 }
 
-/** The member of a chat as received, with the presence that is known already. @param {Chat} chat @param {Known} known */
-function withPresence({ other_user }, { chat: { other_user: { online, last_seen_at } } }) {
-  return { ...other_user, online, last_seen_at };
+/** The other member of a chat as received, with the presence that is known already. @param {Chat} chat @param {Known} known */
+function withPresence({ other_user }, { chat: { other_user: known } }) {
+  return other_user && known ? { ...other_user, online: known.online, last_seen_at: known.last_seen_at } : other_user;
 }
 
-/** Times come in one format, so they compare as text. @param {Chat} chat */
-function activity(chat) {
-  return chat.last_message?.created_at ?? chat.created_at;
+/** Highest first; times come in one format, so they compare as text. @param {Ranked} a @param {Ranked} b */
+function byPlace(a, b) {
+  return Number(b.chat.pinned) - Number(a.chat.pinned) || compare(b.activity, a.activity);
+}
+
+/** @param {Ranked} a @param {Ranked} b */
+function byRank(a, b) {
+  return byPlace(a, b) || compare(b.chat.chat_id, a.chat.chat_id);
+}
+
+/** @param {Counters} counters @param {boolean} archived */
+function weight({ unread_count: unread, unread_mentions: mentions, notify }, archived) {
+  if (archived || notify === 'none') return 0;
+  return notify === 'all' ? unread : mentions;
 }
 
 /** @param {string} a @param {string} b */

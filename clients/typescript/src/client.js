@@ -3,15 +3,17 @@
  * and the live connection that keeps it all right. No DOM; views listen.
  *
  * This holds its parts together: `list.js` reads the list, `history.js` the open chats, `sender.js`
- * does what the user asks for, `renewal.js` sees to the token, `live.js` to the socket. What is known
- * of the chats is in `chats.js` and `timeline.js`.
+ * and `groups.js` do what the user asks for, `renewal.js` sees to the token, `live.js` to the socket. What is
+ * known of the chats is in `chats.js` and `timeline.js`, of people in `people.js`.
  */
 import { Api, asApiError } from './api.js';
 import { ChatList } from './chats.js';
 import { Emitter } from './emitter.js';
+import { Groups } from './groups.js';
 import { History } from './history.js';
 import { ListSync } from './list.js';
 import { Live } from './live.js';
+import { People } from './people.js';
 import { Renewal } from './renewal.js';
 import { Sender } from './sender.js';
 import { surely } from './surely.js';
@@ -99,6 +101,7 @@ export class Client extends Emitter {
       random,
     });
     const { api, live, chats } = this;
+    this.people = new People({ api, onChanged: () => this.emit('people', {}) });
     this.#history = new History({
       api, live, isEnded, unlessGone,
       onChanged: (chatId) => this.emit('chat', { chatId }),
@@ -107,6 +110,9 @@ export class Client extends Emitter {
     const history = this.#history;
     this.#list = new ListSync({
       api, chats, live, history, only: chat, followed: chat ? 0 : followed, isEnded, unlessGone, onChanged: onChatsChanged,
+    });
+    this.groups = new Groups({
+      api, list: this.#list, unlessGone, me: () => this.me, onLeft: (chatId) => this.#onGone(chatId, undefined, 'left'),
     });
     this.#sender = new Sender({
       api, chats, history, unlessGone, onChatsChanged,
@@ -122,6 +128,7 @@ export class Client extends Emitter {
     credentials.onToken = (fresh) => {
       this.me = readClaims(fresh)?.sub ?? this.me;
       history.me = this.me;
+      chats.me = this.me;
     };
     if (token) credentials.onToken(token);
   }
@@ -206,10 +213,20 @@ export class Client extends Emitter {
     return this.#list.find(id);
   }
 
+  /** Reads those of the chats that are archived: `chats.archived()`. */
+  loadArchived() {
+    return this.#list.readArchived();
+  }
+
+  /** Pins or archives a chat, or says what to be notified of. @param {string} chatId @param {import('./schema.js').OwnSettings} settings */
+  setOwn(chatId, settings) {
+    return this.#list.take(() => this.#unlessGone(chatId, this.api.setOwn(chatId, settings)));
+  }
+
   /** @param {string} chatId */
   async deleteChat(chatId) {
     await this.#unlessGone(chatId, this.api.deleteChat(chatId));
-    this.#onGone(chatId);
+    this.#onGone(chatId, undefined, 'deleted');
   }
 
   /** A 404 on a chat means that it is gone, however it came about. @template T @param {string} chatId @param {Promise<T>} call */
@@ -222,13 +239,19 @@ export class Client extends Emitter {
     }
   }
 
-  /** @param {string} chatId @param {number} [totalUnread] in the chats that are left */
-  #onGone(chatId, totalUnread) {
+  /**
+   * @param {string} chatId
+   * @param {number} [totalUnread] in the chats that are left
+   * @param {import('./frames.js').GoneReason | null} [reason]
+   */
+  #onGone(chatId, totalUnread, reason = null) {
+    // It may be told twice: by the answer to a call, in the chat, and on the inbox.
+    const wasKnown = Boolean(this.chats.get(chatId) ?? this.#history.get(chatId));
     this.#history.forget(chatId);
     this.#sender.forget(chatId);
     this.chats.remove(chatId, totalUnread);
     this.emit('chats', {});
-    this.emit('gone', { chatId });
+    if (wasKnown) this.emit('gone', { chatId, reason });
   }
 
   // ---- open chats ----
@@ -281,10 +304,11 @@ export class Client extends Emitter {
    * @param {string} chatId
    * @param {string} text
    * @param {Record<string, unknown> | null} [metadata]
+   * @param {import('./schema.js').Mentions} [mentions]  user ids, or `all`
    * @returns {Pending}
    */
-  send(chatId, text, metadata = null) {
-    return this.#sender.send(chatId, text, metadata);
+  send(chatId, text, metadata = null, mentions = undefined) {
+    return this.#sender.send(chatId, text, metadata, mentions);
   }
 
   /** Tries a message that failed once more, with the same id. @param {string} chatId @param {Pending} pending */
@@ -297,9 +321,9 @@ export class Client extends Emitter {
     this.#sender.discard(chatId, pending);
   }
 
-  /** @param {Message} message @param {string} text */
-  edit(message, text) {
-    return this.#sender.edit(message, text);
+  /** @param {Message} message @param {string} text @param {import('./schema.js').Mentions} [mentions] left out: they stay */
+  edit(message, text, mentions) {
+    return this.#sender.edit(message, text, mentions);
   }
 
   /** Deletes a message. @param {Message} message */
@@ -312,7 +336,7 @@ export class Client extends Emitter {
     return this.#sender.markRead(timeline);
   }
 
-  /** Tells the other member; say it again every few seconds while it lasts. @param {string} chatId @param {boolean} typing */
+  /** Tells the other members; say it again every few seconds while it lasts. @param {string} chatId @param {boolean} typing */
   sayTyping(chatId, typing) {
     this.live.typing(chatId, typing);
   }
@@ -334,6 +358,8 @@ export class Client extends Emitter {
   /** @param {ServerFrame} frame */
   #onFrame(frame) {
     const isOtherHistory = 'epoch' in frame && this.chats.enter(frame.epoch);
+    this.typing.take(frame);
+    this.people.take(frame);
     switch (frame.type) {
       case 'hello':
         break;
@@ -345,20 +371,15 @@ export class Client extends Emitter {
         this.emit('chats', {});
         break;
       case 'chat.deleted':
-        this.#onGone(frame.chat_id, frame.total_unread);
-        break;
-      case 'typing':
-        this.typing.set(frame.chat_id, frame.typing);
+        this.#onGone(frame.chat_id, frame.total_unread, frame.reason);
         break;
       case 'token.expiring':
         this.#renewal.expiresIn(frame.expires_in);
         break;
-      case 'subscribed': {
-        const other = this.chats.get(frame.chat_id)?.other_user.user_id;
-        if (other && this.chats.setPresence(other, frame.online.includes(other))) this.emit('chats', {});
-        this.#history.get(frame.chat_id)?.apply(frame);
+      case 'subscribed':
+        if (this.chats.setOnline(frame.chat_id, frame.online)) this.emit('chats', {});
+        if (this.#history.get(frame.chat_id)?.apply(frame)) this.emit('chat', { chatId: frame.chat_id });
         break;
-      }
       default:
         this.#onChatFrame(frame);
     }
@@ -375,12 +396,20 @@ export class Client extends Emitter {
     if (timeline?.loaded) {
       const taken = timeline.apply(frame);
       if (taken === 'gap') return this.live.resume(chatId);
-      if (frame.type === 'reset') this.#history.startOver(timeline);
+      if (frame.type === 'reset' || (taken === 'news' && this.#hasJoined(frame))) this.#history.startOver(timeline);
       if (taken === 'news' || frame.type === 'synced') {
         this.emit('chat', { chatId, frame: taken === 'news' ? frame : null });
       }
     }
-    if ('message' in frame && frame.message.sender_id !== this.me) this.typing.set(chatId, false);
+    // The socket of one chat tells it by its close.
+    if (frame.type === 'member.left' && frame.user_id === this.me && !this.#only) {
+      return this.#onGone(chatId, undefined, frame.reason === 'erased' ? 'removed' : frame.reason);
+    }
     if (listChanged && this.#only) this.#list.refreshSoon();
+  }
+
+  /** Who joins anew may see other messages than before. @param {ServerFrame} frame */
+  #hasJoined(frame) {
+    return frame.type === 'member.joined' && frame.members.some(({ user }) => user.user_id === this.me);
   }
 }

@@ -8,7 +8,9 @@
  * @property {{chatId: string, frame?: ServerFrame | null, sent?: boolean}} chat   a timeline changed
  * @property {{}} state                                      the connection changed
  * @property {{}} typing                                     somebody types, or stopped
- * @property {{chatId: string}} gone                         a chat was deleted
+ * @property {{chatId: string, reason: import('./frames.js').GoneReason | null}} gone  a chat is no longer one's
+ *   own; the reason is null where the server did not give one
+ * @property {{}} people                                     more is known of somebody
  * @property {{refused: string | null}} token                a new one is needed: why the server
  *   refused the old one, null where it only expires soon
  */

@@ -3,7 +3,9 @@ export { Api, ApiError } from './api.js';
 export { ChatList } from './chats.js';
 export { Client } from './client.js';
 export { afterClose, backoff, Connection, PROTOCOL } from './connection.js';
+export { Groups } from './groups.js';
 export { Live } from './live.js';
+export { People } from './people.js';
 export { Timeline } from './timeline.js';
 export { Credentials, readClaims } from './token.js';
 
@@ -12,9 +14,12 @@ export { Credentials, readClaims } from './token.js';
  * @typedef {import('./client.js').Options} Options
  * @typedef {import('./connection.js').ConnectionState} ConnectionState
  * @typedef {import('./frames.js').ClientFrame} ClientFrame
+ * @typedef {import('./frames.js').GoneReason} GoneReason
  * @typedef {import('./frames.js').Position} Position
  * @typedef {import('./frames.js').ServerFrame} ServerFrame
  * @typedef {import('./schema.js').Chat} Chat
+ * @typedef {import('./schema.js').Member} Member
+ * @typedef {import('./schema.js').Mentions} Mentions
  * @typedef {import('./schema.js').Operations} Operations
  * @typedef {import('./schema.js').User} User
  * @typedef {import('./timeline.js').Message} Message

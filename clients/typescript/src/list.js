@@ -81,9 +81,9 @@ export class ListSync {
       next = page.next ?? null;
     }
     chats.setTop(results, next, asked);
-    if (!next) return chats.setTotal(results.reduce((sum, chat) => sum + chat.unread_count, 0), asked);
+    // Archived chats count too, and no page of the list has them.
     const askedTotal = chats.now;
-    return chats.setTotal((await api.unread()).total, askedTotal);
+    chats.setSummary(await api.unread(), askedTotal);
   }
 
   /** @param {string} chatId */
@@ -105,15 +105,37 @@ export class ListSync {
   }
 
   /** Opens the chat with a user, or makes it. @param {string} userId @returns {Promise<string>} its id */
-  async openWith(userId) {
-    const { api, chats, onChanged } = this.#options;
+  openWith(userId) {
+    return this.take(() => this.#options.api.openChat(userId));
+  }
+
+  /**
+   * Takes a chat that a call gives, a new one or one that it changed.
+   * @param {() => Promise<import('./schema.js').Chat>} call
+   */
+  async take(call) {
+    const { chats, onChanged } = this.#options;
     const asked = chats.now;
-    const chat = await api.openChat(userId);
+    const chat = await call();
     chats.put(chat, asked);
     // A list that is on its way may not know of it yet.
     this.#readAgain = this.#reading;
     onChanged();
     return chat.chat_id;
+  }
+
+  /** Reads those of the chats that are archived. */
+  async readArchived() {
+    const { api, chats, onChanged } = this.#options;
+    /** @type {string | undefined} */
+    let cursor;
+    do {
+      const asked = chats.now;
+      const page = await api.listChats({ filter: 'archived', limit: MAX_PAGE, cursor });
+      for (const chat of page.results) chats.put(chat, asked);
+      cursor = page.next ?? undefined;
+    } while (cursor);
+    onChanged();
   }
 
   /** The chat as it is known, or as the server tells. @param {string} id or `room_name` */

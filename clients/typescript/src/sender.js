@@ -36,13 +36,17 @@ export class Sender {
 
   // ---- sending ----
 
-  /** @param {string} chatId @param {string} text @param {Record<string, unknown> | null} metadata @returns {Pending} */
-  send(chatId, text, metadata) {
+  /**
+   * @param {string} chatId @param {string} text @param {Record<string, unknown> | null} metadata
+   * @param {import('./schema.js').Mentions} [mentions]
+   * @returns {Pending}
+   */
+  send(chatId, text, metadata, mentions) {
     const timeline = this.#options.history.timelineOf(chatId);
     timeline.lineAfter = null;
     /** @type {Pending} */
     const pending = {
-      client_msg_id: newMessageId(), text, metadata, created_at: new Date().toISOString(), failed: false, error: null,
+      client_msg_id: newMessageId(), text, metadata, mentions, created_at: new Date().toISOString(), failed: false, error: null,
     };
     timeline.pending.push(pending);
     this.#options.onChanged(chatId, { sent: true });
@@ -70,8 +74,8 @@ export class Sender {
     if (known) return known;
     const { api, isLive, onChanged } = this.#options;
     const made = new Outbox({
-      send: async ({ text, metadata, client_msg_id }) =>
-        this.#accept(await this.#ofNow(() => api.sendMessage(chatId, { text, metadata, client_msg_id }))),
+      send: async ({ text, metadata, mentions, client_msg_id }) =>
+        this.#accept(await this.#ofNow(() => api.sendMessage(chatId, { text, metadata, mentions, client_msg_id }))),
       isConnected: isLive,
       onFailed: () => onChanged(chatId),
     });
@@ -106,9 +110,9 @@ export class Sender {
 
   // ---- changing what was sent ----
 
-  /** @param {Message} message @param {string} text */
-  async edit({ chat_id: chatId, message_id: id }, text) {
-    this.#accept(await this.#ofNow(() => this.#options.api.editMessage(chatId, id, text)));
+  /** @param {Message} message @param {string} text @param {import('./schema.js').Mentions} [mentions] */
+  async edit({ chat_id: chatId, message_id: id }, text, mentions) {
+    this.#accept(await this.#ofNow(() => this.#options.api.editMessage(chatId, id, text, mentions)));
   }
 
   /** @param {Message} message */
@@ -117,7 +121,9 @@ export class Sender {
     const { epoch } = chats;
     await this.#ofNow(() => api.deleteMessage(message.chat_id, message.message_id));
     // The number of a version in another history would put it before the true one.
-    if (chats.epoch === epoch) this.#accept({ ...message, text: '', metadata: null, deleted_at: new Date().toISOString() });
+    if (chats.epoch === epoch) {
+      this.#accept({ ...message, text: '', metadata: null, mentions: [], deleted_at: new Date().toISOString() });
+    }
   }
 
   /**

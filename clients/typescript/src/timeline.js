@@ -15,11 +15,13 @@ const MAX_WINDOW = 600;
  * @typedef {import('./schema.js').HistoryView} Page
  * @typedef {import('./frames.js').ServerFrame} ServerFrame
  * @typedef {import('./frames.js').ChangeFrame} ChangeFrame
+ * @typedef {import('./frames.js').SilentMark} SilentMark
  *
  * @typedef {object} Pending             a message on its way out
  * @property {string} client_msg_id      stays its own through every attempt
  * @property {string} text
  * @property {Record<string, unknown> | null} metadata
+ * @property {import('./schema.js').Mentions} [mentions]  whom it mentions
  * @property {string} created_at         by this machine's clock
  * @property {boolean} failed            no attempt is made any more until somebody asks for one
  * @property {import('./api.js').ApiError | null} error   why it failed
@@ -38,7 +40,13 @@ export class Timeline {
   ev = 0;
   epoch = '';
   readSeq = 0;
+  /**
+   * Up to which message somebody else has read: in a direct chat the other member, in a group the one who has
+   * read furthest. 0 in a chat without receipts.
+   */
   peerReadSeq = 0;
+  /** How far each other member has read; who is missing has read nothing. @type {Map<string, number>} */
+  receipts = new Map();
   /**
    * Other people's messages above this stand below the "new messages" line; null: no line.
    * @type {number | null}
@@ -46,7 +54,7 @@ export class Timeline {
   lineAfter = null;
   /** Whether every `ev` comes now, one by one. */
   synced = false;
-  /** @type {ChangeFrame[] | null} frames that came while a page is on its way and may be newer than it */
+  /** @type {(ChangeFrame | SilentMark)[] | null} frames that came while a page is on its way and may be newer than it */
   #meanwhile = null;
   #loads = 0;
   /** Counts the fresh starts; a page asked for before the last one no longer fits. */
@@ -101,11 +109,12 @@ export class Timeline {
     this.atEnd = !page.has_more_after;
     // A jump to another place leaves the socket where it is: its position stays the frames' own.
     if (!keepPosition || !this.loaded) {
-      this.ev = page.head_ev;
+      // What came while the page was on its way is applied on top of it.
+      this.ev = page.epoch === this.epoch ? Math.max(this.ev, page.head_ev) : page.head_ev;
       this.epoch = page.epoch;
       this.headSeq = page.head_seq;
       this.readSeq = page.read_seq;
-      this.peerReadSeq = page.peer_read_seq;
+      this.peerReadSeq = page.peer_read_seq ?? this.#furthest();
     }
     this.loaded = true;
     this.#learn(page);
@@ -144,7 +153,7 @@ export class Timeline {
   #learn(page) {
     this.headSeq = Math.max(this.headSeq, page.head_seq);
     this.readSeq = Math.max(this.readSeq, page.read_seq);
-    this.peerReadSeq = Math.max(this.peerReadSeq, page.peer_read_seq);
+    this.peerReadSeq = Math.max(this.peerReadSeq, page.peer_read_seq ?? 0);
   }
 
   /**
@@ -162,6 +171,9 @@ export class Timeline {
         if (this.#meanwhile) this.#meanwhile = [];
         return 'news';
       case 'subscribed':
+        this.#takeMarkers(frame);
+        this.synced = false;
+        return 'old';
       case 'catchup':
         // What was superseded is left out from here to `synced`, so numbers may be skipped.
         this.synced = false;
@@ -174,9 +186,17 @@ export class Timeline {
       case 'message.updated':
       case 'message.deleted':
       case 'chat.read':
-        if (!(frame.ev > this.ev)) return 'old';
-        if (this.synced && frame.ev > this.ev + 1) return 'gap';
-        this.ev = frame.ev;
+      case 'member.joined':
+      case 'member.updated':
+      case 'member.left':
+      case 'chat.changed':
+      case 'skipped':
+        if (frame.ev !== null) {
+          if (!(frame.ev > this.ev)) return 'old';
+          // `skipped` stands for all numbers up to its own.
+          if (this.synced && frame.type !== 'skipped' && frame.ev > this.ev + 1) return 'gap';
+          this.ev = frame.ev;
+        }
         this.#meanwhile?.push(frame);
         this.#change(frame);
         return 'news';
@@ -185,7 +205,21 @@ export class Timeline {
     }
   }
 
-  /** @param {ChangeFrame} frame */
+  /**
+   * What is known of the markers when a subscription begins. A mark without a number is in no resume.
+   * @param {Extract<ServerFrame, {type: 'subscribed'}>} frame
+   */
+  #takeMarkers({ read_seq: readSeq, peer_read_seq: peerReadSeq, receipts }) {
+    this.readSeq = Math.max(this.readSeq, readSeq);
+    this.receipts = new Map(receipts.filter(({ user_id }) => user_id !== this.me).map((one) => [one.user_id, one.read_seq]));
+    this.peerReadSeq = Math.max(this.peerReadSeq, peerReadSeq ?? 0, this.#furthest());
+  }
+
+  #furthest() {
+    return Math.max(0, ...this.receipts.values());
+  }
+
+  /** @param {ChangeFrame | SilentMark} frame */
   #change(frame) {
     switch (frame.type) {
       case 'message.created':
@@ -194,8 +228,22 @@ export class Timeline {
       case 'message.deleted':
         return this.#bury(frame);
       case 'chat.read':
-        if (frame.user_id === this.me) this.readSeq = Math.max(this.readSeq, frame.read_seq);
-        else this.peerReadSeq = Math.max(this.peerReadSeq, frame.read_seq);
+        if (frame.user_id === this.me) {
+          this.readSeq = Math.max(this.readSeq, frame.read_seq);
+        } else {
+          this.receipts.set(frame.user_id, Math.max(this.receipts.get(frame.user_id) ?? 0, frame.read_seq));
+          this.peerReadSeq = Math.max(this.peerReadSeq, frame.read_seq);
+        }
+        return undefined;
+      case 'member.left':
+        this.receipts.delete(frame.user_id);
+        return undefined;
+      case 'chat.changed':
+        // A chat that has outgrown its receipts tells of none any more.
+        if (!frame.receipts) this.receipts.clear();
+        return undefined;
+      default:
+        return undefined;
     }
   }
 
@@ -224,10 +272,10 @@ export class Timeline {
     /** @type {Message} */
     const known = this.messages.find((message) => message.message_id === message_id)
       ?? {
-        chat_id, message_id, seq, ev, sender_id: null, text: '', metadata: null, client_msg_id: null,
-        created_at: null, edited_at: null, deleted_at,
+        chat_id, message_id, seq, ev, type: 'text', sender_id: null, text: '', metadata: null, mentions: [], system: null,
+        client_msg_id: null, created_at: null, edited_at: null, deleted_at,
       };
-    if (known.ev <= ev) this.accept({ ...known, ev, deleted_at, text: '', metadata: null });
+    if (known.ev <= ev) this.accept({ ...known, ev, deleted_at, text: '', metadata: null, mentions: [] });
   }
 
   /** @param {number} seq */
@@ -246,15 +294,19 @@ export class Timeline {
 
   /** @param {Message} message */
   #forgetPending({ sender_id, client_msg_id }) {
-    if (sender_id !== this.me || !client_msg_id) return;
+    if (!sender_id || sender_id !== this.me || !client_msg_id) return;
     this.pending = this.pending.filter((pending) => pending.client_msg_id !== client_msg_id);
   }
 
-  /** Whether something of the other's may stand below the reader's marker. */
+  /** Whether something of others may stand below the reader's marker. */
   get hasUnread() {
     if (this.headSeq > this.highSeq || this.lowSeq > this.readSeq + 1) return this.headSeq > this.readSeq;
-    return this.messages.some(({ seq, sender_id, deleted_at }) =>
-      seq > this.readSeq && sender_id !== this.me && !deleted_at);
+    return this.messages.some((message) => message.seq > this.readSeq && this.#counts(message));
+  }
+
+  /** Whether a message is unread above the reader's marker: what is of others, and no tombstone or system message. @param {Message} message */
+  #counts({ type, sender_id: sender, deleted_at: deletedAt }) {
+    return type !== 'system' && sender !== this.me && !deletedAt;
   }
 
   /**

@@ -5,12 +5,14 @@ import { Client } from '../src/index.js';
 export const tokenOf = (sub, more = {}) => `e30.${Buffer.from(JSON.stringify({ sub, ...more })).toString('base64url')}.sig`;
 
 export const message = (seq, more = {}) => ({
-  chat_id: 'c', message_id: `m${seq}`, seq, ev: seq, sender_id: 'bob', text: `t${seq}`, metadata: null,
-  client_msg_id: null, created_at: '2026-01-01T00:00:00Z', edited_at: null, deleted_at: null, ...more,
+  chat_id: 'c', message_id: `m${seq}`, seq, ev: seq, type: 'text', sender_id: 'bob', text: `t${seq}`, metadata: null,
+  mentions: [], system: null, client_msg_id: null, created_at: '2026-01-01T00:00:00Z', edited_at: null, deleted_at: null, ...more,
 });
 
 export const chat = (id, more = {}) => ({
-  chat_id: id, room_name: `chat ${id}`, other_user: { user_id: `other of ${id}`, name: null, online: false, last_seen_at: null },
+  chat_id: id, room_name: `chat ${id}`, kind: 'direct', title: null, avatar_url: null, metadata: null, member_count: 2,
+  role: 'member', settings: null, receipts: true, first_seq: 1, unread_mentions: 0, notify: 'all', pinned: false, archived: false,
+  other_user: { user_id: `other of ${id}`, name: null, online: false, last_seen_at: null },
   last_message: null, last_seq: 0, last_ev: 0, read_seq: 0, peer_read_seq: 0, unread_count: 0,
   created_at: '2026-01-01T00:00:00Z', ...more,
 });
@@ -63,6 +65,7 @@ export function world(options, answer = () => null) {
       const given = await answer(call);
       if (given) return given instanceof Response ? given : Response.json(given);
       if (path.endsWith('/connect/')) return Response.json({ ws_url: 'ws://x/' });
+      if (path === '/chats/unread/') return Response.json({ total: 0, total_mentions: 0, badge: 0, chats: [] });
       if (path === '/chats/') return Response.json({ results: [chat('c')], next: null });
       if (method === 'POST') {
         const seq = calls.filter((other) => other.path === path).length;

@@ -68,11 +68,19 @@ class World {
   async #onCall(path, { method, body }) {
     if (path.endsWith('/connect/')) return Response.json({ ws_url: 'wss://chat.example/ws/?ticket=t' });
     if (path.endsWith('/mark_read/')) return this.#wait('mark');
+    if (path.endsWith('/unread/')) return Response.json(this.#unread());
     if (path.endsWith('/chats/')) {
       return this.#listWaits ? this.#wait('list') : Response.json({ results: this.#list, next: null });
     }
     if (method === 'POST') this.#keys.push(JSON.parse(body).client_msg_id);
     return this.#wait(method === 'POST' ? 'send' : 'history');
+  }
+
+  #unread() {
+    const chats = this.#list.map(({ chat_id, room_name, unread_count, unread_mentions, notify, last_seq, read_seq }) =>
+      ({ chat_id, room_name, unread_count, unread_mentions, notify, last_seq, read_seq }));
+    const total = chats.reduce((sum, { unread_count: count }) => sum + count, 0);
+    return { total, total_mentions: 0, badge: total, chats };
   }
 
   #wait(kind) {
@@ -95,7 +103,7 @@ class World {
 
   async list_waits(waits) { this.#listWaits = waits; }
 
-  async list(chats, at) { await this.#answer('list', Response.json({ results: chats, next: null }), at); }
+  async list(chats, at) { this.#list = chats; await this.#answer('list', Response.json({ results: chats, next: null }), at); }
 
   async mark_read() { this.client.markRead(this.client.timelineOf(this.#chat)); }
 
@@ -154,6 +162,10 @@ class World {
       case 'unread':
         return Object.fromEntries(Object.keys(like).map((id) =>
           [id, id === 'total' ? client.chats.totalUnread : client.chats.get(id)?.unread_count]));
+      case 'receipts': return Object.fromEntries(timeline.receipts);
+      case 'chat':
+        return Object.fromEntries(Object.entries(like).map(([id, fields]) =>
+          [id, Object.fromEntries(Object.keys(fields).map((name) => [name, client.chats.get(id)?.[name]]))]));
       case 'phase': return client.state.phase;
       case 'subscribe': return (({ after_ev, epoch }) => ({ after_ev, epoch }))(this.#subscribes().at(-1));
       case 'subscribes': return ofChat().length;
