@@ -253,8 +253,8 @@ CREATE TABLE messages (
 -- that a look-up by (chat_id, seq) has only the primary key.
 CREATE UNIQUE INDEX messages_by_id ON messages (chat_id, message_id) WHERE message_id IS NOT NULL;
 CREATE INDEX messages_by_ev ON messages (chat_id, ev) WHERE ev IS NOT NULL;
--- Tombstones past a floor.
-CREATE INDEX messages_dead ON messages (chat_id, seq) WHERE deleted_at IS NOT NULL;
+-- Serves counts of tombstones, which say ORDER BY seq NULLS FIRST: an order that the primary key has not.
+CREATE INDEX messages_dead ON messages (chat_id, seq NULLS FIRST) WHERE deleted_at IS NOT NULL;
 
 -- Tombstones counted by blocks of 4,096 numbers: however many there are, one block's are looked through.
 CREATE TABLE dead_blocks (

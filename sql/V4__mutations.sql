@@ -1,202 +1,375 @@
 -- Mutations of messages and read markers: edits, deletions, markers.
 
--- Edits a message. changed is false where it has this text already.
--- outcome: ok, chat_not_found, message_not_found, not_author, blocked, forbidden.
-CREATE FUNCTION edit_message(in_chat uuid, in_message uuid, in_user text, in_text text)
-RETURNS TABLE (outcome text, changed boolean, outbox_id bigint, state chat_state, message messages)
-LANGUAGE plpgsql VOLATILE AS $$
-#variable_conflict use_column
+-- Removes mentions, in pairs of message and user. The caller holds the chat's lock.
+CREATE FUNCTION drop_mentions(in_chat uuid, in_seqs bigint[], in_users text[])
+RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    chat chats;
-    hit messages;
-    verdict text;
-    noted bigint;
+    users text[];
 BEGIN
-    SELECT * INTO chat FROM chats c WHERE c.chat_id = in_chat FOR NO KEY UPDATE;
-    SELECT * INTO hit FROM message_by_id(in_chat, in_message);
-    verdict := CASE
-        WHEN chat.chat_id IS NULL OR in_user NOT IN (chat.user_lo, chat.user_hi) THEN 'chat_not_found'
-        WHEN hit.seq IS NULL OR hit.deleted_at IS NOT NULL THEN 'message_not_found'
-        WHEN hit.sender_id <> in_user THEN 'not_author'
-        WHEN chat.blocked THEN 'blocked'
-        WHEN chat.erased THEN 'forbidden'
-        ELSE 'ok'
-    END;
-    IF verdict = 'ok' AND hit.text <> in_text THEN
-        UPDATE chats SET last_ev = last_ev + 1 WHERE chat_id = in_chat;
-        UPDATE messages m SET text = in_text, ev = chat.last_ev + 1,
-                              edited_at = greatest(clock_timestamp(), m.created_at)
-         WHERE m.chat_id = in_chat AND m.seq = hit.seq RETURNING m.* INTO hit;
-        INSERT INTO outbox AS o (chats) VALUES (ARRAY[in_chat]) RETURNING o.outbox_id INTO noted;
+    WITH dropped AS (
+        DELETE FROM mentions x
+         USING (SELECT x.tid FROM unnest(in_seqs, in_users) AS p (seq, user_id)
+                 CROSS JOIN LATERAL (SELECT x.ctid AS tid FROM mentions x
+                                      WHERE x.chat_id = in_chat AND x.user_id = p.user_id AND x.seq = p.seq
+                                     OFFSET 0) x) d
+         WHERE x.ctid = d.tid
+        RETURNING x.user_id
+    )
+    SELECT array_agg(DISTINCT d.user_id) INTO users FROM dropped d WHERE d.user_id <> chr(1);
+    IF users IS NULL THEN
+        RETURN;
     END IF;
-    RETURN QUERY SELECT verdict, noted IS NOT NULL, noted,
-                        (SELECT s::chat_state FROM chat_states(ARRAY[in_chat]) s), hit;
+    PERFORM lock_members(in_chat, users);
+    UPDATE members m SET rev = m.rev + 1
+      FROM (SELECT x.tid FROM unnest(users) AS u (user_id)
+             CROSS JOIN LATERAL (SELECT m.ctid AS tid FROM members m
+                                  WHERE m.chat_id = in_chat AND m.user_id = u.user_id OFFSET 0) x) u
+     WHERE m.ctid = u.tid;
 END
 $$;
 
--- Turns messages into tombstones, with revisions after after_ev, and corrects the unread counters. The caller
--- holds the chat's lock. The messages are looked up one by one: in one of its two plans, an array of numbers
--- would be a filter over the whole chat.
+-- Turns live messages into tombstones, with revisions after after_ev, and corrects the counters. The caller holds
+-- the chat's lock. Returns the users whose own counters changed, in addition to what the chat's numbers tell. The
+-- messages are looked up one by one: in one of its two plans, an array of numbers would be a filter over the whole
+-- chat.
 CREATE FUNCTION tombstone_messages(in_chat uuid, in_seqs bigint[], after_ev bigint)
-RETURNS SETOF messages LANGUAGE plpgsql VOLATILE AS $$
-#variable_conflict use_column
+RETURNS text[] LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    authors text[];
+    m_seqs bigint[];
+    m_users text[];
 BEGIN
-    UPDATE members r SET unread = r.unread - u.count
-      FROM (SELECT p.ctid AS tid,
-                   (SELECT count(*) FROM unnest(in_seqs) AS s (seq)
-                     CROSS JOIN LATERAL (
-                         SELECT FROM messages m
-                          WHERE m.chat_id = in_chat AND m.seq = s.seq AND m.deleted_at IS NULL
-                            AND m.sender_id <> p.user_id AND m.seq > p.read_seq OFFSET 0) m) AS count
-              FROM members p WHERE p.chat_id = in_chat OFFSET 0) u
-     WHERE r.ctid = u.tid AND u.count > 0;
-    UPDATE chats SET last_ev = after_ev + cardinality(in_seqs) WHERE chat_id = in_chat;
-    RETURN QUERY
-    UPDATE messages m SET text = '', metadata = NULL, content_digest = NULL, ev = after_ev + n.n,
+    SELECT array_agg(DISTINCT g.sender_id) INTO authors
+      FROM unnest(in_seqs) AS s (seq)
+     CROSS JOIN LATERAL (SELECT g.sender_id FROM messages g
+                          WHERE g.chat_id = in_chat AND g.seq = s.seq OFFSET 0) g;
+    SELECT array_agg(g.seq), array_agg(u.user_id) INTO m_seqs, m_users
+      FROM unnest(in_seqs) AS s (seq)
+     CROSS JOIN LATERAL (SELECT g.seq, g.mentions FROM messages g
+                          WHERE g.chat_id = in_chat AND g.seq = s.seq OFFSET 0) g
+     CROSS JOIN LATERAL unnest(g.mentions) AS u (user_id);
+    PERFORM lock_members(in_chat, authors || m_users);
+    IF m_users IS NOT NULL THEN
+        PERFORM drop_mentions(in_chat, m_seqs, m_users);
+    END IF;
+    UPDATE members r SET own_after = r.own_after - a.count, rev = r.rev + 1
+      FROM (SELECT p.tid, count(*) AS count
+              FROM unnest(in_seqs) AS s (seq)
+             CROSS JOIN LATERAL (SELECT g.seq, g.sender_id FROM messages g
+                                  WHERE g.chat_id = in_chat AND g.seq = s.seq OFFSET 0) g
+             CROSS JOIN LATERAL (SELECT m.ctid AS tid, m.floor_seq FROM members m
+                                  WHERE m.chat_id = in_chat AND m.user_id = g.sender_id OFFSET 0) p
+             WHERE g.seq > p.floor_seq
+             GROUP BY p.tid) a
+     WHERE r.ctid = a.tid;
+    INSERT INTO dead_blocks AS b (chat_id, block, dead)
+    SELECT in_chat, s.seq >> 12, count(*) FROM unnest(in_seqs) AS s (seq) GROUP BY s.seq >> 12
+        ON CONFLICT (chat_id, block) DO UPDATE SET dead = b.dead + excluded.dead;
+    UPDATE chats c
+       SET last_ev = after_ev + cardinality(in_seqs), dead = c.dead + cardinality(in_seqs),
+           last_dead_seq = greatest(c.last_dead_seq, (SELECT max(s.seq) FROM unnest(in_seqs) AS s (seq)))
+     WHERE c.chat_id = in_chat;
+    UPDATE messages m SET text = '', metadata = NULL, content_digest = NULL, mentions = NULL, ev = after_ev + n.n,
                           deleted_at = greatest(clock_timestamp(), m.created_at)
       FROM (SELECT s.n, x.tid FROM unnest(in_seqs) WITH ORDINALITY AS s (seq, n)
              CROSS JOIN LATERAL (SELECT m.ctid AS tid FROM messages m
                                   WHERE m.chat_id = in_chat AND m.seq = s.seq OFFSET 0) x) n
-     WHERE m.ctid = n.tid
-    RETURNING m.*;
+     WHERE m.ctid = n.tid;
+    RETURN ARRAY(SELECT DISTINCT u.user_id FROM unnest(authors || m_users) AS u (user_id)
+                  WHERE u.user_id <> chr(1));
 END
 $$;
 
--- Deletes one message; in_admin: regardless of its sender. changed is false where it is a tombstone already.
--- outcome: ok, chat_not_found, message_not_found, not_author.
-CREATE FUNCTION delete_message(in_chat uuid, in_message uuid, in_user text, in_admin boolean)
-RETURNS TABLE (outcome text, changed boolean, outbox_id bigint, state chat_state, message messages)
-LANGUAGE plpgsql VOLATILE AS $$
-#variable_conflict use_column
-DECLARE
-    chat chats;
-    hit messages;
-    verdict text;
-    noted bigint;
-BEGIN
-    SELECT * INTO chat FROM chats c WHERE c.chat_id = in_chat FOR NO KEY UPDATE;
-    SELECT * INTO hit FROM message_by_id(in_chat, in_message);
-    verdict := CASE
-        WHEN chat.chat_id IS NULL OR NOT in_admin AND in_user NOT IN (chat.user_lo, chat.user_hi)
-            THEN 'chat_not_found'
-        WHEN hit.seq IS NULL THEN 'message_not_found'
-        WHEN NOT in_admin AND hit.sender_id <> in_user THEN 'not_author'
-        ELSE 'ok'
-    END;
-    IF verdict = 'ok' AND hit.deleted_at IS NULL THEN
-        SELECT * INTO hit FROM tombstone_messages(in_chat, ARRAY[hit.seq], chat.last_ev);
-        INSERT INTO outbox AS o (chats) VALUES (ARRAY[in_chat]) RETURNING o.outbox_id INTO noted;
-    END IF;
-    RETURN QUERY SELECT verdict, noted IS NOT NULL, noted,
-                        (SELECT s::chat_state FROM chat_states(ARRAY[in_chat]) s), hit;
-END
-$$;
-
--- Writes a batch of edits, deletions and read markers: a row for each. kind: edit, delete, mark. A batch never
--- has two of one chat (the batch writer ensures it). outcome: ok, or the code of the error. changed_ev is null
--- where nothing changed, message is null for a mark.
+-- Writes a batch of edits, deletions and read markers. kind: edit, delete, mark. A chat may come often, a reader's
+-- mark in a chat once (the batch writer ensures it). in_mentions: of an edit, as in send_messages; null: as they
+-- are; '': nobody.
+--
+-- A row for each, with its place idx; then rows with idx null, which have only a state: of other members whose
+-- counters changed by more than the chat's numbers tell, and in direct chats of both.
+-- outcome: ok, or the code of the error. wait: until when slow mode or silence lasts. changed_ev is null where
+-- nothing changed, and where a mark is silent; moved tells of both. message is null for a mark, state for the
+-- others.
 --
 -- The chats are locked first. Each later statement has a younger snapshot. Edits and deletions are rare and run
--- one by one; the marks run as a set.
+-- one by one; the marks run as a set. In a chat without receipts a mark is silent: it locks and writes its
+-- reader's row only, and takes no revision.
 --
 -- The reader's total of unread messages is not summed here: with many chats that takes longer than all the
 -- rest, and delays every mutation behind it. See store.sum_unread.
 CREATE FUNCTION mutate_chats(
-    in_kind text[], in_chat uuid[], in_user text[], in_message uuid[], in_text text[],
+    in_kind text[], in_chat uuid[], in_user text[], in_message uuid[], in_text text[], in_mentions text[],
     in_admin boolean[], in_up_to bigint[])
 RETURNS TABLE (
-    idx bigint, outcome text, changed_ev bigint, outbox_id bigint, state chat_state, message messages)
+    idx bigint, outcome text, wait timestamptz, moved boolean, changed_ev bigint, outbox_id bigint,
+    kind text, receipts boolean, message messages, state member_state)
 LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
+DECLARE
+    size integer := cardinality(in_kind);
+    hits bigint[];
+    silent boolean;
+    held boolean[] := array_fill(false, ARRAY[size]);
+    instant timestamptz;
+    chat chats;
+    mine members;
+    hit messages;
+    whom text[];
+    dropped text[];
+    touched text[];
+    noted bigint;
+    changed uuid[] := '{}';
+    of_chats uuid[] := '{}';
+    of_users text[] := '{}';
 BEGIN
     IF current_setting('enable_sort') = 'on' THEN
         PERFORM use_writer_settings();
     END IF;
-    PERFORM FROM (SELECT a.chat_id, a.user_id, a.admin
-                    FROM unnest(in_chat, in_user, in_admin) AS a (chat_id, user_id, admin)
-                   ORDER BY a.chat_id) a
-      CROSS JOIN LATERAL (
-          SELECT FROM chats c
-           WHERE c.chat_id = a.chat_id AND (a.admin OR a.user_id IN (c.user_lo, c.user_hi))
-             FOR NO KEY UPDATE) c;
-    FOR i IN 1 .. cardinality(in_kind) LOOP
-        CONTINUE WHEN in_kind[i] = 'mark';
-        IF NOT in_admin[i] AND NOT EXISTS (
-            SELECT FROM chats c WHERE c.chat_id = in_chat[i] AND in_user[i] IN (c.user_lo, c.user_hi))
-        THEN
-            RETURN QUERY SELECT i::bigint, 'chat_not_found', NULL::bigint, NULL::bigint,
-                                NULL::chat_state, NULL::messages;
-        ELSIF in_kind[i] = 'edit' THEN
-            RETURN QUERY
-            SELECT i::bigint, e.outcome, CASE WHEN e.changed THEN (e.message).ev END, e.outbox_id,
-                   e.state, e.message
-              FROM edit_message(in_chat[i], in_message[i], in_user[i], in_text[i]) e;
-        ELSIF in_kind[i] = 'delete' THEN
-            RETURN QUERY
-            SELECT i::bigint, d.outcome, CASE WHEN d.changed THEN (d.message).ev END, d.outbox_id,
-                   d.state, d.message
-              FROM delete_message(in_chat[i], in_message[i], in_user[i], in_admin[i]) d;
-        END IF;
+    -- A mark that moves nothing locks nothing, and a silent one not the chat. A chat may lose its receipts while
+    -- its lock is waited for.
+    SELECT array_agg(l.idx) FILTER (WHERE l.locked), bool_or(NOT l.receipts) INTO hits, silent
+      FROM (SELECT a.idx, locked.receipts IS NOT NULL AS locked, coalesce(locked.receipts, c.receipts) AS receipts
+              FROM (SELECT a.* FROM unnest(in_kind, in_chat, in_user, in_admin, in_up_to) WITH ORDINALITY
+                                    AS a (kind, chat_id, user_id, admin, up_to, idx)
+                     ORDER BY a.chat_id) a
+              LEFT JOIN LATERAL (SELECT m.read_seq FROM members m
+                                  WHERE m.chat_id = a.chat_id AND m.user_id = a.user_id
+                                    AND coalesce(m.left_ev, 0) = 0 OFFSET 0) me ON true
+             CROSS JOIN LATERAL (SELECT c.receipts, c.last_seq FROM chats c
+                                  WHERE c.chat_id = a.chat_id AND (a.admin OR me.read_seq IS NOT NULL)
+                                 OFFSET 0) c
+              LEFT JOIN LATERAL (SELECT x.receipts FROM chats x
+                                  WHERE x.chat_id = a.chat_id
+                                    AND (a.kind <> 'mark'
+                                         OR c.receipts AND least(a.up_to, c.last_seq) > me.read_seq)
+                                    FOR NO KEY UPDATE) locked ON true) l;
+    FOR n IN 1 .. coalesce(cardinality(hits), 0) LOOP
+        held[hits[n]] := true;
     END LOOP;
-    IF NOT 'mark' = ANY (in_kind) THEN
-        RETURN;
+    IF silent THEN
+        -- Readers, authors, and who is mentioned before or after, in order.
+        SELECT array_agg(l.idx) INTO hits
+          FROM (SELECT w.idx
+                  FROM (SELECT w.* FROM (
+                            SELECT a.idx, a.chat_id, a.user_id COLLATE "C" AS user_id, a.up_to
+                              FROM unnest(in_kind, in_chat, in_user, in_up_to) WITH ORDINALITY
+                                   AS a (kind, chat_id, user_id, up_to, idx)
+                             WHERE a.kind = 'mark'
+                             UNION ALL
+                            SELECT NULL, a.chat_id, u.user_id, NULL
+                              FROM unnest(in_kind, in_chat, in_message, in_mentions, held)
+                                   AS a (kind, chat_id, message_id, mentions, held)
+                             CROSS JOIN LATERAL message_by_id(a.chat_id, a.message_id) g
+                             CROSS JOIN LATERAL unnest(g.sender_id || g.mentions
+                                                       || string_to_array(a.mentions, chr(31))) AS u (user_id)
+                             WHERE a.kind <> 'mark' AND a.held) w
+                         ORDER BY w.chat_id, w.user_id) w
+                 CROSS JOIN LATERAL (SELECT c.last_seq FROM chats c
+                                      WHERE c.chat_id = w.chat_id AND NOT c.receipts OFFSET 0) c
+                 CROSS JOIN LATERAL (SELECT FROM members m
+                                      WHERE m.chat_id = w.chat_id AND m.user_id = w.user_id
+                                        AND (w.idx IS NULL OR coalesce(m.left_ev, 0) = 0
+                                                              AND least(w.up_to, c.last_seq) > m.read_seq)
+                                        FOR NO KEY UPDATE) m) l
+         WHERE l.idx IS NOT NULL;
+        FOR n IN 1 .. coalesce(cardinality(hits), 0) LOOP
+            held[hits[n]] := true;
+        END LOOP;
     END IF;
-    RETURN QUERY
-    WITH judged AS (
-        SELECT a.idx, a.user_id, c.tid, c.chat_id, c.room_name, c.user_lo, c.user_hi, c.last_seq, c.last_ev,
-               coalesce(c.last_message_at, c.created_at) AS activity,
-               lo.read_seq AS lo_read, lo.unread AS lo_unread,
-               hi.read_seq AS hi_read, hi.unread AS hi_unread,
-               CASE a.user_id WHEN c.user_lo THEN lo.tid WHEN c.user_hi THEN hi.tid END AS my_tid,
-               CASE a.user_id WHEN c.user_lo THEN lo.read_seq WHEN c.user_hi THEN hi.read_seq END AS had,
-               CASE a.user_id WHEN c.user_lo THEN lo.unread ELSE hi.unread END AS unread,
-               least(a.up_to, c.last_seq) AS target
-          FROM unnest(in_kind, in_chat, in_user, in_up_to) WITH ORDINALITY
-               AS a (kind, chat_id, user_id, up_to, idx)
-          LEFT JOIN LATERAL (SELECT c.ctid AS tid, c.* FROM chats c
-                              WHERE c.chat_id = a.chat_id AND a.user_id IN (c.user_lo, c.user_hi)
-                             OFFSET 0) c ON true
-          LEFT JOIN LATERAL (SELECT m.ctid AS tid, m.read_seq, m.unread FROM members m
-                              WHERE m.chat_id = a.chat_id AND m.user_id = c.user_lo OFFSET 0) lo ON true
-          LEFT JOIN LATERAL (SELECT m.ctid AS tid, m.read_seq, m.unread FROM members m
-                              WHERE m.chat_id = a.chat_id AND m.user_id = c.user_hi OFFSET 0) hi ON true
-         WHERE a.kind = 'mark'
-    ), counted AS MATERIALIZED (
-        SELECT j.*, j.had IS NOT NULL AND j.target > j.had AS moves,
-               CASE
-                   WHEN j.had IS NULL OR j.target <= j.had THEN 0
-                   -- Count the shorter side: a reader who marks has usually read nearly all.
-                   WHEN j.last_seq - j.target < j.target - j.had
-                       THEN j.unread - (SELECT count(*) FROM messages m
-                                         WHERE m.chat_id = j.chat_id AND m.seq > j.target
-                                           AND m.sender_id <> j.user_id AND m.deleted_at IS NULL)
-                   ELSE (SELECT count(*) FROM messages m
-                          WHERE m.chat_id = j.chat_id AND m.seq > j.had AND m.seq <= j.target
-                            AND m.sender_id <> j.user_id AND m.deleted_at IS NULL)
-               END AS newly_read
-          FROM judged j
-    ), bumped AS (
-        UPDATE chats c SET last_ev = k.last_ev + 1
-          FROM counted k WHERE c.ctid = k.tid AND k.moves
-    ), marked AS (
-        UPDATE members m
-           SET read_seq = k.target, unread = k.unread - k.newly_read, ev = k.last_ev + 1
-          FROM counted k WHERE m.ctid = k.my_tid AND k.moves
-    ), noted AS (
-        INSERT INTO outbox AS o (chats)
-        SELECT array_agg(k.chat_id) FROM counted k WHERE k.moves HAVING count(*) > 0
-        RETURNING o.outbox_id
-    )
-    SELECT k.idx, CASE WHEN k.had IS NULL THEN 'chat_not_found' ELSE 'ok' END,
-           CASE WHEN k.moves THEN k.last_ev + 1 END,
-           CASE WHEN k.moves THEN (SELECT o.outbox_id FROM noted o) END,
-           ROW(k.chat_id, k.room_name, k.user_lo, k.user_hi, k.last_seq,
-               k.last_ev + k.moves::integer, k.activity,
-               CASE k.user_id WHEN k.user_lo THEN greatest(k.target, k.lo_read) ELSE k.lo_read END,
-               k.lo_unread - CASE k.user_id WHEN k.user_lo THEN k.newly_read ELSE 0 END,
-               CASE k.user_id WHEN k.user_hi THEN greatest(k.target, k.hi_read) ELSE k.hi_read END,
-               k.hi_unread - CASE k.user_id WHEN k.user_hi THEN k.newly_read ELSE 0 END)::chat_state,
-           NULL::messages
-      FROM counted k;
+    instant := clock_timestamp();
+
+    FOR n IN 1 .. size LOOP
+        CONTINUE WHEN in_kind[n] = 'mark';
+        chat := NULL; mine := NULL; hit := NULL; touched := NULL; wait := NULL; changed_ev := NULL;
+        IF held[n] THEN
+            SELECT * INTO chat FROM chats c WHERE c.chat_id = in_chat[n];
+            SELECT * INTO mine FROM members m
+             WHERE m.chat_id = in_chat[n] AND m.user_id = in_user[n] AND coalesce(m.left_ev, 0) = 0;
+            SELECT * INTO hit FROM message_by_id(in_chat[n], in_message[n]);
+        END IF;
+        outcome := CASE
+            WHEN chat.chat_id IS NULL OR mine.chat_id IS NULL AND NOT in_admin[n] THEN 'chat_not_found'
+            WHEN hit.seq IS NULL OR NOT in_admin[n] AND hit.seq < mine.first_seq
+                                    AND hit.sender_id IS DISTINCT FROM in_user[n] THEN 'message_not_found'
+            WHEN hit.system IS NOT NULL THEN 'forbidden'
+            WHEN in_kind[n] = 'delete' THEN
+                CASE WHEN in_admin[n] OR hit.sender_id = in_user[n]
+                          OR chat.kind = 'group' AND mine.role <> 'member' THEN 'ok' ELSE 'not_author' END
+            WHEN hit.deleted_at IS NOT NULL THEN 'message_not_found'
+            WHEN hit.sender_id IS DISTINCT FROM in_user[n] THEN 'not_author'
+            ELSE judge_send(
+                mine.chat_id IS NOT NULL, NULL, chat.blocked, chat.erased, mine.role, chat.admins_post,
+                mine.silenced_until, in_mentions[n] = chr(1), chat.member_count,
+                mine.last_sent_at + chat.slow_mode_s * interval '1 second', instant)
+        END;
+        IF outcome = 'created' THEN
+            outcome := 'ok';
+        END IF;
+        IF outcome = 'ok' AND in_kind[n] = 'delete' AND hit.deleted_at IS NULL THEN
+            touched := tombstone_messages(in_chat[n], ARRAY[hit.seq], chat.last_ev);
+            changed_ev := chat.last_ev + 1;
+        ELSIF outcome = 'ok' AND in_kind[n] = 'edit' THEN
+            whom := CASE
+                WHEN in_mentions[n] IS NULL THEN hit.mentions
+                WHEN in_mentions[n] = chr(1) THEN ARRAY[chr(1)]
+                -- Who joined later was not there to be addressed.
+                ELSE (SELECT array_agg(u.user_id ORDER BY u.user_id)
+                        FROM unnest(mentioned_members(in_chat[n], in_user[n], in_mentions[n])) AS u (user_id)
+                       CROSS JOIN LATERAL (SELECT m.joined_seq FROM members m
+                                            WHERE m.chat_id = in_chat[n] AND m.user_id = u.user_id OFFSET 0) m
+                       WHERE m.joined_seq < hit.seq) END;
+            IF hit.text <> in_text[n] OR whom IS DISTINCT FROM hit.mentions THEN
+                changed_ev := chat.last_ev + 1;
+                UPDATE chats c
+                   SET last_ev = changed_ev,
+                       all_mention_seq = CASE WHEN whom = ARRAY[chr(1)] THEN greatest(c.all_mention_seq, hit.seq)
+                                              ELSE c.all_mention_seq END
+                 WHERE c.chat_id = in_chat[n];
+                UPDATE messages g SET text = in_text[n], mentions = whom, ev = changed_ev,
+                                      edited_at = greatest(instant, g.created_at)
+                 WHERE g.chat_id = in_chat[n] AND g.seq = hit.seq;
+                IF whom IS DISTINCT FROM hit.mentions THEN
+                    dropped := ARRAY(SELECT u.user_id FROM unnest(hit.mentions) AS u (user_id)
+                                      WHERE u.user_id <> ALL (coalesce(whom, '{}')));
+                    PERFORM drop_mentions(
+                        in_chat[n], array_fill(hit.seq, ARRAY[cardinality(dropped)]), dropped);
+                    PERFORM note_mentions(in_chat[n], ARRAY[hit.seq]);
+                    touched := ARRAY(SELECT DISTINCT u.user_id FROM unnest(hit.mentions || whom) AS u (user_id)
+                                      WHERE u.user_id <> chr(1));
+                END IF;
+            END IF;
+        END IF;
+        IF changed_ev IS NOT NULL THEN
+            noted := coalesce(noted, nextval('outbox_outbox_id_seq'));
+            changed := changed || in_chat[n];
+            IF chat.kind = 'group' AND touched IS NOT NULL THEN
+                of_chats := of_chats || array_fill(in_chat[n], ARRAY[cardinality(touched)]);
+                of_users := of_users || touched;
+            END IF;
+            SELECT * INTO hit FROM messages g WHERE g.chat_id = in_chat[n] AND g.seq = hit.seq;
+        ELSIF outcome = 'silenced' THEN
+            wait := mine.silenced_until;
+        ELSIF outcome = 'slow_mode' THEN
+            wait := mine.last_sent_at + chat.slow_mode_s * interval '1 second';
+        END IF;
+        idx := n;
+        moved := changed_ev IS NOT NULL;
+        outbox_id := CASE WHEN changed_ev IS NOT NULL THEN noted END;
+        kind := chat.kind;
+        receipts := chat.receipts;
+        message := CASE outcome WHEN 'ok' THEN hit END;
+        RETURN NEXT;
+    END LOOP;
+    IF noted IS NOT NULL THEN
+        INSERT INTO outbox (outbox_id, chats, of_chats, of_users) OVERRIDING SYSTEM VALUE
+        VALUES (noted, changed, of_chats, of_users);
+    END IF;
+
+    IF 'mark' = ANY (in_kind) THEN
+        RETURN QUERY
+        WITH judged AS (
+            SELECT a.idx, a.user_id, c.tid, c.chat_id, c.kind, c.room_name, c.receipts, c.last_seq, c.last_ev,
+                   c.last_counted, c.active_at, c.dead, c.last_dead_seq, c.all_mention_seq,
+                   me.tid AS my_tid, me.rev, me.first_seq, me.read_seq, me.floor_seq, me.floor_counted,
+                   me.own_after, me.mention_seq, me.notify, me.pinned, me.archived,
+                   least(a.up_to, c.last_seq) AS target,
+                   a.held AND least(a.up_to, c.last_seq) > me.read_seq AS moves
+              FROM unnest(in_kind, in_chat, in_user, in_up_to, held) WITH ORDINALITY
+                   AS a (kind, chat_id, user_id, up_to, held, idx)
+              LEFT JOIN LATERAL (SELECT m.ctid AS tid, m.* FROM members m
+                                  WHERE m.chat_id = a.chat_id AND m.user_id = a.user_id
+                                    AND coalesce(m.left_ev, 0) = 0 OFFSET 0) me ON true
+              LEFT JOIN LATERAL (SELECT c.ctid AS tid, c.* FROM chats c
+                                  WHERE c.chat_id = a.chat_id AND me.tid IS NOT NULL OFFSET 0) c ON true
+             WHERE a.kind = 'mark'
+        ), placed AS (
+            SELECT j.*, j.moves AND j.target > j.floor_seq AS lifts FROM judged j
+        ), counted AS MATERIALIZED (
+            SELECT p.*,
+                   CASE WHEN p.moves THEN p.target ELSE p.read_seq END AS new_read,
+                   CASE WHEN p.lifts THEN p.target ELSE p.floor_seq END AS new_floor,
+                   CASE WHEN NOT p.lifts THEN p.floor_counted
+                        WHEN p.target = p.last_seq THEN p.last_counted
+                        ELSE (SELECT g.counted FROM messages g
+                               WHERE g.chat_id = p.chat_id AND g.seq = p.target) END AS new_counted,
+                   CASE WHEN p.own_after = 0 OR NOT p.lifts THEN p.own_after
+                        WHEN p.target = p.last_seq THEN 0
+                        -- Count the shorter side: a reader who marks has usually read nearly all.
+                        WHEN p.last_seq - p.target < p.target - p.floor_seq
+                            THEN (SELECT count(*) FROM messages g
+                                   WHERE g.chat_id = p.chat_id AND g.seq > p.target
+                                     AND g.sender_id = p.user_id AND g.deleted_at IS NULL)
+                        ELSE p.own_after - (SELECT count(*) FROM messages g
+                                             WHERE g.chat_id = p.chat_id AND g.seq > p.floor_seq
+                                               AND g.seq <= p.target AND g.sender_id = p.user_id
+                                               AND g.deleted_at IS NULL)
+                   END AS new_own,
+                   p.rev + p.moves::integer AS new_rev,
+                   -- Of the marks with a revision in a chat: n is the ordinal, told the count. marks: of all.
+                   count(*) FILTER (WHERE p.moves AND p.receipts) OVER (
+                       PARTITION BY p.chat_id ORDER BY p.idx ROWS UNBOUNDED PRECEDING) AS n,
+                   count(*) FILTER (WHERE p.moves AND p.receipts) OVER (PARTITION BY p.chat_id) AS told,
+                   count(*) OVER (PARTITION BY p.chat_id) AS marks
+              FROM placed p
+        ), bumped AS (
+            UPDATE chats c SET last_ev = k.last_ev + k.told
+              FROM counted k WHERE c.ctid = k.tid AND k.moves AND k.receipts AND k.n = k.told
+        ), marked AS (
+            UPDATE members m
+               SET read_seq = k.new_read, floor_seq = k.new_floor, floor_counted = k.new_counted,
+                   own_after = k.new_own, rev = k.new_rev,
+                   read_ev = CASE WHEN k.receipts THEN k.last_ev + k.n ELSE 0 END
+              FROM counted k WHERE m.ctid = k.my_tid AND k.moves
+        ), told AS (
+            INSERT INTO outbox AS o (chats, of_chats, of_users)
+            SELECT coalesce(array_agg(DISTINCT k.chat_id) FILTER (WHERE k.receipts), '{}'),
+                   coalesce(array_agg(k.chat_id) FILTER (WHERE k.kind = 'group'), '{}'),
+                   coalesce(array_agg(k.user_id) FILTER (WHERE k.kind = 'group'), '{}')
+              FROM counted k WHERE k.moves HAVING count(*) > 0
+            RETURNING o.outbox_id
+        )
+        SELECT k.idx, CASE WHEN k.tid IS NULL THEN 'chat_not_found' ELSE 'ok' END, NULL::timestamptz,
+               coalesce(k.moves, false), CASE WHEN k.moves AND k.receipts THEN k.last_ev + k.n END,
+               CASE WHEN k.moves THEN (SELECT o.outbox_id FROM told o) END, k.kind::text, k.receipts,
+               NULL::messages,
+               CASE WHEN k.tid IS NOT NULL THEN
+                   ROW(k.chat_id, k.user_id, k.kind::text, k.room_name, k.last_seq, k.last_ev + k.told,
+                       k.active_at, false, k.new_rev, k.first_seq, k.new_read,
+                       k.last_counted - k.new_counted - k.new_own
+                           - CASE WHEN k.last_dead_seq > k.new_floor
+                                  THEN count_dead(k.chat_id, k.new_floor, k.dead) ELSE 0 END,
+                       CASE WHEN greatest(k.mention_seq, k.all_mention_seq) > k.new_floor
+                            THEN count_mentions(k.chat_id, k.user_id, k.new_floor, k.mention_seq,
+                                                k.all_mention_seq) ELSE 0 END,
+                       k.notify::text, k.pinned, k.archived)::member_state END
+          FROM counted k
+         UNION ALL
+        -- The revision is news of the other member too, unless a mark of theirs is among these.
+        SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+               ROW(k.chat_id, m.user_id, k.kind::text, k.room_name, k.last_seq, k.last_ev + k.told,
+                   k.active_at, false, m.rev, m.first_seq, m.read_seq,
+                   k.last_counted - m.floor_counted - m.own_after
+                       - CASE WHEN k.last_dead_seq > m.floor_seq
+                              THEN count_dead(k.chat_id, m.floor_seq, k.dead) ELSE 0 END,
+                   CASE WHEN greatest(m.mention_seq, k.all_mention_seq) > m.floor_seq
+                        THEN count_mentions(k.chat_id, m.user_id, m.floor_seq, m.mention_seq,
+                                            k.all_mention_seq) ELSE 0 END,
+                   m.notify::text, m.pinned, m.archived)::member_state
+          FROM counted k
+         CROSS JOIN LATERAL (SELECT m.* FROM members m
+                              WHERE m.chat_id = k.chat_id AND m.user_id <> k.user_id AND k.moves
+                                AND k.kind = 'direct' AND k.marks = 1
+                              ORDER BY m.chat_id, m.user_id LIMIT 1) m;
+    END IF;
+
+    IF noted IS NOT NULL THEN
+        RETURN QUERY
+        SELECT NULL::bigint, NULL, NULL::timestamptz, NULL::boolean, NULL::bigint, NULL::bigint, NULL,
+               NULL::boolean, NULL::messages, s.state
+          FROM chat_states(changed) s WHERE s.kind = 'direct';
+        RETURN QUERY
+        SELECT NULL::bigint, NULL, NULL::timestamptz, NULL::boolean, NULL::bigint, NULL::bigint, NULL,
+               NULL::boolean, NULL::messages, s::member_state
+          FROM member_states(of_chats, of_users) s;
+    END IF;
 END
 $$;

@@ -1,8 +1,8 @@
 -- Reports.
 
--- Reports a message, or finds this reporter's earlier report. The chat's lock lets a concurrent erasure or
--- deletion finish first, so that nothing is copied that is gone.
--- outcome: created, found, chat_not_found, message_not_found.
+-- Reports a message, or finds this reporter's earlier report. The users' locks let a concurrent erasure finish
+-- first, the chat's lock a deletion, so that nothing is copied that is gone. Users are locked before chats, as an
+-- erasure does. outcome: created, found, chat_not_found, message_not_found.
 CREATE FUNCTION report_message(
     in_chat uuid, in_message uuid, in_user text, in_report uuid, in_reason text)
 RETURNS TABLE (outcome text, report reports)
@@ -10,11 +10,18 @@ LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 DECLARE
     chat chats;
+    mine members;
     hit messages;
     known reports;
 BEGIN
-    SELECT * INTO chat FROM chats c WHERE c.chat_id = in_chat FOR NO KEY UPDATE;
-    IF chat.chat_id IS NULL OR in_user NOT IN (chat.user_lo, chat.user_hi) THEN
+    IF actor_role(in_chat, in_user, false) IS NOT NULL THEN
+        SELECT * INTO hit FROM message_by_id(in_chat, in_message);
+        PERFORM FROM users u WHERE u.user_id IN (in_user, hit.sender_id) ORDER BY u.user_id FOR SHARE;
+        chat := lock_chat(in_chat, in_user, false);
+    END IF;
+    SELECT * INTO mine FROM members m
+     WHERE m.chat_id = in_chat AND m.user_id = in_user AND coalesce(m.left_ev, 0) = 0;
+    IF chat.chat_id IS NULL OR mine.chat_id IS NULL THEN
         RETURN QUERY SELECT 'chat_not_found', NULL::reports;
         RETURN;
     END IF;
@@ -26,7 +33,7 @@ BEGIN
         RETURN;
     END IF;
     SELECT * INTO hit FROM message_by_id(in_chat, in_message);
-    IF hit.seq IS NULL OR hit.deleted_at IS NOT NULL
+    IF hit.seq IS NULL OR hit.deleted_at IS NOT NULL OR hit.system IS NOT NULL OR hit.seq < mine.first_seq
        OR EXISTS (SELECT FROM users u WHERE u.user_id IN (in_user, hit.sender_id)
                                         AND u.erased_at IS NOT NULL) THEN
         RETURN QUERY SELECT 'message_not_found', NULL::reports;

@@ -38,7 +38,7 @@ DECLARE
 BEGIN
     SELECT array_agg(u.user_id) INTO known FROM users u
      WHERE u.user_id = ANY (in_users) AND u.erased_at IS NULL;
-    -- New rows first, then locks, in the same order as open_chat, so that the two never deadlock.
+    -- New rows first, then locks, in the same order as open_direct, so that the two never deadlock.
     INSERT INTO users (user_id) SELECT n.user_id FROM unnest(in_users) AS n (user_id)
      ORDER BY n.user_id COLLATE "C" ON CONFLICT DO NOTHING;
     PERFORM FROM users u WHERE u.user_id = ANY (in_users) ORDER BY u.user_id FOR NO KEY UPDATE;
@@ -61,24 +61,32 @@ BEGIN
 END
 $$;
 
--- Copies the erasure of users, or its end, to all their chats. The same transaction has changed `users` before.
+-- Copies the erasure of users, or its end, to all their direct chats. The same transaction has changed `users`
+-- before. Groups are not locked here: whoever adds a member to one holds its lock, and waits for the user.
 CREATE FUNCTION mark_chats_erased(of_users text[])
 RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     of_chats uuid[] := ARRAY(
-        SELECT DISTINCT m.chat_id FROM members m WHERE m.user_id = ANY (of_users COLLATE "POSIX"));
+        SELECT DISTINCT m.chat_id
+          FROM unnest(of_users) AS u (user_id)
+         CROSS JOIN LATERAL (SELECT m.chat_id FROM members m
+                              WHERE m.user_id = u.user_id COLLATE "POSIX" AND m.left_ev IS NULL OFFSET 0) m
+         CROSS JOIN LATERAL (SELECT c.kind FROM chats c WHERE c.chat_id = m.chat_id OFFSET 0) c
+         WHERE c.kind = 'direct');
 BEGIN
     PERFORM FROM chats c WHERE c.chat_id = ANY (of_chats) ORDER BY c.chat_id FOR NO KEY UPDATE;
     UPDATE chats c SET erased = NOT c.erased
      WHERE c.chat_id = ANY (of_chats)
-       AND c.erased <> EXISTS (SELECT FROM users u WHERE u.user_id IN (c.user_lo, c.user_hi)
-                                  AND u.erased_at IS NOT NULL);
+       AND c.erased <> EXISTS (
+           SELECT FROM members m
+            CROSS JOIN LATERAL (SELECT u.erased_at FROM users u WHERE u.user_id = m.user_id OFFSET 0) u
+            WHERE m.chat_id = c.chat_id AND u.erased_at IS NOT NULL);
 END
 $$;
 
 -- Marks a user as erased, and removes their profile, their words and name from reports, and the events of their
--- chats; false: the user is unknown. The chats' locks are held by then: a concurrent report is either seen here,
--- or sees the mark.
+-- chats; false: the user is unknown. A concurrent report locks the user first: it is either seen here, or sees the
+-- mark.
 CREATE FUNCTION mark_erased(in_user text)
 RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
@@ -91,14 +99,14 @@ BEGIN
     PERFORM mark_chats_erased(ARRAY[in_user]);
     UPDATE reports SET text = '', metadata = NULL WHERE sender_id = in_user;
     UPDATE reports SET reporter_id = NULL, reason = NULL WHERE reporter_id = in_user;
-    PERFORM forget_webhooks(
-        ARRAY(SELECT m.chat_id FROM members m WHERE m.user_id = in_user COLLATE "POSIX"));
+    PERFORM forget_webhooks(ARRAY(
+        SELECT m.chat_id FROM members m WHERE m.user_id = in_user COLLATE "POSIX" AND m.left_ev IS NULL));
     RETURN true;
 END
 $$;
 
--- Turns up to in_limit live messages of an erased user in one chat into tombstones, each with a revision of its
--- own. No row: none was left.
+-- Turns up to in_limit live messages of an erased user in one chat, a member or not, into tombstones, each with a
+-- revision of its own. No row: none was left.
 CREATE FUNCTION erase_in_chat(in_chat uuid, in_user text, in_limit bigint)
 RETURNS TABLE (outbox_id bigint)
 LANGUAGE plpgsql VOLATILE AS $$
@@ -106,38 +114,39 @@ LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     chat chats;
     seqs bigint[];
+    touched text[];
 BEGIN
     SELECT * INTO chat FROM chats c WHERE c.chat_id = in_chat FOR NO KEY UPDATE;
     SELECT array_agg(l.seq ORDER BY l.seq) INTO seqs FROM (
         SELECT m.seq FROM messages m
          WHERE m.chat_id = in_chat AND m.sender_id = in_user AND m.deleted_at IS NULL
-         ORDER BY m.seq LIMIT in_limit) l;
+         ORDER BY m.chat_id, m.seq LIMIT in_limit) l;
     IF chat.chat_id IS NOT NULL AND seqs IS NOT NULL THEN
-        PERFORM tombstone_messages(in_chat, seqs, chat.last_ev);
-        RETURN QUERY INSERT INTO outbox AS o (chats) VALUES (ARRAY[in_chat]) RETURNING o.outbox_id;
+        touched := tombstone_messages(in_chat, seqs, chat.last_ev);
+        IF chat.kind = 'direct' THEN
+            touched := '{}';
+        END IF;
+        RETURN QUERY
+        INSERT INTO outbox AS o (chats, of_chats, of_users)
+        VALUES (ARRAY[in_chat], array_fill(in_chat, ARRAY[cardinality(touched)]), touched)
+        RETURNING o.outbox_id;
     END IF;
 END
 $$;
 
--- Deletes up to in_limit messages of a deleted chat; true: none is left.
-CREATE FUNCTION purge_messages(in_chat uuid, in_limit bigint)
-RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
+-- Ends an erased user's membership of a group. outcome: ok, dropped (the last one: the chat is gone), absent (no
+-- member of it, or no group).
+CREATE FUNCTION leave_as_erased(in_chat uuid, in_user text, in_note uuid, in_small boolean)
+RETURNS TABLE (outcome text, ev bigint, outbox_id bigint) LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
 DECLARE
-    up_to bigint;
-    deleted bigint;
+    chat chats := lock_chat(in_chat, in_user, false);
 BEGIN
-    -- One purger at a time: each of two would take the other's deletions for the end of its own.
-    PERFORM FROM purges p WHERE p.chat_id = in_chat FOR UPDATE;
-    IF NOT FOUND THEN
-        RETURN true;
+    outcome := 'absent';
+    IF chat.kind = 'group' AND actor_role(in_chat, in_user, false) IS NOT NULL THEN
+        SELECT p.outcome, p.ev, p.outbox_id INTO outcome, ev, outbox_id
+          FROM put_out(chat, in_user, 'erased', NULL, in_note, in_small) p;
     END IF;
-    SELECT max(n.seq) INTO up_to FROM (
-        SELECT m.seq FROM messages m WHERE m.chat_id = in_chat ORDER BY m.seq LIMIT in_limit) n;
-    DELETE FROM messages m WHERE m.chat_id = in_chat AND m.seq <= up_to;
-    GET DIAGNOSTICS deleted = ROW_COUNT;
-    IF deleted < in_limit THEN
-        DELETE FROM purges p WHERE p.chat_id = in_chat;
-    END IF;
-    RETURN deleted < in_limit;
+    RETURN NEXT;
 END
 $$;
