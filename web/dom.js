@@ -50,15 +50,32 @@ export function displayName(user) {
   return user.name || user.user_id;
 }
 
+/** What a chat is called: a group by its title, a direct chat by the other one. @param {import('../clients/typescript/src/index.js').Chat} chat */
+export function chatName(chat) {
+  return chat.other_user ? displayName(chat.other_user) : (chat.title ?? '');
+}
+
 /** A person's picture, or their initials where there is none or it does not load. */
 export function avatar(user) {
-  const name = displayName(user);
+  return picture(user.user_id, displayName(user), user.avatar_url);
+}
+
+/** @param {import('../clients/typescript/src/index.js').Chat} chat */
+export function chatAvatar(chat) {
+  if (chat.other_user) return avatar(chat.other_user);
+  const holder = picture(chat.chat_id, chatName(chat), chat.avatar_url);
+  holder.classList.add('group');
+  return holder;
+}
+
+/** @param {string} id @param {string} name @param {?string} url */
+function picture(id, name, url) {
   const holder = el('span', { className: 'avatar', 'aria-hidden': 'true' }, initials(name));
-  holder.style.setProperty('--hue', String(hue(user.user_id)));
-  if (/^(https:|data:image\/)/.test(user.avatar_url ?? '')) {
-    const picture = el('img', { alt: '', referrerPolicy: 'no-referrer', decoding: 'async' });
-    picture.onload = () => holder.replaceChildren(picture);
-    picture.src = user.avatar_url;
+  holder.style.setProperty('--hue', String(hue(id)));
+  if (/^(https:|data:image\/)/.test(url ?? '')) {
+    const image = el('img', { alt: '', referrerPolicy: 'no-referrer', decoding: 'async' });
+    image.onload = () => holder.replaceChildren(image);
+    image.src = url;
   }
   return holder;
 }
@@ -66,11 +83,13 @@ export function avatar(user) {
 /**
  * Asks before something that cannot be undone.
  * @param {string} question
+ * @param {string} [yes]  the word for going on
  * @returns {Promise<boolean>}
  */
-export function confirmDelete(question) {
+export function confirmDelete(question, yes = t('delete')) {
   const dialog = byId('confirm');
   byId('confirm-text').textContent = question;
+  byId('confirm-yes').textContent = yes;
   dialog.returnValue = '';
   byId('confirm-no').onclick = () => dialog.close();
   byId('confirm-yes').onclick = () => dialog.close('yes');

@@ -1,11 +1,12 @@
 /**
- * What of a timeline stands on the screen: days, the "new messages" line, messages in groups, ticks.
+ * What of a timeline stands on the screen: days, the "new messages" line, messages set together, ticks, and
+ * what happened in a group.
  * Pure: a timeline in, rows out.
  */
 import { dayKey } from './text.js';
 
-/** Messages of one person this close together form a group. */
-const GROUP_MS = 5 * 60_000;
+/** Messages of one person this close together stand together. */
+const TOGETHER_MS = 5 * 60_000;
 
 /**
  * @typedef {import('../clients/typescript/src/timeline.js').Timeline} Timeline
@@ -13,13 +14,14 @@ const GROUP_MS = 5 * 60_000;
  * @typedef {import('../clients/typescript/src/timeline.js').Pending} Pending
  *
  * @typedef {object} Row
- * @property {'day' | 'new' | 'message'} kind
+ * @property {'day' | 'new' | 'system' | 'message'} kind
  * @property {string} key                      stays the same while a row lives, through its acknowledgement too
  * @property {string} [at]                     for `day`
  * @property {Message | Pending} [message]
  * @property {boolean} [own]
  * @property {'sending' | 'failed' | 'sent' | 'read' | null} [tick]
- * @property {boolean} [first]                 first and last of a group
+ * @property {number} [readers]                how many have read it
+ * @property {boolean} [first]                 first and last of those that stand together
  * @property {boolean} [last]
  */
 
@@ -42,17 +44,23 @@ export function rowsOf(timeline) {
       rows.push({ kind: 'day', key: `day:${day}`, at });
       previous = null;
     }
+    if (message.type === 'system') {
+      rows.push({ kind: 'system', key: rowKey(message, false), message });
+      previous = null;
+      continue;
+    }
     if (!lined && !own && !message.deleted_at && message.seq > timeline.lineAfter) {
       rows.push({ kind: 'new', key: 'new' });
       lined = true;
       previous = null;
     }
     const sender = isPending ? timeline.me : message.sender_id;
-    const first = !previous || previous.sender !== sender || Date.parse(at) - Date.parse(previous.at) > GROUP_MS;
+    const first = !previous || previous.sender !== sender || Date.parse(at) - Date.parse(previous.at) > TOGETHER_MS;
     if (previous && !first) previous.row.last = false;
     /** @type {Row} */
     const row = { kind: 'message', key: rowKey(message, own), message, own, tick: null, first, last: true };
     if (own && !message.deleted_at) row.tick = tickOf(message, timeline);
+    if (row.tick === 'read') row.readers = [...timeline.receipts.values()].filter((seq) => seq >= message.seq).length;
     rows.push(row);
     previous = { sender, at, row };
   }

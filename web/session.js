@@ -33,10 +33,22 @@ export class Session extends Client {
     return opening;
   }
 
-  /** Sends, and brings the end of the chat into sight. */
-  async sendHere(text) {
+  /** Sends, and brings the end of the chat into sight. @param {string} text @param {import('../clients/typescript/src/index.js').Mentions} [mentions] */
+  async sendHere(text, mentions) {
     const timeline = this.timelineOf(this.openId);
-    this.send(this.openId, text);
+    this.send(this.openId, text, null, mentions);
     await this.showNewest(timeline);
+  }
+
+  /**
+   * Somebody by their id; who is not known yet is asked for, and an event `people` follows.
+   * @param {string} userId
+   * @returns {import('../clients/typescript/src/index.js').User}
+   */
+  person(userId) {
+    const other = this.chats.otherUser(userId);
+    if (other) return other;
+    this.people.need([userId]);
+    return this.people.get(userId) ?? { user_id: userId, name: null, avatar_url: null, online: false, last_seen_at: null };
   }
 }

@@ -1,7 +1,10 @@
 /** The open chat: its header, its messages, its search, and the composer below them. */
-import { attempt, avatar, byId, confirmDelete, displayName, toast } from './dom.js';
-import { formatAgo, t } from './i18n.js';
+import { attempt, byId, chatAvatar, chatName, confirmDelete, displayName, toast } from './dom.js';
+import { formatAgo, formatList, t } from './i18n.js';
+import { mentionsIn } from './mentions.js';
 import { isComposing, isSendable, MAX_TEXT, scalarLength } from './text.js';
+import { DetailsView } from './view-details.js';
+import { MentionView } from './view-mentions.js';
 import { SearchView } from './view-search.js';
 import { TimelineView } from './view-timeline.js';
 
@@ -11,6 +14,8 @@ const TYPING_AGAIN_MS = 3_000;
 const TYPING_REST_MS = 5_000;
 /** The counter shows when this few characters are left. */
 const COUNT_FROM = 200;
+/** So many names of those who type are shown. */
+const TYPING_NAMES = 2;
 /** "Seen 5 minutes ago" moves on its own. */
 const STATUS_EVERY_MS = 30_000;
 
@@ -18,6 +23,7 @@ export class ChatView {
   #session;
   #timelineView;
   #search;
+  #mentions;
   /** @type {?string} */
   #chatId = null;
   /** @type {Map<string, string>} what was being written in each chat */
@@ -45,17 +51,20 @@ export class ChatView {
         this.#timelineView.jumpTo(message.seq, message.message_id, highlights)),
       onClose: () => this.#timelineView.clearHit(),
     });
+    new DetailsView(session);
+    this.#mentions = new MentionView(session, { onPick: () => this.#onDraft() });
     byId('back').addEventListener('click', onClose);
     byId('chat-delete').addEventListener('click', () => this.#deleteChat());
     byId('composer').addEventListener('submit', (event) => { event.preventDefault(); this.#submit(); });
     byId('draft').addEventListener('keydown', (event) => this.#onKey(event));
-    byId('draft').addEventListener('input', () => { this.#onDraft(); this.#sayTyping(); });
+    byId('draft').addEventListener('input', () => { this.#onDraft(); this.#mentions.look(); this.#sayTyping(); });
     byId('draft').addEventListener('blur', () => this.#stopTyping());
     byId('edit-cancel').addEventListener('click', () => this.#endEdit());
     session.on('open', () => this.#onOpen());
     session.on('chats', () => this.#renderHeader());
     session.on('typing', () => this.#renderHeader());
-    session.on('gone', ({ chatId }) => { if (chatId === this.#chatId) toast(t('chatGone')); });
+    session.on('people', () => this.#renderHeader());
+    session.on('gone', ({ chatId, reason }) => { if (chatId === this.#chatId) this.#tellGone(reason); });
     setInterval(() => this.#renderHeader(), STATUS_EVERY_MS);
   }
 
@@ -71,6 +80,7 @@ export class ChatView {
     byId('chat').hidden = chatId === null;
     byId('no-chat').hidden = chatId !== null;
     byId('draft').value = this.#drafts.get(chatId) ?? '';
+    this.#mentions.begin(chatId);
     this.#timelineView.show(chatId && this.#session.timelineOf(chatId));
     this.#renderHeader();
     this.#onDraft();
@@ -79,23 +89,44 @@ export class ChatView {
     byId(matchMedia('(pointer: coarse)').matches ? 'chat-name' : 'draft').focus({ preventScroll: true });
   }
 
+  /** @param {?import('../clients/typescript/src/index.js').GoneReason} reason */
+  #tellGone(reason) {
+    // Who leaves knows it.
+    if (reason !== 'left') toast(t(reason === 'removed' || reason === 'banned' ? 'goRemoved' : 'chatGone'));
+  }
+
   #renderHeader() {
     const chat = this.#chatId && this.#session.chats.get(this.#chatId);
     if (!chat) return;
-    const { other_user: other, chat_id: chatId } = chat;
-    const typing = this.#session.typing.has(chatId);
-    let status = t(other.online ? 'online' : 'offline');
-    if (!other.online && other.last_seen_at) status = t('lastSeen', { when: formatAgo(other.last_seen_at) });
-    if (typing) status = t('typing');
-    const shown = JSON.stringify([other, status]);
+    const { other_user: other } = chat;
+    const typing = this.#typing(chat);
+    const status = typing || (other ? this.#presence(other) : t('membersCount', { count: chat.member_count }));
+    const isClosed = chat.settings?.post === 'admins' && chat.role === 'member';
+    const shown = JSON.stringify([chatName(chat), other ?? chat.avatar_url, status, isClosed]);
     if (shown === this.#headerShown) return;
     this.#headerShown = shown;
-    byId('chat-name').textContent = displayName(other);
-    byId('chat-name').title = other.user_id;
+    byId('chat-name').textContent = chatName(chat);
+    byId('chat-name').title = other?.user_id ?? '';
     byId('chat-status').textContent = status;
-    byId('chat-status').classList.toggle('lively', typing || other.online);
-    byId('chat-avatar').replaceChildren(avatar(other));
-    byId('chat-avatar').className = `face${other.online ? ' online' : ''}`;
+    byId('chat-status').classList.toggle('lively', Boolean(typing || other?.online));
+    byId('chat-avatar').replaceChildren(chatAvatar(chat));
+    byId('chat-avatar').className = `face${other?.online ? ' online' : ''}`;
+    byId('chat-delete').hidden = !other;
+    byId('composer-line').hidden = isClosed;
+    byId('composer-closed').hidden = !isClosed;
+  }
+
+  #presence({ online, last_seen_at: lastSeenAt }) {
+    if (!online && lastSeenAt) return t('lastSeen', { when: formatAgo(lastSeenAt) });
+    return t(online ? 'online' : 'offline');
+  }
+
+  #typing({ chat_id: chatId, other_user: other }) {
+    const who = this.#session.typing.who(chatId);
+    if (other || !who.length) return who.length ? t('typing') : '';
+    const names = who.slice(0, TYPING_NAMES).map((userId) => displayName(this.#session.person(userId)));
+    if (who.length > TYPING_NAMES) names.push(t('others', { count: who.length - TYPING_NAMES }));
+    return t('someType', { names: formatList(names) });
   }
 
   // ---- writing ----
@@ -112,7 +143,7 @@ export class ChatView {
   }
 
   #onKey(event) {
-    if (isComposing(event)) return;
+    if (isComposing(event) || this.#mentions.onKey(event)) return;
     if (event.key === 'Enter' && !event.shiftKey && !matchMedia('(pointer: coarse)').matches) {
       event.preventDefault();
       this.#submit();
@@ -132,21 +163,27 @@ export class ChatView {
     if (!isSendable(text)) return;
     const edited = this.#edited;
     this.#stopTyping();
+    const { chosen } = this.#mentions;
+    const mentions = mentionsIn(text, chosen);
     if (edited) {
       if (text === edited.text) return this.#endEdit();
-      const done = await attempt(async () => { await this.#session.edit(edited, text); return true; });
+      // Left as they are, unless this edit adds a name or takes one out.
+      const isSame = String(mentions) === String(mentionsIn(edited.text, chosen));
+      const done = await attempt(async () => { await this.#session.edit(edited, text, isSame ? undefined : mentions); return true; });
       if (done && this.#edited === edited) this.#endEdit();
       return;
     }
     draft.value = '';
     this.#onDraft();
+    this.#mentions.close();
     draft.focus();
-    await attempt(() => this.#session.sendHere(text));
+    await attempt(() => this.#session.sendHere(text, mentions.length ? mentions : undefined));
   }
 
   #beginEdit(message) {
     if (!this.#edited) this.#drafts.set(this.#chatId, byId('draft').value);
     this.#edited = message;
+    this.#mentions.know(message);
     byId('draft').value = message.text;
     this.#showEditing();
   }
@@ -167,14 +204,15 @@ export class ChatView {
   }
 
   async #remove(message) {
-    if (!await confirmDelete(t('deleteMessageAsk'))) return;
+    const isGroup = this.#session.chats.get(message.chat_id)?.kind === 'group';
+    if (!await confirmDelete(t(isGroup ? 'deleteMessageForAllAsk' : 'deleteMessageAsk'))) return;
     await attempt(() => this.#session.remove(message));
     if (this.#edited?.message_id === message.message_id) this.#endEdit();
   }
 
   async #deleteChat() {
     const chatId = this.#chatId;
-    const name = displayName(this.#session.chats.get(chatId).other_user);
+    const name = chatName(this.#session.chats.get(chatId));
     if (await confirmDelete(t('deleteChatAsk', { name }))) await attempt(() => this.#session.deleteChat(chatId));
   }
 

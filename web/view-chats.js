@@ -1,6 +1,8 @@
 /** The list of chats, the form above it, and the state of the connection. */
-import { attempt, avatar, byId, displayName, el } from './dom.js';
-import { describeError, formatListTime, t } from './i18n.js';
+import { attempt, byId, chatAvatar, chatName, displayName, el, icon } from './dom.js';
+import { happened } from './happened.js';
+import { describeError, formatList, formatListTime, t } from './i18n.js';
+import { NewGroupView } from './view-group.js';
 
 /** @typedef {import('./session.js').Session} Session */
 
@@ -23,9 +25,12 @@ export class ChatListView {
     byId('open-form').addEventListener('submit', (event) => this.#onSubmit(event));
     byId('more-chats').addEventListener('click', () => attempt(() => session.loadMoreChats()));
     byId('link-retry').addEventListener('click', () => session.restart());
-    byId('chat-list').addEventListener('keydown', (event) => this.#onKey(event));
+    new NewGroupView(session, { onMade: onOpen });
+    byId('archive').addEventListener('click', () => this.#toggleArchive());
+    for (const list of ['chat-list', 'archive-list']) byId(list).addEventListener('keydown', (event) => this.#onKey(event));
     session.on('chats', () => this.render());
     session.on('typing', () => this.render());
+    session.on('people', () => this.render());
     session.on('open', () => this.render());
     session.on('state', () => this.renderState());
     for (const type of ['online', 'offline']) window.addEventListener(type, () => this.renderState());
@@ -33,22 +38,35 @@ export class ChatListView {
   }
 
   render() {
-    const { next, totalUnread } = this.#session.chats;
-    const list = byId('chat-list');
+    const { next, badge } = this.#session.chats;
     const chats = this.#session.chats.list();
-    const present = new Set(chats.map((chat) => chat.chat_id));
+    const archived = byId('archive-list').hidden ? [] : this.#session.chats.archived();
+    const present = new Set([...chats, ...archived].map((chat) => chat.chat_id));
     for (const [chatId, { element }] of this.#entries) {
       if (present.has(chatId)) continue;
       element.remove();
       this.#entries.delete(chatId);
     }
+    this.#arrange(byId('chat-list'), chats);
+    this.#arrange(byId('archive-list'), archived);
+    byId('no-chats').hidden = chats.length > 0;
+    byId('more-chats').hidden = !next;
+    document.title = badge > 0 ? `(${badge}) Beseda` : 'Beseda';
+  }
+
+  #arrange(list, chats) {
     chats.forEach((chat, index) => {
       const { element } = this.#entry(chat);
       if (list.children[index] !== element) this.#keepFocus(() => list.insertBefore(element, list.children[index] ?? null));
     });
-    byId('no-chats').hidden = chats.length > 0;
-    byId('more-chats').hidden = !next;
-    document.title = totalUnread > 0 ? `(${totalUnread}) Beseda` : 'Beseda';
+  }
+
+  async #toggleArchive() {
+    const list = byId('archive-list');
+    list.hidden = !list.hidden;
+    byId('archive').setAttribute('aria-expanded', String(!list.hidden));
+    this.render();
+    if (!list.hidden) await attempt(() => this.#session.loadArchived());
   }
 
   /** Moving an element takes the focus from it. */
@@ -69,48 +87,71 @@ export class ChatListView {
     const signature = JSON.stringify(facts);
     if (signature !== entry.signature) {
       entry.signature = signature;
-      this.#fill(entry.element.firstElementChild, facts, chat.other_user);
+      this.#fill(entry.element.firstElementChild, facts, chat);
     }
     return entry;
   }
 
-  #facts({ chat_id: chatId, other_user: other, last_message: last, created_at: createdAt, unread_count: unread }) {
-    const typing = this.#session.typing.has(chatId);
-    let line = '';
-    if (typing) line = t('typing');
-    else if (last?.deleted_at) line = t('deleted');
-    else if (last) line = last.sender_id === this.#session.me ? `${t('you')}: ${last.text}` : last.text;
+  #facts(chat) {
+    const { chat_id: chatId, other_user: other, last_message: last, created_at: createdAt } = chat;
+    const typing = this.#typing(chat);
     return {
-      name: displayName(other),
-      picture: other.avatar_url,
-      online: other.online,
+      name: chatName(chat),
+      picture: other ? other.avatar_url : chat.avatar_url,
+      online: Boolean(other?.online),
       current: chatId === this.#session.openId,
       time: formatListTime(last?.created_at ?? createdAt),
-      line: line.slice(0, 200),
-      dim: typing || Boolean(last?.deleted_at),
-      unread,
+      line: (typing || this.#lastLine(chat)).slice(0, 200),
+      dim: Boolean(typing || last?.deleted_at || last?.system),
+      unread: chat.unread_count,
+      mentions: chat.unread_mentions,
+      muted: chat.notify === 'none',
+      pinned: chat.pinned,
     };
   }
 
-  #fill(button, facts, user) {
-    const badge = facts.unread > 0
-      ? [el('span', { className: 'badge' },
-        el('span', { 'aria-hidden': 'true' }, facts.unread > 999 ? '999+' : String(facts.unread)),
-        el('span', { className: 'sr' }, t('unread', { count: facts.unread })))]
-      : [];
+  #typing({ chat_id: chatId, other_user: other }) {
+    const who = this.#session.typing.who(chatId);
+    if (other || !who.length) return who.length ? t('typing') : '';
+    return t('someType', { names: formatList(who.slice(0, 2).map((userId) => this.#nameOf(userId))) });
+  }
+
+  #lastLine({ kind, last_message: last }) {
+    if (!last) return '';
+    if (last.deleted_at) return t('deleted');
+    if (last.type === 'system') return happened(last.system, (userId) => this.#nameOf(userId));
+    const isOwn = last.sender_id === this.#session.me;
+    return isOwn || (kind === 'group' && last.sender_id) ? `${this.#nameOf(last.sender_id)}: ${last.text}` : last.text;
+  }
+
+  #nameOf(userId) {
+    return userId === this.#session.me ? t('you') : displayName(this.#session.person(userId));
+  }
+
+  #fill(button, facts, chat) {
+    const sign = (shown, said, className = '') => el('span', { className: `badge ${className}` },
+      el('span', { 'aria-hidden': 'true' }, shown), el('span', { className: 'sr' }, said));
+    const badges = [];
+    if (facts.mentions > 0) badges.push(sign('@', t('mentionsOfYou', { count: facts.mentions })));
+    if (facts.unread > 0) {
+      const shown = facts.unread > 999 ? '999+' : String(facts.unread);
+      badges.push(sign(shown, t('unread', { count: facts.unread }), facts.muted ? 'quiet' : ''));
+    }
+    const marks = [facts.pinned && ['pin', 'pinned'], facts.muted && ['mute', 'muted']].filter(Boolean)
+      .flatMap(([name, word]) => [icon(name), el('span', { className: 'sr' }, `${t(word)}, `)]);
     button.classList.toggle('unread', facts.unread > 0);
     if (facts.current) button.setAttribute('aria-current', 'true');
     else button.removeAttribute('aria-current');
     button.replaceChildren(
-      el('span', { className: `face${facts.online ? ' online' : ''}` }, avatar(user)),
+      el('span', { className: `face${facts.online ? ' online' : ''}` }, chatAvatar(chat)),
       el('span', { className: 'chat-lines' },
         el('span', { className: 'chat-line' },
           el('bdi', { className: 'chat-name clip' }, facts.name),
           ...(facts.online ? [el('span', { className: 'sr' }, `, ${t('online')}, `)] : []),
-          el('span', { className: 'muted time' }, facts.time)),
+          el('span', { className: 'muted time' }, ...marks, facts.time)),
         el('span', { className: 'chat-line' },
           el('span', { className: `clip last muted${facts.dim ? ' dim' : ''}` }, facts.line),
-          ...badge)),
+          ...badges)),
     );
   }
 
@@ -118,7 +159,7 @@ export class ChatListView {
   #onKey(event) {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (!step) return;
-    const buttons = [...byId('chat-list').querySelectorAll('button')];
+    const buttons = [...event.currentTarget.querySelectorAll('button')];
     const next = buttons[buttons.indexOf(document.activeElement) + step];
     if (!next) return;
     event.preventDefault();

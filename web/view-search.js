@@ -101,8 +101,7 @@ export class SearchView {
   #result(hit) {
     const { message, highlights } = hit;
     const part = excerpt(message.text, highlights);
-    const other = this.#session.chats.get(message.chat_id)?.other_user;
-    const name = message.sender_id === this.#session.me || !other ? t('you') : displayName(other);
+    const name = message.sender_id === this.#session.me ? t('you') : displayName(this.#session.person(message.sender_id));
     return el('li', {}, el('button', { className: 'result', onclick: () => this.#onPick(hit) },
       el('span', { className: 'chat-line' },
         el('bdi', { className: 'clip' }, name),

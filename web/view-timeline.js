@@ -3,7 +3,9 @@
  * kept whatever is added above or below.
  */
 import { announce, attempt, byId, displayName } from './dom.js';
+import { happened } from './happened.js';
 import { t } from './i18n.js';
+import { EVERYBODY, isMentioned, mentionRanges } from './mentions.js';
 import { rowsOf } from './rows.js';
 import { RowView } from './view-message.js';
 
@@ -48,6 +50,7 @@ export class TimelineView {
     document.addEventListener('visibilitychange', () => this.#markIfSeen());
     session.on('chat', (change) => this.#onChange(change));
     session.on('chats', () => { if (this.#timeline?.loaded) this.#showNewestButton(); });
+    session.on('people', () => { if (this.#timeline?.loaded) this.render(); });
   }
 
   /** @param {?import('../clients/typescript/src/index.js').Timeline} timeline of the chat that is open now */
@@ -93,7 +96,9 @@ export class TimelineView {
     if (chatId !== this.#timeline?.chatId) return;
     if (sent) this.#stickToBottom();
     const message = frame?.type === 'message.created' ? frame.message : null;
-    if (message && message.sender_id !== this.#session.me) {
+    if (message?.type === 'system') {
+      announce(this.#happened(message));
+    } else if (message && message.sender_id !== this.#session.me) {
       if (!this.#isWatched()) this.#timeline.drawLine();
       announce(`${this.#nameOf(message)}: ${message.text}`);
     }
@@ -133,15 +138,40 @@ export class TimelineView {
       }
       if (view.element === place) place = place.nextElementSibling;
       else this.#list.insertBefore(view.element, place);
-      const isHit = this.#hit && row.message?.message_id === this.#hit.message_id;
-      view.update(row, { sender: row.message ? this.#nameOf(row.message) : '', hits: isHit ? this.#hit.ranges : [] });
+      view.update(row, this.#contextOf(row));
     }
+  }
+
+  /** @returns {import('./view-message.js').Context} */
+  #contextOf({ kind, message }) {
+    if (kind !== 'message' && kind !== 'system') return /** @type {any} */ ({});
+    const chat = this.#session.chats.get(this.#timeline.chatId);
+    const isGroup = chat?.kind === 'group';
+    const isHit = this.#hit && message.message_id === this.#hit.message_id;
+    return {
+      sender: kind === 'message' ? this.#nameOf(message) : '',
+      author: isGroup && message.sender_id ? this.#session.person(message.sender_id) : null,
+      happened: kind === 'system' ? this.#happened(message) : '',
+      hits: isHit ? this.#hit.ranges : [],
+      mentions: mentionRanges(message.text, this.#namesIn(message)),
+      mentionsMe: message.sender_id !== this.#session.me && isMentioned(message.mentions, this.#session.me),
+      mayDelete: isGroup && chat.role !== 'member',
+    };
   }
 
   #nameOf({ sender_id: sender }) {
     if (sender === this.#session.me || sender === undefined) return t('you');
-    const other = this.#session.chats.get(this.#timeline.chatId)?.other_user;
-    return other?.user_id === sender ? displayName(other) : t('someone');
+    return sender === null ? t('someone') : displayName(this.#session.person(sender));
+  }
+
+  /** As the names stand in the text of those who mentioned them. */
+  #namesIn({ mentions }) {
+    if (mentions === 'all') return EVERYBODY;
+    return (mentions ?? []).map((userId) => displayName(this.#session.person(userId)));
+  }
+
+  #happened({ system }) {
+    return happened(system, (userId) => (userId === this.#session.me ? t('you') : displayName(this.#session.person(userId))));
   }
 
   // ---- the place ----

@@ -5,8 +5,8 @@ import { rowsOf } from '../rows.js';
 
 const AT = '2026-05-01T12:00:00.000000Z';
 const message = (seq, fields = {}) => ({
-  message_id: `m${seq}`, chat_id: 'c', seq, ev: seq, sender_id: 'bob', text: `text ${seq}`, metadata: null,
-  client_msg_id: null, created_at: AT, edited_at: null, deleted_at: null, ...fields,
+  message_id: `m${seq}`, chat_id: 'c', seq, ev: seq, type: 'text', sender_id: 'bob', text: `text ${seq}`, metadata: null,
+  mentions: [], system: null, client_msg_id: null, created_at: AT, edited_at: null, deleted_at: null, ...fields,
 });
 const range = (from, to) => Array.from({ length: to - from + 1 }, (_, index) => message(from + index));
 const page = (from, to, { head = to, ev = head } = {}) => ({
@@ -49,4 +49,29 @@ test('messages of one person that are close together form a group', () => {
   timeline.accept(message(4, { created_at: '2026-05-01T12:21:00.000000Z', sender_id: 'alice' }));
   const groups = rowsOf(timeline).filter(({ kind }) => kind === 'message').map(({ first, last }) => [first, last]);
   assert.deepEqual(groups, [[true, false], [false, true], [true, true], [true, true]]);
+});
+
+test('what happened in a group stands between the messages, is not new, and parts what stands together', () => {
+  const timeline = opened(1, 1);
+  timeline.accept(message(2, { type: 'system', sender_id: null, text: '', system: { event: 'member.left', user_ids: ['dave'], by: 'dave' } }));
+  timeline.accept(message(3));
+  timeline.readSeq = 1;
+  timeline.drawLine();
+  assert.deepEqual(rowsOf(timeline).map(({ kind, message: body }) => [kind, body?.seq]),
+    [['day', undefined], ['message', 1], ['system', 2], ['new', undefined], ['message', 3]]);
+  assert.equal(rowsOf(timeline).at(-1).first, true);
+  timeline.readSeq = 3;
+  assert.equal(timeline.hasUnread, false);
+});
+
+test('in a group a message is read by as many as have read that far', () => {
+  const timeline = opened(1, 1);
+  timeline.accept(message(2, { sender_id: 'alice' }));
+  const read = (user_id, ev) => timeline.apply({ type: 'chat.read', chat_id: 'c', ev, user_id, read_seq: 2 });
+  assert.equal(rowsOf(timeline).at(-1).tick, 'sent');
+  read('bob', 3);
+  read('carol', 4);
+  assert.deepEqual([rowsOf(timeline).at(-1).tick, rowsOf(timeline).at(-1).readers], ['read', 2]);
+  timeline.apply({ type: 'member.left', chat_id: 'c', ev: 5, user_id: 'bob', by: 'bob', reason: 'left' });
+  assert.equal(rowsOf(timeline).at(-1).readers, 1);
 });

@@ -1,0 +1,147 @@
+/** The list of a group's members, with what one may do to each. */
+import { avatar, byId, confirmDelete, displayName, el, icon } from './dom.js';
+import { formatFull, t } from './i18n.js';
+import { Menu } from './menu.js';
+
+/** Changes of one burst are read once. */
+const REFRESH_MS = 200;
+const SILENCE_MS = 3_600_000;
+
+/** @typedef {import('../clients/typescript/src/index.js').Member} Member */
+
+export class MemberList {
+  #session;
+  #attempt;
+  #chatId = '';
+  /** @type {Member[]} */
+  #members = [];
+  #next = null;
+  #timer = null;
+  #reads = 0;
+
+  /**
+   * @param {import('./session.js').Session} session
+   * @param {{attempt: <T>(work: () => Promise<T>) => Promise<T | undefined>}} options
+   */
+  constructor(session, { attempt }) {
+    this.#session = session;
+    this.#attempt = attempt;
+    byId('more-members').addEventListener('click', () => this.#attempt(() => this.#read(this.#next)));
+    session.on('chat', ({ chatId, frame }) => {
+      if (chatId === this.#chatId && /^(member|chat\.changed)/.test(frame?.type ?? '')) this.refresh();
+    });
+    session.on('people', () => this.#onPeople());
+  }
+
+  /** @param {string} chatId */
+  show(chatId) {
+    this.#chatId = chatId;
+    this.#members = [];
+    this.#next = null;
+    this.#render();
+    if (this.#chat?.kind === 'group') this.#attempt(() => this.#read());
+  }
+
+  /** Something changed: it is read anew. */
+  refresh() {
+    clearTimeout(this.#timer);
+    if (!this.#isOpen || this.#chat?.kind !== 'group') return;
+    this.#timer = setTimeout(() => this.#attempt(() => this.#read()), REFRESH_MS);
+  }
+
+  get #isOpen() { return byId('details').open; }
+
+  get #chat() { return this.#session.chats.get(this.#chatId); }
+
+  /** @param {?string} [cursor] of the page after the first */
+  async #read(cursor = null) {
+    this.#reads += 1;
+    const read = this.#reads;
+    const page = await this.#session.api.listMembers(this.#chatId, cursor ? { cursor } : {});
+    if (read !== this.#reads) return;
+    this.#members = cursor ? [...this.#members, ...page.results] : page.results;
+    this.#next = page.next ?? null;
+    this.#session.people.learn(page.results.map(({ user }) => user));
+    this.#render();
+  }
+
+  /** Presence comes in frames of its own. */
+  #onPeople() {
+    if (!this.#isOpen) return;
+    const now = this.#members.map((member) => ({ ...member, user: this.#session.people.get(member.user.user_id) ?? member.user }));
+    if (JSON.stringify(now) === JSON.stringify(this.#members)) return;
+    this.#members = now;
+    this.#render();
+  }
+
+  #render() {
+    const list = byId('member-list');
+    const focused = document.activeElement?.closest?.('#member-list li')?.dataset.user;
+    list.replaceChildren(...this.#members.map((member) => this.#row(member)));
+    byId('more-members').hidden = this.#next === null;
+    if (focused) [...list.children].find(({ dataset }) => dataset.user === focused)?.querySelector('button')?.focus();
+  }
+
+  /** @param {Member} member */
+  #row(member) {
+    const { user, role, silenced_until: silenced } = member;
+    const name = displayName(user);
+    const isSilenced = silenced !== null && Date.parse(silenced) > Date.now();
+    const facts = [
+      user.user_id === this.#session.me ? t('you') : '',
+      role === 'member' ? '' : t(`role_${role}`),
+      user.online ? t('online') : '',
+      isSilenced ? t('silencedUntil', { when: formatFull(silenced) }) : '',
+    ].filter(Boolean);
+    const row = el('li', { className: 'member' },
+      el('span', { className: `face${user.online ? ' online' : ''}` }, avatar(user)),
+      el('span', { className: 'chat-lines' },
+        el('bdi', { className: 'clip chat-name', title: user.user_id }, name),
+        el('span', { className: 'muted clip facts' }, facts.join(' · '))));
+    row.dataset.user = user.user_id;
+    if (this.#items(member, isSilenced).length) {
+      const label = t('memberActions', { name });
+      const more = el('button', { type: 'button', className: 'plain', title: label, 'aria-label': label }, icon('more'));
+      row.append(more);
+      new Menu(more, { holder: row, within: '#details', label, items: () => this.#items(member, isSilenced) });
+    }
+    return row;
+  }
+
+  /** @param {Member} member @returns {import('./menu.js').MenuItem[]} */
+  #items({ user, role }, isSilenced) {
+    const mine = this.#chat?.role ?? 'member';
+    const { user_id: userId } = user;
+    if (userId === this.#session.me || mine === 'member' || role === 'owner' || (mine === 'admin' && role === 'admin')) return [];
+    const { api } = this.#session;
+    /** @param {string} label @param {() => object} fields */
+    const change = (label, fields) =>
+      ({ label: t(label), run: () => this.#do(() => api.changeMember(this.#chatId, userId, fields())) });
+    const asking = (label, question, work) => ({
+      label: t(label),
+      danger: true,
+      run: async () => {
+        const words = { name: displayName(user), title: this.#chat?.title ?? '' };
+        if (await confirmDelete(t(question, words), t(label))) this.#do(work);
+      },
+    });
+    const items = [
+      isSilenced ? change('unsilence', () => ({ silenced_until: null }))
+        : change('silence', () => ({ silenced_until: new Date(Date.now() + SILENCE_MS).toISOString() })),
+      asking('remove', 'removeAsk', () => api.removeMember(this.#chatId, userId)),
+      asking('ban', 'banAsk', () => api.ban(this.#chatId, userId)),
+    ];
+    if (mine !== 'owner') return items;
+    return [
+      role === 'admin' ? change('makeMember', () => ({ role: 'member' })) : change('makeAdmin', () => ({ role: 'admin' })),
+      asking('handOver', 'handOverAsk', () => api.changeMember(this.#chatId, userId, { role: 'owner' })),
+      ...items,
+    ];
+  }
+
+  /** @param {() => Promise<unknown>} work */
+  async #do(work) {
+    await this.#attempt(work);
+    this.refresh();
+  }
+}
