@@ -106,6 +106,11 @@ export class ChatList {
     return [...this.#known.values()].filter(({ chat }) => chat.archived).sort(byRank).map(({ chat }) => chat);
   }
 
+  /** Somebody whom one has a direct chat with. @param {string} userId */
+  otherUser(userId) {
+    return this.#chats().find(({ other_user: other }) => other?.user_id === userId)?.other_user ?? null;
+  }
+
   #listed() {
     return [...this.#known.values()].filter(({ chat }) => !chat.archived);
   }
