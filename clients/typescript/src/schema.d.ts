@@ -1,5 +1,32 @@
 // Made from the OpenAPI document by scripts/schema.mjs. Do not edit.
 
+/** The outcome of adding members. */
+export type AddedMembers = {
+  added: UserId[];
+  /** Those who were members already. */
+  present: UserId[];
+  refused: RefusedMember[];
+};
+
+/** A user who is kept out of a group. */
+export type Ban = {
+  by: UserId;
+  created_at: Time;
+  /** Up to 1,000 characters. */
+  reason: string | null;
+  /** Null: for good. */
+  until: Time | null;
+  user: User;
+};
+
+/** A page of bans. */
+export type BanPage = {
+  /** The `cursor` of the next page; null on the last one. */
+  next: string | null;
+  /** Latest first. */
+  results: Ban[];
+};
+
 /** A blocked user. */
 export type Block = {
   created_at: Time;
@@ -22,28 +49,59 @@ export type BulkResult = {
   updated: number;
 };
 
-/** A chat of two members, as one of them sees it. */
+/** A chat, as one of its members sees it. */
 export type Chat = {
+  /** Whether the caller has archived the chat. */
+  archived: boolean;
+  avatar_url: string | null;
   chat_id: string;
   created_at: Time;
   created_by: UserId;
+  /** The `seq` of the first message that the caller may see; 1: all. */
+  first_seq: number;
   kind: ChatKind;
   last_ev: number;
   last_message: Message | null;
   last_seq: number;
-  other_user: User;
-  /** The `seq` up to which the other member has read. */
-  peer_read_seq: number;
+  member_count: number;
+  /** The host application's JSON object, up to 4 KiB; null in a direct chat. */
+  metadata: Record<string, unknown> | null;
+  /** What the caller wants to be notified of. */
+  notify: Notify;
+  other_user: User | null;
+  /** The `seq` up to which the other member has read; null in a group. */
+  peer_read_seq: number | null;
+  /** Whether the caller has pinned the chat. */
+  pinned: boolean;
   /** The `seq` up to which the caller has read. */
   read_seq: number;
+  /** Whether read markers are told to all members. */
+  receipts: boolean;
+  /** The caller's role; `member` in a direct chat. */
+  role: Role;
   /** 22 base64url characters, unguessable. */
   room_name: string;
-  /** The other member's messages after `read_seq`, without tombstones. */
+  settings: GroupSettings | null;
+  /** 1 to 200 characters; null in a direct chat. */
+  title: string | null;
+  /** Messages of other members after `read_seq`, without tombstones and system messages. */
   unread_count: number;
+  /** Those of them that mention the caller. */
+  unread_mentions: number;
 };
 
-/** The kind of a chat. There is one kind now; clients must expect others. */
-export type ChatKind = "direct";
+/** A change of a group; what is not given stays as it is. */
+export type ChatChange = {
+  /** Null removes it. */
+  avatar_url?: string | null;
+  /** Null removes it. */
+  metadata?: Record<string, unknown> | null;
+  settings?: NewSettings | null;
+  title?: string | null;
+};
+
+/** The kind of a chat. Clients must expect others. */
+export type ChatKind = "direct" | "group";
 
 /** A page of chats. */
 export type ChatPage = {
@@ -67,8 +125,9 @@ export type ChatTicket = {
   ws_url: string;
 };
 
-/** The new text of a message. */
+/** The new content of a message. */
 export type Edit = {
+  mentions?: Mentions | null;
   text: string;
 };
 
@@ -108,7 +167,7 @@ export type ExportedChat = {
   created_by: UserId;
   /** The newest `seq` of the chat. The user's own messages up to it follow. */
   last_seq: number;
-  other_user_id: UserId;
+  other_user_id: UserId | null;
   /** The `seq` up to which the user has read. */
   read_seq: number;
   room_name: string;
@@ -144,6 +203,19 @@ export type FieldError = {
   message: string;
 };
 
+/** The settings of a group. */
+export type GroupSettings = {
+  history: HistoryRule;
+  invite: InviteRule;
+  join: JoinRule;
+  post: PostRule;
+  /** Least time between two messages of a plain member, in seconds: 0, or 1 to 21,600. */
+  slow_mode_s: number;
+};
+
+/** Which messages a new member of a group may see. */
+export type HistoryRule = "all" | "joined";
+
 /** A page of the history, with the position at which it was read. */
 export type HistoryView = {
   /** The `after` of the next page; null on the last one. */
@@ -156,11 +228,38 @@ export type HistoryView = {
   /** Never newer than `results`, so a socket that resumes from it as `after_ev` misses nothing. */
   head_ev: number;
   head_seq: number;
-  peer_read_seq: number;
+  /** Null in a group. */
+  peer_read_seq: number | null;
   read_seq: number;
   /** Ascending by `seq`. */
   results: Message[];
 };
+
+/** An invitation to a group. Whoever knows its code may accept it. */
+export type Invite = {
+  /** 128 random bits in base64url: 22 characters. */
+  code: string;
+  expires_at: Time;
+  invite_id: string;
+  /** Null: without a bound. */
+  max_uses: number | null;
+  /** How many members have joined with it. */
+  uses: number;
+};
+
+/** A page of a group's invitations. */
+export type InvitePage = {
+  /** The `cursor` of the next page; null on the last one. */
+  next: string | null;
+  /** Latest first, without those that are spent or expired. */
+  results: Invite[];
+};
+
+/** Who may add members to a group and invite to it. */
+export type InviteRule = "admins" | "members";
+
+/** How one becomes a member of a group. */
+export type JoinRule = "invite" | "open";
 
 /** A ticket for the many-chats socket. */
 export type ManyChatsTicket = {
@@ -182,6 +281,37 @@ export type MarkRead = {
   up_to_seq?: number | null;
 };
 
+/** A member of a chat. */
+export type Member = {
+  joined_at: Time;
+  /** Null in a chat without receipts. */
+  read_seq: number | null;
+  role: Role;
+  /** Until when the member may not post; null: they may. */
+  silenced_until: Time | null;
+  user: User;
+};
+
+/** A change of a member; what is not given stays as it is. */
+export type MemberChange = {
+  /** `owner` hands the group over; its former owner is an admin then. */
+  role?: Role | null;
+  /** Until when the member may not post; null ends that. */
+  silenced_until?: Time | null;
+};
+
+/** A page of a chat's members. */
+export type MemberPage = {
+  member_count: number;
+  /** The `cursor` of the next page; null on the last one. */
+  next: string | null;
+  /** The owner, then admins, then by joining. */
+  results: Member[];
+};
+
+/** Up to 50 members' ids, or `all`. */
+export type Mentions = string[] | "all";
+
 /** A message, or its tombstone. */
 export type Message = {
   chat_id: string;
@@ -192,27 +322,73 @@ export type Message = {
   edited_at: Time | null;
   /** The number of its latest change, among all changes of the chat. */
   ev: number;
+  /** Whom it mentions; empty in a tombstone. */
+  mentions: Mentions;
   message_id: string;
   /** The host application's JSON object, as sent. One of more than 4 KiB is compacted: without white space and needless escapes. */
   metadata: Record<string, unknown> | null;
-  sender_id: UserId;
+  /** Null in a system message. */
+  sender_id: UserId | null;
   /** Its number in the chat: 1, 2, 3 … without gaps, in commit order. */
   seq: number;
-  /** As sent, 1 to 4,000 characters; empty in a tombstone. */
+  /** What a system message tells of; null in others. */
+  system: SystemEvent | null;
+  /** As sent, 1 to 4,000 characters; empty in a tombstone and in a system message. */
   text: string;
+  type: MessageKind;
 };
 
-/** A chat to open. */
+/** The kind of a message. Clients must expect others. */
+export type MessageKind = "text" | "system";
+
+/** A ban. */
+export type NewBan = {
+  reason?: string | null;
+  /** When it ends; by default never. */
+  until?: Time | null;
+};
+
+/** A chat to open: a direct one by `user_id` (or `user_ids`), or a group by `kind`. */
 export type NewChat = {
+  avatar_url?: string | null;
+  /** Makes a retry safe, without a time limit: the same caller and id never make a second group. */
+  client_chat_id?: string | null;
+  /** `direct` where it is not given. */
+  kind?: ChatKind | null;
+  /** The host application's JSON object, up to 4 KiB. */
+  metadata?: Record<string, unknown> | null;
+  /** The owner of a group, for a token with `chat:admin`, which must name one. */
+  owner_id?: UserId | null;
+  settings?: NewSettings | null;
+  /** The title of a group. */
+  title?: string | null;
+  /** The other member of a direct chat; the caller is the first one. */
   user_id?: UserId | null;
-  /** Both members, for a token with `chat:admin`. */
+  /** Both members of a direct chat, for a token with `chat:admin`; the members of a group beside its owner, up to 1,000. */
   user_ids?: UserId[] | null;
+};
+
+/** An invitation to make. */
+export type NewInvite = {
+  /** Its life in seconds: 60 to 31,536,000 (a year), by default 604,800 (a week). */
+  expires_in_s?: number | null;
+  /** How many may join with it: 1 to 100,000, by default any number. */
+  max_uses?: number | null;
+};
+
+/** Members to add to a group. */
+export type NewMembers = {
+  /** `member` where it is not given. */
+  role?: Role | null;
+  user_ids: UserId[];
 };
 
 /** A message to send. */
 export type NewMessage = {
   /** Makes a retry safe, without a time limit: the same id never makes a second message. */
   client_msg_id?: string | null;
+  /** Whom the message mentions: up to 50 user ids, or `all`. Ids of users who are no members, and the sender's own, are dropped. */
+  mentions?: Mentions | null;
   /** The host application's JSON object, up to 4 KiB. */
   metadata?: Record<string, unknown> | null;
   /** 1 to 4,000 Unicode scalar values, not only white space, no U+0000; stored as sent. */
@@ -230,6 +406,15 @@ export type NewReport = {
   reason?: string | null;
 };
 
+/** Settings of a group to be set; what is not given stays as it is, or is the default. */
+export type NewSettings = {
+  history?: HistoryRule | null;
+  invite?: InviteRule | null;
+  join?: JoinRule | null;
+  post?: PostRule | null;
+  slow_mode_s?: number | null;
+};
+
 /** A user with a profile, from the host application. */
 export type NewUser = {
   avatar_url?: string | null;
@@ -242,10 +427,23 @@ export type NewUsers = {
   users: NewUser[];
 };
 
+/** What a member wants to be notified of. */
+export type Notify = "all" | "mentions" | "none";
+
 /** A chat, and whether it is new. */
 export type OpenedChat = Chat & {
   created: boolean;
 };
+
+/** A change of the caller's own settings of a chat; what is not given stays as it is. */
+export type OwnSettings = {
+  archived?: boolean | null;
+  notify?: Notify | null;
+  pinned?: boolean | null;
+};
+
+/** Who may post in a group. */
+export type PostRule = "members" | "admins";
 
 /** The body of a failed call: `application/problem+json` (RFC 9457). */
 export type Problem = {
@@ -262,6 +460,20 @@ export type Problem = {
   type: string;
 };
 
+/** A member who has read a message. */
+export type Reader = {
+  user_id: UserId;
+};
+
+/** Who has read a message. */
+export type ReaderPage = {
+  /** How many members have read it. */
+  count: number;
+  /** The `cursor` of the next page; null on the last one. */
+  next: string | null;
+  results: Reader[];
+};
+
 /** The read marker and the counters after a mark. */
 export type ReadResult = {
   chat_id: string;
@@ -269,6 +481,13 @@ export type ReadResult = {
   room_name: string;
   total_unread: number;
   unread_count: number;
+};
+
+/** A user who was not added. */
+export type RefusedMember = {
+  /** `banned`, `user_not_found` or `chat_full`. */
+  code: string;
+  user_id: UserId;
 };
 
 /** A report of a message to the host application. */
@@ -297,6 +516,9 @@ export type ReportPage = {
   results: Report[];
 };
 
+/** What a member may do in a group. */
+export type Role = "member" | "admin" | "owner";
+
 /** A message that a search found. */
 export type SearchHit = {
   /** Start and length of each match, in UTF-16 code units of `text`. */
@@ -314,22 +536,43 @@ export type SearchPage = {
   results: SearchHit[];
 };
 
+/** What a system message tells of. */
+export type SystemEvent = {
+  /** Who did it; null: the host application. */
+  by: UserId | null;
+  event: SystemEventKind;
+  /** The new title of a `chat.changed` that changed it. */
+  title?: string | null;
+  /** Whom it is about. */
+  user_ids: UserId[];
+};
+
+/** The kind of a system message. Clients must expect others. */
+export type SystemEventKind = "member.joined" | "member.left" | "member.removed" | "owner.changed" | "chat.changed";
+
 /** A time of Postgres's clock. Written as RFC 3339 in UTC with microseconds, Postgres's precision. */
 export type Time = string;
 
-/** The unread counter of a chat. */
+/** The unread counters of a chat. */
 export type UnreadChat = {
   chat_id: string;
   last_seq: number;
+  notify: Notify;
   read_seq: number;
   room_name: string;
   unread_count: number;
+  unread_mentions: number;
 };
 
 /** All unread counters of a user, latest activity first. */
 export type UnreadSummary = {
+  /** What an app's badge shows: unread messages of chats with `notify` `all` and unread mentions of those with `mentions`, without archived chats. */
+  badge: number;
   chats: UnreadChat[];
+  /** Unread messages of all chats. */
   total: number;
+  /** Unread mentions of all chats. */
+  total_mentions: number;
 };
 
 /** A user. */
@@ -354,7 +597,7 @@ export interface Operations {
   };
   'GET /chats/': {
     path: {};
-    query: { limit?: number; cursor?: string };
+    query: { filter?: "unread" | "archived" | "pinned"; limit?: number; cursor?: string };
     body: undefined;
     result: ChatPage;
   };
@@ -382,17 +625,95 @@ export interface Operations {
     body: undefined;
     result: null;
   };
+  'PATCH /chats/{chat}/': {
+    path: { chat: string };
+    query: {};
+    body: ChatChange;
+    result: Chat;
+  };
+  'GET /chats/{chat}/bans/': {
+    path: { chat: string };
+    query: { limit?: number; cursor?: string };
+    body: undefined;
+    result: BanPage;
+  };
+  'PUT /chats/{chat}/bans/{user_id}/': {
+    path: { chat: string; user_id: string };
+    query: {};
+    body: NewBan | null;
+    result: Ban;
+  };
+  'DELETE /chats/{chat}/bans/{user_id}/': {
+    path: { chat: string; user_id: string };
+    query: {};
+    body: undefined;
+    result: null;
+  };
   'GET /chats/{chat}/connect/': {
     path: { chat: string };
     query: {};
     body: undefined;
     result: ChatTicket;
   };
+  'GET /chats/{chat}/invites/': {
+    path: { chat: string };
+    query: { limit?: number; cursor?: string };
+    body: undefined;
+    result: InvitePage;
+  };
+  'POST /chats/{chat}/invites/': {
+    path: { chat: string };
+    query: {};
+    body: NewInvite | null;
+    result: Invite;
+  };
+  'DELETE /chats/{chat}/invites/{invite_id}/': {
+    path: { chat: string; invite_id: string };
+    query: {};
+    body: undefined;
+    result: null;
+  };
+  'POST /chats/{chat}/join/': {
+    path: { chat: string };
+    query: {};
+    body: undefined;
+    result: Chat;
+  };
   'POST /chats/{chat}/mark_read/': {
     path: { chat: string };
     query: {};
     body: MarkRead | null;
     result: ReadResult;
+  };
+  'PATCH /chats/{chat}/me/': {
+    path: { chat: string };
+    query: {};
+    body: OwnSettings;
+    result: Chat;
+  };
+  'GET /chats/{chat}/members/': {
+    path: { chat: string };
+    query: { limit?: number; cursor?: string; role?: Role; query?: string };
+    body: undefined;
+    result: MemberPage;
+  };
+  'POST /chats/{chat}/members/': {
+    path: { chat: string };
+    query: {};
+    body: NewMembers;
+    result: AddedMembers;
+  };
+  'PATCH /chats/{chat}/members/{user_id}/': {
+    path: { chat: string; user_id: string };
+    query: {};
+    body: MemberChange;
+    result: Member;
+  };
+  'DELETE /chats/{chat}/members/{user_id}/': {
+    path: { chat: string; user_id: string };
+    query: {};
+    body: undefined;
+    result: null;
   };
   'GET /chats/{chat}/messages/': {
     path: { chat: string };
@@ -424,6 +745,12 @@ export interface Operations {
     body: undefined;
     result: null;
   };
+  'GET /chats/{chat}/messages/{message_id}/readers/': {
+    path: { chat: string; message_id: string };
+    query: { limit?: number; cursor?: string };
+    body: undefined;
+    result: ReaderPage;
+  };
   'POST /chats/{chat}/messages/{message_id}/report/': {
     path: { chat: string; message_id: string };
     query: {};
@@ -441,6 +768,12 @@ export interface Operations {
     query: {};
     body: undefined;
     result: ManyChatsTicket;
+  };
+  'POST /invites/{code}/': {
+    path: { code: string };
+    query: {};
+    body: undefined;
+    result: Chat;
   };
   'GET /reports/': {
     path: {};
