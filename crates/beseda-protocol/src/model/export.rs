@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ChatId, Message, MessageId, ReportId, Time, UserId};
+use super::{ChatId, ChatKind, Message, MessageId, ReportId, Role, Time, UserId};
 use crate::tagged;
 
 /// A line of an export.
@@ -76,9 +76,16 @@ pub struct ExportedChat {
     #[cfg_attr(feature = "openapi", schema(value_type = Uuid))]
     pub chat_id: ChatId,
     pub room_name: String,
+    pub kind: ChatKind,
+    /// Null in a direct chat.
+    pub title: Option<String>,
     pub created_at: Time,
     pub created_by: UserId,
-    pub other_user_id: UserId,
+    /// Null in a group.
+    pub other_user_id: Option<UserId>,
+    /// The user's role, the last one where they have left.
+    pub role: Role,
+    pub joined_at: Time,
     /// The `seq` up to which the user has read.
     pub read_seq: i64,
     /// The newest `seq` of the chat. The user's own messages up to it follow.

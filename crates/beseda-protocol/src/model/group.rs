@@ -121,7 +121,8 @@ pub struct Ban {
     /// Null: for good.
     pub until: Option<Time>,
     pub created_at: Time,
-    pub by: UserId,
+    /// Who banned them; null: the host application.
+    pub by: Option<UserId>,
 }
 
 /// An invitation to a group. Whoever knows its code may accept it.
