@@ -10,8 +10,9 @@
 --    What cannot is a directory: `pairs`, `chat_names`, `group_keys`, `invites`.
 --  * The hot path has no foreign keys, and no index covers a column that changes with every send: the
 --    updates stay HOT.
---  * A statement that writes a row prepares each CHECK of its table anew, some 15 us. The tables of the hot path
---    have one CHECK at most; closed sets are enum types, and a bound that sends do not touch is a domain's.
+--  * A statement that writes a row parses each CHECK of its table anew, some 15 us. The tables of the hot path have
+--    none: closed sets are enum types, and bounds are those of domains, which are parsed once a connection, and
+--    checked where a column is given a value.
 --
 -- Rules for every statement of the hot path, here and in src/store, so that it has only one plan. A
 -- connection plans a statement once, and on tables that are empty or young many plans cost the same: one
@@ -72,6 +73,15 @@ CREATE TYPE left_reason AS ENUM ('left', 'removed', 'banned', 'erased');
 CREATE TYPE notify_level AS ENUM ('all', 'mentions', 'none');
 -- Least seconds between two messages of a plain member; 0: any.
 CREATE DOMAIN slow_mode AS integer CHECK (VALUE BETWEEN 0 AND 21600);
+-- How many of something there are.
+CREATE DOMAIN amount AS bigint CHECK (VALUE >= 0);
+-- A client's idempotency key.
+CREATE DOMAIN client_key AS text COLLATE "C" CHECK (char_length(VALUE) BETWEEN 1 AND 64);
+-- A message's text, and the host application's own JSON beside it.
+CREATE DOMAIN message_text AS text CHECK (char_length(VALUE) <= 4000);
+CREATE DOMAIN small_json AS json CHECK (octet_length(VALUE::text) <= 4096);
+-- Ids of users whom a message mentions, or chr(1), which is no user's id: everybody.
+CREATE DOMAIN mention_list AS text[] COLLATE "C" CHECK (cardinality(VALUE) BETWEEN 1 AND 50);
 
 -- Chats: what a message reads and moves. What members are shown of a group is in `groups`, so that no message
 -- writes it again.
@@ -118,7 +128,7 @@ CREATE TABLE groups (
     title          text NOT NULL CHECK (char_length(title) BETWEEN 1 AND 200),
     avatar_url     text CHECK (char_length(avatar_url) <= 2048),
     -- The host application's own; null: none.
-    metadata       json CHECK (octet_length(metadata::text) <= 4096),
+    metadata       small_json,
     -- Plain members may add members and invite, not only owner and admins.
     members_invite boolean NOT NULL DEFAULT false,
     -- A new member sees what was written before.
@@ -146,7 +156,7 @@ CREATE TABLE chat_names (
 -- does not create another.
 CREATE TABLE group_keys (
     creator_id     text COLLATE "C" NOT NULL,
-    client_chat_id text COLLATE "C" NOT NULL CHECK (char_length(client_chat_id) BETWEEN 1 AND 64),
+    client_chat_id client_key NOT NULL,
     chat_id        uuid NOT NULL,
     PRIMARY KEY (creator_id, client_chat_id)
 );
@@ -172,7 +182,7 @@ CREATE TABLE members (
     -- The number of counted messages up to floor_seq.
     floor_counted  bigint NOT NULL DEFAULT 0,
     -- Own live messages past floor_seq.
-    own_after      bigint NOT NULL DEFAULT 0,
+    own_after      amount NOT NULL DEFAULT 0,
     -- No message above it mentions them by id.
     mention_seq    bigint NOT NULL DEFAULT 0,
     -- Increases with every change of this row that a counter or the member's own settings depend on.
@@ -193,8 +203,7 @@ CREATE TABLE members (
     notify         notify_level NOT NULL DEFAULT 'all',
     pinned         boolean NOT NULL DEFAULT false,
     archived       boolean NOT NULL DEFAULT false,
-    PRIMARY KEY (chat_id, user_id),
-    CHECK (own_after >= 0 AND floor_seq >= read_seq)
+    PRIMARY KEY (chat_id, user_id)
 ) WITH (fillfactor = 70);
 -- A look-up of one member asks for the whole primary key and says coalesce(left_ev, 0) = 0, which none of the
 -- predicates below follows from. By the primary key a chat's members lie together.
@@ -224,17 +233,16 @@ CREATE TABLE messages (
     -- Null: a system message.
     sender_id      text COLLATE "C",
     -- The sender's idempotency key; null: the send had none.
-    client_msg_id  text COLLATE "C",
+    client_msg_id  client_key,
     -- Keyed digest of the content as first sent, which tells a retry from a reuse of the key. Null without
     -- a client_msg_id, and in a tombstone.
     content_digest bytea,
     -- '' in a tombstone and in a system message.
-    text           text NOT NULL,
+    text           message_text NOT NULL,
     -- The host application's own; null: none, or a tombstone.
-    metadata       json,
-    -- Whom the message mentions: members at that time, without its sender; {chr(1)}, which is no user's id:
-    -- everybody. Null: nobody, or a tombstone.
-    mentions       text[] COLLATE "C",
+    metadata       small_json,
+    -- Whom the message mentions: members at that time, without its sender. Null: nobody, or a tombstone.
+    mentions       mention_list,
     -- What a system message tells of; else null.
     system         json,
     created_at     timestamptz NOT NULL,
@@ -242,12 +250,7 @@ CREATE TABLE messages (
     edited_at      timestamptz,
     -- When the message became a tombstone; null: it is live.
     deleted_at     timestamptz,
-    PRIMARY KEY (chat_id, seq),
-    CHECK (seq > 0 AND char_length(text) <= 4000
-           AND (metadata IS NULL OR octet_length(metadata::text) <= 4096)
-           AND (client_msg_id IS NULL OR char_length(client_msg_id) BETWEEN 1 AND 64)
-           AND (mentions IS NULL OR cardinality(mentions) BETWEEN 1 AND 50)
-           AND (sender_id IS NULL) = (system IS NOT NULL))
+    PRIMARY KEY (chat_id, seq)
 );
 -- The predicates are always true. With them an index serves only look-ups that ask for its own column, so
 -- that a look-up by (chat_id, seq) has only the primary key.
@@ -356,8 +359,8 @@ CREATE TABLE reports (
     -- The reporter's reason, in their own words; erased with them.
     reason      text CHECK (char_length(reason) <= 1000),
     -- The message as it was when it was reported; '' and null once its sender was erased.
-    text        text NOT NULL CHECK (char_length(text) <= 4000),
-    metadata    json CHECK (octet_length(metadata::text) <= 4096),
+    text        message_text NOT NULL,
+    metadata    small_json,
     created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
     -- One report a message and reporter; also serves the reports of one reporter.
     UNIQUE (reporter_id, chat_id, message_id)

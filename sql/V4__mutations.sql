@@ -120,40 +120,174 @@ DECLARE
     changed uuid[] := '{}';
     of_chats uuid[] := '{}';
     of_users text[] := '{}';
+    -- Of a mark that is alone.
+    of_chat uuid;
+    by_reader text;
+    place record;
+    target bigint;
+    ev_now bigint;
+    floor_now bigint;
+    counted_now bigint;
+    own_now bigint;
+    dead_now bigint;
+    mentions_now bigint;
 BEGIN
     IF current_setting('enable_sort') = 'on' THEN
         PERFORM use_writer_settings();
     END IF;
+
+    -- At everyday rates a batch is one mark. As in send_messages.
+    IF size = 1 AND in_kind[1] = 'mark' THEN
+        idx := 1;
+        of_chat := in_chat[1];
+        by_reader := in_user[1];
+        SELECT least(in_up_to[1], c.last_seq) > me.read_seq AS moves, locked.receipts AS told INTO place
+          FROM (SELECT m.read_seq FROM members m
+                 WHERE m.chat_id = of_chat AND m.user_id = by_reader AND coalesce(m.left_ev, 0) = 0 OFFSET 0) me
+         CROSS JOIN LATERAL (SELECT c.receipts, c.last_seq FROM chats c WHERE c.chat_id = of_chat OFFSET 0) c
+          LEFT JOIN LATERAL (SELECT x.receipts FROM chats x
+                              WHERE x.chat_id = of_chat AND c.receipts
+                                AND least(in_up_to[1], c.last_seq) > me.read_seq
+                                FOR NO KEY UPDATE) locked ON true;
+        moved := place.moves;
+        IF moved AND place.told IS NOT TRUE THEN
+            PERFORM FROM members m WHERE m.chat_id = of_chat AND m.user_id = by_reader FOR NO KEY UPDATE;
+        END IF;
+        SELECT me.tid, me.rev, me.first_seq, me.read_seq, me.floor_seq, me.floor_counted, me.own_after,
+               me.mention_seq, me.notify, me.pinned, me.archived,
+               c.tid AS c_tid, c.kind, c.room_name, c.receipts, c.last_seq, c.last_ev, c.last_counted, c.active_at,
+               c.dead, c.last_dead_seq, c.all_mention_seq,
+               peer.user_id AS p_user, peer.rev AS p_rev, peer.first_seq AS p_first_seq,
+               peer.read_seq AS p_read_seq, peer.floor_seq AS p_floor_seq,
+               peer.floor_counted AS p_floor_counted, peer.own_after AS p_own_after,
+               peer.mention_seq AS p_mention_seq, peer.notify AS p_notify, peer.pinned AS p_pinned,
+               peer.archived AS p_archived
+          INTO place
+          FROM (SELECT m.ctid AS tid, m.* FROM members m
+                 WHERE m.chat_id = of_chat AND m.user_id = by_reader AND coalesce(m.left_ev, 0) = 0 OFFSET 0) me
+         CROSS JOIN LATERAL (SELECT c.ctid AS tid, c.* FROM chats c WHERE c.chat_id = of_chat OFFSET 0) c
+          LEFT JOIN LATERAL (
+              SELECT m.* FROM members m
+               WHERE m.chat_id = of_chat AND m.user_id <> by_reader AND c.kind = 'direct' AND moved
+               ORDER BY m.chat_id, m.user_id LIMIT 1) peer ON true;
+        IF NOT FOUND THEN
+            outcome := 'chat_not_found';
+            moved := false;
+            RETURN NEXT;
+            RETURN;
+        END IF;
+        outcome := 'ok';
+        kind := place.kind;
+        receipts := place.receipts;
+        target := least(in_up_to[1], place.last_seq);
+        moved := moved AND target > place.read_seq;
+        ev_now := place.last_ev;
+        floor_now := place.floor_seq;
+        counted_now := place.floor_counted;
+        own_now := place.own_after;
+        IF moved AND target > floor_now THEN
+            IF target = place.last_seq THEN
+                counted_now := place.last_counted;
+                own_now := 0;
+            ELSE
+                SELECT g.counted INTO counted_now FROM messages g WHERE g.chat_id = of_chat AND g.seq = target;
+                -- Count the shorter side: a reader who marks has usually read nearly all.
+                IF own_now > 0 AND place.last_seq - target < target - floor_now THEN
+                    SELECT count(*) INTO own_now FROM messages g
+                     WHERE g.chat_id = of_chat AND g.seq > target AND g.sender_id = by_reader
+                       AND g.deleted_at IS NULL;
+                ELSIF own_now > 0 THEN
+                    SELECT own_now - count(*) INTO own_now FROM messages g
+                     WHERE g.chat_id = of_chat AND g.seq > floor_now AND g.seq <= target
+                       AND g.sender_id = by_reader AND g.deleted_at IS NULL;
+                END IF;
+            END IF;
+            floor_now := target;
+        END IF;
+        IF moved THEN
+            IF place.receipts THEN
+                ev_now := place.last_ev + 1;
+                changed_ev := ev_now;
+                UPDATE chats c SET last_ev = ev_now WHERE c.ctid = place.c_tid;
+            END IF;
+            UPDATE members m
+               SET read_seq = target, floor_seq = floor_now, floor_counted = counted_now, own_after = own_now,
+                   rev = place.rev + 1, read_ev = coalesce(changed_ev, 0)
+             WHERE m.ctid = place.tid;
+            IF place.receipts THEN
+                changed := in_chat;
+            END IF;
+            IF place.kind = 'group' THEN
+                of_chats := in_chat;
+                of_users := in_user;
+            END IF;
+            INSERT INTO outbox AS o (chats, of_chats, of_users) VALUES (changed, of_chats, of_users)
+            RETURNING o.outbox_id INTO outbox_id;
+        END IF;
+        dead_now := 0;
+        IF place.last_dead_seq > floor_now THEN
+            dead_now := count_dead(of_chat, floor_now, place.dead);
+        END IF;
+        mentions_now := 0;
+        IF greatest(place.mention_seq, place.all_mention_seq) > floor_now THEN
+            mentions_now := count_mentions(
+                of_chat, by_reader, floor_now, place.mention_seq, place.all_mention_seq);
+        END IF;
+        state := ROW(of_chat, by_reader, kind, place.room_name, place.last_seq, ev_now, place.active_at, false,
+                     place.rev + moved::integer, place.first_seq,
+                     CASE WHEN moved THEN target ELSE place.read_seq END,
+                     place.last_counted - counted_now - own_now - dead_now, mentions_now,
+                     place.notify, place.pinned, place.archived)::member_state;
+        RETURN NEXT;
+        IF NOT moved OR place.kind = 'group' THEN
+            RETURN;
+        END IF;
+        -- The revision is news of the other member too.
+        idx := NULL; outcome := NULL; moved := NULL; changed_ev := NULL; outbox_id := NULL; receipts := NULL;
+        dead_now := 0;
+        IF place.last_dead_seq > place.p_floor_seq THEN
+            dead_now := count_dead(of_chat, place.p_floor_seq, place.dead);
+        END IF;
+        mentions_now := 0;
+        IF greatest(place.p_mention_seq, place.all_mention_seq) > place.p_floor_seq THEN
+            mentions_now := count_mentions(
+                of_chat, place.p_user, place.p_floor_seq, place.p_mention_seq, place.all_mention_seq);
+        END IF;
+        state := ROW(of_chat, place.p_user, kind, place.room_name, place.last_seq, ev_now, place.active_at, false,
+                     place.p_rev, place.p_first_seq, place.p_read_seq,
+                     place.last_counted - place.p_floor_counted - place.p_own_after - dead_now, mentions_now,
+                     place.p_notify, place.p_pinned, place.p_archived)::member_state;
+        RETURN NEXT;
+        RETURN;
+    END IF;
+
     -- A mark that moves nothing locks nothing, and a silent one not the chat. A chat may lose its receipts while
     -- its lock is waited for.
-    SELECT array_agg(l.idx) FILTER (WHERE l.locked), bool_or(NOT l.receipts) INTO hits, silent
-      FROM (SELECT a.idx, locked.receipts IS NOT NULL AS locked, coalesce(locked.receipts, c.receipts) AS receipts
+    SELECT array_agg(l.idx), bool_or(NOT l.receipts) INTO hits, silent
+      FROM (SELECT a.idx, c.receipts
               FROM (SELECT a.* FROM unnest(in_kind, in_chat, in_user, in_admin, in_up_to) WITH ORDINALITY
                                     AS a (kind, chat_id, user_id, admin, up_to, idx)
                      ORDER BY a.chat_id) a
               LEFT JOIN LATERAL (SELECT m.read_seq FROM members m
                                   WHERE m.chat_id = a.chat_id AND m.user_id = a.user_id
                                     AND coalesce(m.left_ev, 0) = 0 OFFSET 0) me ON true
-             CROSS JOIN LATERAL (SELECT c.receipts, c.last_seq FROM chats c
+             CROSS JOIN LATERAL (SELECT c.receipts FROM chats c
                                   WHERE c.chat_id = a.chat_id AND (a.admin OR me.read_seq IS NOT NULL)
-                                 OFFSET 0) c
-              LEFT JOIN LATERAL (SELECT x.receipts FROM chats x
-                                  WHERE x.chat_id = a.chat_id
                                     AND (a.kind <> 'mark'
                                          OR c.receipts AND least(a.up_to, c.last_seq) > me.read_seq)
-                                    FOR NO KEY UPDATE) locked ON true) l;
+                                    FOR NO KEY UPDATE) c) l;
     FOR n IN 1 .. coalesce(cardinality(hits), 0) LOOP
         held[hits[n]] := true;
     END LOOP;
-    IF silent THEN
+    IF silent OR cardinality(hits) IS DISTINCT FROM size THEN
         -- Readers, authors, and who is mentioned before or after, in order.
         SELECT array_agg(l.idx) INTO hits
           FROM (SELECT w.idx
                   FROM (SELECT w.* FROM (
                             SELECT a.idx, a.chat_id, a.user_id COLLATE "C" AS user_id, a.up_to
-                              FROM unnest(in_kind, in_chat, in_user, in_up_to) WITH ORDINALITY
-                                   AS a (kind, chat_id, user_id, up_to, idx)
-                             WHERE a.kind = 'mark'
+                              FROM unnest(in_kind, in_chat, in_user, in_up_to, held) WITH ORDINALITY
+                                   AS a (kind, chat_id, user_id, up_to, held, idx)
+                             WHERE a.kind = 'mark' AND NOT a.held
                              UNION ALL
                             SELECT NULL, a.chat_id, u.user_id, NULL
                               FROM unnest(in_kind, in_chat, in_message, in_mentions, held)
