@@ -455,7 +455,7 @@ BEGIN
               FROM counted k WHERE m.ctid = k.my_tid AND k.moves
         ), told AS (
             INSERT INTO outbox AS o (chats, of_chats, of_users)
-            SELECT coalesce(array_agg(DISTINCT k.chat_id) FILTER (WHERE k.receipts), '{}'),
+            SELECT coalesce(array_agg(k.chat_id) FILTER (WHERE k.receipts AND k.n = k.told), '{}'),
                    coalesce(array_agg(k.chat_id) FILTER (WHERE k.kind = 'group'), '{}'),
                    coalesce(array_agg(k.user_id) FILTER (WHERE k.kind = 'group'), '{}')
               FROM counted k WHERE k.moves HAVING count(*) > 0
