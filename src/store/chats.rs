@@ -1,48 +1,78 @@
-//! Chats, their heads, and their members' read markers.
+//! Chats: opened, found by name, deleted; and what of them others than their readers ask.
 
-use tokio_postgres::{
-    Row,
-    types::{ToSql, Type},
-};
+use tokio_postgres::{Row, types::Type};
 use uuid::Uuid;
+
+use beseda_protocol::frame::GoneReason;
 
 use super::{
     Noted, Store, StoreError,
-    rows::{
-        ChatState, chat_state, epoch, epoch_of, has_message, message, message_columns, opt_time,
-        time, user,
-    },
+    rows::{chat_kind, epoch, epoch_of, user, users},
 };
 use crate::{
     config::DeleteChat,
     error::Error,
-    model::{Chat, ChatId, ChatKind, Epoch, Time, User, UserId},
+    model::{ChatId, ChatKind, UserId},
 };
 
-/// A chat as one member sees it, still without presence.
-#[derive(Debug, Clone)]
-pub struct StoredChat {
-    pub chat: Chat,
-    /// One of the two has blocked the other: presence is not shown.
-    pub blocked: bool,
+/// Who reads of a chat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reader<'a> {
+    Member(&'a UserId),
+    /// The host application, which reads no messages.
+    Host,
 }
 
-/// Some of a member's chats, requested by id and read in one snapshot.
-#[derive(Debug, Clone)]
-pub struct InboxPage<C> {
-    /// Each id that was looked up, in the order of the request; `None`: not the member's chat, or gone.
-    pub chats: Vec<(ChatId, Option<C>)>,
-    /// Unread messages in all of the member's chats.
-    pub total_unread: i64,
-    pub epoch: String,
+impl<'a> Reader<'a> {
+    pub(super) fn user_id(self) -> Option<&'a str> {
+        match self {
+            Self::Member(user) => Some(user.as_str()),
+            Self::Host => None,
+        }
+    }
 }
 
-/// The pair's chat.
+/// Who changes a chat or its members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Actor<'a> {
+    User(&'a UserId),
+    /// The host application, which may do all that an owner may.
+    Host,
+}
+
+impl<'a> Actor<'a> {
+    /// As the functions take it: a user, or the host.
+    pub(super) fn params(self) -> (Option<&'a str>, bool) {
+        match self {
+            Self::User(user) => (Some(user.as_str()), false),
+            Self::Host => (None, true),
+        }
+    }
+}
+
+/// A chat that was opened: a pair's, or a group.
 #[derive(Debug, Clone)]
 pub struct Opened {
     pub chat_id: ChatId,
     pub created: bool,
     pub noted: Option<Noted>,
+}
+
+/// A chat that was deleted.
+#[derive(Debug, Clone)]
+pub struct Deleted {
+    pub kind: ChatKind,
+    /// Of a direct chat: both. Of a group: none, as there may be many.
+    pub members: Vec<UserId>,
+    pub noted: Noted,
+}
+
+/// Whether typing is told in a chat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TypingRule {
+    /// One of the two of a direct chat has blocked the other.
+    pub blocked: bool,
+    pub member_count: i32,
 }
 
 impl Store {
@@ -57,31 +87,39 @@ impl Store {
         Ok(rows.first().map(|row| row.get("chat_id")))
     }
 
-    /// Whether the first of the pair has fewer chats than `most`, or this one already. Concurrent openings
-    /// are not seen: the limit need not be exact.
-    pub async fn has_room_for(&self, pair: [&UserId; 2], most: i64) -> Result<bool, StoreError> {
-        let [first, second] = pair.map(UserId::as_str);
+    /// Whether a user has fewer chats than `most`, or a direct chat with `other` already. Concurrent
+    /// openings are not seen: the limit need not be exact.
+    pub async fn has_room_for(
+        &self,
+        user: &UserId,
+        other: Option<&UserId>,
+        most: i64,
+    ) -> Result<bool, StoreError> {
         let row = self
             .query_one(
-                HAS_CHAT_FOR,
-                &[(&first, Type::TEXT), (&second, Type::TEXT), (&most, Type::INT8)],
+                HAS_ROOM_FOR,
+                &[
+                    (&user.as_str(), Type::TEXT),
+                    (&other.map(UserId::as_str), Type::TEXT),
+                    (&most, Type::INT8),
+                ],
             )
             .await?;
         Ok(row.get("has_room"))
     }
 
     /// Opens the pair's chat, or finds it: a pair has one chat, also after a race.
-    pub async fn open_chat(
+    pub async fn open_direct(
         &self,
         pair: [&UserId; 2],
         creator: &UserId,
         reject_unknown: bool,
     ) -> Result<Opened, Error> {
         let chat_id = Uuid::now_v7();
-        let room_name = new_room_name();
+        let room_name = new_code();
         let row = self
             .query_one(
-                OPEN_CHAT,
+                OPEN_DIRECT,
                 &[
                     (&pair[0].as_str(), Type::TEXT),
                     (&pair[1].as_str(), Type::TEXT),
@@ -93,89 +131,9 @@ impl Store {
             )
             .await?;
         match row.get("outcome") {
-            outcome @ ("created" | "found") => Ok(Opened {
-                chat_id: row.get("chat_id"),
-                created: outcome == "created",
-                noted: Noted::by(&epoch_of(&row), row.get("outbox_id")),
-            }),
             "blocked" => Err(Error::Blocked),
-            _ => Err(Error::UserNotFound),
+            outcome => opened(outcome, &row).ok_or(Error::UserNotFound),
         }
-    }
-
-    /// Returns one chat as `user` sees it; `None`: the user is no member.
-    pub async fn get_chat(
-        &self,
-        chat_id: ChatId,
-        user: &UserId,
-    ) -> Result<Option<StoredChat>, StoreError> {
-        let rows =
-            self.read(GET_CHAT, &[(&user.as_str(), Type::TEXT), (&chat_id, Type::UUID)]).await?;
-        Ok(rows.first().map(chat))
-    }
-
-    /// The first of these chats, as `user` sees them, up to the one with which their last messages
-    /// have [`INBOX_BYTES`].
-    pub async fn get_chats(
-        &self,
-        chats: &[ChatId],
-        user: &UserId,
-    ) -> Result<InboxPage<StoredChat>, StoreError> {
-        let params = [
-            (&user.as_str() as &(dyn ToSql + Sync), Type::TEXT),
-            (&chats, Type::UUID_ARRAY),
-            (&INBOX_BYTES, Type::INT8),
-        ];
-        let rows = self.query(GET_CHATS, &params).await?;
-        let first = rows.first();
-        let total_unread = first.and_then(|row| row.get::<_, Option<i64>>("total_unread"));
-        let epoch = first.map_or_else(String::new, |row| row.get("epoch"));
-        let seen = |row: &Row| row.get::<_, Option<ChatId>>("chat_id").map(|_| chat(row));
-        let chats = rows.iter().map(|row| (row.get("asked"), seen(row))).collect();
-        Ok(InboxPage { chats, total_unread: total_unread.unwrap_or(0), epoch })
-    }
-
-    /// A page of a user's chats, latest activity first, past `after` (activity and id of the last
-    /// one seen).
-    pub async fn list_chats(
-        &self,
-        user: &UserId,
-        after: Option<(Time, ChatId)>,
-        limit: i64,
-    ) -> Result<Vec<StoredChat>, StoreError> {
-        let (activity, chat_id) = after.map(|(time, id)| (time.0, id)).unzip();
-        let rows = self
-            .list(
-                LIST_CHATS,
-                &[
-                    (&user.as_str(), Type::TEXT),
-                    (&activity, Type::TIMESTAMPTZ),
-                    (&chat_id, Type::UUID),
-                    (&limit, Type::INT8),
-                ],
-            )
-            .await?;
-        Ok(rows.iter().map(chat).collect())
-    }
-
-    /// Returns the states of all chats of a user, for the counters in Redis, and the epoch of the same
-    /// snapshot, also where there is no chat.
-    pub async fn list_states(&self, user: &UserId) -> Result<(Epoch, Vec<ChatState>), StoreError> {
-        let rows = self.query(LIST_STATES, &[(&user.as_str(), Type::TEXT)]).await?;
-        let epoch = rows.first().map(epoch_of).ok_or(StoreError::Unavailable(None))?;
-        let chats = rows.iter().filter(|row| row.get::<_, Option<ChatId>>("chat_id").is_some());
-        Ok((epoch, chats.map(chat_state).collect()))
-    }
-
-    /// The newest `ev` of every chat of a user, and the epoch of the same snapshot.
-    pub async fn list_heads(
-        &self,
-        user: &UserId,
-    ) -> Result<(String, Vec<(ChatId, i64)>), StoreError> {
-        let row = self.query_one(LIST_HEADS, &[(&user.as_str(), Type::TEXT)]).await?;
-        let chats: Vec<ChatId> = row.get::<_, Option<_>>("chat_ids").unwrap_or_default();
-        let evs: Vec<i64> = row.get::<_, Option<_>>("evs").unwrap_or_default();
-        Ok((row.get("epoch"), chats.into_iter().zip(evs).collect()))
     }
 
     /// Lists those of these chats that are locked at this moment. Never waits for a lock.
@@ -185,7 +143,7 @@ impl Store {
     }
 
     /// Of each of these people up to `limit` chats past one of them, in the order of their ids, and
-    /// whether one of the two has blocked the other there.
+    /// whether presence is hidden there: one of the two has blocked the other, or the group has no receipts.
     pub async fn list_own_chats(
         &self,
         users: &[(&UserId, ChatId)],
@@ -199,224 +157,113 @@ impl Store {
                 &[(&ids, Type::TEXT_ARRAY), (&after, Type::UUID_ARRAY), (&limit, Type::INT8)],
             )
             .await?;
-        let own = |row: &Row| (user(row.get("user_id")), row.get("chat_id"), row.get("blocked"));
+        let own = |row: &Row| (user(row.get("user_id")), row.get("chat_id"), row.get("hidden"));
         Ok(rows.iter().map(own).collect())
     }
 
-    /// Deletes a chat with its content; returns its members and the outbox row.
-    pub async fn delete_chat(
+    /// Returns why a chat is not the user's, who was a member.
+    pub async fn get_gone_reason(
         &self,
         chat_id: ChatId,
         user: &UserId,
-        admin: bool,
+    ) -> Result<GoneReason, StoreError> {
+        let rows = self
+            .read(GET_GONE_REASON, &[(&chat_id, Type::UUID), (&user.as_str(), Type::TEXT)])
+            .await?;
+        Ok(gone_reason(rows.first().and_then(|row| row.get("left_reason"))))
+    }
+
+    /// Returns whether typing is told in a chat; `None`: it is gone.
+    pub async fn get_typing_rule(&self, chat_id: ChatId) -> Result<Option<TypingRule>, StoreError> {
+        let rows = self.read(GET_TYPING_RULE, &[(&chat_id, Type::UUID)]).await?;
+        Ok(rows.first().map(|row| TypingRule {
+            blocked: row.get("blocked"),
+            member_count: row.get("member_count"),
+        }))
+    }
+
+    /// Deletes a chat with its content. `rule` is of direct chats; a group is its owner's.
+    pub async fn delete_chat(
+        &self,
+        chat_id: ChatId,
+        actor: Actor<'_>,
         rule: DeleteChat,
-    ) -> Result<([UserId; 2], Noted), Error> {
+    ) -> Result<Deleted, Error> {
         let rule = match rule {
             DeleteChat::Creator => "creator",
             DeleteChat::Member => "member",
             DeleteChat::Admin => "admin",
         };
+        let (user, host) = actor.params();
         let row = self
             .query_one(
                 DELETE_CHAT,
                 &[
                     (&chat_id, Type::UUID),
-                    (&user.as_str(), Type::TEXT),
-                    (&admin, Type::BOOL),
+                    (&user, Type::TEXT),
+                    (&host, Type::BOOL),
                     (&rule, Type::TEXT),
                 ],
             )
             .await?;
         match row.get("outcome") {
-            "ok" => {
-                let noted = Noted { epoch: epoch_of(&row), outbox_id: row.get("outbox_id") };
-                let members = ["user_lo", "user_hi"].map(|column| self::user(row.get(column)));
-                Ok((members, noted))
-            }
+            "ok" => Ok(Deleted {
+                kind: chat_kind(row.get("kind")),
+                members: users(&row, "members"),
+                noted: Noted { epoch: epoch_of(&row), outbox_id: row.get("outbox_id") },
+            }),
             "forbidden" => Err(Error::Forbidden("You may not delete this chat.")),
             _ => Err(Error::ChatNotFound),
         }
     }
+}
 
-    /// The newest `ev` of each of these chats, of which there must be one, `None`: it is gone; and the
-    /// epoch of the same snapshot.
-    pub async fn get_heads(
-        &self,
-        chats: &[ChatId],
-    ) -> Result<(Epoch, Vec<(ChatId, Option<i64>)>), StoreError> {
-        let rows = self.query(GET_HEADS, &[(&chats, Type::UUID_ARRAY)]).await?;
-        let epoch = rows.first().map(epoch_of).ok_or(StoreError::Unavailable(None))?;
-        Ok((epoch, rows.iter().map(|row| (row.get("chat_id"), row.get("last_ev"))).collect()))
-    }
+/// Reads what a function that opens a chat gives; `None`: it was neither created nor found.
+pub(super) fn opened(outcome: &str, row: &Row) -> Option<Opened> {
+    matches!(outcome, "created" | "found").then(|| Opened {
+        chat_id: row.get("chat_id"),
+        created: outcome == "created",
+        noted: Noted::by(&epoch_of(row), row.get("outbox_id")),
+    })
+}
 
-    /// Sums a user's unread messages over all chats.
-    pub async fn sum_unread(&self, user: &UserId) -> Result<i64, StoreError> {
-        let row = self.query_one(SUM_UNREAD, &[(&user.as_str(), Type::TEXT)]).await?;
-        Ok(row.get("total_unread"))
-    }
-
-    /// Returns for each of these users who has chats their count, and the sum of their newest `ev`s, which
-    /// changes with every change.
-    pub async fn sum_chats(
-        &self,
-        users: &[UserId],
-    ) -> Result<Vec<(UserId, (i64, i64))>, StoreError> {
-        let ids: Vec<_> = users.iter().map(UserId::as_str).collect();
-        let rows = self.query(SUM_CHATS, &[(&ids, Type::TEXT_ARRAY)]).await?;
-        let sums = |row: &Row| (user(row.get("user_id")), (row.get("chats"), row.get("evs")));
-        Ok(rows.iter().map(sums).collect())
+/// `None`: the user's place in the chat is gone with it.
+pub(super) fn gone_reason(left_reason: Option<&str>) -> GoneReason {
+    match left_reason {
+        Some("removed") => GoneReason::Removed,
+        Some("banned") => GoneReason::Banned,
+        Some(_) => GoneReason::Left,
+        None => GoneReason::Deleted,
     }
 }
 
-/// Returns 128 random bits in base64url: 22 characters that say nothing about the members.
-fn new_room_name() -> String {
+/// Returns 128 random bits in base64url: 22 characters that can't be guessed and say nothing.
+pub(super) fn new_code() -> String {
     use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
     BASE64_URL_SAFE_NO_PAD.encode(rand::random::<[u8; 16]>())
 }
 
-fn chat(row: &Row) -> StoredChat {
-    let chat_id = row.get("chat_id");
-    StoredChat {
-        chat: Chat {
-            chat_id,
-            room_name: row.get("room_name"),
-            kind: ChatKind::Direct,
-            created_at: time(row, "created_at"),
-            created_by: user(row.get("created_by")),
-            last_seq: row.get("last_seq"),
-            last_ev: row.get("last_ev"),
-            read_seq: row.get("read_seq"),
-            unread_count: row.get("unread"),
-            peer_read_seq: row.get("peer_read_seq"),
-            other_user: User {
-                user_id: user(row.get("peer_id")),
-                name: row.get("name"),
-                avatar_url: row.get("avatar_url"),
-                online: false,
-                last_seen_at: opt_time(row, "last_seen_at"),
-            },
-            last_message: has_message(row).then(|| message(chat_id, row)),
-        },
-        blocked: row.get("blocked"),
-    }
-}
-
 const CHAT_ID: &str = "\
 -- store.chat_id
-SELECT chat_id FROM chats
- WHERE room_name = $1 AND ($2 IS NULL OR $2 IN (user_lo, user_hi))";
+SELECT n.chat_id
+  FROM chat_names n
+  LEFT JOIN LATERAL (SELECT user_id FROM members m
+                      WHERE m.chat_id = n.chat_id AND m.user_id = $2 AND coalesce(m.left_ev, 0) = 0
+                     OFFSET 0) me ON true
+ WHERE n.room_name = $1 AND ($2 IS NULL OR me.user_id IS NOT NULL)";
 
-const HAS_CHAT_FOR: &str = "\
+const HAS_ROOM_FOR: &str = "\
 -- store.has_room_for
-SELECT (SELECT count(*) FROM (SELECT FROM members WHERE user_id = $1 COLLATE \"POSIX\" LIMIT $3) AS r) < $3
-    OR EXISTS (SELECT FROM chats WHERE user_lo = least($1 COLLATE \"C\", $2 COLLATE \"C\")
+SELECT (SELECT count(*) FROM (SELECT FROM members WHERE user_id = $1 COLLATE \"POSIX\" AND left_ev IS NULL
+                               LIMIT $3) AS own) < $3
+    OR EXISTS (SELECT FROM pairs WHERE user_lo = least($1 COLLATE \"C\", $2 COLLATE \"C\")
                                    AND user_hi = greatest($1 COLLATE \"C\", $2 COLLATE \"C\"))
        AS has_room";
 
-const OPEN_CHAT: &str = concat!(
-    "-- store.open_chat\nSELECT outcome, chat_id, outbox_id, ",
+const OPEN_DIRECT: &str = concat!(
+    "-- store.open_direct\nSELECT outcome, chat_id, outbox_id, ",
     epoch!(),
-    " FROM open_chat($1, $2, $3, $4, $5, $6)"
-);
-
-/// The columns that [`chat`] reads, for chats chosen as `p`.
-macro_rules! select_chats {
-    () => {
-        concat!(
-            "SELECT p.chat_id, p.room_name, p.created_at, p.created_by, p.last_seq, p.last_ev,
-       p.read_seq, p.unread, peer.read_seq AS peer_read_seq,
-       p.peer_id, u.name, u.avatar_url, u.last_seen_at, p.blocked, ",
-            message_columns!(),
-            " FROM p
- CROSS JOIN LATERAL (SELECT m.read_seq FROM members m
-                      WHERE m.chat_id = p.chat_id AND m.user_id = p.peer_id OFFSET 0) peer
-  LEFT JOIN LATERAL (SELECT * FROM users u WHERE u.user_id = p.peer_id OFFSET 0) u ON true
-  LEFT JOIN LATERAL (SELECT * FROM messages m
-                      WHERE m.chat_id = p.chat_id AND m.seq = p.last_seq OFFSET 0) m ON true"
-        )
-    };
-}
-
-/// A member's own rows that meet a condition, each beside its chat.
-macro_rules! own_chats {
-    ($condition:literal) => {
-        concat!(
-            "SELECT c.*, me.read_seq, me.unread, coalesce(c.last_message_at, c.created_at) AS activity,
-                CASE me.user_id WHEN c.user_lo THEN c.user_hi ELSE c.user_lo END AS peer_id
-           FROM members me
-          CROSS JOIN LATERAL (SELECT * FROM chats c WHERE c.chat_id = me.chat_id OFFSET 0) c
-          WHERE ",
-            $condition
-        )
-    };
-}
-
-const GET_CHAT: &str = concat!(
-    "-- store.get_chat\nWITH p AS (",
-    own_chats!("me.user_id = $1 AND me.chat_id = $2"),
-    ") ",
-    select_chats!()
-);
-
-/// Last messages of one page of an inbox, in bytes of text and metadata: as in a page of changes, a slow
-/// reader holds a page for as long as a write may take.
-const INBOX_BYTES: i64 = 512 * 1024;
-
-/// Chat by chat, by full key: with `= ANY`, Postgres walks over all of the user's chats and looks each up
-/// in the array. `before`: the bytes of the rows before this one, so that one comes however large it is.
-const GET_CHATS: &str = concat!(
-    "-- store.get_chats
-SELECT * FROM (
-    SELECT r.*, q.chat_id AS asked,
-           (SELECT sum(unread)::bigint FROM members WHERE user_id = $1 COLLATE \"POSIX\") AS total_unread, ",
-    epoch!(),
-    ", q.idx, coalesce(sum(octet_length(r.m_text) + coalesce(octet_length(r.m_metadata::text), 0))
-           OVER (ORDER BY q.idx ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
-      FROM unnest($2) WITH ORDINALITY AS q (chat_id, idx)
-      LEFT JOIN LATERAL (WITH p AS (",
-    own_chats!("me.user_id = $1 AND me.chat_id = q.chat_id"),
-    ") ",
-    select_chats!(),
-    ") r ON true
-) x WHERE before < $3 ORDER BY idx"
-);
-
-/// A caller's chats are sorted at read: an index on activity would change with every send.
-const LIST_CHATS: &str = concat!(
-    "-- store.list_chats\nWITH p AS MATERIALIZED (SELECT * FROM (",
-    own_chats!("me.user_id = $1 COLLATE \"POSIX\""),
-    ") own
-   WHERE $2::timestamptz IS NULL OR (activity, chat_id) < ($2, $3)
-   ORDER BY activity DESC, chat_id DESC LIMIT $4) ",
-    select_chats!(),
-    " ORDER BY p.activity DESC, p.chat_id DESC"
-);
-
-// As `chat_states()` does: a function that is given a subquery is planned at every call.
-const LIST_STATES: &str = concat!(
-    "-- store.list_states
-SELECT s.*, here.epoch FROM (SELECT ",
-    epoch!(),
-    ") here LEFT JOIN LATERAL (
-    SELECT c.chat_id, c.room_name, c.user_lo, c.user_hi, c.last_seq, c.last_ev,
-           coalesce(c.last_message_at, c.created_at) AS activity, lo.read_seq AS lo_read, lo.unread AS lo_unread,
-           hi.read_seq AS hi_read, hi.unread AS hi_unread
-      FROM members me
-     CROSS JOIN LATERAL (SELECT * FROM chats c WHERE c.chat_id = me.chat_id OFFSET 0) c
-     CROSS JOIN LATERAL (SELECT m.read_seq, m.unread FROM members m
-                          WHERE m.chat_id = me.chat_id AND m.user_id = c.user_lo OFFSET 0) lo
-     CROSS JOIN LATERAL (SELECT m.read_seq, m.unread FROM members m
-                          WHERE m.chat_id = me.chat_id AND m.user_id = c.user_hi OFFSET 0) hi
-     WHERE me.user_id = $1 COLLATE \"POSIX\") s ON true"
-);
-
-const LIST_HEADS: &str = concat!(
-    "-- store.list_heads\nSELECT ",
-    epoch!(),
-    ", array_agg(me.chat_id) AS chat_ids, array_agg(c.last_ev) AS evs
-  FROM members me
- CROSS JOIN LATERAL (SELECT last_ev FROM chats c WHERE c.chat_id = me.chat_id OFFSET 0) c
- WHERE me.user_id = $1 COLLATE \"POSIX\""
+    " FROM open_direct($1, $2, $3, $4, $5, $6)"
 );
 
 const LIST_HELD: &str = "\
@@ -431,36 +278,30 @@ UNION
 
 /// All of a user's chats are sorted at read, behind `OFFSET 0`: where the look-up itself had the order, the
 /// primary key would serve it, and be read to its end, since connections do not sort where an index need not.
+/// A deleted chat whose members are not purged yet counts in a page, as one where presence is hidden.
 const LIST_OWN_CHATS: &str = "\
 -- store.list_own_chats
-SELECT q.user_id, me.chat_id, c.blocked
+SELECT q.user_id, me.chat_id,
+       coalesce(CASE c.kind WHEN 'direct' THEN c.blocked ELSE NOT c.receipts END, true) AS hidden
   FROM unnest($1, $2) AS q (user_id, after)
  CROSS JOIN LATERAL (SELECT chat_id FROM (SELECT chat_id FROM members
-                                            WHERE user_id = q.user_id COLLATE \"POSIX\" OFFSET 0) own
+                                            WHERE user_id = q.user_id COLLATE \"POSIX\" AND left_ev IS NULL
+                                           OFFSET 0) own
                       WHERE chat_id > q.after ORDER BY chat_id LIMIT $3) me
- CROSS JOIN LATERAL (SELECT blocked FROM chats c WHERE c.chat_id = me.chat_id OFFSET 0) c
+  LEFT JOIN LATERAL (SELECT kind, blocked, receipts FROM chats c
+                      WHERE c.chat_id = me.chat_id OFFSET 0) c ON true
  ORDER BY q.user_id, me.chat_id";
 
+const GET_GONE_REASON: &str = "\
+-- store.get_gone_reason
+SELECT left_reason::text FROM members WHERE chat_id = $1 AND user_id = $2";
+
+const GET_TYPING_RULE: &str = "\
+-- store.get_typing_rule
+SELECT blocked, member_count FROM chats WHERE chat_id = $1";
+
 const DELETE_CHAT: &str = concat!(
-    "-- store.delete_chat\nSELECT outcome, user_lo, user_hi, outbox_id, ",
+    "-- store.delete_chat\nSELECT outcome, kind, members, outbox_id, ",
     epoch!(),
     " FROM delete_chat($1, $2, $3, $4)"
 );
-
-const GET_HEADS: &str = concat!(
-    "-- store.get_heads\nSELECT q.chat_id, c.last_ev, ",
-    epoch!(),
-    "\n  FROM unnest($1) AS q (chat_id)
-  LEFT JOIN LATERAL (SELECT last_ev FROM chats c WHERE c.chat_id = q.chat_id OFFSET 0) c ON true"
-);
-
-const SUM_UNREAD: &str = "\
--- store.sum_unread
-SELECT coalesce(sum(unread), 0)::bigint AS total_unread FROM members WHERE user_id = $1 COLLATE \"POSIX\"";
-
-const SUM_CHATS: &str = "\
--- store.sum_chats
-SELECT me.user_id, count(*) AS chats, sum(c.last_ev)::bigint AS evs
-  FROM members me
- CROSS JOIN LATERAL (SELECT last_ev FROM chats c WHERE c.chat_id = me.chat_id OFFSET 0) c
- WHERE me.user_id = ANY ($1 COLLATE \"POSIX\") GROUP BY me.user_id";

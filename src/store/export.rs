@@ -4,7 +4,7 @@ use tokio_postgres::{Row, types::Type};
 
 use super::{
     Param, Store, StoreError,
-    rows::{message, message_columns, opt_time, time, user},
+    rows::{chat_kind, message, message_columns, opt_time, opt_user, role, time, user},
 };
 use crate::model::{
     ChatId, ExportedBlock, ExportedChat, ExportedProfile, ExportedReport, Message, MessageId,
@@ -45,7 +45,7 @@ impl Store {
         Ok(rows.iter().map(block).collect())
     }
 
-    /// Lists a user's chats, by id, past `after`.
+    /// Lists a user's chats, also those that they have left, by id, past `after`.
     pub async fn list_exported_chats(
         &self,
         user_id: &UserId,
@@ -58,9 +58,13 @@ impl Store {
         let chat = |row: &Row| ExportedChat {
             chat_id: row.get("chat_id"),
             room_name: row.get("room_name"),
+            kind: chat_kind(row.get("kind")),
+            title: row.get("title"),
             created_at: time(row, "created_at"),
             created_by: user(row.get("created_by")),
-            other_user_id: user(row.get("peer_id")),
+            other_user_id: opt_user(row, "peer_id"),
+            role: role(row.get("role")),
+            joined_at: time(row, "joined_at"),
             read_seq: row.get("read_seq"),
             last_seq: row.get("last_seq"),
         };
@@ -130,15 +134,22 @@ const EXPORT_BLOCKS: &str = "\
 SELECT blocked_id, created_at FROM blocks
  WHERE blocker_id = $1 AND blocked_id > $2 ORDER BY blocked_id LIMIT $3";
 
-/// Sorted at read, as `store.list_own_chats` does.
+/// Sorted at read, as `store.list_own_chats` does. An index each serves those of now and those that were left.
 const EXPORT_CHATS: &str = "\
 -- store.export_chats
-SELECT c.chat_id, c.room_name, c.created_at, c.created_by,
-       CASE me.user_id WHEN c.user_lo THEN c.user_hi ELSE c.user_lo END AS peer_id, me.read_seq,
-       c.last_seq
-  FROM (SELECT * FROM (SELECT * FROM members WHERE user_id = $1 COLLATE \"POSIX\" OFFSET 0) own
+SELECT c.chat_id, c.kind::text, c.room_name, g.title, c.created_at, c.created_by, peer.user_id AS peer_id,
+       me.role::text, me.joined_at, me.read_seq, c.last_seq
+  FROM (SELECT * FROM (SELECT * FROM members WHERE user_id = $1 COLLATE \"POSIX\" AND left_ev IS NULL
+                       UNION ALL
+                       SELECT * FROM members WHERE user_id = $1 COLLATE \"POSIX\" AND left_ev IS NOT NULL
+                       OFFSET 0) own
          WHERE chat_id > $2 ORDER BY chat_id LIMIT $3) me
  CROSS JOIN LATERAL (SELECT * FROM chats c WHERE c.chat_id = me.chat_id OFFSET 0) c
+  LEFT JOIN LATERAL (SELECT m.user_id FROM members m
+                      WHERE m.chat_id = c.chat_id AND c.kind = 'direct' AND m.user_id <> me.user_id
+                     OFFSET 0) peer ON true
+  LEFT JOIN LATERAL (SELECT g.title FROM groups g WHERE g.chat_id = c.chat_id AND c.kind = 'group'
+                     OFFSET 0) g ON true
  ORDER BY me.chat_id";
 
 const EXPORT_MESSAGES: &str = concat!(

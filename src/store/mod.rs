@@ -1,20 +1,30 @@
 //! Postgres, the truth. A method is one atomic unit: one statement, one snapshot, or one function
 //! that locks. The SQL stands beside the code that binds it.
 
+mod bans;
+mod changes;
 mod chats;
 mod connect;
 mod erasure;
 mod error;
 mod export;
+mod groups;
+mod history;
 mod in_flight;
+mod inbox;
+mod invites;
+mod members;
+mod membership;
 mod messages;
 mod migrate;
 mod mutations;
 mod outbox;
+mod refusals;
 mod reports;
 mod requirements;
 mod rows;
 mod shared_connections;
+mod states;
 mod trace;
 mod users;
 mod verify;
@@ -32,14 +42,20 @@ use tokio_postgres::{
 };
 
 pub use self::{
-    chats::{InboxPage, Opened, StoredChat},
+    changes::Changes,
+    chats::{Actor, Deleted, Opened, Reader, TypingRule},
     connect::patiently,
     error::StoreError,
-    messages::{Changes, Draft, History, Page, SendOutcome},
+    groups::{Changed, GroupLimits, NewGroup},
+    history::{History, Page},
+    inbox::{ChatCursor, ChatFilter, InboxChat, InboxPage, StoredChat},
+    members::{MemberCursor, MemberFilter, MemberList},
+    membership::Removed,
+    messages::{Draft, SendOutcome, SentBatch},
     migrate::{check_migrations, migrate},
-    mutations::{Mutated, Mutation, MutationKind, MutationOutcome, MutationResult},
+    mutations::{Mutated, MutatedBatch, Mutation, MutationKind, MutationOutcome, MutationResult},
     outbox::{Noted, Unpublished},
-    rows::ChatState,
+    states::{ChatState, InboxHead, MemberState},
     trace::{Trail, trail},
     users::{Barred, Named, UserRow},
     verify::{Finding, Verified, verify},

@@ -1,15 +1,18 @@
 //! Mutations: edits, deletions and read markers, written in batches like new messages.
 
+use std::collections::{HashMap, HashSet};
+
 use tokio_postgres::{Row, types::Type};
 
 use super::{
-    Noted, Store, StoreError,
-    messages::refusal,
-    rows::{ChatState, chat_state, epoch, message, message_columns},
+    MemberState, Noted, Store, StoreError,
+    refusals::refusal,
+    rows::{chat_kind, epoch, epoch_of, has_message, mentions_param, message, message_columns},
+    states::{has_state, member_state, state_columns},
 };
 use crate::{
     error::Error,
-    model::{ChatId, Message, MessageId, UserId},
+    model::{ChatId, ChatKind, Epoch, Mentions, Message, MessageId, UserId},
 };
 
 /// A requested change in a chat.
@@ -23,19 +26,23 @@ pub struct Mutation {
 /// The change that is requested.
 #[derive(Debug, Clone)]
 pub enum MutationKind {
-    Edit {
-        message_id: MessageId,
-        text: String,
-    },
+    /// `mentions` `None`: they stay as they are.
+    Edit { message_id: MessageId, text: String, mentions: Option<Mentions> },
     /// `admin`: regardless of the message's sender.
-    Delete {
-        message_id: MessageId,
-        admin: bool,
-    },
+    Delete { message_id: MessageId, admin: bool },
     /// Moves the reader's marker forward, never back; `None`: to the head.
-    Mark {
-        up_to_seq: Option<i64>,
-    },
+    Mark { up_to_seq: Option<i64> },
+}
+
+/// A batch that was written.
+#[derive(Debug)]
+pub struct MutatedBatch {
+    /// An outcome a mutation, in order.
+    pub outcomes: Vec<MutationOutcome>,
+    /// Of everybody whose state changed by more than the chat's head, each once; in direct chats of both
+    /// members.
+    pub states: Vec<MemberState>,
+    pub epoch: Epoch,
 }
 
 /// The outcome of a mutation.
@@ -45,13 +52,18 @@ pub enum MutationOutcome {
     Refused(Error),
 }
 
-/// The chat's state after a mutation.
+/// The chat after a mutation.
 #[derive(Debug, Clone)]
 pub struct Mutated {
-    pub state: ChatState,
-    /// The change's revision; `None`: there was nothing to change.
+    pub chat_id: ChatId,
+    pub kind: ChatKind,
+    /// Whether a mark is told to all members.
+    pub receipts: bool,
+    /// The change's revision; `None`: there was nothing to change, or the mark is silent.
     pub changed_ev: Option<i64>,
     pub noted: Option<Noted>,
+    /// Whether anything changed.
+    pub moved: bool,
     pub result: MutationResult,
 }
 
@@ -59,33 +71,31 @@ pub struct Mutated {
 #[derive(Debug, Clone)]
 pub enum MutationResult {
     Message(Box<Message>),
-    Mark { reader: UserId, room_name: String, read_seq: i64, unread: i64 },
+    Mark { reader: UserId, state: Box<MemberState> },
 }
 
 impl Store {
-    /// Writes a batch in one transaction and returns an outcome for each mutation, in order. A
-    /// batch must not have two mutations of one chat.
-    pub async fn mutate_chats(
-        &self,
-        batch: &[Mutation],
-    ) -> Result<Vec<MutationOutcome>, StoreError> {
+    /// Writes a batch in one transaction. A chat may come often in it, a reader's mark in a chat once.
+    pub async fn mutate_chats(&self, batch: &[Mutation]) -> Result<MutatedBatch, StoreError> {
         let chats: Vec<_> = batch.iter().map(|one| one.chat_id).collect();
         let users: Vec<_> = batch.iter().map(|one| one.user.as_str()).collect();
         let (mut kinds, mut messages, mut texts) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut admins, mut marks) = (Vec::new(), Vec::new());
+        let (mut mentioned, mut admins, mut marks) = (Vec::new(), Vec::new(), Vec::new());
         for Mutation { kind, .. } in batch {
-            let (name, message, text, admin, mark) = match kind {
-                MutationKind::Edit { message_id, text } => {
-                    ("edit", Some(*message_id), Some(text.as_str()), false, None)
+            let (name, message, text, whom, admin, mark) = match kind {
+                MutationKind::Edit { message_id, text, mentions } => {
+                    let whom = mentions.as_ref().map(mentions_param);
+                    ("edit", Some(*message_id), Some(text.as_str()), whom, false, None)
                 }
                 MutationKind::Delete { message_id, admin } => {
-                    ("delete", Some(*message_id), None, *admin, None)
+                    ("delete", Some(*message_id), None, None, *admin, None)
                 }
-                MutationKind::Mark { up_to_seq } => ("mark", None, None, false, *up_to_seq),
+                MutationKind::Mark { up_to_seq } => ("mark", None, None, None, false, *up_to_seq),
             };
             kinds.push(name);
             messages.push(message);
             texts.push(text);
+            mentioned.push(whom);
             admins.push(admin);
             marks.push(mark);
         }
@@ -99,47 +109,72 @@ impl Store {
                     (&users, Type::TEXT_ARRAY),
                     (&messages, Type::UUID_ARRAY),
                     (&texts, Type::TEXT_ARRAY),
+                    (&mentioned, Type::TEXT_ARRAY),
                     (&admins, Type::BOOL_ARRAY),
                     (&marks, Type::INT8_ARRAY),
                 ],
             )
             .await?;
-        Ok(batch.iter().zip(&rows).map(|(one, row)| mutation_outcome(one, row)).collect())
+        let epoch = rows.first().map(epoch_of).ok_or(StoreError::Unavailable(None))?;
+        let found: HashMap<i64, &Row> =
+            rows.iter().filter_map(|row| Some((row.get::<_, Option<_>>("idx")?, row))).collect();
+        let outcome = |(idx, one)| match found.get(&idx) {
+            Some(row) => mutation_outcome(one, row, &epoch),
+            None => MutationOutcome::Refused(Error::ChatNotFound),
+        };
+        let outcomes = (1..).zip(batch).map(outcome).collect();
+        Ok(MutatedBatch { outcomes, states: changed_states(&rows, &epoch), epoch })
     }
 }
 
-fn mutation_outcome(mutation: &Mutation, row: &Row) -> MutationOutcome {
+/// The states that a batch changed: of readers whose marks moved, and those on rows of their own.
+fn changed_states(rows: &[Row], epoch: &Epoch) -> Vec<MemberState> {
+    let changed = |row: &&Row| {
+        has_state(row)
+            && (row.get::<_, Option<i64>>("idx").is_none()
+                || row.get::<_, Option<bool>>("moved") == Some(true))
+    };
+    let mut seen = HashSet::new();
+    let states = rows.iter().filter(changed).map(|row| member_state(row, epoch));
+    states.filter(|state| seen.insert((state.chat_id, state.user_id.clone()))).collect()
+}
+
+fn mutation_outcome(mutation: &Mutation, row: &Row, epoch: &Epoch) -> MutationOutcome {
     match row.get("outcome") {
         "ok" => {}
-        refused => return MutationOutcome::Refused(refusal(refused)),
+        refused => return MutationOutcome::Refused(refusal(refused, row)),
     }
     let Mutation { chat_id, user, kind } = mutation;
-    let state = chat_state(row);
     let result = match kind {
-        MutationKind::Mark { .. } => {
-            let (read_seq, unread) = if *user == state.user_lo {
-                (state.lo_read, state.lo_unread)
-            } else {
-                (state.hi_read, state.hi_unread)
-            };
-            let (reader, room_name) = (user.clone(), state.room_name.clone());
-            MutationResult::Mark { reader, room_name, read_seq, unread }
+        MutationKind::Mark { .. } if has_state(row) => {
+            MutationResult::Mark { reader: user.clone(), state: Box::new(member_state(row, epoch)) }
         }
-        MutationKind::Edit { .. } | MutationKind::Delete { .. } => {
+        MutationKind::Edit { .. } | MutationKind::Delete { .. } if has_message(row) => {
             MutationResult::Message(Box::new(message(*chat_id, row)))
         }
+        _ => return MutationOutcome::Refused(Error::ChatNotFound),
     };
-    let noted = Noted::by(&state.epoch, row.get("outbox_id"));
-    let changed_ev = row.get("changed_ev");
-    MutationOutcome::Done(Box::new(Mutated { state, changed_ev, noted, result }))
+    MutationOutcome::Done(Box::new(Mutated {
+        chat_id: *chat_id,
+        kind: chat_kind(row.get("kind")),
+        receipts: row.get("receipts"),
+        changed_ev: row.get("changed_ev"),
+        noted: Noted::by(epoch, row.get("outbox_id")),
+        moved: row.get("moved"),
+        result,
+    }))
 }
 
 const MUTATE_CHATS: &str = concat!(
     "-- store.mutate_chats
-SELECT a.outcome, a.changed_ev, a.outbox_id, (a.state).*, ",
+SELECT f.idx, f.outcome, extract(epoch FROM f.wait - clock_timestamp())::float8 AS wait_s, f.wait, f.moved,
+       f.changed_ev, f.outbox_id, f.kind, f.receipts, ",
     epoch!(),
     ", ",
     message_columns!(),
-    " FROM mutate_chats($1, $2, $3, $4, $5, $6, $7) a, LATERAL (SELECT (a.message).*) m
- ORDER BY a.idx"
+    ", ",
+    state_columns!(),
+    "
+  FROM mutate_chats($1, $2, $3, $4, $5, $6, $7, $8) f
+ CROSS JOIN LATERAL (SELECT (f.message).*) m CROSS JOIN LATERAL (SELECT (f.state).*) s"
 );

@@ -1,10 +1,10 @@
 //! The outbox: changes that are committed and may not have reached Redis yet.
 
-use tokio_postgres::types::Type;
+use tokio_postgres::{Row, types::Type};
 
 use super::{
-    ChatState, Store, StoreError,
-    rows::{chat_state, epoch, epoch_of},
+    Store, StoreError,
+    rows::{epoch, epoch_of, users},
 };
 use crate::model::{ChatId, Epoch, UserId};
 
@@ -26,8 +26,9 @@ impl Noted {
 pub struct Unpublished {
     pub noted: Noted,
     pub chats: Vec<ChatId>,
-    /// The former members of deleted chats.
-    pub users: Vec<UserId>,
+    /// Members whose own state changed by more than their chat's head, or whose place or chat is gone. In a
+    /// direct chat any change is one of both members; they are named only where the chat is gone.
+    pub members: Vec<(ChatId, UserId)>,
 }
 
 impl Store {
@@ -36,24 +37,18 @@ impl Store {
     /// publishing twice does no harm.
     pub async fn take_unpublished(&self, limit: i64) -> Result<Vec<Unpublished>, StoreError> {
         let rows = self.query(TAKE_UNPUBLISHED, &[(&limit, Type::INT8)]).await?;
-        Ok(rows
-            .iter()
-            .map(|row| Unpublished {
-                noted: Noted { epoch: epoch_of(row), outbox_id: row.get("outbox_id") },
-                chats: row.get("chats"),
-                users: row
-                    .get::<_, Vec<&str>>("users")
-                    .into_iter()
-                    .map(super::rows::user)
-                    .collect(),
-            })
-            .collect())
+        Ok(rows.iter().map(unpublished).collect())
     }
 
-    /// Returns the states of these chats; those that are gone are missing.
-    pub async fn get_states(&self, chats: &[ChatId]) -> Result<Vec<ChatState>, StoreError> {
-        let rows = self.query(GET_STATES, &[(&chats, Type::UUID_ARRAY)]).await?;
-        Ok(rows.iter().map(chat_state).collect())
+    /// Returns one row; `None`: it is published already, or of another epoch.
+    pub async fn get_unpublished(&self, noted: &Noted) -> Result<Option<Unpublished>, StoreError> {
+        let row = self
+            .query_opt(
+                GET_UNPUBLISHED,
+                &[(&noted.outbox_id, Type::INT8), (&&*noted.epoch, Type::TEXT)],
+            )
+            .await?;
+        Ok(row.as_ref().map(unpublished))
     }
 
     /// Returns the number of rows, and the age of the oldest in seconds.
@@ -69,6 +64,15 @@ impl Store {
     }
 }
 
+fn unpublished(row: &Row) -> Unpublished {
+    let of_chats: Vec<ChatId> = row.get("of_chats");
+    Unpublished {
+        noted: Noted { epoch: epoch_of(row), outbox_id: row.get("outbox_id") },
+        chats: row.get("chats"),
+        members: of_chats.into_iter().zip(users(row, "of_users")).collect(),
+    }
+}
+
 /// An array, since that is read once: as a list of values (`IN`) the rows that are due would be looked for
 /// again for each row of the table, on a plan that was made when it was empty.
 const TAKE_UNPUBLISHED: &str = concat!(
@@ -76,12 +80,16 @@ const TAKE_UNPUBLISHED: &str = concat!(
 UPDATE outbox SET due_at = clock_timestamp() + interval '500 milliseconds'
  WHERE outbox_id = ANY (ARRAY(SELECT outbox_id FROM outbox WHERE due_at <= clock_timestamp()
                                ORDER BY outbox_id LIMIT $1 FOR UPDATE SKIP LOCKED))
-RETURNING outbox_id, chats, users, ",
+RETURNING outbox_id, chats, of_chats, of_users, ",
     epoch!()
 );
 
-const GET_STATES: &str =
-    concat!("-- store.get_states\nSELECT s.*, ", epoch!(), " FROM chat_states($1) s");
+const GET_UNPUBLISHED: &str = concat!(
+    "-- store.get_unpublished
+SELECT * FROM (SELECT outbox_id, chats, of_chats, of_users, ",
+    epoch!(),
+    " FROM outbox WHERE outbox_id = $1) o WHERE epoch = $2"
+);
 
 const GET_BACKLOG: &str = "\
 -- store.get_backlog

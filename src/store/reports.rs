@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::{
     Store, StoreError,
-    messages::refusal,
+    refusals::lasting,
     rows::{json, time, user},
     webhooks::note_webhooks,
 };
@@ -39,7 +39,7 @@ impl Store {
             .await?;
         match row.get("outcome") {
             outcome @ ("created" | "found") => Ok((report(&row), outcome == "created")),
-            refused => Err(refusal(refused)),
+            refused => Err(lasting(refused)),
         }
     }
 

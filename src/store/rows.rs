@@ -3,26 +3,9 @@
 use serde_json::value::RawValue;
 use tokio_postgres::{Row, types::Json};
 
-use crate::model::{ChatId, Epoch, Message, Time, UserId};
-
-/// The state of a chat after a write: enough for both members' counters.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChatState {
-    pub chat_id: ChatId,
-    pub room_name: String,
-    pub user_lo: UserId,
-    pub user_hi: UserId,
-    pub last_seq: i64,
-    pub last_ev: i64,
-    /// The last message's `created_at`, else the chat's.
-    pub activity: Time,
-    pub lo_read: i64,
-    pub lo_unread: i64,
-    pub hi_read: i64,
-    pub hi_unread: i64,
-    /// The history that the state belongs to, read by the same statement.
-    pub epoch: Epoch,
-}
+use crate::model::{
+    ChatId, ChatKind, Epoch, LeftReason, Mentions, Message, MessageKind, Notify, Role, Time, UserId,
+};
 
 /// The columns that [`message`] reads, of a table named `m`. The prefix keeps them apart from a chat's and
 /// a report's.
@@ -30,6 +13,7 @@ macro_rules! message_columns {
     () => {
         "m.seq AS m_seq, m.ev AS m_ev, m.message_id AS m_message_id, m.sender_id AS m_sender_id, \
          m.client_msg_id AS m_client_msg_id, m.text AS m_text, m.metadata AS m_metadata, \
+         m.mentions AS m_mentions, m.system AS m_system, \
          m.created_at AS m_created_at, m.edited_at AS m_edited_at, m.deleted_at AS m_deleted_at"
     };
 }
@@ -44,6 +28,65 @@ macro_rules! epoch {
 }
 pub(super) use epoch;
 
+/// A current member's unread messages, from a row with columns of `chats` and one with columns of `members`:
+/// `member_state()` as an expression.
+macro_rules! unread {
+    ($chat:literal, $member:literal) => {
+        concat!(
+            "(",
+            $chat,
+            ".last_counted - ",
+            $member,
+            ".floor_counted - ",
+            $member,
+            ".own_after
+                - CASE WHEN ",
+            $chat,
+            ".last_dead_seq > ",
+            $member,
+            ".floor_seq
+                       THEN count_dead(",
+            $chat,
+            ".chat_id, ",
+            $member,
+            ".floor_seq, ",
+            $chat,
+            ".dead)
+                       ELSE 0 END)"
+        )
+    };
+}
+pub(super) use unread;
+
+/// The same for unread messages that mention the member.
+macro_rules! unread_mentions {
+    ($chat:literal, $member:literal) => {
+        concat!(
+            "(CASE WHEN greatest(",
+            $member,
+            ".mention_seq, ",
+            $chat,
+            ".all_mention_seq) > ",
+            $member,
+            ".floor_seq THEN count_mentions(",
+            $chat,
+            ".chat_id, ",
+            $member,
+            ".user_id, ",
+            $member,
+            ".floor_seq, ",
+            $member,
+            ".mention_seq, ",
+            $chat,
+            ".all_mention_seq) ELSE 0 END)"
+        )
+    };
+}
+pub(super) use unread_mentions;
+
+/// Stands for everybody among the users whom a message mentions: it is no user's id.
+pub(super) const EVERYBODY: &str = "\u{1}";
+
 /// Reads the column of [`epoch!`].
 pub(super) fn epoch_of(row: &Row) -> Epoch {
     row.get::<_, &str>("epoch").into()
@@ -52,6 +95,16 @@ pub(super) fn epoch_of(row: &Row) -> Epoch {
 /// A user id from the database was checked when it came in.
 pub(super) fn user(raw: &str) -> UserId {
     UserId::trusted(raw)
+}
+
+pub(super) fn opt_user(row: &Row, column: &str) -> Option<UserId> {
+    row.get::<_, Option<&str>>(column).map(user)
+}
+
+/// Reads a `text[]` of user ids; null is none.
+pub(super) fn users(row: &Row, column: &str) -> Vec<UserId> {
+    let ids = row.get::<_, Option<Vec<&str>>>(column).unwrap_or_default();
+    ids.into_iter().map(user).collect()
 }
 
 pub(super) fn time(row: &Row, column: &str) -> Time {
@@ -66,6 +119,64 @@ pub(super) fn json(row: &Row, column: &str) -> Option<Box<RawValue>> {
     row.get::<_, Option<Json<Box<RawValue>>>>(column).map(|json| json.0)
 }
 
+pub(super) fn chat_kind(raw: &str) -> ChatKind {
+    if raw == "group" { ChatKind::Group } else { ChatKind::Direct }
+}
+
+pub(super) fn role(raw: &str) -> Role {
+    match raw {
+        "owner" => Role::Owner,
+        "admin" => Role::Admin,
+        _ => Role::Member,
+    }
+}
+
+/// The other way round: a value of the type `member_role`.
+pub(super) fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Owner => "owner",
+        Role::Admin => "admin",
+        Role::Member => "member",
+    }
+}
+
+pub(super) fn notify(raw: &str) -> Notify {
+    match raw {
+        "mentions" => Notify::Mentions,
+        "none" => Notify::None,
+        _ => Notify::All,
+    }
+}
+
+pub(super) fn left_reason(raw: &str) -> LeftReason {
+    match raw {
+        "removed" => LeftReason::Removed,
+        "banned" => LeftReason::Banned,
+        "erased" => LeftReason::Erased,
+        _ => LeftReason::Left,
+    }
+}
+
+/// Reads whom a message mentions.
+pub(super) fn mentions(row: &Row, column: &str) -> Mentions {
+    match row.get::<_, Option<Vec<&str>>>(column).as_deref() {
+        Some([EVERYBODY]) => Mentions::All,
+        Some(ids) => Mentions::Users(ids.iter().map(|id| user(id)).collect()),
+        None => Mentions::default(),
+    }
+}
+
+/// Writes whom a message mentions as the writing functions take it: ids divided by U+001F, which no user id
+/// holds.
+pub(super) fn mentions_param(mentions: &Mentions) -> String {
+    match mentions {
+        Mentions::All => EVERYBODY.to_owned(),
+        Mentions::Users(users) => {
+            users.iter().map(UserId::as_str).collect::<Vec<_>>().join("\u{1f}")
+        }
+    }
+}
+
 /// Whether the row has a message: an outer join may have found none.
 pub(super) fn has_message(row: &Row) -> bool {
     row.get::<_, Option<i64>>("m_seq").is_some()
@@ -73,35 +184,43 @@ pub(super) fn has_message(row: &Row) -> bool {
 
 /// Reads [`message_columns!`].
 pub(super) fn message(chat_id: ChatId, row: &Row) -> Message {
+    let sender_id = opt_user(row, "m_sender_id");
+    let system = json(row, "m_system");
     Message {
         chat_id,
         seq: row.get("m_seq"),
         ev: row.get("m_ev"),
         message_id: row.get("m_message_id"),
-        sender_id: user(row.get("m_sender_id")),
+        kind: if sender_id.is_some() { MessageKind::Text } else { MessageKind::System },
+        sender_id,
         client_msg_id: row.get("m_client_msg_id"),
         text: row.get("m_text"),
         metadata: json(row, "m_metadata"),
+        mentions: mentions(row, "m_mentions"),
+        // Written by this service, so it can be read.
+        system: system.and_then(|json| serde_json::from_str(json.get()).ok()),
         created_at: time(row, "m_created_at"),
         edited_at: opt_time(row, "m_edited_at"),
         deleted_at: opt_time(row, "m_deleted_at"),
     }
 }
 
-/// Reads the columns of the type `chat_state`, and the epoch.
-pub(super) fn chat_state(row: &Row) -> ChatState {
-    ChatState {
-        chat_id: row.get("chat_id"),
-        room_name: row.get("room_name"),
-        user_lo: user(row.get("user_lo")),
-        user_hi: user(row.get("user_hi")),
-        last_seq: row.get("last_seq"),
-        last_ev: row.get("last_ev"),
-        activity: time(row, "activity"),
-        lo_read: row.get("lo_read"),
-        lo_unread: row.get("lo_unread"),
-        hi_read: row.get("hi_read"),
-        hi_unread: row.get("hi_unread"),
-        epoch: epoch_of(row),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mentions_are_written_as_the_functions_take_them() {
+        let users = ["a", "b c"].map(UserId::trusted).to_vec();
+        assert_eq!(mentions_param(&Mentions::Users(users)), "a\u{1f}b c");
+        assert_eq!(mentions_param(&Mentions::All), "\u{1}");
+        assert_eq!(mentions_param(&Mentions::default()), "");
+    }
+
+    #[test]
+    fn a_role_is_read_as_it_is_written() {
+        for role in [Role::Member, Role::Admin, Role::Owner] {
+            assert_eq!(self::role(role_name(role)), role);
+        }
     }
 }

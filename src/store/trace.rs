@@ -21,14 +21,17 @@ pub struct Trail {
     pub chat_id: ChatId,
     pub seq: i64,
     pub ev: i64,
-    sender_id: String,
+    /// `None`: a system message.
+    sender_id: Option<String>,
     committed_at: Time,
     edited_at: Option<Time>,
     deleted_at: Option<Time>,
     /// When the oldest commit of its chat was made that Redis may not have yet.
     waiting_since: Option<Time>,
-    /// Each member, with whether they have read it.
+    /// The first members beside the sender, with whether they have read it.
     readers: Vec<(String, bool)>,
+    /// Members beside the sender.
+    others: i64,
 }
 
 impl fmt::Display for Trail {
@@ -38,7 +41,10 @@ impl fmt::Display for Trail {
             |time: &Option<Time>| time.map_or_else(|| "never".to_owned(), |it| it.0.to_string());
         writeln!(f, "message    {message_id}")?;
         writeln!(f, "chat       {chat_id}, seq {seq}, last changed by ev {ev}")?;
-        writeln!(f, "sender     {sender_id:?}")?;
+        match sender_id {
+            Some(sender_id) => writeln!(f, "sender     {sender_id:?}")?,
+            None => writeln!(f, "sender     none: a system message")?,
+        }
         writeln!(f, "committed  {}", self.committed_at.0)?;
         writeln!(f, "edited     {}", at(&self.edited_at))?;
         writeln!(f, "deleted    {}", at(&self.deleted_at))?;
@@ -49,9 +55,16 @@ impl fmt::Display for Trail {
         for (reader, has_read) in &self.readers {
             writeln!(f, "read by    {reader:?}: {}", if *has_read { "yes" } else { "not yet" })?;
         }
+        let more = self.others - self.readers.len() as i64;
+        if more > 0 {
+            writeln!(f, "           and {more} members more")?;
+        }
         Ok(())
     }
 }
+
+/// Members of a group that are named.
+const NAMED: i64 = 50;
 
 /// Looks for a message. Without its chat every message is looked at, which takes a while where there
 /// are many: ids are found by chat.
@@ -61,11 +74,12 @@ pub async fn trail(
     chat_id: Option<ChatId>,
 ) -> Result<Option<Trail>, StoreError> {
     let client = connect(config).await?;
-    let params = [(&message_id as _, Type::UUID), (&chat_id as _, Type::UUID)];
+    let params =
+        [(&message_id as _, Type::UUID), (&chat_id as _, Type::UUID), (&NAMED as _, Type::INT8)];
     let rows = client.query_typed(TRAIL, &params).await?;
     Ok(rows.first().map(|row| {
-        let readers: Vec<String> = row.get("readers");
-        let have_read: Vec<bool> = row.get("have_read");
+        let readers = row.get::<_, Option<Vec<String>>>("readers").unwrap_or_default();
+        let have_read = row.get::<_, Option<Vec<bool>>>("have_read").unwrap_or_default();
         Trail {
             message_id: row.get("message_id"),
             chat_id: row.get("chat_id"),
@@ -77,6 +91,7 @@ pub async fn trail(
             deleted_at: opt_time(row, "deleted_at"),
             waiting_since: opt_time(row, "waiting_since"),
             readers: readers.into_iter().zip(have_read).collect(),
+            others: row.get("others"),
         }
     }))
 }
@@ -85,9 +100,14 @@ const TRAIL: &str = "\
 -- store.trail
 SELECT m.message_id, m.chat_id, m.seq, m.ev, m.sender_id, m.created_at, m.edited_at, m.deleted_at,
        (SELECT min(o.created_at) FROM outbox o WHERE m.chat_id = ANY (o.chats)) AS waiting_since,
-       array_agg(r.user_id ORDER BY r.user_id) AS readers,
-       array_agg(r.read_seq >= m.seq ORDER BY r.user_id) AS have_read
+       r.readers, r.have_read, r.others
   FROM messages m
-  JOIN members r ON r.chat_id = m.chat_id AND r.user_id <> m.sender_id
- WHERE m.message_id = $1 AND ($2::uuid IS NULL OR m.chat_id = $2)
- GROUP BY m.chat_id, m.seq";
+ CROSS JOIN LATERAL (
+     SELECT array_agg(user_id ORDER BY user_id) FILTER (WHERE n <= $3) AS readers,
+            array_agg(read_seq >= m.seq ORDER BY user_id) FILTER (WHERE n <= $3) AS have_read,
+            count(*) AS others
+       FROM (SELECT p.user_id, p.read_seq, row_number() OVER (ORDER BY p.user_id) AS n
+               FROM members p
+              WHERE p.chat_id = m.chat_id AND p.user_id IS DISTINCT FROM m.sender_id
+                AND coalesce(p.left_ev, 0) = 0) p) r
+ WHERE m.message_id = $1 AND ($2::uuid IS NULL OR m.chat_id = $2)";

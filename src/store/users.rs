@@ -29,8 +29,9 @@ pub struct Barred {
 pub struct UserRow {
     pub profile: Profile,
     pub last_seen_at: Option<Time>,
-    /// Seen through chats that are all blocked: presence is not shown.
-    pub blocked: bool,
+    /// The viewer may see their presence: the two share a direct chat in which neither has blocked the other,
+    /// or a group with receipts.
+    pub show_presence: bool,
 }
 
 impl Store {
@@ -172,12 +173,6 @@ impl Store {
         let block = |row: &Row| (user(row.get("blocked_id")), time(row, "created_at"));
         Ok(rows.iter().map(block).collect())
     }
-
-    /// Whether one of a chat's two has blocked the other; a chat that is gone counts as blocked.
-    pub async fn is_chat_blocked(&self, chat_id: uuid::Uuid) -> Result<bool, StoreError> {
-        let row = self.query_opt(IS_CHAT_BLOCKED, &[(&chat_id, Type::UUID)]).await?;
-        Ok(row.is_none_or(|row| row.get("blocked")))
-    }
 }
 
 fn user_row(row: &Row) -> UserRow {
@@ -188,7 +183,7 @@ fn user_row(row: &Row) -> UserRow {
             avatar_url: row.get("avatar_url"),
         },
         last_seen_at: opt_time(row, "last_seen_at"),
-        blocked: row.get("blocked"),
+        show_presence: row.get("show_presence"),
     }
 }
 
@@ -214,15 +209,29 @@ const NAME_USERS: &str = "\
 -- store.name_users
 SELECT outcome FROM name_users($1, $2, $3, $4)";
 
+/// A viewer's groups are looked through only where the two have no direct chat.
 const GET_USER: &str = "\
 -- store.get_user
 SELECT u.user_id, u.name, u.avatar_url, u.last_seen_at,
-       $2 IS NOT NULL AND is_blocked($1, $2) AS blocked
+       $2 IS NULL OR $1 = $2
+       OR (pair.is_there OR coalesce(shared.receipts, false)) AND NOT is_blocked($1, $2) AS show_presence
   FROM users u
+ CROSS JOIN LATERAL (
+     SELECT EXISTS (SELECT FROM pairs p
+                     WHERE p.user_lo = least($1 COLLATE \"C\", $2 COLLATE \"C\")
+                       AND p.user_hi = greatest($1 COLLATE \"C\", $2 COLLATE \"C\")) AS is_there OFFSET 0) pair
+ CROSS JOIN LATERAL (
+     SELECT bool_or(c.receipts) AS receipts
+       FROM members me
+      CROSS JOIN LATERAL (SELECT m.chat_id FROM members m
+                           WHERE m.chat_id = me.chat_id AND m.user_id = $1 AND coalesce(m.left_ev, 0) = 0
+                          OFFSET 0) them
+      CROSS JOIN LATERAL (SELECT c.receipts FROM chats c
+                           WHERE c.chat_id = them.chat_id AND c.kind = 'group' OFFSET 0) c
+      WHERE me.user_id = $2 COLLATE \"POSIX\" AND me.left_ev IS NULL
+        AND NOT pair.is_there AND $1 <> $2) shared
  WHERE u.user_id = $1 AND u.erased_at IS NULL
-   AND ($2 IS NULL OR $1 = $2
-        OR EXISTS (SELECT FROM chats c WHERE c.user_lo = least($1 COLLATE \"C\", $2 COLLATE \"C\")
-                                         AND c.user_hi = greatest($1 COLLATE \"C\", $2 COLLATE \"C\")))";
+   AND ($2 IS NULL OR $1 = $2 OR pair.is_there OR shared.receipts IS NOT NULL)";
 
 const NOTE_LAST_SEEN: &str = "\
 -- store.note_last_seen
@@ -243,7 +252,3 @@ const LIST_BLOCKS: &str = "\
 SELECT blocked_id, created_at FROM blocks
  WHERE blocker_id = $1 AND (created_at, blocked_id) < (coalesce($2, 'infinity'), coalesce($3, ''))
  ORDER BY created_at DESC, blocked_id DESC LIMIT $4";
-
-const IS_CHAT_BLOCKED: &str = "\
--- store.is_chat_blocked
-SELECT blocked FROM chats WHERE chat_id = $1";

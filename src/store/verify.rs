@@ -1,6 +1,8 @@
 //! A look at the whole database, from outside the service: is everything as it always must be?
 //! Reads only, and a statement a check and page, so that each sees one moment of a living system.
 
+mod checks;
+
 use std::fmt;
 
 use tokio_postgres::{Client, types::Type};
@@ -52,8 +54,9 @@ impl fmt::Display for Verified {
 pub async fn verify(config: &DatabaseConfig) -> Result<Verified, StoreError> {
     let client = connect(config).await?;
     let mut verified = Verified::default();
-    verified.look(&client, "outbox", OUTBOX, &[]).await?;
-    verified.look(&client, "webhooks", WEBHOOKS, &[]).await?;
+    for (check, sql) in checks::WHOLE {
+        verified.look(&client, check, sql, &[]).await?;
+    }
     let mut after = Uuid::nil();
     loop {
         let page =
@@ -63,7 +66,7 @@ pub async fn verify(config: &DatabaseConfig) -> Result<Verified, StoreError> {
         verified.chats += count.unsigned_abs();
         // Past the last chat there may still be what belongs to none.
         let last = if count < PAGE { Uuid::max() } else { end.unwrap_or(Uuid::max()) };
-        for (check, sql) in CHECKS {
+        for (check, sql) in checks::BY_CHAT {
             verified.look(&client, check, sql, &[after, last]).await?;
         }
         if count < PAGE {
@@ -103,119 +106,3 @@ const PAGE_END: &str = "\
 -- store.verify_page
 SELECT count(*) AS chats, (array_agg(chat_id ORDER BY chat_id DESC))[1] AS last
   FROM (SELECT chat_id FROM chats WHERE chat_id > $1 ORDER BY chat_id LIMIT $2) page";
-
-/// Whoever is about to publish takes a second; a minute is nobody's.
-const OUTBOX: &str = "\
--- store.verify_outbox
-SELECT 'row ' || outbox_id || ' waits since ' || created_at AS example FROM outbox
- WHERE created_at < clock_timestamp() - interval '1 minute' ORDER BY outbox_id";
-
-/// An event is taken by its chat's lane, and made together with it.
-const WEBHOOKS: &str = "\
--- store.verify_webhooks
-SELECT format('%s: event %s waits without a lane', w.chat_id, w.event_id) AS example
-  FROM webhooks w
- WHERE w.dead_at IS NULL
-   AND NOT EXISTS (SELECT FROM webhook_lanes l WHERE l.chat_id = w.chat_id)
- ORDER BY w.webhook_id";
-
-/// Each takes a range of chats, and gives a line for each place that is wrong.
-const CHECKS: [(&str, &str); 7] = [
-    ("numbers", NUMBERS),
-    ("counters", COUNTERS),
-    ("times", TIMES),
-    ("tombstones", TOMBSTONES),
-    ("members", MEMBERS),
-    ("blocks and erasures", COPIES),
-    ("orphans", ORPHANS),
-];
-
-/// An `ev` is the last change of one message or marker: some are superseded, none comes twice, and
-/// the head is always there.
-const NUMBERS: &str = "\
--- store.verify_numbers
-WITH seqs AS (
-    SELECT chat_id, count(*) AS count, max(seq) AS top
-      FROM messages WHERE chat_id > $1 AND chat_id <= $2 GROUP BY chat_id
-), evs AS (
-    SELECT chat_id, count(*) AS count, count(DISTINCT ev) AS different, max(ev) AS top
-      FROM (SELECT chat_id, ev FROM messages WHERE chat_id > $1 AND chat_id <= $2
-            UNION ALL
-            SELECT chat_id, ev FROM members WHERE chat_id > $1 AND chat_id <= $2 AND ev > 0) e
-     GROUP BY chat_id
-)
-SELECT format('%s: last_seq %s over %s messages up to %s, last_ev %s over %s changes (%s different) up to %s',
-              c.chat_id, c.last_seq, coalesce(s.count, 0), coalesce(s.top, 0),
-              c.last_ev, coalesce(e.count, 0), coalesce(e.different, 0), coalesce(e.top, 0)) AS example
-  FROM chats c
-  LEFT JOIN seqs s ON s.chat_id = c.chat_id
-  LEFT JOIN evs e ON e.chat_id = c.chat_id
- WHERE c.chat_id > $1 AND c.chat_id <= $2
-   AND (c.last_seq, c.last_seq, c.last_ev, coalesce(e.count, 0))
-       IS DISTINCT FROM
-       (coalesce(s.count, 0), coalesce(s.top, 0), coalesce(e.top, 0), coalesce(e.different, 0))
- ORDER BY c.chat_id";
-
-const COUNTERS: &str = "\
--- store.verify_counters
-SELECT format('%s: %s has read up to %s of %s and %s unread, a recount gives %s',
-              me.chat_id, me.user_id, me.read_seq, c.last_seq, me.unread, recount.count) AS example
-  FROM members me
-  JOIN chats c ON c.chat_id = me.chat_id
-  CROSS JOIN LATERAL (
-      SELECT count(*) FROM messages m
-       WHERE m.chat_id = me.chat_id AND m.seq > me.read_seq
-         AND m.sender_id <> me.user_id AND m.deleted_at IS NULL) recount
- WHERE me.chat_id > $1 AND me.chat_id <= $2
-   AND (me.unread <> recount.count OR me.read_seq > c.last_seq)
- ORDER BY me.chat_id, me.user_id";
-
-const TIMES: &str = "\
--- store.verify_times
-SELECT format('%s: message %s is of %s, the one before of %s', chat_id, seq, created_at, before) AS example
-  FROM (SELECT chat_id, seq, created_at,
-               lag(created_at) OVER (PARTITION BY chat_id ORDER BY seq) AS before
-          FROM messages WHERE chat_id > $1 AND chat_id <= $2) m
- WHERE created_at < before
- ORDER BY chat_id, seq";
-
-const TOMBSTONES: &str = "\
--- store.verify_tombstones
-SELECT format('%s: message %s is deleted and still has content', chat_id, seq) AS example
-  FROM messages
- WHERE chat_id > $1 AND chat_id <= $2 AND deleted_at IS NOT NULL
-   AND (text <> '' OR metadata IS NOT NULL OR content_digest IS NOT NULL)
- ORDER BY chat_id, seq";
-
-const MEMBERS: &str = "\
--- store.verify_members
-SELECT format('%s: members are %s instead of %s and %s',
-              c.chat_id, m.ids, c.user_lo, c.user_hi) AS example
-  FROM chats c
-  LEFT JOIN (SELECT chat_id, array_agg(user_id ORDER BY user_id) AS ids FROM members
-              WHERE chat_id > $1 AND chat_id <= $2 GROUP BY chat_id) m ON m.chat_id = c.chat_id
- WHERE c.chat_id > $1 AND c.chat_id <= $2
-   AND m.ids IS DISTINCT FROM ARRAY[c.user_lo, c.user_hi]
- ORDER BY c.chat_id";
-
-/// A chat's row carries copies of what two other tables say.
-const COPIES: &str = "\
--- store.verify_copies
-SELECT format('%s: blocked is %s, erased is %s', c.chat_id, c.blocked, c.erased) AS example
-  FROM chats c
- WHERE c.chat_id > $1 AND c.chat_id <= $2
-   AND (c.blocked <> is_blocked(c.user_lo, c.user_hi)
-        OR c.erased <> EXISTS (SELECT FROM users u WHERE u.user_id IN (c.user_lo, c.user_hi)
-                                AND u.erased_at IS NOT NULL))
- ORDER BY c.chat_id";
-
-/// What a deleted chat leaves is noted in `purges` until it is gone.
-const ORPHANS: &str = "\
--- store.verify_orphans
-SELECT format('%s: %s rows belong to no chat', chat_id, count(*)) AS example
-  FROM (SELECT chat_id FROM messages WHERE chat_id > $1 AND chat_id <= $2
-        UNION ALL
-        SELECT chat_id FROM members WHERE chat_id > $1 AND chat_id <= $2) o
- WHERE NOT EXISTS (SELECT FROM chats c WHERE c.chat_id = o.chat_id)
-   AND NOT EXISTS (SELECT FROM purges p WHERE p.chat_id = o.chat_id)
- GROUP BY chat_id ORDER BY chat_id";

@@ -10,7 +10,7 @@ use super::{
     Store, StoreError,
     connect::connect,
     reports::{report, report_columns},
-    rows::{epoch, epoch_of, message, message_columns, time, user},
+    rows::{epoch, epoch_of, message, message_columns, time, unread, user},
 };
 use crate::{
     config::DatabaseConfig,
@@ -266,9 +266,14 @@ SELECT w.chat_id, w.webhook_id, w.event_id, w.created_at,
        w.due_at <= clock_timestamp() AS due,
        coalesce(NOT c.blocked AND NOT c.erased AND me.read_seq < m.seq AND m.deleted_at IS NULL,
                 false) AS wanted,
-       w.recipient_id, c.room_name, me.unread,
-       (SELECT sum(a.unread)::bigint FROM members a
-         WHERE a.user_id = w.recipient_id COLLATE \"POSIX\") AS total_unread, ",
+       w.recipient_id, c.room_name, ",
+    unread!("c", "me"),
+    " AS unread,
+       (SELECT coalesce(sum(",
+    unread!("ac", "a"),
+    "), 0)::bigint FROM members a
+         CROSS JOIN LATERAL (SELECT * FROM chats c WHERE c.chat_id = a.chat_id OFFSET 0) ac
+         WHERE a.user_id = w.recipient_id COLLATE \"POSIX\" AND a.left_ev IS NULL) AS total_unread, ",
     message_columns!(),
     ", ",
     report_columns!(),
@@ -280,7 +285,8 @@ SELECT w.chat_id, w.webhook_id, w.event_id, w.created_at,
   LEFT JOIN LATERAL (SELECT * FROM chats c
                       WHERE c.chat_id = w.chat_id AND w.seq IS NOT NULL OFFSET 0) c ON true
   LEFT JOIN LATERAL (SELECT * FROM members m
-                      WHERE m.chat_id = c.chat_id AND m.user_id = w.recipient_id OFFSET 0) me ON true
+                      WHERE m.chat_id = c.chat_id AND m.user_id = w.recipient_id
+                        AND coalesce(m.left_ev, 0) = 0 OFFSET 0) me ON true
   LEFT JOIN LATERAL (SELECT * FROM messages m
                       WHERE m.chat_id = c.chat_id AND m.seq = w.seq OFFSET 0) m ON true
   LEFT JOIN LATERAL (SELECT * FROM reports r WHERE r.report_id = w.report_id OFFSET 0) r ON true"

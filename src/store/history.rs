@@ -1,0 +1,236 @@
+//! Messages read by ranges of `seq`, which is dense, so that a page is a range whatever was deleted.
+
+use beseda_protocol::rest::Window;
+use tokio_postgres::{Row, types::Type};
+
+use super::{
+    Param, Store, StoreError,
+    rows::{chat_kind, epoch, has_message, message, message_columns, role},
+};
+use crate::{
+    error::Error,
+    model::{ChatId, Head, Membership, Message, MessageId, UserId},
+};
+
+/// Messages of a range of `seq`, ascending.
+#[derive(Debug, Clone)]
+pub struct Page {
+    pub messages: Vec<Message>,
+    /// The range asked for, both inclusive; empty where `hi` < `lo`. Never below the first message that the
+    /// reader may see.
+    pub lo: i64,
+    pub hi: i64,
+}
+
+/// A page and where the chat stood in the same snapshot.
+#[derive(Debug, Clone)]
+pub struct History {
+    pub head: Head,
+    pub page: Page,
+}
+
+impl Store {
+    /// One message; an error says whether it is the chat or the message that the user has not.
+    pub async fn get_message(
+        &self,
+        chat_id: ChatId,
+        message_id: MessageId,
+        user: &UserId,
+    ) -> Result<Message, Error> {
+        let row = self
+            .read(
+                GET_MESSAGE,
+                &[(&chat_id, Type::UUID), (&message_id, Type::UUID), (&user.as_str(), Type::TEXT)],
+            )
+            .await?
+            .pop()
+            .ok_or(Error::ChatNotFound)?;
+        if has_message(&row) { Ok(message(chat_id, &row)) } else { Err(Error::MessageNotFound) }
+    }
+
+    /// A page of the history with its position; `None` where the chat is not the user's.
+    pub async fn get_history(
+        &self,
+        chat_id: ChatId,
+        user: &UserId,
+        window: Window,
+        limit: i64,
+    ) -> Result<Option<History>, StoreError> {
+        let (kind, at) = match window {
+            Window::Newest => ("newest", 0),
+            Window::Before(seq) => ("before", seq),
+            Window::After(seq) => ("after", seq),
+            Window::Around(seq) => ("around", seq),
+        };
+        let rows = self
+            .read(
+                GET_HISTORY,
+                &[
+                    (&chat_id, Type::UUID),
+                    (&user.as_str(), Type::TEXT),
+                    (&kind, Type::TEXT),
+                    (&at, Type::INT8),
+                    (&limit, Type::INT8),
+                ],
+            )
+            .await?;
+        Ok(rows.first().map(|first| History {
+            head: head(first),
+            page: Page {
+                lo: first.get("lo"),
+                hi: first.get("hi"),
+                messages: rows
+                    .iter()
+                    .filter(|row| has_message(row))
+                    .map(|row| message(chat_id, row))
+                    .collect(),
+            },
+        }))
+    }
+
+    /// Live texts of a range of `seq` (both inclusive), newest first, up to the one with which they have
+    /// `bytes`: what a search walks over.
+    pub async fn list_texts(
+        &self,
+        chat_id: ChatId,
+        (lo, hi): (i64, i64),
+        bytes: i64,
+    ) -> Result<Vec<(i64, String)>, StoreError> {
+        let rows = self
+            .run(
+                &self.searches,
+                LIST_TEXTS,
+                &[
+                    (&chat_id, Type::UUID),
+                    (&lo, Type::INT8),
+                    (&hi, Type::INT8),
+                    (&bytes, Type::INT8),
+                ],
+            )
+            .await?;
+        Ok(rows.into_iter().map(|row| (row.get("seq"), row.get("text"))).collect())
+    }
+
+    /// Messages by number, newest first: what a search found.
+    pub async fn list_messages(
+        &self,
+        chat_id: ChatId,
+        seqs: &[i64],
+    ) -> Result<Vec<Message>, StoreError> {
+        let params: [Param<'_>; 2] = [(&chat_id, Type::UUID), (&seqs, Type::INT8_ARRAY)];
+        let rows = self.run(&self.searches, LIST_MESSAGES, &params).await?;
+        Ok(rows.iter().map(|row| message(chat_id, row)).collect())
+    }
+}
+
+/// The columns that [`head`] reads, of a row `h` of [`chat_head!`], and the epoch.
+macro_rules! head_columns {
+    () => {
+        concat!(
+            "h.kind::text AS h_kind, h.last_ev, h.last_seq, h.receipts, h.member_count, h.role::text AS role,
+       h.first_seq, h.read_seq, h.peer_read_seq, ",
+            epoch!()
+        )
+    };
+}
+pub(super) use head_columns;
+
+/// Reads [`head_columns!`].
+pub(super) fn head(row: &Row) -> Head {
+    Head {
+        kind: chat_kind(row.get("h_kind")),
+        ev: row.get("last_ev"),
+        seq: row.get("last_seq"),
+        epoch: row.get("epoch"),
+        receipts: row.get("receipts"),
+        member_count: row.get("member_count"),
+        reader: Membership {
+            role: role(row.get("role")),
+            first_seq: row.get("first_seq"),
+            read_seq: row.get("read_seq"),
+        },
+        peer_read_seq: row.get("peer_read_seq"),
+    }
+}
+
+/// The chat `$1` with the part that its member `$2` has in it, and more columns; no row where they are no
+/// member. Where `$2` may be null (`"LEFT"` and a condition that says so): on behalf of all members.
+macro_rules! chat_head {
+    ($join:literal, $more:literal, $condition:literal) => {
+        concat!(
+            "SELECT c.chat_id, c.kind, c.last_ev, c.last_seq, c.receipts, c.member_count,
+           coalesce(me.role, 'member') AS role, coalesce(me.first_seq, 1) AS first_seq,
+           coalesce(me.read_seq, 0) AS read_seq, peer.read_seq AS peer_read_seq",
+            $more,
+            "
+      FROM chats c
+     ",
+            $join,
+            " JOIN LATERAL (SELECT m.user_id, m.role, m.first_seq, m.read_seq FROM members m
+                          WHERE m.chat_id = c.chat_id AND m.user_id = $2 AND coalesce(m.left_ev, 0) = 0
+                         OFFSET 0) me ON true
+      LEFT JOIN LATERAL (SELECT m.user_id, m.read_seq FROM members m
+                          WHERE m.chat_id = c.chat_id AND c.kind = 'direct' AND m.user_id <> $2
+                         OFFSET 0) peer ON true
+     WHERE c.chat_id = $1",
+            $condition
+        )
+    };
+}
+pub(super) use chat_head;
+
+/// A deleted chat has rows of members and messages until it is purged.
+const GET_MESSAGE: &str = concat!(
+    "-- store.get_message\nSELECT ",
+    message_columns!(),
+    " FROM chats c
+ CROSS JOIN LATERAL (SELECT me.first_seq FROM members me
+                      WHERE me.chat_id = c.chat_id AND me.user_id = $3 AND coalesce(me.left_ev, 0) = 0
+                     OFFSET 0) me
+  LEFT JOIN LATERAL message_by_id(c.chat_id, $2) m ON m.seq >= me.first_seq
+ WHERE c.chat_id = $1"
+);
+
+const GET_HISTORY: &str = concat!(
+    "-- store.get_history
+WITH head AS (",
+    chat_head!("INNER", "", ""),
+    "), ranged AS (
+    SELECT *,
+           greatest(first_seq, CASE $3
+               WHEN 'newest' THEN last_seq - $5 + 1
+               WHEN 'before' THEN least($4 - 1, last_seq) - $5 + 1
+               WHEN 'after' THEN $4 + 1
+               ELSE least($4 - $5 / 2, last_seq - $5 + 1) END) AS lo
+      FROM head
+)
+SELECT ",
+    head_columns!(),
+    ", h.lo, h.hi, ",
+    message_columns!(),
+    " FROM (SELECT *, least(last_seq, CASE $3
+                   WHEN 'newest' THEN last_seq
+                   WHEN 'before' THEN $4 - 1
+                   ELSE lo + $5 - 1 END) AS hi FROM ranged) h
+  LEFT JOIN LATERAL (SELECT * FROM messages m
+                      WHERE m.chat_id = h.chat_id AND m.seq BETWEEN h.lo AND h.hi OFFSET 0) m ON true
+ ORDER BY m.seq"
+);
+
+const LIST_TEXTS: &str = "\
+-- store.list_texts
+SELECT seq, text FROM (
+    SELECT seq, text, coalesce(sum(octet_length(text))
+               OVER (ORDER BY seq DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
+      FROM messages
+     WHERE chat_id = $1 AND seq BETWEEN $2 AND $3 AND deleted_at IS NULL AND system IS NULL
+) x WHERE before < $4 ORDER BY seq DESC";
+
+/// One by one: `= ANY` on the second column would be a filter over all of the chat in one of two plans.
+const LIST_MESSAGES: &str = concat!(
+    "-- store.list_messages\nSELECT ",
+    message_columns!(),
+    " FROM unnest($2) AS s (seq)
+ CROSS JOIN LATERAL (SELECT * FROM messages m WHERE m.chat_id = $1 AND m.seq = s.seq OFFSET 0) m
+ ORDER BY m.seq DESC"
+);
