@@ -1,18 +1,21 @@
 //! Copies of the unread counters in Redis, so that a badge needs no query.
 //!
-//! `unread:{user_id}` is a hash: `chat_id` → `ev|unread|last_seq|read_seq|activity|room_name`. Only a
-//! higher `ev` replaces a value, so writes may arrive twice, late and in any order. A hash belongs to
-//! one epoch of the database and ignores all others: a higher `ev` of a lost history would win for
-//! ever. A hash is used only if it is marked complete, by the present generation of Redis and in the
-//! present epoch; otherwise it is filled from Postgres. [`scripts`] run inside Redis and keep a hash
-//! small.
+//! `unread:{user_id}` is a hash: `chat_id` →
+//! `version|unread|last_seq|read_seq|activity|mentions|flags|room_name`, for chats of two. For a group, of
+//! which a message would change a value for each member, it says only whether the user is in it:
+//! `g:{chat_id}` → `rev|in` or `rev|out`. Only a higher number replaces a value, so writes may arrive
+//! twice, late and in any order. A hash belongs to one epoch of the database and ignores all others: a
+//! higher number of a lost history would win for ever. A hash is used only if it is marked complete, by
+//! the present generation of Redis and in the present epoch; otherwise it is filled from Postgres.
+//! [`scripts`] run inside Redis and keep a hash small.
 
+mod counter;
 mod scripts;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -20,52 +23,20 @@ use std::{
 use fred::types::Value;
 use uuid::Uuid;
 
+pub use self::counter::{Change, Counter, CounterChange, UserCounters};
 use self::scripts::{MOST_FIELDS, Scripts};
 use crate::{
     broker::{Call, RedisClient, RedisUnavailable},
     history::History,
     model::{ChatId, Epoch, UserId},
+    store::MemberState,
 };
 
 /// Expiry of a hash after its last write, in seconds (7 days). Later it is filled from Postgres again.
 const KEEP_SECONDS: i64 = 7 * 24 * 3_600;
 
-/// Smallest encoded counter, in bytes: two ids, four one-digit numbers, a time, line breaks.
-const LEAST_OF_ONE: usize = 36 + 22 + 4 * 2 + 17 + 2;
-
 /// Counters that a fill stores in one call: Redis does nothing else for about 1 ms.
 const FILL_CHUNK: usize = 1_000;
-
-/// A user's unread counter of one chat, as of `ev`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Counter {
-    pub chat_id: ChatId,
-    pub room_name: String,
-    pub ev: i64,
-    pub unread: i64,
-    pub last_seq: i64,
-    pub read_seq: i64,
-    /// When the chat was last active, in microseconds since 1970.
-    pub activity: i64,
-}
-
-/// A change of a user's counter, in an epoch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
-    pub user: UserId,
-    pub epoch: Epoch,
-    pub counter: CounterChange,
-}
-
-/// The new value of a counter.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CounterChange {
-    Set(Counter),
-    /// The chat was deleted, and no late write may restore it.
-    Gone {
-        chat_id: ChatId,
-    },
-}
 
 /// Reads and writes the copies of the counters. Cheap to clone.
 #[derive(Clone)]
@@ -100,13 +71,10 @@ impl Unread {
     pub async fn write(&self, changes: &[Change]) -> Result<(), RedisUnavailable> {
         let mut pairs: HashMap<(&UserId, &Epoch), Vec<Value>> = HashMap::new();
         for Change { user, epoch, counter } in changes {
-            let (chat, value) = match counter {
-                CounterChange::Set(counter) => (counter.chat_id, counter.encode()),
-                CounterChange::Gone { chat_id } => (*chat_id, "gone".to_owned()),
-            };
+            let (field, value) = counter.encode();
             let theirs =
                 pairs.entry((user, epoch)).or_insert_with(|| vec![0.into(), (&**epoch).into()]);
-            theirs.extend([chat.to_string().into(), value.into()]);
+            theirs.extend([field.into(), value.into()]);
         }
         let counted = pairs.into_iter().map(|((user, _), mut theirs)| {
             theirs[0] = Value::Integer((theirs.len() / 2 - 1) as i64);
@@ -120,9 +88,9 @@ impl Unread {
             .map(drop)
     }
 
-    /// Reads all counters of `user`, unordered. `None` if there is no complete copy of the present
+    /// Reads what is copied of `user`, unordered. `None` if there is no complete copy of the present
     /// generation, or if it is too large to be read from Redis.
-    pub async fn read(&self, user: &UserId) -> Result<Option<Vec<Counter>>, RedisUnavailable> {
+    pub async fn read(&self, user: &UserId) -> Result<Option<UserCounters>, RedisUnavailable> {
         let redis = &self.shared.redis;
         // While the generation is unknown, no copy can be trusted or stored.
         let before = redis.generation().ok_or(RedisUnavailable)?;
@@ -136,22 +104,22 @@ impl Unread {
         }
         let text = std::str::from_utf8(answer.as_bytes().ok_or(RedisUnavailable)?)
             .map_err(|_| RedisUnavailable)?;
-        Ok(Some(Counter::decode_all(text)))
+        Ok(Some(UserCounters::decode(text)))
     }
 
-    /// Reads all counters of `user`, unordered, from the copy. If there is none, runs `load` (a query of
-    /// Postgres, at most once) and stores its result as the copy. Concurrent requests of one user on this
-    /// replica wait for the first one's fill. Redis can't make this fail, and delays it by a few command
-    /// time-outs at most.
+    /// Reads the counters of `user`, unordered, from the copy; those of groups are not in it. If there is
+    /// no copy, runs `load` (a query of Postgres, at most once), stores its result as the copy and returns
+    /// the counters of all chats. Concurrent requests of one user on this replica wait for the first one's
+    /// fill. Redis can't make this fail, and delays it by a few command time-outs at most.
     pub async fn read_or_fill<E, F>(
         &self,
         user: &UserId,
         load: impl FnOnce() -> F,
-    ) -> Result<Vec<Counter>, E>
+    ) -> Result<UserCounters, E>
     where
-        F: Future<Output = Result<(Epoch, Vec<Counter>), E>>,
+        F: Future<Output = Result<(Epoch, Vec<MemberState>), E>>,
     {
-        let counters = |loaded: (Epoch, Vec<Counter>)| loaded.1;
+        let counters = |loaded: (Epoch, Vec<MemberState>)| UserCounters::loaded(&loaded.1);
         match self.read(user).await {
             Ok(Some(counters)) => return Ok(counters),
             Ok(None) => {}
@@ -172,16 +140,39 @@ impl Unread {
         };
         // Before Postgres is read, so that a later write is kept and wins if newer.
         let filler = self.begin_fill(user).await;
-        let (epoch, counters) = load().await?;
+        let (epoch, states) = load().await?;
         // Counters of an epoch that this replica does not know yet are returned, but not stored.
         if self.shared.history.is_current(&epoch)
             && let Ok(Some(filler)) = filler
-            && counters.len() <= MOST_FIELDS
+            && states.len() <= MOST_FIELDS
         {
             // After a failure the next reader fills.
-            let _ = self.fill(user, filler, &epoch, &counters).await;
+            let _ = self.fill(user, filler, &epoch, &states).await;
         }
-        Ok(counters)
+        Ok(UserCounters::loaded(&states))
+    }
+
+    /// Corrects the copy after Postgres was asked for the user's groups: those of `groups` that are not
+    /// among `listed` were deleted, or the user has left them, and Redis did not learn of it.
+    pub async fn correct_groups(
+        &self,
+        user: &UserId,
+        groups: &[(ChatId, i64)],
+        listed: &[MemberState],
+    ) {
+        let listed: HashSet<ChatId> = listed.iter().map(|state| state.chat_id).collect();
+        let gone = groups.iter().filter(|(chat_id, _)| !listed.contains(chat_id));
+        // Above the value that was read, and below any of a return, which is two changes later.
+        let out = gone.map(|&(chat_id, rev)| Change {
+            user: user.clone(),
+            epoch: self.shared.history.current(),
+            counter: CounterChange::Group { chat_id, rev: rev + 1, is_member: false },
+        });
+        let out: Vec<Change> = out.collect();
+        if !out.is_empty() {
+            // Otherwise the next reader corrects it.
+            let _ = self.write(&out).await;
+        }
     }
 
     /// Announces a fill. `None` if nothing can be stored now.
@@ -200,24 +191,25 @@ impl Unread {
         Ok(is_done(&answers).then_some(filler))
     }
 
-    /// Stores the counters part by part, unless another fill begins. The last part marks the hash
-    /// complete.
+    /// Stores the states of all chats part by part, unless another fill begins. The last part marks the
+    /// hash complete.
     async fn fill(
         &self,
         user: &UserId,
         filler: Filler,
         epoch: &Epoch,
-        counters: &[Counter],
+        states: &[MemberState],
     ) -> Result<bool, RedisUnavailable> {
-        let mut rest = counters;
+        let mut rest = states;
         loop {
             let part;
             (part, rest) = rest.split_at(rest.len().min(FILL_CHUNK));
             let last = i64::from(rest.is_empty());
             let mut args: Vec<Value> =
                 vec![KEEP_SECONDS.into(), filler.0.as_str().into(), (&**epoch).into(), last.into()];
-            for counter in part {
-                args.extend([counter.chat_id.to_string().into(), counter.encode().into()]);
+            for state in part {
+                let (field, value) = CounterChange::of(state).encode();
+                args.extend([field.into(), value.into()]);
             }
             let call = Call::new(self.key(user), args);
             let stored = is_done(&self.shared.redis.run(&self.shared.scripts.fill, &[call]).await?);
@@ -265,49 +257,5 @@ impl Drop for FillPermit<'_> {
         if Arc::strong_count(&self.lock) <= 2 {
             filling.remove(self.user);
         }
-    }
-}
-
-impl Counter {
-    fn encode(&self) -> String {
-        let Self { chat_id: _, room_name, ev, unread, last_seq, read_seq, activity } = self;
-        format!("{ev}|{unread}|{last_seq}|{read_seq}|{activity}|{room_name}")
-    }
-
-    /// Decodes a whole hash: fields and values in turn, a line each.
-    fn decode_all(text: &str) -> Vec<Self> {
-        let mut counters = Vec::with_capacity(text.len() / LEAST_OF_ONE);
-        let mut rest = text;
-        while !rest.is_empty() {
-            let (chat, value);
-            (chat, rest) = cut(rest, b'\n');
-            (value, rest) = cut(rest, b'\n');
-            counters.extend(Self::decode(chat, value));
-        }
-        counters
-    }
-
-    /// `None` for tombstones and for the hash's own fields.
-    fn decode(field: &str, value: &str) -> Option<Self> {
-        let chat_id = Uuid::parse_str(field).ok()?;
-        let mut rest = value;
-        let mut number = || {
-            let digits;
-            (digits, rest) = cut(rest, b'|');
-            digits.parse().ok()
-        };
-        let (ev, unread, last_seq) = (number()?, number()?, number()?);
-        let (read_seq, activity) = (number()?, number()?);
-        let room_name = rest.to_owned();
-        Some(Self { chat_id, room_name, ev, unread, last_seq, read_seq, activity })
-    }
-}
-
-/// Splits at the first `separator`. Uses memchr, because the standard library's search showed in the
-/// profile of users with hundreds of chats.
-fn cut(text: &str, separator: u8) -> (&str, &str) {
-    match memchr::memchr(separator, text.as_bytes()) {
-        Some(at) => (&text[..at], &text[at + 1..]),
-        None => (text, ""),
     }
 }

@@ -5,6 +5,9 @@
 //! statement's where a sweeper reads first, or by a pause of its replica. The number of chats that two
 //! users open and delete is unbounded, so tombstones are dropped after an hour, long after any of
 //! these.
+//!
+//! That a user is in a group is only a hint to ask Postgres, which a late write may restore: so it needs no
+//! tombstone, and that they are out of one may be dropped at any time.
 
 use crate::broker::Script;
 
@@ -38,6 +41,7 @@ local function sweep(key, fields)
   for i = 1, #page[2], 2 do
     local at = gone_at(page[2][i + 1])
     if at and at < before then dropped = dropped + redis.call('HDEL', key, page[2][i]) end
+    if string.find(page[2][i + 1], '^%d+|out$') then redis.call('HDEL', key, page[2][i]) end
   end
   redis.call('HSET', key, 'swept', page[1])
   if dropped > 0 then
@@ -48,7 +52,7 @@ end
 ";
 
 /// Writes changes. KEYS are users' hashes; ARGV has the expiry in seconds, then for each key the number
-/// of pairs, their epoch, and the pairs of chat and value. A later epoch restarts the hash. Any other
+/// of pairs, their epoch, and the pairs of field and value. A later epoch restarts the hash. Any other
 /// foreign epoch changes no value but makes the hash incomplete, as the hash's own epoch may be the lost
 /// one. `gone` becomes a tombstone and sweeps some fields, so that there are rarely more tombstones than
 /// those of an hour.
@@ -69,6 +73,7 @@ for k = 1, #KEYS do
     if new == 'gone' then
       redis.call('HSET', key, ARGV[i], 'gone|' .. redis.call('TIME')[1])
       if not old or not gone_at(old) then redis.call('HINCRBY', key, 'tombstones', 1) end
+      redis.call('HDEL', key, 'g:' .. ARGV[i])
       sweep(key, 100)
     elseif not old then
       redis.call('HSET', key, ARGV[i], new)
@@ -109,7 +114,7 @@ if was[1] ~= ARGV[2] or was[2] ~= ARGV[3] then
   for i = 1, #page[2], 2 do
     local chat, at = page[2][i], gone_at(page[2][i + 1])
     -- The hash's own fields have shorter names.
-    if #chat == 36 and not (at and at >= since) then
+    if #chat >= 36 and not (at and at >= since) then
       local had = redis.call('HDEL', key, chat)
       if at then dropped = dropped + had end
     end

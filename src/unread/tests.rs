@@ -6,12 +6,43 @@ use std::{
 use tokio::time::{Instant, sleep};
 
 use super::*;
-use crate::broker::testing::*;
+use crate::{
+    broker::testing::*,
+    model::{ChatKind, Notify, Time},
+};
 
-fn counter(chat: u128, ev: i64) -> Counter {
-    let chat_id = Uuid::from_u128(chat);
-    let room_name = format!("chat{chat}");
-    Counter { chat_id, room_name, ev, unread: ev, last_seq: ev, read_seq: 0, activity: ev }
+fn state(chat: u128, version: i64, kind: ChatKind) -> MemberState {
+    MemberState {
+        chat_id: Uuid::from_u128(chat),
+        user_id: user("alice"),
+        kind,
+        room_name: format!("chat{chat}"),
+        last_seq: version,
+        last_ev: version,
+        activity: Time::from_micros(version).expect("a time"),
+        gone: false,
+        rev: 0,
+        first_seq: 1,
+        read_seq: 0,
+        unread: version,
+        mentions: 0,
+        notify: Notify::All,
+        pinned: false,
+        archived: false,
+        epoch: history().current(),
+    }
+}
+
+fn direct(chat: u128, version: i64) -> MemberState {
+    state(chat, version, ChatKind::Direct)
+}
+
+fn group(chat: u128, rev: i64) -> MemberState {
+    MemberState { rev, ..state(chat, 7, ChatKind::Group) }
+}
+
+fn counter(chat: u128, version: i64) -> Counter {
+    Counter::from(&direct(chat, version))
 }
 
 fn history() -> History {
@@ -42,37 +73,88 @@ async fn gone_in(unread: &Unread, epoch: &Epoch, user: &UserId, chat: u128) {
     unread.write(&[Change { user, epoch, counter }]).await.expect("Redis is there");
 }
 
-async fn fill(unread: &Unread, user: &UserId, truth: Vec<Counter>) -> Vec<Counter> {
+async fn fill(unread: &Unread, user: &UserId, truth: Vec<MemberState>) -> Vec<Counter> {
     let epoch = unread.shared.history.current();
     let Ok(counters) =
         unread.read_or_fill(user, async || Ok::<_, RedisUnavailable>((epoch, truth))).await
     else {
         unreachable!("load does not fail")
     };
-    counters
+    counters.counters
 }
 
 async fn copy(unread: &Unread, user: &UserId) -> Option<Vec<Counter>> {
-    let mut copy = unread.read(user).await.expect("Redis is there")?;
+    let mut copy = unread.read(user).await.expect("Redis is there")?.counters;
     copy.sort_by_key(|counter| counter.chat_id);
     Some(copy)
 }
 
+/// The groups that the copy says the user is in.
+async fn groups(unread: &Unread, user: &UserId) -> Option<Vec<(u128, i64)>> {
+    let copy = unread.read(user).await.expect("Redis is there")?;
+    let mut groups: Vec<_> =
+        copy.groups.iter().map(|(chat_id, rev)| (chat_id.as_u128(), *rev)).collect();
+    groups.sort_unstable();
+    Some(groups)
+}
+
 #[test]
 fn a_counter_survives_its_text_and_other_fields_are_none() {
-    let counter = Counter {
-        chat_id: Uuid::from_u128(9),
-        room_name: "a|b-_".to_owned(),
-        ev: i64::MAX,
-        unread: 0,
-        last_seq: 3,
-        read_seq: 2,
-        activity: -1,
+    for (notify, archived) in
+        [(Notify::All, false), (Notify::Mentions, true), (Notify::None, false), (Notify::All, true)]
+    {
+        let counter = Counter {
+            chat_id: Uuid::from_u128(9),
+            room_name: "a|b-_".to_owned(),
+            kind: ChatKind::Direct,
+            version: i64::MAX,
+            unread: 0,
+            mentions: 5,
+            last_seq: 3,
+            read_seq: 2,
+            activity: -1,
+            notify,
+            archived,
+        };
+        let chat = counter.chat_id.to_string();
+        assert_eq!(Counter::decode(&chat, &counter.encode()), Some(counter));
+        assert_eq!(Counter::decode(&chat, "gone|1700000000"), None);
+        assert_eq!(Counter::decode("complete", "1"), None);
+    }
+}
+
+#[tokio::test]
+async fn of_groups_the_copy_says_which_the_user_is_in() {
+    let (_redis, client) = redis().await;
+    let (unread, alice) = (Unread::new(client, history()), user("alice"));
+    let write = async |states: &[MemberState]| {
+        let epoch = unread.shared.history.current();
+        let change = |state: &MemberState| Change {
+            user: alice.clone(),
+            epoch: Epoch::clone(&epoch),
+            counter: CounterChange::of(state),
+        };
+        let changes: Vec<Change> = states.iter().map(change).collect();
+        unread.write(&changes).await.expect("Redis is there");
     };
-    let chat = counter.chat_id.to_string();
-    assert_eq!(Counter::decode(&chat, &counter.encode()), Some(counter));
-    assert_eq!(Counter::decode(&chat, "gone|1700000000"), None);
-    assert_eq!(Counter::decode("complete", "1"), None);
+    let out = |chat, rev| MemberState { gone: true, ..group(chat, rev) };
+    let all = fill(&unread, &alice, vec![direct(1, 5), group(2, 4), group(3, 8)]).await;
+    assert_eq!(all.len(), 3, "Postgres gave the counters of groups too");
+    assert_eq!(copy(&unread, &alice).await, Some(vec![counter(1, 5)]));
+    assert_eq!(groups(&unread, &alice).await, Some(vec![(2, 4), (3, 8)]));
+    // Left, and an older write that comes late.
+    write(&[out(2, 6), group(4, 12)]).await;
+    write(&[group(2, 5)]).await;
+    assert_eq!(groups(&unread, &alice).await, Some(vec![(3, 8), (4, 12)]));
+    // Back again, and gone for good.
+    write(&[group(2, 20)]).await;
+    gone(&unread, &alice, 3).await;
+    assert_eq!(groups(&unread, &alice).await, Some(vec![(2, 20), (4, 12)]));
+    // Postgres knows that one of them was deleted. A return that came meanwhile stays.
+    let known = unread.read(&alice).await.expect("Redis is there").expect("complete");
+    write(&[group(4, 14)]).await;
+    unread.correct_groups(&alice, &known.groups, &[]).await;
+    assert_eq!(groups(&unread, &alice).await, Some(vec![(4, 14)]));
 }
 
 #[tokio::test]
@@ -81,7 +163,7 @@ async fn late_double_and_reordered_writes_do_no_harm() {
     let (unread, alice) = (Unread::new(client, history()), user("alice"));
     set(&unread, &alice, counter(1, 5)).await;
     assert_eq!(copy(&unread, &alice).await, None, "incomplete");
-    fill(&unread, &alice, vec![counter(1, 5), counter(2, 7)]).await;
+    fill(&unread, &alice, vec![direct(1, 5), direct(2, 7)]).await;
     for ev in [6, 7, 10, 9] {
         set(&unread, &alice, counter(2, ev)).await;
     }
@@ -92,7 +174,7 @@ async fn late_double_and_reordered_writes_do_no_harm() {
     // The database went back in time: a higher `ev` of the old epoch must not win.
     enter(&unread, "after a restore");
     assert_eq!(copy(&unread, &alice).await, None);
-    fill(&unread, &alice, vec![counter(1, 1), counter(2, 1)]).await;
+    fill(&unread, &alice, vec![direct(1, 1), direct(2, 1)]).await;
     assert_eq!(copy(&unread, &alice).await, Some(vec![counter(1, 1), counter(2, 1)]));
 }
 
@@ -105,7 +187,7 @@ async fn a_fill_keeps_what_was_written_meanwhile_and_stores_nothing_over_a_flush
     let load = async || {
         set(&there, &alice, counter(1, 2)).await;
         gone(&there, &alice, 2).await;
-        Ok::<_, RedisUnavailable>((history().current(), vec![counter(1, 1), counter(2, 1)]))
+        Ok::<_, RedisUnavailable>((history().current(), vec![direct(1, 1), direct(2, 1)]))
     };
     assert!(here.read_or_fill(&alice, load).await.is_ok());
     assert_eq!(copy(&here, &alice).await, Some(vec![counter(1, 2)]));
@@ -114,7 +196,7 @@ async fn a_fill_keeps_what_was_written_meanwhile_and_stores_nothing_over_a_flush
     let load = async || {
         set(&there, &alice, counter(1, 3)).await;
         command(&client, "FLUSHALL").await;
-        Ok::<_, RedisUnavailable>((history().current(), vec![counter(1, 2)]))
+        Ok::<_, RedisUnavailable>((history().current(), vec![direct(1, 2)]))
     };
     assert!(here.read_or_fill(&alice, load).await.is_ok());
     assert_eq!(copy(&here, &alice).await, None);
@@ -124,7 +206,7 @@ async fn a_fill_keeps_what_was_written_meanwhile_and_stores_nothing_over_a_flush
         set(&there, &alice, counter(1, 4)).await;
         command(&client, "FLUSHALL").await;
         assert!(matches!(there.begin_fill(&alice).await, Ok(Some(_))));
-        Ok::<_, RedisUnavailable>((history().current(), vec![counter(1, 3)]))
+        Ok::<_, RedisUnavailable>((history().current(), vec![direct(1, 3)]))
     };
     assert!(here.read_or_fill(&alice, load).await.is_ok());
     assert_eq!(copy(&here, &alice).await, None);
@@ -146,7 +228,8 @@ async fn fields(client: &RedisClient) -> i64 {
 async fn old_tombstones_go_and_young_ones_stay_where_they_are() {
     let (_redis, client) = redis().await;
     let (unread, alice) = (Unread::new(client.clone(), history()), user("alice"));
-    let truth = || vec![counter(1, 5), counter(2, 5)];
+    let truth = || vec![direct(1, 5), direct(2, 5)];
+    let copied = || vec![counter(1, 5), counter(2, 5)];
     fill(&unread, &alice, truth()).await;
     bury(&client, 20_000).await;
     gone(&unread, &alice, 3).await;
@@ -159,7 +242,7 @@ async fn old_tombstones_go_and_young_ones_stay_where_they_are() {
     }
     assert!(fields(&client).await < 200);
     set(&unread, &alice, counter(3, 1_000)).await;
-    assert_eq!(copy(&unread, &alice).await, Some(truth()), "nothing brings a deleted chat back");
+    assert_eq!(copy(&unread, &alice).await, Some(copied()), "nothing brings a deleted chat back");
 
     // Young ones must stay for an hour, in which Postgres counts instead.
     for chat in 1_000..1_100 {
@@ -172,7 +255,7 @@ async fn old_tombstones_go_and_young_ones_stay_where_they_are() {
     // These chats may exist in the other epoch.
     enter(&unread, "after a restore");
     fill(&unread, &alice, truth()).await;
-    assert_eq!(copy(&unread, &alice).await, Some(truth()));
+    assert_eq!(copy(&unread, &alice).await, Some(copied()));
     let young = 100;
     assert!(fields(&client).await < young);
 }
@@ -181,7 +264,7 @@ async fn old_tombstones_go_and_young_ones_stay_where_they_are() {
 async fn a_large_hash_of_another_history_is_cleared_in_steps() {
     let (_redis, client) = redis().await;
     let (unread, alice) = (Unread::new(client.clone(), history()), user("alice"));
-    let truth: Vec<Counter> = (0..18_000).map(|chat| counter(chat, 7)).collect();
+    let truth: Vec<MemberState> = (0..18_000).map(|chat| direct(chat, 7)).collect();
     fill(&unread, &alice, truth).await;
     assert_eq!(copy(&unread, &alice).await.map(|all| all.len()), Some(18_000));
     enter(&unread, "after a restore");
@@ -189,12 +272,12 @@ async fn a_large_hash_of_another_history_is_cleared_in_steps() {
     while copy(&unread, &alice).await.is_none() {
         steps += 1;
         assert!(steps <= 10, "{} are left", fields(&client).await);
-        fill(&unread, &alice, vec![counter(1, 1)]).await;
+        fill(&unread, &alice, vec![direct(1, 1)]).await;
     }
     assert!(steps > 1);
     assert_eq!(copy(&unread, &alice).await, Some(vec![counter(1, 1)]));
     // Too large for a copy, so Postgres counts.
-    let truth: Vec<Counter> = (0..20_100).map(|chat| counter(chat, 7)).collect();
+    let truth: Vec<MemberState> = (0..20_100).map(|chat| direct(chat, 7)).collect();
     enter(&unread, "after another");
     fill(&unread, &alice, truth).await;
     assert_eq!(copy(&unread, &alice).await, None);
@@ -206,7 +289,7 @@ async fn a_fill_in_parts_ends_where_another_begins_or_an_old_tombstone_goes() {
     let (here, there) =
         (Unread::new(client.clone(), history()), Unread::new(client.clone(), history()));
     let alice = user("alice");
-    let truth: Vec<Counter> = (0..15_000).map(|chat| counter(chat, 7)).collect();
+    let truth: Vec<MemberState> = (0..15_000).map(|chat| direct(chat, 7)).collect();
     let epoch = here.shared.history.current();
     let begin = async |unread: &Unread| match unread.begin_fill(&alice).await {
         Ok(Some(filler)) => filler,
@@ -224,7 +307,7 @@ async fn a_fill_in_parts_ends_where_another_begins_or_an_old_tombstone_goes() {
     // Values that exist already do no harm.
     assert_eq!(there.fill(&alice, second, &epoch, &truth[..2_500]).await, Ok(true));
     assert_eq!(there.fill(&alice, begin(&there).await, &epoch, &truth).await, Ok(true));
-    assert_eq!(copy(&here, &alice).await, Some(truth.clone()));
+    assert_eq!(copy(&here, &alice).await, Some(truth.iter().map(Counter::from).collect()));
 
     command(&client, "FLUSHALL").await;
     let filler = begin(&here).await;
@@ -248,12 +331,12 @@ async fn what_a_history_that_is_gone_says_late_changes_no_counter() {
         let ghost = if restored { Epoch::from("before a restore-00000007") } else { old.clone() };
         command(&client, "FLUSHALL").await;
         enter(&unread, &new);
-        fill(&unread, &alice, vec![counter(1, 6)]).await;
+        fill(&unread, &alice, vec![direct(1, 6)]).await;
         set_in(&unread, &ghost, &alice, counter(1, 77)).await;
         set_in(&unread, &ghost, &alice, counter(2, 77)).await;
         gone_in(&unread, &ghost, &alice, 1).await;
         assert_eq!((raw(1).await, raw(2).await), (counter(1, 6).encode(), String::new()));
-        let all = fill(&unread, &alice, vec![counter(1, 6)]).await;
+        let all = fill(&unread, &alice, vec![direct(1, 6)]).await;
         assert_eq!(all, [counter(1, 6)]);
         assert_eq!(copy(&unread, &alice).await, Some(all), "it is believed again");
     }
@@ -265,12 +348,13 @@ async fn a_replica_that_has_not_heard_of_the_next_history_believes_no_copy_of_be
     let (behind, alice) = (Unread::new(client.clone(), history()), user("alice"));
     for next in ["one-00000002", "after a restore-00000001"] {
         command(&client, "FLUSHALL").await;
-        fill(&behind, &alice, vec![counter(1, 77)]).await;
+        fill(&behind, &alice, vec![direct(1, 77)]).await;
         set_in(&behind, &next.into(), &alice, counter(1, 7)).await;
         assert_eq!(copy(&behind, &alice).await, None, "{next}");
         // It then reads counters of the next epoch, which must not be stored in this one.
-        let truth = async || Ok::<_, RedisUnavailable>((next.into(), vec![counter(1, 7)]));
-        assert_eq!(behind.read_or_fill(&alice, truth).await, Ok(vec![counter(1, 7)]));
+        let truth = async || Ok::<_, RedisUnavailable>((next.into(), vec![direct(1, 7)]));
+        let read = behind.read_or_fill(&alice, truth).await.map(|all| all.counters);
+        assert_eq!(read, Ok(vec![counter(1, 7)]));
         assert_eq!(copy(&behind, &alice).await, None, "{next}");
     }
 }
@@ -284,11 +368,11 @@ async fn many_readers_load_once_and_none_waits_for_a_frozen_redis() {
         unread.read_or_fill(&alice, async || {
             loads.fetch_add(1, SeqCst);
             sleep(Duration::from_millis(30)).await;
-            Ok::<_, RedisUnavailable>((history().current(), vec![counter(1, 1)]))
+            Ok::<_, RedisUnavailable>((history().current(), vec![direct(1, 1)]))
         })
     };
     let all = futures_util::future::join_all((0..50).map(|_| read())).await;
-    assert!(all.into_iter().all(|counters| counters == Ok(vec![counter(1, 1)])));
+    assert!(all.into_iter().all(|read| read.map(|all| all.counters) == Ok(vec![counter(1, 1)])));
     assert_eq!(loads.load(SeqCst), 1);
 
     redis.pause().expect("it runs");
