@@ -1,19 +1,30 @@
-//! A chat of the hub: its subscribers, and the revision up to which they have its changes.
+//! A chat of the hub: its subscribers, the revision up to which they have its changes, and the inboxes
+//! that follow it.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::AcqRel},
+    },
+    time::Instant,
+};
 
 use tokio::sync::OnceCell;
 
-use super::{Delivery, Gap, Queue};
+use super::{Delivery, Gap, Queue, typing::Typists};
 use crate::{
     model::{ChatId, Epoch},
-    protocol::Frame,
+    protocol::AddressedFrame,
 };
 
-/// A chat with subscribers.
+/// A chat with subscribers or followers.
 #[derive(Debug)]
 pub(super) struct Entry {
+    /// Sockets that get every change.
     pub(super) subscribers: Vec<Queue>,
+    /// Inboxes that are told that the chat moved, and no more.
+    pub(super) followers: Vec<Follower>,
     /// The epoch of all numbers here; `None` while there are none.
     pub(super) epoch: Option<Epoch>,
     /// `None` until the first subscriber has read the chat's head.
@@ -21,7 +32,7 @@ pub(super) struct Entry {
     /// The highest `ev` seen in a publication.
     pub(super) heard: i64,
     /// Publications beyond the gap, with their commit times.
-    pub(super) pending: BTreeMap<i64, (i64, Frame)>,
+    pub(super) pending: BTreeMap<i64, (i64, Vec<AddressedFrame>)>,
     /// Whether a task fills the gap.
     pub(super) filling: bool,
     /// When a publication or Postgres last confirmed the cursor.
@@ -30,12 +41,23 @@ pub(super) struct Entry {
     pub(super) subscribed: Arc<OnceCell<()>>,
     /// Since when the chat has no subscribers.
     pub(super) idle_since: Option<Instant>,
+    pub(super) typists: Typists,
+}
+
+/// An inbox that follows a chat.
+#[derive(Debug)]
+pub(super) struct Follower {
+    pub(super) queue: Queue,
+    /// Whether it was told and has not read the chat since. So an inbox that takes its time is woken once
+    /// for all changes of that time.
+    pub(super) told: Arc<AtomicBool>,
 }
 
 impl Entry {
     pub(super) fn new() -> Self {
         Self {
             subscribers: Vec::new(),
+            followers: Vec::new(),
             epoch: None,
             cursor: None,
             heard: 0,
@@ -44,12 +66,38 @@ impl Entry {
             confirmed: Instant::now(),
             subscribed: Arc::default(),
             idle_since: None,
+            typists: Typists::default(),
         }
     }
 
-    pub(super) fn push(&self, delivery: &Delivery) {
-        let shared = Arc::new(delivery.clone());
+    /// Whether nobody needs the chat's channel.
+    pub(super) fn is_unused(&self) -> bool {
+        self.subscribers.is_empty() && self.followers.is_empty()
+    }
+
+    /// Forgets the position, since only inboxes are left.
+    pub(super) fn rest(&mut self) {
+        self.cursor = None;
+        self.pending.clear();
+        self.idle_since = None;
+    }
+
+    pub(super) fn push(&self, delivery: Delivery) {
+        let shared = Arc::new(delivery);
         self.subscribers.iter().for_each(|queue| queue.push(&shared));
+    }
+
+    /// Tells the inboxes that the chat moved.
+    pub(super) fn tell_followers(&self, chat_id: ChatId) {
+        if self.followers.is_empty() {
+            return;
+        }
+        let moved = Arc::new(Delivery::ChatMoved { chat_id });
+        for follower in &self.followers {
+            if !follower.told.swap(true, AcqRel) {
+                follower.queue.push(&moved);
+            }
+        }
     }
 
     /// Whether `epoch` is this chat's. Until its head was read, the latest epoch seen is adopted.
@@ -66,6 +114,16 @@ impl Entry {
         true
     }
 
+    /// Notes that a publication says that the chat has reached `ev`.
+    pub(super) fn hear(&mut self, chat_id: ChatId, ev: i64) {
+        // Changes are committed in the order of their numbers, so what reads after this one sees those of
+        // lower numbers that are told later.
+        if ev > self.heard {
+            self.heard = ev;
+            self.tell_followers(chat_id);
+        }
+    }
+
     /// Delivers the pending changes that continue the cursor without a gap.
     pub(super) fn advance(&mut self, chat_id: ChatId) {
         let (Some(mut cursor), Some(epoch)) = (self.cursor, self.epoch.clone()) else { return };
@@ -74,11 +132,11 @@ impl Entry {
             if ev > cursor + 1 {
                 break;
             }
-            let (micros, frame) = entry.remove();
+            let (micros, frames) = entry.remove();
             if ev == cursor + 1 {
                 cursor = ev;
                 let epoch = Epoch::clone(&epoch);
-                self.push(&Delivery::Event { chat_id, epoch, ev, micros, frame });
+                self.push(Delivery::Event { chat_id, epoch, ev, micros, frames });
             }
         }
         self.cursor = Some(cursor);

@@ -13,7 +13,8 @@ use crate::{
     history::History,
     metrics::Metrics,
     model::{ChatId, Epoch, Time, UserId},
-    protocol::{MAX_REPLAY, Publication, ResetReason, change_frame},
+    presence::Presence,
+    protocol::{AddressedFrame, MAX_REPLAY, Publication, ResetReason},
     store::{Store, StoreError},
 };
 
@@ -28,7 +29,7 @@ const RETRY: Duration = Duration::from_millis(500);
 
 /// How long a subscription waits for Redis to acknowledge it, and a socket that is being opened
 /// with it. Beyond that, missed changes are found by a comparison once the acknowledgement comes.
-const SUBSCRIBE_WAIT: Duration = Duration::from_millis(250);
+pub(super) const SUBSCRIBE_WAIT: Duration = Duration::from_millis(250);
 
 /// The dependencies of a feed.
 #[derive(Debug)]
@@ -40,6 +41,8 @@ pub struct Sources {
     pub history: History,
     /// Told of erasures and revocations.
     pub admissions: AdmissionCache,
+    /// Asked who of those is online whom a gap tells of.
+    pub presence: Presence,
     pub events: mpsc::Receiver<Event>,
 }
 
@@ -57,6 +60,7 @@ pub(super) struct Shared {
     pub(super) broker: Broker,
     pub(super) history: History,
     pub(super) admissions: AdmissionCache,
+    presence: Presence,
     metrics: Arc<Metrics>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -116,7 +120,7 @@ impl Feed {
         tasks: &TaskTracker,
         stop: CancellationToken,
     ) -> Self {
-        let Sources { store, redis, broker, history, admissions, events } = sources;
+        let Sources { store, redis, broker, history, admissions, presence, events } = sources;
         let shared = Arc::new(Shared {
             hub: Hub::new(Arc::clone(&metrics)),
             store,
@@ -124,6 +128,7 @@ impl Feed {
             broker,
             history,
             admissions,
+            presence,
             metrics,
             tasks: tasks.clone(),
             stop: stop.clone(),
@@ -157,7 +162,7 @@ impl Feed {
 
     /// Subscribes to a channel and waits for Redis's acknowledgement. If it comes late,
     /// publications were missed until then, and a comparison follows.
-    async fn subscribe(&self, channel: Channel) -> Result<(), RedisUnavailable> {
+    pub(super) async fn subscribe(&self, channel: Channel) -> Result<(), RedisUnavailable> {
         let broker = self.shared.broker.clone();
         let mut subscribing = Box::pin(async move { broker.subscribe(&channel).await });
         if let Ok(outcome) = tokio::time::timeout(SUBSCRIBE_WAIT, &mut subscribing).await {
@@ -194,10 +199,15 @@ impl Feed {
         let attached =
             Attached { feed: self.clone(), user_id: user_id.clone(), queue: queue.clone() };
         if inbox {
-            // A late or failed subscription is covered by the comparison.
-            let _ = self.subscribe(Channel::User(user_id.clone())).await;
+            self.hear_user(user_id).await;
         }
         attached
+    }
+
+    /// Subscribes to the channel of a user with a socket here.
+    pub async fn hear_user(&self, user_id: &UserId) {
+        // A late or failed subscription is covered by the comparison.
+        let _ = self.subscribe(Channel::User(user_id.clone())).await;
     }
 
     async fn receive(self, mut events: mpsc::Receiver<Event>) {
@@ -230,7 +240,7 @@ impl Feed {
         }
         match channel {
             Channel::Chat(chat_id) => self.receive_in_chat(*chat_id, publication),
-            Channel::User(user_id) => self.shared.hub.receive_for_user(user_id, &publication),
+            Channel::User(user_id) => self.shared.hub.receive_for_user(user_id, publication),
             Channel::All => match &publication {
                 Publication::Erased { user_id, .. } => {
                     self.shared.admissions.forget(user_id);
@@ -300,8 +310,8 @@ impl Feed {
     ) -> Result<ControlFlow<(), bool>, StoreError> {
         let Gap(chat_id) = gap;
         let shared = &self.shared;
-        let Some(changes) = shared.store.get_changes(chat_id, None, after_ev, CHANGES_PAGE).await?
-        else {
+        let changes = shared.store.get_changes(chat_id, None, after_ev, CHANGES_PAGE).await?;
+        let Some(mut changes) = changes else {
             // A missing row carries no epoch, so the head is read with it.
             let (found_in, heads) = shared.store.get_heads(&[chat_id]).await?;
             if found_in != *epoch || heads.iter().any(|(_, head)| head.is_some()) {
@@ -320,17 +330,16 @@ impl Feed {
             shared.hub.reset(gap, head_ev, epoch, ResetReason::TooFar);
             return Ok(ControlFlow::Continue(true));
         }
-        let reached = match changes.changes.last() {
-            Some(last) if changes.more => last.ev(),
-            _ => head_ev,
-        };
+        let receipts = changes.head.receipts;
+        shared.presence.show(&mut changes.changes, receipts).await;
         let frames = changes
             .changes
             .iter()
-            .map(|change| (change.ev(), change_frame(chat_id, change)))
+            .map(|change| (change.ev(), AddressedFrame::of(chat_id, change, receipts)))
             .collect();
         let epoch = Epoch::clone(epoch);
-        let moved = shared.hub.fill(gap, Fill { epoch, after_ev, frames, head_ev: reached });
+        let (head_ev, whole) = if changes.more { (changes.up_to, false) } else { (head_ev, true) };
+        let moved = shared.hub.fill(gap, Fill { epoch, after_ev, frames, head_ev, whole });
         Ok(ControlFlow::Continue(moved))
     }
 }

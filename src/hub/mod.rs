@@ -6,9 +6,14 @@
 //! is filled from Postgres.
 
 mod compare;
+mod delivery;
 mod entry;
 mod feed;
+mod follow;
+mod gaps;
 mod queue;
+mod typing;
+mod users;
 
 use std::{
     collections::HashMap,
@@ -20,13 +25,15 @@ use tokio::sync::OnceCell;
 
 use self::entry::Entry;
 pub use self::{
+    delivery::{Delivery, Fill},
     feed::{Attached, Feed, Sources, Subscription},
+    follow::Follow,
     queue::{Inbox, QUEUE, Queue, queue},
 };
 use crate::{
     metrics::Metrics,
-    model::{ChatId, Epoch, Time, UserId},
-    protocol::{Frame, Publication, ResetReason},
+    model::{ChatId, Epoch, UserId},
+    protocol::Publication,
     trace,
 };
 
@@ -40,67 +47,6 @@ const TYPING_LIFETIME_MICROS: i64 = 5_000_000;
 
 /// Number of locks, so that delivery in one chat rarely waits for another's.
 const SHARDS: usize = 16;
-
-/// A delivery to a socket.
-#[derive(Debug, Clone)]
-pub enum Delivery {
-    Event {
-        chat_id: ChatId,
-        epoch: Epoch,
-        ev: i64,
-        /// Time of the commit, in microseconds since 1970.
-        micros: i64,
-        frame: Frame,
-    },
-    /// The changes of a filled gap, in their current state.
-    Catchup {
-        chat_id: ChatId,
-        fill: Arc<Fill>,
-    },
-    Reset {
-        chat_id: ChatId,
-        head_ev: i64,
-        epoch: Epoch,
-        reason: ResetReason,
-    },
-    Deleted {
-        chat_id: ChatId,
-        epoch: Epoch,
-    },
-    Typing {
-        chat_id: ChatId,
-        user_id: UserId,
-        frame: Frame,
-    },
-    Presence {
-        chat_id: ChatId,
-        user_id: UserId,
-        frame: Frame,
-    },
-    /// To a user's inbox: a chat has reached `ev`.
-    ChatMoved {
-        chat_id: ChatId,
-        ev: i64,
-    },
-    /// To a user's inbox: any chat may have changed.
-    Inbox,
-    /// The user was erased.
-    Erased,
-    /// The user's tokens issued before `at` are void.
-    Revoked {
-        at: Time,
-    },
-}
-
-/// The content of a gap: changes ascending by `ev`, from its start to the head at which they were
-/// read.
-#[derive(Debug)]
-pub struct Fill {
-    pub epoch: Epoch,
-    pub after_ev: i64,
-    pub frames: Vec<(i64, Frame)>,
-    pub head_ev: i64,
-}
 
 /// A gap claimed for filling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -185,29 +131,8 @@ impl Hub {
             entry.confirmed = Instant::now();
             entry.advance(chat_id);
         }
-        entry.heard = entry.heard.max(head_ev);
+        entry.hear(chat_id, head_ev);
         Some((entry.cursor.unwrap_or(head_ev), entry.claim(chat_id)))
-    }
-
-    pub(crate) fn add_user(&self, user_id: &UserId, queue: &Queue, inbox: bool) {
-        self.users().entry(user_id.clone()).or_default().push((queue.clone(), inbox));
-    }
-
-    /// Removes a user's socket. If it was the last one here, calls `unsubscribe` under the lock, so
-    /// that it cannot overtake a later subscription.
-    pub(crate) fn remove_user(&self, user_id: &UserId, queue: &Queue, unsubscribe: impl FnOnce()) {
-        let mut users = self.users();
-        let Some(queues) = users.get_mut(user_id) else { return };
-        queues.retain(|(other, _)| !other.is(queue));
-        if queues.is_empty() {
-            users.remove(user_id);
-            unsubscribe();
-        }
-    }
-
-    /// The number of the user's sockets on this replica.
-    pub fn count_user(&self, user_id: &UserId) -> usize {
-        self.users().get(user_id).map_or(0, Vec::len)
     }
 
     /// Handles a publication on a chat's channel.
@@ -218,21 +143,25 @@ impl Hub {
             return Received::Foreign;
         }
         match publication {
-            Publication::Event { ev, micros, trace, frame, .. } => {
+            Publication::Event { ev, micros, trace, frames, .. } => {
                 trace::delivered(trace.as_deref(), chat_id, ev, entry.subscribers.len());
-                entry.heard = entry.heard.max(ev);
-                if entry.cursor.is_some_and(|cursor| ev <= cursor) {
+                entry.hear(chat_id, ev);
+                let is_old = entry.cursor.is_some_and(|cursor| ev <= cursor);
+                // Where only inboxes follow, nobody waits for a change to continue another.
+                let is_followed_only = entry.cursor.is_none() && entry.subscribers.is_empty();
+                if is_old || is_followed_only {
                     return Received::Taken;
                 }
                 if entry.pending.len() < MAX_PENDING {
-                    entry.pending.insert(ev, (micros, frame));
+                    entry.pending.insert(ev, (micros, frames));
                 }
                 entry.advance(chat_id);
                 entry.confirmed = Instant::now();
             }
-            Publication::Head { ev, .. } => entry.heard = entry.heard.max(ev),
+            Publication::Head { ev, .. } => entry.hear(chat_id, ev),
             Publication::Deleted { epoch } => {
-                entry.push(&Delivery::Deleted { chat_id, epoch });
+                entry.push(Delivery::Deleted { chat_id, epoch });
+                entry.tell_followers(chat_id);
                 // A subscriber that has not read the chat yet may find it in another epoch.
                 if entry.cursor.is_none() {
                     return Received::Taken;
@@ -240,16 +169,19 @@ impl Hub {
                 shard.remove(&chat_id);
                 return Received::Ended;
             }
-            Publication::Typing { user_id, micros, frame } => {
+            Publication::Typing { user_id, micros, typing, frame } => {
                 let age = jiff::Timestamp::now().as_microsecond() - micros;
-                if age <= TYPING_LIFETIME_MICROS {
-                    entry.push(&Delivery::Typing { chat_id, user_id, frame });
+                if age <= TYPING_LIFETIME_MICROS
+                    && entry.typists.admit(&user_id, typing, Instant::now())
+                {
+                    entry.push(Delivery::Typing { chat_id, user_id, frame });
                 }
             }
             Publication::Presence { user_id, frame } => {
-                entry.push(&Delivery::Presence { chat_id, user_id, frame });
+                entry.push(Delivery::Presence { chat_id, user_id, frame });
             }
             Publication::ChatMoved { .. }
+            | Publication::OwnRead { .. }
             | Publication::Erased { .. }
             | Publication::Revoked { .. } => {}
         }
@@ -259,175 +191,40 @@ impl Hub {
     /// Ends a chat that does not exist in `epoch`, whatever its epoch here.
     pub(crate) fn end(&self, chat_id: ChatId, epoch: &Epoch) {
         if let Some(entry) = self.shard(chat_id).remove(&chat_id) {
-            entry.push(&Delivery::Deleted { chat_id, epoch: Epoch::clone(epoch) });
+            entry.push(Delivery::Deleted { chat_id, epoch: Epoch::clone(epoch) });
+            entry.tell_followers(chat_id);
         }
     }
 
-    /// Handles a publication on a user's channel.
-    pub(crate) fn receive_for_user(&self, user_id: &UserId, publication: &Publication) {
-        if let Publication::ChatMoved { chat_id, ev, .. } = publication {
-            self.push_to_user(user_id, &Delivery::ChatMoved { chat_id: *chat_id, ev: *ev });
-        }
-    }
-
-    /// Tells the sockets of an erased user to close.
-    pub(crate) fn close_user(&self, user_id: &UserId) {
-        self.push_to_user(user_id, &Delivery::Erased);
-    }
-
-    /// Tells a user's sockets to close if their token was issued before `at`.
-    pub(crate) fn revoke_user(&self, user_id: &UserId, at: Time) {
-        self.push_to_user(user_id, &Delivery::Revoked { at });
-    }
-
-    fn push_to_user(&self, user_id: &UserId, delivery: &Delivery) {
-        let shared = Arc::new(delivery.clone());
-        for (queue, _) in self.users().get(user_id).into_iter().flatten() {
-            queue.push(&shared);
-        }
-    }
-
-    /// The users with a socket on this replica.
-    pub(crate) fn attached_users(&self) -> Vec<UserId> {
-        self.users().keys().cloned().collect()
-    }
-
-    /// The users with an inbox socket on this replica.
-    pub(crate) fn inbox_users(&self) -> Vec<UserId> {
-        let users = self.users();
-        let followed = users.iter().filter(|(_, queues)| queues.iter().any(|(_, inbox)| *inbox));
-        followed.map(|(user_id, _)| user_id.clone()).collect()
-    }
-
-    /// Tells a user's inboxes that any chat may have changed.
-    pub(crate) fn poke_inbox(&self, user_id: &UserId) {
-        self.push_to_user(user_id, &Delivery::Inbox);
-    }
-
-    /// Returns the `ev` after which to read a gap, and its epoch. `None`, with the claim released,
-    /// if the late publication came or nobody subscribes.
-    pub(crate) fn gap_start(&self, Gap(chat_id): Gap) -> Option<(i64, Epoch)> {
-        let mut shard = self.shard(chat_id);
-        let entry = shard.get_mut(&chat_id)?;
-        if entry.has_gap() && !entry.subscribers.is_empty() {
-            return entry.cursor.zip(entry.epoch.clone());
-        }
-        entry.filling = false;
-        None
-    }
-
-    /// Delivers the content of a gap, without changes that arrived meanwhile; false if the cursor
-    /// did not move.
-    pub(crate) fn fill(&self, Gap(chat_id): Gap, fill: Fill) -> bool {
-        let mut shard = self.shard(chat_id);
-        let Some(entry) = shard.get_mut(&chat_id) else { return false };
-        let cursor = entry.cursor.unwrap_or(0);
-        let moves = entry.epoch.as_ref() == Some(&fill.epoch) && fill.head_ev > cursor;
-        if moves {
-            self.metrics.gaps_filled.inc();
-            let head_ev = fill.head_ev;
-            entry.push(&Delivery::Catchup { chat_id, fill: Arc::new(fill) });
-            entry.move_cursor(chat_id, head_ev);
-        }
-        entry.heard = entry.heard.max(entry.cursor.unwrap_or(0));
-        moves
-    }
-
-    /// Tells the subscribers to read the chat again; deliveries continue from `head_ev`.
-    pub(crate) fn reset(
-        &self,
-        Gap(chat_id): Gap,
-        head_ev: i64,
-        epoch: &Epoch,
-        reason: ResetReason,
-    ) {
-        if let Some(entry) = self.shard(chat_id).get_mut(&chat_id) {
-            self.reset_entry(entry, chat_id, head_ev, epoch, reason);
-        }
-    }
-
-    fn reset_entry(
-        &self,
-        entry: &mut Entry,
-        chat_id: ChatId,
-        head_ev: i64,
-        epoch: &Epoch,
-        reason: ResetReason,
-    ) {
-        self.metrics.resets.inc();
-        entry.push(&Delivery::Reset { chat_id, head_ev, epoch: Epoch::clone(epoch), reason });
-        entry.epoch = Some(Epoch::clone(epoch));
-        entry.heard = head_ev;
-        entry.pending.clear();
-        entry.move_cursor(chat_id, head_ev);
-    }
-
-    /// Compares a chat whose cursor was `seen` with its head in Postgres.
-    pub(crate) fn compare(
-        &self,
-        chat_id: ChatId,
-        seen: i64,
-        head_ev: i64,
-        epoch: &Epoch,
-    ) -> Option<Gap> {
-        let mut shard = self.shard(chat_id);
-        let entry = shard.get_mut(&chat_id)?;
-        // Within an epoch no head goes back, unless an old copy of the database was restored
-        // without a new epoch.
-        if !entry.is_of(epoch) || head_ev < seen {
-            let reason = ResetReason::UnknownPosition;
-            self.reset_entry(entry, chat_id, head_ev, epoch, reason);
-            return None;
-        }
-        if head_ev > seen {
-            entry.heard = entry.heard.max(head_ev);
-            let gap = entry.claim(chat_id);
-            if gap.is_some() {
-                self.metrics.head_check_finds.inc();
-            }
-            return gap;
-        }
-        entry.confirmed = Instant::now();
-        None
-    }
-
-    /// Returns subscribed chats and their cursors, except those confirmed after `since`. Without
-    /// `since` it returns all chats, also those kept without subscribers.
-    pub(crate) fn cursors(&self, since: Option<Instant>) -> Vec<(ChatId, i64)> {
-        let mut all = Vec::new();
-        for shard in &self.chats {
-            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-            all.extend(shard.iter().filter_map(|(chat_id, entry)| {
-                let wanted = since
-                    .is_none_or(|since| entry.confirmed < since && !entry.subscribers.is_empty());
-                wanted.then_some((*chat_id, entry.cursor?))
-            }));
-        }
-        all
-    }
-
-    /// Drops a chat without subscribers; calls `unsubscribe` under the lock, so that it cannot
-    /// overtake a later subscription.
+    /// Drops a chat that nobody subscribes to; calls `unsubscribe` under the lock, so that it cannot
+    /// overtake a later subscription. Inboxes that follow the chat go on.
     pub(crate) fn forget(&self, chat_id: ChatId, unsubscribe: impl FnOnce()) {
         let mut shard = self.shard(chat_id);
-        if shard.get(&chat_id).is_some_and(|entry| entry.subscribers.is_empty()) {
+        let Some(entry) = shard.get_mut(&chat_id) else { return };
+        if entry.is_unused() {
             shard.remove(&chat_id);
             unsubscribe();
+        } else if entry.subscribers.is_empty() {
+            entry.rest();
         }
     }
 
-    /// Drops chats without subscribers since `before`; calls `unsubscribe` under the lock, so that
-    /// it cannot overtake a later subscription.
+    /// Drops chats that nobody has subscribed to since `before`; calls `unsubscribe` under the lock,
+    /// so that it cannot overtake a later subscription. Inboxes that follow a chat go on.
     pub(crate) fn forget_idle(&self, before: Instant, unsubscribe: impl Fn(ChatId)) {
         for shard in &self.chats {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             shard.retain(|chat_id, entry| {
-                let keep = !entry.subscribers.is_empty()
-                    || entry.idle_since.is_none_or(|since| since > before);
-                if !keep {
-                    unsubscribe(*chat_id);
+                if entry.idle_since.is_none_or(|since| since > before) {
+                    return true;
                 }
-                keep
+                let unused = entry.is_unused();
+                if unused {
+                    unsubscribe(*chat_id);
+                } else {
+                    entry.rest();
+                }
+                !unused
             });
         }
     }

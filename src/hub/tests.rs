@@ -3,6 +3,7 @@ use futures_util::FutureExt;
 use proptest::prelude::*;
 
 use super::*;
+use crate::protocol::{AddressedFrame, ResetReason};
 
 const CHAT: ChatId = ChatId::nil();
 
@@ -11,8 +12,13 @@ fn event(ev: i64) -> Publication {
 }
 
 fn event_of(epoch: &str, ev: i64) -> Publication {
-    let frame = Bytes::from(ev.to_string());
-    Publication::Event { epoch: epoch.into(), ev, micros: 0, trace: None, frame }
+    let frames = vec![AddressedFrame::to_all(Bytes::from(ev.to_string()))];
+    Publication::Event { epoch: epoch.into(), ev, micros: 0, trace: None, frames }
+}
+
+fn fill(epoch: &str, after_ev: i64, head_ev: i64) -> Fill {
+    let frames = (after_ev + 1..=head_ev).map(|ev| (ev, AddressedFrame::to_all(Bytes::new())));
+    Fill { epoch: epoch.into(), after_ev, frames: frames.collect(), head_ev, whole: true }
 }
 
 /// Notes a head in the tests' first epoch; returns the hub's cursor and a gap to fill.
@@ -126,10 +132,7 @@ fn what_another_history_says_is_heard_only_once_that_is_read() {
         assert_eq!(hub.receive(CHAT, foreign), Received::Foreign);
     }
     assert_eq!(hub.note_head(CHAT, 3, &"two".into()), None);
-    assert!(!hub.fill(
-        Gap(CHAT),
-        Fill { epoch: "two".into(), after_ev: 4, frames: Vec::new(), head_ev: 9 }
-    ));
+    assert!(!hub.fill(Gap(CHAT), fill("two", 4, 9)));
     assert_eq!((given(&mut inbox), hub.size()), (vec![], (1, 1)));
     assert_eq!(hub.receive(CHAT, event(5)), Received::Taken);
     assert_eq!(given(&mut inbox), [5]);
@@ -154,6 +157,83 @@ fn what_comes_before_the_first_read_counts_in_the_history_that_was_read() {
     assert_eq!(given(&mut inbox), [4]);
 }
 
+/// How often an inbox was told that the chat moved.
+fn told(inbox: &mut Inbox) -> usize {
+    let deliveries = inbox.take().now_or_never().unwrap_or_default();
+    assert!(deliveries.iter().all(|one| matches!(**one, Delivery::ChatMoved { chat_id: CHAT })));
+    deliveries.len()
+}
+
+#[test]
+fn an_inbox_is_told_once_until_it_reads() {
+    let hub = Hub::new(Arc::default());
+    let (queue, mut inbox) = queue();
+    let (_, flag) = hub.add_follower(CHAT, &queue);
+    let renew = || flag.store(false, std::sync::atomic::Ordering::Release);
+    // Only inboxes follow: nothing is kept, and no gap is filled.
+    for ev in [1, 2, 7] {
+        assert_eq!(hub.receive(CHAT, event(ev)), Received::Taken);
+    }
+    assert_eq!(told(&mut inbox), 1);
+    renew();
+    assert_eq!(hub.receive(CHAT, event(5)), Received::Taken);
+    assert_eq!(told(&mut inbox), 0, "whoever has read 7 has read 5");
+    hub.receive(CHAT, Publication::Head { epoch: "one".into(), ev: 8 });
+    assert_eq!(told(&mut inbox), 1);
+    renew();
+    hub.receive(CHAT, Publication::Deleted { epoch: "one".into() });
+    assert_eq!(told(&mut inbox), 1);
+    renew();
+    // A subscriber that reads more than was published.
+    let (second, _other) = self::queue();
+    hub.add_subscriber(CHAT, &second);
+    assert_eq!(note_head(&hub, 12), (12, None));
+    assert_eq!(told(&mut inbox), 1);
+    renew();
+    assert_eq!(hub.compare(CHAT, 12, 3, &"two".into()), None);
+    assert_eq!(told(&mut inbox), 1, "another history");
+}
+
+#[test]
+fn a_followed_chat_stays_without_its_subscribers_and_forgets_their_position() {
+    let (hub, queue, mut inbox) = hub();
+    let (second, mut following) = self::queue();
+    let (_, flag) = hub.add_follower(CHAT, &second);
+    assert_eq!(note_head(&hub, 3), (3, None));
+    assert_eq!(told(&mut following), 1);
+    flag.store(false, std::sync::atomic::Ordering::Release);
+    hub.remove_subscriber(CHAT, &queue);
+    hub.forget_idle(Instant::now(), |_| unreachable!("it is followed"));
+    assert_eq!((hub.size(), hub.cursors(None)), ((1, 0), vec![]));
+    assert_eq!(hub.receive(CHAT, event(9)), Received::Taken);
+    assert_eq!(told(&mut following), 1);
+    // Who comes next begins where the chat is, not with a gap.
+    hub.add_subscriber(CHAT, &queue);
+    assert_eq!(note_head(&hub, 9), (9, None));
+    assert_eq!(hub.receive(CHAT, event(10)), Received::Taken);
+    assert_eq!(given(&mut inbox), [10]);
+    hub.remove_subscriber(CHAT, &queue);
+    hub.remove_follower(CHAT, &flag);
+    let forgotten = std::cell::Cell::new(0);
+    hub.forget_idle(Instant::now(), |_| forgotten.set(forgotten.get() + 1));
+    assert_eq!((hub.size(), forgotten.get()), ((0, 0), 1));
+}
+
+#[test]
+fn a_fill_that_comes_after_the_last_subscriber_moves_nothing() {
+    let (hub, queue, _inbox) = hub();
+    let (second, _following) = self::queue();
+    hub.add_follower(CHAT, &second);
+    note_head(&hub, 3);
+    assert_eq!(hub.receive(CHAT, event(5)), Received::Gap(Gap(CHAT)));
+    hub.remove_subscriber(CHAT, &queue);
+    hub.forget(CHAT, || unreachable!("it is followed"));
+    assert!(!hub.fill(Gap(CHAT), fill("one", 3, 5)));
+    assert_eq!((gap_start(&hub), hub.cursors(None)), (None, vec![]));
+    hub.reset(Gap(CHAT), 7, &"one".into(), ResetReason::TooFar);
+    assert_eq!((hub.compare(CHAT, 3, 7, &"one".into()), hub.cursors(None)), (None, vec![]));
+}
+
 proptest! {
     /// However publications are lost, doubled and swapped: with the gaps filled, everybody gets
     /// every number once, in order.
@@ -166,8 +246,7 @@ proptest! {
         let mut numbers = Vec::new();
         let mut fill_up_to = |head: i64| {
             if let Some(after) = gap_start(&hub) {
-                let frames = (after + 1..=head).map(|ev| (ev, Bytes::new())).collect();
-                hub.fill(Gap(CHAT), Fill { epoch: "one".into(), after_ev: after, frames, head_ev: head });
+                hub.fill(Gap(CHAT), fill("one", after, head));
                 gap_start(&hub);
             }
             numbers.extend(given(&mut inbox));

@@ -26,7 +26,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
 use self::{keeper::Keeper, leases::Leases};
-use crate::{broker::RedisClient, model::UserId};
+use crate::{
+    broker::RedisClient,
+    model::{Change, Member, UserId},
+};
 
 /// How long a user stays online after their last socket: a reload of a page or a change of networks is
 /// no absence.
@@ -125,6 +128,28 @@ impl Presence {
             online.extend(live.into_iter().cloned());
         }
         online
+    }
+
+    /// Notes in changes of a chat's members who of them is online. Nobody is told of presence in a chat
+    /// without receipts.
+    pub async fn show(&self, changes: &mut [Change], receipts: bool) {
+        let mut members: Vec<&mut Member> = Vec::new();
+        for change in changes.iter_mut().filter(|_| receipts) {
+            match change {
+                Change::Joined { members: joined, .. } => members.extend(joined),
+                Change::Updated { member, .. } => members.push(member),
+                _ => {}
+            }
+        }
+        if members.is_empty() {
+            return;
+        }
+        let ids: Vec<UserId> = members.iter().map(|member| member.user.user_id.clone()).collect();
+        let online = self.online(&ids).await;
+        for Member { user, .. } in members {
+            user.online = online.contains(&user.user_id);
+            user.last_seen_at = user.last_seen_at.filter(|_| !user.online);
+        }
     }
 
     /// Ends all leases of this replica without grace, and its part in presence: the end of a drain, after

@@ -4,21 +4,22 @@
 use std::{collections::BTreeSet, net::IpAddr, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
-use tokio::{sync::watch, time::Instant};
-use tokio_tungstenite::tungstenite::{self, Utf8Bytes, error::ProtocolError, protocol::CloseFrame};
+use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::{self, error::ProtocolError};
 use tracing::Instrument;
 use uuid::Uuid;
 
 use super::{
+    closing::{CLOSE_WAIT, close, closing, drain_window},
     command::Request,
     inbox::InboxChats,
     presence_recheck::PresenceRecheck,
     session::{Effect, Session},
-    token_expiry::{Expiry, TokenExpiry},
+    token_expiry::TokenExpiry,
     wire::{Wire, WsMessage, text},
 };
 use crate::{
-    context::{AdmissionPermit, Context, Phase},
+    context::{AdmissionPermit, Context},
     hub::{Attached, Delivery, Inbox, Queue, Subscription, queue},
     limits::{Permit, SocketLimits},
     model::{ChatId, Position, Time, UserId},
@@ -30,10 +31,6 @@ use crate::{
 /// How long a socket may be behind, or a write may take, before it is closed: long enough for a
 /// phone in a tunnel, short enough not to hold its memory for the day.
 pub(super) const BEHIND_LIMIT: Duration = Duration::from_secs(30);
-
-/// How long a close may take: the frames still to be written, and the client's close frame, so that
-/// the closing handshake completes.
-pub(crate) const CLOSE_WAIT: Duration = Duration::from_secs(5);
 
 /// The user of a socket, and the times of the token.
 pub(super) struct Bearer {
@@ -149,8 +146,8 @@ impl Connection {
     pub(super) async fn end(self: Box<Self>, end: End) {
         let context = self.context.clone();
         // The user is offline from now on, however long the close takes.
-        let Self { mut wire, out, subscriptions, attached, present, .. } = *self;
-        drop((subscriptions, attached, present));
+        let Self { mut wire, out, subscriptions, chats, attached, present, .. } = *self;
+        drop((subscriptions, chats, attached, present));
         let code = match end {
             End::Close(reason) => {
                 close(&mut wire, out, reason).await;
@@ -184,7 +181,7 @@ impl Connection {
                 epoch
             }
             None => {
-                let loading = InboxChats::load(&self.context, self.session.user_id());
+                let loading = InboxChats::load(&self.context, self.session.user_id(), &self.queue);
                 let loaded = loading.await.map_err(|error| End::Close(Close::from(&error)));
                 let chats = self.chats.insert(Box::new(loaded?));
                 chats.epoch().to_owned()
@@ -262,7 +259,7 @@ impl Connection {
     /// The earliest deadline.
     fn next_due(&mut self, ping_at: Instant, leave_at: Option<Instant>) -> Instant {
         let due = ping_at.min(self.silent_at()).min(self.token_expiry.due());
-        [self.retry_at, self.presence_recheck.look_at, leave_at]
+        [self.retry_at, self.inbox_due(), self.presence_recheck.look_at, leave_at]
             .into_iter()
             .flatten()
             .fold(due, Instant::min)
@@ -281,6 +278,9 @@ impl Connection {
         }
         if self.retry_at.is_some_and(|at| at <= now) {
             Box::pin(self.retry()).await?;
+        }
+        if self.inbox_due().is_some_and(|at| at <= now) {
+            Box::pin(self.refresh_chats()).await;
         }
         if self.presence_recheck.look_at.is_some_and(|at| at <= now) {
             Box::pin(self.look_again()).await;
@@ -329,9 +329,10 @@ impl Connection {
                 }
                 _ => {}
             }
-            match self.session.on_delivery(Arc::unwrap_or_clone(delivery), &mut self.out) {
+            match self.session.on_delivery(&delivery, &mut self.out) {
                 Effect::Nothing => {}
                 Effect::CatchUp(chat_id) => Box::pin(self.catch_up(chat_id)).await?,
+                Effect::Recheck(chat_id) => Box::pin(self.recheck(chat_id)).await?,
                 Effect::Refresh(chat_id) => self.mark_chat(chat_id),
                 Effect::RefreshAll => self.mark_all_chats(),
                 Effect::Close(reason) => return Err(End::Close(reason)),
@@ -375,17 +376,6 @@ impl Connection {
         }
     }
 
-    fn on_expiry(&mut self) -> Flow {
-        match self.token_expiry.on_due() {
-            Expiry::NotYet => {}
-            Expiry::Notice { expires_in } => {
-                self.out.push(ServerFrame::TokenExpiring { expires_in }.encode());
-            }
-            Expiry::Expired => return Err(End::Close(Close::TokenExpired)),
-        }
-        Ok(())
-    }
-
     /// Writes all waiting frames.
     pub(super) async fn flush(&mut self) -> Flow {
         let frames = std::mem::take(&mut self.out);
@@ -402,31 +392,4 @@ impl Connection {
             Err(_) => Err(End::Close(Close::TooSlow)),
         }
     }
-}
-
-/// Resolves when the replica begins to close its sockets; never, if the replica was dropped.
-async fn closing(phase: &mut watch::Receiver<Phase>) {
-    if phase.wait_for(|phase| *phase == Phase::Closing).await.is_err() {
-        std::future::pending().await
-    }
-}
-
-/// The window over which a drain spreads its closes: a part of the grace, so that the later steps
-/// have time too.
-pub(crate) fn drain_window(context: &Context) -> Duration {
-    let left = context.config.shutdown_grace.saturating_sub(context.config.drain_delay);
-    left.mul_f64(0.4).min(Duration::from_secs(10))
-}
-
-/// Writes the last frames, then closes the socket with a reason.
-pub(super) async fn close(wire: &mut Wire, frames: impl IntoIterator<Item = Frame>, reason: Close) {
-    let (code, text) = (reason.code(), reason.reason());
-    let bye = (code >= 4200).then(|| {
-        let reconnect_in_ms = rand::random_range(500..5_000);
-        ServerFrame::Bye { code, reason: text, reconnect_in_ms }.encode()
-    });
-    let frame = CloseFrame { code: code.into(), reason: Utf8Bytes::from_static(text) };
-    // A client that does not reply is cut off.
-    let last = frames.into_iter().chain(bye);
-    let _ = tokio::time::timeout(CLOSE_WAIT, wire.close(last, frame)).await;
 }

@@ -5,8 +5,9 @@ use std::{net::IpAddr, pin::pin, sync::Arc, time::Duration};
 use tokio::time::timeout;
 
 use super::{
+    closing::close,
     command::{Command, Request},
-    connection::{Bearer, Connection, FirstFrame, close},
+    connection::{Bearer, Connection, FirstFrame},
     wire::{Upgrade, Wire, WsMessage},
 };
 use crate::{

@@ -1,5 +1,7 @@
 //! Sockets: `/ws/chat/{chat}/` is for one chat, `/ws/` for many chats and the user's inbox.
 
+mod catch_up;
+mod closing;
 pub(crate) mod command;
 mod commands;
 mod connection;
@@ -22,7 +24,7 @@ use axum::{
     routing::any,
 };
 
-pub(crate) use self::connection::{CLOSE_WAIT, drain_window};
+pub(crate) use self::closing::{CLOSE_WAIT, drain_window};
 use self::handshake::{Arrival, Claim, Opening};
 pub use self::wire::{Upgrade, Wire, WsMessage};
 use crate::{

@@ -1,12 +1,17 @@
 //! The position of a socket in each chat, and the effect of a delivery on it. No I/O.
 
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use crate::{
     auth::is_revoked,
     hub::{Delivery, Fill},
-    model::{ChatId, Epoch, Time, UserId},
-    protocol::{Close, Frame, ResetReason, ServerFrame},
+    model::{Audience, ChatId, ChatKind, Epoch, Head, Role, Time, UserId},
+    protocol::{AddressedFrame, Close, Frame, GoneReason, ResetReason, ServerFrame},
 };
 
 /// The work that a delivery leaves to the socket's loop.
@@ -15,6 +20,8 @@ pub(crate) enum Effect {
     Nothing,
     /// Read missed changes from Postgres.
     CatchUp(ChatId),
+    /// Ask Postgres whether the user is still a member, then read the chat again.
+    Recheck(ChatId),
     /// One chat of the user changed.
     Refresh(ChatId),
     /// Any chat may have changed.
@@ -22,13 +29,38 @@ pub(crate) enum Effect {
     Close(Close),
 }
 
-/// The socket's position in one chat.
+/// The socket's position in one chat, and what it may hear there.
 #[derive(Debug)]
 struct SubscribedChat {
     chat_id: ChatId,
-    /// All changes up to here were sent.
+    /// All changes up to here were sent, or are not for this user.
     ev: i64,
     epoch: Epoch,
+    /// Whether the client does not know that it is at `ev`: the latest changes were not for it.
+    skipped: bool,
+    is_group: bool,
+    role: Role,
+    /// The first message that the user may see.
+    first_seq: i64,
+}
+
+impl SubscribedChat {
+    /// Whether the user belongs to an audience. Their rights are those at `ev`: what changes them affects
+    /// the user, and is read from Postgres.
+    fn is_in(&self, audience: Audience) -> bool {
+        match audience {
+            Audience::All => true,
+            Audience::Admins => self.role >= Role::Admin,
+            Audience::SeeingSeq(seq) => seq >= self.first_seq,
+        }
+    }
+
+    /// Tells the client of changes that were not for it, before a frame with a position.
+    fn tell_skipped(&mut self, out: &mut Vec<Frame>) {
+        if std::mem::take(&mut self.skipped) {
+            out.push(ServerFrame::Skipped { chat_id: self.chat_id, ev: self.ev }.encode());
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -78,11 +110,6 @@ impl Session {
         self.chats.get(self.find(chat_id).ok()?)
     }
 
-    fn get_mut(&mut self, chat_id: ChatId) -> Option<&mut SubscribedChat> {
-        let index = self.find(chat_id).ok()?;
-        self.chats.get_mut(index)
-    }
-
     pub(super) fn is_subscribed(&self, chat_id: ChatId) -> bool {
         self.find(chat_id).is_ok()
     }
@@ -96,19 +123,31 @@ impl Session {
         self.get(chat_id).map(|subscribed| (subscribed.ev, Arc::clone(&subscribed.epoch)))
     }
 
-    /// Notes that all changes of a chat up to `ev` were sent.
-    pub(crate) fn set_position(&mut self, chat_id: ChatId, ev: i64, epoch: &str) {
+    /// Notes that all changes of a chat up to this head were sent, and what the reader may hear from
+    /// there on. The caller tells the client the position.
+    pub(crate) fn set_position(&mut self, chat_id: ChatId, head: &Head) {
+        let Head { kind, ev, epoch, reader, .. } = head;
+        let known = self.get(chat_id).map(|subscribed| Arc::clone(&subscribed.epoch));
+        let epoch = known.filter(|known| **known == **epoch).unwrap_or_else(|| epoch[..].into());
+        let subscribed = SubscribedChat {
+            chat_id,
+            ev: *ev,
+            epoch,
+            skipped: false,
+            is_group: *kind == ChatKind::Group,
+            role: reader.role,
+            first_seq: reader.first_seq,
+        };
         match self.find(chat_id) {
-            Ok(index) => {
-                let subscribed = &mut self.chats[index];
-                subscribed.ev = ev;
-                if *subscribed.epoch != *epoch {
-                    subscribed.epoch = epoch.into();
-                }
-            }
-            Err(index) => {
-                self.chats.insert(index, SubscribedChat { chat_id, ev, epoch: epoch.into() });
-            }
+            Ok(index) => self.chats[index] = subscribed,
+            Err(index) => self.chats.insert(index, subscribed),
+        }
+    }
+
+    /// Tells the client the position in a chat, if the latest changes were not for it.
+    pub(super) fn tell_skipped(&mut self, chat_id: ChatId, out: &mut Vec<Frame>) {
+        if let Ok(index) = self.find(chat_id) {
+            self.chats[index].tell_skipped(out);
         }
     }
 
@@ -117,49 +156,54 @@ impl Session {
     }
 
     /// Applies a delivery; pushes frames to `out`.
-    pub(crate) fn on_delivery(&mut self, delivery: Delivery, out: &mut Vec<Frame>) -> Effect {
+    pub(crate) fn on_delivery(&mut self, delivery: &Delivery, out: &mut Vec<Frame>) -> Effect {
         match delivery {
-            Delivery::Event { chat_id, epoch, ev, frame, .. } => {
-                self.on_event(chat_id, &epoch, ev, frame, out)
+            Delivery::Event { chat_id, epoch, ev, frames, .. } => {
+                self.on_event(*chat_id, epoch, *ev, frames, out)
             }
-            Delivery::Catchup { chat_id, fill } => self.on_fill(chat_id, &fill, out),
+            Delivery::Catchup { chat_id, fill } => self.on_fill(*chat_id, fill, out),
             Delivery::Reset { chat_id, head_ev, epoch, reason } => {
-                self.on_reset(chat_id, head_ev, &epoch, reason, out)
+                self.on_reset(*chat_id, *head_ev, epoch, *reason, out)
             }
             Delivery::Typing { chat_id, user_id, frame }
             | Delivery::Presence { chat_id, user_id, frame } => {
-                if user_id != self.user_id && self.is_subscribed(chat_id) {
-                    out.push(frame);
+                if *user_id != self.user_id && self.is_subscribed(*chat_id) {
+                    out.push(frame.clone());
                 }
                 Effect::Nothing
             }
-            Delivery::Deleted { chat_id, epoch } => {
-                let Some(subscribed) = self.get(chat_id) else { return Effect::Nothing };
-                if subscribed.epoch != epoch {
-                    return Effect::CatchUp(chat_id);
+            Delivery::OwnRead { chat_id, epoch, frame } => {
+                if self.get(*chat_id).is_some_and(|subscribed| subscribed.epoch == *epoch) {
+                    out.push(frame.clone());
                 }
-                self.unsubscribe(chat_id);
-                if self.is_single() {
-                    let epoch = &*epoch;
-                    out.push(
-                        ServerFrame::ChatDeleted { chat_id, total_unread: None, epoch }.encode(),
-                    );
-                    return Effect::Close(Close::ChatGone);
-                }
-                // The inbox reports it once, also for a chat without a subscription.
-                Effect::Refresh(chat_id)
+                Effect::Nothing
             }
-            Delivery::ChatMoved { chat_id, .. } if self.single.is_none() => {
-                Effect::Refresh(chat_id)
-            }
+            Delivery::Deleted { chat_id, epoch } => self.on_deleted(*chat_id, epoch, out),
+            Delivery::ChatMoved { chat_id } if self.single.is_none() => Effect::Refresh(*chat_id),
             Delivery::Inbox if self.single.is_none() => Effect::RefreshAll,
             Delivery::ChatMoved { .. } | Delivery::Inbox => Effect::Nothing,
             Delivery::Erased => Effect::Close(Close::UserGone),
-            Delivery::Revoked { at } if is_revoked(self.issued_at, Some(at)) => {
+            Delivery::Revoked { at } if is_revoked(self.issued_at, Some(*at)) => {
                 Effect::Close(Close::TokenInvalid)
             }
             Delivery::Revoked { .. } => Effect::Nothing,
         }
+    }
+
+    fn on_deleted(&mut self, chat_id: ChatId, epoch: &Epoch, out: &mut Vec<Frame>) -> Effect {
+        let Some(subscribed) = self.get(chat_id) else { return Effect::Nothing };
+        if subscribed.epoch != *epoch {
+            return Effect::CatchUp(chat_id);
+        }
+        self.unsubscribe(chat_id);
+        if self.is_single() {
+            let (reason, epoch) = (GoneReason::Deleted, &**epoch);
+            let gone = ServerFrame::ChatDeleted { chat_id, total_unread: None, reason, epoch };
+            out.push(gone.encode());
+            return Effect::Close(Close::ChatGone);
+        }
+        // The inbox reports it once, also for a chat without a subscription.
+        Effect::Refresh(chat_id)
     }
 
     fn on_event(
@@ -167,42 +211,60 @@ impl Session {
         chat_id: ChatId,
         epoch: &Epoch,
         ev: i64,
-        frame: Frame,
+        frames: &[AddressedFrame],
         out: &mut Vec<Frame>,
     ) -> Effect {
-        let Some(subscribed) = self.get_mut(chat_id) else { return Effect::Nothing };
+        let Ok(index) = self.find(chat_id) else { return Effect::Nothing };
+        let subscribed = &mut self.chats[index];
         if subscribed.epoch != *epoch {
             // Numbers of another epoch mean nothing here, whichever of the two is over.
             return Effect::CatchUp(chat_id);
         }
-        if ev == subscribed.ev + 1 {
-            subscribed.ev = ev;
-            out.push(frame);
-            return Effect::Nothing;
-        }
         // A lower `ev` was already read at the subscription; a higher one is the first that fitted
         // after an overflow.
-        if ev <= subscribed.ev { Effect::Nothing } else { Effect::CatchUp(chat_id) }
+        if ev <= subscribed.ev {
+            return Effect::Nothing;
+        }
+        // Postgres knows what the user may hear from here on. Until it was asked, the position stays, so
+        // that no later change goes out either.
+        if ev > subscribed.ev + 1 || frames.iter().any(|one| one.affected.contains(&self.user_id)) {
+            return Effect::CatchUp(chat_id);
+        }
+        for AddressedFrame { audience, frame, .. } in frames {
+            if subscribed.is_in(*audience) {
+                subscribed.tell_skipped(out);
+                subscribed.ev = ev;
+                out.push(frame.clone());
+            }
+        }
+        subscribed.skipped |= subscribed.ev < ev;
+        subscribed.ev = ev;
+        Effect::Nothing
     }
 
     fn on_fill(&mut self, chat_id: ChatId, fill: &Fill, out: &mut Vec<Frame>) -> Effect {
-        let Some(subscribed) = self.get_mut(chat_id) else { return Effect::Nothing };
+        let Ok(index) = self.find(chat_id) else { return Effect::Nothing };
+        let subscribed = &mut self.chats[index];
         if subscribed.epoch != fill.epoch {
             return Effect::CatchUp(chat_id);
         }
         if fill.head_ev <= subscribed.ev {
             return Effect::Nothing;
         }
-        if fill.after_ev > subscribed.ev {
+        let news = || fill.frames.iter().filter(|(ev, _)| *ev > subscribed.ev).map(|(_, one)| one);
+        if fill.after_ev > subscribed.ev
+            || subscribed.is_group && !fill.whole
+            || news().any(|one| one.affected.contains(&self.user_id))
+        {
             return Effect::CatchUp(chat_id);
         }
+        let told: Vec<Frame> = news()
+            .filter(|one| subscribed.is_in(one.audience))
+            .map(|one| one.frame.clone())
+            .collect();
+        subscribed.tell_skipped(out);
         out.push(ServerFrame::Catchup { chat_id, after_ev: subscribed.ev }.encode());
-        out.extend(
-            fill.frames
-                .iter()
-                .filter(|(ev, _)| *ev > subscribed.ev)
-                .map(|(_, frame)| frame.clone()),
-        );
+        out.extend(told);
         subscribed.ev = fill.head_ev;
         out.push(ServerFrame::Synced { chat_id, ev: fill.head_ev }.encode());
         Effect::Nothing
@@ -216,7 +278,8 @@ impl Session {
         reason: ResetReason,
         out: &mut Vec<Frame>,
     ) -> Effect {
-        let Some(subscribed) = self.get_mut(chat_id) else { return Effect::Nothing };
+        let Ok(index) = self.find(chat_id) else { return Effect::Nothing };
+        let subscribed = &mut self.chats[index];
         match reason {
             // The socket is past the gap already.
             ResetReason::TooFar if subscribed.epoch == *epoch && subscribed.ev >= head_ev => {
@@ -234,123 +297,15 @@ impl Session {
             {
                 return Effect::CatchUp(chat_id);
             }
+            // Nobody read who left in what is not given, or who is a member in this epoch.
+            _ if subscribed.is_group => return Effect::Recheck(chat_id),
             ResetReason::TooFar | ResetReason::UnknownPosition => {}
         }
         subscribed.ev = head_ev;
         subscribed.epoch = Arc::clone(epoch);
+        subscribed.skipped = false;
         out.push(ServerFrame::Reset { chat_id, head_ev, epoch, reason }.encode());
         out.push(ServerFrame::Synced { chat_id, ev: head_ev }.encode());
         Effect::Nothing
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-
-    use super::*;
-
-    const CHAT: ChatId = ChatId::nil();
-
-    fn session() -> Session {
-        let mut session = Session::new(UserId::parse("alice").expect("valid"), None, Some(CHAT));
-        session.set_position(CHAT, 5, "e1");
-        session
-    }
-
-    fn event(ev: i64) -> Delivery {
-        event_of("e1", ev)
-    }
-
-    fn event_of(epoch: &str, ev: i64) -> Delivery {
-        let (epoch, frame) = (epoch.into(), Bytes::from(format!("ev {ev}")));
-        Delivery::Event { chat_id: CHAT, epoch, ev, micros: 0, frame }
-    }
-
-    fn texts(frames: &[Frame]) -> Vec<&str> {
-        frames.iter().map(|frame| std::str::from_utf8(frame).expect("text")).collect()
-    }
-
-    #[test]
-    fn events_are_given_once_in_order_and_a_gap_asks_for_reading() {
-        let (mut session, mut out) = (session(), Vec::new());
-        for ev in [4, 5, 6, 6, 7] {
-            assert_eq!(session.on_delivery(event(ev), &mut out), Effect::Nothing);
-        }
-        assert_eq!(texts(&out), ["ev 6", "ev 7"]);
-        assert_eq!(session.on_delivery(event(9), &mut out), Effect::CatchUp(CHAT));
-        assert_eq!(out.len(), 2);
-    }
-
-    #[test]
-    fn a_fill_gives_only_what_is_new_between_catchup_and_synced() {
-        let (mut session, mut out) = (session(), Vec::new());
-        let frames = [4, 6, 8].map(|ev| (ev, Bytes::from(format!("ev {ev}")))).to_vec();
-        let fill = Arc::new(Fill { epoch: "e1".into(), after_ev: 4, frames, head_ev: 8 });
-        session.on_delivery(Delivery::Catchup { chat_id: CHAT, fill: Arc::clone(&fill) }, &mut out);
-        let sent = texts(&out);
-        assert!(sent[0].contains(r#""type":"catchup""#) && sent[0].contains(r#""after_ev":5"#));
-        assert_eq!(sent[1..3], ["ev 6", "ev 8"]);
-        assert!(sent[3].contains(r#""type":"synced""#) && sent[3].contains(r#""ev":8"#));
-        session.on_delivery(Delivery::Catchup { chat_id: CHAT, fill }, &mut out);
-        assert_eq!(out.len(), 4, "a second fill of the same brings nothing");
-    }
-
-    #[test]
-    fn a_fill_that_begins_later_is_not_taken() {
-        let (mut session, mut out) = (session(), Vec::new());
-        let fill =
-            Arc::new(Fill { epoch: "e1".into(), after_ev: 6, frames: Vec::new(), head_ev: 8 });
-        let effect = session.on_delivery(Delivery::Catchup { chat_id: CHAT, fill }, &mut out);
-        assert_eq!(effect, Effect::CatchUp(CHAT));
-        assert!(out.is_empty());
-    }
-
-    #[test]
-    fn a_reset_moves_back_and_does_not_touch_who_came_after_it() {
-        let (mut session, mut out) = (session(), Vec::new());
-        let reset = Delivery::Reset {
-            chat_id: CHAT,
-            head_ev: 3,
-            epoch: "e2".into(),
-            reason: ResetReason::UnknownPosition,
-        };
-        session.on_delivery(reset.clone(), &mut out);
-        assert_eq!(out.len(), 2);
-        assert_eq!(session.on_delivery(event_of("e2", 4), &mut out), Effect::Nothing);
-        assert_eq!(out.len(), 3);
-        session.on_delivery(reset, &mut out);
-        assert_eq!(out.len(), 5, "back again: the head is behind what was given");
-    }
-
-    #[test]
-    fn what_another_history_says_is_not_given_and_asks_for_reading() {
-        let (mut session, mut out) = (session(), Vec::new());
-        let fill = Fill { epoch: "e2".into(), after_ev: 5, frames: Vec::new(), head_ev: 8 };
-        for foreign in [
-            event_of("e2", 6),
-            Delivery::Catchup { chat_id: CHAT, fill: Arc::new(fill) },
-            Delivery::Deleted { chat_id: CHAT, epoch: "e2".into() },
-        ] {
-            assert_eq!(session.on_delivery(foreign, &mut out), Effect::CatchUp(CHAT));
-        }
-        assert!(out.is_empty() && session.is_subscribed(CHAT));
-        assert_eq!(session.on_delivery(event(6), &mut out), Effect::Nothing);
-        assert_eq!(texts(&out), ["ev 6"]);
-    }
-
-    #[test]
-    fn ones_own_typing_is_not_told_and_a_strangers_chat_neither() {
-        let (mut session, mut out) = (session(), Vec::new());
-        let typing = |chat_id, user: &str| Delivery::Typing {
-            chat_id,
-            user_id: UserId::parse(user).expect("valid"),
-            frame: Bytes::from_static(b"t"),
-        };
-        session.on_delivery(typing(CHAT, "alice"), &mut out);
-        session.on_delivery(typing(ChatId::max(), "bob"), &mut out);
-        assert!(out.is_empty());
-        session.on_delivery(typing(CHAT, "bob"), &mut out);
-        assert_eq!(out.len(), 1);
     }
 }

@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::model::Time;
+use super::connection::{Connection, End, Flow};
+use crate::{
+    model::Time,
+    protocol::{Close, ServerFrame},
+};
 
 /// How long before a token's expiry the client is told, at most: enough for an application that has
 /// to wake up first.
@@ -33,7 +37,7 @@ pub(super) struct TokenExpiry {
 }
 
 /// What a deadline asks for.
-pub(super) enum Expiry {
+enum Expiry {
     NotYet,
     /// The client has to be told, with the seconds that are left.
     Notice {
@@ -80,7 +84,7 @@ impl TokenExpiry {
     }
 
     /// What to do at a deadline.
-    pub(super) fn on_due(&mut self) -> Expiry {
+    fn on_due(&mut self) -> Expiry {
         self.due = None;
         if seconds_until(self.end()).is_zero() {
             return Expiry::Expired;
@@ -120,4 +124,17 @@ fn seconds_until(moment: i64) -> Duration {
     let now = jiff::Timestamp::now().as_millisecond();
     let left = moment.saturating_mul(1_000).saturating_sub(now);
     Duration::from_millis(u64::try_from(left).unwrap_or(0))
+}
+
+impl Connection {
+    pub(super) fn on_expiry(&mut self) -> Flow {
+        match self.token_expiry.on_due() {
+            Expiry::NotYet => {}
+            Expiry::Notice { expires_in } => {
+                self.out.push(ServerFrame::TokenExpiring { expires_in }.encode());
+            }
+            Expiry::Expired => return Err(End::Close(Close::TokenExpired)),
+        }
+        Ok(())
+    }
 }
