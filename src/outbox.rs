@@ -1,28 +1,27 @@
 //! Publishes commits to Redis: at once by the committing replica, otherwise by a sweeper.
 //!
-//! A transaction leaves a row that names the chats it changed. The row is deleted once Redis has
-//! the publications and the counters of both members. After a crash or a fault of Redis the sweeper
+//! A transaction leaves a row that names the chats and the members it changed. The row is deleted once
+//! Redis has the publications and the members' counters. After a crash or a fault of Redis the sweeper
 //! of any replica finds the row and publishes the current state of its chats.
 
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+mod changes;
+mod commit;
+mod finished;
 
-use bytes::Bytes;
-use tokio::sync::Notify;
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use self::commit::Commit;
+use self::finished::{Finished, forget};
 use crate::{
-    broker::{Broker, Channel, RedisClient, RedisUnavailable},
+    broker::{Broker, RedisClient, RedisUnavailable},
     error::chain,
     history::History,
     metrics::Metrics,
     model::{ChatId, Epoch, UserId},
-    protocol::Publication,
-    store::{ChatState, Noted, Store, StoreError, Unpublished},
-    unread::{Change, Counter, CounterChange, Unread},
+    store::{Store, StoreError, Unpublished},
+    unread::Unread,
 };
 
 /// How long an acknowledgement waits for Redis, so that a read after it sees the new counter on any
@@ -37,78 +36,9 @@ const SWEEP_INTERVAL: Duration = Duration::from_millis(250);
 /// Maximum rows per sweep.
 const SWEEP_ROWS: i64 = 500;
 
-/// Chats published at once: a row may name hundreds of chats, and a whole pipeline must fit into
-/// the time-out of one command.
-const SWEEP_CHATS: usize = 500;
-
-/// How long finished rows are collected, so that their deletion costs one statement per batch, not
-/// per message; well below the half second after which a sweeper would take them.
-const FORGET_INTERVAL: Duration = Duration::from_millis(100);
-
-/// Maximum finished rows deleted by one statement, which takes some 10 ms.
-const FORGET_ROWS: usize = 2_000;
-
-/// The changes of a transaction, ready for Redis.
-#[derive(Debug, Default)]
-pub struct Commit {
-    pub noted: Vec<Noted>,
-    pub publications: Vec<(Channel, Bytes)>,
-    pub counters: Vec<Change>,
-}
-
-impl Commit {
-    /// Appends a later commit.
-    pub fn append(&mut self, mut later: Self) {
-        self.noted.append(&mut later.noted);
-        self.publications.append(&mut later.publications);
-        self.counters.append(&mut later.counters);
-    }
-
-    /// Adds a chat's current state: both counters, and a publication to both inboxes.
-    pub fn add_state(&mut self, state: &ChatState) {
-        let ChatState { chat_id, last_ev: ev, epoch, .. } = state;
-        let (chat_id, ev) = (*chat_id, *ev);
-        let chat = Publication::ChatMoved { epoch: Epoch::clone(epoch), chat_id, ev }.encode();
-        for (user, counter) in counters(state) {
-            self.publications.push((Channel::User(user.clone()), chat.clone()));
-            let (epoch, counter) = (Epoch::clone(epoch), CounterChange::Set(counter));
-            self.counters.push(Change { user, epoch, counter });
-        }
-    }
-
-    /// Adds the deletion of a chat.
-    pub fn add_deleted(&mut self, epoch: &Epoch, chat_id: ChatId, members: &[UserId]) {
-        let epoch = || Epoch::clone(epoch);
-        self.publish(Channel::Chat(chat_id), &Publication::Deleted { epoch: epoch() });
-        let chat = Publication::ChatMoved { epoch: epoch(), chat_id, ev: i64::MAX }.encode();
-        for user in members {
-            let counter = CounterChange::Gone { chat_id };
-            self.counters.push(Change { user: user.clone(), epoch: epoch(), counter });
-            self.publications.push((Channel::User(user.clone()), chat.clone()));
-        }
-    }
-
-    pub fn publish(&mut self, channel: Channel, publication: &Publication) {
-        self.publications.push((channel, publication.encode()));
-    }
-}
-
-/// The counters of both members of a chat.
-pub fn counters(state: &ChatState) -> [(UserId, Counter); 2] {
-    let counter = |unread, read_seq| Counter {
-        chat_id: state.chat_id,
-        room_name: state.room_name.clone(),
-        ev: state.last_ev,
-        unread,
-        last_seq: state.last_seq,
-        read_seq,
-        activity: state.activity.0.as_microsecond(),
-    };
-    [
-        (state.user_lo.clone(), counter(state.lo_unread, state.lo_read)),
-        (state.user_hi.clone(), counter(state.hi_unread, state.hi_read)),
-    ]
-}
+/// Chats and members published at once: a row may name hundreds, and a whole pipeline must fit into the
+/// time-out of one command.
+const SWEEP_NAMES: usize = 500;
 
 /// Publishes commits. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -121,42 +51,6 @@ pub struct Outbox {
     history: History,
     tasks: TaskTracker,
     metrics: Arc<Metrics>,
-}
-
-/// Published rows that are still to be deleted. They are kept until then, so that a slow deletion
-/// is retried and the sweeper does not publish them again. Bounded by the rows of the outbox.
-#[derive(Debug, Default)]
-struct Finished {
-    rows: Mutex<BTreeSet<Noted>>,
-    more: Notify,
-}
-
-impl Finished {
-    fn rows(&self) -> MutexGuard<'_, BTreeSet<Noted>> {
-        // A panic leaves the set consistent.
-        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn add(&self, noted: Vec<Noted>) {
-        if !noted.is_empty() {
-            self.rows().extend(noted);
-            self.more.notify_one();
-        }
-    }
-
-    /// Returns rows of one epoch, at most as many as one statement deletes.
-    fn of_one_history(&self) -> Vec<Noted> {
-        let rows = self.rows();
-        let Some(first) = rows.first() else { return Vec::new() };
-        rows.iter().take_while(|row| row.epoch == first.epoch).take(FORGET_ROWS).cloned().collect()
-    }
-
-    fn remove(&self, noted: &[Noted]) {
-        let mut rows = self.rows();
-        for row in noted {
-            rows.remove(row);
-        }
-    }
 }
 
 impl Outbox {
@@ -269,41 +163,68 @@ impl Outbox {
         Ok(more)
     }
 
-    /// Reads the current state of the chats of these rows, each chat once. Each state carries the
-    /// epoch in which it was read: if the epoch changed after the rows were read, theirs is
+    /// Reads the current state of the chats and members of these rows, each once. Each state carries
+    /// the epoch in which it was read: if the epoch changed after the rows were read, theirs is
     /// ignored.
     pub async fn commit_of(&self, rows: &[Unpublished]) -> Result<Commit, StoreError> {
-        let mut chats: Vec<ChatId> = rows.iter().flat_map(|row| row.chats.clone()).collect();
-        chats.sort_unstable();
-        chats.dedup();
-        let states = self.store.get_states(&chats).await?;
         let mut commit = Commit {
             noted: rows.iter().map(|row| row.noted.clone()).collect(),
             ..Commit::default()
         };
-        for state in &states {
-            let head = Publication::Head { epoch: Epoch::clone(&state.epoch), ev: state.last_ev };
-            commit.publish(Channel::Chat(state.chat_id), &head);
-            commit.add_state(state);
-        }
-        for row in rows.iter().filter(|row| !row.users.is_empty()) {
-            for chat_id in &row.chats {
-                commit.add_deleted(&row.noted.epoch, *chat_id, &row.users);
+        let chats: BTreeSet<ChatId> = rows.iter().flat_map(|row| &row.chats).copied().collect();
+        let chats: Vec<ChatId> = chats.into_iter().collect();
+        let states = self.store.get_states(&chats).await?;
+        states.iter().for_each(|state| commit.add_chat(state));
+        for row in rows {
+            let is_there = |chat_id| states.iter().any(|state| state.chat_id == chat_id);
+            for chat_id in row.chats.iter().copied().filter(|chat_id| !is_there(*chat_id)) {
+                commit.add_deleted(&row.noted.epoch, chat_id, &[]);
             }
+        }
+        let members: BTreeSet<(ChatId, UserId)> =
+            rows.iter().flat_map(|row| row.members.iter().cloned()).collect();
+        let members: Vec<(ChatId, UserId)> = members.into_iter().collect();
+        // Rows of one sweep belong to one epoch.
+        if let Some(row) = rows.first() {
+            self.add_members(&mut commit, &members, Some(&row.noted.epoch)).await?;
         }
         Ok(commit)
     }
+
+    /// Adds the current states of these members. Those who have none are out of a chat that is gone.
+    async fn add_members(
+        &self,
+        commit: &mut Commit,
+        members: &[(ChatId, UserId)],
+        epoch: Option<&Epoch>,
+    ) -> Result<(), StoreError> {
+        if members.is_empty() {
+            return Ok(());
+        }
+        let states = self.store.get_member_states(members).await?;
+        states.iter().for_each(|state| commit.add_state(state));
+        let found: BTreeSet<(ChatId, &UserId)> =
+            states.iter().map(|state| (state.chat_id, &state.user_id)).collect();
+        for (chat_id, user_id) in members {
+            if let Some(epoch) = epoch
+                && !found.contains(&(*chat_id, user_id))
+            {
+                commit.add_gone(epoch, *chat_id, user_id);
+            }
+        }
+        Ok(())
+    }
 }
 
-/// Splits rows into runs of some [`SWEEP_CHATS`] chats, in reverse order.
+/// Splits rows into runs of some [`SWEEP_NAMES`] chats and members, in reverse order.
 fn slices(rows: &[Unpublished]) -> Vec<&[Unpublished]> {
     let mut parts = Vec::new();
-    let (mut start, mut chats) = (0, 0);
+    let (mut start, mut names) = (0, 0);
     for (end, row) in rows.iter().enumerate() {
-        chats += row.chats.len();
-        if chats >= SWEEP_CHATS {
+        names += row.chats.len() + row.members.len();
+        if names >= SWEEP_NAMES {
             parts.push(&rows[start..=end]);
-            (start, chats) = (end + 1, 0);
+            (start, names) = (end + 1, 0);
         }
     }
     if start < rows.len() {
@@ -311,46 +232,4 @@ fn slices(rows: &[Unpublished]) -> Vec<&[Unpublished]> {
     }
     parts.reverse();
     parts
-}
-
-/// Deletes finished rows; after `stop` it finishes the rest and returns.
-async fn forget(store: Store, finished: Arc<Finished>, stop: CancellationToken) {
-    loop {
-        let open = stop.run_until_cancelled(finished.more.notified()).await.is_some();
-        if open {
-            // Collects more rows; ends at once when the replica stops.
-            let _ = tokio::time::timeout(FORGET_INTERVAL, stop.cancelled()).await;
-        }
-        loop {
-            // Of one epoch, because another one has other rows with the same ids.
-            let rows = finished.of_one_history();
-            let Some(Noted { epoch, .. }) = rows.first() else { break };
-            let ids: Vec<i64> = rows.iter().map(|row| row.outbox_id).collect();
-            match store.delete_outbox(epoch, &ids).await {
-                Ok(()) => finished.remove(&rows),
-                // Postgres was busy: try again later.
-                Err(StoreError::Slow(_) | StoreError::Locked(_)) if open => {
-                    tracing::warn!(
-                        rows = ids.len(),
-                        "deleting outbox rows took too long; once more"
-                    );
-                    finished.more.notify_one();
-                    break;
-                }
-                Err(error) => {
-                    // Remaining rows are swept, which publishes them again; that is harmless.
-                    tracing::warn!(
-                        error = chain(&error),
-                        rows = ids.len(),
-                        "outbox rows stay until swept"
-                    );
-                    finished.rows().clear();
-                    break;
-                }
-            }
-        }
-        if !open {
-            return;
-        }
-    }
 }

@@ -1,7 +1,7 @@
 //! A batch writer: a queue, and a task that writes it in batches.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     hash::Hash,
     sync::Arc,
 };
@@ -13,13 +13,16 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Span;
 
-use super::publish::{Acknowledgement, Batch, Publisher};
+use super::{
+    publish::{Acknowledgement, Batch, Publisher},
+    shares::{Place, Shares},
+};
 use crate::{
     error::Error,
     metrics::Metrics,
-    model::ChatId,
+    model::{ChatId, Epoch},
     outbox::Outbox,
-    store::{Store, StoreError},
+    store::{MemberState, Store, StoreError},
 };
 
 /// Maximum items of a batch. More gain little (100 rows: 87,000 per second, 500: 103,000), and each
@@ -31,10 +34,6 @@ const BATCH_BYTES: usize = 256 * 1024;
 
 /// Length of the queue; further items are refused at once, because they would wait for seconds.
 const QUEUE: usize = 2_048;
-
-/// Maximum waiting items of one key: a batch takes only one of them, so that a script that edits
-/// thousands of messages of one chat would fill the queue.
-const QUEUE_OF_ONE: usize = 256;
 
 /// Lock time-outs of a batch before all of it is refused. A chat that stays locked is identified
 /// earlier.
@@ -52,6 +51,9 @@ pub(super) trait BatchItem: Sized + Send + Sync + 'static {
     /// The caller's result.
     type Done: Send + 'static;
 
+    /// Maximum items of one chat in a batch.
+    const SHARE_OF_CHAT: usize = BATCH;
+
     fn chat_id(&self) -> ChatId;
 
     fn key(&self) -> Self::Key;
@@ -59,11 +61,11 @@ pub(super) trait BatchItem: Sized + Send + Sync + 'static {
     /// The bytes of its large fields.
     fn size(&self) -> usize;
 
-    /// Writes a batch in one transaction. Returns one outcome per item, in order.
+    /// Writes a batch in one transaction.
     fn write(
         store: &Store,
         batch: &[Self],
-    ) -> impl Future<Output = Result<Vec<Self::Outcome>, StoreError>> + Send;
+    ) -> impl Future<Output = Result<Written<Self::Outcome>, StoreError>> + Send;
 
     /// Adds an outcome's publications to `batch`, and returns the caller's result.
     fn conclude(
@@ -78,6 +80,16 @@ pub(super) trait BatchItem: Sized + Send + Sync + 'static {
 
     /// Called when Redis has the item.
     fn published(_done: &Self::Done, _span: &Span) {}
+}
+
+/// What a batch became.
+pub(super) struct Written<O> {
+    /// One per item, in order.
+    pub(super) outcomes: Vec<O>,
+    /// The current states of members whose counters moved.
+    pub(super) states: Vec<MemberState>,
+    /// A transaction belongs to one epoch.
+    pub(super) epoch: Epoch,
 }
 
 struct Job<W: BatchItem> {
@@ -184,22 +196,21 @@ impl<W: BatchItem> BatchWriter<W> {
             };
             self.carried.push_back(first);
         }
-        let (mut batch, mut keys, mut bytes) = (Vec::new(), HashMap::new(), 0);
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        let mut shares = Shares::new(W::SHARE_OF_CHAT);
         let mut left_out = VecDeque::new();
         // Left-out items are bounded too, because they no longer count in the queue. They are
         // skipped, so that one chat's items do not delay those of others.
         while batch.len() < BATCH && left_out.len() < QUEUE && bytes < BATCH_BYTES {
             let next = self.carried.pop_front().or_else(|| self.waiting.try_recv().ok());
             let Some(job) = next else { break };
-            let of_one = keys.entry(job.item.key()).or_insert(0);
-            *of_one += 1;
-            match *of_one {
-                1 => {
+            match shares.place(job.item.key(), job.item.chat_id()) {
+                Place::InBatch => {
                     bytes += job.item.size();
                     batch.push(job);
                 }
-                ..=QUEUE_OF_ONE => left_out.push_back(job),
-                _ => job.responder.answer(Err(Error::Unavailable(None))),
+                Place::Later => left_out.push_back(job),
+                Place::Refused => job.responder.answer(Err(Error::Unavailable(None))),
             }
         }
         left_out.append(&mut self.carried);
@@ -239,8 +250,8 @@ impl<W: BatchItem> BatchWriter<W> {
                 part.into_iter().map(|job| (job.item, job.responder)).unzip();
             let began = Instant::now();
             let error = match W::write(&self.store, &items).await {
-                Ok(outcomes) => {
-                    self.acknowledge(outcomes, began, responders);
+                Ok(written) => {
+                    self.acknowledge(written, began, responders);
                     continue;
                 }
                 Err(error) => error,
@@ -304,11 +315,12 @@ impl<W: BatchItem> BatchWriter<W> {
 
     fn acknowledge(
         &self,
-        outcomes: Vec<W::Outcome>,
+        written: Written<W::Outcome>,
         began: Instant,
         responders: Vec<Responder<W>>,
     ) {
-        let mut batch = Batch::new(outcomes.len());
+        let Written { outcomes, states, epoch } = written;
+        let mut batch = Batch::new(outcomes.len(), epoch, states);
         let mut acknowledgements = Vec::new();
         for (outcome, responder) in outcomes.into_iter().zip(responders) {
             match W::conclude(outcome, &mut batch, &responder.span, &self.metrics) {

@@ -6,6 +6,7 @@ mod batch_writer;
 mod mutations;
 mod publish;
 mod sends;
+mod shares;
 
 use std::sync::Arc;
 

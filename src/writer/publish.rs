@@ -1,6 +1,9 @@
 //! Publishes a batch writer's commits to Redis, then answers the callers.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tokio::{sync::mpsc, time::Instant};
@@ -10,9 +13,10 @@ use super::batch_writer::{BatchItem, Responder};
 use crate::{
     broker::Channel,
     error::Error,
-    model::{ChatId, Epoch},
+    model::{ChatId, ChatKind, Epoch, UserId},
     outbox::{ACK_WAIT, Commit, Outbox},
-    store::{ChatState, Noted},
+    protocol::{Frame, Publication},
+    store::{MemberState, Noted},
 };
 
 /// Maximum commits of a batch writer that wait for Redis; beyond it callers are answered at once,
@@ -26,23 +30,63 @@ const PUBLISHED_AT_ONCE: usize = 2_048;
 /// The publications and counters of a committed batch.
 pub(super) struct Batch {
     pub(super) size: usize,
+    epoch: Epoch,
     commit: Commit,
-    /// The current state of each chat.
-    states: BTreeMap<ChatId, ChatState>,
+    /// Encoded events, with their chats and numbers.
+    events: Vec<(ChatId, i64, Bytes)>,
+    /// Chats in which an item had its way.
+    chats: BTreeSet<ChatId>,
+    /// The current states of members.
+    states: BTreeMap<(ChatId, UserId), MemberState>,
 }
 
 impl Batch {
-    pub(super) fn new(size: usize) -> Self {
-        Self { size, commit: Commit::default(), states: BTreeMap::new() }
+    pub(super) fn new(size: usize, epoch: Epoch, states: Vec<MemberState>) -> Self {
+        let mut batch = Self {
+            size,
+            epoch,
+            commit: Commit::default(),
+            events: Vec::new(),
+            chats: BTreeSet::new(),
+            states: BTreeMap::new(),
+        };
+        states.iter().for_each(|state| batch.add_state(state));
+        batch
     }
 
-    pub(super) fn publish(&mut self, channel: Channel, publication: Bytes) {
-        self.commit.publications.push((channel, publication));
+    pub(super) fn epoch(&self) -> &Epoch {
+        &self.epoch
     }
 
-    /// Notes a chat's current state and its row of the outbox.
-    pub(super) fn note(&mut self, state: ChatState, noted: Option<Noted>) {
-        self.states.insert(state.chat_id, state);
+    /// Adds an event to a chat's channel.
+    pub(super) fn publish(&mut self, chat_id: ChatId, ev: i64, event: Bytes) {
+        self.events.push((chat_id, ev, event));
+    }
+
+    /// Adds a reader's new marker in a chat without receipts to their own channel.
+    pub(super) fn tell_own_read(&mut self, state: &MemberState, frame: Frame) {
+        let MemberState { chat_id, user_id, last_ev, .. } = state;
+        let epoch = Epoch::clone(&self.epoch);
+        let read = Publication::OwnRead { epoch, chat_id: *chat_id, frame };
+        self.commit.publish(Channel::User(user_id.clone()), &read);
+        self.commit.tell_inbox(&self.epoch, *chat_id, *last_ev, user_id);
+    }
+
+    /// Notes a member's current state. In a group no message writes more for its members: the chat's
+    /// channel tells their inboxes, and Postgres has their counters.
+    pub(super) fn add_state(&mut self, state: &MemberState) {
+        if state.kind == ChatKind::Direct {
+            let known = self.states.entry((state.chat_id, state.user_id.clone()));
+            let known = known.or_insert_with(|| state.clone());
+            if known.version() < state.version() {
+                known.clone_from(state);
+            }
+        }
+    }
+
+    /// Notes that an item had its way in a chat, and its row of the outbox.
+    pub(super) fn note(&mut self, chat_id: ChatId, noted: Option<Noted>) {
+        self.chats.insert(chat_id);
         if let Some(noted) = noted
             && self.commit.noted.last() != Some(&noted)
         {
@@ -51,7 +95,14 @@ impl Batch {
     }
 
     fn into_commit(mut self) -> Commit {
-        self.states.values().for_each(|state| self.commit.add_state(state));
+        // A chat's changes in their order.
+        self.events.sort_unstable_by_key(|(chat_id, ev, _)| (*chat_id, *ev));
+        let events = self.events.into_iter();
+        let events = events.map(|(chat_id, _, event)| (Channel::Chat(chat_id), event));
+        self.commit.publications.extend(events);
+        let states = self.states.values();
+        let states = states.filter(|state| self.chats.contains(&state.chat_id));
+        states.for_each(|state| self.commit.add_state(state));
         self.commit
     }
 }
@@ -107,9 +158,11 @@ impl<W: BatchItem> Publisher<W> {
         began: Instant,
         acknowledgements: Vec<Acknowledgement<W>>,
     ) {
-        // Nothing was written, so there are no acknowledgements.
-        let Some(state) = batch.states.values().next() else { return };
-        let (at, epoch) = (Instant::now(), Epoch::clone(&state.epoch));
+        // Nothing was written.
+        if acknowledgements.is_empty() {
+            return;
+        }
+        let (at, epoch) = (Instant::now(), Epoch::clone(&batch.epoch));
         let committed =
             Committed { began, at, epoch, commit: batch.into_commit(), acknowledgements };
         if let Err(refused) = self.commits.try_send(committed) {

@@ -2,9 +2,12 @@
 
 use tracing::Span;
 
-use super::{Sent, batch_writer::BatchItem, publish::Batch};
+use super::{
+    Sent,
+    batch_writer::{BatchItem, Written},
+    publish::Batch,
+};
 use crate::{
-    broker::Channel,
     error::Error,
     metrics::Metrics,
     model::{ChatId, MessageId},
@@ -31,8 +34,9 @@ impl BatchItem for Draft {
         self.text.len() + self.metadata.as_ref().map_or(0, |metadata| metadata.get().len())
     }
 
-    async fn write(store: &Store, drafts: &[Self]) -> Result<Vec<SendOutcome>, StoreError> {
-        store.send_messages(drafts).await
+    async fn write(store: &Store, drafts: &[Self]) -> Result<Written<SendOutcome>, StoreError> {
+        let written = store.send_messages(drafts).await?;
+        Ok(Written { outcomes: written.outcomes, states: written.states, epoch: written.epoch })
     }
 
     fn conclude(
@@ -42,21 +46,21 @@ impl BatchItem for Draft {
         metrics: &Metrics,
     ) -> Result<Sent, Error> {
         match outcome {
-            SendOutcome::Created { message, state, noted } => {
+            SendOutcome::Created { message, noted, .. } => {
                 metrics.messages_accepted.inc();
                 trace::committed(span, &message, batch.size);
                 let parent = trace::parent_of(span);
                 let Created { publication, json } =
-                    Created::encode(&message, &state.epoch, parent.as_deref());
-                batch.publish(Channel::Chat(message.chat_id), publication);
-                batch.note(state, noted);
+                    Created::encode(&message, batch.epoch(), parent.as_deref());
+                batch.publish(message.chat_id, message.ev, publication);
+                batch.note(message.chat_id, noted);
                 Ok(Sent { message, json, replayed: false })
             }
             // Published again, because the first attempt may not have reached Redis yet, and the
             // retry's acknowledgement also promises correct counters.
-            SendOutcome::Replayed { message, state } => {
+            SendOutcome::Replayed { message } => {
                 metrics.messages_replayed.inc();
-                batch.note(state, None);
+                batch.note(message.chat_id, None);
                 // A plain struct can't fail to serialize.
                 let json = serde_json::to_vec(&message).unwrap_or_default().into();
                 Ok(Sent { message, json, replayed: true })

@@ -1,0 +1,99 @@
+//! Publishes changes that no batch writer made: of members, and of what a group shows.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Commit, Outbox};
+use crate::{
+    broker::Channel,
+    error::chain,
+    model::{Change, ChatId, Epoch, MessageKind, UserId},
+    presence::Presence,
+    protocol::{AddressedFrame, Publication},
+    store::{Changed, Changes, Noted, StoreError, Unpublished},
+};
+
+/// Changes read after a commit: its own come first, and those of others are published by others.
+const CHANGES: i64 = 100;
+
+impl Outbox {
+    /// Publishes a committed change of a group's members or of what it shows, with the state of everybody
+    /// whom it concerns. Returns after [`ACK_WAIT`](super::ACK_WAIT) of Redis at most; what fails is left
+    /// to the sweeper.
+    pub async fn publish_changes(&self, presence: &Presence, chat_id: ChatId, changed: Changed) {
+        match self.commit_of_changes(presence, chat_id, changed).await {
+            Ok(commit) => self.publish_soon(commit).await,
+            Err(error) => {
+                tracing::warn!(error = chain(&error), "a change is left to the sweeper");
+            }
+        }
+    }
+
+    /// Publishes the states of these members, after a commit that nobody else is told of.
+    pub async fn publish_members(&self, members: &[(ChatId, UserId)], noted: Option<Noted>) {
+        let epoch = noted.as_ref().map(|noted| Epoch::clone(&noted.epoch));
+        let mut commit = Commit { noted: noted.into_iter().collect(), ..Commit::default() };
+        match self.add_members(&mut commit, members, epoch.as_ref()).await {
+            Ok(()) => self.publish_soon(commit).await,
+            Err(error) => {
+                tracing::warn!(error = chain(&error), "a change is left to the sweeper");
+            }
+        }
+    }
+
+    async fn commit_of_changes(
+        &self,
+        presence: &Presence,
+        chat_id: ChatId,
+        Changed { ev, noted }: Changed,
+    ) -> Result<Commit, StoreError> {
+        let Some(mut changes) = self.store.get_changes(chat_id, None, ev - 1, CHANGES).await?
+        else {
+            let row = Unpublished { noted, chats: vec![chat_id], members: Vec::new() };
+            return self.commit_of(&[row]).await;
+        };
+        // If the database has failed over since, its numbers are others.
+        if *changes.head.epoch != *noted.epoch {
+            return Ok(Commit { noted: vec![noted], ..Commit::default() });
+        }
+        presence.show(&mut changes.changes, changes.head.receipts).await;
+        let mut commit = Commit::default();
+        let epoch = Epoch::clone(&noted.epoch);
+        add_events(&mut commit, chat_id, ev, &epoch, &changes);
+        let concerned: BTreeSet<UserId> =
+            changes.changes.iter().flat_map(Change::affected).collect();
+        let members: Vec<(ChatId, UserId)> =
+            concerned.into_iter().map(|user_id| (chat_id, user_id)).collect();
+        self.add_members(&mut commit, &members, Some(&epoch)).await?;
+        commit.noted.push(noted);
+        Ok(commit)
+    }
+}
+
+/// Adds the events from `ev` on, but for those that a batch writer publishes.
+fn add_events(commit: &mut Commit, chat_id: ChatId, ev: i64, epoch: &Epoch, changes: &Changes) {
+    let channel = || Channel::Chat(chat_id);
+    let receipts = changes.head.receipts;
+    let micros = jiff::Timestamp::now().as_microsecond();
+    let mut events: BTreeMap<i64, Vec<AddressedFrame>> = BTreeMap::new();
+    for change in &changes.changes {
+        let by_writer = match change {
+            Change::Message(message) => message.kind == MessageKind::Text,
+            Change::Read { .. } => true,
+            _ => false,
+        };
+        if !by_writer {
+            let frame = AddressedFrame::of(chat_id, change, receipts);
+            events.entry(change.ev()).or_default().push(frame);
+        }
+    }
+    if !events.contains_key(&ev) {
+        // A later change has replaced this one: whoever waits for it reads Postgres.
+        let head = Publication::Head { epoch: Epoch::clone(epoch), ev: changes.head.ev };
+        commit.publish(channel(), &head);
+    }
+    for (ev, frames) in events {
+        let epoch = Epoch::clone(epoch);
+        let event = Publication::Event { epoch, ev, micros, trace: None, frames };
+        commit.publish(channel(), &event);
+    }
+}
