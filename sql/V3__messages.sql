@@ -412,7 +412,8 @@ BEGIN
                CASE n.outcome WHEN 'created' THEN n.last_seq + n.n ELSE n.old_seq END,
                CASE n.outcome WHEN 'created' THEN n.last_ev + n.n ELSE n.old_ev END,
                n.old_text::text, n.old_metadata::json,
-               CASE n.outcome WHEN 'created' THEN string_to_array(n.mentioned, chr(31)) ELSE n.old_mentions::text[] END,
+               CASE n.outcome WHEN 'created' THEN string_to_array(n.mentioned, chr(31))
+                    ELSE n.old_mentions::text[] END,
                CASE n.outcome WHEN 'created' THEN n.at ELSE n.old_created_at END,
                n.old_edited_at, n.old_deleted_at, (SELECT o.outbox_id FROM noted o), NULL::member_state
           FROM numbered n;
