@@ -1,28 +1,27 @@
 //! Chats: opening, listing, reading, deleting.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
-use beseda_protocol::rest::{HistoryView, ReadResult, UnreadChat, UnreadSummary, Window};
-
-use super::Chats;
-use crate::{
-    broker::Channel,
-    error::{Error, chain},
-    model::{Chat, ChatId, Epoch, Head, Time, UserId},
-    outbox::{Commit, counters},
-    presence::Transition,
-    protocol::{Publication, ServerFrame},
-    store::{Changes, InboxPage, MutationKind, MutationResult, StoredChat},
-    unread::Counter,
+use beseda_protocol::{
+    frame::GoneReason,
+    rest::{HistoryView, ReadResult, Window},
 };
 
-/// Chats to which one batch of presence changes is published at once: some 5 MB meanwhile.
-const PRESENCE_CHATS: usize = 10_000;
+use super::{Caller, Chats};
+use crate::{
+    error::{Error, chain},
+    model::{Chat, ChatId, Epoch, Head, UserId},
+    outbox::Commit,
+    store::{
+        Changes, ChatCursor, ChatFilter, Deleted, InboxChat, InboxHead, InboxPage, MutationKind,
+        MutationResult, Noted, Reader, StoredChat,
+    },
+};
 
 impl Chats {
-    /// Opens or finds the chat of two users, and returns it as the first of them sees it, with
+    /// Opens or finds the direct chat of two users, and returns it as the first of them sees it, with
     /// whether it was created. A caller that opens it for others has no limit.
-    pub async fn open_chat(
+    pub async fn open_direct(
         &self,
         pair: [&UserId; 2],
         creator: &UserId,
@@ -31,67 +30,96 @@ impl Chats {
         if pair[0] == pair[1] {
             return Err(Error::SelfChat);
         }
-        if !for_others && !self.store.has_room_for(pair, self.rooms_per_user).await? {
-            return Err(Error::Forbidden("You have as many chats as one may have."));
+        if !for_others {
+            self.check_room_for(pair[0], Some(pair[1])).await?;
         }
-        let opened = self.store.open_chat(pair, creator, self.reject_unknown).await?;
+        let opened = self.store.open_direct(pair, creator, self.reject_unknown).await?;
         if opened.created {
-            let mut commit =
-                Commit { noted: opened.noted.into_iter().collect(), ..Commit::default() };
-            for state in self.store.get_states(&[opened.chat_id]).await? {
-                commit.add_state(&state);
-            }
-            self.outbox.publish_soon(commit).await;
+            let members = pair.map(|user| (opened.chat_id, user.clone()));
+            self.outbox.publish_members(&members, opened.noted).await;
         }
         // If the chat was deleted meanwhile, the caller gets `ChatNotFound` and may try again.
-        let chat = self.get_chat(pair[0], opened.chat_id).await?;
+        let chat = self.get_own_chat(pair[0], opened.chat_id).await?;
         Ok((chat, opened.created))
     }
 
-    pub async fn get_chat(&self, user: &UserId, chat_id: ChatId) -> Result<Chat, Error> {
-        let chat = self.store.get_chat(chat_id, user).await?.ok_or(Error::ChatNotFound)?;
-        Ok(self.show(vec![chat]).await.remove(0))
+    /// Refuses a user who has as many chats as one may have, unless `other` is somebody with whom they
+    /// have one already.
+    pub(super) async fn check_room_for(
+        &self,
+        user: &UserId,
+        other: Option<&UserId>,
+    ) -> Result<(), Error> {
+        if self.store.has_room_for(user, other, self.rooms_per_user).await? {
+            Ok(())
+        } else {
+            Err(Error::Forbidden("You have as many chats as one may have."))
+        }
     }
 
-    /// Reads the first of these chats as the user sees them, as many as fit into a page.
+    /// Reads a chat as its member sees it.
+    pub(super) async fn get_own_chat(&self, user: &UserId, chat_id: ChatId) -> Result<Chat, Error> {
+        self.get_chat(Caller { user, is_host: false }, chat_id).await
+    }
+
+    /// Reads a chat as the caller sees it. The host application, where it is no member, sees all but
+    /// messages.
+    pub async fn get_chat(&self, caller: Caller<'_>, chat_id: ChatId) -> Result<Chat, Error> {
+        let mut chat = self.store.get_chat(chat_id, Reader::Member(caller.user)).await?;
+        if chat.is_none() && caller.is_host {
+            chat = self.store.get_chat(chat_id, Reader::Host).await?;
+        }
+        Ok(self.show(vec![chat.ok_or(Error::ChatNotFound)?]).await.remove(0))
+    }
+
+    /// Reads the first of these chats as the user sees them, as many as fit into a page; for those that
+    /// are no longer the user's, the reason.
     pub async fn get_chats(
         &self,
         user: &UserId,
         chats: &[ChatId],
     ) -> Result<InboxPage<Chat>, Error> {
-        let InboxPage { chats, total_unread, epoch } = self.store.get_chats(chats, user).await?;
-        let ids: Vec<ChatId> = chats.iter().map(|(chat_id, _)| *chat_id).collect();
-        let chats = chats.into_iter().filter_map(|(_, chat)| chat).collect();
-        let mut shown = self.show(chats).await.into_iter().peekable();
-        // `shown` has the same order, without the deleted chats.
-        let one = |id| (id, shown.next_if(|chat| chat.chat_id == id));
-        Ok(InboxPage { chats: ids.into_iter().map(one).collect(), total_unread, epoch })
+        let InboxPage { chats, epoch } = self.store.get_chats(chats, user).await?;
+        let (mut found, mut rest) = (Vec::new(), Vec::with_capacity(chats.len()));
+        for InboxChat { chat_id, version, chat } in chats {
+            rest.push((chat_id, version, chat.map(|chat| found.push(chat))));
+        }
+        let mut shown = self.show(found).await.into_iter();
+        let mut page = Vec::with_capacity(rest.len());
+        for (chat_id, version, outcome) in rest {
+            // `shown` has those that were found, in the same order.
+            let chat = match outcome {
+                Ok(()) => shown.next().ok_or(GoneReason::Deleted),
+                Err(reason) => Err(reason),
+            };
+            page.push(InboxChat { chat_id, version, chat });
+        }
+        Ok(InboxPage { chats: page, epoch })
     }
 
-    /// Lists a page of chats after `after`, latest activity first, with the cursor of the next
-    /// page.
+    /// Lists a page of chats after `after`, pinned ones first, then latest activity first, with the
+    /// cursor of the next page.
     pub async fn list_chats(
         &self,
         user: &UserId,
-        after: Option<(Time, ChatId)>,
+        filter: ChatFilter,
+        after: Option<ChatCursor>,
         limit: i64,
-    ) -> Result<(Vec<Chat>, Option<(Time, ChatId)>), Error> {
-        let mut chats = self.store.list_chats(user, after, limit + 1).await?;
-        let more = i64::try_from(chats.len()).is_ok_and(|count| count > limit);
-        if more {
-            chats.pop();
-        }
-        let chats = self.show(chats).await;
-        let next = chats.last().filter(|_| more).map(|chat| (activity(chat), chat.chat_id));
-        Ok((chats, next))
+    ) -> Result<(Vec<Chat>, Option<ChatCursor>), Error> {
+        let mut chats = self.store.list_chats(user, filter, after, limit + 1).await?;
+        let more = cut(&mut chats, limit);
+        let next = chats.last().filter(|_| more).map(|StoredChat { chat, activity, .. }| {
+            ChatCursor { pinned: chat.pinned, activity: *activity, chat_id: chat.chat_id }
+        });
+        Ok((self.show(chats).await, next))
     }
 
     /// Adds presence, with one pipeline for all chats.
     async fn show(&self, chats: Vec<StoredChat>) -> Vec<Chat> {
         let visible: Vec<UserId> = chats
             .iter()
-            .filter(|chat| !chat.blocked)
-            .map(|chat| chat.chat.other_user.user_id.clone())
+            .filter(|chat| chat.show_presence)
+            .filter_map(|chat| Some(chat.chat.other_user.as_ref()?.user_id.clone()))
             .collect();
         let online = if visible.is_empty() {
             HashSet::default()
@@ -100,11 +128,12 @@ impl Chats {
         };
         chats
             .into_iter()
-            .map(|StoredChat { mut chat, blocked }| {
-                let other = &mut chat.other_user;
-                other.online = !blocked && online.contains(&other.user_id);
-                if other.online || blocked {
-                    other.last_seen_at = None;
+            .map(|StoredChat { mut chat, show_presence, .. }| {
+                if let Some(other) = &mut chat.other_user {
+                    other.online = show_presence && online.contains(&other.user_id);
+                    if other.online || !show_presence {
+                        other.last_seen_at = None;
+                    }
                 }
                 chat
             })
@@ -123,20 +152,20 @@ impl Chats {
             .get_history(chat_id, user, window, limit)
             .await?
             .ok_or(Error::ChatNotFound)?;
-        let Head { ev, seq, epoch, read_seq, peer_read_seq } = history.head;
-        let (lo, hi) = (history.page.lo, history.page.hi);
-        let has_more_before = lo > 1 && seq > 0;
+        let Head { ev, seq, epoch, reader, peer_read_seq, .. } = history.head;
+        let (lo, hi, first) = (history.page.lo, history.page.hi, reader.first_seq);
+        let has_more_before = lo > first && seq >= first;
         let has_more_after = hi < seq;
         Ok(HistoryView {
             results: history.page.messages,
             has_more_before,
             has_more_after,
             before: has_more_before.then(|| lo.min(seq + 1)),
-            after: has_more_after.then(|| hi.max(0)),
+            after: has_more_after.then(|| hi.max(first - 1)),
             head_seq: seq,
             head_ev: ev,
             epoch,
-            read_seq,
+            read_seq: reader.read_seq,
             peer_read_seq,
         })
     }
@@ -159,45 +188,23 @@ impl Chats {
         changes.ok_or(Error::ChatNotFound)
     }
 
-    /// Reads the `ev` of each of the user's chats, and their epoch.
-    pub async fn list_heads(&self, user: &UserId) -> Result<(String, Vec<(ChatId, i64)>), Error> {
+    /// Reads the version of each of the user's chats, and their epoch.
+    pub async fn list_heads(&self, user: &UserId) -> Result<(String, Vec<InboxHead>), Error> {
         Ok(self.store.list_heads(user).await?)
+    }
+
+    /// Reads why a chat is no longer the user's.
+    pub async fn get_gone_reason(
+        &self,
+        user: &UserId,
+        chat_id: ChatId,
+    ) -> Result<GoneReason, Error> {
+        Ok(self.store.get_gone_reason(chat_id, user).await?)
     }
 
     /// Reads the database's current epoch.
     pub async fn get_epoch(&self) -> Result<Epoch, Error> {
         Ok(self.store.get_epoch().await?)
-    }
-
-    /// Reads the counters of all chats from Redis, or from Postgres where Redis lacks some.
-    pub async fn get_unread(&self, user: &UserId) -> Result<UnreadSummary, Error> {
-        let mut all =
-            self.unread.read_or_fill(user, async || self.load_counters(user).await).await?;
-        all.sort_unstable_by_key(|counter| std::cmp::Reverse((counter.activity, counter.chat_id)));
-        Ok(UnreadSummary {
-            total: all.iter().map(|counter| counter.unread).sum(),
-            chats: all
-                .into_iter()
-                .map(|counter| UnreadChat {
-                    chat_id: counter.chat_id,
-                    room_name: counter.room_name,
-                    unread_count: counter.unread,
-                    last_seq: counter.last_seq,
-                    read_seq: counter.read_seq,
-                })
-                .collect(),
-        })
-    }
-
-    async fn load_counters(&self, user: &UserId) -> Result<(Epoch, Vec<Counter>), Error> {
-        let (epoch, states) = self.store.list_states(user).await?;
-        let counters = states
-            .iter()
-            .flat_map(counters)
-            .filter(|(member, _)| member == user)
-            .map(|(_, counter)| counter)
-            .collect();
-        Ok((epoch, counters))
     }
 
     /// Moves the user's read marker forward; `None`: to the newest message.
@@ -208,106 +215,54 @@ impl Chats {
         up_to_seq: Option<i64>,
     ) -> Result<ReadResult, Error> {
         // A `Mark` always results in a `Mark`.
-        let MutationResult::Mark { room_name, read_seq, unread, .. } =
+        let MutationResult::Mark { state, .. } =
             self.mutate(user, chat_id, MutationKind::Mark { up_to_seq }).await?
         else {
             return Err(Error::ChatNotFound);
         };
         let total_unread = self.totals.get(user).await?;
-        Ok(ReadResult { chat_id, room_name, read_seq, unread_count: unread, total_unread })
+        Ok(ReadResult {
+            chat_id,
+            room_name: state.room_name,
+            read_seq: state.read_seq,
+            unread_count: state.unread,
+            total_unread,
+        })
     }
 
-    pub async fn delete_chat(
-        &self,
-        user: &UserId,
-        admin: bool,
-        chat_id: ChatId,
-    ) -> Result<(), Error> {
-        if !admin {
+    /// Deletes a chat: a direct one by the setting's rule, a group by its owner; any by the host
+    /// application.
+    pub async fn delete_chat(&self, caller: Caller<'_>, chat_id: ChatId) -> Result<(), Error> {
+        if !caller.is_host {
             // Read first: a row lock writes WAL, so a refusal would reveal by its time that the
             // chat exists.
-            self.get_head(user, chat_id).await?;
+            self.get_head(caller.user, chat_id).await?;
         }
-        let (members, noted) =
-            self.store.delete_chat(chat_id, user, admin, self.delete_rule).await?;
+        let Deleted { members, noted, .. } =
+            self.store.delete_chat(chat_id, caller.actor(), self.delete_rule).await?;
+        self.publish_deleted(chat_id, &members, noted).await;
+        Ok(())
+    }
+
+    /// Tells of a chat that is gone, and begins to remove what is left of it. Of a group the chat's own
+    /// channel tells all members.
+    pub(super) async fn publish_deleted(&self, chat_id: ChatId, members: &[UserId], noted: Noted) {
         let mut commit = Commit::default();
-        commit.add_deleted(&noted.epoch, chat_id, &members);
+        commit.add_deleted(&noted.epoch, chat_id, members);
         commit.noted.push(noted);
         self.outbox.publish_soon(commit).await;
         // Purges most chats completely; the purger does the rest of a huge one, and what fails
         // here.
-        if let Err(error) = self.store.purge_messages(chat_id).await {
-            tracing::warn!(error = chain(&error), "messages of a deleted chat stay until purged");
+        if let Err(error) = self.store.purge_chat(chat_id).await {
+            tracing::warn!(error = chain(&error), "a deleted chat's rows stay until purged");
         }
-        Ok(())
-    }
-
-    /// Publishes presence changes to the users' chats in which nobody is blocked, and stores when
-    /// the users were last seen.
-    pub async fn tell_presence(&self, transitions: &[Transition]) -> Result<(), Error> {
-        // Keyed by user: the statement takes one row per user, and a later transition replaces an
-        // earlier one.
-        let gone: HashMap<UserId, Time> = transitions
-            .iter()
-            .filter(|transition| !transition.online)
-            .map(|transition| (transition.user.clone(), Time(transition.at)))
-            .collect();
-        if !gone.is_empty() {
-            let seen: Vec<_> = gone.into_iter().collect();
-            if let Err(error) = self.store.note_last_seen(&seen).await {
-                tracing::warn!(
-                    error = chain(&error),
-                    users = seen.len(),
-                    "last-seen times are not stored"
-                );
-            }
-        }
-        let users: HashSet<&UserId> = transitions.iter().map(|one| &one.user).collect();
-        let mut users: Vec<_> = users.into_iter().map(|user| (user, ChatId::nil())).collect();
-        // In pages: thousands of users may connect at once, each with thousands of chats.
-        while !users.is_empty() {
-            let limit = (PRESENCE_CHATS / users.len()).max(1);
-            let page = i64::try_from(limit).unwrap_or(i64::MAX);
-            let mut chats: HashMap<UserId, Vec<(ChatId, bool)>> = HashMap::new();
-            for (user_id, chat_id, blocked) in self.store.list_own_chats(&users, page).await? {
-                chats.entry(user_id).or_default().push((chat_id, blocked));
-            }
-            self.publish_presence(transitions, &chats).await;
-            users.retain_mut(|(user, after)| match chats.get(user) {
-                Some(theirs) if theirs.len() >= limit => {
-                    *after = theirs.last().map_or(*after, |(chat_id, _)| *chat_id);
-                    true
-                }
-                _ => false,
-            });
-        }
-        Ok(())
-    }
-
-    /// Publishes to these chats, except those in which somebody is blocked.
-    async fn publish_presence(
-        &self,
-        transitions: &[Transition],
-        chats: &HashMap<UserId, Vec<(ChatId, bool)>>,
-    ) {
-        let mut publications = Vec::new();
-        for Transition { user: user_id, online, at } in transitions {
-            let last_seen_at = (!online).then_some(Time(*at));
-            let frame = ServerFrame::Presence { user_id, online: *online, last_seen_at }.encode();
-            let publication = Publication::Presence { user_id: user_id.clone(), frame }.encode();
-            let theirs = chats.get(user_id).into_iter().flatten();
-            publications.extend(
-                theirs
-                    .filter(|(_, blocked)| !blocked)
-                    .map(|(chat_id, _)| (Channel::Chat(*chat_id), publication.clone())),
-            );
-        }
-        // Presence is best effort, so an unavailable Redis is no error.
-        let _ = self.broker.publish(&publications).await;
     }
 }
 
-/// The time of a chat's last message, or of its creation.
-fn activity(chat: &Chat) -> Time {
-    chat.last_message.as_ref().map_or(chat.created_at, |message| message.created_at)
+/// Cuts a page that was read with one row more than `limit`; true: there is more.
+pub(super) fn cut<T>(page: &mut Vec<T>, limit: i64) -> bool {
+    let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
+    let more = page.len() > wanted;
+    page.truncate(wanted);
+    more
 }

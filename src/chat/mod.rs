@@ -1,8 +1,13 @@
 //! The operations and their rules; REST and socket commands call the same ones.
 
 mod chats;
+mod counters;
 mod draft;
 mod export;
+mod groups;
+mod invites;
+mod members;
+mod presence;
 mod reports;
 mod search;
 mod totals;
@@ -13,7 +18,7 @@ use std::sync::Arc;
 use beseda_protocol::rest::{Edit, NewMessage};
 
 pub(crate) use self::draft::{parse_edit, parse_message};
-pub use self::export::Export;
+pub use self::{export::Export, groups::GroupDraft, members::Members};
 use self::{search::Searches, totals::Totals};
 use crate::{
     admission_cache::AdmissionCache,
@@ -25,10 +30,13 @@ use crate::{
     outbox::Outbox,
     presence::Presence,
     protocol::{Publication, ServerFrame},
-    store::{Mutation, MutationKind, MutationResult, Store},
+    store::{Actor, GroupLimits, Mutation, MutationKind, MutationResult, Reader, Store},
     unread::Unread,
     writer::{Sent, Writer},
 };
+
+/// Largest chat in which typing is told, in members: of more people somebody always types.
+const MAX_TYPING_MEMBERS: i32 = 256;
 
 /// The name of a chat in a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +58,24 @@ impl ChatRef {
     }
 }
 
+/// Who asks for what the host application may do too.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller<'a> {
+    /// For the host application, its token's subject.
+    pub user: &'a UserId,
+    pub is_host: bool,
+}
+
+impl<'a> Caller<'a> {
+    fn actor(self) -> Actor<'a> {
+        if self.is_host { Actor::Host } else { Actor::User(self.user) }
+    }
+
+    fn reader(self) -> Reader<'a> {
+        if self.is_host { Reader::Host } else { Reader::Member(self.user) }
+    }
+}
+
 /// All operations of a replica.
 #[derive(Debug)]
 pub struct Chats {
@@ -63,6 +89,7 @@ pub struct Chats {
     totals: Totals,
     searches: Searches,
     delete_rule: DeleteChat,
+    groups: GroupLimits,
     reject_unknown: bool,
     rooms_per_user: i64,
     blocks_per_user: i64,
@@ -94,6 +121,11 @@ impl Chats {
             unread: parts.unread,
             presence: parts.presence,
             delete_rule: config.delete_chat,
+            groups: GroupLimits {
+                members: config.groups.group_members,
+                receipt_members: config.groups.receipt_members,
+                system: config.groups.system_messages,
+            },
             reject_unknown: config.unknown_users == UnknownUsers::Reject,
             rooms_per_user: config.limits.rooms_per_user.into(),
             blocks_per_user: config.limits.blocks_per_user.into(),
@@ -116,8 +148,8 @@ impl Chats {
         &self.presence
     }
 
-    /// Resolves a chat's name to its id. A `room_name` resolves for members only (`None`: for the
-    /// host application's server); an id is returned as it is, and the operation checks membership.
+    /// Resolves a chat's name to its id. A `room_name` resolves for members only (`None`: for anybody);
+    /// an id is returned as it is, and the operation checks membership.
     pub async fn resolve(&self, chat: &ChatRef, member: Option<&UserId>) -> Result<ChatId, Error> {
         match chat {
             ChatRef::Id(chat_id) => Ok(*chat_id),
@@ -153,7 +185,8 @@ impl Chats {
         message_id: MessageId,
         edit: Edit,
     ) -> Result<Message, Error> {
-        let kind = MutationKind::Edit { message_id, text: edit.text };
+        let Edit { text, mentions } = edit;
+        let kind = MutationKind::Edit { message_id, text, mentions };
         // An `Edit` always results in a `Message`.
         match self.mutate(author, chat_id, kind).await? {
             MutationResult::Message(message) => Ok(*message),
@@ -183,19 +216,21 @@ impl Chats {
     }
 
     /// Publishes to a chat's other members that a user types. Best effort: nothing is stored, and
-    /// nothing is published if one has blocked the other. The caller must have checked membership.
+    /// nothing is published where one of two has blocked the other, or in a chat of more than
+    /// [`MAX_TYPING_MEMBERS`]. The caller must have checked membership.
     pub async fn tell_typing(
         &self,
         user_id: &UserId,
         chat_id: ChatId,
         typing: bool,
     ) -> Result<(), Error> {
-        if self.store.is_chat_blocked(chat_id).await? {
-            return Ok(());
+        match self.store.get_typing_rule(chat_id).await? {
+            Some(rule) if !rule.blocked && rule.member_count <= MAX_TYPING_MEMBERS => {}
+            _ => return Ok(()),
         }
         let frame = ServerFrame::Typing { chat_id, user_id, typing }.encode();
         let micros = jiff::Timestamp::now().as_microsecond();
-        let publication = Publication::Typing { user_id: user_id.clone(), micros, frame };
+        let publication = Publication::Typing { user_id: user_id.clone(), micros, typing, frame };
         // Best effort, so an unavailable Redis is no error.
         let _ = self.broker.publish(&[(Channel::Chat(chat_id), publication.encode())]).await;
         Ok(())

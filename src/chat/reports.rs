@@ -1,6 +1,6 @@
 //! Reports: a member reports a message to the host application.
 
-use super::Chats;
+use super::{Chats, chats::cut};
 use crate::{
     error::Error,
     model::{ChatId, MessageId, Report, ReportId, Time, UserId},
@@ -27,9 +27,7 @@ impl Chats {
         limit: i64,
     ) -> Result<(Vec<Report>, Option<(Time, ReportId)>), Error> {
         let mut reports = self.store.list_reports(after, limit + 1).await?;
-        let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
-        let more = reports.len() > wanted;
-        reports.truncate(wanted);
+        let more = cut(&mut reports, limit);
         let last = reports.last().filter(|_| more);
         let next = last.map(|report| (report.created_at, report.report_id));
         Ok((reports, next))

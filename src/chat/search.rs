@@ -112,6 +112,8 @@ impl Chats {
         limit: usize,
     ) -> Result<SearchPage, Error> {
         let head = self.get_head(user, chat_id).await?;
+        // The first message that the user may see.
+        let first = head.reader.first_seq;
         let query = Query::parse(query);
         let mut hi = before.map_or(head.seq, |before| head.seq.min(before - 1));
         if query.is_empty() {
@@ -125,14 +127,14 @@ impl Chats {
         let mut found = Vec::new();
         let mut complete = true;
         let mut walked = false;
-        'walk: while hi >= 1 {
+        'walk: while hi >= first {
             // At least one page, however slow the database is, so that a client that follows `next`
             // makes progress.
             if walked && (started.elapsed() >= TIME_BUDGET || messages <= 0 || bytes <= 0) {
                 complete = false;
                 break;
             }
-            let mut lo = (hi - page.min(messages) + 1).max(1);
+            let mut lo = (hi - page.min(messages) + 1).max(first);
             let texts = self.store.list_texts(chat_id, (lo, hi), PAGE_BYTES).await?;
             let size = texts.iter().map(|(_, text)| text.len()).sum::<usize>() as i64;
             if let Some((last, _)) = texts.last()
@@ -174,6 +176,6 @@ impl Chats {
                 }
             }
         }
-        Ok(SearchPage { results, next: (hi >= 1).then_some(hi + 1), complete })
+        Ok(SearchPage { results, next: (hi >= first).then_some(hi + 1), complete })
     }
 }

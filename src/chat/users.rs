@@ -1,12 +1,12 @@
 //! Users: created by the host application, shown to each other, blocked, erased.
 
-use super::Chats;
+use super::{Chats, chats::cut};
 use crate::{
     broker::Channel,
     error::Error,
-    model::{Admission, Profile, Time, User, UserId},
+    model::{Admission, Epoch, Profile, Time, User, UserId},
     protocol::Publication,
-    store::{Named, Unpublished, UserRow},
+    store::{Changed, Named, Noted, Removed, UserRow},
 };
 
 impl Chats {
@@ -39,8 +39,9 @@ impl Chats {
         Ok(found.unwrap_or(Admission { erased: false, revoked_at: None }))
     }
 
-    /// Erases a user: marks the user first, then erases the texts chat by chat. Idempotent; the
-    /// caller repeats it where a very long history took longer than a request may.
+    /// Erases a user: marks the user first, then chat by chat takes them out of the group and erases
+    /// their texts. Idempotent; the caller repeats it where a very long history took longer than a
+    /// request may.
     pub async fn erase_user(&self, user_id: &UserId) -> Result<(), Error> {
         let marked = self.store.mark_erased(user_id).await?.ok_or(Error::UserNotFound)?;
         self.admissions.forget(user_id);
@@ -49,12 +50,13 @@ impl Chats {
         // Without Redis every replica finds the mark when it compares with Postgres.
         let _ = self.broker.publish(&[order]).await;
         for chat_id in self.store.list_chat_ids(user_id).await? {
-            while let Some(noted) = self.store.erase_in_chat(chat_id, user_id).await? {
-                if noted.epoch != marked {
-                    // The database has failed over meanwhile, maybe to a state before the mark.
-                    return Err(Error::Unavailable(None));
-                }
-                let row = Unpublished { noted, chats: vec![chat_id], users: Vec::new() };
+            let removed = self.store.leave_as_erased(chat_id, user_id, self.groups).await?;
+            if let Removed::Changed(Changed { noted, .. }) | Removed::Dropped(noted) = &removed {
+                stands(noted, &marked)?;
+            }
+            self.publish_removed(chat_id, user_id, removed).await;
+            while let Some(row) = self.store.erase_in_chat(chat_id, user_id).await? {
+                stands(&row.noted, &marked)?;
                 let commit = self.outbox.commit_of(&[row]).await?;
                 self.outbox.publish_soon(commit).await;
             }
@@ -96,22 +98,25 @@ impl Chats {
         limit: i64,
     ) -> Result<(Vec<(UserId, Time)>, Option<(UserId, Time)>), Error> {
         let mut blocks = self.store.list_blocks(blocker, after.as_ref(), limit + 1).await?;
-        let more = i64::try_from(blocks.len()).is_ok_and(|count| count > limit);
-        if more {
-            blocks.pop();
-        }
+        let more = cut(&mut blocks, limit);
         let next = blocks.last().filter(|_| more).cloned();
         Ok((blocks, next))
     }
 }
 
+/// Refuses to go on with an erasure where the database has failed over since the mark of `marked`, maybe
+/// to a state before it.
+fn stands(noted: &Noted, marked: &Epoch) -> Result<(), Error> {
+    if noted.epoch == *marked { Ok(()) } else { Err(Error::Unavailable(None)) }
+}
+
 fn show(row: UserRow, online: bool) -> User {
-    let online = online && !row.blocked;
+    let online = online && row.show_presence;
     User {
         user_id: row.profile.user_id,
         name: row.profile.name,
         avatar_url: row.profile.avatar_url,
         online,
-        last_seen_at: row.last_seen_at.filter(|_| !online && !row.blocked),
+        last_seen_at: row.last_seen_at.filter(|_| !online && row.show_presence),
     }
 }

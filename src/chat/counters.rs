@@ -1,0 +1,89 @@
+//! The unread counters of all of a user's chats.
+
+use beseda_protocol::rest::{UnreadChat, UnreadSummary};
+
+use super::Chats;
+use crate::{
+    error::Error,
+    model::{Notify, UserId},
+    unread::Counter,
+};
+
+impl Chats {
+    /// Reads the counters of all chats: of direct ones from Redis, or from Postgres where Redis lacks
+    /// some; of groups from Postgres.
+    pub async fn get_unread(&self, user: &UserId) -> Result<UnreadSummary, Error> {
+        let load = async || Ok::<_, Error>(self.store.list_states(user).await?);
+        let mut read = self.unread.read_or_fill(user, load).await?;
+        if read.has_groups() {
+            let (_, states) = self.store.list_group_states(user).await?;
+            self.unread.correct_groups(user, &read.groups, &states).await;
+            read.counters.extend(states.iter().map(Counter::from));
+        }
+        Ok(summary(read.counters))
+    }
+}
+
+fn summary(mut all: Vec<Counter>) -> UnreadSummary {
+    all.sort_unstable_by_key(|counter| std::cmp::Reverse((counter.activity, counter.chat_id)));
+    UnreadSummary {
+        total: all.iter().map(|counter| counter.unread).sum(),
+        total_mentions: all.iter().map(|counter| counter.mentions).sum(),
+        badge: all.iter().map(on_badge).sum(),
+        chats: all
+            .into_iter()
+            .map(|counter| UnreadChat {
+                chat_id: counter.chat_id,
+                room_name: counter.room_name,
+                unread_count: counter.unread,
+                unread_mentions: counter.mentions,
+                notify: counter.notify,
+                last_seq: counter.last_seq,
+                read_seq: counter.read_seq,
+            })
+            .collect(),
+    }
+}
+
+/// What a chat adds to an app's badge: what its user wants to be notified of.
+fn on_badge(counter: &Counter) -> i64 {
+    match counter.notify {
+        _ if counter.archived => 0,
+        Notify::All => counter.unread,
+        Notify::Mentions => counter.mentions,
+        Notify::None => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{ChatId, ChatKind};
+
+    fn counter(number: u128, notify: Notify, archived: bool) -> Counter {
+        Counter {
+            chat_id: ChatId::from_u128(number),
+            room_name: String::new(),
+            kind: ChatKind::Group,
+            version: 1,
+            unread: 10,
+            mentions: 1,
+            last_seq: 10,
+            read_seq: 0,
+            activity: 0,
+            notify,
+            archived,
+        }
+    }
+
+    #[test]
+    fn the_badge_counts_what_one_is_notified_of() {
+        let summary = summary(vec![
+            counter(1, Notify::All, false),
+            counter(2, Notify::Mentions, false),
+            counter(3, Notify::None, false),
+            counter(4, Notify::All, true),
+        ]);
+        assert_eq!((summary.total, summary.total_mentions, summary.badge), (40, 4, 11));
+    }
+}
