@@ -12,7 +12,7 @@ use crate::{
     config::{AuthConfig, Secret},
     error::Error,
     input::{Fields, Params},
-    model::UserId,
+    model::{Role, UserId},
     net,
     search::{Query, Scratch},
     socket::command::Request,
@@ -69,12 +69,17 @@ impl FuzzEntry {
 
     /// Reads a body, as fields of every kind.
     pub fn body(&self, raw: &[u8]) {
-        let read: [fn(&mut Fields) -> bool; 5] = [
+        let read: [fn(&mut Fields) -> bool; 10] = [
             |fields| fields.optional_string("text", |_| Ok(())).is_some(),
             |fields| fields.optional_integer("text", 0).is_some(),
             |fields| fields.object("text", 4_096).is_some(),
             |fields| !fields.required_list("text", 10).is_empty(),
             |fields| fields.optional_strings("text").is_some(),
+            |fields| fields.optional_user_ids("text", 10).is_some(),
+            |fields| fields.bounded_integer("text", 0, 10).is_some(),
+            |fields| fields.optional_bool("text").is_some(),
+            |fields| fields.optional_word::<Role>("text", "a role").is_some(),
+            |fields| fields.future_time("text").is_some(),
         ];
         for read in read {
             match Fields::parse(raw) {
@@ -104,12 +109,9 @@ impl FuzzEntry {
         }
     }
 
-    /// Reads a cursor. An accepted one must survive being written and read again.
+    /// Reads a cursor, as that of each list. An accepted one must be written as it was read.
     pub fn cursor(&self, raw: &str) {
-        if let Ok(position) = api::read_cursor(raw) {
-            let again = api::read_cursor(&api::write_cursor(position));
-            assert_eq!(again.ok(), Some(position));
-        }
+        api::check_cursors(raw);
     }
 
     /// Reads a path with its query and the names in it, and encodes their refusals.

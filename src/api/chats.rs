@@ -3,46 +3,61 @@
 use axum::{
     Json,
     extract::State,
-    http::{StatusCode, header::CONTENT_TYPE},
+    http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use beseda_protocol::{
     bounds::MAX_QUERY_CHARS,
     rest::{ChatPage, MarkRead, NewChat, OpenedChat, ReadResult, SearchPage, UnreadSummary},
 };
 
-use super::extract::{AuthUser, ChatPath, JsonBody, OptionalJsonBody, QueryParams};
+use super::{
+    cursor::{read_chat_cursor, write_chat_cursor},
+    extract::{AuthUser, BulkJsonBody, ChatPath, OptionalJsonBody, QueryParams, idempotency_key},
+    groups,
+};
 use crate::{
     chat::ChatRef,
     context::Context,
     error::Error,
-    input::Fields,
-    model::{Chat, ChatId, Time, UserId},
+    input::{Fields, NOT_A_USER_ID, check_user_id},
+    model::{Chat, ChatKind, UserId},
+    store::ChatFilter,
 };
 
 /// Estimated bytes of a chat's counter as JSON.
-const BYTES_OF_A_COUNTER: usize = 160;
+const BYTES_OF_A_COUNTER: usize = 200;
 
-/// Opens or finds the chat of two users; concurrent calls get the same chat.
-#[utoipa::path(post, path = "/chats/", tag = "chats", request_body = NewChat, responses(
+/// Opens or finds the chat of two users, or creates a group. Concurrent calls about two users get the
+/// same chat; so do calls for a group by one caller with the same `client_chat_id`.
+#[utoipa::path(post, path = "/chats/", tag = "chats", params(
+    ("Idempotency-Key" = Option<String>, Header, description = "In place of `client_chat_id`"),
+), request_body = NewChat, responses(
     (status = 201, description = "Created", body = OpenedChat),
     (status = 200, description = "It was there already", body = OpenedChat),
 ))]
 pub(super) async fn open_chat(
     State(context): State<Context>,
     user: AuthUser,
-    JsonBody(fields): JsonBody,
+    headers: HeaderMap,
+    BulkJsonBody(mut fields): BulkJsonBody,
 ) -> Result<Response, Error> {
-    let (first, second) = pair(fields, &user)?;
-    let (chat, created) =
-        context.chats.open_chat([&first, &second], user.id(), user.0.admin).await?;
+    let (chat, created) = match fields.optional_word("kind", "direct or group") {
+        Some(ChatKind::Group) => {
+            let draft = groups::parse_group(fields, &user, idempotency_key(&headers)?)?;
+            context.chats.create_group(user.caller(), &draft).await?
+        }
+        // An unknown word is refused with the other fields at fault.
+        Some(ChatKind::Direct) | None => {
+            let (first, second) = pair(fields, &user)?;
+            context.chats.open_direct([&first, &second], user.id(), user.0.admin).await?
+        }
+    };
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(OpenedChat { chat, created })).into_response())
 }
 
 fn pair(mut fields: Fields, user: &AuthUser) -> Result<(UserId, UserId), Error> {
-    const NOT_AN_ID: &str = "must have 1 to 128 characters, none of them a control character";
     if fields.has("user_ids") {
         user.require_admin()?;
         let both = fields.optional_strings("user_ids").unwrap_or_default();
@@ -53,19 +68,20 @@ fn pair(mut fields: Fields, user: &AuthUser) -> Result<(UserId, UserId), Error> 
             _ => Err(Error::field("user_ids", "must be two user ids")),
         };
     }
-    let other =
-        fields.required_string("user_id", |raw| UserId::parse(raw).map(|_| ()).ok_or(NOT_AN_ID));
+    let other = fields.required_string("user_id", check_user_id);
     fields.finish()?;
     let other = other.and_then(|raw| UserId::parse(&raw));
-    Ok((user.id().clone(), other.ok_or_else(|| Error::field("user_id", NOT_AN_ID))?))
+    Ok((user.id().clone(), other.ok_or_else(|| Error::field("user_id", NOT_A_USER_ID))?))
 }
 
-/// Lists the caller's chats, latest activity first.
+/// Lists the caller's chats: pinned ones first, then latest activity first. Archived ones are listed by
+/// `filter=archived` only.
 #[utoipa::path(get, path = "/chats/", tag = "chats", params(
     ("limit" = Option<i64>, Query, minimum = 1, maximum = 100, description = "30 where not given"),
     ("cursor" = Option<String>, Query, description = "`next` of the page before"),
+    ("filter" = Option<String>, Query, description = "`unread`, `archived` or `pinned`"),
 ), responses(
-    (status = 200, description = "A page, latest activity first", body = ChatPage),
+    (status = 200, description = "A page, pinned first, then latest activity first", body = ChatPage),
 ))]
 pub(super) async fn list_chats(
     State(context): State<Context>,
@@ -74,28 +90,23 @@ pub(super) async fn list_chats(
 ) -> Result<Json<ChatPage>, Error> {
     let limit = params.integer("limit", 1, 100).unwrap_or(30);
     let cursor = params.string("cursor");
+    let filter = match params.string("filter").as_deref() {
+        None => ChatFilter::All,
+        Some("unread") => ChatFilter::Unread,
+        Some("archived") => ChatFilter::Archived,
+        Some("pinned") => ChatFilter::Pinned,
+        Some(_) => {
+            params.refuse("filter", "must be unread, archived or pinned");
+            ChatFilter::All
+        }
+    };
     params.finish()?;
-    let after = cursor.as_deref().map(read_cursor).transpose()?;
-    let (results, next) = context.chats.list_chats(user.id(), after, limit).await?;
-    Ok(Json(ChatPage { results, next: next.map(write_cursor) }))
+    let after = cursor.as_deref().map(read_chat_cursor).transpose()?;
+    let (results, next) = context.chats.list_chats(user.id(), filter, after, limit).await?;
+    Ok(Json(ChatPage { results, next: next.map(write_chat_cursor) }))
 }
 
-/// Encodes a cursor: the activity in microseconds since 1970, then the chat's id.
-pub(crate) fn write_cursor((activity, chat_id): (Time, ChatId)) -> String {
-    let mut bytes = activity.0.as_microsecond().to_be_bytes().to_vec();
-    bytes.extend_from_slice(chat_id.as_bytes());
-    BASE64_URL_SAFE_NO_PAD.encode(bytes)
-}
-
-pub(crate) fn read_cursor(raw: &str) -> Result<(Time, ChatId), Error> {
-    const UNREADABLE: Error = Error::InvalidRequest("This cursor is none of ours.");
-    let bytes = BASE64_URL_SAFE_NO_PAD.decode(raw).map_err(|_| UNREADABLE)?;
-    let (micros, id) = bytes.split_first_chunk::<8>().ok_or(UNREADABLE)?;
-    let activity = Time::from_micros(i64::from_be_bytes(*micros)).ok_or(UNREADABLE)?;
-    Ok((activity, ChatId::from_slice(id).map_err(|_| UNREADABLE)?))
-}
-
-/// Reads a chat.
+/// Reads a chat. With `chat:admin` any chat, without its last message.
 #[utoipa::path(get, path = "/chats/{chat}/", tag = "chats", params(
     ("chat" = String, Path, description = "`chat_id` or `room_name`"),
 ), responses(
@@ -106,10 +117,10 @@ pub(super) async fn get_chat(
     user: AuthUser,
     ChatPath(chat_id): ChatPath,
 ) -> Result<Json<Chat>, Error> {
-    Ok(Json(context.chats.get_chat(user.id(), chat_id).await?))
+    Ok(Json(context.chats.get_chat(user.caller(), chat_id).await?))
 }
 
-/// Deletes a chat with all its messages, for both members.
+/// Deletes a chat with all its messages, for all members: a group by its owner only.
 #[utoipa::path(delete, path = "/chats/{chat}/", tag = "chats", params(
     ("chat" = String, Path, description = "`chat_id` or `room_name`"),
 ), responses(
@@ -120,7 +131,7 @@ pub(super) async fn delete_chat(
     user: AuthUser,
     ChatPath(chat_id): ChatPath,
 ) -> Result<StatusCode, Error> {
-    context.chats.delete_chat(user.id(), user.0.admin, chat_id).await?;
+    context.chats.delete_chat(user.caller(), chat_id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

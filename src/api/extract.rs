@@ -9,11 +9,12 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use uuid::Uuid;
 
 use super::{MAX_BODY_BYTES, MAX_BULK_BODY_BYTES, permit};
 use crate::{
     auth::Identity,
-    chat::ChatRef,
+    chat::{Caller, ChatRef},
     context::Context,
     error::Error,
     input::{Fields, Params},
@@ -21,6 +22,7 @@ use crate::{
     model::{ChatId, MessageId, UserId, parse_id},
 };
 
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
 const REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
 const RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
@@ -32,6 +34,11 @@ pub(super) struct AuthUser(pub Arc<Identity>);
 impl AuthUser {
     pub(super) fn id(&self) -> &UserId {
         self.0.user_id()
+    }
+
+    /// The caller of operations that the host application may do too.
+    pub(super) fn caller(&self) -> Caller<'_> {
+        Caller { user: self.id(), is_host: self.0.admin }
     }
 
     pub(super) fn require_admin(&self) -> Result<(), Error> {
@@ -140,6 +147,13 @@ pub(super) fn single(headers: &HeaderMap, name: HeaderName) -> Result<Option<&He
     }
 }
 
+/// Returns the header `Idempotency-Key`.
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Error> {
+    let Some(value) = single(headers, IDEMPOTENCY_KEY)? else { return Ok(None) };
+    let key = std::str::from_utf8(value.as_bytes());
+    key.map(Some).map_err(|_| Error::InvalidRequest("Idempotency-Key is not UTF-8."))
+}
+
 impl<S: Send + Sync> FromRequestParts<S> for AuthUser {
     type Rejection = Error;
 
@@ -180,6 +194,24 @@ impl FromRequestParts<Context> for ChatPath {
     }
 }
 
+/// `{chat}` of a call that takes no membership. A name that is unknown becomes the nil id, which no chat
+/// has, so that it is refused by the same operation as a chat that exists.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AnyChatPath(pub ChatId);
+
+impl FromRequestParts<Context> for AnyChatPath {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, Error> {
+        let raw = path_param(parts, context, "chat").await?;
+        let chat = ChatRef::parse(&raw).ok_or(Error::ChatNotFound)?;
+        match context.chats.resolve(&chat, None).await {
+            Err(Error::ChatNotFound) => Ok(Self(ChatId::nil())),
+            resolved => resolved.map(Self),
+        }
+    }
+}
+
 /// `{message_id}`. An invalid id becomes the nil id, which no message has, so that membership of
 /// the chat is checked first.
 #[derive(Debug, Clone, Copy)]
@@ -191,6 +223,50 @@ impl FromRequestParts<Context> for MessagePath {
     async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, Error> {
         let raw = path_param(parts, context, "message_id").await?;
         Ok(Self(parse_id(&raw).unwrap_or(MessageId::nil())))
+    }
+}
+
+/// `{invite_id}`. An invalid id becomes the nil id, as that of a message does.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct InvitePath(pub Uuid);
+
+impl FromRequestParts<Context> for InvitePath {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, Error> {
+        let raw = path_param(parts, context, "invite_id").await?;
+        Ok(Self(parse_id(&raw).unwrap_or(Uuid::nil())))
+    }
+}
+
+/// `{code}` of an invitation.
+#[derive(Debug, Clone)]
+pub(super) struct CodePath(pub String);
+
+impl FromRequestParts<Context> for CodePath {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, Error> {
+        let raw = path_param(parts, context, "code").await?;
+        // As long as a code is, and of its letters: Postgres takes not every text.
+        let fits =
+            raw.len() == 22 && raw.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+        if fits { Ok(Self(raw)) } else { Err(Error::InviteNotFound) }
+    }
+}
+
+/// `{user_id}` of a member. An invalid id becomes one that no user has, so that the caller's rights in
+/// the chat are checked first.
+#[derive(Debug, Clone)]
+pub(super) struct MemberPath(pub UserId);
+
+impl FromRequestParts<Context> for MemberPath {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, Error> {
+        let raw = path_param(parts, context, "user_id").await?;
+        // No user id has a control character.
+        Ok(Self(UserId::parse(&raw).unwrap_or_else(|| UserId::trusted("\u{1}"))))
     }
 }
 

@@ -7,9 +7,12 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use beseda_protocol::rest::{Edit, HistoryView, NewMessage, Window};
+use beseda_protocol::rest::{Edit, HistoryView, NewMessage, Reader, ReaderPage, Window};
 
-use super::extract::{AuthUser, ChatPath, JsonBody, MessagePath, QueryParams, single};
+use super::{
+    cursor::{read_user_cursor, write_user_cursor},
+    extract::{AuthUser, ChatPath, JsonBody, MessagePath, QueryParams, idempotency_key},
+};
 use crate::{
     chat::{parse_edit, parse_message},
     context::Context,
@@ -17,7 +20,6 @@ use crate::{
     model::Message,
 };
 
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// Reads a page of the history.
@@ -72,14 +74,7 @@ pub(super) async fn create_message(
     headers: HeaderMap,
     JsonBody(fields): JsonBody,
 ) -> Result<Response, Error> {
-    let key = match single(&headers, IDEMPOTENCY_KEY)? {
-        None => None,
-        Some(value) => Some(
-            std::str::from_utf8(value.as_bytes())
-                .map_err(|_| Error::InvalidRequest("Idempotency-Key is not UTF-8."))?,
-        ),
-    };
-    let new = parse_message(fields, key)?;
+    let new = parse_message(fields, idempotency_key(&headers)?)?;
     let sent = context.chats.send_message(user.id(), chat_id, new).await?;
     let json = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(if sent.replayed {
@@ -106,6 +101,32 @@ pub(super) async fn get_message(
     Ok(Json(context.chats.get_message(user.id(), chat_id, message_id).await?))
 }
 
+/// Lists the members who have read a message, beside its sender; in chats of up to 1,000 members.
+#[utoipa::path(get, path = "/chats/{chat}/messages/{message_id}/readers/", tag = "messages", params(
+    ("chat" = String, Path, description = "`chat_id` or `room_name`"),
+    ("message_id" = Uuid, Path),
+    ("limit" = Option<i64>, Query, minimum = 1, maximum = 100, description = "50 where not given"),
+    ("cursor" = Option<String>, Query, description = "`next` of the page before"),
+), responses(
+    (status = 200, description = "A page, by `user_id`", body = ReaderPage),
+))]
+pub(super) async fn list_readers(
+    State(context): State<Context>,
+    user: AuthUser,
+    ChatPath(chat_id): ChatPath,
+    MessagePath(message_id): MessagePath,
+    QueryParams(mut params): QueryParams,
+) -> Result<Json<ReaderPage>, Error> {
+    let limit = params.integer("limit", 1, 100).unwrap_or(50);
+    let cursor = params.string("cursor");
+    params.finish()?;
+    let after = cursor.as_deref().map(read_user_cursor).transpose()?;
+    let (readers, next, count) =
+        context.chats.list_readers(user.id(), chat_id, message_id, after.as_ref(), limit).await?;
+    let results = readers.into_iter().map(|user_id| Reader { user_id }).collect();
+    Ok(Json(ReaderPage { results, next: next.map(|last| write_user_cursor(&last)), count }))
+}
+
 /// Edits a message; its author only. The same text changes nothing.
 #[utoipa::path(patch, path = "/chats/{chat}/messages/{message_id}/", tag = "messages", params(
     ("chat" = String, Path, description = "`chat_id` or `room_name`"),
@@ -124,7 +145,8 @@ pub(super) async fn edit_message(
     Ok(Json(context.chats.edit_message(user.id(), chat_id, message_id, edit).await?))
 }
 
-/// Deletes a message; its author or `chat:admin` only. A tombstone keeps its `seq`.
+/// Deletes a message; its author, the owner and the admins of a group, or `chat:admin` only. A tombstone
+/// keeps its `seq`.
 #[utoipa::path(delete, path = "/chats/{chat}/messages/{message_id}/", tag = "messages", params(
     ("chat" = String, Path, description = "`chat_id` or `room_name`"),
     ("message_id" = Uuid, Path),

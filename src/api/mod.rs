@@ -1,10 +1,15 @@
 //! REST: extract, call one operation, shape the answer.
 
+mod bans;
 mod chats;
 mod connect;
+mod cursor;
 mod document;
 mod export;
 mod extract;
+mod groups;
+mod invites;
+mod members;
 mod messages;
 mod page;
 mod permit;
@@ -37,8 +42,8 @@ pub use beseda_protocol::bounds::{MAX_BODY_BYTES, MAX_BULK_BODY_BYTES};
 
 pub use self::document::openapi_json;
 pub(crate) use self::{
-    chats::{read_cursor, write_cursor},
     connect::ExternalOrigin,
+    cursor::check_all as check_cursors,
     extract::bearer,
 };
 use crate::{context::Context, error::Error, limits::Class, origin::Origin};
@@ -55,6 +60,7 @@ fn classes() -> [(Class, OpenApiRouter<Context>); 5] {
                 .routes(routes!(messages::create_message))
                 .routes(routes!(messages::edit_message, messages::delete_message))
                 .routes(routes!(chats::mark_read))
+                .routes(routes!(groups::change_own_settings))
                 .routes(routes!(reports::report_message)),
         ),
         (
@@ -65,6 +71,10 @@ fn classes() -> [(Class, OpenApiRouter<Context>); 5] {
                 .routes(routes!(chats::get_unread))
                 .routes(routes!(messages::list_messages))
                 .routes(routes!(messages::get_message))
+                .routes(routes!(messages::list_readers))
+                .routes(routes!(members::list_members))
+                .routes(routes!(bans::list_bans))
+                .routes(routes!(invites::list_invites))
                 .routes(routes!(users::get_user))
                 .routes(routes!(users::list_blocks))
                 .routes(routes!(reports::list_reports))
@@ -74,7 +84,14 @@ fn classes() -> [(Class, OpenApiRouter<Context>); 5] {
             Class::Rooms,
             OpenApiRouter::new()
                 .routes(routes!(chats::open_chat))
-                .routes(routes!(chats::delete_chat))
+                .routes(routes!(chats::delete_chat, groups::change_chat))
+                .routes(routes!(groups::join_group))
+                .routes(routes!(members::add_members))
+                .routes(routes!(members::change_member, members::remove_member))
+                .routes(routes!(bans::ban_member, bans::unban_member))
+                .routes(routes!(invites::create_invite))
+                .routes(routes!(invites::delete_invite))
+                .routes(routes!(invites::accept_invite))
                 .routes(routes!(users::post_users))
                 .routes(routes!(users::put_user, users::delete_user))
                 .routes(routes!(users::revoke_tokens))

@@ -7,7 +7,7 @@ use beseda_protocol::{
 };
 
 use super::{
-    chats::{read_cursor, write_cursor},
+    cursor::{read_cursor, write_cursor},
     extract::{AuthUser, ChatPath, MessagePath, OptionalJsonBody, QueryParams},
 };
 use crate::{context::Context, error::Error, model::Report};
@@ -28,14 +28,17 @@ pub(super) async fn report_message(
     MessagePath(message_id): MessagePath,
     OptionalJsonBody(mut fields): OptionalJsonBody,
 ) -> Result<(StatusCode, Json<Report>), Error> {
-    let reason = fields.optional_string("reason", |reason| {
-        let fits = reason.chars().count() <= MAX_REASON_CHARS && !reason.contains('\0');
-        fits.then_some(()).ok_or("must have 1000 characters at most, none of them U+0000")
-    });
+    let reason = fields.optional_string("reason", check_reason);
     fields.finish()?;
     let (report, created) =
         context.chats.report_message(user.id(), chat_id, message_id, reason.as_deref()).await?;
     Ok((if created { StatusCode::CREATED } else { StatusCode::OK }, Json(report)))
+}
+
+/// Checks a reason, of a report or of a ban.
+pub(super) fn check_reason(reason: &str) -> Result<(), &'static str> {
+    let fits = reason.chars().count() <= MAX_REASON_CHARS && !reason.contains('\0');
+    fits.then_some(()).ok_or("must have 1000 characters at most, none of them U+0000")
 }
 
 /// Lists the reports, latest first; `chat:admin` only.

@@ -3,18 +3,20 @@
 use std::collections::BTreeMap;
 
 use axum::{Json, extract::State, http::StatusCode};
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use beseda_protocol::{
     bounds::{MAX_AVATAR_URL_CHARS, MAX_BULK_USERS, MAX_NAME_CHARS},
     rest::{Block, BlockPage, BulkResult, NewProfile, NewUsers},
 };
 
-use super::extract::{AuthUser, BulkJsonBody, JsonBody, QueryParams, UserPath};
+use super::{
+    cursor::{read_named_cursor, write_named_cursor},
+    extract::{AuthUser, BulkJsonBody, JsonBody, QueryParams, UserPath},
+};
 use crate::{
     context::Context,
     error::{Error, FieldErrors},
-    input::Fields,
-    model::{Profile, Time, User, UserId},
+    input::{Fields, check_user_id},
+    model::{Profile, User, UserId},
     store::Named,
 };
 
@@ -68,9 +70,7 @@ pub(super) async fn post_users(
     // Of duplicate entries the last counts.
     let mut users = BTreeMap::new();
     for (index, mut item) in items.into_iter().enumerate() {
-        let raw = item.required_string("user_id", |raw| {
-            UserId::parse(raw).map(|_| ()).ok_or("must be a user id")
-        });
+        let raw = item.required_string("user_id", check_user_id);
         if let Some(user_id) = raw.and_then(|raw| UserId::parse(&raw)) {
             users.insert(user_id.clone(), profile(&mut item, user_id));
         }
@@ -88,21 +88,21 @@ pub(super) async fn post_users(
 }
 
 fn profile(fields: &mut Fields, user_id: UserId) -> Profile {
-    let bounded = |max: usize, reason: &'static str| {
-        move |text: &str| {
-            let fits = text.chars().count() <= max && !text.contains('\0');
-            fits.then_some(()).ok_or(reason)
-        }
+    let name = |text: &str| {
+        let fits = text.chars().count() <= MAX_NAME_CHARS && !text.contains('\0');
+        fits.then_some(()).ok_or("must have 256 characters at most")
     };
     Profile {
         user_id,
-        name: fields
-            .optional_string("name", bounded(MAX_NAME_CHARS, "must have 256 characters at most")),
-        avatar_url: fields.optional_string(
-            "avatar_url",
-            bounded(MAX_AVATAR_URL_CHARS, "must have 2048 characters at most"),
-        ),
+        name: fields.optional_string("name", name),
+        avatar_url: fields.optional_string("avatar_url", check_avatar_url),
     }
+}
+
+/// Checks the URL of an avatar, of a user or of a group.
+pub(super) fn check_avatar_url(url: &str) -> Result<(), &'static str> {
+    let fits = url.chars().count() <= MAX_AVATAR_URL_CHARS && !url.contains('\0');
+    fits.then_some(()).ok_or("must have 2048 characters at most")
 }
 
 /// Erases a user; the response comes once all their texts are erased; `chat:admin` only.
@@ -179,28 +179,11 @@ pub(super) async fn list_blocks(
     let limit = params.integer("limit", 1, 100).unwrap_or(30);
     let cursor = params.string("cursor");
     params.finish()?;
-    let after = cursor.as_deref().map(read_cursor).transpose()?;
+    let after = cursor.as_deref().map(read_named_cursor).transpose()?;
+    let after = after.map(|(created_at, user_id)| (user_id, created_at));
     let (blocks, next) = context.chats.list_blocks(user.id(), after, limit).await?;
     let results =
         blocks.into_iter().map(|(user_id, created_at)| Block { user_id, created_at }).collect();
-    Ok(Json(BlockPage { results, next: next.map(write_cursor) }))
-}
-
-/// Encodes a cursor: the time in microseconds since 1970, then the id.
-fn write_cursor((user_id, created_at): (UserId, Time)) -> String {
-    let mut bytes = created_at.0.as_microsecond().to_be_bytes().to_vec();
-    bytes.extend_from_slice(user_id.as_str().as_bytes());
-    BASE64_URL_SAFE_NO_PAD.encode(bytes)
-}
-
-fn read_cursor(raw: &str) -> Result<(UserId, Time), Error> {
-    let read = || {
-        let bytes = BASE64_URL_SAFE_NO_PAD.decode(raw).ok()?;
-        let (micros, id) = bytes.split_first_chunk::<8>()?;
-        // No block is older than 1970, and Postgres rejects much earlier times.
-        let micros = i64::from_be_bytes(*micros).max(0);
-        let created_at = jiff::Timestamp::from_microsecond(micros).ok()?;
-        Some((UserId::parse(std::str::from_utf8(id).ok()?)?, Time(created_at)))
-    };
-    read().ok_or(Error::InvalidRequest("This cursor is none of ours."))
+    let next = next.map(|(user_id, created_at)| write_named_cursor(created_at, &user_id));
+    Ok(Json(BlockPage { results, next }))
 }
