@@ -3,21 +3,24 @@
 //! A handler's annotation describes its request and response. This module adds the failures, with
 //! examples made by the code that renders them.
 
-use std::{collections::BTreeMap, time::Duration};
+mod failures;
+
+use std::collections::BTreeMap;
 
 use beseda_protocol::Problem;
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
-use super::{MAX_BODY_BYTES, MAX_BULK_BODY_BYTES, classes, problem::problem};
-use crate::error::{Error, FieldError};
+use self::failures::{ANY_FAILURE, BODY_FAILURES, FAILURES, FORBIDDEN, failures, internal};
+use super::{MAX_BULK_BODY_BYTES, classes, problem::problem};
+use crate::error::Error;
 
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "Beseda",
-        description = "One-to-one chat that another application embeds. Every path also works \
+        description = "Chats of two and of many that another application embeds. Every path also works \
                        without its trailing slash. Failures are application/problem+json; go by \
                        `code`, which is stable. Fields and query parameters that are not known are \
                        ignored, and clients must ignore those that they do not know. \
@@ -28,6 +31,7 @@ use crate::error::{Error, FieldError};
     components(schemas(Problem)),
     tags(
         (name = "chats", description = "Chats, read markers, search"),
+        (name = "groups", description = "Groups: their settings, members, bans, invitations"),
         (name = "messages", description = "History, sending, editing, deleting, reporting"),
         (name = "users", description = "Users, and whom one has blocked"),
         (name = "sockets", description = "Tickets; [the protocol](/docs/socket/) is in /asyncapi.json"),
@@ -48,67 +52,18 @@ impl utoipa::Modify for BearerToken {
     }
 }
 
-/// Error codes of each call beyond the common ones, by `operationId`.
-const FAILURES: &[(&str, &[&str])] = &[
-    ("open_chat", &["forbidden", "blocked", "user_not_found", "validation_failed", "self_chat"]),
-    ("list_chats", &["validation_failed"]),
-    ("get_unread", &[]),
-    ("get_chat", &["chat_not_found"]),
-    ("delete_chat", &["forbidden", "chat_not_found"]),
-    ("mark_read", &["chat_not_found", "room_mismatch", "validation_failed"]),
-    ("search", &["chat_not_found", "validation_failed"]),
-    ("connect_chat", &["chat_not_found"]),
-    ("connect_many", &[]),
-    ("list_messages", &["chat_not_found", "validation_failed"]),
-    (
-        "create_message",
-        &["forbidden", "blocked", "chat_not_found", "validation_failed", "idempotency_mismatch"],
-    ),
-    ("get_message", &["chat_not_found", "message_not_found"]),
-    (
-        "edit_message",
-        &[
-            "forbidden",
-            "not_author",
-            "blocked",
-            "chat_not_found",
-            "message_not_found",
-            "validation_failed",
-        ],
-    ),
-    ("delete_message", &["not_author", "chat_not_found", "message_not_found"]),
-    ("report_message", &["chat_not_found", "message_not_found", "validation_failed"]),
-    ("list_reports", &["forbidden", "validation_failed"]),
-    ("get_user", &["user_not_found"]),
-    ("put_user", &["forbidden", "user_not_found", "validation_failed"]),
-    ("post_users", &["forbidden", "validation_failed"]),
-    ("delete_user", &["forbidden", "user_not_found"]),
-    ("revoke_tokens", &["forbidden", "user_not_found"]),
-    ("export_user", &["forbidden", "user_not_found"]),
-    ("block_user", &["forbidden", "user_not_found", "validation_failed"]),
-    ("unblock_user", &["user_not_found"]),
-    ("list_blocks", &["validation_failed"]),
-];
-
-/// Error codes of every call with a token.
-const ANY_FAILURE: &[&str] = &[
-    "invalid_request",
-    "unauthenticated",
-    "token_expired",
-    "token_invalid",
-    "rate_limited",
-    "internal",
-    "unavailable",
-    "timeout",
-];
-
-/// Error codes of every call with a body.
-const BODY_FAILURES: &[&str] =
-    &["invalid_json", "payload_too_large", "unsupported_media_type", "validation_failed"];
-
-/// Types of requests. All other types always have all members, null if empty.
-const REQUESTS: &[&str] = &[
+/// Types of requests, and the one of an event whose members depend on its kind. All other types always
+/// have all members, null if empty.
+const PARTIAL: &[&str] = &[
+    "SystemEvent",
     "NewChat",
+    "NewSettings",
+    "ChatChange",
+    "OwnSettings",
+    "NewMembers",
+    "MemberChange",
+    "NewBan",
+    "NewInvite",
     "NewMessage",
     "Edit",
     "MarkRead",
@@ -121,41 +76,6 @@ const REQUESTS: &[&str] = &[
 
 /// Real values of the documented types, by name.
 const EXAMPLES: &str = include_str!("examples.json");
-
-/// Returns an example of each failure.
-fn failures() -> [Error; 20] {
-    let fault = |field: &str, message: &str| FieldError {
-        field: field.to_owned(),
-        message: message.to_owned(),
-    };
-    [
-        Error::InvalidJson("expected value at line 1 column 1".to_owned()),
-        Error::InvalidRequest("This cursor is none of ours."),
-        Error::Unauthenticated,
-        Error::TokenExpired,
-        Error::TokenInvalid("its signature does not fit"),
-        Error::Forbidden("This takes a token with the scope chat:admin."),
-        Error::NotAuthor,
-        Error::Blocked,
-        Error::ChatNotFound,
-        Error::MessageNotFound,
-        Error::UserNotFound,
-        Error::PayloadTooLarge { limit: MAX_BODY_BYTES },
-        Error::UnsupportedMediaType,
-        Error::RoomMismatch,
-        Error::Validation(vec![fault("limit", "must be an integer from 1 to 100")]),
-        Error::SelfChat,
-        Error::IdempotencyMismatch,
-        Error::RateLimited { retry_after: Duration::from_millis(250) },
-        Error::Unavailable(None),
-        Error::Timeout,
-    ]
-}
-
-/// The calls whose `forbidden` means that the other user was erased.
-const ABOUT_THE_OTHER: [&str; 2] = ["create_message", "edit_message"];
-const OTHER_GONE: Error = Error::Forbidden("The other person's account is gone.");
-const TOO_MANY_BLOCKED: Error = Error::Forbidden("You have blocked as many people as one may.");
 
 /// The OpenAPI 3.1 document.
 pub fn openapi_json() -> String {
@@ -180,6 +100,9 @@ fn operations(document: &mut Value) -> impl Iterator<Item = &mut Map<String, Val
     methods.filter_map(Value::as_object_mut)
 }
 
+/// Calls that take a body of up to 1 MiB.
+const LARGE_BODIES: [&str; 3] = ["open_chat", "add_members", "post_users"];
+
 /// Rate-limit headers of responses to calls with a token.
 const RATE_HEADERS: [&str; 3] = ["RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"];
 
@@ -191,12 +114,12 @@ fn complete(operation: &mut Map<String, Value>) {
     let codes = [ANY_FAILURE, body, own].concat();
     let mut by_status: BTreeMap<u16, Vec<Problem>> = BTreeMap::new();
     for error in failures().iter().chain([&internal()]).filter(|e| codes.contains(&e.code())) {
-        let error = match error {
-            Error::Forbidden(_) if ABOUT_THE_OTHER.contains(&id.as_str()) => &OTHER_GONE,
-            Error::Forbidden(_) if id == "block_user" => &TOO_MANY_BLOCKED,
-            error => error,
+        let words = FORBIDDEN.iter().find(|(calls, _)| calls.contains(&id.as_str()));
+        let error = match (error, words) {
+            (Error::Forbidden(_), Some((_, words))) => Error::Forbidden(words),
+            (error, _) => error.clone(),
         };
-        let problem = problem(error, "01a20a32-faed-704e-b46a-598e38f1ce60");
+        let problem = problem(&error, "01a20a32-faed-704e-b46a-598e38f1ce60");
         by_status.entry(error.status().as_u16()).or_default().push(problem);
     }
     let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) else {
@@ -211,15 +134,10 @@ fn complete(operation: &mut Map<String, Value>) {
     for (status, problems) in by_status {
         responses.insert(status.to_string(), failure(status, problems));
     }
-    if id == "post_users" {
+    if LARGE_BODIES.contains(&id.as_str()) {
         responses["413"]["description"] =
             json!(format!("`payload_too_large`: more than {MAX_BULK_BODY_BYTES} bytes"));
     }
-}
-
-/// An example of an internal failure.
-fn internal() -> Error {
-    Error::internal(std::fmt::Error)
 }
 
 /// Builds the response of one status.
@@ -235,6 +153,12 @@ fn failure(status: u16, problems: Vec<Problem>) -> Value {
     match status {
         401 => headers["WWW-Authenticate"] = header("WWW-Authenticate"),
         429 | 503 => headers["Retry-After"] = header("Retry-After"),
+        403 if codes.contains(&"slow_mode") => {
+            headers["Retry-After"] = json!({
+                "description": "With `slow_mode`: seconds, rounded up",
+                "schema": { "type": "integer", "minimum": 1 },
+            });
+        }
         _ => {}
     }
     let schema = json!({ "allOf": [
@@ -283,7 +207,7 @@ fn describe_schemas(schemas: &mut Value) {
         if let Some(example) = examples.remove(name) {
             schema["examples"] = json!([example]);
         }
-        if REQUESTS.contains(&name.as_str()) {
+        if PARTIAL.contains(&name.as_str()) {
             continue;
         }
         if let Some(members) = schema["properties"].as_object() {
