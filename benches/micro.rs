@@ -8,7 +8,7 @@ use beseda::{
 use beseda_protocol::{
     ServerFrame,
     frame::message_frame,
-    model::{Message, Time, UserId},
+    model::{Mentions, Message, MessageKind, Time, UserId},
 };
 use divan::{Bencher, black_box, counter::ItemsCount};
 
@@ -31,9 +31,12 @@ fn message() -> Message {
         chat_id: id(8),
         seq: 1_234,
         ev: 2_345,
-        sender_id: user_id(),
+        kind: MessageKind::Text,
+        sender_id: Some(user_id()),
         text: "Встретимся завтра в семь у входа? Bring the \"red\" umbrella.".to_owned(),
         metadata: None,
+        mentions: Mentions::default(),
+        system: None,
         client_msg_id: Some("0192f2b6-5c58-7cc0-a2d6-2f7f2c1f4b0e".to_owned()),
         created_at: Time("2026-11-23T19:30:00.123456Z".parse().expect("a time")),
         edited_at: None,

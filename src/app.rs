@@ -145,6 +145,7 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
         broker: broker.clone(),
         history,
         admissions: admissions.clone(),
+        presence: presence.clone(),
         events,
     };
     let feed = Feed::start(

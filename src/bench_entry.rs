@@ -6,14 +6,28 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 
 use crate::{
-    hub::{Delivery, Hub, Inbox, queue},
+    hub::{Hub, Inbox, queue},
     metrics::Metrics,
-    model::{ChatId, Epoch, UserId},
-    protocol::{Frame, Publication},
+    model::{ChatId, ChatKind, Epoch, Head, Membership, Role, UserId},
+    protocol::{AddressedFrame, Frame, Publication},
     socket::session::{Effect, Session},
 };
 
 const CHAT: ChatId = ChatId::nil();
+
+/// The head of an empty group, of which every follower may see all.
+fn head(epoch: &str, members: usize) -> Head {
+    Head {
+        kind: ChatKind::Group,
+        ev: 0,
+        seq: 0,
+        epoch: epoch.to_owned(),
+        receipts: false,
+        member_count: i32::try_from(members).unwrap_or(i32::MAX),
+        reader: Membership { role: Role::Member, first_seq: 1, read_seq: 0 },
+        peer_read_seq: None,
+    }
+}
 
 /// A hub with followers of one chat, each with its session.
 #[derive(Debug)]
@@ -30,12 +44,13 @@ impl Fanout {
     pub fn new(followers: usize, user_id: &UserId, frame: Frame) -> Self {
         let hub = Hub::new(Arc::<Metrics>::default());
         let epoch = Epoch::from("e1");
+        let head = head(&epoch, followers);
         let sockets = (0..followers)
             .map(|_| {
                 let (queue, inbox) = queue();
                 hub.add_subscriber(CHAT, &queue);
                 let mut session = Session::new(user_id.clone(), None, Some(CHAT));
-                session.set_position(CHAT, 0, &epoch);
+                session.set_position(CHAT, &head);
                 (inbox, session)
             })
             .collect();
@@ -51,7 +66,7 @@ impl Fanout {
             ev: self.ev,
             micros: 0,
             trace: None,
-            frame: self.frame.clone(),
+            frames: vec![AddressedFrame::to_all(self.frame.clone())],
         };
         self.hub.receive(CHAT, event);
     }
@@ -61,7 +76,7 @@ impl Fanout {
         let mut out = Vec::new();
         for (inbox, session) in &mut self.sockets {
             for delivery in inbox.take().now_or_never().unwrap_or_default() {
-                let effect = session.on_delivery(Delivery::clone(&delivery), &mut out);
+                let effect = session.on_delivery(&delivery, &mut out);
                 debug_assert_eq!(effect, Effect::Nothing);
             }
         }
