@@ -14,9 +14,14 @@
  * What of a chat goes into the badge.
  * @typedef {Pick<Chat, 'unread_count' | 'unread_mentions' | 'notify'>} Counters
  *
+ * When the last message was sent that lifts a chat, which a system message does not.
+ * @typedef {object} Activity
+ * @property {string} at     one format, so times compare as text
+ * @property {number} below  of chats whose own time is not known: how far below the one with this time they stand
+ *
  * @typedef {object} Known
  * @property {Chat} chat
- * @property {string} activity  when the last message was sent that lifts it, which a system message does not
+ * @property {Activity} activity
  * @property {number} told    when the socket told the whole of it; 0: never
  * @property {number} seen    when it told the member's presence
  * @property {boolean} past   of an earlier epoch: any other version replaces it
@@ -147,20 +152,24 @@ export class ChatList {
    * @param {Chat[]} chats
    */
   #ranked(chats) {
-    /** @type {{chat: Chat, activity: string} | undefined} */
-    let above;
-    return chats.map((chat) => {
-      const bound = above?.chat.pinned === chat.pinned ? above.activity : undefined;
+    /** @type {Ranked | null} */
+    let above = null;
+    /** @type {Ranked[]} */
+    const ranked = [];
+    for (const chat of chats) {
+      const bound = above && above.chat.pinned === chat.pinned ? above.activity : null;
       above = { chat, activity: this.#activityOf(chat, bound) };
-      return above;
-    });
+      ranked.push(above);
+    }
+    return ranked;
   }
 
-  /** @param {Chat} chat @param {string} [bound] */
-  #activityOf({ chat_id: chatId, created_at: createdAt, last_message: last }, bound) {
-    if (last?.type !== 'system') return last?.created_at ?? createdAt;
+  /** @param {Chat} chat @param {Activity | null} [bound] @returns {Activity} */
+  #activityOf({ chat_id: chatId, created_at: createdAt, last_message: last }, bound = null) {
+    if (last?.type !== 'system') return { at: last?.created_at ?? createdAt, below: 0 };
     const known = this.#known.get(chatId)?.activity;
-    return known ?? (bound !== undefined && bound < last.created_at ? bound : last.created_at);
+    if (known) return known;
+    return bound && bound.at <= last.created_at ? { at: bound.at, below: bound.below + 1 } : { at: last.created_at, below: 0 };
   }
 
   /**
@@ -175,7 +184,7 @@ export class ChatList {
     if (this.next === cursor) this.next = next;
   }
 
-  /** @param {Chat} chat @param {number} [asked] @param {string} [activity] */
+  /** @param {Chat} chat @param {number} [asked] @param {Activity} [activity] */
   put(chat, asked = this.now, activity = this.#activityOf(chat)) {
     if (this.isPast(asked) || (this.#gone.get(chat.chat_id) ?? 0) > asked) return;
     const known = this.#known.get(chat.chat_id);
@@ -268,7 +277,7 @@ export class ChatList {
       case 'message.updated': {
         const { message } = frame;
         if (last && (message.seq < last.seq || (message.seq === last.seq && message.ev <= last.ev))) return false;
-        if (message.type !== 'system' && message.created_at > known.activity) known.activity = message.created_at;
+        if (message.type !== 'system' && message.created_at >= known.activity.at) known.activity = { at: message.created_at, below: 0 };
         this.#patch(known, {
           last_message: message,
           last_seq: Math.max(chat.last_seq, message.seq),
@@ -370,9 +379,10 @@ function withPresence({ other_user }, { chat: { other_user: known } }) {
   return other_user && known ? { ...other_user, online: known.online, last_seen_at: known.last_seen_at } : other_user;
 }
 
-/** Highest first; times come in one format, so they compare as text. @param {Ranked} a @param {Ranked} b */
+/** Highest first. @param {Ranked} a @param {Ranked} b */
 function byPlace(a, b) {
-  return Number(b.chat.pinned) - Number(a.chat.pinned) || compare(b.activity, a.activity);
+  return Number(b.chat.pinned) - Number(a.chat.pinned)
+    || compare(b.activity.at, a.activity.at) || a.activity.below - b.activity.below;
 }
 
 /** @param {Ranked} a @param {Ranked} b */

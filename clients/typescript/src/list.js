@@ -74,16 +74,16 @@ export class ListSync {
     const asked = chats.now;
     const wanted = chats.size;
     const limit = Math.min(MAX_PAGE, Math.max(MIN_PAGE, wanted));
-    let { results, next = null } = await api.listChats({ limit });
+    // Archived chats count too, and no page of the list has them.
+    const [top, summary] = await Promise.all([api.listChats({ limit }), api.unread()]);
+    let { results, next = null } = top;
     while (next && results.length < wanted && !chats.isPast(asked)) {
       const page = await api.listChats({ limit: MAX_PAGE, cursor: next });
       results = results.concat(page.results);
       next = page.next ?? null;
     }
     chats.setTop(results, next, asked);
-    // Archived chats count too, and no page of the list has them.
-    const askedTotal = chats.now;
-    chats.setSummary(await api.unread(), askedTotal);
+    chats.setSummary(summary, asked);
   }
 
   /** @param {string} chatId */

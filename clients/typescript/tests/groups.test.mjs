@@ -114,7 +114,7 @@ test('people are asked for once, and those who are told of are not', async () =>
   const member = { user, role: 'member', joined_at: '2026-01-01T00:00:00Z', read_seq: 0, silenced_until: null };
   socket().give({ type: 'member.joined', chat_id: 'c', ev: 1, members: [member], by: 'bob' });
   client.people.need(['carol']);
-  assert.equal(client.people.get('carol'), user);
+  assert.deepEqual(client.people.get('carol'), user);
   assert.deepEqual(calls.filter(({ path }) => path.startsWith('/users/')).map(({ path }) => path), ['/users/bob/', '/users/gone/']);
   assert.equal(changes, 3);
   client.stop();

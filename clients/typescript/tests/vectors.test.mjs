@@ -36,7 +36,7 @@ class World {
   /** Sockets in the order of opening. */
   #sockets = [];
   /** Calls that wait for a step to answer them. */
-  #waiting = { history: [], send: [], list: [], mark: [] };
+  #waiting = { history: [], send: [], list: [], unread: [], mark: [] };
   #listWaits = false;
   /** What the client sent, over all sockets. */
   #sent = [];
@@ -68,19 +68,12 @@ class World {
   async #onCall(path, { method, body }) {
     if (path.endsWith('/connect/')) return Response.json({ ws_url: 'wss://chat.example/ws/?ticket=t' });
     if (path.endsWith('/mark_read/')) return this.#wait('mark');
-    if (path.endsWith('/unread/')) return Response.json(this.#unread());
+    if (path.endsWith('/unread/')) return this.#listWaits ? this.#wait('unread') : Response.json(summary(this.#list));
     if (path.endsWith('/chats/')) {
       return this.#listWaits ? this.#wait('list') : Response.json({ results: this.#list, next: null });
     }
     if (method === 'POST') this.#keys.push(JSON.parse(body).client_msg_id);
     return this.#wait(method === 'POST' ? 'send' : 'history');
-  }
-
-  #unread() {
-    const chats = this.#list.map(({ chat_id, room_name, unread_count, unread_mentions, notify, last_seq, read_seq }) =>
-      ({ chat_id, room_name, unread_count, unread_mentions, notify, last_seq, read_seq }));
-    const total = chats.reduce((sum, { unread_count: count }) => sum + count, 0);
-    return { total, total_mentions: 0, badge: total, chats };
   }
 
   #wait(kind) {
@@ -103,7 +96,10 @@ class World {
 
   async list_waits(waits) { this.#listWaits = waits; }
 
-  async list(chats, at) { this.#list = chats; await this.#answer('list', Response.json({ results: chats, next: null }), at); }
+  async list(chats, at) {
+    await this.#answer('list', Response.json({ results: chats, next: null }), at);
+    await this.#answer('unread', Response.json(summary(chats)), at);
+  }
 
   async mark_read() { this.client.markRead(this.client.timelineOf(this.#chat)); }
 
@@ -176,6 +172,12 @@ class World {
       default: throw new Error(`unknown expectation ${what}`);
     }
   }
+}
+
+/** The counters of all chats, of which the list has all. */
+function summary(chats) {
+  const sum = (field) => chats.reduce((total, chat) => total + chat[field], 0);
+  return { total: sum('unread_count'), total_mentions: sum('unread_mentions'), badge: sum('unread_count'), chats };
 }
 
 /** Bodies of answers are read in turns of the real event loop. */

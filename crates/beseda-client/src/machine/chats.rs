@@ -1,6 +1,6 @@
 //! The list of chats: pinned ones first, then latest activity first.
 
-use std::collections::BTreeMap;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use beseda_protocol::{
     ReceivedFrame,
@@ -30,11 +30,14 @@ pub struct ChatList {
     pub next: Option<String>,
 }
 
+/// When the last message was sent that lifts a chat, which a system message does not. Of chats whose own
+/// time is not known: how far below the one with this time they stand.
+type Activity = (Time, Reverse<usize>);
+
 #[derive(Debug, Clone)]
 struct Known {
     chat: Chat,
-    /// When the last message was sent that lifts the chat, which a system message does not.
-    activity: Time,
+    activity: Activity,
     /// When a frame gave the whole chat; 0: never.
     told: Moment,
     /// When a frame gave the member's presence; 0: never.
@@ -51,7 +54,7 @@ impl ChatList {
     /// Pinned ones first, then latest activity first; without archived ones, which [`ChatList::get`] has.
     pub fn list(&self) -> Vec<&Chat> {
         let mut listed: Vec<&Known> = self.listed().collect();
-        listed.sort_by_key(|known| std::cmp::Reverse((known.rank(), known.chat.chat_id)));
+        listed.sort_by_key(|known| Reverse((known.rank(), known.chat.chat_id)));
         listed.into_iter().map(|known| &known.chat).collect()
     }
 
@@ -115,8 +118,8 @@ impl ChatList {
 
     /// The activity of the chats of a page. A system message hides when the message before it came; the
     /// chat's place in the page bounds it.
-    fn activities(&self, page: &[Chat]) -> Vec<Time> {
-        let mut above: Option<(bool, Time)> = None;
+    fn activities(&self, page: &[Chat]) -> Vec<Activity> {
+        let mut above: Option<(bool, Activity)> = None;
         let activity = |chat: &Chat| {
             let known = self.known.get(&chat.chat_id).map(|known| known.activity);
             let bound = above.filter(|(pinned, _)| *pinned == chat.pinned).map(|(_, above)| above);
@@ -127,7 +130,7 @@ impl ChatList {
         page.iter().map(activity).collect()
     }
 
-    fn put(&mut self, mut chat: Chat, activity: Time, asked: Moment) {
+    fn put(&mut self, mut chat: Chat, activity: Activity, asked: Moment) {
         if self.gone.get(&chat.chat_id).is_some_and(|gone| *gone > asked) {
             return;
         }
@@ -287,7 +290,7 @@ impl ChatList {
 
 impl Known {
     /// What the list is ordered by, highest first.
-    fn rank(&self) -> (bool, Time) {
+    fn rank(&self) -> (bool, Activity) {
         (self.chat.pinned, self.activity)
     }
 
@@ -297,7 +300,7 @@ impl Known {
         let is_newer = last.is_none_or(|last| (message.seq, message.ev) > (last.seq, last.ev));
         if is_newer {
             if message.kind != MessageKind::System {
-                self.activity = self.activity.max(message.created_at);
+                self.activity = self.activity.max((message.created_at, Reverse(0)));
             }
             chat.last_seq = chat.last_seq.max(message.seq);
             chat.last_message = Some(message.clone());
@@ -337,13 +340,14 @@ fn copy_presence(chat: &mut Chat, known: &Chat) {
 }
 
 /// When the last message came that lifts the chat. Behind a system message: as it was `known`, else at
-/// the message's own time, but not above `bound`.
-fn activity_of(chat: &Chat, known: Option<Time>, bound: Option<Time>) -> Time {
+/// the message's own time, but below `bound`.
+fn activity_of(chat: &Chat, known: Option<Activity>, bound: Option<Activity>) -> Activity {
     match &chat.last_message {
-        None => chat.created_at,
-        Some(last) if last.kind != MessageKind::System => last.created_at,
-        Some(last) => {
-            known.unwrap_or_else(|| bound.map_or(last.created_at, |at| at.min(last.created_at)))
-        }
+        None => (chat.created_at, Reverse(0)),
+        Some(last) if last.kind != MessageKind::System => (last.created_at, Reverse(0)),
+        Some(last) => known.unwrap_or_else(|| match bound {
+            Some((at, Reverse(below))) if at <= last.created_at => (at, Reverse(below + 1)),
+            _ => (last.created_at, Reverse(0)),
+        }),
     }
 }
