@@ -157,6 +157,7 @@ export class ChatList {
     /** @type {Ranked[]} */
     const ranked = [];
     for (const chat of chats) {
+      /** @type {Activity | null} */
       const bound = above && above.chat.pinned === chat.pinned ? above.activity : null;
       above = { chat, activity: this.#activityOf(chat, bound) };
       ranked.push(above);
