@@ -22,7 +22,7 @@ pub async fn run(store: Store) {
 
 async fn purge_all(store: &Store) -> Result<(), StoreError> {
     while let Some(chat_id) = store.take_purge().await? {
-        while !store.purge_messages(chat_id).await? {}
+        while !store.purge_chat(chat_id).await? {}
     }
     Ok(())
 }
