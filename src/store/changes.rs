@@ -62,12 +62,15 @@ impl Store {
         let receipts = present.into_iter().zip(marks.unwrap_or_default());
         let receipts = receipts.filter(|(_, read_seq)| *read_seq > 0);
         let receipts = receipts.map(|(user_id, read_seq)| Receipt { user_id, read_seq }).collect();
-        let up_to = first.get::<_, Option<i64>>("cut_at").unwrap_or(head.ev);
+        let last = rows.last().filter(|row| row.get::<_, Option<bool>>("is_full") == Some(true));
+        let cut_at: Option<i64> = last.map_or_else(|| first.get("cut_at"), |row| row.get("m_ev"));
+        let up_to = cut_at.unwrap_or(head.ev);
         let mut changes = Vec::with_capacity(rows.len());
         // Each row goes as it is read, so that a page is in memory once.
         for row in rows {
-            let Some(next) = change(chat_id, &head, &row) else { continue };
-            add(&mut changes, next);
+            if let Some(next) = change(chat_id, &head, &row) {
+                add(&mut changes, next);
+            }
         }
         Ok(Some(Changes { more: up_to < head.ev, head, receipts, visible, changes, up_to }))
     }
@@ -78,7 +81,8 @@ impl Store {
         chat_id: ChatId,
         user: &UserId,
     ) -> Result<Option<Head>, StoreError> {
-        Ok(self.get_changes(chat_id, Some(user), i64::MAX, 0).await?.map(|changes| changes.head))
+        let params = [(&chat_id as _, Type::UUID), (&user.as_str() as _, Type::TEXT)];
+        Ok(self.read(GET_HEAD, &params).await?.first().map(head))
     }
 }
 
@@ -97,7 +101,7 @@ fn add(changes: &mut Vec<Change>, next: Change) {
 /// Reads a change; `None`: the row has none.
 fn change(chat_id: ChatId, head: &Head, row: &Row) -> Option<Change> {
     let what: Option<&str> = row.get("what");
-    let ev = || row.get("change_ev");
+    let ev = || row.get("m_ev");
     Some(match what? {
         "message" => Change::Message(Box::new(message(chat_id, row))),
         "read" => Change::Read {
@@ -137,9 +141,9 @@ fn change(chat_id: ChatId, head: &Head, row: &Row) -> Option<Change> {
 const CHANGES_BYTES: i64 = 512 * 1024;
 
 /// `found`: up to `$4` of each kind; of read markers all, as a chat with receipts has few members. Rows with one
-/// `ev` stay together everywhere. `cut_at`: the page ends there; null: it is the last one. `before`: the bytes of
-/// the rows with a lower `ev`, so that one `ev` comes however large it is. What is not the reader's is left out
-/// last, so that a page never looks at more than `$4` changes; `present` and `marks` are on the first row only.
+/// `ev` stay together everywhere: those of members and of what a group shows have no bytes. A row comes while those
+/// before it have too few bytes, so that one comes however large it is. What is not the reader's is left out last, so
+/// that a page never looks at more than `$4` changes. `present` and `marks` are on the first row only.
 const GET_CHANGES: &str = concat!(
     "-- store.get_changes
 WITH head AS (",
@@ -150,50 +154,42 @@ WITH head AS (",
         " AND ($2 IS NULL OR me.user_id IS NOT NULL)"
     ),
     "), found AS (
-    SELECT 'message' AS what, x.ev, x.m AS message, NULL::members AS member
+    SELECT 'message' AS what, NULL::text AS member_id, x.*
       FROM head h CROSS JOIN LATERAL (
-           SELECT m.ev, m FROM messages m WHERE m.chat_id = h.chat_id AND m.ev > $3
+           SELECT m.ev, m.seq, m.message_id, m.sender_id, m.client_msg_id, m.text, m.metadata, m.mentions,
+                  m.system, m.created_at, m.edited_at, m.deleted_at
+             FROM messages m WHERE m.chat_id = h.chat_id AND m.ev > $3
             ORDER BY m.ev LIMIT $4) x
     UNION ALL
-    SELECT 'member', x.member_ev, NULL, x.m
+    SELECT 'member', x.user_id, x.member_ev, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
       FROM head h CROSS JOIN LATERAL (
-           SELECT m.member_ev, m FROM members m
+           SELECT m.user_id, m.member_ev FROM members m
             WHERE m.chat_id = h.chat_id AND m.member_ev > 0 AND m.member_ev > $3
             ORDER BY m.member_ev FETCH FIRST ($4) ROWS WITH TIES) x
     UNION ALL
-    SELECT 'read', x.read_ev, NULL, x.m
+    SELECT 'read', x.user_id, x.read_ev, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
       FROM head h CROSS JOIN LATERAL (
-           SELECT m.read_ev, m FROM members m
+           SELECT m.user_id, m.read_ev FROM members m
             WHERE m.chat_id = h.chat_id AND h.receipts AND m.read_ev > $3 AND coalesce(m.left_ev, 0) = 0
            OFFSET 0) x
     UNION ALL
-    SELECT 'info', h.info_ev, NULL, NULL FROM head h WHERE h.info_ev > $3
+    SELECT 'info', NULL, h.info_ev, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+      FROM head h WHERE h.info_ev > $3
 ), limited AS MATERIALIZED (
     SELECT * FROM found ORDER BY ev FETCH FIRST ($4) ROWS WITH TIES
-), kept AS MATERIALIZED (
-    SELECT l.*, coalesce(sum(octet_length((l.message).text)
-                             + coalesce(octet_length((l.message).metadata::text), 0))
-                    OVER (ORDER BY l.ev GROUPS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
-      FROM limited l CROSS JOIN head h
-     WHERE CASE l.what WHEN 'message' THEN (l.message).seq >= h.first_seq
-                       WHEN 'member' THEN h.sees_members OR (l.member).user_id = $2
-                       ELSE true END
 )
 SELECT ",
     head_columns!(),
-    ", h.blocked,
-       CASE WHEN EXISTS (SELECT FROM kept WHERE before >= $5)
-            THEN (SELECT max(ev) FROM kept WHERE before < $5)
-            WHEN (SELECT count(*) FROM limited) >= $4 THEN (SELECT max(ev) FROM limited) END AS cut_at,
-       CASE WHEN coalesce(f.n, 1) = 1 THEN ARRAY(
+    ", h.blocked, CASE WHEN (SELECT count(*) FROM limited) >= $4 THEN (SELECT max(ev) FROM limited) END AS cut_at,
+       CASE WHEN coalesce(m.n, 1) = 1 THEN ARRAY(
             SELECT p.user_id FROM members p
              WHERE p.chat_id = h.chat_id AND h.receipts AND $2 IS NOT NULL AND coalesce(p.left_ev, 0) = 0
              ORDER BY p.user_id) END AS present,
-       CASE WHEN coalesce(f.n, 1) = 1 THEN ARRAY(
+       CASE WHEN coalesce(m.n, 1) = 1 THEN ARRAY(
             SELECT p.read_seq FROM members p
              WHERE p.chat_id = h.chat_id AND h.receipts AND $2 IS NOT NULL AND coalesce(p.left_ev, 0) = 0
              ORDER BY p.user_id) END AS marks,
-       f.what, f.ev AS change_ev, r.joined_ev > $3 AS joined, r.changed_by AS r_changed_by,
+       m.what, m.total_bytes >= $5 AS is_full, r.joined_ev > $3 AS joined, r.changed_by AS r_changed_by,
        r.left_reason::text AS r_left_reason, ",
     member_columns!(),
     ", h.admins_post, h.slow_mode_s, g.members_invite, g.history_all, g.open, g.title,
@@ -201,15 +197,31 @@ SELECT ",
     message_columns!(),
     "
   FROM head h
-  LEFT JOIN LATERAL (SELECT *, row_number() OVER (ORDER BY ev, what) AS n
-                       FROM kept WHERE before < $5) f ON true
-  LEFT JOIN LATERAL (SELECT (f.message).*) m ON true
-  LEFT JOIN LATERAL (SELECT (f.member).*) r ON true
-  LEFT JOIN LATERAL (SELECT * FROM users u WHERE u.user_id = r.user_id AND f.what = 'member'
+  LEFT JOIN (
+    SELECT v.*, row_number() OVER in_order AS n, sum(v.bytes) OVER in_order AS total_bytes
+      FROM (SELECT l.*, coalesce(octet_length(l.text), 0)
+                        + coalesce(octet_length(l.metadata::text), 0) AS bytes
+              FROM limited l CROSS JOIN head h
+             WHERE CASE l.what WHEN 'message' THEN l.seq >= h.first_seq
+                               WHEN 'member' THEN h.sees_members OR l.member_id = $2
+                               ELSE true END) v
+    WINDOW in_order AS (ORDER BY v.ev, v.what ROWS UNBOUNDED PRECEDING)
+  ) m ON m.total_bytes - m.bytes < $5
+  LEFT JOIN LATERAL (SELECT * FROM members r
+                      WHERE r.chat_id = h.chat_id AND r.user_id = m.member_id OFFSET 0) r ON true
+  LEFT JOIN LATERAL (SELECT * FROM users u WHERE u.user_id = r.user_id AND m.what = 'member'
                      OFFSET 0) u ON true
-  LEFT JOIN LATERAL (SELECT * FROM groups g WHERE g.chat_id = h.chat_id AND f.what = 'info'
+  LEFT JOIN LATERAL (SELECT * FROM groups g WHERE g.chat_id = h.chat_id AND m.what = 'info'
                      OFFSET 0) g ON true
- ORDER BY f.n"
+ ORDER BY m.n"
+);
+
+const GET_HEAD: &str = concat!(
+    "-- store.get_head\nWITH h AS (",
+    chat_head!("INNER", "", ""),
+    ") SELECT ",
+    head_columns!(),
+    " FROM h"
 );
 
 #[cfg(test)]

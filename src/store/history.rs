@@ -123,14 +123,11 @@ impl Store {
     }
 }
 
-/// The columns that [`head`] reads, of a row `h` of [`chat_head!`], and the epoch.
+/// The columns that [`head`] reads, of a row `h` of [`chat_head!`].
 macro_rules! head_columns {
     () => {
-        concat!(
-            "h.kind::text AS h_kind, h.last_ev, h.last_seq, h.receipts, h.member_count, h.role::text AS role,
-       h.first_seq, h.read_seq, h.peer_read_seq, ",
-            epoch!()
-        )
+        "h.kind AS h_kind, h.last_ev, h.last_seq, h.receipts, h.member_count, h.role, h.first_seq, \
+         h.read_seq, h.peer_read_seq, h.epoch"
     };
 }
 pub(super) use head_columns;
@@ -153,14 +150,15 @@ pub(super) fn head(row: &Row) -> Head {
     }
 }
 
-/// The chat `$1` with the part that its member `$2` has in it, and more columns; no row where they are no
+/// The chat `$1` with the part that its member `$2` has in it, the epoch, and more columns; no row where they are no
 /// member. Where `$2` may be null (`"LEFT"` and a condition that says so): on behalf of all members.
 macro_rules! chat_head {
     ($join:literal, $more:literal, $condition:literal) => {
         concat!(
-            "SELECT c.chat_id, c.kind, c.last_ev, c.last_seq, c.receipts, c.member_count,
-           coalesce(me.role, 'member') AS role, coalesce(me.first_seq, 1) AS first_seq,
-           coalesce(me.read_seq, 0) AS read_seq, peer.read_seq AS peer_read_seq",
+            "SELECT c.chat_id, c.kind::text, c.last_ev, c.last_seq, c.receipts, c.member_count,
+           coalesce(me.role, 'member')::text AS role, coalesce(me.first_seq, 1) AS first_seq,
+           coalesce(me.read_seq, 0) AS read_seq, peer.read_seq AS peer_read_seq, ",
+            epoch!(),
             $more,
             "
       FROM chats c
@@ -191,6 +189,7 @@ const GET_MESSAGE: &str = concat!(
  WHERE c.chat_id = $1"
 );
 
+/// The head is computed once, and not for each message.
 const GET_HISTORY: &str = concat!(
     "-- store.get_history
 WITH head AS (",
@@ -203,15 +202,18 @@ WITH head AS (",
                WHEN 'after' THEN $4 + 1
                ELSE least($4 - $5 / 2, last_seq - $5 + 1) END) AS lo
       FROM head
+), h AS MATERIALIZED (
+    SELECT *, least(last_seq, CASE $3
+                   WHEN 'newest' THEN last_seq
+                   WHEN 'before' THEN $4 - 1
+                   ELSE lo + $5 - 1 END) AS hi
+      FROM ranged
 )
 SELECT ",
     head_columns!(),
     ", h.lo, h.hi, ",
     message_columns!(),
-    " FROM (SELECT *, least(last_seq, CASE $3
-                   WHEN 'newest' THEN last_seq
-                   WHEN 'before' THEN $4 - 1
-                   ELSE lo + $5 - 1 END) AS hi FROM ranged) h
+    " FROM h
   LEFT JOIN LATERAL (SELECT * FROM messages m
                       WHERE m.chat_id = h.chat_id AND m.seq BETWEEN h.lo AND h.hi OFFSET 0) m ON true
  ORDER BY m.seq"

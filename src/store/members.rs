@@ -175,7 +175,7 @@ pub(super) fn member(row: &Row, receipts: bool, show_presence: bool) -> Member {
 }
 
 /// A page of members, with a condition and what it looks at. The order and the bound are those of
-/// `members_by_role`.
+/// `members_by_role`; what is said of `left_ev` covers its predicate, in whichever of the two words it is.
 macro_rules! list_members {
     ($name:literal, $join:literal, $condition:literal) => {
         concat!(
@@ -199,7 +199,7 @@ SELECT h.member_count, h.receipts, h.show_presence, ",
            SELECT m.* FROM members m",
             $join,
             "
-            WHERE m.chat_id = h.chat_id AND m.role = q.role::member_role AND coalesce(m.left_ev, -1) = -1
+            WHERE m.chat_id = h.chat_id AND m.role = q.role::member_role AND m.left_ev IS NULL AND coalesce(m.left_ev, -1) = -1
               AND (m.joined_ev, m.user_id) > (coalesce(q.joined_ev, -1), coalesce(q.user_id, ''))",
             $condition,
             "
