@@ -10,7 +10,8 @@ export type AddedMembers = {
 
 /** A user who is kept out of a group. */
 export type Ban = {
-  by: UserId;
+  /** Who banned them; null: the host application. */
+  by: UserId | null;
   created_at: Time;
   /** Up to 1,000 characters. */
   reason: string | null;
