@@ -108,6 +108,13 @@ async fn fanout_delivers_to_every_socket() {
 }
 
 #[tokio::test]
+async fn fanout_delivers_to_every_member_of_a_group() {
+    let arguments = "fanout --members 40 --sockets 60 --seconds 1 --burst 8";
+    let json = local(arguments).await.right();
+    assert_eq!(number(&json, "/phases/0/count") % 60.0, 0.0);
+}
+
+#[tokio::test]
 async fn idle_weighs_sockets() {
     let json = local("idle --from 10 --to 60 --chats 5 --quiet 1 --burst 1").await.right();
     assert_eq!(number(&json, "/phases/0/count"), 60.0);

@@ -11,13 +11,14 @@ use std::{
 use beseda_protocol::model::ChatId;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::{
-    sync::{Mutex, Notify, watch},
+    sync::{Mutex, watch},
     task::JoinSet,
 };
 
 use crate::{
     clients::{
         chats::{PairChat, Person, SETUP_AT_ONCE},
+        count::Count,
         send::{Post, send},
         socket::{Frame, Position, Socket, read},
     },
@@ -39,38 +40,6 @@ const OPENING_AT_ONCE: usize = 64;
 /// Time-out for one of these.
 const OPENING: Duration = Duration::from_secs(60);
 
-/// A counter for whose value one task can wait.
-#[derive(Debug, Default)]
-pub(crate) struct Count {
-    value: AtomicU64,
-    awaited: AtomicU64,
-    reached: Notify,
-}
-
-impl Count {
-    fn add(&self) {
-        let value = self.value.fetch_add(1, Ordering::SeqCst) + 1;
-        if value >= self.awaited.load(Ordering::SeqCst) {
-            self.reached.notify_one();
-        }
-    }
-
-    pub(crate) fn get(&self) -> u64 {
-        self.value.load(Ordering::SeqCst)
-    }
-
-    /// Waits for `value`; false after `limit`.
-    pub(crate) async fn reaches(&self, value: u64, limit: Duration) -> bool {
-        self.awaited.store(value, Ordering::SeqCst);
-        let waiting = async {
-            while self.get() < value {
-                self.reached.notified().await;
-            }
-        };
-        tokio::time::timeout(limit, waiting).await.is_ok()
-    }
-}
-
 /// The state that all sockets share.
 #[derive(Debug)]
 struct FanoutState {
@@ -86,6 +55,8 @@ struct FanoutState {
 pub(crate) struct FanoutClients<'a> {
     context: &'a Context<'a>,
     pub chats: Arc<Vec<PairChat>>,
+    /// The members of the one group; empty where the chats are direct ones.
+    group: Vec<Person>,
     shared: Arc<FanoutState>,
     subscribers: Mutex<Vec<Arc<Subscriber>>>,
     tasks: Mutex<JoinSet<()>>,
@@ -105,7 +76,19 @@ struct Subscriber {
 impl<'a> FanoutClients<'a> {
     /// Opens the chats, without sockets.
     pub(crate) async fn gather(context: &'a Context<'a>, chats: u32) -> Result<Self, Error> {
-        let chats = context.chats(chats).await?;
+        Ok(Self::of(context, context.chats(chats).await?, Vec::new()))
+    }
+
+    /// Makes one group of so many members, or finds that of an earlier run, without sockets.
+    pub(crate) async fn gather_group(
+        context: &'a Context<'a>,
+        members: u32,
+    ) -> Result<Self, Error> {
+        let (chat, group) = context.group(members).await?;
+        Ok(Self::of(context, vec![chat], group))
+    }
+
+    fn of(context: &'a Context<'a>, chats: Vec<PairChat>, group: Vec<Person>) -> Self {
         let now = Instant::now();
         let shared = FanoutState {
             began: now,
@@ -114,16 +97,31 @@ impl<'a> FanoutClients<'a> {
             cut: watch::Sender::new(now),
             counters: Arc::clone(&context.counters),
         };
-        Ok(Self {
+        Self {
             context,
             chats: Arc::new(chats),
+            group,
             shared: Arc::new(shared),
             subscribers: Mutex::default(),
             tasks: Mutex::default(),
-        })
+        }
     }
 
-    /// Opens sockets up to this number, spread over the chats and both members, and returns once all are
+    /// Who opens a chat's socket with this number.
+    fn member<'b>(&'b self, chat: &'b PairChat, number: usize) -> &'b Person {
+        match number % self.members() {
+            0 if self.group.is_empty() => &chat.reader,
+            1 if self.group.is_empty() => &chat.sender,
+            number => &self.group[number],
+        }
+    }
+
+    /// The number of a chat's members.
+    fn members(&self) -> usize {
+        if self.group.is_empty() { 2 } else { self.group.len() }
+    }
+
+    /// Opens sockets up to this number, spread over the chats and their members, and returns once all are
     /// in step.
     pub(crate) async fn fill(&self, to: u32) -> Result<(), Error> {
         let mut subscribers = self.subscribers.lock().await;
@@ -132,11 +130,11 @@ impl<'a> FanoutClients<'a> {
             let chunk = OPENING_AT_ONCE.min(to as usize - subscribers.len());
             for _ in 0..chunk {
                 let number = subscribers.len();
-                let chat = &self.chats[number / 2 % self.chats.len()];
-                let person = if number.is_multiple_of(2) { &chat.reader } else { &chat.sender };
-                let mut person = person.clone();
+                let round = number / self.members();
+                let chat = &self.chats[round % self.chats.len()];
+                let mut person = self.member(chat, number).clone();
                 // A chat's further sockets use the other replicas.
-                let turn = number / 2 / self.chats.len() % person.urls.len();
+                let turn = round / self.chats.len() % person.urls.len();
                 person.urls.rotate_left(turn);
                 let subscriber = Arc::new(Subscriber {
                     chat: chat.number,
@@ -388,17 +386,5 @@ mod tests {
             subscriber.shared.counters.counts().violations.into_keys().collect();
         assert_eq!(kinds, ["doubled", "out_of_order", "unexpected"]);
         assert_eq!((subscriber.position(), subscriber.shared.delivered.get()), (15, 4));
-    }
-
-    #[tokio::test]
-    async fn a_count_is_waited_for_and_not_for_ever() {
-        let count = Count::default();
-        assert!(!count.reaches(1, Duration::from_millis(10)).await);
-        let (reached, ()) = tokio::join!(count.reaches(2, Duration::from_secs(10)), async {
-            count.add();
-            tokio::task::yield_now().await;
-            count.add();
-        });
-        assert!(reached);
     }
 }

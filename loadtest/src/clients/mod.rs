@@ -2,6 +2,7 @@
 
 pub(crate) mod baseline;
 pub(crate) mod chats;
+pub(crate) mod count;
 pub(crate) mod fanout_clients;
 pub(crate) mod listener;
 pub(crate) mod paired_chats;

@@ -14,9 +14,13 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Sockets of the chat, spread over its two members and all replicas.
+    /// Sockets of the chat, spread over its members and all replicas.
     #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..))]
     sockets: u32,
+
+    /// Members of the chat; more than two: a group.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(2..=100_000))]
+    members: u32,
 
     /// Duration of each of the two phases.
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u64).range(1..))]
@@ -36,7 +40,10 @@ pub(crate) struct Options {
 }
 
 pub(super) async fn run(context: &Context<'_>, options: &Options) -> Result<Findings, Error> {
-    let clients = FanoutClients::gather(context, 1).await?;
+    let clients = match options.members {
+        2 => FanoutClients::gather(context, 1).await?,
+        members => FanoutClients::gather_group(context, members).await?,
+    };
     context.counters.say(&format!("opening {} sockets of one chat", options.sockets));
     clients.fill(options.sockets).await?;
     let mut next = 0;
