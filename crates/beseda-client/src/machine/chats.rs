@@ -262,9 +262,13 @@ impl ChatList {
         match chat.other_user.as_ref().map(|other| other.user_id.clone()) {
             Some(other) => self.set_presence(&other, online.contains(&other), None),
             // Who is missing may be no member of the group any more.
-            None => online
-                .iter()
-                .fold(false, |changed, user_id| self.set_presence(user_id, true, None) || changed),
+            None => {
+                let mut changed = false;
+                for user_id in online {
+                    changed |= self.set_presence(user_id, true, None);
+                }
+                changed
+            }
         }
     }
 

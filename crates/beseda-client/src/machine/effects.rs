@@ -99,7 +99,7 @@ pub enum Event {
     /// A message of this client is stored. Its frame may have come before, or comes later.
     Sent { chat_id: ChatId, message: Box<Message> },
     /// A message was refused for good, or failed too often; it stays among the pending ones.
-    NotSent { chat_id: ChatId, pending: Pending, error: Error },
+    NotSent { chat_id: ChatId, pending: Box<Pending>, error: Error },
     /// The read marker moved by a mark of this client.
     Marked(ReadResult),
     /// A chat is no longer the user's; `reason` is `None` where the server did not give one.

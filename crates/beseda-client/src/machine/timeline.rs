@@ -28,7 +28,7 @@ pub struct Position {
 /// A message's place.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Entry {
-    Message(Message),
+    Message(Box<Message>),
     /// Of a message that was deleted before this client saw it: nobody knows whose it was.
     Tombstone {
         message_id: MessageId,
@@ -211,7 +211,7 @@ impl Timeline {
     }
 
     fn take_page(&mut self, window: Window, page: &HistoryView, me: Option<&UserId>) {
-        let entries = || page.results.iter().cloned().map(Entry::Message);
+        let entries = || page.results.iter().cloned().map(Box::new).map(Entry::Message);
         match window {
             Window::Newest | Window::Around(_) => {
                 self.entries = entries().collect();
@@ -347,7 +347,7 @@ impl Timeline {
     /// Takes a version of a message, from a frame or from an answer.
     pub(super) fn accept(&mut self, message: Message, me: Option<&UserId>) {
         self.forget_pending(&message, me);
-        self.place(Entry::Message(message));
+        self.place(Entry::Message(Box::new(message)));
     }
 
     /// A deleted message keeps what the frame does not repeat: whose it was, and when.
@@ -355,14 +355,14 @@ impl Timeline {
         let known = self.entries.iter().filter_map(Entry::message);
         let known = known.into_iter().find(|message| message.message_id == message_id);
         let entry = match known.cloned() {
-            Some(message) => Entry::Message(Message {
+            Some(message) => Entry::Message(Box::new(Message {
                 ev: ev.max(message.ev),
                 text: String::new(),
                 metadata: None,
                 mentions: Mentions::default(),
                 deleted_at,
                 ..message
-            }),
+            })),
             None => Entry::Tombstone { message_id, seq, ev, deleted_at },
         };
         self.place(entry);
