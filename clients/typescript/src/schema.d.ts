@@ -10,12 +10,10 @@ export type AddedMembers = {
 
 /** A user who is kept out of a group. */
 export type Ban = {
-  /** Who banned them; null: the host application. */
   by: UserId | null;
   created_at: Time;
   /** Up to 1,000 characters. */
   reason: string | null;
-  /** Null: for good. */
   until: Time | null;
   user: User;
 };
@@ -108,7 +106,7 @@ export type ChatKind = "direct" | "group";
 export type ChatPage = {
   /** The `cursor` of the next page; null on the last one. */
   next: string | null;
-  /** Latest activity first. */
+  /** Pinned chats first, then latest activity first. */
   results: Chat[];
 };
 
@@ -166,12 +164,18 @@ export type ExportedChat = {
   chat_id: string;
   created_at: Time;
   created_by: UserId;
+  joined_at: Time;
+  kind: ChatKind;
   /** The newest `seq` of the chat. The user's own messages up to it follow. */
   last_seq: number;
   other_user_id: UserId | null;
   /** The `seq` up to which the user has read. */
   read_seq: number;
+  /** The user's role, the last one where they have left. */
+  role: Role;
   room_name: string;
+  /** Null in a direct chat. */
+  title: string | null;
 };
 
 /** The user. */
@@ -288,16 +292,13 @@ export type Member = {
   /** Null in a chat without receipts. */
   read_seq: number | null;
   role: Role;
-  /** Until when the member may not post; null: they may. */
   silenced_until: Time | null;
   user: User;
 };
 
 /** A change of a member; what is not given stays as it is. */
 export type MemberChange = {
-  /** `owner` hands the group over; its former owner is an admin then. */
   role?: Role | null;
-  /** Until when the member may not post; null ends that. */
   silenced_until?: Time | null;
 };
 
@@ -328,11 +329,9 @@ export type Message = {
   message_id: string;
   /** The host application's JSON object, as sent. One of more than 4 KiB is compacted: without white space and needless escapes. */
   metadata: Record<string, unknown> | null;
-  /** Null in a system message. */
   sender_id: UserId | null;
   /** Its number in the chat: 1, 2, 3 … without gaps, in commit order. */
   seq: number;
-  /** What a system message tells of; null in others. */
   system: SystemEvent | null;
   /** As sent, 1 to 4,000 characters; empty in a tombstone and in a system message. */
   text: string;
@@ -345,7 +344,6 @@ export type MessageKind = "text" | "system";
 /** A ban. */
 export type NewBan = {
   reason?: string | null;
-  /** When it ends; by default never. */
   until?: Time | null;
 };
 
@@ -354,16 +352,13 @@ export type NewChat = {
   avatar_url?: string | null;
   /** Makes a retry safe, without a time limit: the same caller and id never make a second group. */
   client_chat_id?: string | null;
-  /** `direct` where it is not given. */
   kind?: ChatKind | null;
   /** The host application's JSON object, up to 4 KiB. */
   metadata?: Record<string, unknown> | null;
-  /** The owner of a group, for a token with `chat:admin`, which must name one. */
   owner_id?: UserId | null;
   settings?: NewSettings | null;
   /** The title of a group. */
   title?: string | null;
-  /** The other member of a direct chat; the caller is the first one. */
   user_id?: UserId | null;
   /** Both members of a direct chat, for a token with `chat:admin`; the members of a group beside its owner, up to 1,000. */
   user_ids?: UserId[] | null;
@@ -379,7 +374,6 @@ export type NewInvite = {
 
 /** Members to add to a group. */
 export type NewMembers = {
-  /** `member` where it is not given. */
   role?: Role | null;
   user_ids: UserId[];
 };
@@ -388,7 +382,6 @@ export type NewMembers = {
 export type NewMessage = {
   /** Makes a retry safe, without a time limit: the same id never makes a second message. */
   client_msg_id?: string | null;
-  /** Whom the message mentions: up to 50 user ids, or `all`. Ids of users who are no members, and the sender's own, are dropped. */
   mentions?: Mentions | null;
   /** The host application's JSON object, up to 4 KiB. */
   metadata?: Record<string, unknown> | null;
@@ -461,6 +454,15 @@ export type Problem = {
   type: string;
 };
 
+/** The read marker and the counters after a mark. */
+export type ReadResult = {
+  chat_id: string;
+  read_seq: number;
+  room_name: string;
+  total_unread: number;
+  unread_count: number;
+};
+
 /** A member who has read a message. */
 export type Reader = {
   user_id: UserId;
@@ -473,15 +475,6 @@ export type ReaderPage = {
   /** The `cursor` of the next page; null on the last one. */
   next: string | null;
   results: Reader[];
-};
-
-/** The read marker and the counters after a mark. */
-export type ReadResult = {
-  chat_id: string;
-  read_seq: number;
-  room_name: string;
-  total_unread: number;
-  unread_count: number;
 };
 
 /** A user who was not added. */
@@ -539,8 +532,7 @@ export type SearchPage = {
 
 /** What a system message tells of. */
 export type SystemEvent = {
-  /** Who did it; null: the host application. */
-  by: UserId | null;
+  by?: UserId | null;
   event: SystemEventKind;
   /** The new title of a `chat.changed` that changed it. */
   title?: string | null;
@@ -598,7 +590,7 @@ export interface Operations {
   };
   'GET /chats/': {
     path: {};
-    query: { filter?: "unread" | "archived" | "pinned"; limit?: number; cursor?: string };
+    query: { limit?: number; cursor?: string; filter?: string };
     body: undefined;
     result: ChatPage;
   };
@@ -620,17 +612,17 @@ export interface Operations {
     body: undefined;
     result: Chat;
   };
-  'DELETE /chats/{chat}/': {
-    path: { chat: string };
-    query: {};
-    body: undefined;
-    result: null;
-  };
   'PATCH /chats/{chat}/': {
     path: { chat: string };
     query: {};
     body: ChatChange;
     result: Chat;
+  };
+  'DELETE /chats/{chat}/': {
+    path: { chat: string };
+    query: {};
+    body: undefined;
+    result: null;
   };
   'GET /chats/{chat}/bans/': {
     path: { chat: string };
