@@ -393,9 +393,3 @@ proptest! {
         world.settle();
     }
 }
-
-#[test]
-fn the_model_tells_what_a_message_of_before_was() {
-    assert_eq!(parse(&Bytes::from_static(b"message 7 3")), Some(("message", 7, 3)));
-    assert_eq!(parse(&Bytes::from_static(b"{\"type\":\"synced\"}")), None);
-}
