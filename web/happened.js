@@ -6,14 +6,15 @@ const NAMED = 5;
 
 /**
  * @param {?import('../clients/typescript/src/schema.js').SystemEvent} system
- * @param {(userId: string) => string} nameOf
+ * @param {(userId: string, isGone: boolean) => string} nameOf  of who is gone nobody can be asked any more
  */
 export function happened(system, nameOf) {
   if (!system) return '';
   const { event, user_ids: userIds, by, title } = system;
-  const names = userIds.slice(0, NAMED).map(nameOf);
+  const isGone = event === 'member.left' || event === 'member.removed';
+  const names = userIds.slice(0, NAMED).map((userId) => nameOf(userId, isGone));
   if (userIds.length > NAMED) names.push(t('others', { count: userIds.length - NAMED }));
-  const values = { names: formatList(names), by: by ? nameOf(by) : '', title: title ?? '' };
+  const values = { names: formatList(names), by: by ? nameOf(by, isGone && userIds.includes(by)) : '', title: title ?? '' };
   // By the host application, or by themselves.
   const alone = !by || userIds.includes(by);
   switch (event) {

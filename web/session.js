@@ -5,6 +5,9 @@
  */
 import { Client } from '../clients/typescript/src/index.js';
 
+/** Members whose names are read when a group is opened; others are asked for as their messages are seen. */
+const MET = 100;
+
 export class Session extends Client {
   /** @type {?string} */
   openId = null;
@@ -30,7 +33,14 @@ export class Session extends Client {
     }
     const opening = this.open(this.openId);
     this.emit('open', {});
+    if (this.chats.get(this.openId)?.kind === 'group') this.#meet(this.openId);
     return opening;
+  }
+
+  /** Learns the names of a group's members, of a large one's first, in one call. */
+  async #meet(chatId) {
+    const page = await this.api.listMembers(chatId, { limit: MET }).catch(() => null);
+    if (page) this.people.learn(page.results.map(({ user }) => user));
   }
 
   /** Sends, and brings the end of the chat into sight. @param {string} text @param {import('../clients/typescript/src/index.js').Mentions} [mentions] */
@@ -43,12 +53,13 @@ export class Session extends Client {
   /**
    * Somebody by their id; who is not known yet is asked for, and an event `people` follows.
    * @param {string} userId
+   * @param {{ask?: boolean}} [options]  `ask`: unless the server would not say
    * @returns {import('../clients/typescript/src/index.js').User}
    */
-  person(userId) {
+  person(userId, { ask = true } = {}) {
     const other = this.chats.otherUser(userId);
     if (other) return other;
-    this.people.need([userId]);
+    if (ask) this.people.need([userId]);
     return this.people.get(userId) ?? { user_id: userId, name: null, avatar_url: null, online: false, last_seen_at: null };
   }
 }

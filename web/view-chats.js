@@ -119,13 +119,13 @@ export class ChatListView {
   #lastLine({ kind, last_message: last }) {
     if (!last) return '';
     if (last.deleted_at) return t('deleted');
-    if (last.type === 'system') return happened(last.system, (userId) => this.#nameOf(userId));
+    if (last.type === 'system') return happened(last.system, (userId, isGone) => this.#nameOf(userId, !isGone));
     const isOwn = last.sender_id === this.#session.me;
     return isOwn || (kind === 'group' && last.sender_id) ? `${this.#nameOf(last.sender_id)}: ${last.text}` : last.text;
   }
 
-  #nameOf(userId) {
-    return userId === this.#session.me ? t('you') : displayName(this.#session.person(userId));
+  #nameOf(userId, ask = true) {
+    return userId === this.#session.me ? t('you') : displayName(this.#session.person(userId, { ask }));
   }
 
   #fill(button, facts, chat) {

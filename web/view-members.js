@@ -16,6 +16,8 @@ export class MemberList {
   /** @type {Member[]} */
   #members = [];
   #next = null;
+  /** What stands on the screen, by user. @type {Map<string, {element: HTMLElement, signature: string}>} */
+  #rows = new Map();
   #timer = null;
   #reads = 0;
 
@@ -74,12 +76,27 @@ export class MemberList {
     this.#render();
   }
 
+  /** Touches only what differs, so that an open menu and the focus survive. */
   #render() {
     const list = byId('member-list');
-    const focused = document.activeElement?.closest?.('#member-list li')?.dataset.user;
-    list.replaceChildren(...this.#members.map((member) => this.#row(member)));
+    const rows = new Map(this.#members.map((member) => [member.user.user_id, this.#rowOf(member)]));
+    for (const [userId, { element }] of this.#rows) if (rows.get(userId)?.element !== element) element.remove();
+    this.#rows = rows;
+    [...rows.values()].forEach(({ element }, index) => {
+      if (list.children[index] !== element) list.insertBefore(element, list.children[index] ?? null);
+    });
     byId('more-members').hidden = this.#next === null;
-    if (focused) [...list.children].find(({ dataset }) => dataset.user === focused)?.querySelector('button')?.focus();
+  }
+
+  /** @param {Member} member */
+  #rowOf(member) {
+    const known = this.#rows.get(member.user.user_id);
+    const signature = JSON.stringify([member, this.#chat?.role]);
+    if (known?.signature === signature) return known;
+    const hadFocus = known?.element.contains(document.activeElement);
+    const element = this.#row(member);
+    if (hadFocus) queueMicrotask(() => element.querySelector('button')?.focus());
+    return { element, signature };
   }
 
   /** @param {Member} member */
@@ -98,7 +115,6 @@ export class MemberList {
       el('span', { className: 'chat-lines' },
         el('bdi', { className: 'clip chat-name', title: user.user_id }, name),
         el('span', { className: 'muted clip facts' }, facts.join(' · '))));
-    row.dataset.user = user.user_id;
     if (this.#items(member, isSilenced).length) {
       const label = t('memberActions', { name });
       const more = el('button', { type: 'button', className: 'plain', title: label, 'aria-label': label }, icon('more'));

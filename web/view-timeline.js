@@ -171,7 +171,8 @@ export class TimelineView {
   }
 
   #happened({ system }) {
-    return happened(system, (userId) => (userId === this.#session.me ? t('you') : displayName(this.#session.person(userId))));
+    return happened(system, (userId, isGone) =>
+      (userId === this.#session.me ? t('you') : displayName(this.#session.person(userId, { ask: !isGone }))));
   }
 
   // ---- the place ----

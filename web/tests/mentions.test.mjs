@@ -38,13 +38,13 @@ test('everybody is also oneself', () => {
 });
 
 test('a system message has words for whatever happened', () => {
-  const say = (event, userIds, by, more = {}) => happened({ event, user_ids: userIds, by, ...more }, (id) => id.toUpperCase());
+  const say = (event, userIds, by, more = {}) => happened({ event, user_ids: userIds, by, ...more }, (id, isGone) => (isGone ? `late ${id}` : id.toUpperCase()));
   assert.equal(say('member.joined', ['dave'], 'bob'), 'BOB added DAVE');
   assert.equal(say('member.joined', ['dave'], 'dave'), 'DAVE joined');
   assert.equal(say('member.joined', ['dave'], null), 'DAVE joined');
   assert.match(say('member.joined', ['a', 'b', 'c', 'd', 'e', 'f', 'g'], 'bob'), /^BOB added A, B, C, D, E,? and 2 others$/);
-  assert.equal(say('member.left', ['dave'], 'dave'), 'DAVE left');
-  assert.equal(say('member.removed', ['dave'], 'bob'), 'BOB removed DAVE');
+  assert.equal(say('member.left', ['dave'], 'dave'), 'late dave left');
+  assert.equal(say('member.removed', ['dave'], 'bob'), 'BOB removed late dave');
   assert.equal(say('owner.changed', ['dave'], 'bob'), 'New owner: DAVE');
   assert.equal(say('chat.changed', [], 'bob', { title: 'Rocks' }), 'BOB changed the title to “Rocks”');
   assert.equal(say('chat.changed', [], null), 'The group was changed');
