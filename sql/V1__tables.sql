@@ -108,7 +108,8 @@ CREATE TABLE chats (
     last_dead_seq   bigint NOT NULL DEFAULT 0,
     -- No message above it mentions everybody.
     all_mention_seq bigint NOT NULL DEFAULT 0,
-    -- The revision that last changed what `groups` says, a setting here, or `receipts`; 0: none.
+    -- The revision that last changed what `groups` says, a setting here, or `receipts`, or that told how many
+    -- members there are; 0: none.
     info_ev         bigint NOT NULL DEFAULT 0,
     member_count    integer NOT NULL DEFAULT 0,
     -- Of a group: slow mode, and whether only owner and admins post.
@@ -134,7 +135,9 @@ CREATE TABLE groups (
     -- A new member sees what was written before.
     history_all    boolean NOT NULL DEFAULT true,
     -- Anybody who knows the chat may join.
-    open           boolean NOT NULL DEFAULT false
+    open           boolean NOT NULL DEFAULT false,
+    -- When chats.info_ev changed last.
+    info_at        timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
 -- Directory: the direct chat of a pair. The two are in byte order, so that a pair has one chat.
@@ -215,7 +218,8 @@ CREATE INDEX members_by_user ON members (user_id COLLATE "POSIX") WHERE left_ev 
 -- The chats that a user has left, for an export or an erasure.
 CREATE INDEX members_left ON members (user_id COLLATE "POSIX") WHERE left_ev IS NOT NULL;
 -- The list of a chat's members: the owner, admins, then in the order of joining.
-CREATE INDEX members_by_role ON members (chat_id, role DESC, joined_ev, user_id) WHERE left_ev IS NULL;
+-- Its predicate does not follow from left_ev IS NULL, so that no look-up by the user can use it.
+CREATE INDEX members_by_role ON members (chat_id, role DESC, joined_ev, user_id) WHERE coalesce(left_ev, -1) = -1;
 -- What a resume asks for; its statements say member_ev > 0.
 CREATE INDEX members_by_ev ON members (chat_id, member_ev) WHERE member_ev > 0;
 

@@ -1,11 +1,32 @@
--- Groups: created and changed, and who belongs to them. A change of membership takes one revision, however many
--- users it is about, and a system message about it the next one.
+-- Groups: created and changed, and who belongs to them. Each row that a call changes takes a revision of its own,
+-- in the order in which it is to be told: members, what all are shown of the group, the system message about it.
+-- Users who join with one call share one.
 --
 -- Common parameters. in_actor, in_host: who acts, a user or the host application. in_note: the id of the system
 -- message; null: none is wanted. in_small: none in a chat without receipts. in_most: how many members a group
 -- may have. in_receipt_members: with more members than these a group loses its receipts, for good.
 --
--- ev and outbox_id are null where nothing changed.
+-- ev, the first revision of the change, and outbox_id are null where nothing changed.
+
+-- Takes the next revision for what all are shown of a group. The caller holds the chat's lock.
+CREATE FUNCTION touch_info(in_chat uuid) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    UPDATE chats c SET last_ev = c.last_ev + 1, info_ev = c.last_ev + 1 WHERE c.chat_id = in_chat;
+    UPDATE groups g SET info_at = clock_timestamp() WHERE g.chat_id = in_chat;
+END
+$$;
+
+-- After a change of members: without receipts plain members are not told who came and went, but how many there are
+-- now, once in 10 s at most.
+CREATE FUNCTION tell_count(in_chat uuid) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    IF EXISTS (SELECT FROM chats c WHERE c.chat_id = in_chat AND NOT c.receipts)
+       AND EXISTS (SELECT FROM groups g
+                    WHERE g.chat_id = in_chat AND g.info_at <= clock_timestamp() - interval '10 seconds') THEN
+        PERFORM touch_info(in_chat);
+    END IF;
+END
+$$;
 
 -- Adds a system message, after a change that took the chat's last revision. It counts as unread for nobody, so it
 -- changes no counter, and lifts the chat in no list. The caller holds the chat's lock.
@@ -44,8 +65,8 @@ BEGIN
 END
 $$;
 
--- Users come in, new or again, with one revision, which is returned. The caller holds the chat's lock, and has
--- seen that they may.
+-- Users come in, new or again, with one revision, which is returned. Where they are too many for receipts, these
+-- end with the next one. The caller holds the chat's lock, and has seen that they may.
 CREATE FUNCTION let_in(
     in_chat uuid, in_users text[], in_role member_role, in_by text, in_receipt_members integer)
 RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
@@ -53,12 +74,10 @@ DECLARE
     chat chats;
     history_all boolean;
     ev bigint;
-    outgrown boolean;
 BEGIN
     SELECT * INTO chat FROM chats c WHERE c.chat_id = in_chat;
     SELECT g.history_all INTO history_all FROM groups g WHERE g.chat_id = in_chat;
     ev := chat.last_ev + 1;
-    outgrown := chat.receipts AND chat.member_count + cardinality(in_users) > in_receipt_members;
     INSERT INTO members AS m (chat_id, user_id, role, joined_ev, joined_seq, first_seq, read_seq, floor_seq,
                               floor_counted, rev, member_ev, changed_by)
     SELECT in_chat, u.user_id, in_role, ev, chat.last_seq,
@@ -76,17 +95,20 @@ BEGIN
            rev = greatest(m.rev + 1, excluded.rev), read_ev = 0, member_ev = excluded.member_ev,
            changed_by = excluded.changed_by, left_ev = NULL, left_reason = NULL, silenced_until = NULL,
            last_sent_at = NULL;
-    UPDATE chats c
-       SET last_ev = ev, member_count = c.member_count + cardinality(in_users),
-           receipts = c.receipts AND NOT outgrown,
-           info_ev = CASE WHEN outgrown THEN ev ELSE c.info_ev END
+    UPDATE chats c SET last_ev = ev, member_count = c.member_count + cardinality(in_users)
      WHERE c.chat_id = in_chat;
+    IF chat.receipts AND chat.member_count + cardinality(in_users) > in_receipt_members THEN
+        UPDATE chats c SET receipts = false WHERE c.chat_id = in_chat;
+        PERFORM touch_info(in_chat);
+    ELSE
+        PERFORM tell_count(in_chat);
+    END IF;
     RETURN ev;
 END
 $$;
 
 -- Ends a membership, with the chat's next revision; where it is the owner's, the admin, else the member, who joined
--- first becomes the owner with the same one. Where nobody is left, the chat is deleted. The caller holds the chat's
+-- first becomes the owner with the one after. Where nobody is left, the chat is deleted. The caller holds the chat's
 -- lock, and in_user is a member. outcome: ok, dropped (the chat is gone).
 CREATE FUNCTION put_out(
     in_chat chats, in_user text, in_reason left_reason, in_by text, in_note uuid, in_small boolean)
@@ -106,8 +128,9 @@ BEGIN
         ev := in_chat.last_ev + 1;
         SELECT m.role INTO had FROM members m WHERE m.chat_id = of_chat AND m.user_id = in_user;
         IF had = 'owner' THEN
+            -- There is one, as others are left.
             SELECT m.user_id INTO heir FROM members m
-             WHERE m.chat_id = of_chat AND m.left_ev IS NULL AND m.user_id <> in_user
+             WHERE m.chat_id = of_chat AND coalesce(m.left_ev, -1) = -1 AND m.user_id <> in_user
              ORDER BY m.chat_id, m.role DESC, m.joined_ev, m.user_id LIMIT 1;
             told := told || heir;
         END IF;
@@ -116,11 +139,12 @@ BEGIN
                              member_ev = in_chat.last_ev + 1, changed_by = in_by, rev = m.rev + 1,
                              role = 'member', pinned = false, archived = false
          WHERE m.chat_id = of_chat AND m.user_id = in_user;
-        UPDATE members m SET role = 'owner', member_ev = in_chat.last_ev + 1, changed_by = in_by,
+        UPDATE members m SET role = 'owner', member_ev = in_chat.last_ev + 2, changed_by = in_by,
                              rev = m.rev + 1, silenced_until = NULL
          WHERE m.chat_id = of_chat AND m.user_id = heir;
-        UPDATE chats c SET last_ev = in_chat.last_ev + 1, member_count = c.member_count - 1
+        UPDATE chats c SET last_ev = in_chat.last_ev + cardinality(told), member_count = c.member_count - 1
          WHERE c.chat_id = of_chat;
+        PERFORM tell_count(of_chat);
         PERFORM add_note(of_chat, in_note, in_small, json_build_object(
             'event', CASE WHEN in_reason IN ('removed', 'banned') THEN 'member.removed' ELSE 'member.left' END,
             'user_ids', ARRAY[in_user], 'by', in_by));
@@ -175,12 +199,14 @@ BEGIN
     END IF;
     chat_id := in_chat;
     INSERT INTO chat_names (room_name, chat_id) VALUES (in_room_name, in_chat);
-    INSERT INTO chats (chat_id, kind, room_name, created_by, admins_post, slow_mode_s, info_ev)
-    VALUES (in_chat, 'group', in_room_name, in_owner, in_admins_post, in_slow_mode_s, 1);
+    INSERT INTO chats (chat_id, kind, room_name, created_by, admins_post, slow_mode_s, receipts)
+    VALUES (in_chat, 'group', in_room_name, in_owner, in_admins_post, in_slow_mode_s,
+            cardinality(everybody) <= in_receipt_members);
     INSERT INTO groups (chat_id, title, avatar_url, metadata, members_invite, history_all, open)
     VALUES (in_chat, in_title, in_avatar_url, in_metadata, in_members_invite, in_history_all, in_open);
     PERFORM let_in(in_chat, everybody, 'member', CASE WHEN NOT in_host THEN in_owner END, in_receipt_members);
     UPDATE members m SET role = 'owner' WHERE m.chat_id = in_chat AND m.user_id = in_owner;
+    PERFORM touch_info(in_chat);
     INSERT INTO outbox AS o (chats, of_chats, of_users)
     VALUES (ARRAY[in_chat], array_fill(in_chat, ARRAY[cardinality(everybody)]), everybody)
     RETURNING o.outbox_id INTO outbox_id;
@@ -373,6 +399,7 @@ DECLARE
     was timestamptz;
     becomes timestamptz;
     former text;
+    last bigint;
 BEGIN
     SELECT * INTO target FROM members m
      WHERE m.chat_id = in_chat AND m.user_id = in_user AND coalesce(m.left_ev, 0) = 0;
@@ -398,16 +425,16 @@ BEGIN
     ev := chat.last_ev + 1;
     IF new_role = 'owner' AND target.role <> 'owner' THEN
         SELECT m.user_id INTO former FROM members m
-         WHERE m.chat_id = in_chat AND m.left_ev IS NULL AND m.role = 'owner'
+         WHERE m.chat_id = in_chat AND coalesce(m.left_ev, -1) = -1 AND m.role = 'owner'
          ORDER BY m.chat_id, m.role DESC, m.joined_ev, m.user_id LIMIT 1;
     END IF;
     PERFORM lock_members(in_chat, ARRAY[in_user, former]);
-    UPDATE members m SET role = 'admin', member_ev = chat.last_ev + 1, changed_by = by_user
+    last := ev + CASE WHEN former IS NOT NULL THEN 1 ELSE 0 END;
+    UPDATE members m SET role = 'admin', member_ev = ev, changed_by = by_user
      WHERE m.chat_id = in_chat AND m.user_id = former;
-    UPDATE members m SET role = new_role, member_ev = chat.last_ev + 1, changed_by = by_user,
-                         silenced_until = becomes
+    UPDATE members m SET role = new_role, member_ev = last, changed_by = by_user, silenced_until = becomes
      WHERE m.chat_id = in_chat AND m.user_id = in_user;
-    UPDATE chats c SET last_ev = chat.last_ev + 1 WHERE c.chat_id = in_chat;
+    UPDATE chats c SET last_ev = last WHERE c.chat_id = in_chat;
     IF former IS NOT NULL THEN
         PERFORM add_note(in_chat, in_note, in_small, json_build_object(
             'event', 'owner.changed', 'user_ids', ARRAY[in_user], 'by', by_user));
@@ -498,7 +525,7 @@ BEGIN
         CASE WHEN 'avatar_url' = ANY (in_set) THEN in_avatar_url ELSE was.avatar_url END,
         CASE WHEN 'metadata' = ANY (in_set) THEN in_metadata ELSE was.metadata END,
         coalesce(in_members_invite, was.members_invite), coalesce(in_history_all, was.history_all),
-        coalesce(in_open, was.open));
+        coalesce(in_open, was.open), was.info_at);
     -- As text, since json has no equality.
     IF becomes::text <> was::text
        OR coalesce(in_admins_post, chat.admins_post) <> chat.admins_post
@@ -510,9 +537,9 @@ BEGIN
          WHERE g.chat_id = in_chat;
         UPDATE chats c
            SET admins_post = coalesce(in_admins_post, c.admins_post),
-               slow_mode_s = coalesce(in_slow_mode_s, c.slow_mode_s),
-               last_ev = chat.last_ev + 1, info_ev = chat.last_ev + 1
+               slow_mode_s = coalesce(in_slow_mode_s, c.slow_mode_s)
          WHERE c.chat_id = in_chat;
+        PERFORM touch_info(in_chat);
         PERFORM add_note(in_chat, in_note, in_small, json_strip_nulls(json_build_object(
             'event', 'chat.changed', 'user_ids', '{}'::text[], 'by', CASE WHEN NOT in_host THEN in_actor END,
             'title', CASE WHEN becomes.title <> was.title THEN becomes.title END)));

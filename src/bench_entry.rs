@@ -66,7 +66,7 @@ impl Fanout {
             ev: self.ev,
             micros: 0,
             trace: None,
-            frames: vec![AddressedFrame::to_all(self.frame.clone())],
+            frame: AddressedFrame::to_all(self.frame.clone()),
         };
         self.hub.receive(CHAT, event);
     }

@@ -53,7 +53,7 @@ impl Created {
         write_event_head(&mut bytes, *ev, created_at.0.as_microsecond(), trace);
         // Neither writing to a Vec nor a plain struct can fail.
         let _ = writeln!(bytes, "{epoch}");
-        write_address(&mut bytes, Audience::SeeingSeq(*seq), None, &[]);
+        write_address(&mut bytes, Audience::SeeingSeq(*seq), &[]);
         let _ = write!(bytes, "{{\"type\":\"message.created\",");
         let _ = write!(bytes, "\"chat_id\":\"{chat_id}\",\"ev\":{ev},\"message\":");
         let start = bytes.len();
@@ -136,8 +136,8 @@ mod tests {
         let created = Created::encode(&message, &epoch, None);
         let micros = time.0.as_microsecond();
         let change = Change::Message(Box::new(message.clone()));
-        let frames = vec![AddressedFrame::of(message.chat_id, &change, true)];
-        let event = Publication::Event { epoch, ev: message.ev, micros, trace: None, frames };
+        let frame = AddressedFrame::of(message.chat_id, &change, true);
+        let event = Publication::Event { epoch, ev: message.ev, micros, trace: None, frame };
         assert_eq!(created.publication, event.encode());
         assert_eq!(created.json, serde_json::to_vec(&message).expect("serializes"));
     }

@@ -16,7 +16,7 @@ pub enum Delivery {
         ev: i64,
         /// Time of the commit, in microseconds since 1970.
         micros: i64,
-        frames: Vec<AddressedFrame>,
+        frame: AddressedFrame,
     },
     /// The changes of a filled gap, in their current state.
     Catchup {

@@ -32,7 +32,7 @@ pub(super) struct Entry {
     /// The highest `ev` seen in a publication.
     pub(super) heard: i64,
     /// Publications beyond the gap, with their commit times.
-    pub(super) pending: BTreeMap<i64, (i64, Vec<AddressedFrame>)>,
+    pub(super) pending: BTreeMap<i64, (i64, AddressedFrame)>,
     /// Whether a task fills the gap.
     pub(super) filling: bool,
     /// When a publication or Postgres last confirmed the cursor.
@@ -132,11 +132,11 @@ impl Entry {
             if ev > cursor + 1 {
                 break;
             }
-            let (micros, frames) = entry.remove();
+            let (micros, frame) = entry.remove();
             if ev == cursor + 1 {
                 cursor = ev;
                 let epoch = Epoch::clone(&epoch);
-                self.push(Delivery::Event { chat_id, epoch, ev, micros, frames });
+                self.push(Delivery::Event { chat_id, epoch, ev, micros, frame });
             }
         }
         self.cursor = Some(cursor);

@@ -143,7 +143,7 @@ impl Hub {
             return Received::Foreign;
         }
         match publication {
-            Publication::Event { ev, micros, trace, frames, .. } => {
+            Publication::Event { ev, micros, trace, frame, .. } => {
                 trace::delivered(trace.as_deref(), chat_id, ev, entry.subscribers.len());
                 entry.hear(chat_id, ev);
                 let is_old = entry.cursor.is_some_and(|cursor| ev <= cursor);
@@ -153,7 +153,7 @@ impl Hub {
                     return Received::Taken;
                 }
                 if entry.pending.len() < MAX_PENDING {
-                    entry.pending.insert(ev, (micros, frames));
+                    entry.pending.insert(ev, (micros, frame));
                 }
                 entry.advance(chat_id);
                 entry.confirmed = Instant::now();

@@ -12,8 +12,8 @@ fn event(ev: i64) -> Publication {
 }
 
 fn event_of(epoch: &str, ev: i64) -> Publication {
-    let frames = vec![AddressedFrame::to_all(Bytes::from(ev.to_string()))];
-    Publication::Event { epoch: epoch.into(), ev, micros: 0, trace: None, frames }
+    let frame = AddressedFrame::to_all(Bytes::from(ev.to_string()));
+    Publication::Event { epoch: epoch.into(), ev, micros: 0, trace: None, frame }
 }
 
 fn fill(epoch: &str, after_ev: i64, head_ev: i64) -> Fill {

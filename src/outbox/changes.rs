@@ -1,6 +1,6 @@
 //! Publishes changes that no batch writer made: of members, and of what a group shows.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::{Commit, Outbox};
 use crate::{
@@ -74,7 +74,11 @@ fn add_events(commit: &mut Commit, chat_id: ChatId, ev: i64, epoch: &Epoch, chan
     let channel = || Channel::Chat(chat_id);
     let receipts = changes.head.receipts;
     let micros = jiff::Timestamp::now().as_microsecond();
-    let mut events: BTreeMap<i64, Vec<AddressedFrame>> = BTreeMap::new();
+    if changes.changes.first().is_none_or(|change| change.ev() > ev) {
+        // A later change has replaced this one: whoever waits for it reads Postgres.
+        let head = Publication::Head { epoch: Epoch::clone(epoch), ev: changes.head.ev };
+        commit.publish(channel(), &head);
+    }
     for change in &changes.changes {
         let by_writer = match change {
             Change::Message(message) => message.kind == MessageKind::Text,
@@ -82,18 +86,10 @@ fn add_events(commit: &mut Commit, chat_id: ChatId, ev: i64, epoch: &Epoch, chan
             _ => false,
         };
         if !by_writer {
+            let (epoch, ev) = (Epoch::clone(epoch), change.ev());
             let frame = AddressedFrame::of(chat_id, change, receipts);
-            events.entry(change.ev()).or_default().push(frame);
+            let event = Publication::Event { epoch, ev, micros, trace: None, frame };
+            commit.publish(channel(), &event);
         }
-    }
-    if !events.contains_key(&ev) {
-        // A later change has replaced this one: whoever waits for it reads Postgres.
-        let head = Publication::Head { epoch: Epoch::clone(epoch), ev: changes.head.ev };
-        commit.publish(channel(), &head);
-    }
-    for (ev, frames) in events {
-        let epoch = Epoch::clone(epoch);
-        let event = Publication::Event { epoch, ev, micros, trace: None, frames };
-        commit.publish(channel(), &event);
     }
 }

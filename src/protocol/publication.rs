@@ -1,5 +1,5 @@
-//! What travels through Redis: lines of text, then frames as sockets send them, encoded once and never
-//! parsed on their way.
+//! What travels through Redis: lines of text, then a frame as sockets send it, encoded once and never
+//! parsed on its way.
 
 use std::io::Write as _;
 
@@ -34,8 +34,8 @@ impl AddressedFrame {
     }
 }
 
-/// A publication through Redis: a head line; for facts of the database a line with their epoch; then
-/// frames.
+/// A publication through Redis: a head line; for facts of the database a line with their epoch; for a
+/// change a line with whom it is for; then a frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Publication {
     /// A change of a chat, committed at `micros` (since 1970, Postgres's clock).
@@ -45,8 +45,7 @@ pub enum Publication {
         micros: i64,
         /// Its W3C trace parent, if it is traced.
         trace: Option<String>,
-        /// At least one. A change may have several: an owner leaves, and another member becomes the owner.
-        frames: Vec<AddressedFrame>,
+        frame: AddressedFrame,
     },
     /// The chat has reached `ev`: a subscriber that is behind reads Postgres.
     Head {
@@ -105,23 +104,15 @@ pub(super) fn write_event_head(bytes: &mut Vec<u8>, ev: i64, micros: i64, trace:
     };
 }
 
-/// Writes the line before a frame of an event: its audience, its length in bytes unless it is the last
-/// one, and whom it affects. A user id contains no control character, so a tab ends it.
-pub(super) fn write_address(
-    bytes: &mut Vec<u8>,
-    audience: Audience,
-    length: Option<usize>,
-    affected: &[UserId],
-) {
+/// Writes the line before an event's frame: its audience and whom it affects. A user id contains no control
+/// character, so a tab ends it.
+pub(super) fn write_address(bytes: &mut Vec<u8>, audience: Audience, affected: &[UserId]) {
     // Writing to a Vec cannot fail.
     let _ = match audience {
         Audience::All => write!(bytes, "a"),
         Audience::Admins => write!(bytes, "m"),
         Audience::SeeingSeq(seq) => write!(bytes, "s{seq}"),
     };
-    if let Some(length) = length {
-        let _ = write!(bytes, " {length}");
-    }
     for user_id in affected {
         let _ = write!(bytes, "\t{user_id}");
     }
@@ -136,30 +127,13 @@ fn parse_audience(raw: &str) -> Option<Audience> {
     })
 }
 
-/// Reads an event's frames, each after its line.
-fn parse_frames(mut rest: Bytes) -> Option<Vec<AddressedFrame>> {
-    let mut frames = Vec::with_capacity(1);
-    loop {
-        let (line, after) = cut_line(&rest)?;
-        let line = std::str::from_utf8(&line).ok()?;
-        let mut words = line.split('\t');
-        let address = words.next()?;
-        let (audience, length) = match address.split_once(' ') {
-            Some((audience, length)) => (audience, Some(length.parse::<usize>().ok()?)),
-            None => (address, None),
-        };
-        let audience = parse_audience(audience)?;
-        let affected = words.map(UserId::parse).collect::<Option<_>>()?;
-        if length.is_some_and(|length| length > after.len()) {
-            return None;
-        }
-        let frame = length.map_or_else(|| after.clone(), |length| after.slice(..length));
-        frames.push(AddressedFrame { audience, affected, frame });
-        match length {
-            Some(length) => rest = after.slice(length..),
-            None => return Some(frames),
-        }
-    }
+/// Reads an event's frame, after its line.
+fn parse_addressed(rest: &Bytes) -> Option<AddressedFrame> {
+    let (line, frame) = cut_line(rest)?;
+    let mut words = std::str::from_utf8(&line).ok()?.split('\t');
+    let audience = parse_audience(words.next()?)?;
+    let affected = words.map(UserId::parse).collect::<Option<_>>()?;
+    Some(AddressedFrame { audience, affected, frame })
 }
 
 impl Publication {
@@ -202,14 +176,9 @@ impl Publication {
             bytes.push(b'\n');
         }
         match self {
-            Self::Event { frames, .. } => {
-                for (index, AddressedFrame { audience, affected, frame }) in
-                    frames.iter().enumerate()
-                {
-                    let length = (index + 1 < frames.len()).then_some(frame.len());
-                    write_address(&mut bytes, *audience, length, affected);
-                    bytes.extend_from_slice(frame);
-                }
+            Self::Event { frame: AddressedFrame { audience, affected, frame }, .. } => {
+                write_address(&mut bytes, *audience, affected);
+                bytes.extend_from_slice(frame);
             }
             Self::Typing { frame, .. }
             | Self::Presence { frame, .. }
@@ -235,7 +204,7 @@ impl Publication {
                 let mut words = rest.split(' ');
                 let (ev, micros) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
                 let trace = words.next().map(str::to_owned);
-                Self::Event { epoch, ev, micros, trace, frames: parse_frames(frame)? }
+                Self::Event { epoch, ev, micros, trace, frame: parse_addressed(&frame)? }
             }
             "h" => Self::Head { epoch: epoch()?, ev: rest.parse().ok()? },
             "d" => Self::Deleted { epoch: epoch()? },
@@ -289,32 +258,27 @@ mod tests {
         let frame =
             Bytes::from_static(b"{\"type\":\"x\",\"text\":\"line\\nline\",\n\"metadata\":{\n}}");
         let epoch = || Epoch::from("after a restore-00000002");
-        let event = |frames| Publication::Event {
+        let event = |audience, affected: &[&str]| Publication::Event {
             epoch: epoch(),
             ev: 7,
             micros: 1_700_000_000_000_000,
             trace: None,
-            frames,
-        };
-        let addressed = |audience, affected: &[&str]| AddressedFrame {
-            audience,
-            affected: affected.iter().filter_map(|id| UserId::parse(id)).collect(),
-            frame: frame.clone(),
+            frame: AddressedFrame {
+                audience,
+                affected: affected.iter().filter_map(|id| UserId::parse(id)).collect(),
+                frame: frame.clone(),
+            },
         };
         for publication in [
-            event(vec![AddressedFrame::to_all(frame.clone())]),
-            event(vec![addressed(Audience::SeeingSeq(12), &[])]),
-            event(vec![
-                addressed(Audience::Admins, &["a b\u{2028}ё", "bob"]),
-                addressed(Audience::All, &["carol"]),
-                addressed(Audience::SeeingSeq(1), &[]),
-            ]),
+            event(Audience::All, &["carol"]),
+            event(Audience::SeeingSeq(12), &[]),
+            event(Audience::Admins, &["a b\u{2028}ё", "bob"]),
             Publication::Event {
                 epoch: epoch(),
                 ev: 8,
                 micros: 1,
                 trace: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
-                frames: vec![AddressedFrame::to_all(frame.clone())],
+                frame: AddressedFrame::to_all(frame.clone()),
             },
             Publication::Head { epoch: epoch(), ev: 9 },
             Publication::Deleted { epoch: epoch() },

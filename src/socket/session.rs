@@ -158,8 +158,8 @@ impl Session {
     /// Applies a delivery; pushes frames to `out`.
     pub(crate) fn on_delivery(&mut self, delivery: &Delivery, out: &mut Vec<Frame>) -> Effect {
         match delivery {
-            Delivery::Event { chat_id, epoch, ev, frames, .. } => {
-                self.on_event(*chat_id, epoch, *ev, frames, out)
+            Delivery::Event { chat_id, epoch, ev, frame, .. } => {
+                self.on_event(*chat_id, epoch, *ev, frame, out)
             }
             Delivery::Catchup { chat_id, fill } => self.on_fill(*chat_id, fill, out),
             Delivery::Reset { chat_id, head_ev, epoch, reason } => {
@@ -211,7 +211,7 @@ impl Session {
         chat_id: ChatId,
         epoch: &Epoch,
         ev: i64,
-        frames: &[AddressedFrame],
+        told: &AddressedFrame,
         out: &mut Vec<Frame>,
     ) -> Effect {
         let Ok(index) = self.find(chat_id) else { return Effect::Nothing };
@@ -227,17 +227,15 @@ impl Session {
         }
         // Postgres knows what the user may hear from here on. Until it was asked, the position stays, so
         // that no later change goes out either.
-        if ev > subscribed.ev + 1 || frames.iter().any(|one| one.affected.contains(&self.user_id)) {
+        if ev > subscribed.ev + 1 || told.affected.contains(&self.user_id) {
             return Effect::CatchUp(chat_id);
         }
-        for AddressedFrame { audience, frame, .. } in frames {
-            if subscribed.is_in(*audience) {
-                subscribed.tell_skipped(out);
-                subscribed.ev = ev;
-                out.push(frame.clone());
-            }
+        if subscribed.is_in(told.audience) {
+            subscribed.tell_skipped(out);
+            out.push(told.frame.clone());
+        } else {
+            subscribed.skipped = true;
         }
-        subscribed.skipped |= subscribed.ev < ev;
         subscribed.ev = ev;
         Effect::Nothing
     }

@@ -21,7 +21,7 @@ pub struct Changes {
     /// Whose presence the reader may see: the other of a direct chat, unless one of the two has blocked the
     /// other; the other members of a group with receipts.
     pub visible: Vec<UserId>,
-    /// Several may have one `ev`, and are never on two pages.
+    /// Each has an `ev` of its own.
     pub changes: Vec<Change>,
     /// There is more past [`Self::up_to`]: a limit was reached.
     pub more: bool,
@@ -30,8 +30,8 @@ pub struct Changes {
 }
 
 impl Store {
-    /// What changed after `after_ev`, at most `limit` changes (and those with the last one's `ev`) and no
-    /// more than [`CHANGES_BYTES`] beyond the first. `reader` must be a member, and gets what they may see;
+    /// What changed after `after_ev`, at most `limit` changes and no more than [`CHANGES_BYTES`] beyond the
+    /// first. `reader` must be a member, and gets what they may see;
     /// `None` asks on behalf of all members. Gives `None` where the chat is gone or not the reader's.
     pub async fn get_changes(
         &self,
@@ -140,9 +140,9 @@ fn change(chat_id: ChatId, head: &Head, row: &Row) -> Option<Change> {
 /// long as a write may take, and one user may have 50 sockets. Five hundred usual messages have less.
 const CHANGES_BYTES: i64 = 512 * 1024;
 
-/// `found`: up to `$4` of each kind; of read markers all, as a chat with receipts has few members. Rows with one
-/// `ev` stay together everywhere: those of members and of what a group shows have no bytes. A row comes while those
-/// before it have too few bytes, so that one comes however large it is. What is not the reader's is left out last, so
+/// `found`: up to `$4` of each kind; of read markers all, as a chat with receipts has few members. Users who joined
+/// with one `ev` stay together (`WITH TIES`), and have no bytes. A row comes while those before it have too few
+/// bytes, so that one comes however large it is. What is not the reader's is left out last, so
 /// that a page never looks at more than `$4` changes. `present` and `marks` are on the first row only.
 const GET_CHANGES: &str = concat!(
     "-- store.get_changes

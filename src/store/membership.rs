@@ -118,7 +118,7 @@ impl Store {
     }
 
     /// Removes a member, or lets them leave where they are the actor. An owner who leaves hands the group
-    /// over with the same revision.
+    /// over with the next revision.
     pub async fn remove_member(
         &self,
         chat_id: ChatId,

@@ -100,7 +100,7 @@ impl BatchItem for Mutation {
     }
 }
 
-/// Encodes an event of one frame, committed at `at`.
+/// Encodes an event, committed at `at`.
 fn event(
     batch: &Batch,
     ev: i64,
@@ -110,5 +110,5 @@ fn event(
 ) -> bytes::Bytes {
     let (epoch, micros) = (batch.epoch().clone(), at.as_microsecond());
     let trace = trace::parent_of(span);
-    Publication::Event { epoch, ev, micros, trace, frames: vec![frame] }.encode()
+    Publication::Event { epoch, ev, micros, trace, frame }.encode()
 }

@@ -47,8 +47,8 @@ SELECT format('%s: a %s leads to it, and it is %s', d.chat_id, d.kind,
  WHERE c.chat_id IS NULL OR d.kind = 'pair' AND c.kind <> 'direct' OR d.kind = 'invitation' AND c.kind <> 'group'
  ORDER BY d.chat_id";
 
-/// An `ev` is the last change of one message or marker, or of members and what their group shows together:
-/// some are superseded, none comes twice, and the head is always there.
+/// An `ev` is the last change of one message, marker or member, or of what a group shows, or of those who joined
+/// together: some are superseded, none comes twice, and the head is always there.
 const NUMBERS: &str = "\
 -- store.verify_numbers
 WITH seqs AS (
@@ -60,9 +60,13 @@ WITH seqs AS (
             UNION ALL
             SELECT chat_id, read_ev FROM members WHERE chat_id > $1 AND chat_id <= $2 AND read_ev > 0
             UNION ALL
-            (SELECT chat_id, member_ev FROM members WHERE chat_id > $1 AND chat_id <= $2 AND member_ev > 0
-             UNION
-             SELECT chat_id, info_ev FROM chats WHERE chat_id > $1 AND chat_id <= $2 AND info_ev > 0)) e
+            SELECT DISTINCT chat_id, member_ev FROM members
+             WHERE chat_id > $1 AND chat_id <= $2 AND member_ev > 0 AND member_ev = joined_ev
+            UNION ALL
+            SELECT chat_id, member_ev FROM members
+             WHERE chat_id > $1 AND chat_id <= $2 AND member_ev <> joined_ev
+            UNION ALL
+            SELECT chat_id, info_ev FROM chats WHERE chat_id > $1 AND chat_id <= $2 AND info_ev > 0) e
      GROUP BY chat_id
 ), counted AS (
     SELECT chat_id, count(*) FILTER (WHERE sender_id IS NOT NULL) AS count,
