@@ -293,7 +293,7 @@ mod tests {
         assert_eq!(sent[1..3], ["ev 6", "ev 8"]);
         assert!(sent[3].contains(r#""type":"synced""#) && sent[3].contains(r#""ev":8"#));
         session.on_delivery(Delivery::Catchup { chat_id: CHAT, fill }, &mut out);
-        assert_eq!(out.len(), 4, "a second fill of the same brings nothing");
+        assert_eq!(out.len(), 4, "the same fill again brings nothing");
     }
 
     #[test]
@@ -320,7 +320,7 @@ mod tests {
         assert_eq!(session.on_delivery(event_of("e2", 4), &mut out), Effect::Nothing);
         assert_eq!(out.len(), 3);
         session.on_delivery(reset, &mut out);
-        assert_eq!(out.len(), 5, "back again: the head is behind what was given");
+        assert_eq!(out.len(), 5, "reset again, as the head is behind what was sent");
     }
 
     #[test]

@@ -57,8 +57,8 @@ impl Store {
         Ok(rows.first().map(|row| row.get("chat_id")))
     }
 
-    /// Whether the first of the pair has fewer chats than `most`, or this one already. Concurrent openings
-    /// are not seen: the limit need not be exact.
+    /// Whether the first of the pair has fewer chats than `most`, or this one already. The limit is not
+    /// exact, because concurrent openings are not counted.
     pub async fn has_room_for(&self, pair: [&UserId; 2], most: i64) -> Result<bool, StoreError> {
         let [first, second] = pair.map(UserId::as_str);
         let row = self
@@ -70,7 +70,7 @@ impl Store {
         Ok(row.get("has_room"))
     }
 
-    /// Opens the pair's chat, or finds it: a pair has one chat, also after a race.
+    /// Opens the pair's chat, or finds it. A pair has one chat, even after a race.
     pub async fn open_chat(
         &self,
         pair: [&UserId; 2],
@@ -114,8 +114,8 @@ impl Store {
         Ok(rows.first().map(chat))
     }
 
-    /// The first of these chats, as `user` sees them, up to the one with which their last messages
-    /// have [`INBOX_BYTES`].
+    /// Returns the first of these chats, as `user` sees them, up to the one with which their last messages
+    /// exceed [`INBOX_BYTES`] in sum.
     pub async fn get_chats(
         &self,
         chats: &[ChatId],
@@ -135,7 +135,7 @@ impl Store {
         Ok(InboxPage { chats, total_unread: total_unread.unwrap_or(0), epoch })
     }
 
-    /// A page of a user's chats, latest activity first, past `after` (activity and id of the last
+    /// Lists a page of a user's chats, latest activity first, past `after` (activity and id of the last
     /// one seen).
     pub async fn list_chats(
         &self,
@@ -167,7 +167,7 @@ impl Store {
         Ok((epoch, chats.map(chat_state).collect()))
     }
 
-    /// The newest `ev` of every chat of a user, and the epoch of the same snapshot.
+    /// Returns the newest `ev` of every chat of a user, and the epoch of the same snapshot.
     pub async fn list_heads(
         &self,
         user: &UserId,
@@ -184,8 +184,8 @@ impl Store {
         Ok(rows.iter().map(|row| row.get("chat_id")).collect())
     }
 
-    /// Of each of these people up to `limit` chats past one of them, in the order of their ids, and
-    /// whether one of the two has blocked the other there.
+    /// Lists for each of these users up to `limit` chats past the given one, by id, and whether one member
+    /// has blocked the other.
     pub async fn list_own_chats(
         &self,
         users: &[(&UserId, ChatId)],
@@ -238,8 +238,8 @@ impl Store {
         }
     }
 
-    /// The newest `ev` of each of these chats, of which there must be one, `None`: it is gone; and the
-    /// epoch of the same snapshot.
+    /// Returns the newest `ev` of each of these chats (`None`: it is gone), and the epoch of the same
+    /// snapshot. `chats` must not be empty.
     pub async fn get_heads(
         &self,
         chats: &[ChatId],

@@ -1,4 +1,5 @@
-//! Messages: written in batches, read by ranges of `seq` (dense, so a page is a range) and of `ev`.
+//! Messages, written in batches and read by ranges of `seq` (which is dense, so that a page is a range) or
+//! of `ev`.
 
 use beseda_protocol::rest::Window;
 use bytes::Bytes;
@@ -18,20 +19,20 @@ use crate::{
     model::{Change, ChatId, Head, Message, MessageId, UserId},
 };
 
-/// A message to be written, checked as far as that goes without the database.
+/// A message to be written, after all checks that need no database.
 #[derive(Debug, Clone)]
 pub struct Draft {
     pub chat_id: ChatId,
     pub sender_id: UserId,
     pub message_id: MessageId,
     pub client_msg_id: Option<String>,
-    /// Keyed digest of text and metadata; given where `client_msg_id` is.
+    /// Keyed digest of text and metadata, present if `client_msg_id` is.
     pub digest: Option<Bytes>,
     pub text: String,
     pub metadata: Option<Box<RawValue>>,
 }
 
-/// What became of one message of a batch.
+/// The outcome of one message of a batch.
 #[derive(Debug)]
 pub enum SendOutcome {
     Created {
@@ -39,7 +40,7 @@ pub enum SendOutcome {
         state: ChatState,
         noted: Option<Noted>,
     },
-    /// An earlier send with the same `client_msg_id` and content: the message as it is now.
+    /// The message of an earlier send with the same `client_msg_id` and content, as it is now.
     Replayed {
         message: Message,
         state: ChatState,
@@ -47,35 +48,35 @@ pub enum SendOutcome {
     Refused(Error),
 }
 
-/// Messages of a range of `seq`, ascending.
+/// The messages in a range of `seq`, ascending.
 #[derive(Debug, Clone)]
 pub struct Page {
     pub messages: Vec<Message>,
-    /// The range asked for, both inclusive; empty where `hi` < `lo`.
+    /// The requested range, both ends inclusive; empty if `hi` < `lo`.
     pub lo: i64,
     pub hi: i64,
 }
 
-/// A page and where the chat stood in the same snapshot.
+/// A page and the chat's head, from the same snapshot.
 #[derive(Debug, Clone)]
 pub struct History {
     pub head: Head,
     pub page: Page,
 }
 
-/// What changed since a position, ascending by `ev`, and the head of the same snapshot.
+/// The changes since a position, ascending by `ev`, and the chat's head, from the same snapshot.
 #[derive(Debug, Clone)]
 pub struct Changes {
     pub head: Head,
-    /// The reader's other; `None` where one of the two has blocked the other.
+    /// The reader's peer, whose presence may be shown; `None` if one of the two has blocked the other.
     pub visible: Option<UserId>,
     pub changes: Vec<Change>,
-    /// There is more past the last one: a limit was reached.
+    /// A limit was reached, and more changes follow the last one.
     pub more: bool,
 }
 
 impl Store {
-    /// Writes a batch in one transaction. An outcome a draft, in order.
+    /// Writes a batch in one transaction and returns an outcome for each draft, in order.
     pub async fn send_messages(&self, batch: &[Draft]) -> Result<Vec<SendOutcome>, StoreError> {
         let chats: Vec<_> = batch.iter().map(|d| d.chat_id).collect();
         let senders: Vec<_> = batch.iter().map(|d| d.sender_id.as_str()).collect();
@@ -105,7 +106,7 @@ impl Store {
         Ok(batch.iter().zip(&rows).map(|(draft, row)| send_outcome(draft, row)).collect())
     }
 
-    /// One message; an error says whether it is the chat or the message that the user has not.
+    /// Returns one message. The error tells whether the chat or the message does not exist for the user.
     pub async fn get_message(
         &self,
         chat_id: ChatId,
@@ -123,7 +124,7 @@ impl Store {
         if has_message(&row) { Ok(message(chat_id, &row)) } else { Err(Error::MessageNotFound) }
     }
 
-    /// A page of the history with its position; `None` where the chat is not the user's.
+    /// Returns a page of the history with the chat's head; `None` if the user is no member.
     pub async fn get_history(
         &self,
         chat_id: ChatId,
@@ -163,9 +164,9 @@ impl Store {
         }))
     }
 
-    /// What changed after `after_ev`, at most `limit` changes and no more than [`CHANGES_BYTES`] beyond
-    /// the first. `reader` must be a member; `None`
-    /// asks on behalf of all members. Gives `None` where the chat is gone or not the reader's.
+    /// Returns the changes after `after_ev`: at most `limit`, and no more than [`CHANGES_BYTES`] beyond
+    /// the first one. A `reader` of `None` reads on behalf of all members. Returns `None` if the chat is
+    /// gone or `reader` is no member.
     pub async fn get_changes(
         &self,
         chat_id: ChatId,
@@ -187,15 +188,15 @@ impl Store {
             .await?;
         let Some(first) = rows.first() else { return Ok(None) };
         let (head, visible) = (head(first), first.get::<_, Option<&str>>("visible").map(user));
-        // Each row goes as it is read, so that a page is in memory once.
+        // Consumes each row, so that a page is in memory only once.
         let changes: Vec<Change> =
             rows.into_iter().filter_map(|row| change(chat_id, &row)).collect();
-        // The last change of a chat is always there: nothing has superseded it.
+        // The row of a chat's last change always exists, because no later change has replaced it.
         let more = changes.last().is_some_and(|last| last.ev() < head.ev);
         Ok(Some(Changes { head, visible, changes, more }))
     }
 
-    /// The head of a chat; `None` where it is not the user's.
+    /// Returns the head of a chat; `None` if the user is no member.
     pub async fn get_head(
         &self,
         chat_id: ChatId,
@@ -204,8 +205,8 @@ impl Store {
         Ok(self.get_changes(chat_id, Some(user), i64::MAX, 0).await?.map(|changes| changes.head))
     }
 
-    /// Live texts of a range of `seq` (both inclusive), newest first, up to the one with which they have
-    /// `bytes`: what a search walks over.
+    /// Lists the texts that a search walks over: those of undeleted messages in a range of `seq` (both ends
+    /// inclusive), newest first, up to the one with which their sum reaches `bytes`.
     pub async fn list_texts(
         &self,
         chat_id: ChatId,
@@ -227,7 +228,7 @@ impl Store {
         Ok(rows.into_iter().map(|row| (row.get("seq"), row.get("text"))).collect())
     }
 
-    /// Messages by number, newest first: what a search found.
+    /// Lists the messages with these numbers, which a search has found; newest first.
     pub async fn list_messages(
         &self,
         chat_id: ChatId,
@@ -239,8 +240,8 @@ impl Store {
     }
 }
 
-/// What `send_messages` gives for a message. A retry is of the same chat, sender and key as the first
-/// send, or its id would be another one: these come from the draft.
+/// Reads a row of `send_messages`. The fields that the row lacks come from the draft: for a retry, they are
+/// those of the first send, because the message id is derived from chat, sender and `client_msg_id`.
 fn send_outcome(draft: &Draft, row: &Row) -> SendOutcome {
     let replayed = match row.get("outcome") {
         "created" => false,
@@ -273,7 +274,7 @@ fn send_outcome(draft: &Draft, row: &Row) -> SendOutcome {
     }
 }
 
-/// The errors that the writing functions name.
+/// Turns an outcome of the writing functions into its error.
 pub(super) fn refusal(outcome: &str) -> Error {
     match outcome {
         "message_not_found" => Error::MessageNotFound,
@@ -295,7 +296,7 @@ fn head(row: &Row) -> Head {
     }
 }
 
-/// Reads a reader and their marker, or a message; `None`: the row has neither.
+/// Reads a change of a read marker or of a message; `None` if the row has neither.
 fn change(chat_id: ChatId, row: &Row) -> Option<Change> {
     let ev: i64 = row.get::<_, Option<i64>>("m_ev")?;
     Some(match row.get::<_, Option<&str>>("reader") {
@@ -304,8 +305,8 @@ fn change(chat_id: ChatId, row: &Row) -> Option<Change> {
     })
 }
 
-/// The columns that [`send_outcome`] reads, before the epoch: asked for by the statement that writes, and
-/// once, as it is the same for all rows.
+/// The columns that [`send_outcome`] reads, except for the epoch, which the statement reads once for all
+/// rows.
 macro_rules! sent_columns {
     () => {
         "outcome, seq, ev, text, metadata, created_at, edited_at, deleted_at, outbox_id, chat_id, \
@@ -322,7 +323,7 @@ const SEND_MESSAGES: &str = concat!(
     " FROM send_messages($1, $2, $3, $4, $5, $6, $7)"
 );
 
-/// The same, and an event for each new message's recipient, in the same transaction.
+/// Also adds a webhook event for the recipient of each new message, in the same transaction.
 const SEND_MESSAGES_NOTING: &str = concat!(
     "-- store.send_messages_noting
 WITH sent AS MATERIALIZED (
@@ -351,7 +352,7 @@ const GET_MESSAGE: &str = concat!(
  WHERE me.chat_id = $1 AND me.user_id = $3"
 );
 
-/// `seq` is dense, so that a page is a range, whatever was deleted.
+/// A page is a range of `seq`, which has no holes, because deleted messages keep their rows.
 const GET_HISTORY: &str = concat!(
     "-- store.get_history
 WITH head AS (
@@ -383,12 +384,12 @@ SELECT h.last_ev, h.last_seq, ",
  ORDER BY m.seq"
 );
 
-/// Texts and metadata of one page of changes, in bytes: a socket whose reader is slow holds a page as
-/// long as a write may take, and one user may have 50 sockets. Five hundred usual messages have less.
+/// Bytes of text and metadata in one page of changes. A socket with a slow reader holds a page in memory
+/// until the write times out, and one user may have 50 sockets. Five hundred usual messages have less.
 const CHANGES_BYTES: i64 = 512 * 1024;
 
-/// The state since a position: there is no log of events to grow. `before`: the bytes of the rows before
-/// this one, so that one comes however large it is.
+/// Reads what changed since a position from the rows themselves, so that no log of events grows. `before`
+/// sums the bytes of the preceding rows only, so that at least one row is returned, however large it is.
 const GET_CHANGES: &str = concat!(
     "-- store.get_changes
 WITH head AS (
@@ -430,7 +431,8 @@ SELECT seq, text FROM (
       FROM messages WHERE chat_id = $1 AND seq BETWEEN $2 AND $3 AND deleted_at IS NULL
 ) x WHERE before < $4 ORDER BY seq DESC";
 
-/// One by one: `= ANY` on the second column would be a filter over all of the chat in one of two plans.
+/// Looks up each message by its full key: with `= ANY` on the second column, one of two possible plans
+/// would filter all rows of the chat.
 const LIST_MESSAGES: &str = concat!(
     "-- store.list_messages\nSELECT ",
     message_columns!(),

@@ -1,4 +1,4 @@
-//! Where one message is, as far as the database knows; never what it says.
+//! The state of one message in the database, without its content.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ use crate::{
     model::{ChatId, MessageId, Time},
 };
 
-/// What the database knows of a message's way.
+/// The state of a message, for `beseda admin trace`.
 #[derive(Debug)]
 pub struct Trail {
     pub message_id: MessageId,
@@ -25,7 +25,7 @@ pub struct Trail {
     committed_at: Time,
     edited_at: Option<Time>,
     deleted_at: Option<Time>,
-    /// When the oldest commit of its chat was made that Redis may not have yet.
+    /// Time of the chat's oldest commit that Redis may not have yet.
     waiting_since: Option<Time>,
     /// Each member, with whether they have read it.
     readers: Vec<(String, bool)>,
@@ -53,8 +53,8 @@ impl fmt::Display for Trail {
     }
 }
 
-/// Looks for a message. Without its chat every message is looked at, which takes a while where there
-/// are many: ids are found by chat.
+/// Finds a message. Without its chat this reads all messages, because the index of ids begins with the
+/// chat.
 pub async fn trail(
     config: &DatabaseConfig,
     message_id: MessageId,

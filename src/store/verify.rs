@@ -1,5 +1,5 @@
-//! A look at the whole database, from outside the service: is everything as it always must be?
-//! Reads only, and a statement a check and page, so that each sees one moment of a living system.
+//! Checks the whole database for what must always hold. Reads only, with one statement per check and page,
+//! so that each check sees one snapshot of a running system.
 
 use std::fmt;
 
@@ -9,27 +9,26 @@ use uuid::Uuid;
 use super::{StoreError, connect::connect};
 use crate::config::DatabaseConfig;
 
-/// Chats looked at by one statement: some seconds of work where chats are large.
+/// Chats per statement. With large chats, one takes some seconds.
 const PAGE: i64 = 1_000;
 
-/// Findings kept of each check; more are counted only.
+/// Examples kept for each check; further faults are only counted.
 const KEPT: usize = 20;
 
-/// What one check found.
+/// The faults that one check found.
 #[derive(Debug)]
 pub struct Finding {
     pub check: &'static str,
-    /// How many places are wrong.
     pub count: usize,
-    /// The first of them: a chat, and what is wrong there.
+    /// The first faults, each with its chat.
     pub examples: Vec<String>,
 }
 
-/// What a look at the database gave.
+/// The result of all checks.
 #[derive(Debug, Default)]
 pub struct Verified {
     pub chats: u64,
-    /// Checks that found something; empty: all is well.
+    /// The checks that failed.
     pub findings: Vec<Finding>,
 }
 
@@ -48,7 +47,7 @@ impl fmt::Display for Verified {
     }
 }
 
-/// Looks at every chat. Safe beside a running service; a finding is never something under way.
+/// Checks every chat. It is safe beside a running service: no write in flight can cause a finding.
 pub async fn verify(config: &DatabaseConfig) -> Result<Verified, StoreError> {
     let client = connect(config).await?;
     let mut verified = Verified::default();
@@ -61,7 +60,7 @@ pub async fn verify(config: &DatabaseConfig) -> Result<Verified, StoreError> {
         let (count, end): (i64, Option<Uuid>) =
             page.first().map_or((0, None), |row| (row.get("chats"), row.get("last")));
         verified.chats += count.unsigned_abs();
-        // Past the last chat there may still be what belongs to none.
+        // The last page goes up to the greatest id, to find rows whose chat does not exist.
         let last = if count < PAGE { Uuid::max() } else { end.unwrap_or(Uuid::max()) };
         for (check, sql) in CHECKS {
             verified.look(&client, check, sql, &[after, last]).await?;
@@ -104,13 +103,14 @@ const PAGE_END: &str = "\
 SELECT count(*) AS chats, (array_agg(chat_id ORDER BY chat_id DESC))[1] AS last
   FROM (SELECT chat_id FROM chats WHERE chat_id > $1 ORDER BY chat_id LIMIT $2) page";
 
-/// Whoever is about to publish takes a second; a minute is nobody's.
+/// Publishing takes about a second, so a row that is a minute old is stuck.
 const OUTBOX: &str = "\
 -- store.verify_outbox
 SELECT 'row ' || outbox_id || ' waits since ' || created_at AS example FROM outbox
  WHERE created_at < clock_timestamp() - interval '1 minute' ORDER BY outbox_id";
 
-/// An event is taken by its chat's lane, and made together with it.
+/// Events are sent through their chat's lane, so one without a lane would never be sent. The two are always
+/// created together.
 const WEBHOOKS: &str = "\
 -- store.verify_webhooks
 SELECT format('%s: event %s waits without a lane', w.chat_id, w.event_id) AS example
@@ -119,7 +119,7 @@ SELECT format('%s: event %s waits without a lane', w.chat_id, w.event_id) AS exa
    AND NOT EXISTS (SELECT FROM webhook_lanes l WHERE l.chat_id = w.chat_id)
  ORDER BY w.webhook_id";
 
-/// Each takes a range of chats, and gives a line for each place that is wrong.
+/// Each statement takes a range of chats and returns a row for each fault.
 const CHECKS: [(&str, &str); 7] = [
     ("numbers", NUMBERS),
     ("counters", COUNTERS),
@@ -130,8 +130,8 @@ const CHECKS: [(&str, &str); 7] = [
     ("orphans", ORPHANS),
 ];
 
-/// An `ev` is the last change of one message or marker: some are superseded, none comes twice, and
-/// the head is always there.
+/// A row's `ev` is the last change of its message or marker. So an `ev` may be missing (a later change
+/// has replaced it), but none occurs twice, and the greatest one is the chat's `last_ev`.
 const NUMBERS: &str = "\
 -- store.verify_numbers
 WITH seqs AS (
@@ -198,7 +198,7 @@ SELECT format('%s: members are %s instead of %s and %s',
    AND m.ids IS DISTINCT FROM ARRAY[c.user_lo, c.user_hi]
  ORDER BY c.chat_id";
 
-/// A chat's row carries copies of what two other tables say.
+/// A chat's row has copies of what `blocks` and `users` say.
 const COPIES: &str = "\
 -- store.verify_copies
 SELECT format('%s: blocked is %s, erased is %s', c.chat_id, c.blocked, c.erased) AS example
@@ -209,7 +209,7 @@ SELECT format('%s: blocked is %s, erased is %s', c.chat_id, c.blocked, c.erased)
                                 AND u.erased_at IS NOT NULL))
  ORDER BY c.chat_id";
 
-/// What a deleted chat leaves is noted in `purges` until it is gone.
+/// The rows of a deleted chat may remain as long as the chat is in `purges`.
 const ORPHANS: &str = "\
 -- store.verify_orphans
 SELECT format('%s: %s rows belong to no chat', chat_id, count(*)) AS example

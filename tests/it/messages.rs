@@ -451,7 +451,7 @@ async fn a_clock_that_jumps_back_takes_no_message_with_it() {
     assert!(another["created_at"].as_str() >= sent["created_at"].as_str(), "{another}");
 }
 
-/// Sends to many chats at once, while somebody holds a row of one of them.
+/// Sends to many chats at once, while another transaction has locked a row of one of them.
 async fn send_while_one_is_held(cluster: &Cluster, table: &str) {
     let alice = cluster.user("alice");
     let mut chats = Vec::new();

@@ -346,7 +346,7 @@ async fn an_erased_person_leaves_tombstones_and_comes_back_only_when_named() {
     assert_eq!(alice.on(1).unread_in(&chat).await, 1);
 }
 
-/// Sends of both, on both replicas, for as long as nobody says stop.
+/// Has both users send on both replicas, until `stop`.
 async fn chatter(
     cluster: &Cluster,
     chat: &Chat,

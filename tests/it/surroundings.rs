@@ -106,7 +106,7 @@ async fn a_database_that_is_not_utf8_is_refused() {
             assert_eq!(refused.status.code(), Some(1), "{said}");
             assert!(said.contains(&format!("encoding is {encoding}: it must be UTF8")), "{said}");
         }
-        postgres.drop_database(&name).await.expect("nobody uses it");
+        postgres.drop_database(&name).await.expect("no connection uses it");
     }
     cluster_is_migrated(&cluster).await;
 }
@@ -239,8 +239,8 @@ async fn serve_waits_for_postgres_and_names_the_cause() {
     cluster.user("alice").on(replica).get("/chats/").await.expect(200);
 }
 
-/// Whoever asks for a connection meanwhile hears why there is none. With a first wave, and a pause of
-/// half a second at least once it has grown.
+/// Requests during a pause fail at once with the cause. `allowed` has a first wave of attempts, then two
+/// per second, because a pause that has grown lasts half a second at least.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_postgres_that_is_away_is_not_stormed() {
     let cluster = Cluster::with_own_stack(1, |_| {}).await;
@@ -248,7 +248,7 @@ async fn a_postgres_that_is_away_is_not_stormed() {
     alice.get("/chats/").await.expect(200);
     let port = cluster.stack().postgres.port();
     tokio::task::block_in_place(|| cluster.stack().postgres.kill());
-    // In its place: somebody who counts.
+    // In its place, a listener counts connections.
     let listener = eventually(async || {
         TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(|error| error.to_string())
     })

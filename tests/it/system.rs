@@ -30,7 +30,7 @@ async fn health_is_on_both_ports_and_metrics_on_the_internal_one_only() {
     }
     let route = r#"route="/api/v1/chats/{chat}/messages/""#;
     assert!(metrics.text.contains(route), "{}", metrics.text);
-    // Labels are bounded: nobody and no room shows.
+    // Labels are bounded, so that no user and no chat appears.
     for id in [chat.id.as_str(), &chat.room_name, "alice on metrics"] {
         assert!(!metrics.text.contains(id), "{id}");
     }
@@ -122,7 +122,7 @@ async fn the_documents_name_every_route_and_need_no_network() {
 
     let asyncapi = get(cluster.anyone(0), "/asyncapi.json").await.expect(200);
     assert!(asyncapi["asyncapi"].as_str().is_some_and(|version| version.starts_with('3')));
-    // Tokens are for whoever runs `beseda dev`; here nobody can be chosen.
+    // Only `beseda dev` has demo users.
     assert_eq!(
         get(cluster.anyone(0), "/demo/people.json").await.expect(200),
         serde_json::json!([])
@@ -247,7 +247,7 @@ async fn the_address_of_sockets_is_the_configured_one_else_the_requests_own() {
     let forwarded = [("x-forwarded-host", "chat.example.org"), ("x-forwarded-proto", "https")];
     let own = format!("ws://{}", alice.on(0).host());
     assert_eq!(url(0, &[]).await, own);
-    assert_eq!(url(0, &forwarded).await, own, "of nobody trusted");
+    assert_eq!(url(0, &forwarded).await, own, "not from a trusted proxy");
     assert_eq!(url(0, &[("host", "chat.example.net:8443")]).await, "ws://chat.example.net:8443");
     assert_eq!(url(configured, &forwarded).await, "wss://chat.example.com");
     assert_eq!(url(behind_proxy, &forwarded).await, "wss://chat.example.org");
@@ -295,7 +295,7 @@ async fn pages_of_allowed_origins_may_call_the_api_and_no_others() {
 async fn without_named_statements_as_behind_a_pooler_all_is_the_same() {
     let off = |config: &mut Config| {
         config.database.database_prepared = Switch::Off;
-        // Nobody is there to take them.
+        // No receiver listens there.
         config.webhooks.webhook_url = "http://127.0.0.1:1/".parse().ok();
         config.webhooks.webhook_secret = Some("A".repeat(32).into());
         config.webhooks.webhook_allow_private = Switch::On;

@@ -187,7 +187,7 @@ async fn a_message_to_somebody_who_is_away_is_told_and_signed() {
     all_is_decided(&cluster).await;
     assert_eq!(receiver.deliveries().len(), 1, "a retry is no event");
 
-    // Whoever is there, on whichever replica, needs no word; those who are away still do.
+    // A recipient with a socket on any replica is not notified; one who is away still is.
     let socket = bob.on(1).connect(&chat).await;
     alice.on(0).send(&chat, "you are here").await;
     bob.on(0).send(&chat, "and you are not").await;
@@ -298,7 +298,7 @@ async fn a_dead_letter_holds_nobody_up_and_can_be_replayed() {
     .await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let chat = alice.on(0).open_chat(&bob).await;
-    // A redirection is none of ours to follow: what is configured is told, and nobody else.
+    // Redirects are not followed, so that only the configured URL receives events.
     receiver.answer(|delivery, _| if delivery.message()["seq"] == 1 { 307 } else { 200 });
     alice.on(0).send(&chat, "refused").await;
     alice.on(0).send(&chat, "taken").await;
@@ -348,7 +348,7 @@ async fn a_report_is_told_as_it_is_listed() {
     let cluster = Cluster::with(2, receiver.settings()).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let chat = alice.on(0).open_chat(&bob).await;
-    // Somebody who is there is not told of the message; the report is the host application's.
+    // No event is sent to an online user for the message, but the host application gets the report.
     let socket = bob.on(0).connect(&chat).await;
     let sent = alice.on(0).send(&chat, "You fool!").await;
     let path =

@@ -7,7 +7,7 @@
  * @property {{}} chats                                      the list changed
  * @property {{chatId: string, frame?: ServerFrame | null, sent?: boolean}} chat   a timeline changed
  * @property {{}} state                                      the connection changed
- * @property {{}} typing                                     somebody types, or stopped
+ * @property {{}} typing                                     a member began or stopped typing
  * @property {{chatId: string}} gone                         a chat was deleted
  * @property {{refused: string | null}} token                a new one is needed: why the server
  *   refused the old one, null where it only expires soon
@@ -34,14 +34,14 @@ export class Emitter {
       try {
         listener(detail);
       } catch (error) {
-        // A mistake of the application's must be seen, but not end what is under way here.
+        // A listener's error must be visible, but not interrupt the client.
         report(error);
       }
     }
   }
 }
 
-/** As if it were thrown by nobody's call. @param {unknown} error */
+/** Reports an error as uncaught. @param {unknown} error */
 function report(error) {
   if (typeof reportError === 'function') reportError(error);
   else queueMicrotask(() => { throw error; });

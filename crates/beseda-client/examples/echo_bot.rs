@@ -1,4 +1,4 @@
-//! Answers whoever writes to it with what they wrote.
+//! Sends each message that it receives back to its sender.
 //!
 //! `BESEDA_URL=http://127.0.0.1:8080/ BESEDA_TOKEN=… cargo run --example echo_bot`
 
@@ -14,7 +14,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (client, mut events) = Client::builder(url, credentials).connect()?;
     while let Some(event) = events.next().await {
         match event {
-            // Every chat of the list is opened, a new one as soon as it is told.
+            // Opens every chat of the list, and new ones as soon as they are reported.
             Event::Chats => {
                 let known: Vec<ChatId> = client.look(|machine| {
                     machine.chats().list().iter().map(|chat| chat.chat_id).collect()

@@ -259,7 +259,7 @@ struct Driver {
 }
 
 impl Driver {
-    /// Until nobody hears the events any more.
+    /// Runs until the receiver of the events is dropped.
     async fn run(mut self) {
         loop {
             loop {

@@ -137,7 +137,7 @@ impl Credentials {
         }))
     }
 
-    /// Whether there is somebody to ask.
+    /// Whether another token can be requested.
     pub fn can_renew(&self) -> bool {
         self.0.ask.is_some()
     }

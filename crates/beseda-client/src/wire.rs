@@ -236,7 +236,7 @@ async fn connect(host: &str, port: u16, receive_buffer: Option<u32>) -> io::Resu
     Err(last)
 }
 
-/// A socket that notices when nobody is there any more.
+/// A socket that notices when the server no longer responds.
 #[derive(Debug)]
 pub struct Connection {
     wire: Wire,

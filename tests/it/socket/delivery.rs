@@ -110,7 +110,7 @@ async fn a_slow_reader_catches_up_without_loss_and_delays_nobody() {
     assert_eq!(slow.expect_message().await, live);
 }
 
-/// Whoever reads a chat's changes has to read the table `barrier` first.
+/// Makes every read of a chat's changes read the table `barrier` first.
 const BARRIER_FOR_CATCH_UPS: &str = "\
 ALTER TABLE instance RENAME TO kept_instance;
 CREATE TABLE barrier ();

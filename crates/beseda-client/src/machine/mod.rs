@@ -54,7 +54,7 @@ pub struct Settings {
     pub page: Option<u8>,
     /// Attempts over a working connection before a message counts as failed.
     pub attempts: u32,
-    /// Whether there is somebody to ask for another token.
+    /// Whether the credentials can give another token.
     pub can_renew: bool,
     /// A number from 0 to 1, for jitter.
     pub random: fn() -> f64,

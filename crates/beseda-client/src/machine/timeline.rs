@@ -27,7 +27,7 @@ pub struct Position {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Entry {
     Message(Message),
-    /// Of a message that was deleted before this client saw it: nobody knows whose it was.
+    /// A message that was deleted before this client saw it, so that its sender is unknown.
     Tombstone {
         message_id: MessageId,
         seq: i64,
@@ -303,7 +303,7 @@ impl Timeline {
         self.place(Entry::Message(message));
     }
 
-    /// A deleted message keeps what the frame does not repeat: whose it was, and when.
+    /// Deletes a message. It keeps its sender and its time, which the frame does not repeat.
     fn bury(&mut self, ev: i64, message_id: MessageId, seq: i64, deleted_at: Option<Time>) {
         let known = self.entries.iter().filter_map(Entry::message);
         let known = known.into_iter().find(|message| message.message_id == message_id);

@@ -34,7 +34,7 @@ impl<T: Copy + Eq + Hash> Timers<T> {
         self.0.values().min().copied()
     }
 
-    /// The earliest one whose moment has come.
+    /// Takes the earliest timer that is due.
     pub(super) fn take_due(&mut self, now: Instant) -> Option<T> {
         let (&timer, _) = self.0.iter().filter(|(_, at)| **at <= now).min_by_key(|(_, at)| **at)?;
         self.0.remove(&timer);
