@@ -92,8 +92,8 @@ impl Verified {
         });
         let finding = &mut self.findings[known];
         finding.count += rows.len();
-        let chat = KEPT.saturating_sub(finding.examples.len());
-        finding.examples.extend(rows.iter().take(chat).map(|row| row.get("example")));
+        let room = KEPT.saturating_sub(finding.examples.len());
+        finding.examples.extend(rows.iter().take(room).map(|row| row.get("example")));
         Ok(())
     }
 }
