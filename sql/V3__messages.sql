@@ -40,7 +40,8 @@ BEGIN
     IF current_setting('enable_sort') = 'on' THEN
         PERFORM use_writer_settings();
     END IF;
-    -- Every function locks chats in the order of their ids, so that no two wait for each other.
+    -- Every function locks chats in the order of their ids, so that no two deadlock. The next statement's
+    -- snapshot is younger than these locks: see the head of V2.
     PERFORM FROM (SELECT i.chat_id, i.sender_id FROM unnest(in_chat, in_sender) AS i (chat_id, sender_id)
                    ORDER BY i.chat_id) i
       CROSS JOIN LATERAL (
