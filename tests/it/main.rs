@@ -1,5 +1,7 @@
 //! The guarantees, seen from outside: real Postgres, real Redis, several replicas in one process.
 
+mod amid_sends;
+mod blocks;
 mod bounds;
 mod chats;
 mod cli_chat;
