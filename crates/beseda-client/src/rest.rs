@@ -1,5 +1,7 @@
 //! The REST calls.
 
+mod export;
+
 use std::{
     sync::{
         Arc,
@@ -9,7 +11,7 @@ use std::{
 };
 
 use beseda_protocol::{
-    model::{Chat, ChatId, ExportLine, Message, MessageId, Report, User, UserId},
+    model::{Chat, ChatId, Message, MessageId, Report, User, UserId},
     rest::{
         BlockPage, BulkResult, ChatPage, ChatTicket, Edit, HistoryView, ManyChatsTicket, MarkRead,
         NewChat, NewMessage, NewProfile, NewReport, NewUser, NewUsers, OpenedChat, ReadResult,
@@ -20,6 +22,7 @@ use http::{Method, StatusCode, header};
 use serde::{Serialize, de::DeserializeOwned};
 use url::Url;
 
+pub use self::export::Export;
 use crate::{Credentials, Error, TokenReason, tls};
 
 /// Longer than the service lets a request take by itself (15 s), so that its own answer comes first.
@@ -294,7 +297,7 @@ impl Rest {
     /// For the host application's server: all that is kept of a person, line by line.
     pub async fn export_user(&self, user_id: &UserId) -> Result<Export, Error> {
         let response = self.request(self.user(Method::GET, user_id, &["export"])).await?;
-        Ok(Export { response, bytes: Vec::new(), complete: false })
+        Ok(Export::new(response))
     }
 
     pub async fn block(&self, user_id: &UserId) -> Result<(), Error> {
@@ -375,35 +378,4 @@ impl Rest {
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
     serde_json::from_slice(body).map_err(Error::network)
-}
-
-/// An export on its way.
-#[derive(Debug)]
-pub struct Export {
-    response: reqwest::Response,
-    bytes: Vec<u8>,
-    complete: bool,
-}
-
-impl Export {
-    /// The next line; `None` after the last one, which is [`ExportLine::End`].
-    ///
-    /// # Errors
-    /// The export broke off: ask for it again.
-    pub async fn next(&mut self) -> Result<Option<ExportLine>, Error> {
-        loop {
-            if let Some(end) = self.bytes.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = self.bytes.drain(..=end).collect();
-                let line = std::str::from_utf8(&line).map_err(Error::network)?;
-                let line = ExportLine::decode(line).map_err(Error::network)?;
-                self.complete = matches!(line, ExportLine::End(_));
-                return Ok(Some(line));
-            }
-            match self.response.chunk().await.map_err(Error::network)? {
-                Some(chunk) => self.bytes.extend_from_slice(&chunk),
-                None if self.complete => return Ok(None),
-                None => return Err(Error::network(std::io::Error::other("the export broke off"))),
-            }
-        }
-    }
 }

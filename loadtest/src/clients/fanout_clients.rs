@@ -1,75 +1,35 @@
 //! Many sockets on few chats; each checks that it misses nothing.
 
+mod count;
+mod subscriber;
+
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 
-use beseda_protocol::model::ChatId;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::{
-    sync::{Mutex, Notify, watch},
+    sync::{Mutex, watch},
     task::JoinSet,
 };
 
+use self::{count::Count, subscriber::Subscriber};
 use crate::{
     clients::{
         chats::{PairChat, Person, SETUP_AT_ONCE},
         send::{Post, send},
-        socket::{Frame, Position, Socket, read},
     },
     context::Context,
     error::Error,
-    report::{
-        counters::{Counters, add},
-        delivery_log::Violation,
-    },
+    report::{counters::Counters, delivery_log::Violation},
 };
-
-/// Shortest and longest pause before a socket reconnects: random, as in clients, so that they do not
-/// all reconnect at once.
-const RETRY_MS: std::ops::Range<u64> = 100..1_000;
 
 /// Concurrent openings of sockets while a run is prepared.
 const OPENING_AT_ONCE: usize = 64;
 
 /// Time-out for one of these.
 const OPENING: Duration = Duration::from_secs(60);
-
-/// A counter for whose value one task can wait.
-#[derive(Debug, Default)]
-pub(crate) struct Count {
-    value: AtomicU64,
-    awaited: AtomicU64,
-    reached: Notify,
-}
-
-impl Count {
-    fn add(&self) {
-        let value = self.value.fetch_add(1, Ordering::SeqCst) + 1;
-        if value >= self.awaited.load(Ordering::SeqCst) {
-            self.reached.notify_one();
-        }
-    }
-
-    pub(crate) fn get(&self) -> u64 {
-        self.value.load(Ordering::SeqCst)
-    }
-
-    /// Waits for `value`; false after `limit`.
-    pub(crate) async fn reaches(&self, value: u64, limit: Duration) -> bool {
-        self.awaited.store(value, Ordering::SeqCst);
-        let waiting = async {
-            while self.get() < value {
-                self.reached.notified().await;
-            }
-        };
-        tokio::time::timeout(limit, waiting).await.is_ok()
-    }
-}
 
 /// The state that all sockets share.
 #[derive(Debug)]
@@ -89,17 +49,6 @@ pub(crate) struct FanoutClients<'a> {
     shared: Arc<FanoutState>,
     subscribers: Mutex<Vec<Arc<Subscriber>>>,
     tasks: Mutex<JoinSet<()>>,
-}
-
-/// One socket and its position.
-#[derive(Debug)]
-struct Subscriber {
-    chat: u32,
-    chat_id: ChatId,
-    person: Person,
-    /// The last `ev` received.
-    ev: AtomicU64,
-    shared: Arc<FanoutState>,
 }
 
 impl<'a> FanoutClients<'a> {
@@ -241,164 +190,5 @@ impl Speaker {
             due,
         };
         send(&self.rest, &self.counters, post).await.is_some()
-    }
-}
-
-impl Subscriber {
-    fn position(&self) -> i64 {
-        self.ev.load(Ordering::Relaxed).cast_signed()
-    }
-
-    /// Listens for ever; resumes after each end.
-    async fn run(self: Arc<Self>) {
-        let mut cut = self.shared.cut.subscribe();
-        let mut asked = Instant::now();
-        let mut in_step = None;
-        let mut epoch = None;
-        for url in self.person.urls.iter().cycle() {
-            let from = Position { ev: self.position(), epoch: epoch.clone() };
-            let opened = Socket::open(url, self.chat_id, &self.person.token, &from);
-            let end = match opened.await {
-                Ok(mut socket) => tokio::select! {
-                    end = self.listen(&mut socket, asked, &mut in_step, &mut epoch) => end,
-                    _ = cut.changed() => {
-                        asked = *cut.borrow_and_update();
-                        continue;
-                    }
-                },
-                Err(error) => format!("not open: {error}"),
-            };
-            add(&self.shared.counters.reconnects);
-            self.shared.counters.note(&format!("a socket of chat {} ended: {end}", self.chat));
-            let pause = Duration::from_millis(rand::random_range(RETRY_MS));
-            tokio::time::sleep(pause).await;
-        }
-    }
-
-    /// Reads to the socket's end, and returns its reason. The subscriber counts as in step once per request,
-    /// however often its socket breaks in between.
-    async fn listen(
-        &self,
-        socket: &mut Socket,
-        asked: Instant,
-        in_step: &mut Option<Instant>,
-        epoch: &mut Option<String>,
-    ) -> String {
-        loop {
-            let text = match socket.next().await {
-                Ok(text) => text,
-                Err(end) => return end.to_string(),
-            };
-            let frame = match read(&text) {
-                Ok(frame) => frame,
-                Err(what) => {
-                    self.unexpected(what);
-                    continue;
-                }
-            };
-            match &*frame.kind {
-                "message.created" => self.on_message(&frame),
-                "subscribed" => *epoch = frame.epoch.map(std::borrow::Cow::into_owned),
-                "synced" if *in_step != Some(asked) => {
-                    *in_step = Some(asked);
-                    self.shared.counters.synced.record(asked.elapsed());
-                    self.shared.synced.add();
-                }
-                "catchup" => add(&self.shared.counters.catchups),
-                "message.updated" | "message.deleted" | "chat.read" | "reset" | "chat.deleted" => {
-                    self.unexpected(format!("a frame {} came", frame.kind));
-                }
-                _ => {}
-            }
-        }
-    }
-
-    fn on_message(&self, frame: &Frame<'_>) {
-        let shared = &self.shared;
-        let Some(message) = &frame.message else {
-            return self.unexpected("a message.created without a message came".to_owned());
-        };
-        let (chat, after_ev) = (self.chat, self.position());
-        if frame.ev != after_ev + 1 {
-            let (seq, ev) = (message.seq, frame.ev);
-            let id = message.client_msg_id.as_deref().unwrap_or_default().to_owned();
-            // Only messages are sent, so `seq` and `ev` increase together.
-            let after_seq = message.seq - (frame.ev - after_ev);
-            if ev <= after_ev {
-                return shared.counters.violation(&Violation::Doubled { chat, id, seq, ev });
-            }
-            shared.counters.violation(&Violation::OutOfOrder {
-                chat,
-                after_seq,
-                after_ev,
-                seq,
-                ev,
-            });
-        }
-        self.ev.store(frame.ev.unsigned_abs(), Ordering::Relaxed);
-        let micros = message.text.split(' ').next().and_then(|micros| micros.parse().ok());
-        match micros {
-            Some(micros) => {
-                let due = shared.began + Duration::from_micros(micros);
-                shared.counters.arrived.record(due.elapsed());
-            }
-            None => self.unexpected(format!("{:?} is nothing that was sent", message.text)),
-        }
-        shared.delivered.add();
-    }
-
-    fn unexpected(&self, what: String) {
-        self.shared.counters.violation(&Violation::Unexpected { chat: self.chat, what });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clients::socket::Content;
-
-    fn subscriber(ev: u64) -> Subscriber {
-        let now = Instant::now();
-        let shared = FanoutState {
-            began: now,
-            delivered: Count::default(),
-            synced: Count::default(),
-            cut: watch::Sender::new(now),
-            counters: Arc::new(Counters::new(indicatif::ProgressBar::hidden())),
-        };
-        let person = Person { user: String::new(), token: String::new(), urls: Vec::new() };
-        let (chat, chat_id, ev) = (0, ChatId::nil(), AtomicU64::new(ev));
-        Subscriber { chat, chat_id, person, ev, shared: Arc::new(shared) }
-    }
-
-    #[test]
-    fn a_socket_sees_what_is_missing_what_comes_twice_and_what_nobody_sent() {
-        let subscriber = subscriber(10);
-        let hear = |ev, text: &'static str| {
-            let content = Content { seq: ev, client_msg_id: None, text: text.into() };
-            let (kind, message) = ("message.created".into(), Some(content));
-            subscriber.on_message(&Frame { kind, ev, epoch: None, message });
-            subscriber.shared.counters.violations()
-        };
-        assert_eq!([hear(11, "5 x"), hear(12, "6 x")], [0, 0]);
-        assert_eq!(hear(12, "6 x"), 1, "twice");
-        assert_eq!(hear(14, "7 x"), 2, "one is missing");
-        assert_eq!(hear(15, "hello"), 3, "not of this run");
-        let kinds: Vec<String> =
-            subscriber.shared.counters.counts().violations.into_keys().collect();
-        assert_eq!(kinds, ["doubled", "out_of_order", "unexpected"]);
-        assert_eq!((subscriber.position(), subscriber.shared.delivered.get()), (15, 4));
-    }
-
-    #[tokio::test]
-    async fn a_count_is_waited_for_and_not_for_ever() {
-        let count = Count::default();
-        assert!(!count.reaches(1, Duration::from_millis(10)).await);
-        let (reached, ()) = tokio::join!(count.reaches(2, Duration::from_secs(10)), async {
-            count.add();
-            tokio::task::yield_now().await;
-            count.add();
-        });
-        assert!(reached);
     }
 }

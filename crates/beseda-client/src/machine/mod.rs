@@ -7,8 +7,10 @@
 mod chats;
 mod connection;
 mod effects;
+mod frames;
 mod messages;
 mod outbox;
+mod subscriptions;
 mod timeline;
 mod timers;
 
@@ -18,8 +20,7 @@ use std::{
 };
 
 use beseda_protocol::{
-    ClientFrame, ErrorCode, ReceivedFrame,
-    frame::CommandName,
+    ClientFrame, ErrorCode,
     model::{ChatId, UserId},
 };
 
@@ -30,11 +31,8 @@ pub use self::{
     outbox::Pending,
     timeline::{Entry, Position, Timeline},
 };
-use self::{connection::Phase, timers::Timers};
+use self::{connection::Phase, subscriptions::Subscription, timers::Timers};
 use crate::{Closed, Error};
-
-/// A subscription that the server refused for now is asked for again after this.
-const RESUBSCRIBE: Duration = Duration::from_secs(5);
 
 /// A pause before what has to succeed is tried again.
 const RETRY: Duration = Duration::from_secs(3);
@@ -70,14 +68,6 @@ enum Timer {
     History(ChatId),
     Outbox(ChatId),
     Mark(ChatId),
-}
-
-/// A followed chat's subscription. Until the server confirms the latest one, what comes is of an older.
-#[derive(Debug, Default)]
-struct Subscription {
-    /// Of the latest `subscribe`.
-    id: Option<String>,
-    confirmed: bool,
 }
 
 /// One user's client, as a state machine.
@@ -275,6 +265,12 @@ impl Machine {
         }
     }
 
+    /// Neither connected, nor trying to, nor about to try.
+    fn is_not_begun(&self) -> bool {
+        matches!(self.state(), State::Idle | State::Waiting { .. } | State::TokenRefused { .. })
+            && !self.timers.contains(Timer::Reconnect)
+    }
+
     fn on_token_expiring(&mut self, now: Instant, expires_in: i64) {
         self.emit(Event::TokenExpiring { expires_in });
         if !self.settings.can_renew {
@@ -295,203 +291,4 @@ impl Machine {
         self.commands += 1;
         format!("{what}:{}", self.commands)
     }
-
-    // ---- subscriptions ----
-
-    fn follow(&mut self, chat_id: ChatId) {
-        self.followed.entry(chat_id).or_default();
-        match self.settings.only {
-            None => self.subscribe(chat_id),
-            // The first page was waited for.
-            Some(_) if self.is_not_begun() => self.connect(false),
-            Some(_) => {}
-        }
-    }
-
-    /// Neither connected, nor trying to, nor about to try.
-    fn is_not_begun(&self) -> bool {
-        matches!(self.state(), State::Idle | State::Waiting { .. } | State::TokenRefused { .. })
-            && !self.timers.contains(Timer::Reconnect)
-    }
-
-    fn unfollow(&mut self, chat_id: ChatId) {
-        self.timers.cancel(Timer::Resubscribe(chat_id));
-        if self.followed.remove(&chat_id).is_some() && self.settings.only.is_none() {
-            self.unsubscribe(chat_id);
-        }
-    }
-
-    fn unsubscribe(&mut self, chat_id: ChatId) {
-        let id = self.next_id("unsubscribe");
-        self.transmit(&ClientFrame::Unsubscribe { id: &id, chat_id });
-    }
-
-    fn subscribe(&mut self, chat_id: ChatId) {
-        let id = self.next_id("subscribe");
-        let Some(subscription) = self.followed.get_mut(&chat_id) else { return };
-        *subscription = Subscription { id: Some(id.clone()), confirmed: false };
-        if !matches!(self.state(), State::Live) {
-            // `hello` subscribes to all.
-            return;
-        }
-        let position = self.timelines.get(&chat_id).and_then(Timeline::position);
-        let (after_ev, epoch) = match &position {
-            Some(position) => (Some(position.ev), Some(position.epoch.as_str())),
-            None => (None, None),
-        };
-        self.transmit(&ClientFrame::Subscribe { id: &id, chat_id, after_ev, epoch });
-    }
-
-    /// Asks once more for what came after the position.
-    fn resume(&mut self, chat_id: ChatId) {
-        if self.settings.only.is_some() {
-            return self.connect(false);
-        }
-        self.unsubscribe(chat_id);
-        self.subscribe(chat_id);
-    }
-
-    /// `total_unread`: in the chats that are left, where the server said it.
-    fn gone(&mut self, chat_id: ChatId, total_unread: Option<i64>) {
-        self.unfollow(chat_id);
-        self.timelines.remove(&chat_id);
-        self.chats.remove(chat_id, total_unread);
-        self.emit(Event::Gone { chat_id });
-    }
-
-    // ---- frames ----
-
-    /// The server said something.
-    pub fn on_frame(&mut self, now: Instant, frame: ReceivedFrame) {
-        let is_other_epoch = frame.epoch().is_some_and(|epoch| self.chats.enter(epoch));
-        let is_hello = matches!(frame, ReceivedFrame::Hello { .. });
-        self.take_frame(now, frame);
-        if (is_other_epoch || is_hello) && self.settings.only.is_none() {
-            self.read_list();
-        }
-    }
-
-    fn take_frame(&mut self, now: Instant, frame: ReceivedFrame) {
-        match frame {
-            ReceivedFrame::Hello { user_id, .. } => self.on_hello(now, user_id),
-            ReceivedFrame::Bye { reconnect_in_ms, .. } => {
-                self.phase.promise(Duration::from_millis(reconnect_in_ms));
-            }
-            ReceivedFrame::TokenExpiring { expires_in } => self.on_token_expiring(now, expires_in),
-            ReceivedFrame::Error { id, code, retry_after_ms, .. } => {
-                self.on_error(now, id.as_ref(), &code, retry_after_ms);
-            }
-            ReceivedFrame::ChatCreated { chat, total_unread, .. }
-            | ReceivedFrame::ChatUpdated { chat, total_unread, .. } => {
-                // A followed chat gets presence in frames of its own; this one may come from a time
-                // without Redis.
-                let keep_presence = self.followed.contains_key(&chat.chat_id);
-                self.chats.tell(*chat, total_unread, keep_presence);
-                self.emit(Event::Chats);
-            }
-            // On a socket of one chat close 4004 follows, which tells it.
-            ReceivedFrame::ChatDeleted { chat_id, total_unread, .. }
-                if self.settings.only.is_none() =>
-            {
-                self.gone(chat_id, total_unread);
-            }
-            ReceivedFrame::Typing { .. } => self.emit(Event::Frame(Box::new(frame))),
-            ReceivedFrame::Presence { .. } => {
-                self.apply_to_list(&frame);
-                self.emit(Event::Frame(Box::new(frame)));
-            }
-            ReceivedFrame::Subscribed { ref id, chat_id, ref online, .. } => {
-                if let Some(subscription) = self.followed.get_mut(&chat_id)
-                    && (self.settings.only.is_some() || is_named(id.as_ref(), &subscription.id))
-                {
-                    subscription.confirmed = true;
-                    if self.chats.set_online(chat_id, online) {
-                        self.emit(Event::Chats);
-                    }
-                    self.on_chat_frame(chat_id, frame);
-                }
-            }
-            ReceivedFrame::MessageCreated { chat_id, .. }
-            | ReceivedFrame::MessageUpdated { chat_id, .. }
-            | ReceivedFrame::MessageDeleted { chat_id, .. }
-            | ReceivedFrame::ChatRead { chat_id, .. }
-            | ReceivedFrame::Synced { chat_id, .. }
-            | ReceivedFrame::Catchup { chat_id, .. }
-            | ReceivedFrame::Reset { chat_id, .. }
-                // Else of a subscription that ended: a position taken from it would skip what lies between.
-                if self.followed.get(&chat_id).is_some_and(|one| one.confirmed) =>
-            {
-                self.on_chat_frame(chat_id, frame);
-            }
-            _ => {}
-        }
-    }
-
-    fn on_hello(&mut self, now: Instant, user_id: UserId) {
-        self.me = Some(user_id);
-        self.phase.live(now);
-        self.set_state(State::Live);
-        self.token_since.get_or_insert(now);
-        let followed: Vec<ChatId> = self.followed.keys().copied().collect();
-        for chat_id in followed {
-            match self.settings.only {
-                None => self.subscribe(chat_id),
-                Some(_) => {
-                    self.followed.insert(chat_id, Subscription::default());
-                }
-            }
-        }
-        let chats: Vec<ChatId> = self.timelines.keys().copied().collect();
-        for chat_id in chats {
-            // A pause that the lost connection made is over.
-            if self.timers.cancel(Timer::Outbox(chat_id)) {
-                self.send_next(chat_id);
-            }
-        }
-    }
-
-    fn on_error(
-        &mut self,
-        now: Instant,
-        id: Option<&CommandName>,
-        code: &str,
-        retry_after_ms: Option<u64>,
-    ) {
-        let asked = self.followed.iter().find(|(_, one)| is_named(id, &one.id));
-        let Some((&chat_id, _)) = asked else { return };
-        match ErrorCode::parse(code) {
-            Some(ErrorCode::ChatNotFound) => self.gone(chat_id, None),
-            _ => {
-                let pause = retry_after_ms.map_or(RESUBSCRIBE, Duration::from_millis);
-                self.timers.set(Timer::Resubscribe(chat_id), now + pause);
-            }
-        }
-    }
-
-    fn apply_to_list(&mut self, frame: &ReceivedFrame) {
-        if self.chats.apply(frame) {
-            self.emit(Event::Chats);
-        }
-    }
-
-    fn on_chat_frame(&mut self, chat_id: ChatId, frame: ReceivedFrame) {
-        self.apply_to_list(&frame);
-        let me = self.me.clone();
-        let Some(timeline) = self.timelines.get_mut(&chat_id) else { return };
-        match timeline.apply(&frame, me.as_ref()) {
-            timeline::Taken::Old => {}
-            timeline::Taken::Gap => self.resume(chat_id),
-            timeline::Taken::News => {
-                let is_reset = matches!(frame, ReceivedFrame::Reset { .. });
-                self.emit(Event::Frame(Box::new(frame)));
-                if is_reset {
-                    self.load_newest(chat_id);
-                }
-            }
-        }
-    }
-}
-
-fn is_named(id: Option<&CommandName>, name: &Option<String>) -> bool {
-    matches!((id, name), (Some(CommandName::Text(id)), Some(name)) if id == name)
 }
