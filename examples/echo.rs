@@ -1,5 +1,5 @@
-//! An echo server with the settings of Beseda's sockets and on its HTTP server, for the conformance suite
-//! of `scripts/security-test`. Prints its address.
+//! An echo server for the conformance suite of `scripts/security-test`. It has the settings of Beseda's
+//! sockets, runs on Beseda's HTTP server, and prints its address.
 
 use axum::{
     Router,

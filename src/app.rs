@@ -123,6 +123,11 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
     redis.wait(REDIS_WAIT).await?;
     let sharded = config.redis_sharded_pubsub == Switch::On;
     let (broker, events) = Broker::connect(&redis, sharded);
+    if redis.is_up() {
+        // Publications have a connection of their own. What is said before it stands, and that nothing
+        // stores, would be lost: presence and typing.
+        broker.wait(REDIS_WAIT).await;
+    }
     let history = History::new(epoch);
     let unread = Unread::new(redis.clone(), history.clone());
     let (transitions, came_and_went) = mpsc::unbounded_channel();

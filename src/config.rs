@@ -2,9 +2,12 @@
 //! is the `--help`, and its row in docs/run/configuration.md, which `examples/settings.rs` prints.
 
 mod auth;
+mod database;
 mod files;
 mod groups;
+mod http;
 mod limits;
+mod secret;
 mod webhooks;
 
 use std::{borrow::Cow, net::SocketAddr, path::PathBuf, time::Duration};
@@ -13,9 +16,12 @@ use clap::{Args, ValueEnum};
 
 pub use self::{
     auth::{AuthConfig, IssuerConfig, KeySource, MAX_FIXED_KEYS},
+    database::DatabaseConfig,
     files::secrets_from_files,
     groups::{GroupConfig, SystemMessages},
+    http::HttpConfig,
     limits::LimitConfig,
+    secret::Secret,
     webhooks::WebhookConfig,
 };
 use crate::{net::Network, origin::Origin};
@@ -64,120 +70,6 @@ pub struct LogConfig {
     /// no traces are made.
     #[arg(long, global = true, env = "BESEDA_OTLP_ENDPOINT")]
     pub otlp_endpoint: Option<url::Url>,
-}
-
-/// A value that must not show in logs: its `Debug` is redacted.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-
-    /// The secrets in it, one per line: two during a rotation.
-    pub fn lines(&self) -> impl Iterator<Item = &str> {
-        self.0.lines()
-    }
-}
-
-impl From<String> for Secret {
-    fn from(value: String) -> Self {
-        Self(value)
-    }
-}
-
-impl std::str::FromStr for Secret {
-    type Err = std::convert::Infallible;
-
-    fn from_str(value: &str) -> Result<Self, Self::Err> {
-        Ok(Self(value.to_owned()))
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("[redacted]")
-    }
-}
-
-/// The settings of Postgres, which every command that uses the database takes.
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Postgres")]
-pub struct DatabaseConfig {
-    /// Address of Postgres: `postgresql://USER:PASSWORD@HOST:PORT/DATABASE`. With
-    /// `?sslmode=verify-full` the connection uses TLS. Of several hosts, comma-separated, the one that
-    /// accepts writes is used. `?options=-c%20search_path%3Dchat` puts all tables into the schema
-    /// `chat`, for every command.
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
-    pub database_url: Secret,
-
-    /// PEM file with the authorities that may have signed Postgres's certificate. Without it, the
-    /// system's authorities apply.
-    #[arg(long, env = "BESEDA_DATABASE_CA")]
-    pub database_ca: Option<PathBuf>,
-
-    /// Maximum number of connections to Postgres per replica: its writers, twice its readers, one for
-    /// mutations (edits, deletions, read markers), two for searches, and two or more for everything
-    /// else.
-    #[arg(long, env = "BESEDA_DATABASE_CONNECTIONS", default_value_t = 16)]
-    pub database_connections: usize,
-
-    /// Connections that write new messages, each one batch at a time. Fewer make larger batches, which
-    /// cost less; more hide the latency of a distant Postgres.
-    #[arg(long, env = "BESEDA_DATABASE_WRITERS", default_value_t = 1)]
-    pub database_writers: usize,
-
-    /// Connections that all short reads share, and as many again that lists of chats share. Fewer cost
-    /// Postgres and the service less; more use more of Postgres's cores.
-    #[arg(long, env = "BESEDA_DATABASE_READERS", default_value_t = 2)]
-    pub database_readers: usize,
-
-    /// Time limit of one statement, and of a request's wait for a connection or a lock.
-    #[arg(long, env = "BESEDA_DATABASE_TIMEOUT", default_value = "5s", value_parser = humantime::parse_duration)]
-    pub database_timeout: Duration,
-
-    /// How long `serve` and `migrate` wait at their start for a Postgres that does not answer. Each
-    /// attempt logs its cause.
-    #[arg(long, env = "BESEDA_DATABASE_WAIT", default_value = "1m", value_parser = humantime::parse_duration)]
-    pub database_wait: Duration,
-
-    /// Use named prepared statements, and set time-outs as start-up options. Set `off` behind PgBouncer
-    /// in transaction mode, whatever its version.
-    #[arg(long, env = "BESEDA_DATABASE_PREPARED", value_enum, default_value = "on")]
-    pub database_prepared: Switch,
-}
-
-/// Bounds of a single HTTP connection.
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Connections")]
-pub struct HttpConfig {
-    /// Maximum size of a request's head in bytes; 8192 or more. What arrived in the same read is still
-    /// accepted, up to twice as much.
-    #[arg(long, env = "BESEDA_MAX_HEAD_BYTES", default_value_t = 32 * 1024)]
-    pub max_head_bytes: usize,
-
-    /// Maximum number of headers of a request.
-    #[arg(long, env = "BESEDA_MAX_HEADERS", default_value_t = 64)]
-    pub max_headers: usize,
-
-    /// How long a new connection may stay silent, and how long a request's head may take.
-    #[arg(long, env = "BESEDA_HEAD_TIMEOUT", default_value = "10s", value_parser = humantime::parse_duration)]
-    pub head_timeout: Duration,
-
-    /// How long a request's body may take.
-    #[arg(long, env = "BESEDA_BODY_TIMEOUT", default_value = "8s", value_parser = humantime::parse_duration)]
-    pub body_timeout: Duration,
-
-    /// How long a client may take nothing of an answer. Beyond that time it must take at least 16 KiB
-    /// per second.
-    #[arg(long, env = "BESEDA_WRITE_TIMEOUT", default_value = "10s", value_parser = humantime::parse_duration)]
-    pub write_timeout: Duration,
-
-    /// How long a connection may idle between two requests. Choose more than the balancer's own limit,
-    /// so that the balancer closes first.
-    #[arg(long, env = "BESEDA_IDLE_TIMEOUT", default_value = "75s", value_parser = humantime::parse_duration)]
-    pub idle_timeout: Duration,
 }
 
 /// All settings of one replica.
@@ -355,22 +247,7 @@ impl Config {
                 "needs a REDIS_URL that begins with redis-cluster:// or rediss-cluster://",
             ));
         }
-        let DatabaseConfig { database_connections, database_writers, database_readers, .. } =
-            self.database;
-        if database_writers < 1 {
-            return Err(ConfigError::new("BESEDA_DATABASE_WRITERS", "must be at least 1"));
-        }
-        if database_readers < 1 {
-            return Err(ConfigError::new("BESEDA_DATABASE_READERS", "must be at least 1"));
-        }
-        if database_connections
-            < database_writers.saturating_add(database_readers.saturating_mul(2)).saturating_add(5)
-        {
-            return Err(ConfigError::new(
-                "BESEDA_DATABASE_CONNECTIONS",
-                "must leave at least 5 beside the writers and twice the readers",
-            ));
-        }
+        self.database.validate()?;
         if let Some(url) = &self.public_url
             && !matches!(url.scheme(), "http" | "https")
         {
@@ -378,24 +255,5 @@ impl Config {
         }
         self.http.validate()?;
         self.limits.validate()
-    }
-}
-
-impl HttpConfig {
-    fn validate(&self) -> Result<(), ConfigError> {
-        // The HTTP library needs at least this much.
-        if self.max_head_bytes < 8 * 1024 {
-            return Err(ConfigError::new("BESEDA_MAX_HEAD_BYTES", "must be at least 8192"));
-        }
-        let times = [
-            ("BESEDA_HEAD_TIMEOUT", self.head_timeout),
-            ("BESEDA_BODY_TIMEOUT", self.body_timeout),
-            ("BESEDA_WRITE_TIMEOUT", self.write_timeout),
-            ("BESEDA_IDLE_TIMEOUT", self.idle_timeout),
-        ];
-        match times.into_iter().find(|(_, time)| *time < Duration::from_millis(100)) {
-            Some((name, _)) => Err(ConfigError::new(name, "must be at least 100ms")),
-            None => Ok(()),
-        }
     }
 }

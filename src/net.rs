@@ -257,7 +257,7 @@ mod tests {
         assert_eq!(client("10.0.0.1", &["198.51.100.1:5000"]), "198.51.100.1");
         assert_eq!(client("10.0.0.1", &["198.51.100.1, unknown"]), "10.0.0.1");
         assert_eq!(client("10.0.0.1", &["198.51.100.1,"]), "10.0.0.1");
-        // No text, but what the proxy has added after it is.
+        // The client's part is not UTF-8, but the address that the proxy appended is.
         let mut headers = HeaderMap::new();
         let value = HeaderValue::from_bytes(b"\xff\xfe, 198.51.100.1").expect("a header");
         headers.append("x-forwarded-for", value);

@@ -42,9 +42,7 @@ pub use beseda_protocol::bounds::{MAX_BODY_BYTES, MAX_BULK_BODY_BYTES};
 
 pub use self::document::openapi_json;
 pub(crate) use self::{
-    connect::ExternalOrigin,
-    cursor::check_all as check_cursors,
-    extract::bearer,
+    connect::ExternalOrigin, cursor::check_all as check_cursors, extract::bearer,
 };
 use crate::{context::Context, error::Error, limits::Class, origin::Origin};
 

@@ -121,14 +121,14 @@ fn shown(kind: &'static str, body: impl IntoResponse) -> Response {
     (headers, body).into_response()
 }
 
-/// Somebody whom one can be on the page, without a host application.
+/// A demo user, as whom the page can be used without a host application.
 #[derive(Serialize)]
 pub(super) struct Person<'a> {
     name: &'a str,
     token: &'a str,
 }
 
-/// Those who can be chosen on the page: nobody, but where `beseda dev` runs.
+/// Lists the demo users; only `beseda dev` has any.
 pub(super) async fn people(State(context): State<Context>) -> Response {
     let people = context.config.demo_people.iter();
     let people: Vec<_> =

@@ -1,7 +1,7 @@
 //! Publications between replicas. One connection carries all subscriptions of a replica; with sharded
 //! channels, one connection to each master does.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use fred::{interfaces::PubsubInterface, types::Value};
@@ -61,6 +61,13 @@ impl Broker {
     /// ping on that connection was answered.
     pub fn subscribe_hearing(&self) -> watch::Receiver<bool> {
         self.hearing.clone()
+    }
+
+    /// Waits until publications arrive reliably, `limit` at most.
+    pub async fn wait(&self, limit: Duration) {
+        let mut hearing = self.hearing.clone();
+        // Beyond the limit a comparison finds what was published meanwhile.
+        let _ = tokio::time::timeout(limit, hearing.wait_for(|hearing| *hearing)).await;
     }
 
     /// Subscribes to `channel`. Returns once Redis has acknowledged it; later publications arrive. After

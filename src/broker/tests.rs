@@ -164,7 +164,7 @@ async fn slots_that_have_moved_are_admitted_and_subscribed_where_they_are() {
     let (broker, mut events) = connected(&here, true).await;
     join_all((0..2_000).map(chat).collect::<Vec<_>>().iter().map(|c| broker.subscribe(c))).await;
     let to = command(&clients[1], "CLUSTER MYID").await.into_string().expect("an id");
-    // So many that one of the channels is repeated soon.
+    // Of so many moved slots, one soon has a channel whose subscription is repeated.
     for slot in 0..1_000 {
         for client in [&clients[1], &clients[0], &clients[2]] {
             command(client, &format!("CLUSTER SETSLOT {slot} NODE {to}")).await;
@@ -198,7 +198,7 @@ async fn nobody_waits_for_a_frozen_redis_and_it_heals() {
     up(&client).await;
     let after = Bytes::from_static(b"after");
     broker.publish(&[(chat(1), after.clone())]).await.expect("Redis is back");
-    // It stood still too shortly for the connection to be replaced, or else that is admitted.
+    // The freeze is too short for the connection to be replaced; if it was, `Lost` reports that.
     let heard = Event::Publication { channel: chat(1), payload: after };
     while ![&heard, &Event::Lost].contains(&&next(&mut events).await) {}
     let begin = Instant::now();

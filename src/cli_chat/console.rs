@@ -240,7 +240,7 @@ mod tests {
         assert_eq!(next().as_deref(), Some("one"));
         let cut = next().unwrap();
         assert!(long.starts_with(&cut) && cut.len() < 20_000, "{} bytes", cut.len());
-        assert!(check_text(&cut).is_err(), "it is refused for its length");
+        assert!(check_text(&cut).is_err(), "the cut text is still too long");
         assert_eq!(next().as_deref(), Some(""));
         assert_eq!(next().as_deref(), Some("two"));
         assert_eq!(next(), None);

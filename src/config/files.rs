@@ -70,10 +70,10 @@ mod tests {
     use super::*;
     use crate::config::DatabaseConfig;
 
-    /// What `DATABASE_URL` is with these files' contents in place of the environment.
+    /// Returns the value of `DATABASE_URL`, with these variables as the environment.
     fn url(variables: &[(&str, &str)], flags: &[&str]) -> Result<String, String> {
         let command = DatabaseConfig::augment_args(Command::new("test"))
-            // The test's own environment is nobody's business.
+            // Ignores the environment of the test process.
             .mut_args(
                 |arg| if arg.get_id() == "database_url" { arg } else { arg.env(None::<&str>) },
             );
@@ -97,7 +97,7 @@ mod tests {
         assert_eq!(url(&variables, &["--database-url", "x"]).as_deref(), Ok("x"));
         let beside_nothing = [("DATABASE_URL_FILE", path), ("DATABASE_URL", "")];
         assert_eq!(url(&beside_nothing, &[]).as_deref(), Ok("postgresql://db "));
-        assert!(url(&[("DATABASE_URL_FILE", "")], &[]).is_err(), "none is as good as not set");
+        assert!(url(&[("DATABASE_URL_FILE", "")], &[]).is_err(), "empty counts as not set");
     }
 
     #[test]

@@ -53,9 +53,9 @@ pub struct LimitConfig {
     #[arg(long, env = "BESEDA_REQUESTS_PER_USER", default_value_t = 32)]
     pub requests_per_user: usize,
 
-    /// Maximum number of chats from which a user may still open or join one more; beyond it, 403
-    /// `forbidden`. Other users may still open chats with them and add them to groups, and a
-    /// `chat:admin` token may open any. Unread counters list all of them, in 190 bytes each.
+    /// A user with this many chats can open and join no more: 403 `forbidden`. Other users may still open
+    /// chats with them and add them to groups, and a `chat:admin` token may open any. Unread counters list
+    /// all of them, in 190 bytes each.
     #[arg(long, env = "BESEDA_ROOMS_PER_USER", default_value_t = 20_000)]
     pub rooms_per_user: u32,
 

@@ -205,7 +205,7 @@ mod tests {
             .success()
     }
 
-    /// What a SIGKILL of ours comes down to for the guard: its input ends.
+    /// Closes the guard's input, which is all that the guard sees of a SIGKILL of this process.
     #[test]
     fn the_guard_ends_an_orphan_and_removes_its_folder() {
         let folder = tempfile::tempdir().unwrap();
@@ -218,7 +218,7 @@ mod tests {
             Server::spawn(command, &log, Signal::SIGKILL, Signal::SIGTERM, Some(&doomed)).unwrap();
         drop(server.guard.stdin.take());
         let deadline = Instant::now() + Duration::from_secs(5);
-        // Reaped on the way: to the guard, an ended child that nobody asked for is still there.
+        // Reaps the child in between, because to the guard a zombie still exists.
         while server.guard.try_wait().unwrap().is_none() && Instant::now() < deadline {
             server.ended();
             thread::sleep(POLL);

@@ -46,7 +46,7 @@ async fn postgres_keeps_what_was_committed_over_a_crash_and_a_restart() {
     let again = Postgres::start(folder.path(), Durability::Full).await;
     assert!(matches!(again, Err(DevError::InUse(_))), "{again:?}");
     let cluster = postgres.cluster().to_owned();
-    // A copy of the folder has its own lock, but where the database lies elsewhere the same database.
+    // A copied folder has its own lock, but if the database lies elsewhere, both folders share it.
     let copy = tempfile::tempdir_in("/var/tmp").unwrap();
     std::os::unix::fs::symlink(&cluster, copy.path().join("cluster")).unwrap();
     let copied = Postgres::start(copy.path(), Durability::Full).await;
@@ -56,7 +56,7 @@ async fn postgres_keeps_what_was_committed_over_a_crash_and_a_restart() {
     let postgres = Postgres::start(folder.path(), Durability::Full).await.unwrap();
     assert_eq!(ask(&postgres.url("one"), "SELECT v FROM t").await.unwrap(), "kept");
     postgres.stop().await;
-    // Outside of the folder where this runs as root, whom Postgres refuses.
+    // If this runs as root, whom Postgres refuses, the cluster lies outside of the folder.
     std::fs::remove_dir_all(cluster).unwrap();
 }
 

@@ -37,7 +37,7 @@ fn hub() -> (Hub, Queue, Inbox) {
     (hub, queue, inbox)
 }
 
-/// The numbers a subscriber got, a fill counting as all that it covers.
+/// Returns the numbers that a subscriber received; a fill counts as all that it covers.
 fn given(inbox: &mut Inbox) -> Vec<i64> {
     let mut numbers = Vec::new();
     for delivery in inbox.take().now_or_never().into_iter().flatten() {
@@ -59,11 +59,11 @@ fn the_next_goes_out_an_older_is_dropped_a_gap_is_claimed_once() {
     assert_eq!(hub.receive(CHAT, event(4)), Received::Taken);
     assert_eq!(given(&mut inbox), [6]);
     assert_eq!(hub.receive(CHAT, event(8)), Received::Gap(Gap(CHAT)));
-    assert_eq!(hub.receive(CHAT, event(9)), Received::Taken, "somebody is on it");
+    assert_eq!(hub.receive(CHAT, event(9)), Received::Taken, "the gap is being filled");
     assert_eq!(gap_start(&hub), Some(6));
     assert_eq!(hub.receive(CHAT, event(7)), Received::Taken);
     assert_eq!(given(&mut inbox), [7, 8, 9]);
-    assert_eq!(gap_start(&hub), None, "the straggler came");
+    assert_eq!(gap_start(&hub), None, "the gap has closed");
     assert_eq!(hub.receive(CHAT, event(12)), Received::Gap(Gap(CHAT)), "and the next gap is free");
 }
 
@@ -136,13 +136,13 @@ fn what_another_history_says_is_heard_only_once_that_is_read() {
     assert_eq!((given(&mut inbox), hub.size()), (vec![], (1, 1)));
     assert_eq!(hub.receive(CHAT, event(5)), Received::Taken);
     assert_eq!(given(&mut inbox), [5]);
-    // Postgres has the other one.
+    // A comparison finds that Postgres is in the new epoch.
     assert_eq!(hub.compare(CHAT, 5, 3, &"two".into()), None);
     assert!(matches!(
         inbox.take().now_or_never().expect("told")[..],
         [ref told] if matches!(&**told, Delivery::Reset { head_ev: 3, epoch, .. } if **epoch == *"two")
     ));
-    assert_eq!(hub.receive(CHAT, event(6)), Received::Foreign, "a ghost");
+    assert_eq!(hub.receive(CHAT, event(6)), Received::Foreign, "its epoch is over");
     assert_eq!(hub.receive(CHAT, event_of("two", 4)), Received::Taken);
     assert_eq!(given(&mut inbox), [4]);
 }
@@ -235,7 +235,7 @@ fn a_fill_that_comes_after_the_last_subscriber_moves_nothing() {
 }
 
 proptest! {
-    /// However publications are lost, doubled and swapped: with the gaps filled, everybody gets
+    /// However publications are lost, doubled and swapped: once the gaps are filled, a subscriber has
     /// every number once, in order.
     #[test]
     fn every_number_once_in_order(

@@ -255,7 +255,7 @@ fn all_quotation_marks_make_phrases() {
         assert_eq!(marked(query, text), ["war and peace"], "{query}");
         assert_absent(&[&format!("war -{query}")], text);
     }
-    // In a text they equal those of a keyboard.
+    // In a text they equal the keyboard's quotation marks.
     assert_eq!(marked("{\"id\":7}", "{“id”:7}"), ["{“id”:7}"]);
     assert_eq!(marked("«война и мир»", "роман “Война\u{a0}и мир”"), ["Война\u{a0}и мир"]);
 }
@@ -295,7 +295,7 @@ fn a_hostile_query_stays_cheap() {
         let (query, mut scratch) = (Query::parse(&query), Scratch::default());
         let started = std::time::Instant::now();
         let _ = query.find(&text, &mut scratch);
-        // Unoptimised and on a busy machine; work that grows with the square would take seconds.
+        // Enough for an unoptimised build on a busy machine, while quadratic work would take seconds.
         assert!(started.elapsed().as_millis() < 1_000, "{:?}", started.elapsed());
     }
 }

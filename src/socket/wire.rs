@@ -165,7 +165,7 @@ mod tests {
 
     use super::*;
 
-    /// Both ends of a socket over a pipe of this capacity in bytes.
+    /// Returns both ends of a socket over a pipe that holds so many bytes.
     async fn pair(holds: usize) -> (Wire, WebSocketStream<DuplexStream>) {
         let (ours, theirs) = tokio::io::duplex(holds);
         let (upgrades, mut upgraded) = mpsc::unbounded_channel();
@@ -190,7 +190,7 @@ mod tests {
     async fn what_a_burst_took_is_given_back() {
         let (mut wire, client) = pair(1 << 20).await;
         wire.send(frames(100, 3_000)).await.expect("written");
-        assert!(!wire.unsent.try_reclaim(1), "something of it is still held");
+        assert!(!wire.unsent.try_reclaim(1), "the buffer was not freed");
         assert_eq!(
             client.take(100).filter(|frame| std::future::ready(frame.is_ok())).count().await,
             100
@@ -202,10 +202,10 @@ mod tests {
         let (mut wire, mut client) = pair(10_000).await;
         let sending = wire.send(frames(100, 3_000));
         let cut = tokio::time::timeout(Duration::from_millis(50), sending).await;
-        assert!(cut.is_err() && wire.unsent.has_remaining(), "nobody reads");
+        assert!(cut.is_err() && wire.unsent.has_remaining(), "the client does not read");
         let close = CloseFrame { code: 4000.into(), reason: "so".into() };
         let said = close.clone();
-        // Drops its end at last.
+        // Moves `wire`, so that its end of the pipe is dropped after the close.
         let closing = async move { wire.close(Some(Bytes::from_static(b"bye")), said).await };
         let reading = async {
             let mut told = Vec::new();

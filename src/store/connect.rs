@@ -1,5 +1,4 @@
-//! How Postgres is reached: one URL, read in one place for every command. What we set goes beside what
-//! the URL says, and never instead of it.
+//! Connections to Postgres. All commands read the URL here, and add the same settings to it.
 
 use std::{
     borrow::Cow,
@@ -28,54 +27,54 @@ use crate::{
     error::{Cause, chain},
 };
 
-/// What every transaction is written for, whatever the database or the role has as its default. That
-/// of isolation: a function locks a chat, and then sees what was committed before. Time-outs of idle
-/// connections would cut those of the pool.
+/// Settings that all statements rely on, whatever the defaults of the database, the role or the URL.
+/// Isolation must be read committed: a function locks a chat and must then see what was committed before
+/// the lock. A time-out of idle sessions would cut the pool's connections.
 const GIVEN: &str = "-c default_transaction_isolation=read\\ committed \
      -c standard_conforming_strings=on -c TimeZone=UTC -c DateStyle=ISO -c idle_session_timeout=0";
 
-/// How statements are planned: once a connection, since planning costs as much as running does, and by
-/// looks into indexes only, in the order that these have. Without statistics (a young table) the planner
-/// would like to read tables whole, and stay with it: a list of chats took 1.3 to 1.8 ms so, and takes 0.9.
-/// `sql/V8__one_plan.sql` has the rules for statements that make this enough.
+/// Planner settings. A statement is planned once per connection, since planning costs as much as running
+/// it does, and only with index scans in the order of the index. Otherwise, a plan made without statistics
+/// (for a young table) would scan the whole table, and keep doing so: a list of chats took 1.3 to 1.8 ms
+/// instead of 0.9 ms. The rules that statements follow for this stand at the head of `sql/V1__tables.sql`.
 const PLANNING: &str = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off \
      -c enable_bitmapscan=off -c enable_sort=off -c enable_hashjoin=off -c enable_mergejoin=off \
      -c jit=off";
 
-/// A command takes as long as it takes, whatever limits the role has: a migration may rewrite a table.
+/// Removes the role's time limits from commands, because a migration may rewrite a table.
 const UNLIMITED: &str =
     "-c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0";
 
-/// How long opening a socket may take, where the URL does not say.
+/// Time-out for opening a TCP connection, unless the URL sets one.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What a pool's connections look like to `pg_stat_activity`, where the URL does not say.
+/// Name of our connections in `pg_stat_activity`, unless the URL sets one.
 const APPLICATION_NAME: &str = "beseda";
 
-/// First and longest pause after a connection could not be opened. A server that recovers writes a line
-/// for each that it turns away; the longest is what its return may go unnoticed for.
+/// First and longest pause after a failure to connect. Pauses spare a recovering server, which logs every
+/// connection that it refuses; the longest one bounds how late its return is noticed.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
-/// The same for a command that has nothing else to do: it says so each time.
+/// The same for a command that only waits for Postgres. They are longer because each attempt is logged.
 const WAITING_PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
 pub(super) type Pool = managed::Pool<Connector>;
 /// A connection of a pool.
 pub(super) type Pooled = managed::Object<Connector>;
 
-/// What is needed to open a connection: the URL's own settings and ours, and how to encrypt it.
+/// Everything needed to open a connection: the URL's settings with ours, and TLS.
 struct Way {
     postgres: Config,
     tls: Option<MakeRustlsConnect>,
 }
 
 impl Way {
-    /// `usual` gives way to what the URL says, [`GIVEN`] does not.
+    /// The URL's options override `usual`, and [`GIVEN`] overrides those of the URL.
     fn new(config: &DatabaseConfig, usual: &str) -> Result<Self, StoreError> {
         let mut postgres = parse_url(&config.database_url)?;
         if config.database_prepared == Switch::On {
-            // Start-up options, of which the last one counts. PgBouncer refuses them: there they belong to
-            // the role, and the start checks that they fit.
+            // Of repeated start-up options the last one counts. PgBouncer refuses start-up options, so with
+            // it they must be set on the role, which is checked at start-up.
             let own = postgres.get_options().unwrap_or_default().to_owned();
             postgres.options(format!("{usual} {own} {GIVEN}"));
         }
@@ -96,12 +95,12 @@ impl Way {
                 }
             })
         };
-        // The URL's own time-out is that of the socket: a server that hangs accepts, and says nothing.
+        // The URL's time-out covers only the TCP connection, which a server that hangs still accepts.
         timeout(ceiling, opening).await.unwrap_or_else(|_| Err(StoreError::no_answer(ceiling)))
     }
 }
 
-/// Carries what is said on a connection, until it ends.
+/// Runs a connection's protocol until it ends.
 async fn drive<T: TlsStream + Unpin>(connection: Connection<Socket, T>) {
     if let Err(error) = connection.await {
         let error = StoreError::from(error);
@@ -109,7 +108,7 @@ async fn drive<T: TlsStream + Unpin>(connection: Connection<Socket, T>) {
     }
 }
 
-/// Opens the connections of a pool, or those that many share.
+/// Opens connections, for a pool or to be shared.
 pub(super) struct Connector {
     way: Way,
     ceiling: Duration,
@@ -117,7 +116,7 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    /// `settings` go before those that all connections have.
+    /// `settings` are start-up options in addition to those that all connections have.
     pub(super) fn new(
         config: &DatabaseConfig,
         settings: &str,
@@ -139,7 +138,7 @@ impl Connector {
         opened.map(|(client, driving)| ClientWrapper::new(client, driving))
     }
 
-    /// A pool of up to `size` connections.
+    /// Creates a pool of up to `size` connections.
     pub(super) fn pool(self, size: usize) -> Result<Pool, StoreError> {
         let ceiling = Some(self.ceiling);
         Pool::builder(self)
@@ -176,18 +175,18 @@ impl managed::Manager for Connector {
     }
 }
 
-/// Closed for a while after a connection could not be opened: whoever wants one meanwhile hears at once
-/// why there is none. A replica has one gate, for all that it opens: under load a Postgres that is gone
-/// would be asked for a connection by every request, and one that recovers log each of them.
+/// A circuit breaker: after a failure to connect it stays closed for a pause, and attempts fail at once
+/// with the error that closed it. Otherwise every request would try to connect to a Postgres that is down,
+/// and one that recovers would log each attempt. All connections of a replica share one gate.
 #[derive(Debug, Default)]
 pub(super) struct Gate(Mutex<Option<Closed>>);
 
 #[derive(Debug)]
 struct Closed {
     until: Instant,
-    /// Somebody sees whether it is over; the others still hear why it was closed.
+    /// The pause is over and one attempt is in flight; all others still fail at once.
     tried: bool,
-    /// The next one.
+    /// The next pause, if the attempt fails.
     pause: Duration,
     why: Option<Cause>,
 }
@@ -195,7 +194,7 @@ struct Closed {
 /// An attempt to open a connection.
 struct Attempt<'a> {
     gate: &'a Gate,
-    /// The only one, after others have failed.
+    /// The gate is closed, and this is the only attempt that it lets through.
     alone: bool,
 }
 
@@ -225,7 +224,7 @@ impl Attempt<'_> {
             *closed = None;
             return;
         };
-        // Of many that failed together the first one says it for all.
+        // Of concurrent failures only the first one closes the gate.
         if closed.is_none() || self.alone {
             let (first, longest) = PAUSES;
             let mut pause = closed.as_ref().map_or(first, |closed| closed.pause);
@@ -237,7 +236,7 @@ impl Attempt<'_> {
 
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
-        // Nobody waited for its end: the next one tries.
+        // The attempt was cancelled, so that the next caller has to try.
         if self.alone
             && let Some(closed) = &mut *self.gate.closed()
         {
@@ -246,15 +245,15 @@ impl Drop for Attempt<'_> {
     }
 }
 
-/// How long to pause this time; the next pause is twice as long. Spread, so that replicas that lost the
-/// same server do not come back to it together.
+/// Returns this time's pause and doubles the next one. Jitter keeps replicas that lost the same server from
+/// reconnecting all at once.
 fn back_off(pause: &mut Duration, longest: Duration) -> Duration {
     let spread = pause.mul_f64(rand::random_range(0.5..1.5));
     *pause = (*pause * 2).min(longest);
     spread
 }
 
-/// Does what needs Postgres, again and again while that is away, as long as the configuration says.
+/// Repeats `attempt` while Postgres is unavailable, for at most `database_wait`.
 pub async fn patiently<T>(
     config: &DatabaseConfig,
     mut attempt: impl AsyncFnMut() -> Result<T, StoreError>,
@@ -275,20 +274,20 @@ pub async fn patiently<T>(
     }
 }
 
-/// A connection of a command's own, without limits on time.
+/// Opens a connection for a command, without time limits.
 pub(super) async fn connect(config: &DatabaseConfig) -> Result<Client, StoreError> {
     let way = Way::new(config, UNLIMITED)?;
     Ok(way.open(config.database_timeout).await?.0)
 }
 
-/// TLS where the URL requires it, `None` where not.
+/// Returns the TLS configuration, or `None` where the URL does not require TLS.
 fn tls(
     config: &DatabaseConfig,
     postgres: &Config,
 ) -> Result<Option<MakeRustlsConnect>, StoreError> {
     let ca = config.database_ca.as_deref();
     if postgres.get_ssl_mode() != SslMode::Require {
-        // Whoever names an authority believes that it is asked.
+        // Without TLS the authority would be ignored, although the operator relies on it.
         return match ca {
             Some(_) => Err(StoreError::Schema(
                 "BESEDA_DATABASE_CA needs sslmode=verify-full in DATABASE_URL".to_owned(),
@@ -301,9 +300,9 @@ fn tls(
     Ok(Some(MakeRustlsConnect::new(config)))
 }
 
-/// Where nothing is said of the server, it is to be one that can be written to: of several hosts, or
-/// behind a name that still leads to the old primary, which follows now. A replica must not get stuck
-/// with it, nor take what it lags behind for the truth.
+/// Parses the URL and adds defaults. Unless the URL says otherwise, the server must accept writes: one of
+/// several hosts, or a name that still leads to the old primary, may be a standby. A replica must not get
+/// stuck with that, nor read its stale data.
 fn parse_url(url: &Secret) -> Result<Config, StoreError> {
     let unreadable = |_| StoreError::Schema("DATABASE_URL is not a PostgreSQL URL".to_owned());
     let mut config: Config = with_known_sslmode(url.expose()).parse().map_err(unreadable)?;
@@ -319,10 +318,10 @@ fn parse_url(url: &Secret) -> Result<Config, StoreError> {
     Ok(config)
 }
 
-/// The parser knows `disable`, `prefer` and `require` only; ours verifies always, so the stricter names
-/// of libpq mean the same.
+/// Replaces libpq's `verify-full` and `verify-ca` by `require`, because the parser knows only `disable`,
+/// `prefer` and `require`. Our TLS always verifies the server completely.
 fn with_known_sslmode(url: &str) -> Cow<'_, str> {
-    // As the parser sees it: what stands before the first `@` is a name and a password, whatever it has.
+    // Like the parser: everything before the first `@` is name and password, even with a `?` in it.
     let credentials = url.find('@').unwrap_or_default();
     let Some(query) = url[credentials..].find('?').map(|at| credentials + at + 1) else {
         return Cow::Borrowed(url);

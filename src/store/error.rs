@@ -1,4 +1,4 @@
-//! Why the database did not do it, in words that may be logged.
+//! The errors of the store, without any value that must not be logged.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -7,12 +7,12 @@ use tokio_postgres::error::{DbError, SqlState};
 
 use crate::error::{Cause, Error};
 
-/// Why the database did not do it.
+/// An error of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("no usable connection to Postgres")]
     Unavailable(#[source] Option<Cause>),
-    /// One row's fault, its values' or its lock's: the rest of its batch may be fine.
+    /// A value of one row was refused; the other rows of its batch may be valid.
     #[error("Postgres refused a row")]
     Data(#[source] Cause),
     #[error("a row was locked for too long")]
@@ -26,7 +26,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Nothing came back in time.
+    /// Postgres did not answer within `waited`.
     pub(super) fn no_answer(waited: Duration) -> Self {
         Self::Unavailable(Some(Arc::new(NoAnswer(waited))))
     }
@@ -41,7 +41,7 @@ impl StoreError {
         }
     }
 
-    /// A database that was never migrated.
+    /// Whether a table is missing, as in a database that was never migrated.
     pub(super) fn is_undefined_table(&self) -> bool {
         let Self::Failed(cause) = self else { return false };
         cause
@@ -54,13 +54,12 @@ impl StoreError {
 #[error("no answer within {0:?}")]
 struct NoAnswer(Duration);
 
-/// What Postgres said, without the values of rows that it quotes: as its detail, its context and the
-/// position in a statement may have any, these are left out, and so is the message of a data exception.
-/// Whatever becomes of an error, there is nothing in it that must not be logged.
+/// An error from Postgres, without the values of rows that it may quote, so that it is safe to log. It has
+/// neither detail, context nor the position in the statement, nor the message of a data exception.
 #[derive(Debug)]
 struct Refusal {
     code: SqlState,
-    /// `None`: it may quote a value.
+    /// `None` if the message may quote a value.
     message: Option<String>,
     constraint: Option<String>,
 }
@@ -81,7 +80,7 @@ impl Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.message.as_deref().unwrap_or("a value that can't be"))?;
+        f.write_str(self.message.as_deref().unwrap_or("an invalid value"))?;
         write!(f, " (SQLSTATE {}", self.code.code())?;
         if let Some(constraint) = &self.constraint {
             write!(f, ", constraint {constraint}")?;
@@ -116,8 +115,8 @@ impl From<tokio_postgres::Error> for StoreError {
 
 impl From<&DbError> for StoreError {
     fn from(error: &DbError) -> Self {
-        // Classes of PostgreSQL's Appendix A: connection, resources, operator's intervention and
-        // rollbacks pass by themselves; so do the time-outs of a lock and of a statement.
+        // Classes of PostgreSQL's Appendix A: connection, resources, operator intervention and rollback
+        // are temporary errors. So are the time-outs of a lock and of a statement.
         let state = error.code();
         let locked = *state == SqlState::LOCK_NOT_AVAILABLE;
         let slow = *state == SqlState::QUERY_CANCELED;
@@ -135,7 +134,7 @@ impl From<&DbError> for StoreError {
     }
 }
 
-/// The library's own errors quote those of Postgres, which lie somewhere below.
+/// The error from Postgres, if any, is somewhere in the library's chain of sources.
 impl From<refinery::Error> for StoreError {
     fn from(error: refinery::Error) -> Self {
         let first: &(dyn std::error::Error + 'static) = &error;
@@ -160,8 +159,8 @@ impl From<PoolError<StoreError>> for StoreError {
 #[error("{0}")]
 struct Pool(String);
 
-/// Whether a server refused that follows another one. The URL's settings keep away from these; during
-/// a failover one may be led to them all the same (by a pooler between).
+/// Whether a standby refused the statement. The URL's settings avoid standbys, but during a failover a
+/// pooler may still lead to one.
 pub(super) fn is_by_standby(state: &SqlState) -> bool {
     *state == SqlState::READ_ONLY_SQL_TRANSACTION
         || *state == SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE

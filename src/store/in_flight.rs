@@ -1,4 +1,4 @@
-//! Statements that somebody asked for and may no longer wait for.
+//! Statements in flight, whose callers may stop waiting for them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,12 +7,12 @@ use tokio::{runtime::Handle, sync::OwnedSemaphorePermit, time::timeout};
 
 use super::{connect::Pooled, shared_connections::SharedConnections};
 
-/// What a statement takes until it has ended.
+/// What a statement occupies until it has ended.
 #[derive(Debug)]
 pub(super) enum Held {
     /// A connection of a pool.
     Own(Pooled),
-    /// A place in the queue of one that is shared.
+    /// A permit for the queue of a shared connection.
     Queued {
         client: Arc<ClientWrapper>,
         shared: Arc<SharedConnections>,
@@ -28,7 +28,7 @@ impl Held {
         }
     }
 
-    /// The statement may still run there: nobody else must queue behind it.
+    /// Takes the connection out of use, because the statement may still be running on it.
     async fn give_up(self) {
         match self {
             Self::Own(client) => drop(Pooled::take(client)),
@@ -40,15 +40,15 @@ impl Held {
     }
 }
 
-/// A statement under way. Where its caller goes away (the client hung up, the request's time is over)
-/// Postgres works on all the same: then what it holds is kept until it has ended, and not given to the
-/// next one, who would wait for somebody else's statement. Nor is it closed, since Postgres would hear
-/// of that only afterwards, and have more connections than it is meant to have meanwhile.
+/// A statement in flight. When its caller goes away (the client hung up, the request timed out), Postgres
+/// still runs it. So its connection is kept until it has ended: the next caller would have to wait for it,
+/// and if the connection were closed, Postgres would notice only after the statement, and would have more
+/// connections than configured until then.
 #[derive(Debug)]
 pub(super) struct InFlight {
     /// `None` once it has ended.
     held: Option<Held>,
-    /// How long the end is waited for; `None`: not at all.
+    /// How long to wait for the end after the caller has gone; `None`: not at all.
     patience: Option<Duration>,
 }
 
@@ -57,17 +57,17 @@ impl InFlight {
         Self { held: Some(held), patience }
     }
 
-    /// `None` once it has ended.
+    /// Returns the connection, or `None` once the statement has ended.
     pub(super) fn client(&self) -> Option<&ClientWrapper> {
         self.held.as_ref().map(Held::client)
     }
 
-    /// It has ended.
+    /// Releases the connection, because the statement has ended.
     pub(super) fn end(&mut self) {
         self.held = None;
     }
 
-    /// It is stuck.
+    /// Takes the connection out of use, because the statement is stuck.
     pub(super) async fn give_up(&mut self) {
         if let Some(held) = self.held.take() {
             held.give_up().await;
@@ -81,7 +81,7 @@ impl Drop for InFlight {
         let patience = self.patience;
         let ending = async move {
             let ended = match patience {
-                // Answers come in the order of statements: this one's after the other's.
+                // Postgres answers in order, so this answer comes after the statement's own.
                 Some(patience) => timeout(patience, held.client().simple_query("")).await,
                 None => return held.give_up().await,
             };

@@ -21,7 +21,7 @@ use crate::{
     model::{ChatId, ChatKind, Epoch, Mentions, Message, MessageId, MessageKind, UserId},
 };
 
-/// A message to be written, checked as far as that goes without the database.
+/// A message to be written, after all checks that need no database.
 #[derive(Debug, Clone)]
 pub struct Draft {
     pub chat_id: ChatId,
@@ -45,7 +45,7 @@ pub struct SentBatch {
     pub epoch: Epoch,
 }
 
-/// What became of one message of a batch.
+/// The outcome of one message of a batch.
 #[derive(Debug)]
 pub enum SendOutcome {
     Created {
@@ -53,7 +53,7 @@ pub enum SendOutcome {
         kind: ChatKind,
         noted: Option<Noted>,
     },
-    /// An earlier send with the same `client_msg_id` and content: the message as it is now.
+    /// The message of an earlier send with the same `client_msg_id` and content, as it is now.
     Replayed {
         message: Message,
     },

@@ -96,11 +96,11 @@ fn is_applied(own: &Migration, applied: &Row) -> bool {
     applied.get::<_, Option<&str>>("checksum") == Some(&own.checksum().to_string())
 }
 
-/// How long a migration waits for a table's lock: behind it, all that want the table wait too.
+/// How long a migration waits for a table's lock: meanwhile all other users of the table queue behind it.
 const LOCK_TIMEOUT: &str = "SET lock_timeout = '2s'";
-/// Pause before it is tried again.
+/// Pause before a migration is tried again.
 const LOCK_PAUSE: Duration = Duration::from_secs(3);
-/// How often: a backup may take minutes, but an operator who waits wants to know why.
+/// Maximum of attempts: a backup may take minutes, but an operator who waits wants to know the cause.
 const LOCK_TRIES: u32 = 60;
 
 /// Applies the missing migrations and returns their names. Safe to run at any time, by any number of
@@ -109,7 +109,7 @@ const LOCK_TRIES: u32 = 60;
 pub async fn migrate(config: &DatabaseConfig) -> Result<Vec<String>, StoreError> {
     let mut client = connect(config).await?;
     requirements::judge(&client.query_typed(requirements::FACTS, &[]).await?)?;
-    // Goes with the connection.
+    // Closing the connection releases the lock.
     client.execute("SELECT pg_advisory_lock($1)", &[&LOCK]).await?;
     client.batch_execute(LOCK_TIMEOUT).await?;
     let mut tries = 1;

@@ -1,5 +1,5 @@
-//! Postgres, the truth. A method is one atomic unit: one statement, one snapshot, or one function
-//! that locks. The SQL stands beside the code that binds it.
+//! Storage in Postgres, the source of truth. Each method is one atomic unit: a statement, a snapshot, or a
+//! function that locks. The SQL stands beside the code that binds it.
 
 mod bans;
 mod changes;
@@ -77,57 +77,56 @@ use crate::{
     model::Epoch,
 };
 
-/// What the connections of group commit are opened with besides. A chat that somebody else holds must
-/// not keep a batch of others waiting for long. `send_messages` makes up for this and for how statements
-/// are planned where there are no start-up options.
+/// Additional settings of the connections for group commit: a chat that another transaction has locked must
+/// not delay the batch's other chats for long. Where start-up options are not possible, `send_messages`
+/// sets this, and how statements are planned, by itself.
 const WRITER_SETTINGS: &str = "-c lock_timeout=500ms";
 
-/// Connections that write edits, deletions and read markers, beside those of new messages.
+/// Connections that write mutations, in addition to those that write new messages.
 pub const MUTATION_WRITERS: usize = 1;
 
-/// Connections for searches, which read more than all else: of their own, so that they hold up nobody, and
-/// few, so that they leave Postgres to others.
+/// Connections for searches. A search reads more than any other call, so it must not delay other reads,
+/// and few searches may load Postgres at once.
 pub const SEARCHERS: usize = 2;
 
-/// Connections for all but writing that a replica opens before it serves: some, as one is shared by
-/// those who come one after another.
+/// Read connections that a replica opens before it serves. A few suffice: successive requests reuse them.
 const WARM_READS: usize = 3;
 
-/// What a statement's time-out is given on top before the client gives the connection up: the
-/// server's own answer is the better one.
+/// How much longer than the statement time-out the client waits before it gives up the connection, because
+/// the server's own error says more and keeps the connection usable.
 const CLIENT_GRACE: Duration = Duration::from_secs(1);
 
-/// A value and its type: with the type given, a statement needs one round trip also unnamed.
+/// A value and its type. With the type given, even an unnamed statement needs one round trip only.
 type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 
-/// The database, as one replica sees it. Cheap to clone.
+/// A replica's access to the database. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store {
     reads: Pool,
-    /// For group commit alone, one a lane, so that reads can never starve writes: those of new
-    /// messages, and [`MUTATION_WRITERS`].
+    /// One connection for each batch writer: those of new messages, and [`MUTATION_WRITERS`]. Nothing else
+    /// uses them, so that reads cannot starve writes.
     writes: Pool,
-    /// [`SEARCHERS`].
+    /// See [`SEARCHERS`].
     searches: Pool,
-    /// For short reads; see there.
+    /// For short reads.
     shared: Arc<SharedConnections>,
-    /// The same for lists of chats, which take longer the more chats somebody has.
+    /// For lists of chats, which take longer the more chats a user has, and would delay short reads.
     lists: Arc<SharedConnections>,
     prepared: bool,
     timeout: Duration,
-    /// Messages and reports are noted as events for webhooks, and how long a message's waits; `None`:
-    /// they are not, and cost nothing.
+    /// How long a message's webhook event waits before it is due. `None`: there are no webhooks, and no
+    /// events are written.
     webhook_delay: Option<Duration>,
     metrics: Arc<Metrics>,
 }
 
 impl Store {
-    /// Opens no connection yet: a replica also starts while Postgres is away.
+    /// Opens no connection yet, because a replica also starts while Postgres is unavailable.
     pub fn new(config: &DatabaseConfig, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
         let (writers, readers) = (config.database_writers.max(1), config.database_readers.max(1));
         let writers = writers + MUTATION_WRITERS;
         let prepared = config.database_prepared == Switch::On;
-        // Without prepared statements none are shared.
+        // Without prepared statements no connections are shared.
         let others = SEARCHERS + if prepared { writers + 2 * readers } else { writers };
         let reads = config.database_connections.saturating_sub(others).max(1);
         let gate = Arc::new(Gate::default());
@@ -149,53 +148,55 @@ impl Store {
         })
     }
 
-    /// The same, which notes events for webhooks where `delay` is given: for how long a message's waits
-    /// until it is looked at.
+    /// Writes webhook events from now on if `delay` is given: how long a message's event waits before it is
+    /// due.
     pub fn with_webhooks(self, delay: Option<Duration>) -> Self {
         Self { webhook_delay: delay, ..self }
     }
 
-    /// Whether the database is one that the schema can lie in.
+    /// Checks that the database meets the schema's requirements.
     pub async fn check_database(&self) -> Result<(), StoreError> {
         requirements::judge(&self.read(requirements::FACTS, &[]).await?)
     }
 
-    /// Whether Postgres answers and has a schema that this program can run on.
+    /// Checks that Postgres answers and has a schema that this program can run on.
     pub async fn check_schema(&self) -> Result<(), StoreError> {
-        // Beside long reads, not behind them: a replica that can't list may still be sent to.
+        // A shared connection does not queue behind long reads: a replica that cannot list chats may
+        // still accept sends.
         Standing::of(self.read(migrate::APPLIED, &[]).await)?.check()
     }
 
-    /// The installation's secret: it keys tickets, derived message ids and content digests.
+    /// Returns the installation's secret, which keys tickets, derived message ids and content digests.
     pub async fn get_instance_secret(&self) -> Result<Vec<u8>, StoreError> {
         Ok(self.query_one(INSTANCE_SECRET, &[]).await?.get("secret"))
     }
 
-    /// Names the history that positions belong to.
+    /// Returns the present epoch.
     pub async fn get_epoch(&self) -> Result<Epoch, StoreError> {
         Ok(rows::epoch_of(&self.query_one(EPOCH, &[]).await?))
     }
 
-    /// Opens the connections of the writers and some others, so that the first requests do not wait
-    /// for that. What can't be had now is opened when it is needed.
+    /// Opens the connections of the writers and some others, so that the first requests need not wait for
+    /// that. Connections that cannot be opened now are opened when they are needed.
     pub async fn warm_up(&self) {
-        // No more than there can be: the next one would be waited for in vain.
+        // More than the pool may hold would wait for the time-out.
         let reads = WARM_READS.min(self.reads.status().max_size);
         let wanted = [(&self.writes, self.writers() + MUTATION_WRITERS), (&self.reads, reads)];
         let opening = wanted.map(|(pool, count)| join_all((0..count).map(|_| pool.get())));
-        // All at once: each that is given back would be given out again.
+        // Concurrently, because one that is returned to the pool would be handed out again.
         let shared = [&self.shared, &self.lists]
             .into_iter()
             .flat_map(|shared| (0..shared.size()).map(|_| shared.get()));
         tokio::join!(join_all(opening), join_all(shared));
     }
 
-    /// How many batches of new messages can be written at once.
+    /// Returns how many batches of new messages can be written at once.
     pub fn writers(&self) -> usize {
         self.writes.status().max_size - MUTATION_WRITERS
     }
 
-    /// Connections in use and open, of all pools; those of short reads are none's alone.
+    /// Returns how many connections of the pools are in use, and how many are open. Shared connections are
+    /// not counted, as no caller has one to itself.
     pub fn pool_usage(&self) -> (usize, usize) {
         let pools = [&self.reads, &self.writes, &self.searches].map(Pool::status);
         let size = pools.iter().map(|pool| pool.size).sum::<usize>();
@@ -207,12 +208,12 @@ impl Store {
         self.run(&self.reads, sql, params).await
     }
 
-    /// For short reads, many at once on a connection: see [`SharedConnections`].
+    /// Runs a short read on one of the [`SharedConnections`].
     async fn read(&self, sql: &'static str, params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {
         self.share(&self.shared, sql, params).await
     }
 
-    /// The same for lists of chats.
+    /// Runs a list of chats on a shared connection.
     async fn list(&self, sql: &'static str, params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {
         self.share(&self.lists, sql, params).await
     }
@@ -224,7 +225,7 @@ impl Store {
         params: &[Param<'_>],
     ) -> Result<Vec<Row>, StoreError> {
         if !self.prepared {
-            // A pooler may not take a statement before it has answered the last one.
+            // A pooler may refuse a statement before it has answered the previous one.
             return self.query(sql, params).await;
         }
         let started = Instant::now();
@@ -262,13 +263,13 @@ impl Store {
         self.ask(Held::Own(client), sql, params, started).await
     }
 
-    /// Also in vain: that is what shows a pool that is exhausted.
+    /// Observes the wait for a connection, also where it ended in vain, since that shows an exhausted pool.
     fn waited(&self, started: Instant) {
         self.metrics.pool_wait.observe(started.elapsed().as_secs_f64());
     }
 
-    /// Runs a statement on a connection that was asked for at `started`. The connection is given up where
-    /// nothing good can come of it any more, as it is stuck, or leads to a standby.
+    /// Runs a statement on a connection that was requested at `started`. A connection that is stuck, or
+    /// leads to a standby, is taken out of use.
     async fn ask(
         &self,
         held: Held,
@@ -277,7 +278,7 @@ impl Store {
         started: Instant,
     ) -> Result<Vec<Row>, StoreError> {
         let limit = self.timeout + CLIENT_GRACE;
-        // A pooler may not take a statement before it has answered the last one.
+        // A pooler may refuse the empty statement that tells when this one has ended.
         let mut in_flight = InFlight::new(held, self.prepared.then_some(limit));
         self.waited(started);
         let Some(client) = in_flight.client() else { return Err(StoreError::Unavailable(None)) };
@@ -307,10 +308,10 @@ impl Store {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("{0} gave no row")]
+#[error("{0} returned no row")]
 struct MissingRow(&'static str);
 
-/// `-- store.lock_chats` on the first line names a statement in logs and metrics.
+/// Returns a statement's name in logs and metrics, which its first line gives as `-- store.lock_chats`.
 fn statement_name(sql: &'static str) -> &'static str {
     sql.lines().next().and_then(|line| line.strip_prefix("-- ")).unwrap_or("unnamed")
 }

@@ -15,7 +15,7 @@ use crate::{
 };
 
 impl Store {
-    /// Reports a message as it is now, or finds that its reporter has done so; true where it is new.
+    /// Reports a message as it is now. True: the report is new; false: this reporter has made it before.
     pub async fn report_message(
         &self,
         chat_id: ChatId,
@@ -43,7 +43,7 @@ impl Store {
         }
     }
 
-    /// A page of all reports, latest first, past `after` (time and id of the last one seen).
+    /// Lists a page of all reports, latest first, past `after` (time and id of the last one seen).
     pub async fn list_reports(
         &self,
         after: Option<(Time, ReportId)>,
@@ -94,7 +94,7 @@ SELECT f.outcome, ",
     " FROM report_message($1, $2, $3, $4, $5) f, LATERAL (SELECT (f.report).*) r"
 );
 
-/// The same, and an event for a new report, in the same transaction.
+/// Also adds a webhook event for a new report, in the same transaction.
 const REPORT_MESSAGE_NOTING: &str = concat!(
     "-- store.report_message_noting
 WITH f AS MATERIALIZED (

@@ -1,32 +1,31 @@
-//! What the schema and its statements take for granted of the database they lie in.
+//! The requirements of the schema and its statements on the database.
 
 use tokio_postgres::Row;
 
 use super::StoreError;
 
-/// The oldest version that is supported, as Postgres counts them: the oldest one that its makers still
-/// mend.
+/// The oldest supported version, as `server_version_num`: the oldest one that still gets fixes.
 const OLDEST_VERSION: i32 = 140_000;
 
-/// What a session must have. We set the first two ourselves, but for where a pooler takes no settings.
+/// Required settings of a session. Beseda sets them itself, unless a pooler refuses settings.
 const SETTINGS: [(&str, &str); 2] =
     [("default_transaction_isolation", "read committed"), ("standard_conforming_strings", "on")];
 
-/// What was found.
+/// The properties of the database that are checked.
 #[derive(Debug)]
 struct Facts {
     version: i32,
-    /// The same for people.
+    /// The version as it is shown to operators.
     version_name: String,
     encoding: String,
-    /// Where new tables go; `None`: `search_path` names no schema that exists.
+    /// The schema of new tables; `None` if `search_path` names no existing schema.
     schema: Option<String>,
     synchronous_commit: String,
-    /// As [`SETTINGS`] lists them.
+    /// In the order of [`SETTINGS`].
     settings: [String; 2],
 }
 
-/// To be run on a connection like those that are to be used.
+/// Must run on a connection of the kind to be checked, because settings belong to the session.
 pub(super) const FACTS: &str = "\
 -- store.facts
 SELECT current_setting('server_version_num')::int AS version,
@@ -36,7 +35,7 @@ SELECT current_setting('server_version_num')::int AS version,
        current_setting('default_transaction_isolation') AS default_transaction_isolation,
        current_setting('standard_conforming_strings') AS standard_conforming_strings";
 
-/// Says what is wrong with the database, if anything, and what mends it.
+/// Checks the row of [`FACTS`]. The error lists every fault with its remedy.
 pub(super) fn judge(rows: &[Row]) -> Result<(), StoreError> {
     let Some(row) = rows.first() else { return Ok(()) };
     let facts = Facts {
@@ -73,7 +72,7 @@ fn faults(facts: &Facts) -> Vec<String> {
         faults.push("search_path names no schema that exists: CREATE SCHEMA makes one".to_owned());
     }
     if facts.synchronous_commit == "off" {
-        // What a crash takes then was acknowledged. All other values keep what is committed.
+        // A crash would then lose acknowledged commits; with all other values it does not.
         faults.push(
             "synchronous_commit is off, so that a crash takes what was acknowledged: ALTER ROLE … \
              SET synchronous_commit = on"

@@ -16,13 +16,13 @@ use tokio::{
 
 use super::{StoreError, connect::Connector};
 
-/// Connections on which statements queue one behind the other: while Postgres works on one it has the
-/// next ones at hand, wakes up less often, and answers several at once. For statements only that read
-/// a bounded range by an index and wait for no lock, as a slow one holds up those behind it.
+/// Connections on which statements are pipelined: while Postgres runs one, the next ones have arrived, so
+/// that it wakes up less often and answers several at once. A slow statement delays those behind it, so
+/// each must read a bounded range of an index and wait for no lock.
 #[derive(Debug)]
 pub(super) struct SharedConnections {
     connector: Connector,
-    /// For waiting for a place, and for a connection that somebody else opens.
+    /// Time-out of waiting for a permit, and for a connection that is being opened.
     ceiling: Duration,
     connections: Vec<Mutex<Option<Arc<ClientWrapper>>>>,
     next: AtomicUsize,
@@ -30,12 +30,12 @@ pub(super) struct SharedConnections {
     places: Arc<Semaphore>,
 }
 
-/// Statements that a connection may have before it. More wait outside, so that one that has to wait
-/// for its turn is not taken for one that is stuck, and can still be given up.
+/// Maximum of statements in flight per connection. Further ones wait for a permit instead, so that a
+/// statement behind many others is not taken for a stuck one, and can still be cancelled.
 const QUEUE: usize = 32;
 
 impl SharedConnections {
-    /// Opens none yet. `size` must be at least 1.
+    /// Opens no connection yet. `size` must be at least 1.
     pub(super) fn new(connector: Connector, size: usize, ceiling: Duration) -> Self {
         let connections = (0..size).map(|_| Mutex::new(None)).collect();
         let places = Arc::new(Semaphore::new(size * QUEUE));
@@ -46,14 +46,14 @@ impl SharedConnections {
         self.connections.len()
     }
 
-    /// A place in the queue of a connection, until dropped.
+    /// Takes a permit to queue a statement, which holds until it is dropped.
     pub(super) async fn queue(&self) -> Result<OwnedSemaphorePermit, StoreError> {
         let place = timeout(self.ceiling, Arc::clone(&self.places).acquire_owned()).await;
-        // Too late; the semaphore itself is never closed.
+        // The only error is the time-out, because the semaphore is never closed.
         place.ok().and_then(Result::ok).ok_or(StoreError::Unavailable(None))
     }
 
-    /// One of the connections, in turn; opened where it isn't yet, or has broken.
+    /// Returns the next connection in turn, and opens it if it is not open, or broken.
     pub(super) async fn get(&self) -> Result<Arc<ClientWrapper>, StoreError> {
         let turn = self.next.fetch_add(1, Relaxed) % self.connections.len();
         let opening = self.get_or_open(&self.connections[turn]);
@@ -76,7 +76,7 @@ impl SharedConnections {
         }
     }
 
-    /// Hands a connection out no more that is stuck; it ends with its last user.
+    /// Takes a stuck connection out of use; it closes once its last user has dropped it.
     pub(super) async fn give_up(&self, stuck: &Arc<ClientWrapper>) {
         for connection in &self.connections {
             connection.lock().await.take_if(|open| Arc::ptr_eq(open, stuck));

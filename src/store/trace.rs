@@ -1,4 +1,4 @@
-//! Where one message is, as far as the database knows; never what it says.
+//! The state of one message in the database, without its content.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ use crate::{
     model::{ChatId, MessageId, Time},
 };
 
-/// What the database knows of a message's way.
+/// The state of a message, for `beseda admin trace`.
 #[derive(Debug)]
 pub struct Trail {
     pub message_id: MessageId,
@@ -26,7 +26,7 @@ pub struct Trail {
     committed_at: Time,
     edited_at: Option<Time>,
     deleted_at: Option<Time>,
-    /// When the oldest commit of its chat was made that Redis may not have yet.
+    /// Time of the chat's oldest commit that Redis may not have yet.
     waiting_since: Option<Time>,
     /// The first members beside the sender, with whether they have read it.
     readers: Vec<(String, bool)>,

@@ -1,4 +1,4 @@
-//! Users: their admission, their profiles, when they were last seen, and their blocks.
+//! Users: admission, profiles, when they were last seen, and blocks.
 
 use tokio_postgres::{Row, types::Type};
 
@@ -8,23 +8,23 @@ use super::{
 };
 use crate::model::{Admission, Epoch, Profile, Time, UserId};
 
-/// What became of a person who was named.
+/// The outcome of naming a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Named {
     Created,
     Updated,
-    /// Passed over: they were erased, and stay it.
+    /// The user was erased, and stays so.
     Erased,
 }
 
-/// Somebody against whom something stands.
+/// A user who was erased, or some of whose tokens were revoked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Barred {
     pub user_id: UserId,
     pub admission: Admission,
 }
 
-/// A person as kept, without presence.
+/// A user as stored, without presence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserRow {
     pub profile: Profile,
@@ -35,7 +35,7 @@ pub struct UserRow {
 }
 
 impl Store {
-    /// Makes the bearer of a valid token known, unless it was revoked since it was issued.
+    /// Creates or updates the user of a valid token, unless the user was erased or the token revoked.
     pub async fn admit_bearer(
         &self,
         profile: &Profile,
@@ -55,14 +55,14 @@ impl Store {
         Ok(Admission { erased: row.get("erased"), revoked_at: opt_time(&row, "revoked_at") })
     }
 
-    /// Voids the tokens of a person that were issued before now, and gives that moment, and the history
-    /// that it is of. They are known from then on.
+    /// Revokes all tokens of a user that were issued before now; returns that moment and its epoch. Creates
+    /// a user who is unknown.
     pub async fn revoke_tokens(&self, user_id: &UserId) -> Result<(Time, Epoch), StoreError> {
         let row = self.query_one(REVOKE_TOKENS, &[(&user_id.as_str(), Type::TEXT)]).await?;
         Ok((time(&row, "tokens_revoked_at"), epoch_of(&row)))
     }
 
-    /// Those of these people who were erased, or whose tokens were revoked at some time.
+    /// Lists those of these users who were erased, or whose tokens were revoked at some time.
     pub async fn list_barred(&self, users: &[UserId]) -> Result<Vec<Barred>, StoreError> {
         let ids: Vec<_> = users.iter().map(UserId::as_str).collect();
         let rows = self.query(LIST_BARRED, &[(&ids, Type::TEXT_ARRAY)]).await?;
@@ -76,7 +76,7 @@ impl Store {
         Ok(rows.iter().map(barred).collect())
     }
 
-    /// Creates or replaces people; those who were erased only if they are to be revived. Ids must differ.
+    /// Creates or replaces users, whose ids must differ. Users who were erased are skipped unless `revive`.
     pub async fn name_users(
         &self,
         people: &[Profile],
@@ -104,8 +104,8 @@ impl Store {
         Ok(rows.iter().map(named).collect())
     }
 
-    /// Somebody whom `viewer` may see: themselves, or those they share a chat with; `None` as the
-    /// viewer: anybody known.
+    /// Returns a user whom `viewer` may see: themselves, or one with whom they share a chat. A viewer of
+    /// `None` sees all users.
     pub async fn get_user(
         &self,
         user_id: &UserId,
@@ -120,7 +120,7 @@ impl Store {
         Ok(row.map(|row| user_row(&row)))
     }
 
-    /// Notes when people were last seen; never back in time.
+    /// Stores when users were last seen; a time never moves back.
     pub async fn note_last_seen(&self, seen: &[(UserId, Time)]) -> Result<(), StoreError> {
         let ids: Vec<_> = seen.iter().map(|(id, _)| id.as_str()).collect();
         let times: Vec<_> = seen.iter().map(|(_, time)| time.0).collect();
@@ -129,7 +129,7 @@ impl Store {
         Ok(())
     }
 
-    /// Blocks somebody, or takes that back. False: the blocker has `most` others blocked already.
+    /// Blocks or unblocks a user. False: the blocker has `most` blocks already.
     pub async fn set_block(
         &self,
         blocker: &UserId,
@@ -151,7 +151,7 @@ impl Store {
         Ok(row.get("done"))
     }
 
-    /// A page of whom a user has blocked, latest first, with the time; past `after`, the last one seen.
+    /// Lists a page of a user's blocks with their times, latest first, past `after` (the last one seen).
     pub async fn list_blocks(
         &self,
         blocker: &UserId,

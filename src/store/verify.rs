@@ -1,5 +1,5 @@
-//! A look at the whole database, from outside the service: is everything as it always must be?
-//! Reads only, and a statement a check and page, so that each sees one moment of a living system.
+//! Checks the whole database for what must always hold. Reads only, with one statement per check and page,
+//! so that each check sees one snapshot of a running system.
 
 mod checks;
 
@@ -11,27 +11,26 @@ use uuid::Uuid;
 use super::{StoreError, connect::connect};
 use crate::config::DatabaseConfig;
 
-/// Chats looked at by one statement: some seconds of work where chats are large.
+/// Chats per statement. With large chats, one takes some seconds.
 const PAGE: i64 = 1_000;
 
-/// Findings kept of each check; more are counted only.
+/// Examples kept for each check; further faults are only counted.
 const KEPT: usize = 20;
 
-/// What one check found.
+/// The faults that one check found.
 #[derive(Debug)]
 pub struct Finding {
     pub check: &'static str,
-    /// How many places are wrong.
     pub count: usize,
-    /// The first of them: a chat, and what is wrong there.
+    /// The first faults, each with its chat.
     pub examples: Vec<String>,
 }
 
-/// What a look at the database gave.
+/// The result of all checks.
 #[derive(Debug, Default)]
 pub struct Verified {
     pub chats: u64,
-    /// Checks that found something; empty: all is well.
+    /// The checks that failed.
     pub findings: Vec<Finding>,
 }
 
@@ -50,7 +49,7 @@ impl fmt::Display for Verified {
     }
 }
 
-/// Looks at every chat. Safe beside a running service; a finding is never something under way.
+/// Checks every chat. It is safe beside a running service: no write in flight can cause a finding.
 pub async fn verify(config: &DatabaseConfig) -> Result<Verified, StoreError> {
     let client = connect(config).await?;
     let mut verified = Verified::default();
@@ -64,7 +63,7 @@ pub async fn verify(config: &DatabaseConfig) -> Result<Verified, StoreError> {
         let (count, end): (i64, Option<Uuid>) =
             page.first().map_or((0, None), |row| (row.get("chats"), row.get("last")));
         verified.chats += count.unsigned_abs();
-        // Past the last chat there may still be what belongs to none.
+        // The last page goes up to the greatest id, to find rows whose chat does not exist.
         let last = if count < PAGE { Uuid::max() } else { end.unwrap_or(Uuid::max()) };
         for (check, sql) in checks::BY_CHAT {
             verified.look(&client, check, sql, &[after, last]).await?;
@@ -96,8 +95,8 @@ impl Verified {
         });
         let finding = &mut self.findings[known];
         finding.count += rows.len();
-        let chat = KEPT.saturating_sub(finding.examples.len());
-        finding.examples.extend(rows.iter().take(chat).map(|row| row.get("example")));
+        let room = KEPT.saturating_sub(finding.examples.len());
+        finding.examples.extend(rows.iter().take(room).map(|row| row.get("example")));
         Ok(())
     }
 }

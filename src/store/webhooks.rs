@@ -1,5 +1,5 @@
-//! Events that wait to be sent to the host application's server. They name what happened; what is said
-//! of it is read when it is sent.
+//! Events that wait to be sent to the host application. An event only names what happened; its content is
+//! read when it is sent.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -17,27 +17,26 @@ use crate::{
     model::{ChatId, Epoch, Message, Report, Time, UserId},
 };
 
-/// The right to send the next event of a chat, until somebody else has it.
+/// The right to send a chat's next event, until its lease expires and another replica takes the lane.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lane {
     pub chat_id: ChatId,
     turn: i64,
-    /// In another history the turn is another one's, and an event's number another event's.
+    /// In another history, the same turn and the same event number may belong to others.
     epoch: Epoch,
 }
 
-/// The first event of a chat, as things are now.
+/// The first event of a chat, with its present content.
 #[derive(Debug)]
 pub struct Waiting {
     webhook_id: i64,
-    /// What its receiver knows it by.
+    /// Identifies the event to its receiver.
     pub event_id: Uuid,
     pub created_at: Time,
-    /// Since when it is tried.
+    /// The time since it was created or, if it was replayed, since then.
     pub age: Duration,
-    /// How many attempts have failed.
+    /// The number of failed attempts.
     pub attempts: u32,
-    /// It may be sent already.
     pub due: bool,
     pub event: Event,
 }
@@ -46,11 +45,11 @@ pub struct Waiting {
 pub enum Event {
     Message(Box<Notice>),
     Report(Box<Report>),
-    /// Nothing to tell any more: the message was read or deleted, the chat is gone or closed.
+    /// The event is obsolete: the message was read or deleted, or the chat is gone or closed.
     Void,
 }
 
-/// A message, for whom it is.
+/// A message and its recipient.
 #[derive(Debug)]
 pub struct Notice {
     pub recipient_id: UserId,
@@ -61,30 +60,31 @@ pub struct Notice {
     pub total_unread: i64,
 }
 
-/// How the turn on a lane ended.
+/// The outcome of one turn of a lane.
 #[derive(Debug, Clone, Copy)]
 pub enum Settled<'a> {
-    /// Nothing was tried: there was no event, or it is not due.
+    /// No attempt was made, because there was no event, or it was not due.
     Nothing,
-    /// Sent, or not wanted any more.
+    /// The event was sent, or was obsolete.
     Done(&'a Waiting),
-    /// To be tried again after a pause.
+    /// The attempt failed, and is repeated after a pause.
     Retry(&'a Waiting, Duration, &'a str),
-    /// Given up.
+    /// The event was given up.
     Dead(&'a Waiting, &'a str),
 }
 
-/// How much waits, and how much was given up.
+/// The numbers of events that wait and of dead letters.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct WebhookBacklog {
     pub waiting: i64,
-    /// How long the oldest of them has been tried, in seconds; 0 where there is none.
+    /// Age of the oldest waiting event in seconds, or 0.
     pub oldest: f64,
     pub dead: i64,
 }
 
 impl Store {
-    /// Takes up to `limit` chats whose first event is due, for `lease`: nobody else has them then.
+    /// Takes the lanes of up to `limit` chats whose first event is due. No other replica takes them during
+    /// `lease`.
     pub async fn take_webhook_lanes(
         &self,
         limit: i64,
@@ -100,8 +100,8 @@ impl Store {
         Ok(rows.iter().map(lane).collect())
     }
 
-    /// The first event of each of these chats. A statement of its own: its snapshot is younger than
-    /// the taking of the lanes, so that nothing that was settled before is seen again.
+    /// Lists the first event of each of these chats. It must be a statement of its own: its snapshot is
+    /// younger than the locks on the lanes, so that an event that was settled before is not seen again.
     pub async fn list_webhooks(
         &self,
         lanes: &[Lane],
@@ -112,8 +112,8 @@ impl Store {
         Ok(lanes.iter().map(|lane| (lane.clone(), found.remove(&lane.chat_id))).collect())
     }
 
-    /// Ends the turn on a lane; the chat's next event is due then. In another history than the one it was
-    /// taken in it does nothing: what is there of the event is sent once more.
+    /// Ends the turn of a lane, which then waits for the chat's next event. If the epoch has changed since
+    /// the lane was taken, this does nothing, and the event, if the new history has it, is sent again.
     pub async fn settle_webhook(
         &self,
         lane: &Lane,
@@ -178,7 +178,7 @@ fn waiting(row: &Row) -> (ChatId, Waiting) {
     (chat_id, waiting)
 }
 
-/// A dead letter.
+/// An event that was given up.
 #[derive(Debug, Clone)]
 pub struct DeadLetter {
     pub event_id: Uuid,
@@ -189,7 +189,7 @@ pub struct DeadLetter {
     pub last_error: String,
 }
 
-/// Dead letters, latest first, up to `limit`; and how many there are in all.
+/// Lists up to `limit` dead letters, latest first, and returns the number of all.
 pub async fn dead_letters(
     config: &DatabaseConfig,
     limit: i64,
@@ -207,10 +207,10 @@ pub async fn dead_letters(
     Ok((rows.iter().map(letter).collect(), rows.first().map_or(0, |row| row.get("total"))))
 }
 
-/// Dead letters that are replayed with one statement: some 100 ms in which sends into their chats wait.
+/// Dead letters per statement of a replay. Sends to their chats wait for it, some 100 ms.
 const REPLAY_STEP: i64 = 1_000;
 
-/// Has a dead letter sent as if it were new, `None`: all of them. Gives how many.
+/// Queues one dead letter, or all (`None`), as if new; returns how many.
 pub async fn replay_dead_letters(
     config: &DatabaseConfig,
     event_id: Option<Uuid>,
@@ -230,8 +230,9 @@ pub async fn replay_dead_letters(
     }
 }
 
-/// Notes the events of a statement, which names them `events (kind, chat_id, recipient_id, seq,
-/// report_id, due_at)`. A lane that is there is locked, so that it is not taken away as empty meanwhile.
+/// Stores the events that the statement defines as `events (kind, chat_id, recipient_id, seq, report_id,
+/// due_at)`. The update of an existing lane changes nothing: it locks the lane, so that `settle_webhook`
+/// cannot delete it as empty meanwhile.
 macro_rules! note_webhooks {
     () => {
         "noted AS (
@@ -246,7 +247,7 @@ macro_rules! note_webhooks {
 }
 pub(super) use note_webhooks;
 
-/// As an array, as `store.take_unpublished` does.
+/// The lanes are chosen in an array, for the reason given at `store.take_unpublished`.
 const TAKE_LANES: &str = concat!(
     "-- store.take_webhook_lanes
 UPDATE webhook_lanes
@@ -257,8 +258,8 @@ RETURNING chat_id, turn, ",
     epoch!()
 );
 
-/// A message that its recipient has read, that is deleted, or whose chat is gone, blocked or one of an
-/// erased person, is nobody's news.
+/// An event is not `wanted` if its recipient has read the message, if the message was deleted, or if the
+/// chat is gone, blocked, or has a member who was erased.
 const LIST_WEBHOOKS: &str = concat!(
     "-- store.list_webhooks
 SELECT w.chat_id, w.webhook_id, w.event_id, w.created_at,

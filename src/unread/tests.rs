@@ -233,7 +233,7 @@ async fn old_tombstones_go_and_young_ones_stay_where_they_are() {
     fill(&unread, &alice, truth()).await;
     bury(&client, 20_000).await;
     gone(&unread, &alice, 3).await;
-    assert_eq!(copy(&unread, &alice).await, None, "it would take long");
+    assert_eq!(copy(&unread, &alice).await, None, "the tombstones make it too large");
     let mut reads = 0;
     while copy(&unread, &alice).await.is_none() {
         reads += 1;
@@ -244,7 +244,7 @@ async fn old_tombstones_go_and_young_ones_stay_where_they_are() {
     set(&unread, &alice, counter(3, 1_000)).await;
     assert_eq!(copy(&unread, &alice).await, Some(copied()), "nothing brings a deleted chat back");
 
-    // Young ones must stay for an hour, in which Postgres counts instead.
+    // Young ones must stay for an hour, during which Postgres counts.
     for chat in 1_000..1_100 {
         gone(&unread, &alice, chat).await;
     }
@@ -314,7 +314,7 @@ async fn a_fill_in_parts_ends_where_another_begins_or_an_old_tombstone_goes() {
     bury(&client, 10).await;
     gone(&there, &alice, 3).await;
     assert_eq!(here.fill(&alice, filler, &epoch, &truth[..10]).await, Ok(false));
-    assert_eq!(copy(&here, &alice).await, None, "a chat that it brings may be one of those");
+    assert_eq!(copy(&here, &alice).await, None, "a chat of the fill may have been deleted");
 }
 
 #[tokio::test]
@@ -338,7 +338,7 @@ async fn what_a_history_that_is_gone_says_late_changes_no_counter() {
         assert_eq!((raw(1).await, raw(2).await), (counter(1, 6).encode(), String::new()));
         let all = fill(&unread, &alice, vec![direct(1, 6)]).await;
         assert_eq!(all, [counter(1, 6)]);
-        assert_eq!(copy(&unread, &alice).await, Some(all), "it is believed again");
+        assert_eq!(copy(&unread, &alice).await, Some(all), "the copy is trusted again");
     }
 }
 

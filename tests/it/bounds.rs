@@ -24,14 +24,14 @@ async fn fill_with_large(cluster: &Cluster, chat: &Chat, count: i64) {
     cluster.redis_flush().await;
 }
 
-/// A connection whose client has next to no room for answers.
+/// Opens a connection whose client can buffer next to nothing.
 async fn connect_narrow(address: SocketAddr) -> TcpStream {
     let socket = TcpSocket::new_v4().expect("a TCP socket");
     socket.set_recv_buffer_size(4_096).expect("a small buffer");
     socket.connect(address).await.expect("the replica listens")
 }
 
-/// Asks for a page of the largest messages again and again, and takes nothing.
+/// Requests a page of the largest messages eight times, and reads no response.
 async fn hoard(user: &User, chat: &Chat) -> TcpStream {
     let address = user.on(0).host().parse().expect("an address");
     let mut stream = connect_narrow(address).await;
@@ -40,7 +40,7 @@ async fn hoard(user: &User, chat: &Chat) -> TcpStream {
          Authorization: Bearer {}\r\n\r\n",
         user.token
     );
-    // More than the kernels of both sides hold: one of the answers stays in the replica.
+    // The responses exceed the kernels' buffers on both sides, so that one stays in the replica.
     stream.write_all(request.repeat(8).as_bytes()).await.expect("taken");
     stream
 }
@@ -51,7 +51,7 @@ async fn answers_that_are_not_taken_count_against_their_user() {
         config.limits.rate_limits = Switch::On;
         config.limits.rate_reads = 10_000;
         config.limits.requests_per_user = 2;
-        // Longer than this takes.
+        // Longer than the test.
         config.http.write_timeout = Duration::from_secs(60);
     })
     .await;
@@ -60,7 +60,7 @@ async fn answers_that_are_not_taken_count_against_their_user() {
     fill_with_large(&cluster, &chat, 100).await;
     let first = hoard(&alice, &chat).await;
     let second = hoard(&alice, &chat).await;
-    // The second answer of each is more than the kernels hold beside the first.
+    // Each connection's second response no longer fits into the kernels' buffers.
     eventually(async || match asked(&cluster.operator(0), "store.get_history").await {
         pages if pages < 4 => Err(format!("only {pages} pages")),
         _ => Ok(()),
@@ -76,7 +76,7 @@ async fn answers_that_are_not_taken_count_against_their_user() {
     let counted = |line: &str| line.starts_with(r#"beseda_rate_limited_total{class="requests"}"#);
     let refused = metrics.lines().find(|line| counted(line)).expect("a count");
     assert!(!refused.ends_with(" 0"), "{refused}");
-    // Whoever goes, or takes what was asked for, makes chat.
+    // A connection that closes returns its permit.
     drop(first);
     eventually(async || match ask().await {
         answer if answer.status == 200 => Ok(()),
@@ -86,7 +86,7 @@ async fn answers_that_are_not_taken_count_against_their_user() {
     drop(second);
 }
 
-/// Takes so many bytes five times a second; gives how many came before the end.
+/// Reads so many bytes five times a second; returns how many came before the end.
 async fn take(address: SocketAddr, bytes: usize) -> usize {
     let mut stream = connect_narrow(address).await;
     let request = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
@@ -116,7 +116,7 @@ async fn who_takes_an_answer_by_drips_is_cut_off() {
         head_timeout: CEILING,
         body_timeout: CEILING,
         write_timeout: Duration::from_secs(2),
-        // Whoever still takes something is not idle.
+        // A connection that still reads is not idle.
         idle_timeout: Duration::from_secs(1),
     };
     let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
@@ -284,7 +284,7 @@ async fn reads_that_were_given_up_keep_their_places() {
             looked => Ok(looked),
         })
         .await;
-    // Thirty-two have a place; whoever asked after them was gone before there was one.
+    // The first 32 requests hold the permits; the later ones ended before they got one.
     assert!(looked < 64, "{looked} looks");
 }
 

@@ -87,7 +87,7 @@ async fn a_slow_redis_is_waited_for_once_and_not_for_every_message_before() {
             began.elapsed()
         });
     }
-    let slowest = sends.join_all().await.into_iter().max().expect("somebody sent");
+    let slowest = sends.join_all().await.into_iter().max().expect("a send");
     slow.abort();
     // Behind the 64 commits that a lane holds, one for each pause of Redis, it is 3.8 s at least. A busy
     // machine takes 0.7 s.

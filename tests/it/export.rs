@@ -93,7 +93,7 @@ async fn an_export_has_all_of_a_person_and_nothing_of_others() {
     let counts = json!({ "blocks": 2, "chats": 3, "messages": 5, "reports": 1 });
     assert_eq!(of("end"), [counts]);
 
-    // Of somebody who never did anything, and of nobody.
+    // A user without any data, and an unknown one.
     let dave = host.on(0).get("/users/dave/export/").await;
     assert_eq!(lines(&dave.text).len(), 3, "{}", dave.text);
     host.on(0).get("/users/nobody/export/").await.expect_problem(404, "user_not_found");
@@ -111,7 +111,7 @@ async fn fill_with_large(cluster: &Cluster, chat: &Chat) {
     cluster.redis_flush().await;
 }
 
-/// An export that has begun, of which nobody reads on.
+/// Starts an export and stops reading it.
 async fn begin(host: &User, replica: usize) -> Response {
     let client = reqwest::Client::builder().no_proxy().build().expect("a client");
     let url = format!("http://{}/api/v1/users/alice/export/", host.on(replica).host());
@@ -122,7 +122,7 @@ async fn begin(host: &User, replica: usize) -> Response {
     answer
 }
 
-/// The rest of it; an error where it broke off.
+/// Reads the rest of an export; an error if it broke off.
 async fn read_on(mut answer: Response) -> Result<Vec<u8>, reqwest::Error> {
     let mut rest = Vec::new();
     while let Some(chunk) = answer.chunk().await? {
@@ -146,7 +146,7 @@ async fn a_long_export_is_given_page_by_page_for_as_long_as_it_is_read() {
     let chat = alice.on(0).open_chat(&bob).await;
     fill_with_large(&cluster, &chat).await;
     let answer = begin(&host, 0).await;
-    // Nobody reads: the replica waits, and reads no further itself.
+    // As long as the client does not read, the replica waits and reads no more from Postgres.
     tokio::time::sleep(IDLE * 4).await;
     let text = String::from_utf8(read_on(answer).await.expect("all of it")).expect("UTF-8");
     let last: Value = serde_json::from_str(text.lines().last().expect("lines")).expect("JSON");
@@ -172,7 +172,7 @@ async fn an_export_that_breaks_off_has_no_end() {
     })
     .await;
 
-    // Nor is a drain held up by one: whoever asks again finds another replica.
+    // An export does not hold up a drain either, because it can be repeated on another replica.
     let answer = begin(&host, 0).await;
     let address = host.on(0).host();
     let draining = tokio::spawn(cluster.drain(0));

@@ -95,11 +95,11 @@ async fn keys_rotate_without_a_restart_and_invented_ones_cost_the_issuer_nothing
     assert_eq!(issuer.asked(), 1);
     ask(&cluster, token(&old, "old")).await.expect(200);
     ask(&cluster, token(&new, "new")).await.expect(200);
-    // Without a name: the only key of its algorithm.
+    // A token without `kid` is checked with the only key of its algorithm.
     ask(&cluster, new.sign(None, &claims("alice"))).await.expect(200);
     assert_eq!(issuer.asked(), 1);
-    // A name is a lookup and no more: another's key under it, and another algorithm. That may be a key
-    // that has changed; but nobody asks for it twice so soon.
+    // A known `kid` does not make another key or algorithm valid. The key could have changed under its
+    // name, but the set was fetched too recently to be fetched again.
     ask(&cluster, token(&eddsa(), "new")).await.expect_problem(401, "token_invalid");
     ask(&cluster, token(&new, "old")).await.expect_problem(401, "token_invalid");
     assert_eq!(issuer.asked(), 2);
@@ -145,7 +145,7 @@ async fn a_key_that_changed_under_its_name_or_without_one_is_asked_for_at_once()
         let asked = issuer.asked();
         ask(&cluster, signed(&new)).await.expect(200);
         assert_eq!(issuer.asked(), asked + 1);
-        // Neither the old one nor anybody's counts, and they make nobody ask again so soon.
+        // Other keys are not accepted, and do not have the set fetched again so soon.
         for _ in 0..3 {
             ask(&cluster, signed(&es256())).await.expect_problem(401, "token_invalid");
         }

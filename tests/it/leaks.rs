@@ -112,7 +112,7 @@ async fn the_service_runs_under_the_documented_roles_and_can_do_no_more() {
             config.migrate_on_start = Switch::Off;
             config.database.database_url = Secret::from(service.clone());
             config.redis_url = Secret::from(redis_url);
-            // Nobody is there: all is noted, tried, and noted again.
+            // No receiver listens there, so that each event is stored, tried, and stored for later.
             config.webhooks.webhook_url = "http://127.0.0.1:1/".parse().ok();
             config.webhooks.webhook_secret = Some(Secret::from(WEBHOOK_SECRET.to_owned()));
             config.webhooks.webhook_allow_private = Switch::On;

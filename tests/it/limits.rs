@@ -222,7 +222,7 @@ async fn sockets_have_so_many_places_for_an_address_and_in_all() {
         let (elsewhere, ..) = open(&alice, "198.51.100.2").await;
         assert_eq!(elsewhere, if in_all { "bye" } else { "hello" });
         kept.frames_so_far().await;
-        // Who leaves makes chat.
+        // A socket that closes returns its permit.
         leaving.close().await;
         crate::harness::eventually(async || match open(&alice, "198.51.100.1").await {
             (kind, ..) if kind == "hello" => Ok(()),
@@ -252,7 +252,7 @@ async fn a_socket_follows_and_says_so_much_and_no_more() {
     }
     let refused = socket.ask(subscribe(&chats[2])).await;
     assert_eq!((&refused["type"], &refused["code"]), (&json!("error"), &json!("forbidden")));
-    // Once more is not one more, and one that is left makes chat.
+    // Repeating a subscription does not count again, and an unsubscription frees one.
     assert_eq!(socket.ask(subscribe(&chats[0])).await["type"], "subscribed");
     let leave = json!({ "type": "unsubscribe", "id": 1, "chat_id": chats[0].id });
     assert_eq!(socket.ask(leave).await["type"], "ack");

@@ -1,11 +1,12 @@
 //! The guarantees, seen from outside: real Postgres, real Redis, several replicas in one process.
 
+mod amid_sends;
+mod blocks;
 mod bounds;
 mod chats;
 mod cli_chat;
 mod delivery;
 mod dev_command;
-mod edges;
 mod export;
 mod failover;
 mod fairness;
@@ -17,13 +18,16 @@ mod limits;
 mod matrix;
 mod messages;
 mod mutations;
+mod odd_values;
 mod one_plan;
 mod operators;
+mod origins;
 mod people;
 mod plans;
 mod postgres;
 mod problems;
 mod reports;
+mod request_heads;
 mod retries;
 mod revocation;
 mod rolling;

@@ -140,7 +140,7 @@ impl Pair {
     }
 }
 
-/// Tokens that let nobody in, and the code that says why.
+/// Returns tokens that are refused, and the code of the refusal.
 fn bad_tokens(cluster: &Cluster, erased: &User) -> Vec<(Option<User>, &'static str)> {
     let alice = cluster.user("alice");
     let mut old = claims("alice");
@@ -203,7 +203,7 @@ async fn every_route_answers_everybody_as_documented() {
         let block = blocked.path("/users/{user_id}/block/");
         assert_eq!(blocked.one.on(0).put(&block, json!({})).await.status, 204);
         for caller in [&blocked.one, &blocked.other] {
-            // The other one is no author, and not whoever opened the chat.
+            // The other member neither sent the message nor opened the chat.
             if caller.id == blocked.other.id && matches!(rule.method, "patch" | "delete" | "put") {
                 continue;
             }

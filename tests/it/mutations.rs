@@ -23,12 +23,12 @@ async fn hold(cluster: &Cluster, chat: &Chat) -> tokio_postgres::Client {
     client
 }
 
-/// Somebody waits for a row.
+/// Waits until a transaction waits for a lock.
 async fn until_one_waits(cluster: &Cluster) {
     eventually(async || {
         let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted";
         match cluster.psql_value::<i64>(waiting).await {
-            0 => Err("nobody waits".to_owned()),
+            0 => Err("no lock is waited for".to_owned()),
             _ => Ok(()),
         }
     })
@@ -46,7 +46,7 @@ async fn lanes(cluster: &Cluster) -> Vec<Pid> {
 }
 
 fn signal(lanes: &[Pid], signal: Signal) {
-    assert!(!lanes.is_empty(), "nobody to send {signal} to");
+    assert!(!lanes.is_empty(), "no process to send {signal} to");
     for lane in lanes {
         kill(*lane, signal).expect("it runs");
     }

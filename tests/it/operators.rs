@@ -126,7 +126,7 @@ async fn a_schema_is_checked_without_changing_it_and_the_url_may_come_from_a_fil
     cluster.psql("ALTER TABLE kept RENAME TO refinery_schema_history").await;
     assert_eq!(check().await.status.code(), Some(0));
 
-    // Applied from another text: by a fork, or before somebody edited what was released.
+    // A migration was applied from another text: by a fork, or before a released file was edited.
     let was = "SELECT checksum FROM refinery_schema_history WHERE version = 2";
     let was = cluster.psql_value::<String>(was).await;
     let set = async |checksum: &str| {

@@ -1,15 +1,9 @@
-//! Who is known, how they are shown, blocks, and being erased.
-
-use std::sync::{
-    Mutex,
-    atomic::{AtomicBool, Ordering},
-};
+//! Who is known, how they are shown, and being erased.
 
 use beseda::config::UnknownUsers;
-use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::harness::{Chat, Cluster, assert_members, assert_time, claims};
+use crate::harness::{Cluster, assert_members, assert_time, claims, eventually};
 
 const UNKNOWN: (u16, &str) = (404, "user_not_found");
 
@@ -138,142 +132,6 @@ async fn the_host_application_names_people_one_by_one_or_many_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_block_refuses_chats_sends_and_edits_to_both_at_once_and_nothing_else() {
-    let cluster = Cluster::start(2).await;
-    let (alice, bob, carol) = (cluster.user("alice"), cluster.user("bob"), cluster.user("carol"));
-    let chat = alice.on(0).open_chat(&bob).await;
-    let path_of = |message: &Value| {
-        chat.path(&format!("messages/{}/", message["message_id"].as_str().expect("an id")))
-    };
-    let from_alice = alice.on(0).send(&chat, "from alice").await;
-    let from_bob = bob.on(1).send(&chat, "from bob").await;
-    for round in 0..5 {
-        alice.on(0).put("/users/bob/block/", json!({})).await.expect(204);
-        alice.on(0).put("/users/bob/block/", json!({})).await.expect(204);
-        // At once, on the other replica too.
-        for (user, own) in [(&bob, &from_bob), (&alice, &from_alice)] {
-            let send = user.on(1).post(&chat.path("messages/"), json!({ "text": "x" })).await;
-            send.expect_problem(403, "blocked");
-            let edit = user.on(0).patch(&path_of(own), json!({ "text": "edited" })).await;
-            edit.expect_problem(403, "blocked");
-        }
-        alice.on(1).delete("/users/bob/block/").await.expect(204);
-        bob.on(0).send(&chat, &format!("again {round}")).await;
-    }
-
-    alice.on(0).put("/users/carol/block/", json!({})).await.expect(204);
-    alice.on(1).put("/users/bob/block/", json!({})).await.expect(204);
-    for (user, other) in [(&carol, "alice"), (&alice, "carol")] {
-        let open = user.on(1).post("/chats/", json!({ "user_id": other })).await;
-        open.expect_problem(403, "blocked");
-    }
-    // The chat that was there is found, read, marked, searched, connected to; messages are deleted.
-    for user in [&alice, &bob] {
-        let other = if user.id == "alice" { &bob } else { &alice };
-        assert_eq!(user.on(1).open_chat(other).await.id, chat.id);
-        user.on(0).history(&chat, "").await;
-        assert_eq!(user.on(1).mark_read(&chat).await["unread_count"], 0);
-        user.on(0).get(&chat.path("search/?query=from")).await.expect(200);
-        user.on(0).get(&chat.path("connect/")).await.expect(200);
-    }
-    bob.on(0).delete(&path_of(&from_bob)).await.expect(204);
-
-    let blocks = alice.on(1).get("/blocks/").await.expect(200);
-    assert_members(&blocks, &["results", "next"]);
-    let ids: Vec<&Value> =
-        blocks["results"].as_array().expect("a list").iter().map(|b| &b["user_id"]).collect();
-    assert_eq!(ids, ["bob", "carol"], "latest first");
-    assert_time(&blocks["results"][0]["created_at"]);
-    assert_eq!(bob.on(0).get("/blocks/").await.expect(200)["results"], json!([]));
-
-    // Both blocked: it takes both to end it.
-    bob.on(0).put("/users/alice/block/", json!({})).await.expect(204);
-    alice.on(0).delete("/users/bob/block/").await.expect(204);
-    alice.on(0).delete("/users/bob/block/").await.expect(204);
-    let send = alice.on(0).post(&chat.path("messages/"), json!({ "text": "x" })).await;
-    send.expect_problem(403, "blocked");
-    bob.on(1).delete("/users/alice/block/").await.expect(204);
-    alice.on(0).send(&chat, "free").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn blocks_come_in_pages_and_have_a_limit() {
-    const MOST: usize = 7;
-    let cluster = Cluster::with(1, |config| config.limits.blocks_per_user = MOST as u32).await;
-    let (alice, bob) = (cluster.user("alice").on(0), cluster.user("bob").on(0));
-    for n in 0..MOST {
-        alice.put(&format!("/users/u{n}/block/"), json!({})).await.expect(204);
-    }
-    // Two at the same moment, so that the time alone does not tell where a page begins.
-    let same = "UPDATE blocks SET created_at = (SELECT max(created_at) FROM blocks)
-                 WHERE blocked_id IN ('u2', 'u3', 'u4')";
-    cluster.psql(same).await;
-    let one_more = alice.put("/users/u99/block/", json!({})).await;
-    one_more.expect_problem(403, "forbidden");
-    alice.put("/users/u0/block/", json!({})).await.expect(204);
-    bob.put("/users/u99/block/", json!({})).await.expect(204);
-
-    let (mut seen, mut cursor) = (Vec::new(), None);
-    loop {
-        let after = cursor.map_or(String::new(), |cursor| format!("&cursor={cursor}"));
-        let page = alice.get(&format!("/blocks/?limit=2{after}")).await.expect(200);
-        let results = page["results"].as_array().expect("a list");
-        assert!((1..=2).contains(&results.len()), "{page}");
-        seen.extend(results.iter().map(|block| block["user_id"].clone()));
-        match page["next"].as_str() {
-            Some(next) => cursor = Some(next.to_owned()),
-            None => break,
-        }
-    }
-    assert_eq!(seen, ["u6", "u4", "u3", "u2", "u5", "u1", "u0"], "latest first");
-    for refused in ["limit=0", "limit=101", "limit=x"] {
-        let answer = alice.get(&format!("/blocks/?{refused}")).await;
-        answer.expect_problem(422, "validation_failed");
-    }
-    // None of ours, and of times that Postgres does not know.
-    for cursor in ["x", "AAAA", "gAAAAAAAAAA"] {
-        alice
-            .get(&format!("/blocks/?cursor={cursor}"))
-            .await
-            .expect_problem(400, "invalid_request");
-    }
-    let long_ago = alice.get("/blocks/?cursor=gAAAAAAAAABh").await.expect(200);
-    assert_eq!(long_ago["results"], json!([]));
-
-    // By default a page is one of 30.
-    cluster
-        .psql("INSERT INTO blocks SELECT 'bob', 'v' || n FROM generate_series(1, 40) AS n")
-        .await;
-    let page = bob.get("/blocks/").await.expect(200);
-    assert_eq!(page["results"].as_array().map(Vec::len), Some(30));
-    assert!(page["next"].is_string(), "{page}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn nobody_blocks_themselves_and_a_block_waits_for_a_chat() {
-    let cluster = Cluster::start(1).await;
-    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
-    alice
-        .on(0)
-        .put("/users/alice/block/", json!({}))
-        .await
-        .expect_problem(422, "validation_failed");
-    alice.on(0).put("/users/bob/block/", json!({})).await;
-    let open = bob.on(0).post("/chats/", json!({ "user_id": "alice" })).await;
-    open.expect_problem(403, "blocked");
-    alice.on(0).delete("/users/bob/block/").await.expect(204);
-    // A chat made after all takes its block from there.
-    let chat = bob.on(0).open_chat(&alice).await;
-    alice.on(0).put("/users/bob/block/", json!({})).await.expect(204);
-    let chat_path = chat.path("messages/");
-    bob.on(0).post(&chat_path, json!({ "text": "x" })).await.expect_problem(403, "blocked");
-    // Nor does a new chat of the two forget a block.
-    bob.on(0).delete(&chat.path("")).await.expect(204);
-    let open = bob.on(0).post("/chats/", json!({ "user_id": "alice" })).await;
-    open.expect_problem(403, "blocked");
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn an_erased_person_leaves_tombstones_and_comes_back_only_when_named() {
     let cluster = Cluster::start(2).await;
     let (alice, host) = (cluster.user("alice"), cluster.host());
@@ -321,7 +179,7 @@ async fn an_erased_person_leaves_tombstones_and_comes_back_only_when_named() {
 
     // The replica that erased them refuses at once, the other one within seconds.
     bob.on(0).get("/chats/").await.expect_problem(401, "token_invalid");
-    crate::harness::eventually(async || match bob.on(1).get("/chats/").await {
+    eventually(async || match bob.on(1).get("/chats/").await {
         answer if answer.status == 401 => Ok(answer.expect_problem(401, "token_invalid")),
         answer => Err(answer.text),
     })
@@ -344,95 +202,4 @@ async fn an_erased_person_leaves_tombstones_and_comes_back_only_when_named() {
     bob.on(0).send(&chat, "back").await;
     alice.on(1).send(&chat, "welcome").await;
     assert_eq!(alice.on(1).unread_in(&chat).await, 1);
-}
-
-/// Sends of both, on both replicas, for as long as nobody says stop.
-async fn chatter(
-    cluster: &Cluster,
-    chat: &Chat,
-    stop: impl Future<Output = ()>,
-) -> Vec<crate::harness::Answer> {
-    let stopped = &AtomicBool::new(false);
-    let senders = [("alice", 0), ("alice", 1), ("bob", 0), ("bob", 1)].map(|(id, replica)| {
-        let (client, path) = (cluster.user(id).on(replica), chat.path("messages/"));
-        async move {
-            let mut refused = Vec::new();
-            // One attempt more after the stop.
-            let mut last = false;
-            while !last {
-                last = stopped.load(Ordering::SeqCst);
-                let answer = client.post(&path, json!({ "text": "chatter" })).await;
-                if answer.status != 201 {
-                    refused.push(answer);
-                }
-            }
-            refused
-        }
-    });
-    let stopping = async {
-        stop.await;
-        stopped.store(true, Ordering::SeqCst);
-    };
-    let (refused, ()) = tokio::join!(join_all(senders), stopping);
-    refused.into_iter().flatten().collect()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn no_message_is_written_once_a_block_is_acknowledged() {
-    let cluster = Cluster::start(2).await;
-    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
-    let chat = alice.on(0).open_chat(&bob).await;
-    for _ in 0..3 {
-        let at_block = Mutex::new(0);
-        let refused = chatter(&cluster, &chat, async {
-            while alice.on(0).chat(&chat).await["last_seq"].as_i64() < Some(10) {}
-            alice.on(1).put("/users/bob/block/", json!({})).await.expect(204);
-            let head = cluster.psql_value::<i64>("SELECT last_seq FROM chats").await;
-            *at_block.lock().expect("no panic") = head;
-        })
-        .await;
-        assert!(refused.len() >= 4);
-        refused.into_iter().for_each(|answer| drop(answer.expect_problem(403, "blocked")));
-        let head = cluster.psql_value::<i64>("SELECT last_seq FROM chats").await;
-        assert_eq!(head, *at_block.lock().expect("no panic"));
-        alice.on(0).delete("/users/bob/block/").await.expect(204);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn nothing_of_an_erased_person_survives_what_they_sent_meanwhile() {
-    let cluster = Cluster::start(2).await;
-    let (alice, bob, host) = (cluster.user("alice"), cluster.user("bob"), cluster.host());
-    let chat = alice.on(0).open_chat(&bob).await;
-    let refused = chatter(&cluster, &chat, async {
-        while alice.on(0).chat(&chat).await["last_seq"].as_i64() < Some(20) {}
-        host.on(1).delete("/users/bob/").await.expect(204);
-        let left = "SELECT count(*) FROM messages WHERE sender_id = 'bob' AND deleted_at IS NULL";
-        assert_eq!(cluster.psql_value::<i64>(left).await, 0);
-    })
-    .await;
-    for answer in refused {
-        let (status, code) =
-            if answer.status == 401 { (401, "token_invalid") } else { (403, "forbidden") };
-        answer.expect_problem(status, code);
-    }
-    let left = "SELECT count(*) FROM messages WHERE sender_id = 'bob' AND deleted_at IS NULL";
-    assert_eq!(cluster.psql_value::<i64>(left).await, 0);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_chat_deleted_amid_sends_leaves_nothing_behind() {
-    let cluster = Cluster::start(2).await;
-    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
-    let chat = alice.on(0).open_chat(&bob).await;
-    let refused = chatter(&cluster, &chat, async {
-        while alice.on(0).chat(&chat).await["last_seq"].as_i64() < Some(20) {}
-        alice.on(1).delete(&chat.path("")).await.expect(204);
-    })
-    .await;
-    assert!(refused.len() >= 4);
-    refused.into_iter().for_each(|answer| drop(answer.expect_problem(404, "chat_not_found")));
-    assert_eq!(cluster.psql_value::<i64>("SELECT count(*) FROM messages").await, 0);
-    let unread = bob.on(0).get("/chats/unread/").await.expect(200);
-    assert_eq!(unread, json!({ "total": 0, "total_mentions": 0, "badge": 0, "chats": [] }));
 }

@@ -46,7 +46,7 @@ async fn counts(cluster: &Cluster) -> (String, i64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_hot_statement_reads_a_table_whole() {
     let cluster = Cluster::with(1, |config| {
-        // Nobody is there to take them: they are noted, tried, and tried again.
+        // No receiver listens there, so that events are stored, tried, and tried again.
         config.webhooks.webhook_url = "http://127.0.0.1:1/".parse().ok();
         config.webhooks.webhook_secret = Some("A".repeat(32).into());
         config.webhooks.webhook_allow_private = Switch::On;

@@ -190,7 +190,7 @@ async fn a_standby_that_missed_commits_is_promoted_and_every_position_is_void() 
         other => Err(other.to_string()),
     })
     .await;
-    // What is left of another history is not believed, and gone once somebody asks.
+    // A copy of another epoch is not trusted, and the next read replaces it.
     assert_eq!(alice.on(1).unread_in(&chat).await, 0);
     socket.close().await;
     cluster.move_to(standby).await;
@@ -199,7 +199,7 @@ async fn a_standby_that_missed_commits_is_promoted_and_every_position_is_void() 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_comes_between_a_failover_and_its_notice_misses_nothing() {
     let cluster = Cluster::with_own_stack(1, |config| {
-        // Nobody looks before the test has them look.
+        // No periodic comparison runs during the test.
         config.head_check_interval = Duration::from_secs(3_600);
     })
     .await;

@@ -141,7 +141,7 @@ async fn a_body_must_be_json_by_its_type_and_no_larger_than_64_kib() {
         let answer = post(&here, &path, "application/json", padded(size)).await;
         answer.expect_problem(413, "payload_too_large");
     }
-    // In chunks, so that nobody is told the size beforehand.
+    // A chunked body does not announce its size.
     let body = padded(limit + 1);
     let chunked = raw(&here, &format!(
         "POST /api/v1{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\
@@ -152,7 +152,7 @@ async fn a_body_must_be_json_by_its_type_and_no_larger_than_64_kib() {
         chunked.starts_with("HTTP/1.1 413") && chunked.contains("payload_too_large"),
         "{chunked}"
     );
-    // Whoever sends more than the kernel's buffers hold before reading gets to read it all the same.
+    // A client that sends more than the kernel buffers before it reads still receives the refusal.
     let body = padded(7 * 1024 * 1024);
     let huge = raw(
         &here,
@@ -293,7 +293,7 @@ async fn what_takes_too_long_is_a_time_out_and_safe_to_retry() {
         let (status, code) = if status == 504 { (504, "timeout") } else { (503, "unavailable") };
         answer.expect_problem(status, code);
     }
-    // Reading waits for nobody.
+    // Reads wait for no lock.
     assert_eq!(bob.on(1).history(&chat, "").await["head_seq"], 1);
     cluster.psql("ROLLBACK").await;
     let answer = alice.on(1).post(&chat.path("messages/"), body).await;

@@ -80,7 +80,7 @@ async fn reports_are_the_host_applications_latest_first_in_pages() {
     let mut made = Vec::new();
     for number in 0..5 {
         let message = alice.on(0).send(&chat, &number.to_string()).await;
-        // Without a body, with an empty one, and as somebody who was blocked.
+        // Without a body, with an empty one, and by a user who was blocked.
         let report = match number {
             0 => {
                 bob.on(0)
@@ -133,7 +133,7 @@ async fn an_erased_persons_words_and_name_leave_every_report() {
     );
     assert_eq!((&by_her["reporter_id"], &by_her["reason"]), (&Value::Null, &Value::Null));
     assert_eq!((&by_her["text"], &by_her["sender_id"]), (&json!("words of bob"), &json!("bob")));
-    // What she wrote is a tombstone by now, and what he did may still be reported by nobody else.
+    // Her message is a tombstone by now. Reporting it again finds the first report, and stores nothing.
     bob.on(0).post(&path(&chat, &hers), json!({})).await.expect(200);
     let everything = cluster.psql("SELECT report::text FROM reports report").await;
     let everything = format!("{everything:?}");

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::harness::{Cluster, Socket, User, claims, eventually, now};
 
-/// Somebody whose token was issued so many seconds from now.
+/// Returns a user whose token was issued so many seconds from now.
 fn issued(cluster: &Cluster, id: &str, seconds: i64) -> User {
     let mut claims = claims(id);
     claims["iat"] = json!(now().saturating_add_signed(seconds));
@@ -38,7 +38,7 @@ async fn a_users_tokens_are_void_everywhere_and_their_sockets_closed() {
     ];
     let mut his = bob.on(1).connect(&chat).await;
     let ticket = alice.on(1).chat_url(&chat).await;
-    // Without `iat` nobody knows how old it is.
+    // Without `iat` the token's age is unknown.
     let ageless = cluster.user("alice");
     ageless.on(1).get("/chats/").await.expect(200);
 
@@ -57,7 +57,7 @@ async fn a_users_tokens_are_void_everywhere_and_their_sockets_closed() {
     let socket = Socket::open_with(&url, &[("authorization", &bearer)]).await;
     socket.expect("an upgrade").expect_close(4102).await;
 
-    // Who logs in again is in again, and nobody else has noticed.
+    // A new token is accepted, and no other user was affected.
     let again = issued(&cluster, "alice", 2);
     again.on(1).connect(&chat).await;
     let sent = again.on(0).send(&chat, "a new token").await;
@@ -109,7 +109,7 @@ async fn revoking_is_the_host_applications_and_needs_no_acquaintance() {
         let answer = alice.on(0).post(&format!("/users/{id}/revoke_tokens/"), json!({})).await;
         answer.expect_problem(403, "forbidden");
     }
-    // Somebody who has not come yet, with a token in their pocket.
+    // A user who has a token, but has never used it.
     let carol = issued(&cluster, "carol", -60);
     revoke(&cluster, 0, &carol).await;
     carol.on(0).get("/chats/").await.expect_problem(401, "token_invalid");

@@ -43,8 +43,8 @@ const WRITERS: usize = 6;
 /// Between two messages of one of them: so webhooks, which come in order within a chat, keep up.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// How long a replica that is about to go still serves: whoever chose it before it was taken off the
-/// list has its request sent within that, on a machine with much else to do, too.
+/// How long a draining replica still serves. Clients that chose it before it left the list must have sent
+/// their requests by then, even on a busy machine.
 const DRAIN_DELAY: Duration = Duration::from_secs(1);
 
 /// What those who write know of the installation.
@@ -304,7 +304,7 @@ async fn the_role_that_serves_is_replaced_by_another_without_a_failed_request() 
     // No connection is left over from before: all are made anew.
     let cut =
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'beseda_service'";
-    assert!(installation.cluster.psql(cut).await.is_empty(), "somebody uses the old role");
+    assert!(installation.cluster.psql(cut).await.is_empty(), "a connection uses the old role");
     installation.goes_on().await;
     let (cluster, _) = installation.stop().await;
     let refusal = cluster.refusal(old).await;

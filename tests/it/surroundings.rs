@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use beseda::config::Switch;
+use beseda::config::{Config, Switch};
 use futures_util::future::join_all;
 use serde_json::json;
 use tokio::{
@@ -21,7 +21,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use crate::harness::{Cluster, Program, Psql, SECRET, eventually};
+use crate::harness::{Cluster, Program, Psql, Reply, SECRET, eventually};
 
 /// Runs `beseda` with these words on that database.
 async fn beseda(words: &[&str], database_url: &str) -> Output {
@@ -106,7 +106,7 @@ async fn a_database_that_is_not_utf8_is_refused() {
             assert_eq!(refused.status.code(), Some(1), "{said}");
             assert!(said.contains(&format!("encoding is {encoding}: it must be UTF8")), "{said}");
         }
-        postgres.drop_database(&name).await.expect("nobody uses it");
+        postgres.drop_database(&name).await.expect("no connection uses it");
     }
     cluster_is_migrated(&cluster).await;
 }
@@ -239,8 +239,8 @@ async fn serve_waits_for_postgres_and_names_the_cause() {
     cluster.user("alice").on(replica).get("/chats/").await.expect(200);
 }
 
-/// Whoever asks for a connection meanwhile hears why there is none. With a first wave, and a pause of
-/// half a second at least once it has grown.
+/// Requests during a pause fail at once with the cause. `allowed` has a first wave of attempts, then two
+/// per second, because a pause that has grown lasts half a second at least.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_postgres_that_is_away_is_not_stormed() {
     let cluster = Cluster::with_own_stack(1, |_| {}).await;
@@ -248,7 +248,7 @@ async fn a_postgres_that_is_away_is_not_stormed() {
     alice.get("/chats/").await.expect(200);
     let port = cluster.stack().postgres.port();
     tokio::task::block_in_place(|| cluster.stack().postgres.kill());
-    // In its place: somebody who counts.
+    // In its place, a listener counts connections.
     let listener = eventually(async || {
         TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(|error| error.to_string())
     })
@@ -346,4 +346,43 @@ async fn waiting_has_an_end() {
     let text = said(&unknown);
     assert!(!text.contains("waiting for it"), "{text}");
     assert!(text.contains("database \"none\" does not exist"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn installations_on_two_databases_of_one_redis_do_not_hear_each_other() {
+    // The harness compares what is in Redis under its own prefix, in database 0.
+    let prefix = format!("shared-{:016x}:", std::process::id());
+    let on = |number: u8| {
+        let prefix = prefix.clone();
+        move |config: &mut Config| {
+            config.redis_prefix = prefix;
+            config.redis_url = format!("{}/{number}", config.redis_url.expose()).into();
+        }
+    };
+    let (one, other) = (Cluster::with(2, on(1)).await, Cluster::with(2, on(2)).await);
+    let (alice, bob) = (other.user("alice"), other.user("bob"));
+    let chat = alice.on(0).open_chat(&bob).await;
+    let mut socket = bob.on(1).connect(&chat).await;
+    // The channel that all replicas of an installation listen to is there twice, with two of them each.
+    let mut redis = one.redis().await;
+    eventually(async || {
+        let pattern = format!("{prefix}*");
+        let names = redis.command(&["PUBSUB", "CHANNELS", &pattern]).await.list();
+        let names: Vec<String> = names.into_iter().map(Reply::text).collect();
+        let words = ["PUBSUB", "NUMSUB"].into_iter().chain(names.iter().map(String::as_str));
+        let heard = redis.command(&words.collect::<Vec<_>>()).await.list();
+        match heard.iter().filter(|reply| **reply == Reply::Int(2)).count() {
+            2 => Ok(()),
+            _ => Err(format!("{heard:?}")),
+        }
+    })
+    .await;
+    // Another installation erases a user of the same id, then another replica of this one does.
+    one.host().on(0).put("/users/bob/", json!({})).await.expect(201);
+    one.host().on(0).delete("/users/bob/").await.expect(204);
+    let sent = alice.on(0).send(&chat, "still here").await;
+    assert_eq!(socket.expect_message().await, sent);
+    assert_eq!(socket.frames_so_far().await, [0_i64; 0]);
+    other.host().on(0).delete("/users/bob/").await.expect(204);
+    socket.expect_close(4006).await;
 }

@@ -1,4 +1,4 @@
-//! Health, metrics, documents, tickets, pages of other origins.
+//! Health, metrics, documents, tickets.
 
 use beseda::config::{Config, Switch};
 use reqwest::Method;
@@ -30,10 +30,28 @@ async fn health_is_on_both_ports_and_metrics_on_the_internal_one_only() {
     }
     let route = r#"route="/api/v1/chats/{chat}/messages/""#;
     assert!(metrics.text.contains(route), "{}", metrics.text);
-    // Labels are bounded: nobody and no room shows.
+    // Labels are bounded, so that no user and no chat appears.
     for id in [chat.id.as_str(), &chat.room_name, "alice on metrics"] {
         assert!(!metrics.text.contains(id), "{id}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readiness_costs_postgres_a_few_statements_a_second_however_many_ask() {
+    let cluster = Cluster::start(1).await;
+    let before = cluster.statements(0, "store.applied_migrations").await;
+    let began = std::time::Instant::now();
+    let asking = (0..300).map(async |_| {
+        cluster.anyone(0).request(Method::GET, "/readyz").await.expect(200);
+    });
+    futures_util::future::join_all(asking).await;
+    // The same for requests one after another.
+    for _ in 0..30 {
+        cluster.anyone(0).request(Method::GET, "/readyz").await.expect(200);
+    }
+    let asked = cluster.statements(0, "store.applied_migrations").await - before;
+    let most = 8 * (2 + began.elapsed().as_secs());
+    assert!((1..=most).contains(&asked), "{asked} of at most {most}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -122,7 +140,7 @@ async fn the_documents_name_every_route_and_need_no_network() {
 
     let asyncapi = get(cluster.anyone(0), "/asyncapi.json").await.expect(200);
     assert!(asyncapi["asyncapi"].as_str().is_some_and(|version| version.starts_with('3')));
-    // Tokens are for whoever runs `beseda dev`; here nobody can be chosen.
+    // Only `beseda dev` has demo users.
     assert_eq!(
         get(cluster.anyone(0), "/demo/people.json").await.expect(200),
         serde_json::json!([])
@@ -247,7 +265,7 @@ async fn the_address_of_sockets_is_the_configured_one_else_the_requests_own() {
     let forwarded = [("x-forwarded-host", "chat.example.org"), ("x-forwarded-proto", "https")];
     let own = format!("ws://{}", alice.on(0).host());
     assert_eq!(url(0, &[]).await, own);
-    assert_eq!(url(0, &forwarded).await, own, "of nobody trusted");
+    assert_eq!(url(0, &forwarded).await, own, "not from a trusted proxy");
     assert_eq!(url(0, &[("host", "chat.example.net:8443")]).await, "ws://chat.example.net:8443");
     assert_eq!(url(configured, &forwarded).await, "wss://chat.example.com");
     assert_eq!(url(behind_proxy, &forwarded).await, "wss://chat.example.org");
@@ -260,42 +278,10 @@ async fn the_address_of_sockets_is_the_configured_one_else_the_requests_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_of_allowed_origins_may_call_the_api_and_no_others() {
-    let cluster = Cluster::with(1, |config| {
-        config.allowed_origins = vec!["https://app.example.com".parse().expect("an origin")];
-    })
-    .await;
-    let alice = cluster.user("alice");
-    let preflight = async |origin: &str| {
-        let request = cluster.anyone(0).request(Method::OPTIONS, "/api/v1/chats/");
-        let request =
-            request.header("origin", origin).header("access-control-request-method", "POST");
-        request.header("access-control-request-headers", "authorization,content-type").await
-    };
-    let allowed = preflight("https://app.example.com").await;
-    assert_eq!(allowed.header("access-control-allow-origin"), Some("https://app.example.com"));
-    let headers = allowed.header("access-control-allow-headers").expect("headers").to_lowercase();
-    assert!(headers.contains("authorization"), "{headers}");
-    assert_eq!(
-        preflight("https://evil.example.com").await.header("access-control-allow-origin"),
-        None
-    );
-    // A refusal, too, must be readable to the page.
-    for path in ["/chats/", "/chats/nonsense/"] {
-        let answer = alice.on(0).get(path).header("origin", "https://app.example.com").await;
-        assert_eq!(
-            answer.header("access-control-allow-origin"),
-            Some("https://app.example.com"),
-            "{path}"
-        );
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn without_named_statements_as_behind_a_pooler_all_is_the_same() {
     let off = |config: &mut Config| {
         config.database.database_prepared = Switch::Off;
-        // Nobody is there to take them.
+        // No receiver listens there.
         config.webhooks.webhook_url = "http://127.0.0.1:1/".parse().ok();
         config.webhooks.webhook_secret = Some("A".repeat(32).into());
         config.webhooks.webhook_allow_private = Switch::On;

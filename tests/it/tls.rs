@@ -1,4 +1,4 @@
-//! TLS to Postgres and Redis: whoever is not who they should be learns nothing.
+//! TLS to Postgres and Redis: a server without the right certificate learns nothing.
 
 use std::path::{Path, PathBuf};
 

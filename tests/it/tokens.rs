@@ -1,5 +1,6 @@
 //! Whose tokens are taken: algorithms, keys, claims.
 
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use beseda::config::Secret;
 use jsonwebtoken::{Algorithm, EncodingKey};
 use serde_json::{Value, json};
@@ -206,5 +207,46 @@ async fn only_the_scope_chat_admin_is_the_host_application() {
         json!("admin"),
     ] {
         ask(scope).await.expect_problem(403, "forbidden");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn claims_that_only_decorate_lock_nobody_out() {
+    use aws_lc_rs::hmac;
+    let cluster = Cluster::start(1).await;
+    let end = claims("x")["exp"].as_u64().expect("a number");
+    // Signed by hand, as no library here would write such JSON.
+    let signed = |claims: &str| {
+        let encode = |part: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(part);
+        let unsigned = format!("{}.{}", encode(br#"{"alg":"HS256"}"#), encode(claims.as_bytes()));
+        let key = hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes());
+        format!("{unsigned}.{}", encode(hmac::sign(&key, unsigned.as_bytes()).as_ref()))
+    };
+    for (index, decoration) in [
+        r#""name":"Anna \ud83d""#,
+        r#""name":"\udc00 Anna","picture":"https://x/\ud800""#,
+        r#""name":7,"picture":[1,{"a":null}]"#,
+        r#""name":"a","name":"b""#,
+        r#""name":"a\u0000b""#,
+        r#""scope":"\ud83d","iat":"yesterday""#,
+        r#""iat":-300000000000"#,
+        r#""iat":1e300"#,
+        r#""anything":"\ud83d","n":1e999"#,
+    ]
+    .iter()
+    .enumerate()
+    {
+        let id = format!("user-{index}");
+        let token = signed(&format!(r#"{{"sub":"{id}","exp":{end},{decoration}}}"#));
+        let user = cluster.user(&id).with_token(token);
+        user.on(0).get("/chats/").await.expect(200);
+        let known = user.on(0).get(&format!("/users/{id}/")).await.expect(200);
+        let name = if decoration.contains(r#""b""#) { json!("b") } else { json!(null) };
+        assert_eq!(known["name"], name, "{decoration}");
+    }
+    // Faults in the other claims still count.
+    for claims in [format!(r#"{{"sub":"a\ud83d","exp":{end}}}"#), r#"{"sub":"a"}"#.to_owned()] {
+        let nobody = cluster.user("a").with_token(signed(&claims));
+        nobody.on(0).get("/chats/").await.expect_problem(401, "token_invalid");
     }
 }

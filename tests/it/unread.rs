@@ -311,7 +311,7 @@ async fn a_mark_that_is_repeated_counts_for_reads_begun_after_it() {
     let chat = alice.on(0).open_chat(&bob).await;
     alice.on(0).send(&chat, "unread").await;
     assert_eq!(bob.on(0).unread_in(&chat).await, 1);
-    // A replica that died before Redis knew; nobody else is to tell of it in this test.
+    // A replica died before it wrote to Redis; without the outbox row, no other one makes up for it.
     let mark = format!(
         "SELECT mutate_chats(ARRAY['mark'], ARRAY['{chat}']::uuid[], ARRAY['bob'], ARRAY[NULL]::uuid[],
                              ARRAY[NULL]::text[], ARRAY[false], ARRAY[NULL]::bigint[]);

@@ -144,7 +144,7 @@ export class Connection {
     this.#ws = ws;
     ws.onmessage = ({ data }) => { if (attempt === this.#attempt) this.#onFrame(data); };
     ws.onclose = ({ code }) => { if (attempt === this.#attempt) this.#onClose(code); };
-    // `close` follows and tells all; but an error nobody listens to ends a process that uses `ws`.
+    // `close` follows and is handled; but with `ws`, an `error` event without a listener ends the process.
     ws.onerror = () => {};
     this.#after('patience', PATIENCE_MS, () => this.#onClose(1006));
   }
@@ -164,7 +164,7 @@ export class Connection {
     this.#refusals = 0;
     this.#liveSince = Date.now();
     this.#setState({ phase: 'live' });
-    // A browser shows nobody the server's pings; our own tell whether the line is still there.
+    // A browser does not show the server's pings, so our own ones tell whether the connection still works.
     const beat = () => {
       this.#ping();
       this.#after('heartbeat', heartbeat || HEARTBEAT_MS, beat);

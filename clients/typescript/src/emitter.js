@@ -36,14 +36,14 @@ export class Emitter {
       try {
         listener(detail);
       } catch (error) {
-        // A mistake of the application's must be seen, but not end what is under way here.
+        // A listener's error must be visible, but not interrupt the client.
         report(error);
       }
     }
   }
 }
 
-/** As if it were thrown by nobody's call. @param {unknown} error */
+/** Reports an error as uncaught. @param {unknown} error */
 function report(error) {
   if (typeof reportError === 'function') reportError(error);
   else queueMicrotask(() => { throw error; });

@@ -31,7 +31,7 @@ export class History {
     this.#options = options;
   }
 
-  /** @param {string} userId whose timelines these are; what was written before that was known too */
+  /** @param {string} userId the user of these timelines, for those too that exist already */
   set me(userId) {
     this.#me = userId;
     for (const timeline of this.#timelines.values()) timeline.me = userId;

@@ -23,7 +23,7 @@ const MAX_WINDOW = 600;
  * @property {Record<string, unknown> | null} metadata
  * @property {import('./schema.js').Mentions} [mentions]  whom it mentions
  * @property {string} created_at         by this machine's clock
- * @property {boolean} failed            no attempt is made any more until somebody asks for one
+ * @property {boolean} failed            no attempt is made any more until `Client.retry`
  * @property {import('./api.js').ApiError | null} error   why it failed
  */
 
@@ -265,7 +265,7 @@ export class Timeline {
   }
 
   /**
-   * A deleted message keeps what the frame does not repeat: whose it was, and when.
+   * A deleted message keeps its sender and its time, which the frame does not repeat.
    * @param {Extract<ChangeFrame, {type: 'message.deleted'}>} frame
    */
   #bury({ chat_id, message_id, seq, ev, deleted_at }) {

@@ -1,10 +1,9 @@
--- Writes what Beseda needs of the old chat as CSV files, into the folder where psql runs. This is the
--- part to fit to your own tables; the import needs only these columns. Run it with the old chat
--- standing still:
+-- Exports the old chat as CSV files into the folder where psql runs. Adapt this part to your own tables;
+-- the import needs only these columns. Stop the old chat before you run it:
 --
 --   psql "$OLD_DATABASE_URL" -f export.sql
 --
--- The first column of users is what will be `sub` in the tokens.
+-- The first column of users must be the `sub` of their tokens.
 \set ON_ERROR_STOP on
 \copy (SELECT id, coalesce(nullif(trim(first_name || ' ' || last_name), ''), username) FROM auth_user) TO 'users.csv' CSV
 \copy (SELECT id, created_at FROM chat_room) TO 'rooms.csv' CSV

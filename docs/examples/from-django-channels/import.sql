@@ -1,10 +1,10 @@
--- Brings an old chat's rooms of two into Beseda, from the files that export.sql wrote; run it in their
--- folder, after `beseda migrate`:
+-- Imports an old chat's rooms of two from the files that export.sql wrote. Run it in their folder, after
+-- `beseda migrate`:
 --
 --   psql "$DATABASE_URL" -f import.sql
 --
--- One transaction: all of it, or nothing. Replicas may be running. It can be run again: pairs that
--- have a room in Beseda by then are left alone.
+-- It is one transaction, so it imports everything or nothing. Replicas may be running. It can be
+-- repeated, because it skips pairs that have a chat in Beseda.
 \set ON_ERROR_STOP on
 BEGIN;
 
@@ -23,7 +23,7 @@ CREATE TEMP TABLE old_reads (room_id bigint, user_id text COLLATE "C", last_read
 
 INSERT INTO users (user_id, name) SELECT user_id, left(name, 256) FROM old_users ON CONFLICT DO NOTHING;
 
--- Rooms of two. A pair with several gets one, with all their messages: Beseda has one room a pair.
+-- Rooms of two. A pair's rooms become one chat with all their messages, because a pair has one chat.
 CREATE TEMP TABLE two ON COMMIT DROP AS
 SELECT m.room_id, min(m.user_id) AS lo, max(m.user_id) AS hi, min(r.created_at) AS created_at
   FROM old_members m JOIN old_rooms r USING (room_id)
@@ -34,7 +34,7 @@ SELECT gen_random_uuid() AS chat_id, lo, hi, min(created_at) AS created_at
  WHERE NOT EXISTS (SELECT FROM pairs p WHERE (p.user_lo, p.user_hi) = (two.lo, two.hi))
  GROUP BY lo, hi;
 
--- `seq` counts a room's messages in the order of their times, 1, 2, 3 …; here `ev` counts the same.
+-- `seq` numbers a chat's messages in the order of their times: 1, 2, 3 … Each message's `ev` equals it.
 CREATE TEMP TABLE numbered ON COMMIT DROP AS
 SELECT p.chat_id, m.*,
        row_number() OVER (PARTITION BY p.chat_id ORDER BY m.created_at, m.id) AS seq
@@ -53,7 +53,7 @@ SELECT chat_id, seq, gen_random_uuid(), seq, seq, sender_id,
        CASE WHEN deleted THEN coalesce(edited_at, created_at) END
   FROM numbered;
 
--- How far each of the two had read. A marker that stands somewhere is a change too, with an `ev`.
+-- How far each of the two had read. A marker past 0 is a change too, with an `ev` of its own.
 CREATE TEMP TABLE marked ON COMMIT DROP AS
 SELECT chat_id, user_id, read_seq,
        CASE WHEN read_seq > 0
@@ -93,7 +93,7 @@ SELECT m.chat_id, m.user_id, h.created_at, m.read_seq, m.read_seq, m.read_seq,
        CASE WHEN m.nth > 0 THEN h.last_seq + m.nth ELSE 0 END
   FROM marked m JOIN heads h USING (chat_id);
 
--- Replicas that run are told, a hundred rooms at a time: counters in Redis, inboxes that are open.
+-- The outbox has running replicas update their counters in Redis and open inboxes, 100 chats at a time.
 INSERT INTO outbox (chats)
 SELECT array_agg(chat_id) FROM (SELECT chat_id, (row_number() OVER () - 1) / 100 AS batch FROM heads) h GROUP BY batch;
 

@@ -1,6 +1,6 @@
--- A small chat as one grows it with Django Channels: what the import is tried on. It has what such
--- tables have after some years: a pair with two rooms, a group, empty and overlong messages, two
--- messages of one moment, soft deletions, a marker of somebody who never wrote.
+-- A small chat of a typical Django Channels application, to test the import. It has what such tables
+-- have after some years: a pair with two rooms, a group, empty and overlong messages, two messages
+-- of one moment, soft deletions, and the read marker of a user who never wrote.
 
 CREATE TABLE auth_user (id int PRIMARY KEY, username text, first_name text, last_name text);
 INSERT INTO auth_user VALUES

@@ -1,4 +1,4 @@
-"""Tries the import on the small chat of old.sql, against a `beseda dev` that runs.
+"""Tests the import of the small chat of old.sql, with a running `beseda dev`.
 
 DATABASE_URL is its database, BESEDA_URL a replica, BESEDA the program, BESEDA_JWT_HS256_SECRET the secret.
 """
@@ -15,7 +15,7 @@ from urllib.request import Request, urlopen
 HERE = Path(__file__).resolve().parent
 DATABASE_URL, BESEDA_URL, BESEDA = (os.environ[name] for name in ("DATABASE_URL", "BESEDA_URL", "BESEDA"))
 OLD_URL = DATABASE_URL.rsplit("/", 1)[0] + "/old_chat"
-# The sweeper tells the replicas within seconds.
+# Longest wait for the sweeper, which notifies the replicas within seconds.
 SECONDS = 15
 
 
@@ -39,7 +39,7 @@ def same(what, found, expected):
         sys.exit(f"{what}: {found!r}, expected {expected!r}")
 
 
-# From here on a replica and Redis believe to know alice's counters.
+# Caches alice's counters in Redis, so that the import must update them.
 same("unread before", get("1", "/chats/unread/")["total"], 0)
 
 psql(DATABASE_URL, "-c", "SET client_min_messages = warning", "-c", "DROP DATABASE IF EXISTS old_chat", "-c", "CREATE DATABASE old_chat")

@@ -1,4 +1,4 @@
-/** A shop whose users write to each other: its accounts and pages; Beseda has the chat. */
+/** A shop whose users write to each other. It has the accounts and the pages, Beseda has the chats. */
 import express from 'express';
 import { randomBytes, randomUUID } from 'node:crypto';
 import { fileURLToPath } from 'node:url';
@@ -10,11 +10,11 @@ const CLIENT = fileURLToPath(new URL('.', import.meta.resolve('beseda-client')))
 
 /**
  * @param {{url: string, publicUrl?: string, secret: string}} settings
- *   `url` is Beseda's address for this server, `publicUrl` the one for browsers, where that is another
+ *   `url` is Beseda's address for this server, `publicUrl` the one for browsers, if they differ
  */
 export function makeApp({ url, publicUrl = url, secret }) {
   const beseda = new Beseda({ url, secret });
-  // A database in real life.
+  // A real application has a database.
   const users = new Map();      // name they sign in with → { id, login, name }
   const sessions = new Map();   // cookie → login
 
@@ -24,19 +24,19 @@ export function makeApp({ url, publicUrl = url, secret }) {
   app.use(express.static(PAGE));
   app.get('/settings', (request, response) => response.json({ url: publicUrl }));
 
-  // Passwords are left out: whoever gives a name is it.
+  // The example has no passwords: a name is enough to sign in.
   app.post('/sign-in', async (request, response) => {
     const { login } = request.body;
     if (typeof login !== 'string' || !/^\w{1,30}$/.test(login)) return response.sendStatus(422);
     if (!users.has(login)) {
       const user = { id: randomUUID(), login, name: login };
       users.set(login, user);
-      // While Beseda is away people can sign up all the same: their token names them when they come.
+      // Users can sign up while Beseda is unavailable, because their tokens carry their names too.
       await beseda.name(user).catch((error) => console.error('not named yet:', error.message));
     }
     const cookie = randomBytes(32).toString('base64url');
     sessions.set(cookie, login);
-    // Development is plain HTTP, where a browser would not keep a secure one.
+    // Over plain HTTP, as in development, a browser does not keep secure cookies.
     const secure = app.get('env') !== 'development';
     response.cookie('session', cookie, { httpOnly: true, sameSite: 'strict', secure }).sendStatus(204);
   });
@@ -47,12 +47,12 @@ export function makeApp({ url, publicUrl = url, secret }) {
     return request.user ? next() : response.sendStatus(401);
   };
 
-  // Asked by the page, now and whenever its token runs out.
+  // The page asks for a token at first, and whenever its token expires.
   app.get('/chat-token', signedIn, (request, response) => {
     response.set('Cache-Control', 'no-store').json({ token: beseda.tokenFor(request.user) });
   });
 
-  // Who may write to whom is this application's to say: here, everybody to everybody.
+  // This application decides who may write to whom; here everybody may.
   app.post('/contact/:login', signedIn, async (request, response) => {
     const other = users.get(request.params.login);
     if (!other || other === request.user) return response.sendStatus(404);
@@ -72,17 +72,17 @@ export function makeApp({ url, publicUrl = url, secret }) {
   };
 
   app.post('/sign-out-everywhere', signedIn, async (request, response) => {
-    // First no new tokens, then no old ones.
+    // Sessions end first, so that no new token is issued after the revocation.
     endSessions(request.user);
     await beseda.revokeTokens(request.user);
     response.sendStatus(204);
   });
 
-  // First there, then here: if it fails, the user is still here to be deleted once more.
+  // Erases the user in Beseda first. If that fails, the user still exists and can be deleted again.
   app.delete('/me', signedIn, async (request, response) => {
     await beseda.erase(request.user);
     users.delete(request.user.login);
-    // Or they would be those of whoever takes the name next.
+    // Otherwise the sessions would belong to the next user of this name.
     endSessions(request.user);
     response.sendStatus(204);
   });
@@ -92,7 +92,7 @@ export function makeApp({ url, publicUrl = url, secret }) {
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const { BESEDA_URL = 'http://127.0.0.1:8080', BESEDA_JWT_HS256_SECRET: secret, PORT = '3000' } = process.env;
-  if (!secret) throw new Error('BESEDA_JWT_HS256_SECRET is missing: the secret that Beseda has too');
+  if (!secret) throw new Error('BESEDA_JWT_HS256_SECRET is missing: set the same secret as for Beseda');
   makeApp({ url: BESEDA_URL, publicUrl: process.env.BESEDA_PUBLIC_URL, secret })
     .listen(Number(PORT), '127.0.0.1', () => console.log(`http://127.0.0.1:${PORT}/`));
 }

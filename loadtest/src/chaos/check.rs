@@ -124,7 +124,7 @@ impl Judge<'_> {
         Ok(late.or(inbox))
     }
 
-    /// Checks for one chat per pair, no chat that nobody opened, and no deleted one.
+    /// Checks that each pair has one chat, that each chat was opened, and that no deleted one remains.
     fn check_chats(&self, stored: &Stored) {
         let (known, loose) = (self.context.history.chats(), self.context.history.loose_pairs());
         for (chat_id, chat) in stored {

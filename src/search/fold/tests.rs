@@ -51,7 +51,7 @@ fn spellings_of_one_text_fold_alike() {
         ("ﾊﾟﾝ", "パン"),
         ("ﬁne ﬂow", "fine flow"),
         ("𝓱𝓮𝓵𝓵𝓸 ① ²", "hello 1 2"),
-        // What is invisible.
+        // Invisible characters.
         ("so\u{ad}ft hy\u{ad}phen", "soft hyphen"),
         ("zero\u{200b}\u{2060}\u{feff}width", "zerowidth"),
         ("a \u{200b} b", "a b"),
@@ -60,7 +60,7 @@ fn spellings_of_one_text_fold_alike() {
         ("e\u{ad}\u{301}", "e"),
         ("❤\u{fe0f}", "❤"),
         ("ё\u{308}\u{3099}a", "е\u{3099}a"),
-        // What a keyboard has one key for.
+        // Variants of signs for which a keyboard has one key.
         ("don’t don‘t donʼt don´t don＇t", "don't don't don't don't don't"),
         ("«a» “b” „c‟ ‹d› 「e」 ＂f＂", r#""a" "b" "c" "d" "e" "f""#),
         ("well\u{2011}known \u{2212}1", "well-known -1"),
@@ -91,7 +91,7 @@ fn a_compatibility_ideograph_is_a_piece_of_its_own() {
     assert_eq!(pieces("東\u{f900}").len(), 2);
 }
 
-/// What real texts seldom hold and what breaks such code: marks, jamo, odd blanks and cases.
+/// Texts of characters that are rare and known to break such code: marks, jamo, odd blanks and cases.
 pub(in crate::search) fn awkward_text() -> impl Strategy<Value = String> {
     let awkward = prop::sample::select(vec![
         'a',

@@ -47,7 +47,7 @@ async fn compare_with_redis(cluster: &Cluster) -> Result<(), String> {
     for key in redis.keys().await {
         let Some(user) = key.strip_prefix("unread:") else { continue };
         let hash = redis.hash(&key).await;
-        // Nobody believes it, and who asks next has it filled anew.
+        // A hash of another epoch is ignored, and filled anew when it is read.
         if hash.get("epoch").is_some_and(|of| *of != epoch) {
             continue;
         }

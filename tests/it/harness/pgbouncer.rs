@@ -69,7 +69,7 @@ impl PgBouncer {
 impl Drop for PgBouncer {
     fn drop(&mut self) {
         drop(self.guard.stdin.take());
-        // It was told to end; what can fail here concerns nobody.
+        // It was told to end; a failure here has no consequence.
         let _ = self.guard.wait();
     }
 }

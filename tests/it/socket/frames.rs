@@ -199,7 +199,7 @@ async fn nobody_hears_of_a_chat_that_is_not_theirs() {
     let asked = json!({ "type": "subscribe", "id": 1, "chat_id": theirs.id });
     let refused = many.ask(asked).await;
     assert_eq!((&refused["type"], &refused["code"]), (&json!("error"), &json!("chat_not_found")));
-    // Followed by somebody else on the same replica, so that its publications come here.
+    // Another user's socket on this replica follows the chat, so that its publications come here.
     let mut witness = bob.on(1).connect(&theirs).await;
     let secret = alice.on(0).send(&theirs, "between us").await;
     alice.on(0).mark_read(&theirs).await;

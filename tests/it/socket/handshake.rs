@@ -299,7 +299,7 @@ async fn one_socket_too_many_is_closed_and_the_others_stay() {
     open_as(&bob.on(0), &chat_path(&chat), &bob.token).await.expect_close(4009).await;
     let sent = alice.on(0).send(&chat, "still here").await;
     assert_eq!(first.expect_message().await, sent);
-    // Somebody else's are counted apart, and a place that came free can be taken.
+    // Other users' sockets are counted separately, and a closed socket returns its permit.
     alice.on(0).connect(&chat).await;
     second.close().await;
     crate::harness::eventually(async || {

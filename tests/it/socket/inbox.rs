@@ -48,7 +48,7 @@ async fn every_change_of_a_chat_updates_its_badges() {
     let other = carol.on(0).open_chat(&bob).await;
     carol.on(0).send(&other, "one elsewhere").await;
     let mut socket = bob.on(1).connect_many().await;
-    // Sees that somebody else's socket was not told.
+    // Shows that another user's socket received nothing.
     let mut carols = carol.on(1).connect_many().await;
     let mut expect = async |unread: i64, total: i64, text: &str| {
         let told = socket.expect("chat.updated").await;
@@ -220,7 +220,7 @@ async fn after_a_failover_inboxes_take_turns_and_each_is_told_all() {
         let user = if number % 2 == 0 { &alice } else { &bob };
         sockets.push(user.on(0).connect_many().await);
     }
-    // Whoever reads chats has to wait; nothing else has.
+    // The lock holds up only the reads of chats.
     let (holder, connection) =
         tokio_postgres::connect(&cluster.database_url(), NoTls).await.expect("a connection");
     tokio::spawn(connection);

@@ -157,7 +157,7 @@ async fn a_deleted_chat_closes_its_sockets_everywhere() {
     let live = carol.on(0).send(&other, "another chat").await;
     assert_eq!(elsewhere.expect_message().await, live);
     elsewhere.close().await;
-    // Nobody listens any more for a chat that is gone.
+    // No replica stays subscribed to the channel of a chat that is gone.
     let name = format!("chat:{chat}");
     eventually(async || {
         let channels = cluster.redis().await.channels().await;

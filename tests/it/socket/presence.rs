@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{assert_members, kind};
 use crate::harness::{Cluster, Socket, eventually};
 
-/// The documented grace: shorter than this nobody was away.
+/// The documented grace: a shorter absence is not reported.
 const GRACE: Duration = Duration::from_secs(3);
 
 async fn online(socket: &mut Socket) -> Vec<String> {
@@ -91,7 +91,7 @@ async fn the_many_chats_socket_makes_one_present_too() {
     let mut hers = alice.on(0).connect(&chat).await;
     let mut his = bob.on(1).connect_many().await;
     assert_eq!(hers.wait_for("presence").await["online"], true);
-    // He follows nothing, so that he is told of nobody.
+    // He has no subscription, so he is sent no presence.
     alice.on(1).connect(&chat).await;
     let told = his.frames_so_far().await;
     assert!(told.iter().all(|frame| kind(frame) != "presence"), "{told:?}");

@@ -13,8 +13,8 @@ use crate::harness::{Chat, Cluster, Redis, Reply, Socket, User, eventually, even
 /// reconnecting, on a crowded machine.
 const FAILOVER: Duration = Duration::from_secs(40);
 
-/// How long a sharded subscription whose slot has moved may be none: 30 s until its turn comes, on a
-/// crowded machine.
+/// How long a sharded subscription may miss publications after its slot has moved: it is repeated within
+/// 30 s, or later on a busy machine.
 const ROUND: Duration = Duration::from_secs(45);
 
 /// Publications alone must do while all is well: the comparison would find what they lost.
@@ -43,7 +43,7 @@ async fn until_ready(cluster: &Cluster) {
     }
 }
 
-/// Somebody who listens on the second replica, and how much they were sent.
+/// A user with a socket on the second replica, and the number of messages they were sent.
 struct Listener {
     user: User,
     chat: Chat,
@@ -210,7 +210,7 @@ async fn a_redis_cluster_may_move_slots_and_lose_a_master() {
     talk(&alice, &mut listeners).await;
 
     ring.0[0].kill();
-    // The first ones go out while nobody has noticed, or has elected anyone yet.
+    // The first messages go out before the failure is noticed or a new master is elected.
     talk(&alice, &mut listeners).await;
     until_says(&ring.0[3], &["INFO", "replication"], &["role:master"]).await;
     until_ready(&cluster).await;
@@ -268,7 +268,7 @@ async fn a_sharded_subscription_whose_slot_has_moved_is_found_and_loses_nothing(
     let Listener { chat, socket, sent, .. } = &mut listeners[0];
     let channel = format!("{}db0:chat:{}", cluster.redis_prefix(), chat.id);
     let to = ring.move_slot_of(&channel).await;
-    // Nobody is subscribed on the new server, and nothing but the subscription's turn tells.
+    // No subscription exists on the new server, and only the periodic repetition finds that out.
     let message = alice.on(0).send(chat, "x").await;
     eventually_within(ROUND, async || {
         match say(&ring.0[to], &["PUBSUB", "SHARDNUMSUB", &channel]).await.list().pop() {

@@ -1,4 +1,4 @@
-"""All that this application has to say to Beseda, and the tokens that it issues."""
+"""The calls that this application makes to Beseda, and the tokens that it issues."""
 
 import json
 import time
@@ -9,16 +9,16 @@ from urllib.request import Request, urlopen
 import jwt
 from django.conf import settings
 
-# A token that got lost does no harm for longer than this. The page gets the next one by itself.
+# A leaked token can be used for this long at most. The page fetches the next one by itself.
 TOKEN_SECONDS = 600
-# For each attempt. A request waits here, so it is short.
+# Per attempt. It is short, because a request of a browser waits for it.
 TIMEOUT_SECONDS = 5
-# In all; between two of them there is a pause.
+# Attempts per call, with a pause between two of them.
 ATTEMPTS = 3
 
 
 class BesedaError(Exception):
-    """Beseda refused, or could not be reached: then `code` is `unavailable`."""
+    """Beseda refused a call, or could not be reached (`code` is `unavailable`)."""
 
     def __init__(self, code, detail):
         super().__init__(f"{code}: {detail}")
@@ -26,43 +26,43 @@ class BesedaError(Exception):
 
 
 def user_id(user):
-    """Who somebody is in Beseda, for ever: nothing that changes, nothing that is given out twice."""
+    """Returns the user's id in Beseda. It must never change and never be given to another user."""
     return str(user.public_id)
 
 
 def user_token(user):
-    """A token for this user's browser."""
+    """Issues a token for this user's browser."""
     return _sign(user_id(user), TOKEN_SECONDS, name=user.get_full_name() or user.username)
 
 
 def name_user(user):
-    """Tells Beseda of a user, or of their new name."""
+    """Sends a new user, or a user's new name, to Beseda."""
     _call("PUT", f"/users/{_path(user)}/", {"name": user.get_full_name() or user.username})
 
 
 def name_users(users):
-    """The same for up to 1,000 users at once."""
+    """Does the same for up to 1,000 users at once."""
     _call("POST", "/users/", {"users": [
         {"user_id": user_id(user), "name": user.get_full_name() or user.username} for user in users
     ]})
 
 
 def open_chat(first, second):
-    """The chat of two users, a new one if need be: its `chat_id`."""
+    """Opens the chat of two users, unless they have one, and returns its `chat_id`."""
     return _call("POST", "/chats/", {"user_ids": [user_id(first), user_id(second)]})["chat_id"]
 
 
 def revoke_tokens(user):
-    """All tokens issued so far are void, and the sockets opened with them close."""
+    """Revokes all tokens issued so far, and closes the sockets opened with them."""
     _call("POST", f"/users/{_path(user)}/revoke_tokens/")
 
 
 def erase_user(user):
-    """The user's texts are gone when this returns."""
+    """Erases a user. Their texts are gone when this returns."""
     try:
         _call("DELETE", f"/users/{_path(user)}/")
     except BesedaError as error:
-        # Never named and never there: nothing to erase.
+        # Beseda has never known this user, so there is nothing to erase.
         if error.code != "user_not_found":
             raise
 
@@ -72,14 +72,14 @@ def _path(user):
 
 
 def _sign(subject, seconds, **claims):
-    # With its fraction of a second, so that a token issued right after a revocation is a new one.
+    # `iat` keeps its fraction of a second: a token issued right after a revocation must be newer.
     now = time.time()
     claims |= {"sub": subject, "iat": now, "exp": now + seconds}
     return jwt.encode(claims, settings.BESEDA_SECRET, algorithm="HS256")
 
 
 def _call(method, path, body=None):
-    """Calls Beseda as the application itself. Every call made here can be repeated without harm."""
+    """Calls Beseda as the application itself. It may repeat a call, as all of them are idempotent."""
     request = Request(
         f"{settings.BESEDA_URL}/api/v1{path}",
         method=method,
@@ -106,7 +106,7 @@ def _call(method, path, body=None):
 
 
 def _problem(failure):
-    """Beseda answers failures as JSON; a balancer in front of it may not."""
+    """Reads the problem document of a failure. A balancer's failure may not be JSON."""
     try:
         return json.loads(failure.read())
     except ValueError:

@@ -5,6 +5,6 @@ from django.db import models
 
 
 class User(AbstractUser):
-    """A user with an id for others to see: primary keys can be guessed, and names change."""
+    """A user with a public id, because primary keys can be guessed and names change."""
 
     public_id = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)

@@ -1,4 +1,4 @@
-"""Keeps Beseda in step with this application's users."""
+"""Keeps the users in Beseda up to date."""
 
 from django.db import transaction
 from django.db.models.signals import post_save, pre_delete
@@ -10,10 +10,10 @@ from .models import User
 
 @receiver(post_save, sender=User)
 def tell(instance, update_fields, **_):
-    """A new user, a new name, an account that was closed: told after the commit.
+    """Sends a new user, a new name or a closed account to Beseda, after the commit.
 
-    `robust`: while Beseda is away people are saved all the same, and the failure is logged. Names are
-    mended by `manage.py name_chat_users`, and a closed account gets no new token in any case.
+    It is `robust`, so that a user can be saved while Beseda is unavailable; the failure is logged.
+    `manage.py name_chat_users` sends missed names again, and a closed account gets no new token anyway.
     """
     if update_fields and set(update_fields) == {"last_login"}:
         return
@@ -23,5 +23,5 @@ def tell(instance, update_fields, **_):
 
 @receiver(pre_delete, sender=User)
 def erase(instance, **_):
-    """First there, then here: if it fails, the user is still here to be deleted once more."""
+    """Erases the user in Beseda first. If that fails, the user still exists and can be deleted again."""
     beseda.erase_user(instance)

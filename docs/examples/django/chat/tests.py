@@ -1,4 +1,4 @@
-"""The application against a Beseda that really runs, at BESEDA_URL."""
+"""Tests the application with a running Beseda at BESEDA_URL."""
 
 import json
 import time
@@ -15,12 +15,12 @@ from django.test import TransactionTestCase
 from . import beseda
 from .models import User
 
-# For a word that goes from one replica to the other: promised within 5.
+# Longest wait for a change to reach the other replica. Beseda promises 5.
 SECONDS = 15
 
 
 def ask(token, method, path, body=None):
-    """What a browser with this token is answered: status and JSON."""
+    """Sends a request with this token, as a browser would; returns the status and the JSON."""
     request = Request(
         f"{settings.BESEDA_URL}/api/v1{path}",
         method=method,

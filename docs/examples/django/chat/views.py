@@ -12,7 +12,7 @@ from .models import User
 @require_GET
 @login_required
 def people(request):
-    """Whom one can write to."""
+    """Lists the users to write to."""
     others = User.objects.filter(is_active=True).exclude(pk=request.user.pk)
     return render(request, "chat/people.html", {"people": others})
 
@@ -20,7 +20,7 @@ def people(request):
 @require_GET
 @never_cache
 def token(request):
-    """Asked by the page, now and whenever its token runs out."""
+    """Gives the page a token, at first and whenever its token expires."""
     if not request.user.is_authenticated:
         return JsonResponse({"detail": "Sign in first."}, status=401)
     return JsonResponse({"token": beseda.user_token(request.user)})
@@ -29,7 +29,7 @@ def token(request):
 @require_POST
 @login_required
 def contact(request, public_id):
-    """Who may write to whom is this application's to say: here, everybody to everybody."""
+    """Opens a chat. This application decides who may write to whom; here everybody may."""
     other = get_object_or_404(User, public_id=public_id, is_active=True)
     return redirect("chat", chat_id=beseda.open_chat(request.user, other))
 
@@ -37,6 +37,6 @@ def contact(request, public_id):
 @require_GET
 @login_required
 def chat(request, chat_id):
-    """Whether it is theirs, Beseda says: the page shows what the user's own token may read."""
+    """Shows a chat. Beseda checks the membership, because the page reads with the user's own token."""
     context = {"chat_id": str(chat_id), "url": settings.BESEDA_PUBLIC_URL}
     return render(request, "chat/chat.html", {"context": context})

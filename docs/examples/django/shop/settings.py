@@ -1,4 +1,4 @@
-"""Settings for a desk: an SQLite file, a key in the source. Only the last part concerns Beseda."""
+"""Settings for development: an SQLite file, a key in the source. Only the end concerns Beseda."""
 
 import os
 from pathlib import Path
@@ -45,11 +45,11 @@ AUTH_USER_MODEL = "chat.User"
 LOGIN_URL = "/admin/login/"
 USE_TZ = True
 STATIC_URL = "static/"
-# The client library, as it is published: plain modules. Here it is the one of this repository.
+# The client library is plain modules. This is the copy of this repository.
 STATICFILES_DIRS = [("beseda-client", BASE_DIR.parents[2] / "clients/typescript/src")]
 
-# Where Beseda is: for this server, and for browsers, where that is another address.
+# Beseda's address for this server, and the one for browsers, if they differ.
 BESEDA_URL = os.environ.get("BESEDA_URL", "http://127.0.0.1:8080")
 BESEDA_PUBLIC_URL = os.environ.get("BESEDA_PUBLIC_URL", BESEDA_URL)
-# The secret that Beseda has too, as BESEDA_JWT_HS256_SECRET.
+# Beseda has the same secret.
 BESEDA_SECRET = os.environ["BESEDA_JWT_HS256_SECRET"]

@@ -1,4 +1,4 @@
-/** The application against a Beseda that really runs, at BESEDA_URL. */
+/** Tests the application with a running Beseda at BESEDA_URL. */
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
@@ -11,7 +11,7 @@ import { makeApp } from '../server.js';
 
 const url = process.env.BESEDA_URL ?? 'http://127.0.0.1:8080';
 const secret = process.env.BESEDA_JWT_HS256_SECRET;
-/** For what goes from one replica to the other; generous. */
+/** Longest wait for a change to reach the other replica; generous. */
 const WAIT_MS = 15_000;
 
 let server;
@@ -21,7 +21,7 @@ before(async () => {
 });
 after(() => server.close());
 
-/** Somebody with a browser. */
+/** Signs in a new user, as a browser would. */
 async function person() {
   const login = `p_${randomBytes(6).toString('hex')}`;
   let cookie = '';
@@ -114,7 +114,7 @@ test('who deletes their account leaves no text', async () => {
   const { results } = await bob.api.history(chat);
   assert.deepEqual(results.map(({ text }) => text), ['']);
   assert.equal((await bob.api.getChat(chat)).other_user.name, null);
-  // Whoever takes the name next is somebody else.
+  // The next user of the name is another one.
   await (await person()).ask('POST', '/sign-in', { login: alice.login });
   assert.equal((await alice.ask('GET', '/chat-token')).status, 401);
 });

@@ -3,12 +3,12 @@ from django.core.management.base import BaseCommand
 from chat import beseda
 from chat.models import User
 
-# As many as Beseda takes at once.
+# The most that Beseda accepts at once.
 BATCH = 1_000
 
 
 class Command(BaseCommand):
-    help = "Tells Beseda of all active users: once at the start, and whenever it may have missed some."
+    help = "Sends all active users to Beseda: once at first, and whenever Beseda may have missed some."
 
     def handle(self, **_):
         users = User.objects.filter(is_active=True).order_by("pk")

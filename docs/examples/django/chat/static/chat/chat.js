@@ -21,7 +21,7 @@ document.getElementById('form').addEventListener('submit', (event) => {
   input.value = '';
 });
 
-// After the listeners: without a network it takes its time, and what is written waits.
+// Last, because without a network it waits. What is written meanwhile is sent later.
 await client.start();
 show();
 

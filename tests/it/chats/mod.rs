@@ -1,0 +1,6 @@
+//! Opening, seeing, listing and deleting chats.
+
+mod deletion;
+mod list;
+mod opening;
+mod routes;
