@@ -5,7 +5,10 @@ use std::collections::VecDeque;
 use super::Chats;
 use crate::{
     error::Error,
-    model::{ChatId, ExportEnd, ExportLine, ExportedChat, ExportedProfile, MessageId, UserId},
+    model::{
+        ChatId, ExportEnd, ExportLine, ExportedChat, ExportedMessage, ExportedProfile, MessageId,
+        UserId,
+    },
     store::{Store, StoreError},
 };
 
@@ -112,7 +115,8 @@ impl Export {
             lines.push(ExportLine::Chat(chat));
         }
         self.given.messages += messages.len() as u64;
-        lines.extend(messages.into_iter().map(|message| ExportLine::Message(Box::new(message))));
+        let messages = messages.into_iter().map(Box::new);
+        lines.extend(messages.map(|message| ExportLine::Message(ExportedMessage { message })));
         self.step = if to < up_to {
             Step::Messages(chats, to + 1)
         } else {

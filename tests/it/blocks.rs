@@ -122,14 +122,12 @@ async fn blocks_come_in_pages_and_have_a_limit() {
         answer.expect_problem(422, "validation_failed");
     }
     // None of ours, and of times that Postgres does not know.
-    for cursor in ["x", "AAAA", "gAAAAAAAAAA"] {
+    for cursor in ["x", "AAAA", "gAAAAAAAAAA", "gAAAAAAAAABh"] {
         alice
             .get(&format!("/blocks/?cursor={cursor}"))
             .await
             .expect_problem(400, "invalid_request");
     }
-    let long_ago = alice.get("/blocks/?cursor=gAAAAAAAAABh").await.expect(200);
-    assert_eq!(long_ago["results"], json!([]));
 
     // By default a page is one of 30.
     cluster

@@ -100,8 +100,8 @@ async fn verify_is_content_with_a_living_database_and_finds_each_kind_of_damage(
         let found = verify().await;
         let text = printed(&found);
         assert_eq!(found.status.code(), Some(1), "{damage}: {text}");
-        assert!(text.starts_with(&format!("{check}: 1 wrong")), "{damage}: {text}");
-        assert!(text.contains("1 checks failed"), "{damage}: {text}");
+        // A counter that is wrong may show in more than one check.
+        assert!(text.contains(&format!("{check}: 1 wrong")), "{damage}: {text}");
         cluster.psql(&repair).await;
     }
     let nowhere = beseda(&["verify"], &[("DATABASE_URL", "postgresql://127.0.0.1:1/none")]).await;
@@ -161,7 +161,7 @@ async fn a_schema_is_checked_without_changing_it_and_the_url_may_come_from_a_fil
     let refused = migrate().await;
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
     assert!(String::from_utf8_lossy(&refused.stderr).contains("too old"), "{refused:?}");
-    cluster.psql("UPDATE instance SET compatible_from = 7").await;
+    cluster.psql("UPDATE instance SET compatible_from = 9").await;
     cluster.psql("DELETE FROM refinery_schema_history WHERE version = 9999").await;
     assert_eq!(check().await.status.code(), Some(0));
 
@@ -181,8 +181,8 @@ async fn a_database_of_another_baseline_is_refused_with_a_way_out() {
             "CREATE TABLE kept AS SELECT * FROM refinery_schema_history;
              UPDATE refinery_schema_history SET name = 'schema', checksum = '1' WHERE version = 1;
              INSERT INTO refinery_schema_history (version, name, checksum)
-             VALUES (8, 'one_plan', '8'), (9, 'compatible_and_blocks', '9');
-             UPDATE instance SET compatible_from = 9",
+             VALUES (10, 'one_plan', '10'), (11, 'compatible_and_blocks', '11');
+             UPDATE instance SET compatible_from = 11",
         )
         .await;
     let url = cluster.database_url();
@@ -200,7 +200,7 @@ async fn a_database_of_another_baseline_is_refused_with_a_way_out() {
             "DELETE FROM refinery_schema_history;
              INSERT INTO refinery_schema_history SELECT * FROM kept;
              DROP TABLE kept;
-             UPDATE instance SET compatible_from = 7",
+             UPDATE instance SET compatible_from = 9",
         )
         .await;
 }

@@ -314,7 +314,8 @@ async fn a_mark_that_is_repeated_counts_for_reads_begun_after_it() {
     // A replica died before it wrote to Redis; without the outbox row, no other one makes up for it.
     let mark = format!(
         "SELECT mutate_chats(ARRAY['mark'], ARRAY['{chat}']::uuid[], ARRAY['bob'], ARRAY[NULL]::uuid[],
-                             ARRAY[NULL]::text[], ARRAY[false], ARRAY[NULL]::bigint[]);
+                             ARRAY[NULL]::text[], ARRAY[NULL]::text[], ARRAY[false],
+                             ARRAY[NULL]::bigint[]);
          DELETE FROM outbox"
     );
     cluster.psql(&mark).await;

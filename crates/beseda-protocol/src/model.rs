@@ -13,7 +13,10 @@ use uuid::Uuid;
 use crate::bounds::MAX_USER_ID_CHARS;
 
 pub use self::{
-    export::{ExportEnd, ExportLine, ExportedBlock, ExportedChat, ExportedProfile, ExportedReport},
+    export::{
+        ExportEnd, ExportLine, ExportedBlock, ExportedChat, ExportedMessage, ExportedProfile,
+        ExportedReport,
+    },
     group::{
         Ban, GroupChange, GroupSettings, HistoryRule, Invite, InviteRule, JoinRule, LeftReason,
         Member, Mentions, Notify, PostRule, Role, SystemEvent, SystemEventKind,

@@ -6,8 +6,8 @@ use beseda_protocol::{
     ClientFrame, ReceivedFrame, ResetReason, ServerFrame,
     frame::{AckResult, CommandName, GoneReason, Receipt, message_frame},
     model::{
-        Chat, ExportEnd, ExportLine, LeftReason, Mentions, Message, MessageKind, SystemEventKind,
-        UserId,
+        Chat, ExportEnd, ExportLine, ExportedMessage, LeftReason, Mentions, Message, MessageKind,
+        SystemEventKind, UserId,
     },
 };
 use proptest::prelude::*;
@@ -369,7 +369,7 @@ fn commands_have_their_names_and_leave_out_what_is_not_said() {
 #[test]
 fn lines_of_an_export_are_read_with_metadata_as_they_were_sent() {
     for line in [
-        ExportLine::Message(Box::new(message())),
+        ExportLine::Message(ExportedMessage { message: Box::new(message()) }),
         ExportLine::End(ExportEnd { messages: 1, ..ExportEnd::default() }),
     ] {
         let text = serde_json::to_string(&line).expect("serializes");

@@ -64,8 +64,11 @@ async fn the_host_application_opens_chats_for_others() {
     );
     assert_eq!(alice.on(1).open_chat(&bob).await.id, chat.id);
     assert_eq!(bob.on(1).chat(&chat).await["other_user"]["user_id"], "alice");
-    // It is no member itself.
-    host.on(0).get(&chat.path("")).await.expect_problem(404, "chat_not_found");
+    // It is no member itself: it sees the chat, and nothing of what is said there.
+    alice.on(0).send(&chat, "between us").await;
+    let seen = host.on(0).get(&chat.path("")).await.expect(200);
+    assert_eq!((&seen["last_message"], &seen["other_user"]), (&json!(null), &json!(null)));
+    host.on(0).get(&chat.path("messages/")).await.expect_problem(404, "chat_not_found");
     open(json!({ "user_ids": ["alice", "alice"] })).await.expect_problem(422, "self_chat");
     for bad in [
         json!(["alice"]),

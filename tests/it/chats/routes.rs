@@ -91,7 +91,13 @@ async fn every_route_takes_the_id_or_the_name_with_a_slash_at_the_end_or_without
         [(&chat.id, false), (&chat.room_name, true), (&chat.room_name, false), (&upper, true)]
     {
         for (method, mut path, body) in routes_of(named, message_id) {
-            if method == Method::DELETE {
+            let of_groups = ["bans/", "invites/", "join/", "members/alice/"];
+            let changes = [Method::PATCH, Method::POST].contains(&method)
+                && (path.ends_with(&format!("{named}/")) || path.ends_with("members/"));
+            if method == Method::DELETE
+                || changes
+                || of_groups.iter().any(|part| path.contains(part))
+            {
                 continue;
             }
             if !slash {

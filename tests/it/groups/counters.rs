@@ -70,8 +70,8 @@ async fn above_the_size_of_receipts_marks_are_silent_and_exact() {
     let names: Vec<&str> = many.iter().map(String::as_str).collect();
     let chat = create(&owner, "Large", &names).await;
     assert_eq!(owner.chat(&chat).await["receipts"], false);
-    for n in 0..5 {
-        user(names[n], n % 2).send(&chat, "x").await;
+    for (n, name) in names.iter().take(5).enumerate() {
+        user(name, n % 2).send(&chat, "x").await;
     }
     let before = owner.chat(&chat).await["last_ev"].clone();
     let read = user(names[30], 1)
@@ -194,8 +194,8 @@ async fn the_badge_heeds_what_each_chat_may_notify_of() {
     };
     // Pinned first, then the latest activity; archived ones only where they are asked for.
     assert_eq!(ids("").await, [&direct.id, &silent.id, &mentions.id, &loud.id].map(String::clone));
-    assert_eq!(ids("?filter=archived").await, [archived.id.clone()]);
-    assert_eq!(ids("?filter=pinned").await, [direct.id.clone()]);
+    assert_eq!(ids("?filter=archived").await, [archived.id.as_str()]);
+    assert_eq!(ids("?filter=pinned").await, [direct.id.as_str()]);
     user("bob", 0).mark_read(&silent).await;
     assert_eq!(
         ids("?filter=unread").await,

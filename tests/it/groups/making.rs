@@ -183,7 +183,7 @@ async fn every_field_at_fault_is_named() {
     group(json!({ "title": "T", "user_ids": [], "client_chat_id": "x".repeat(65) }))
         .await
         .expect_faults(&["client_chat_id"]);
-    alice.post("/chats/", json!({ "kind": "choir" })).await.expect_faults(&["kind"]);
+    alice.post("/chats/", json!({ "kind": "choir" })).await.expect_faults(&["kind", "user_id"]);
     assert_eq!(cluster.psql_value::<i64>("SELECT count(*) FROM chats").await, 0);
 }
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio_postgres::NoTls;
 
 use super::{assert_members, kind, kinds};
-use crate::harness::{Cluster, Program, Socket, eventually};
+use crate::harness::{Cluster, Program, Socket, eventually, fill};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_chat_is_told_to_both_on_every_socket() {
@@ -257,18 +257,9 @@ async fn after_a_failover_inboxes_take_turns_and_each_is_told_all() {
     }
 }
 
-/// Chats of one person, of which every tenth ends with a text of 16 KB.
-const MANY_CHATS: &str = "
-INSERT INTO chats (chat_id, room_name, user_lo, user_hi, created_by, last_seq, last_ev, last_message_at)
-SELECT gen_random_uuid(), substr(md5(i::text), 1, 22), 'alice', 'other-' || i, 'alice', 1, 1, now()
-  FROM generate_series(1, 20000) i;
-INSERT INTO members (chat_id, user_id, unread)
-SELECT chat_id, user_id, (user_id = 'alice')::integer
-  FROM chats, unnest(ARRAY[user_lo, user_hi]) user_id WHERE created_by = 'alice';
-INSERT INTO messages (chat_id, seq, message_id, ev, sender_id, text, created_at)
-SELECT chat_id, 1, gen_random_uuid(), 1, user_hi,
-       CASE WHEN right(user_hi, 1) = '0' THEN repeat('💬', 4000) ELSE 'short' END, now()
-  FROM chats WHERE created_by = 'alice'";
+/// Lets every tenth chat end with a text of 16 KB.
+const LONG_TEXTS: &str =
+    "UPDATE messages SET text = repeat('💬', 4000) WHERE right(sender_id, 1) = '0'";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_inbox_of_many_chats_is_told_all_of_another_history_in_little_memory() {
@@ -278,7 +269,9 @@ async fn an_inbox_of_many_chats_is_told_all_of_another_history_in_little_memory(
     let mut cluster = Cluster::start(0).await;
     cluster.add_replica().await;
     let (program, at) = Program::join(&mut cluster, &[("BESEDA_RATE_LIMITS", "off")]).await;
-    cluster.psql(MANY_CHATS).await;
+    let chats = fill::direct_chats("alice", CHATS as i64, "'other-' || n", "'alice'", 1);
+    cluster.psql(&chats).await;
+    cluster.psql(LONG_TEXTS).await;
     let mut socket = cluster.user("alice").on(at).connect_many().await;
     let before = peak_kilobytes(program.id());
     cluster.psql("UPDATE instance SET incarnation = 'restored'").await;

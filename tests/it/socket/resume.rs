@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::{ev, follow, kind, kinds};
-use crate::harness::{Chat, Client, Cluster, Socket};
+use crate::harness::{Chat, Client, Cluster, Socket, fill};
 
 /// Opens from a position, and gives all frames up to `synced`, without `hello` and `subscribed`.
 async fn resumed(at: &Client, chat: &Chat, query: &str) -> (Socket, Vec<Value>) {
@@ -120,26 +120,12 @@ async fn a_position_that_cannot_be_is_reset() {
     assert_eq!(kinds(&frames), ["synced"]);
 }
 
-/// Makes a chat of `count` messages of Alice's by SQL; the caller then sends one, which puts the
-/// counters in Redis right.
-async fn fill(cluster: &Cluster, chat: &Chat, count: i64) {
-    let sql = format!(
-        "INSERT INTO messages (chat_id, seq, message_id, ev, sender_id, text, created_at)
-         SELECT '{chat}', n, gen_random_uuid(), n, 'alice', 'text ' || n, clock_timestamp()
-           FROM generate_series(1, {count}) n;
-         UPDATE chats SET last_seq = {count}, last_ev = {count}, last_message_at = clock_timestamp()
-          WHERE chat_id = '{chat}';
-         UPDATE members SET unread = {count} WHERE chat_id = '{chat}' AND user_id = 'bob'"
-    );
-    cluster.psql(&sql).await;
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_changes_are_replayed_and_one_more_is_too_far() {
     let cluster = Cluster::start(1).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let chat = alice.on(0).open_chat(&bob).await;
-    fill(&cluster, &chat, 10_000).await;
+    cluster.psql(&fill::messages(&chat.id, "alice", 10_000, "'text ' || n")).await;
     let last = alice.on(0).send(&chat, "the last").await;
     assert_eq!(last["ev"], 10_001);
 

@@ -14,7 +14,7 @@ pub enum ExportLine {
     Block(ExportedBlock),
     Chat(ExportedChat),
     /// A message of the user. Those of a chat follow the chat.
-    Message(Box<Message>),
+    Message(ExportedMessage),
     Report(ExportedReport),
     /// The last line, and only of a complete export.
     End(ExportEnd),
@@ -90,6 +90,13 @@ pub struct ExportedChat {
     pub read_seq: i64,
     /// The newest `seq` of the chat. The user's own messages up to it follow.
     pub last_seq: i64,
+}
+
+/// A message of the exported user. It has a `type` of its own, so it is a member of its line.
+#[derive(Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ExportedMessage {
+    pub message: Box<Message>,
 }
 
 /// A report by the exported user, without the message's text, which is another user's data.
