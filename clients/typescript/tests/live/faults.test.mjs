@@ -177,7 +177,7 @@ test('a deleted chat is gone, and its client stops', async (t) => {
   const { alice, bob, chat } = await meet(t, { single: true });
   const gone = new Promise((resolve) => { alice.on('gone', resolve); });
   await bob.deleteChat(chat);
-  assert.deepEqual(await gone, { chatId: chat });
+  assert.deepEqual(await gone, { chatId: chat, reason: 'deleted' });
   await until('stopped', () => ['stopped', 'idle'].includes(alice.state.phase));
 });
 
