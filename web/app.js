@@ -78,7 +78,10 @@ function openFromAddress() {
   if (!session) return;
   const { chat, token: fresh } = readFragment(location.hash);
   if (fresh !== null || (chat !== null && session.openId === chat)) return;
-  attempt(() => session.show(chat));
+  attempt(() => session.show(chat).catch((error) => {
+    if (error.code === 'chat_not_found' && readFragment(location.hash).chat === chat) leaveAddress();
+    throw error;
+  }));
 }
 
 function showPane() {

@@ -95,6 +95,23 @@ export class Api {
   history(chat, query) { return this.call('GET /chats/{chat}/messages/', { path: { chat }, query }); }
 
   /**
+   * For a client with a store: all that changed in a chat since a position, however old; on from the last
+   * frame's `ev` while `has_more`. Where `epoch` is another than the position's: from 0 on again.
+   * @param {string} chat @param {Operations['GET /chats/{chat}/changes/']['query']} [query]
+   */
+  async listChanges(chat, query) {
+    const page = await this.call('GET /chats/{chat}/changes/', { path: { chat }, query });
+    return { ...page, results: /** @type {import('./frames.js').ChangeFrame[]} */ (/** @type {unknown} */ (page.results)) };
+  }
+
+  /**
+   * For a client with a store: the chats that changed since the cursor `next` of the last time; on while
+   * `has_more`. With `reset` a list of all chats begins.
+   * @param {Operations['GET /sync/']['query']} [query]
+   */
+  sync(query) { return this.call('GET /sync/', { query }); }
+
+  /**
    * With a `client_msg_id` it is safe to call again, however the first time ended.
    * @param {string} chat
    * @param {Operations['POST /chats/{chat}/messages/']['body']} message

@@ -177,7 +177,7 @@ test('a deleted chat is gone, and its client stops', async (t) => {
   const { alice, bob, chat } = await meet(t, { single: true });
   const gone = new Promise((resolve) => { alice.on('gone', resolve); });
   await bob.deleteChat(chat);
-  assert.deepEqual(await gone, { chatId: chat });
+  assert.deepEqual(await gone, { chatId: chat, reason: 'deleted' });
   await until('stopped', () => ['stopped', 'idle'].includes(alice.state.phase));
 });
 
@@ -205,4 +205,44 @@ test('the badge follows a chat that the other one deletes, without a question', 
   await until('the badge', () => alice.chats.totalUnread === 2);
   assert.deepEqual(alice.chats.list().map(({ chat_id: id }) => id), [chats[1]]);
   assert.equal(calls.length, before, calls.slice(before).join());
+});
+
+test('a group changes while one of it is away, who then knows what the others know', async (t) => {
+  const way = await Way.to(stack.port(1));
+  const [alice, bob, carol, dave] = ['alice', 'bob', 'carol', 'dave']
+    .map((name) => somebody(name, name === 'alice' ? { url: way.url } : {}));
+  t.after(() => { for (const client of [alice, bob, carol, dave]) client.stop(); way.close(); });
+  await Promise.all([alice, bob, carol, dave].map((client) => client.start()));
+  const chat = await bob.groups.create({ title: 'Rocks', user_ids: [alice.id, carol.id] });
+  const [seen, there, hers] = await Promise.all([alice, bob, carol].map((client) => client.open(chat)));
+  await until('all are live', () => [seen, there, hers].every((timeline) => timeline.synced));
+  const gone = new Promise((resolve) => { carol.on('gone', resolve); });
+
+  way.lead(null);
+  await until('she is away', () => alice.state.phase !== 'live');
+  bob.send(chat, 'at nine, @alice?', null, [alice.id]);
+  await until('carol sees it', () => texts(hers).includes('at nine, @alice?'));
+  await carol.markRead(hers);
+  await bob.groups.change(chat, { title: 'High rocks' });
+  await bob.api.addMembers(chat, [dave.id]);
+  await bob.api.changeMember(chat, alice.id, { role: 'admin' });
+  await until('dave has it', () => dave.chats.get(chat)?.title === 'High rocks');
+  await bob.api.removeMember(chat, carol.id);
+  assert.deepEqual(await gone, { chatId: chat, reason: 'removed' });
+  dave.send(chat, 'count me in');
+
+  way.lead(stack.port(1));
+  alice.wake();
+  await until('the same everywhere', () => seen.synced && there.synced && seen.position.ev === there.position.ev
+    && texts(seen).at(-1) === 'count me in');
+  assert.deepEqual(texts(seen), texts(there));
+  assert.deepEqual(seen.messages.filter(({ type }) => type === 'system').map(({ system }) => system.event),
+    ['chat.changed', 'member.joined', 'member.removed']);
+  await until('the list', () => alice.chats.get(chat).unread_count === 2);
+  const { title, role, member_count: count, unread_mentions: mentions } = alice.chats.get(chat);
+  assert.deepEqual({ title, role, count, mentions }, { title: 'High rocks', role: 'admin', count: 3, mentions: 1 });
+  assert.equal(alice.chats.totalMentions, 1);
+  await alice.markRead(seen);
+  await until('bob is told', () => there.receipts.get(alice.id) === seen.highSeq);
+  assert.deepEqual([alice.chats.get(chat).unread_count, alice.chats.badge], [0, 0]);
 });
