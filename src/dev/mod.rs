@@ -4,6 +4,7 @@
 //! reaches only this process, which ends the children in order. A small shell watches each child and
 //! ends it if this process is killed. Not meant for production.
 
+mod demo;
 mod folders;
 mod parent;
 mod postgres;
@@ -75,6 +76,8 @@ pub enum DevError {
     NoSecret,
     #[error("the token could not be signed")]
     Sign(#[from] jsonwebtoken::errors::Error),
+    #[error("the groups of the demo were not made: {0}")]
+    Demo(String),
     #[error("ended by a second signal")]
     Interrupted,
 }

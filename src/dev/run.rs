@@ -13,7 +13,11 @@ use std::{
 use clap::{CommandFactory, FromArgMatches, Parser};
 use tokio::net::TcpListener;
 
-use super::{Claims, DevError, Durability, Postgres, Redis, folders, parent, sign, token};
+use super::{
+    Claims, DevError, Durability, Postgres, Redis,
+    demo::{self, Group},
+    folders, parent, sign, token,
+};
 use crate::{
     app::{self, Listeners, Replica},
     config::{Config, Secret},
@@ -37,6 +41,9 @@ const DEMO_USERS: [&str; 3] = ["Alice", "Bob", "Carol"];
 
 /// Life of their tokens: a week of development, across restarts.
 const DEMO_TTL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// Life of the token that names the people of the demo's groups, at each start.
+const HOST_TTL: Duration = Duration::from_secs(60);
 
 /// Pause between two checks of whether the servers run.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
@@ -140,9 +147,14 @@ async fn start(options: &Options, data: &Path) -> Result<Stack, DevError> {
         config.internal_listen = address(&listeners.internal)?;
         stack.replicas.push(app::start(config, listeners).await?);
     }
+    // The demo is of use without them, too.
+    let groups = demo_groups(&stack, &config, &secret, &users).await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "no groups in the demo");
+        Vec::new()
+    });
     let environment = environment(&stack.replicas, &users);
     token::write_private(&data.join("demo.env"), &environment)?;
-    say(&welcome(&stack, &users, &environment, &options.data));
+    say(&welcome(&stack, &users, &groups, &environment, &options.data));
     Ok(stack)
 }
 
@@ -263,13 +275,35 @@ fn demo_users(config: &Config, secret: &Secret) -> Result<Vec<(&'static str, Str
     let token_of = |name: &'static str| {
         let claims = Claims {
             name: Some(name.to_owned()),
-            iss: config.auth.jwt_issuer.clone(),
-            aud: config.auth.jwt_audience.clone(),
-            ..Claims::new(&name.to_lowercase(), DEMO_TTL)
+            ..claims(config, &name.to_lowercase(), DEMO_TTL)
         };
         Ok((name, sign(secret, &claims)?))
     };
     DEMO_USERS.into_iter().map(token_of).collect()
+}
+
+fn claims(config: &Config, user: &str, ttl: Duration) -> Claims {
+    Claims {
+        iss: config.auth.jwt_issuer.clone(),
+        aud: config.auth.jwt_audience.clone(),
+        ..Claims::new(user, ttl)
+    }
+}
+
+/// Sees to the demo users' groups.
+async fn demo_groups(
+    stack: &Stack,
+    config: &Config,
+    secret: &Secret,
+    users: &[(&'static str, String)],
+) -> Result<Vec<Group>, DevError> {
+    let Some(replica) = stack.replicas.first() else { return Ok(Vec::new()) };
+    let host =
+        Claims { scope: Some("chat:admin".to_owned()), ..claims(config, "beseda-dev", HOST_TTL) };
+    let host = sign(secret, &host)?;
+    let users: Vec<_> =
+        users.iter().map(|(name, token)| (name.to_lowercase(), token.as_str())).collect();
+    demo::groups(replica.public_addr(), &host, &users).await
 }
 
 /// Formats variables for a shell: `A` and `B` are the replicas, tokens are named after their users.
@@ -282,7 +316,13 @@ fn environment(replicas: &[Replica], users: &[(&str, String)]) -> String {
     text.join("\n") + "\n"
 }
 
-fn welcome(stack: &Stack, users: &[(&str, String)], environment: &str, data: &Path) -> String {
+fn welcome(
+    stack: &Stack,
+    users: &[(&str, String)],
+    groups: &[Group],
+    environment: &str,
+    data: &Path,
+) -> String {
     let mut text = String::from("\nBeseda is up.\n\n");
     for (name, replica) in ["A", "B"].into_iter().zip(&stack.replicas) {
         let (public, internal) = (replica.public_addr(), replica.internal_addr());
@@ -300,6 +340,12 @@ fn welcome(stack: &Stack, users: &[(&str, String)], environment: &str, data: &Pa
     text += "\nThe demo page, each link a user of its own, Bob on the other replica:\n";
     for ((name, token), replica) in users.iter().zip(stack.replicas.iter().cycle()) {
         let _ = writeln!(text, "{name:5}  http://{}/#token={token}", replica.public_addr());
+    }
+    if !groups.is_empty() {
+        text += "\nTheir groups, of which Alice is the owner:\n";
+    }
+    for Group { title, room_name, member_count } in groups {
+        let _ = writeln!(text, "{title:12}  {room_name}  ({member_count} members)");
     }
     let program = std::env::args().next().unwrap_or_else(|| "beseda".to_owned());
     let urls: Vec<String> = stack

@@ -66,6 +66,45 @@ impl Drop for Desk {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_demo_has_groups_of_named_people_and_makes_them_once() {
+    let folder = tempfile::tempdir_in("/var/tmp").expect("a folder");
+    let data = folder.path().to_str().expect("text");
+    let mut names = Vec::new();
+    for start in 1..=2 {
+        let desk = Desk::start(data);
+        let told = async |line: &str, before: &str, after: &str| {
+            eventually_within(RESTART, async || desk.told(line, before, after)).await
+        };
+        let few = told("Demo  ", "        ", " (3 members)").await;
+        let many = told("Demo of many", "  ", " (200 members)").await;
+        names.push([few.trim().to_owned(), many.trim().to_owned()]);
+        told("Data is kept", "in ", ".").await;
+        let environment = std::fs::read_to_string(folder.path().join("demo.env")).expect("a file");
+        let value = |name: &str| {
+            let line = environment.lines().find_map(|line| line.strip_prefix(name));
+            line.expect("it is there").to_owned()
+        };
+        let (replica, bob) = (value("B="), value("BOB="));
+        let get = async |path: &str| {
+            let request = reqwest::Client::new().get(format!("{replica}/api/v1/chats/{path}"));
+            let answer = request.bearer_auth(&bob).send().await.expect("an answer");
+            answer.json::<serde_json::Value>().await.expect("JSON")
+        };
+        let chats = get("").await;
+        let chats = chats["results"].as_array().expect("chats");
+        assert_eq!(chats.len(), 2, "start {start}: {chats:?}");
+        for name in &names[0] {
+            let listed = get(&format!("{name}/members/?limit=100")).await;
+            let members = listed["results"].as_array().expect("members");
+            assert_eq!(members[0]["user"]["user_id"], "alice");
+            assert_eq!(members[0]["role"], "owner");
+            assert!(members.iter().all(|one| one["user"]["name"].is_string()), "{members:?}");
+        }
+    }
+    assert_eq!(names[0], names[1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn servers_that_somebody_kills_are_started_again() {
     let folder = tempfile::tempdir_in("/var/tmp").expect("a folder");
     let desk = Desk::start(folder.path().to_str().expect("text"));

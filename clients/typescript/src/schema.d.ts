@@ -48,6 +48,16 @@ export type BulkResult = {
   updated: number;
 };
 
+/** A page of all that changed in a chat since a position. */
+export type ChangePage = {
+  /** The history that each `ev` belongs to. */
+  epoch: string;
+  has_more: boolean;
+  head_ev: number;
+  /** [Frames of the socket](/docs/socket/) that have an `ev`, ascending by it: each row that changed, as it is now. The last one's `ev` is the `after_ev` of the next page. */
+  results: Record<string, unknown>[];
+};
+
 /** A chat, as one of its members sees it. */
 export type Chat = {
   /** Whether the caller has archived the chat. */
@@ -530,6 +540,19 @@ export type SearchPage = {
   results: SearchHit[];
 };
 
+/** A page of the chats that changed since a cursor was given. */
+export type SyncPage = {
+  /** Chats that are the caller's no longer. */
+  gone: string[];
+  has_more: boolean;
+  /** The `cursor` of the next page; on the last one, of the next time. */
+  next: string;
+  /** A list of all chats begins with this page: once it ends, what the client has of any other chat is of no use. */
+  reset: boolean;
+  /** As they are now. */
+  results: Chat[];
+};
+
 /** What a system message tells of. */
 export type SystemEvent = {
   by?: UserId | null;
@@ -641,6 +664,12 @@ export interface Operations {
     query: {};
     body: undefined;
     result: null;
+  };
+  'GET /chats/{chat}/changes/': {
+    path: { chat: string };
+    query: { after_ev?: number; limit?: number };
+    body: undefined;
+    result: ChangePage;
   };
   'GET /chats/{chat}/connect/': {
     path: { chat: string };
@@ -773,6 +802,12 @@ export interface Operations {
     query: { limit?: number; cursor?: string };
     body: undefined;
     result: ReportPage;
+  };
+  'GET /sync/': {
+    path: {};
+    query: { limit?: number; cursor?: string };
+    body: undefined;
+    result: SyncPage;
   };
   'POST /users/': {
     path: {};
