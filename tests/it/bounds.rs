@@ -292,9 +292,10 @@ async fn reads_that_were_given_up_keep_their_places() {
 async fn a_drain_leaves_a_moment_for_the_last_words_and_no_more() {
     let mut cluster = Cluster::start(1).await;
     let alice = cluster.user("alice");
+    let chat = alice.on(0).open_chat(&cluster.user("bob")).await;
     let mut stream = TcpStream::connect(alice.on(0).host()).await.expect("the replica listens");
     let head = format!(
-        "POST /api/v1/chats/ HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\
+        "POST /api/v1/chats/{chat}/messages/ HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\
          Content-Type: application/json\r\nContent-Length: 100000\r\n\r\n",
         alice.token
     );
