@@ -549,34 +549,6 @@ BEGIN
 END
 $$;
 
--- Changes a member's own settings; null: as they are. It takes no revision, and is told to the member only. The
--- chat's lock is held all the same: where the chat has receipts, nothing changes a member's row without it.
--- outcome: ok, chat_not_found.
-CREATE FUNCTION set_own(in_chat uuid, in_user text, in_notify text, in_pinned boolean, in_archived boolean)
-RETURNS TABLE (outcome text, outbox_id bigint) LANGUAGE plpgsql VOLATILE AS $$
-#variable_conflict use_column
-DECLARE
-    chat chats := lock_chat(in_chat, in_user, false);
-BEGIN
-    outcome := 'chat_not_found';
-    IF chat.chat_id IS NOT NULL AND actor_role(in_chat, in_user, false) IS NOT NULL THEN
-        outcome := 'ok';
-        UPDATE members m
-           SET notify = coalesce(in_notify::notify_level, m.notify), pinned = coalesce(in_pinned, m.pinned),
-               archived = coalesce(in_archived, m.archived), rev = m.rev + 1
-         WHERE m.chat_id = in_chat AND m.user_id = in_user
-           AND (m.notify, m.pinned, m.archived)
-               <> (coalesce(in_notify::notify_level, m.notify), coalesce(in_pinned, m.pinned),
-                   coalesce(in_archived, m.archived));
-        IF FOUND THEN
-            INSERT INTO outbox AS o (chats, of_chats, of_users)
-            VALUES ('{}', ARRAY[in_chat], ARRAY[in_user]) RETURNING o.outbox_id INTO outbox_id;
-        END IF;
-    END IF;
-    RETURN NEXT;
-END
-$$;
-
 -- Makes an invite. outcome: ok, chat_not_found, forbidden.
 CREATE FUNCTION create_invite(
     in_chat uuid, in_actor text, in_host boolean, in_invite uuid, in_code text, in_expires_in_s integer,
