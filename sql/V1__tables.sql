@@ -347,6 +347,17 @@ CREATE TABLE purges (
     due_at  timestamptz NOT NULL DEFAULT clock_timestamp() + interval '30 seconds'
 );
 
+-- Whose a chat was whose rows of members are gone: for clients that were away (src/store/sync.rs). Written where
+-- such rows are deleted, and kept for longer than a cursor lives, which is 30 days.
+CREATE TABLE departures (
+    user_id text COLLATE "C" NOT NULL,
+    chat_id uuid NOT NULL,
+    gone_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (user_id, chat_id)
+);
+-- What is cleared first.
+CREATE INDEX departures_by_time ON departures (gone_at);
+
 -- Reported messages. A report keeps a copy of its message, so that neither an edit nor a deletion, of the
 -- message or of its chat, takes it from the host application. An erasure does: the erased user's words, or
 -- name, leave every report.

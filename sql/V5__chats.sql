@@ -94,6 +94,24 @@ BEGIN
 END
 $$;
 
+-- Deletes a chat's rows of members, up to a user, and keeps whose they were. As many that nobody can ask for any more
+-- are cleared, so that their number stays that of a month. Returns how many members there were.
+CREATE FUNCTION delete_members(in_chat uuid, in_last_user text) RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    deleted bigint;
+BEGIN
+    WITH deleted AS (
+        DELETE FROM members m WHERE m.chat_id = in_chat AND m.user_id <= in_last_user RETURNING m.user_id
+    )
+    INSERT INTO departures (user_id, chat_id) SELECT d.user_id, in_chat FROM deleted d;
+    GET DIAGNOSTICS deleted = ROW_COUNT;
+    DELETE FROM departures d WHERE d.ctid = ANY (ARRAY(
+        SELECT d.ctid FROM departures d WHERE d.gone_at < clock_timestamp() - interval '31 days'
+         ORDER BY d.gone_at LIMIT 2 * deleted FOR UPDATE SKIP LOCKED));
+    RETURN deleted;
+END
+$$;
+
 -- Makes a chat gone for everybody at once, however many members it has: without its row in `chats` nobody sees
 -- the rest, which purge_chat deletes. The caller holds the chat's lock.
 CREATE FUNCTION drop_chat(in_chat chats) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
@@ -105,7 +123,7 @@ BEGIN
           FROM members m WHERE m.chat_id = in_chat.chat_id;
         DELETE FROM pairs p WHERE p.user_lo = two[1] AND p.user_hi = two[2];
         -- So few that nobody need look past them until the purge.
-        DELETE FROM members m WHERE m.chat_id = in_chat.chat_id;
+        PERFORM delete_members(in_chat.chat_id, two[2]);
     END IF;
     DELETE FROM chat_names n WHERE n.room_name = in_chat.room_name;
     DELETE FROM invites i WHERE i.chat_id = in_chat.chat_id;
@@ -170,9 +188,7 @@ BEGIN
     END IF;
     SELECT max(n.user_id) INTO last_user FROM (
         SELECT m.user_id FROM members m WHERE m.chat_id = in_chat ORDER BY m.chat_id, m.user_id LIMIT in_limit) n;
-    DELETE FROM members m WHERE m.chat_id = in_chat AND m.user_id <= last_user;
-    GET DIAGNOSTICS deleted = ROW_COUNT;
-    IF deleted = in_limit THEN
+    IF delete_members(in_chat, last_user) = in_limit THEN
         RETURN false;
     END IF;
     -- By place: one user may be mentioned more often than a step is long.

@@ -3,13 +3,14 @@
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use uuid::Uuid;
 
+use super::sync::{read_sync_cursor, write_sync_cursor};
 use crate::{
     error::Error,
     model::{Role, Time, UserId},
     store::{ChatCursor, MemberCursor},
 };
 
-const UNREADABLE: Error = Error::InvalidRequest("This cursor is none of ours.");
+pub(super) const UNREADABLE: Error = Error::InvalidRequest("This cursor is none of ours.");
 
 /// Encodes a time, in microseconds since 1970, and an id.
 pub(crate) fn write_cursor((time, id): (Time, Uuid)) -> String {
@@ -152,6 +153,9 @@ pub(crate) fn check_all(raw: &str) {
     }
     if let Ok(user_id) = read_user_cursor(raw) {
         again(write_user_cursor(&user_id));
+    }
+    if let Ok(cursor) = read_sync_cursor(raw) {
+        again(write_sync_cursor(&cursor));
     }
 }
 

@@ -16,6 +16,7 @@ mod permit;
 pub(crate) mod problem;
 mod reports;
 mod socket_page;
+mod sync;
 mod system;
 mod users;
 
@@ -70,6 +71,8 @@ fn classes() -> [(Class, OpenApiRouter<Context>); 5] {
                 .routes(routes!(messages::list_messages))
                 .routes(routes!(messages::get_message))
                 .routes(routes!(messages::list_readers))
+                .routes(routes!(sync::list_changes))
+                .routes(routes!(sync::sync))
                 .routes(routes!(members::list_members))
                 .routes(routes!(bans::list_bans))
                 .routes(routes!(invites::list_invites))

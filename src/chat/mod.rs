@@ -10,6 +10,7 @@ mod members;
 mod presence;
 mod reports;
 mod search;
+mod sync;
 mod totals;
 mod users;
 
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use beseda_protocol::rest::{Edit, NewMessage};
 
 pub(crate) use self::draft::{parse_edit, parse_message};
-pub use self::{export::Export, groups::GroupDraft, members::Members};
+pub use self::{export::Export, groups::GroupDraft, members::Members, sync::Synced};
 use self::{search::Searches, totals::Totals};
 use crate::{
     admission_cache::AdmissionCache,

@@ -25,6 +25,7 @@ mod requirements;
 mod rows;
 mod shared_connections;
 mod states;
+mod sync;
 mod trace;
 mod users;
 mod verify;
@@ -56,6 +57,7 @@ pub use self::{
     mutations::{Mutated, MutatedBatch, Mutation, MutationKind, MutationOutcome, MutationResult},
     outbox::{Noted, Unpublished},
     states::{ChatState, InboxHead, MemberState},
+    sync::{Mark, OpenRound, SyncCursor, SyncList},
     trace::{Trail, trail},
     users::{Barred, Named, UserRow},
     verify::{Finding, Verified, verify},

@@ -69,6 +69,8 @@ const RULES: &[Rule] = {
         rule("post", "/chats/{chat}/join/", Joining, [200, 200]),
         rule("post", "/invites/{code}/", Joining, [200, 200]),
         rule("get", "/chats/{chat}/messages/{message_id}/readers/", Chat, [200, 200]),
+        rule("get", "/chats/{chat}/changes/", Chat, [200, 200]),
+        rule("get", "/sync/", Oneself, [200, 200]),
         rule("get", "/chats/{chat}/messages/", Chat, [200, 200]),
         rule("post", "/chats/{chat}/messages/", ChatUnlessBlocked, [201, 201]),
         rule("get", "/chats/{chat}/messages/{message_id}/", Chat, [200, 200]),

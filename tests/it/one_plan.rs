@@ -107,6 +107,10 @@ async fn round(a: &Client, b: &Client, host: &Client, chat: &Chat, name: &str) {
     for path in ["/chats/", "/chats/unread/", "/users/alice/"] {
         b.get(path).await.expect(200);
     }
+    let synced = b.get("/sync/").await.expect(200);
+    let next = synced["next"].as_str().expect("a cursor");
+    b.get(&format!("/sync/?cursor={next}")).await.expect(200);
+    b.get(&chat.path(&format!("changes/?after_ev={}&limit=10", ev - 1))).await.expect(200);
     b.chat(chat).await;
     b.get(&chat.path("search/?query=needle&limit=50")).await.expect(200);
     b.post(&chat.path("mark_read/"), json!({ "up_to_seq": seq - 1 })).await.expect(200);

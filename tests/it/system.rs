@@ -115,6 +115,8 @@ async fn the_documents_name_every_route_and_need_no_network() {
         ("/api/v1/chats/unread/".to_owned(), &["get"]),
         (format!("{chat}/"), &["get", "patch", "delete"]),
         (format!("{chat}/me/"), &["patch"]),
+        (format!("{chat}/changes/"), &["get"]),
+        ("/api/v1/sync/".to_owned(), &["get"]),
         (format!("{chat}/members/"), &["get", "post"]),
         (format!("{chat}/members/{{user_id}}/"), &["patch", "delete"]),
         (format!("{chat}/bans/"), &["get"]),

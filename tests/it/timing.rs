@@ -50,6 +50,7 @@ async fn refuse(eve: &Client, route: usize, chat: &str) -> Duration {
         10 => eve.post(&format!("{path}members/"), json!({ "user_ids": ["somebody"] })),
         11 => eve.delete(&format!("{path}members/bob/")),
         12 => eve.post(&format!("{path}join/"), json!({})),
+        13 => eve.get(&format!("{path}changes/")),
         _ => eve.delete(&path),
     };
     let began = Instant::now();
@@ -59,7 +60,7 @@ async fn refuse(eve: &Client, route: usize, chat: &str) -> Duration {
     took
 }
 
-const ROUTES: usize = 14;
+const ROUTES: usize = 15;
 
 #[test]
 fn the_share_tells_a_shift_from_none() {

@@ -281,6 +281,37 @@ pub struct HistoryView {
     pub peer_read_seq: Option<i64>,
 }
 
+/// A page of all that changed in a chat since a position.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ChangePage {
+    /// [Frames of the socket](/docs/socket/) that have an `ev`, ascending by it: each row that changed, as it
+    /// is now. The last one's `ev` is the `after_ev` of the next page.
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<Object>))]
+    pub results: Vec<Box<RawValue>>,
+    pub has_more: bool,
+    pub head_ev: i64,
+    /// The history that each `ev` belongs to.
+    pub epoch: String,
+}
+
+/// A page of the chats that changed since a cursor was given.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SyncPage {
+    /// As they are now.
+    pub results: Vec<Chat>,
+    /// Chats that are the caller's no longer.
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<Uuid>))]
+    pub gone: Vec<ChatId>,
+    /// The `cursor` of the next page; on the last one, of the next time.
+    pub next: String,
+    pub has_more: bool,
+    /// A list of all chats begins with this page: once it ends, what the client has of any other chat is of
+    /// no use.
+    pub reset: bool,
+}
+
 /// The unread counters of a chat.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

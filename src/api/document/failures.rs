@@ -73,6 +73,8 @@ pub(super) const FAILURES: &[(&str, &[&str])] = &[
     ),
     ("delete_message", &["not_author", "chat_not_found", "message_not_found"]),
     ("list_readers", &["too_large", "chat_not_found", "message_not_found", "validation_failed"]),
+    ("list_changes", &["chat_not_found", "validation_failed"]),
+    ("sync", &["validation_failed"]),
     ("report_message", &["chat_not_found", "message_not_found", "validation_failed"]),
     ("list_reports", &["forbidden", "validation_failed"]),
     ("get_user", &["user_not_found"]),

@@ -30,6 +30,7 @@ fn routes_of(chat: &str, message_id: &str) -> Vec<(Method, String, Option<Value>
         route(Method::POST, "invites/", Some(json!({}))),
         route(Method::DELETE, &format!("invites/{message_id}/"), None),
         route(Method::POST, "join/", Some(json!({}))),
+        route(Method::GET, "changes/?after_ev=0", None),
         route(Method::GET, "search/?query=x", None),
         route(Method::GET, "connect/", None),
         route(Method::DELETE, "", None),

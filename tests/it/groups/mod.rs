@@ -8,6 +8,7 @@ mod making;
 mod members;
 mod moderation;
 mod rights;
+mod sync;
 mod system_messages;
 
 use serde_json::{Value, json};
