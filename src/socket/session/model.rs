@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use bytes::Bytes;
 use futures_util::FutureExt;
 use proptest::prelude::*;
 
