@@ -71,8 +71,7 @@ CREATE TYPE member_state AS (
     last_seq bigint, last_ev bigint, activity timestamptz,
     -- No member any more: their counters are 0.
     gone boolean,
-    rev bigint, first_seq bigint, read_seq bigint, unread bigint, mentions bigint,
-    notify text, pinned boolean, archived boolean
+    rev bigint, read_seq bigint, unread bigint, mentions bigint, notify text, archived boolean
 );
 
 -- Puts a state together of the two rows. The planner replaces a call by the expression, and a field of
@@ -80,7 +79,7 @@ CREATE TYPE member_state AS (
 CREATE FUNCTION member_state(c chats, me members) RETURNS member_state LANGUAGE sql STABLE AS $$
     SELECT ROW(
         c.chat_id, me.user_id, c.kind::text, c.room_name, c.last_seq, c.last_ev, c.active_at,
-        me.left_ev IS NOT NULL, me.rev, me.first_seq, me.read_seq,
+        me.left_ev IS NOT NULL, me.rev, me.read_seq,
         CASE WHEN me.left_ev IS NOT NULL THEN 0
              ELSE c.last_counted - me.floor_counted - me.own_after
                   - CASE WHEN c.last_dead_seq > me.floor_seq
@@ -88,7 +87,7 @@ CREATE FUNCTION member_state(c chats, me members) RETURNS member_state LANGUAGE 
         CASE WHEN me.left_ev IS NULL AND greatest(me.mention_seq, c.all_mention_seq) > me.floor_seq
              THEN count_mentions(c.chat_id, me.user_id, me.floor_seq, me.mention_seq, c.all_mention_seq)
              ELSE 0 END,
-        me.notify::text, me.pinned, me.archived)::member_state
+        me.notify::text, me.archived)::member_state
 $$;
 
 -- The present states of these members, in pairs; where the chat or the member's row is gone, none.

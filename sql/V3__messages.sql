@@ -85,17 +85,21 @@ $$;
 -- Writes a batch of messages. A batch never has the same message_id twice (the batch writer ensures it).
 -- in_mentions: ids divided by chr(31); chr(1): everybody; null: nobody.
 --
--- A row for each message, in order, with its place idx; then rows with idx null, which have only a state: of
--- whoever's counters changed by more than the chat's numbers tell. These are senders and mentioned users, and
--- in a direct chat both members. What the caller knows already is not returned.
--- outcome: created, replayed, or the code of the error. wait: until when slow mode or silence lasts.
+-- A row for each message, with its place idx. outcome: created, replayed, or the code of the error. wait: until when
+-- slow mode or silence lasts. What the caller knows already is not returned, and of a replayed message, which is
+-- rare, only where it is.
+--
+-- In a direct chat the row of the last message that was created has the states of both members after it, the
+-- sender's from room_name on, the other's from peer_id on; notify is null for all. There is none in a batch of
+-- several that mentions somebody there. In groups nobody's state is told.
 CREATE FUNCTION send_messages(
     in_chat uuid[], in_sender text[], in_message uuid[], in_key text[], in_digest bytea[],
     in_text text[], in_metadata json[], in_mentions text[])
 RETURNS TABLE (
-    idx bigint, outcome text, wait timestamptz, kind text, seq bigint, ev bigint, text text, metadata json,
-    mentions text[], created_at timestamptz, edited_at timestamptz, deleted_at timestamptz,
-    outbox_id bigint, state member_state)
+    idx bigint, outcome text, wait timestamptz, kind text, seq bigint, ev bigint, mentions text[],
+    created_at timestamptz, outbox_id bigint, room_name text, rev bigint, read_seq bigint, unread bigint,
+    unread_mentions bigint, notify text, archived boolean, peer_id text, peer_rev bigint, peer_read_seq bigint,
+    peer_unread bigint, peer_mentions bigint, peer_notify text, peer_archived boolean)
 LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 DECLARE
@@ -114,16 +118,16 @@ DECLARE
     floor_now bigint;
     floor_counted_now bigint;
     own_now bigint;
-    dead_now bigint;
-    mentions_now bigint;
-    -- Of a larger one, by place. Who was not there when the locks were taken is not there for this batch, even
-    -- if the next statement sees them: their chat is not locked.
+    mention_now bigint;
+    all_mention_now bigint;
+    -- Of a larger one.
+    held bigint;
+    -- The places whose senders were members when the locks were taken. Who was not is not there for this batch,
+    -- even if the next statement sees them: their chat is not locked. Null: all were.
     hits bigint[];
     silent boolean;
     slow boolean;
-    grouped boolean;
-    directs uuid[];
-    locked boolean[];
+    -- By place, the members whom a message mentions; null: none does.
     mentioned text[];
     of_chats uuid[];
     of_users text[];
@@ -157,16 +161,14 @@ BEGIN
         IF NOT chat.receipts THEN
             PERFORM lock_members(of_chat, by_sender || whom);
         END IF;
-        SELECT me.tid, me.role, me.silenced_until, me.last_sent_at, me.rev, me.first_seq, me.read_seq,
-               me.floor_seq, me.floor_counted, me.own_after, me.mention_seq, me.notify, me.pinned, me.archived,
-               peer.user_id AS p_user, peer.rev AS p_rev, peer.first_seq AS p_first_seq,
-               peer.read_seq AS p_read_seq, peer.floor_seq AS p_floor_seq,
-               peer.floor_counted AS p_floor_counted, peer.own_after AS p_own_after,
-               peer.mention_seq AS p_mention_seq, peer.notify AS p_notify, peer.pinned AS p_pinned,
-               peer.archived AS p_archived,
-               old.seq AS old_seq, old.ev AS old_ev, old.text AS old_text, old.metadata AS old_metadata,
-               old.mentions AS old_mentions, old.created_at AS old_created_at, old.edited_at AS old_edited_at,
-               old.deleted_at AS old_deleted_at, old.content_digest AS old_digest
+        SELECT me.tid, me.role, me.silenced_until, me.last_sent_at, me.rev, me.read_seq, me.floor_seq,
+               me.floor_counted, me.own_after, me.mention_seq,
+               CASE WHEN me.notify <> 'all' THEN me.notify::text END AS notify, me.archived,
+               peer.user_id AS p_user, peer.rev AS p_rev, peer.read_seq AS p_read_seq,
+               peer.floor_seq AS p_floor_seq, peer.floor_counted AS p_floor_counted,
+               peer.own_after AS p_own_after, peer.mention_seq AS p_mention_seq,
+               CASE WHEN peer.notify <> 'all' THEN peer.notify::text END AS p_notify, peer.archived AS p_archived,
+               old.seq AS old_seq, old.deleted_at AS old_deleted_at, old.content_digest AS old_digest
           INTO place
           FROM (SELECT m.ctid AS tid, m.* FROM members m
                  WHERE m.chat_id = of_chat AND m.user_id = by_sender AND coalesce(m.left_ev, 0) = 0
@@ -230,97 +232,88 @@ BEGIN
         ELSIF outcome = 'replayed' THEN
             kind := chat.kind;
             seq := place.old_seq;
-            ev := place.old_ev;
-            text := place.old_text;
-            metadata := place.old_metadata;
-            mentions := place.old_mentions;
-            created_at := place.old_created_at;
-            edited_at := place.old_edited_at;
-            deleted_at := place.old_deleted_at;
         ELSIF outcome = 'silenced' THEN
             wait := place.silenced_until;
         ELSIF outcome = 'slow_mode' THEN
             wait := place.last_sent_at + chat.slow_mode_s * interval '1 second';
         END IF;
-        RETURN NEXT;
-        IF outcome NOT IN ('created', 'replayed') THEN
-            RETURN;
+        IF outcome = 'created' AND kind = 'direct' THEN
+            room_name := chat.room_name;
+            rev := place.rev + 1;
+            read_seq := place.read_seq;
+            notify := place.notify;
+            archived := place.archived;
+            peer_id := place.p_user;
+            -- Whoever of two is mentioned by id is the other.
+            peer_rev := place.p_rev + (whom <> ARRAY[chr(1)] IS TRUE)::integer;
+            peer_read_seq := place.p_read_seq;
+            peer_notify := place.p_notify;
+            peer_archived := place.p_archived;
+            unread := counted_now - floor_counted_now - own_now;
+            IF chat.last_dead_seq > floor_now THEN
+                unread := unread - count_dead(of_chat, floor_now, chat.dead);
+            END IF;
+            peer_unread := counted_now - place.p_floor_counted - place.p_own_after;
+            IF chat.last_dead_seq > place.p_floor_seq THEN
+                peer_unread := peer_unread - count_dead(of_chat, place.p_floor_seq, chat.dead);
+            END IF;
+            -- Bounds: either may be too high.
+            all_mention_now := CASE WHEN whom IS NULL THEN chat.all_mention_seq ELSE seq_now END;
+            mention_now := greatest(place.p_mention_seq, all_mention_now);
+            unread_mentions := 0;
+            IF greatest(place.mention_seq, all_mention_now) > floor_now THEN
+                unread_mentions := count_mentions(
+                    of_chat, by_sender, floor_now, place.mention_seq, all_mention_now);
+            END IF;
+            peer_mentions := 0;
+            IF mention_now > place.p_floor_seq THEN
+                peer_mentions := count_mentions(
+                    of_chat, place.p_user, place.p_floor_seq, mention_now, all_mention_now);
+            END IF;
         END IF;
-        IF outcome = 'replayed' OR whom IS NOT NULL OR chat.kind = 'group' THEN
-            of_users := CASE chat.kind WHEN 'direct' THEN ARRAY[by_sender, place.p_user] ELSE by_sender || whom END;
-            of_chats := array_fill(of_chat, ARRAY[cardinality(of_users)]);
-            RETURN QUERY
-            SELECT NULL::bigint, NULL, NULL::timestamptz, NULL, NULL::bigint, NULL::bigint, NULL, NULL::json,
-                   NULL::text[], NULL::timestamptz, NULL::timestamptz, NULL::timestamptz, NULL::bigint,
-                   s::member_state
-              FROM member_states(of_chats, of_users) s;
-            RETURN;
-        END IF;
-        -- Both states of a direct chat, without another look.
-        idx := NULL; outcome := NULL; seq := NULL; ev := NULL; created_at := NULL; outbox_id := NULL;
-        dead_now := 0;
-        IF chat.last_dead_seq > floor_now THEN
-            dead_now := count_dead(of_chat, floor_now, chat.dead);
-        END IF;
-        mentions_now := 0;
-        IF greatest(place.mention_seq, chat.all_mention_seq) > floor_now THEN
-            mentions_now := count_mentions(of_chat, by_sender, floor_now, place.mention_seq, chat.all_mention_seq);
-        END IF;
-        state := ROW(of_chat, by_sender, kind, chat.room_name, seq_now, ev_now, at, false,
-                     place.rev + 1, place.first_seq, place.read_seq,
-                     counted_now - floor_counted_now - own_now - dead_now, mentions_now,
-                     place.notify, place.pinned, place.archived)::member_state;
-        RETURN NEXT;
-        dead_now := 0;
-        IF chat.last_dead_seq > place.p_floor_seq THEN
-            dead_now := count_dead(of_chat, place.p_floor_seq, chat.dead);
-        END IF;
-        mentions_now := 0;
-        IF greatest(place.p_mention_seq, chat.all_mention_seq) > place.p_floor_seq THEN
-            mentions_now := count_mentions(
-                of_chat, place.p_user, place.p_floor_seq, place.p_mention_seq, chat.all_mention_seq);
-        END IF;
-        state := ROW(of_chat, place.p_user, kind, chat.room_name, seq_now, ev_now, at, false,
-                     place.p_rev, place.p_first_seq, place.p_read_seq,
-                     counted_now - place.p_floor_counted - place.p_own_after - dead_now, mentions_now,
-                     place.p_notify, place.p_pinned, place.p_archived)::member_state;
         RETURN NEXT;
         RETURN;
     END IF;
 
     -- Every function locks chats in the order of their ids, so that no two wait for each other.
-    SELECT array_agg(l.idx), bool_or(NOT l.receipts), bool_or(l.slow_mode_s > 0), bool_or(l.kind = 'group'),
-           array_agg(DISTINCT l.chat_id) FILTER (WHERE l.kind = 'direct')
-      INTO hits, silent, slow, grouped, directs
-      FROM (SELECT i.idx, i.chat_id, c.receipts, c.slow_mode_s, c.kind
-              FROM (SELECT i.* FROM unnest(in_chat, in_sender) WITH ORDINALITY AS i (chat_id, sender_id, idx)
-                     ORDER BY i.chat_id) i
+    SELECT count(*), bool_or(NOT l.receipts), bool_or(l.slow_mode_s > 0) INTO held, silent, slow
+      FROM (SELECT c.receipts, c.slow_mode_s
+              FROM (SELECT i.* FROM unnest(in_chat, in_sender) AS i (chat_id, sender_id) ORDER BY i.chat_id) i
              CROSS JOIN LATERAL (SELECT FROM members m WHERE m.chat_id = i.chat_id AND m.user_id = i.sender_id
                                                          AND coalesce(m.left_ev, 0) = 0 OFFSET 0) me
-             CROSS JOIN LATERAL (SELECT c.receipts, c.slow_mode_s, c.kind FROM chats c
+             CROSS JOIN LATERAL (SELECT c.receipts, c.slow_mode_s FROM chats c
                                   WHERE c.chat_id = i.chat_id FOR NO KEY UPDATE) c) l;
-    locked := array_fill(coalesce(cardinality(hits), 0) = size, ARRAY[size]);
-    IF cardinality(hits) < size THEN
-        FOR n IN 1 .. cardinality(hits) LOOP
-            locked[hits[n]] := true;
+    IF held < size THEN
+        -- Whoever has joined since is not waited for, or two might wait for each other.
+        SELECT coalesce(array_agg(l.idx), '{}'), bool_or(NOT l.receipts), bool_or(l.slow_mode_s > 0)
+          INTO hits, silent, slow
+          FROM (SELECT i.idx, c.receipts, c.slow_mode_s
+                  FROM unnest(in_chat, in_sender) WITH ORDINALITY AS i (chat_id, sender_id, idx)
+                 CROSS JOIN LATERAL (SELECT FROM members m
+                                      WHERE m.chat_id = i.chat_id AND m.user_id = i.sender_id
+                                        AND coalesce(m.left_ev, 0) = 0 OFFSET 0) me
+                 CROSS JOIN LATERAL (SELECT c.receipts, c.slow_mode_s FROM chats c
+                                      WHERE c.chat_id = i.chat_id FOR NO KEY UPDATE SKIP LOCKED) c) l;
+    END IF;
+    IF array_to_string(in_mentions, '') <> '' THEN
+        mentioned := array_fill(NULL::text, ARRAY[size]);
+        FOR n IN 1 .. size LOOP
+            CONTINUE WHEN in_mentions[n] IS NULL OR n <> ALL (hits);
+            whom := mentioned_members(in_chat[n], in_sender[n], in_mentions[n]);
+            IF whom IS NOT NULL THEN
+                mentioned[n] := array_to_string(whom, chr(31));
+                of_users := of_users || whom;
+                of_chats := of_chats || array_fill(in_chat[n], ARRAY[cardinality(whom)]);
+            END IF;
         END LOOP;
     END IF;
-    mentioned := array_fill(NULL::text, ARRAY[size]);
-    FOR n IN 1 .. CASE WHEN array_to_string(in_mentions, '') <> '' THEN size ELSE 0 END LOOP
-        CONTINUE WHEN in_mentions[n] IS NULL OR NOT locked[n];
-        mentioned[n] := array_to_string(mentioned_members(in_chat[n], in_sender[n], in_mentions[n]), chr(31));
-        IF mentioned[n] IS NOT NULL THEN
-            whom := string_to_array(mentioned[n], chr(31));
-            of_users := of_users || whom;
-            of_chats := of_chats || array_fill(in_chat[n], ARRAY[cardinality(whom)]);
-        END IF;
-    END LOOP;
     IF silent THEN
         -- Senders and mentioned users together, in order.
         PERFORM FROM (
                 SELECT w.chat_id, w.user_id
                   FROM (SELECT i.chat_id, i.user_id COLLATE "C" AS user_id
-                          FROM unnest(in_chat, in_sender, locked) AS i (chat_id, user_id, locked) WHERE i.locked
+                          FROM unnest(in_chat, in_sender) WITH ORDINALITY AS i (chat_id, user_id, idx)
+                         WHERE hits IS NULL OR i.idx = ANY (hits)
                         UNION SELECT * FROM unnest(of_chats, of_users)) w
                  CROSS JOIN LATERAL (SELECT c.receipts FROM chats c WHERE c.chat_id = w.chat_id OFFSET 0) c
                  WHERE NOT c.receipts
@@ -332,91 +325,121 @@ BEGIN
         -- In slow mode each message must see the one before it. All locks are held by now.
         FOR n IN 1 .. size LOOP
             RETURN QUERY
-            SELECT n::bigint, s.outcome, s.wait, s.kind, s.seq, s.ev, s.text, s.metadata, s.mentions,
-                   s.created_at, s.edited_at, s.deleted_at, s.outbox_id, NULL::member_state
+            SELECT n::bigint, s.outcome, s.wait, s.kind, s.seq, s.ev, s.mentions, s.created_at, s.outbox_id,
+                   s.room_name, s.rev, s.read_seq, s.unread, s.unread_mentions, s.notify, s.archived, s.peer_id,
+                   s.peer_rev, s.peer_read_seq, s.peer_unread, s.peer_mentions, s.peer_notify, s.peer_archived
               FROM send_messages(
-                   ARRAY[CASE WHEN locked[n] THEN in_chat[n] END], in_sender[n:n], in_message[n:n], in_key[n:n],
-                   in_digest[n:n], in_text[n:n], in_metadata[n:n], in_mentions[n:n]) s
-             WHERE s.idx = 1;
+                   ARRAY[CASE WHEN hits IS NULL OR n = ANY (hits) THEN in_chat[n] END], in_sender[n:n],
+                   in_message[n:n], in_key[n:n], in_digest[n:n], in_text[n:n], in_metadata[n:n],
+                   in_mentions[n:n]) s;
         END LOOP;
     ELSE
         instant := clock_timestamp();
         RETURN QUERY
+        -- What is wide is read by its place where it is needed, and not carried from step to step.
         WITH judged AS (
-            SELECT i.*, c.tid, c.kind, c.last_seq, c.last_ev, c.last_counted,
-                   greatest(instant, c.last_message_at) AS at,
-                   me.tid AS my_tid, me.floor_counted, me.silenced_until,
-                   old.seq AS old_seq, old.ev AS old_ev, old.text AS old_text, old.metadata AS old_metadata,
-                   old.mentions AS old_mentions, old.created_at AS old_created_at,
-                   old.edited_at AS old_edited_at, old.deleted_at AS old_deleted_at,
+            SELECT i.idx, i.chat_id, i.sender_id, c.tid, c.kind, c.last_seq, c.last_ev, c.last_counted,
+                   greatest(instant, c.last_message_at) AS at, c.room_name, c.dead, c.last_dead_seq,
+                   c.all_mention_seq, me.tid AS my_tid, me.silenced_until, me.rev, me.read_seq, me.floor_seq,
+                   me.floor_counted, me.own_after, me.mention_seq, me.notify, me.archived, old.seq AS old_seq,
                    judge_send(me.tid IS NOT NULL AND c.tid IS NOT NULL,
                               CASE WHEN old.seq IS NOT NULL
                                    THEN old.deleted_at IS NOT NULL
-                                        OR old.content_digest IS NOT DISTINCT FROM i.digest END,
+                                        OR old.content_digest IS NOT DISTINCT FROM in_digest[i.idx] END,
                               c.blocked, c.erased, me.role, c.admins_post, me.silenced_until,
-                              i.mentioned = chr(1), c.member_count, NULL, instant) AS outcome
-              FROM unnest(in_chat, in_sender, in_message, in_key, in_digest, in_text, in_metadata, mentioned,
-                          locked)
-                   WITH ORDINALITY AS i (chat_id, sender_id, message_id, key, digest, text, metadata, mentioned,
-                                         locked, idx)
+                              mentioned[i.idx] = chr(1), c.member_count, NULL, instant) AS outcome
+              FROM unnest(in_chat, in_sender) WITH ORDINALITY AS i (chat_id, sender_id, idx)
               LEFT JOIN LATERAL (
-                  SELECT m.ctid AS tid, m.role, m.floor_counted, m.silenced_until FROM members m
-                   WHERE m.chat_id = i.chat_id AND m.user_id = i.sender_id AND coalesce(m.left_ev, 0) = 0
-                     AND i.locked OFFSET 0) me ON true
+                  SELECT m.ctid AS tid, m.role, m.silenced_until, m.rev, m.read_seq, m.floor_seq,
+                         m.floor_counted, m.own_after, m.mention_seq, m.notify, m.archived
+                    FROM members m
+                   WHERE m.chat_id = CASE WHEN hits IS NULL OR i.idx = ANY (hits) THEN i.chat_id END
+                     AND m.user_id = i.sender_id AND coalesce(m.left_ev, 0) = 0 OFFSET 0) me ON true
               LEFT JOIN LATERAL (
                   SELECT c.ctid AS tid, c.kind, c.last_seq, c.last_ev, c.last_counted, c.last_message_at,
-                         c.blocked, c.erased, c.admins_post, c.member_count
-                    FROM chats c WHERE c.chat_id = i.chat_id AND me.tid IS NOT NULL OFFSET 0) c ON true
-              LEFT JOIN LATERAL message_by_id(
-                  CASE WHEN c.tid IS NOT NULL THEN i.chat_id END,
-                  CASE WHEN i.key IS NOT NULL THEN i.message_id END) old ON true
+                         c.blocked, c.erased, c.admins_post, c.member_count, c.room_name, c.dead,
+                         c.last_dead_seq, c.all_mention_seq
+                    FROM chats c WHERE c.chat_id = CASE WHEN me.tid IS NOT NULL THEN i.chat_id END OFFSET 0) c
+                   ON true
+              LEFT JOIN LATERAL (
+                  SELECT o.seq, o.deleted_at, o.content_digest
+                    FROM message_by_id(CASE WHEN c.tid IS NOT NULL THEN i.chat_id END,
+                                       CASE WHEN in_key[i.idx] IS NOT NULL THEN in_message[i.idx] END) o
+                  ) old ON true
+            OFFSET 0
         ), numbered AS MATERIALIZED (
-            -- Of the messages that are created in a chat: n is the ordinal, sent the count.
-            SELECT j.*,
-                   count(*) FILTER (WHERE j.outcome = 'created') OVER (
-                       PARTITION BY j.chat_id ORDER BY j.idx ROWS UNBOUNDED PRECEDING) AS n,
-                   count(*) FILTER (WHERE j.outcome = 'created') OVER (PARTITION BY j.chat_id) AS sent
+            -- Of the messages that are created in a chat: n is the ordinal, sent the count, own the sender's. Those
+            -- of a sender follow each other, so that one sort serves all three.
+            SELECT j.*, row_number() OVER of_chat AS n, count(*) OVER of_chat AS sent,
+                   count(*) OVER (PARTITION BY j.outcome = 'created', j.tid, j.my_tid) AS own
               FROM judged j
+            WINDOW of_chat AS (PARTITION BY j.outcome = 'created', j.tid ORDER BY j.my_tid, j.idx
+                               ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)
         ), inserted AS (
             INSERT INTO messages AS m (chat_id, seq, message_id, ev, counted, sender_id, client_msg_id,
                                        content_digest, text, metadata, mentions, created_at)
-            SELECT n.chat_id, n.last_seq + n.n, n.message_id, n.last_ev + n.n, n.last_counted + n.n,
-                   n.sender_id, n.key, n.digest, n.text, n.metadata, string_to_array(n.mentioned, chr(31)), n.at
+            SELECT n.chat_id, n.last_seq + n.n, in_message[n.idx], n.last_ev + n.n, n.last_counted + n.n,
+                   n.sender_id, in_key[n.idx], in_digest[n.idx], in_text[n.idx], in_metadata[n.idx],
+                   string_to_array(mentioned[n.idx], chr(31)), n.at
               FROM numbered n WHERE n.outcome = 'created'
         ), bumped AS (
             -- One row a chat: that of the last message created there. The same below.
             UPDATE chats c
                SET last_seq = c.last_seq + n.sent, last_ev = c.last_ev + n.sent,
                    last_counted = c.last_counted + n.sent, last_message_at = n.at, active_at = n.at
-              FROM numbered n
-             WHERE c.ctid = n.tid AND n.outcome = 'created' AND n.n = n.sent
+              FROM (SELECT n.tid, n.sent, n.at FROM numbered n
+                     WHERE n.outcome = 'created' AND n.n = n.sent OFFSET 0) n
+             WHERE c.ctid = n.tid
         ), counted AS (
-            -- Whoever had nothing to read and wrote all of this batch still has nothing to read.
+            -- Whoever had nothing to read and wrote all of this batch still has nothing to read. A sender's messages
+            -- say the same, and the first of them writes it.
             UPDATE members m
-               SET floor_seq = CASE WHEN o.alone THEN o.last_seq + o.own ELSE m.floor_seq END,
-                   floor_counted = CASE WHEN o.alone THEN o.last_counted + o.own ELSE m.floor_counted END,
-                   own_after = CASE WHEN o.alone THEN 0 ELSE m.own_after + o.own END,
+               SET floor_seq = CASE WHEN o.alone AND m.floor_counted = o.last_counted
+                                    THEN o.last_seq + o.own ELSE m.floor_seq END,
+                   floor_counted = CASE WHEN o.alone AND m.floor_counted = o.last_counted
+                                        THEN o.last_counted + o.own ELSE m.floor_counted END,
+                   own_after = CASE WHEN o.alone AND m.floor_counted = o.last_counted
+                                    THEN 0 ELSE m.own_after + o.own END,
                    rev = m.rev + 1, last_sent_at = NULL
-              FROM (SELECT n.my_tid, count(*) AS own, min(n.last_seq) AS last_seq,
-                           min(n.last_counted) AS last_counted,
-                           min(n.floor_counted) = min(n.last_counted) AND count(*) = min(n.sent) AS alone
-                      FROM numbered n WHERE n.outcome = 'created' GROUP BY n.my_tid) o
+              FROM (SELECT n.my_tid, n.own, n.last_seq, n.last_counted, n.own = n.sent AS alone
+                      FROM numbered n WHERE n.outcome = 'created' OFFSET 0) o
              WHERE m.ctid = o.my_tid
         ), noted AS (
             INSERT INTO outbox AS o (chats)
-            SELECT array_agg(n.chat_id) FROM numbered n
-             WHERE n.outcome = 'created' AND n.n = n.sent HAVING count(*) > 0
+            SELECT k.chats FROM (SELECT array_agg(n.chat_id) AS chats FROM numbered n
+                                  WHERE n.outcome = 'created' AND n.n = n.sent) k
+             WHERE k.chats IS NOT NULL
             RETURNING o.outbox_id
         )
-        SELECT n.idx, n.outcome, CASE n.outcome WHEN 'silenced' THEN n.silenced_until END, n.kind::text,
+        SELECT n.idx, n.outcome, CASE n.outcome WHEN 'silenced' THEN n.silenced_until END,
+               CASE n.kind WHEN 'direct' THEN 'direct' WHEN 'group' THEN 'group' END,
                CASE n.outcome WHEN 'created' THEN n.last_seq + n.n ELSE n.old_seq END,
-               CASE n.outcome WHEN 'created' THEN n.last_ev + n.n ELSE n.old_ev END,
-               n.old_text::text, n.old_metadata::json,
-               CASE n.outcome WHEN 'created' THEN string_to_array(n.mentioned, chr(31))
-                    ELSE n.old_mentions::text[] END,
-               CASE n.outcome WHEN 'created' THEN n.at ELSE n.old_created_at END,
-               n.old_edited_at, n.old_deleted_at, (SELECT o.outbox_id FROM noted o), NULL::member_state
-          FROM numbered n;
+               CASE n.outcome WHEN 'created' THEN n.last_ev + n.n END,
+               string_to_array(mentioned[n.idx], chr(31)), n.at, (SELECT o.outbox_id FROM noted o), s.*
+          FROM numbered n
+          LEFT JOIN LATERAL (
+              SELECT n.room_name, n.rev + 1, n.read_seq,
+                     n.last_counted + n.sent - n.floor_counted - n.own_after - n.own
+                         - CASE WHEN n.last_dead_seq > n.floor_seq
+                                THEN count_dead(n.chat_id, n.floor_seq, n.dead) ELSE 0 END,
+                     CASE WHEN greatest(n.mention_seq, n.all_mention_seq) > n.floor_seq
+                          THEN count_mentions(n.chat_id, n.sender_id, n.floor_seq, n.mention_seq,
+                                              n.all_mention_seq) ELSE 0 END,
+                     CASE WHEN n.notify <> 'all' THEN n.notify::text END, n.archived,
+                     m.user_id::text, m.rev + (n.own < n.sent)::integer, m.read_seq,
+                     n.last_counted + n.own - m.floor_counted - m.own_after
+                         - CASE WHEN n.last_dead_seq > m.floor_seq
+                                THEN count_dead(n.chat_id, m.floor_seq, n.dead) ELSE 0 END,
+                     CASE WHEN greatest(m.mention_seq, n.all_mention_seq) > m.floor_seq
+                          THEN count_mentions(n.chat_id, m.user_id, m.floor_seq, m.mention_seq,
+                                              n.all_mention_seq) ELSE 0 END,
+                     CASE WHEN m.notify <> 'all' THEN m.notify::text END, m.archived
+                FROM members m
+               WHERE m.chat_id = CASE WHEN n.outcome = 'created' AND n.n = n.sent AND n.kind = 'direct'
+                                           AND (of_chats IS NULL OR n.chat_id <> ALL (of_chats))
+                                      THEN n.chat_id END
+                 AND m.user_id <> n.sender_id
+               ORDER BY m.chat_id, m.user_id OFFSET 0) s ON true;
         IF of_users IS NOT NULL THEN
             -- Statements of their own: a sender may be mentioned in the same batch, and one statement changes a
             -- row once.
@@ -432,24 +455,6 @@ BEGIN
               WHERE i.mentioned IS NOT NULL AND g.mentions IS NOT NULL
               GROUP BY g.chat_id ORDER BY g.chat_id;
         END IF;
-    END IF;
-    IF directs IS NOT NULL THEN
-        RETURN QUERY
-        SELECT NULL::bigint, NULL, NULL::timestamptz, NULL, NULL::bigint, NULL::bigint, NULL, NULL::json,
-               NULL::text[], NULL::timestamptz, NULL::timestamptz, NULL::timestamptz, NULL::bigint, s.state
-          FROM chat_states(directs) s WHERE s.kind = 'direct';
-    END IF;
-    IF grouped THEN
-        SELECT array_agg(q.chat_id), array_agg(q.user_id) INTO of_chats, of_users
-          FROM (SELECT i.chat_id, i.user_id
-                  FROM unnest(in_chat, in_sender, locked) AS i (chat_id, user_id, locked) WHERE i.locked
-                UNION SELECT * FROM unnest(of_chats, of_users)) q
-         WHERE q.chat_id <> ALL (coalesce(directs, '{}'));
-        RETURN QUERY
-        SELECT NULL::bigint, NULL, NULL::timestamptz, NULL, NULL::bigint, NULL::bigint, NULL, NULL::json,
-               NULL::text[], NULL::timestamptz, NULL::timestamptz, NULL::timestamptz, NULL::bigint,
-               s::member_state
-          FROM member_states(of_chats, of_users) s;
     END IF;
 END
 $$;

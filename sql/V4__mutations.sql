@@ -84,11 +84,11 @@ $$;
 -- mark in a chat once (the batch writer ensures it). in_mentions: of an edit, as in send_messages; null: as they
 -- are; '': nobody.
 --
--- A row for each, with its place idx; then rows with idx null, which have only a state: of other members whose
--- counters changed by more than the chat's numbers tell, and in direct chats of both.
--- outcome: ok, or the code of the error. wait: until when slow mode or silence lasts. changed_ev is null where
--- nothing changed, and where a mark is silent; moved tells of both. message is null for a mark, state for the
--- others.
+-- A row for each, with its place idx. outcome: ok, or the code of the error. wait: until when slow mode or silence
+-- lasts. changed_ev is null where nothing changed, and where a mark is silent; moved tells of both. message is null
+-- for a mark. A mark's row has its reader's state from room_name on, and, where it moved in a direct chat and the
+-- other member's did not, from peer_id on the other's; notify is null for all. Whoever else's counters changed is
+-- for the caller to ask.
 --
 -- The chats are locked first. Each later statement has a younger snapshot. Edits and deletions are rare and run
 -- one by one; the marks run as a set. In a chat without receipts a mark is silent: it locks and writes its
@@ -101,14 +101,18 @@ CREATE FUNCTION mutate_chats(
     in_admin boolean[], in_up_to bigint[])
 RETURNS TABLE (
     idx bigint, outcome text, wait timestamptz, moved boolean, changed_ev bigint, outbox_id bigint,
-    kind text, receipts boolean, message messages, state member_state)
+    kind text, receipts boolean, message messages, room_name text, last_seq bigint, last_ev bigint,
+    activity timestamptz, rev bigint, read_seq bigint, unread bigint, unread_mentions bigint, notify text,
+    archived boolean, peer_id text, peer_rev bigint, peer_read_seq bigint, peer_unread bigint,
+    peer_mentions bigint, peer_notify text, peer_archived boolean)
 LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 DECLARE
     size integer := cardinality(in_kind);
     hits bigint[];
     silent boolean;
-    held boolean[] := array_fill(false, ARRAY[size]);
+    -- By place, whether what it needs is locked; null: everything is.
+    held boolean[];
     instant timestamptz;
     chat chats;
     mine members;
@@ -129,8 +133,6 @@ DECLARE
     floor_now bigint;
     counted_now bigint;
     own_now bigint;
-    dead_now bigint;
-    mentions_now bigint;
 BEGIN
     IF current_setting('enable_sort') = 'on' THEN
         PERFORM use_writer_settings();
@@ -153,15 +155,14 @@ BEGIN
         IF moved AND place.told IS NOT TRUE THEN
             PERFORM FROM members m WHERE m.chat_id = of_chat AND m.user_id = by_reader FOR NO KEY UPDATE;
         END IF;
-        SELECT me.tid, me.rev, me.first_seq, me.read_seq, me.floor_seq, me.floor_counted, me.own_after,
-               me.mention_seq, me.notify, me.pinned, me.archived,
+        SELECT me.tid, me.rev, me.read_seq, me.floor_seq, me.floor_counted, me.own_after, me.mention_seq,
+               CASE WHEN me.notify <> 'all' THEN me.notify::text END AS notify, me.archived,
                c.tid AS c_tid, c.kind, c.room_name, c.receipts, c.last_seq, c.last_ev, c.last_counted, c.active_at,
                c.dead, c.last_dead_seq, c.all_mention_seq,
-               peer.user_id AS p_user, peer.rev AS p_rev, peer.first_seq AS p_first_seq,
-               peer.read_seq AS p_read_seq, peer.floor_seq AS p_floor_seq,
-               peer.floor_counted AS p_floor_counted, peer.own_after AS p_own_after,
-               peer.mention_seq AS p_mention_seq, peer.notify AS p_notify, peer.pinned AS p_pinned,
-               peer.archived AS p_archived
+               peer.user_id AS p_user, peer.rev AS p_rev, peer.read_seq AS p_read_seq,
+               peer.floor_seq AS p_floor_seq, peer.floor_counted AS p_floor_counted,
+               peer.own_after AS p_own_after, peer.mention_seq AS p_mention_seq,
+               CASE WHEN peer.notify <> 'all' THEN peer.notify::text END AS p_notify, peer.archived AS p_archived
           INTO place
           FROM (SELECT m.ctid AS tid, m.* FROM members m
                  WHERE m.chat_id = of_chat AND m.user_id = by_reader AND coalesce(m.left_ev, 0) = 0 OFFSET 0) me
@@ -224,39 +225,40 @@ BEGIN
             INSERT INTO outbox AS o (chats, of_chats, of_users) VALUES (changed, of_chats, of_users)
             RETURNING o.outbox_id INTO outbox_id;
         END IF;
-        dead_now := 0;
+        room_name := place.room_name;
+        last_seq := place.last_seq;
+        last_ev := ev_now;
+        activity := place.active_at;
+        rev := place.rev + moved::integer;
+        read_seq := CASE WHEN moved THEN target ELSE place.read_seq END;
+        notify := place.notify;
+        archived := place.archived;
+        unread := place.last_counted - counted_now - own_now;
         IF place.last_dead_seq > floor_now THEN
-            dead_now := count_dead(of_chat, floor_now, place.dead);
+            unread := unread - count_dead(of_chat, floor_now, place.dead);
         END IF;
-        mentions_now := 0;
+        unread_mentions := 0;
         IF greatest(place.mention_seq, place.all_mention_seq) > floor_now THEN
-            mentions_now := count_mentions(
+            unread_mentions := count_mentions(
                 of_chat, by_reader, floor_now, place.mention_seq, place.all_mention_seq);
         END IF;
-        state := ROW(of_chat, by_reader, kind, place.room_name, place.last_seq, ev_now, place.active_at, false,
-                     place.rev + moved::integer, place.first_seq,
-                     CASE WHEN moved THEN target ELSE place.read_seq END,
-                     place.last_counted - counted_now - own_now - dead_now, mentions_now,
-                     place.notify, place.pinned, place.archived)::member_state;
-        RETURN NEXT;
-        IF NOT moved OR place.kind = 'group' THEN
-            RETURN;
-        END IF;
         -- The revision is news of the other member too.
-        idx := NULL; outcome := NULL; moved := NULL; changed_ev := NULL; outbox_id := NULL; receipts := NULL;
-        dead_now := 0;
-        IF place.last_dead_seq > place.p_floor_seq THEN
-            dead_now := count_dead(of_chat, place.p_floor_seq, place.dead);
+        IF moved AND place.kind = 'direct' THEN
+            peer_id := place.p_user;
+            peer_rev := place.p_rev;
+            peer_read_seq := place.p_read_seq;
+            peer_notify := place.p_notify;
+            peer_archived := place.p_archived;
+            peer_unread := place.last_counted - place.p_floor_counted - place.p_own_after;
+            IF place.last_dead_seq > place.p_floor_seq THEN
+                peer_unread := peer_unread - count_dead(of_chat, place.p_floor_seq, place.dead);
+            END IF;
+            peer_mentions := 0;
+            IF greatest(place.p_mention_seq, place.all_mention_seq) > place.p_floor_seq THEN
+                peer_mentions := count_mentions(
+                    of_chat, place.p_user, place.p_floor_seq, place.p_mention_seq, place.all_mention_seq);
+            END IF;
         END IF;
-        mentions_now := 0;
-        IF greatest(place.p_mention_seq, place.all_mention_seq) > place.p_floor_seq THEN
-            mentions_now := count_mentions(
-                of_chat, place.p_user, place.p_floor_seq, place.p_mention_seq, place.all_mention_seq);
-        END IF;
-        state := ROW(of_chat, place.p_user, kind, place.room_name, place.last_seq, ev_now, place.active_at, false,
-                     place.p_rev, place.p_first_seq, place.p_read_seq,
-                     place.last_counted - place.p_floor_counted - place.p_own_after - dead_now, mentions_now,
-                     place.p_notify, place.p_pinned, place.p_archived)::member_state;
         RETURN NEXT;
         RETURN;
     END IF;
@@ -276,10 +278,11 @@ BEGIN
                                     AND (a.kind <> 'mark'
                                          OR c.receipts AND least(a.up_to, c.last_seq) > me.read_seq)
                                     FOR NO KEY UPDATE) c) l;
-    FOR n IN 1 .. coalesce(cardinality(hits), 0) LOOP
-        held[hits[n]] := true;
-    END LOOP;
     IF silent OR cardinality(hits) IS DISTINCT FROM size THEN
+        held := array_fill(false, ARRAY[size]);
+        FOR n IN 1 .. coalesce(cardinality(hits), 0) LOOP
+            held[hits[n]] := true;
+        END LOOP;
         -- Readers, authors, and who is mentioned before or after, in order.
         SELECT array_agg(l.idx) INTO hits
           FROM (SELECT w.idx
@@ -311,10 +314,10 @@ BEGIN
     END IF;
     instant := clock_timestamp();
 
-    FOR n IN 1 .. size LOOP
+    FOR n IN 1 .. CASE WHEN 'mark' = ALL (in_kind) THEN 0 ELSE size END LOOP
         CONTINUE WHEN in_kind[n] = 'mark';
         chat := NULL; mine := NULL; hit := NULL; touched := NULL; wait := NULL; changed_ev := NULL;
-        IF held[n] THEN
+        IF held[n] IS NOT FALSE THEN
             SELECT * INTO chat FROM chats c WHERE c.chat_id = in_chat[n];
             SELECT * INTO mine FROM members m
              WHERE m.chat_id = in_chat[n] AND m.user_id = in_user[n] AND coalesce(m.left_ev, 0) = 0;
@@ -401,58 +404,64 @@ BEGIN
     IF 'mark' = ANY (in_kind) THEN
         RETURN QUERY
         WITH judged AS (
-            SELECT a.idx, a.user_id, c.tid, c.chat_id, c.kind, c.room_name, c.receipts, c.last_seq, c.last_ev,
+            SELECT a.idx, a.chat_id, a.user_id, c.tid, c.kind, c.room_name, c.receipts, c.last_seq, c.last_ev,
                    c.last_counted, c.active_at, c.dead, c.last_dead_seq, c.all_mention_seq,
-                   me.tid AS my_tid, me.rev, me.first_seq, me.read_seq, me.floor_seq, me.floor_counted,
-                   me.own_after, me.mention_seq, me.notify, me.pinned, me.archived,
-                   least(a.up_to, c.last_seq) AS target,
-                   a.held AND least(a.up_to, c.last_seq) > me.read_seq AS moves
-              FROM unnest(in_kind, in_chat, in_user, in_up_to, held) WITH ORDINALITY
-                   AS a (kind, chat_id, user_id, up_to, held, idx)
-              LEFT JOIN LATERAL (SELECT m.ctid AS tid, m.* FROM members m
-                                  WHERE m.chat_id = a.chat_id AND m.user_id = a.user_id
-                                    AND coalesce(m.left_ev, 0) = 0 OFFSET 0) me ON true
-              LEFT JOIN LATERAL (SELECT c.ctid AS tid, c.* FROM chats c
-                                  WHERE c.chat_id = a.chat_id AND me.tid IS NOT NULL OFFSET 0) c ON true
+                   me.tid AS my_tid, me.rev, me.read_seq, me.floor_seq, me.floor_counted, me.own_after,
+                   me.mention_seq, me.notify, me.archived, least(a.up_to, c.last_seq) AS target,
+                   held[a.idx] IS NOT FALSE AND least(a.up_to, c.last_seq) > me.read_seq AS moves
+              FROM unnest(in_kind, in_chat, in_user, in_up_to) WITH ORDINALITY
+                   AS a (kind, chat_id, user_id, up_to, idx)
+              LEFT JOIN LATERAL (
+                  SELECT m.ctid AS tid, m.rev, m.read_seq, m.floor_seq, m.floor_counted, m.own_after,
+                         m.mention_seq, m.notify, m.archived
+                    FROM members m
+                   WHERE m.chat_id = a.chat_id AND m.user_id = a.user_id AND coalesce(m.left_ev, 0) = 0
+                  OFFSET 0) me ON true
+              LEFT JOIN LATERAL (
+                  SELECT c.ctid AS tid, c.kind, c.room_name, c.receipts, c.last_seq, c.last_ev, c.last_counted,
+                         c.active_at, c.dead, c.last_dead_seq, c.all_mention_seq
+                    FROM chats c WHERE c.chat_id = CASE WHEN me.tid IS NOT NULL THEN a.chat_id END OFFSET 0) c
+                   ON true
              WHERE a.kind = 'mark'
-        ), placed AS (
-            SELECT j.*, j.moves AND j.target > j.floor_seq AS lifts FROM judged j
+            OFFSET 0
         ), counted AS MATERIALIZED (
             SELECT p.*,
-                   CASE WHEN p.moves THEN p.target ELSE p.read_seq END AS new_read,
-                   CASE WHEN p.lifts THEN p.target ELSE p.floor_seq END AS new_floor,
-                   CASE WHEN NOT p.lifts THEN p.floor_counted
-                        WHEN p.target = p.last_seq THEN p.last_counted
-                        ELSE (SELECT g.counted FROM messages g
-                               WHERE g.chat_id = p.chat_id AND g.seq = p.target) END AS new_counted,
-                   CASE WHEN p.own_after = 0 OR NOT p.lifts THEN p.own_after
-                        WHEN p.target = p.last_seq THEN 0
-                        -- Count the shorter side: a reader who marks has usually read nearly all.
-                        WHEN p.last_seq - p.target < p.target - p.floor_seq
-                            THEN (SELECT count(*) FROM messages g
-                                   WHERE g.chat_id = p.chat_id AND g.seq > p.target
-                                     AND g.sender_id = p.user_id AND g.deleted_at IS NULL)
-                        ELSE p.own_after - (SELECT count(*) FROM messages g
-                                             WHERE g.chat_id = p.chat_id AND g.seq > p.floor_seq
-                                               AND g.seq <= p.target AND g.sender_id = p.user_id
-                                               AND g.deleted_at IS NULL)
-                   END AS new_own,
-                   p.rev + p.moves::integer AS new_rev,
-                   -- Of the marks with a revision in a chat: n is the ordinal, told the count. marks: of all.
-                   count(*) FILTER (WHERE p.moves AND p.receipts) OVER (
-                       PARTITION BY p.chat_id ORDER BY p.idx ROWS UNBOUNDED PRECEDING) AS n,
-                   count(*) FILTER (WHERE p.moves AND p.receipts) OVER (PARTITION BY p.chat_id) AS told,
-                   count(*) OVER (PARTITION BY p.chat_id) AS marks
-              FROM placed p
+                   CASE WHEN p.moves AND p.target > p.floor_seq THEN p.target ELSE p.floor_seq END AS new_floor,
+                   CASE WHEN p.moves AND p.target > p.floor_seq THEN
+                       CASE WHEN p.target = p.last_seq THEN p.last_counted
+                            ELSE (SELECT g.counted FROM messages g
+                                   WHERE g.chat_id = p.chat_id AND g.seq = p.target) END
+                       ELSE p.floor_counted END AS new_counted,
+                   CASE WHEN p.own_after > 0 AND p.moves AND p.target > p.floor_seq THEN
+                       CASE WHEN p.target = p.last_seq THEN 0
+                            -- Count the shorter side: a reader who marks has usually read nearly all.
+                            WHEN p.last_seq - p.target < p.target - p.floor_seq
+                                THEN (SELECT count(*) FROM messages g
+                                       WHERE g.chat_id = p.chat_id AND g.seq > p.target
+                                         AND g.sender_id = p.user_id AND g.deleted_at IS NULL)
+                            ELSE p.own_after - (SELECT count(*) FROM messages g
+                                                 WHERE g.chat_id = p.chat_id AND g.seq > p.floor_seq
+                                                   AND g.seq <= p.target AND g.sender_id = p.user_id
+                                                   AND g.deleted_at IS NULL)
+                       END ELSE p.own_after END AS new_own,
+                   -- Of the marks with a revision in a chat: n is the ordinal, told the count.
+                   row_number() OVER of_chat AS n, count(*) OVER of_chat AS told
+              FROM judged p
+            WINDOW of_chat AS (PARTITION BY p.moves AND p.receipts, p.tid ORDER BY p.idx
+                               ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)
         ), bumped AS (
             UPDATE chats c SET last_ev = k.last_ev + k.told
-              FROM counted k WHERE c.ctid = k.tid AND k.moves AND k.receipts AND k.n = k.told
+              FROM (SELECT k.tid, k.last_ev, k.told FROM counted k
+                     WHERE k.moves AND k.receipts AND k.n = k.told OFFSET 0) k
+             WHERE c.ctid = k.tid
         ), marked AS (
             UPDATE members m
-               SET read_seq = k.new_read, floor_seq = k.new_floor, floor_counted = k.new_counted,
-                   own_after = k.new_own, rev = k.new_rev,
-                   read_ev = CASE WHEN k.receipts THEN k.last_ev + k.n ELSE 0 END
-              FROM counted k WHERE m.ctid = k.my_tid AND k.moves
+               SET read_seq = k.target, floor_seq = k.new_floor, floor_counted = k.new_counted,
+                   own_after = k.new_own, rev = k.rev + 1, read_ev = k.read_ev
+              FROM (SELECT k.my_tid, k.target, k.new_floor, k.new_counted, k.new_own, k.rev,
+                           CASE WHEN k.receipts THEN k.last_ev + k.n ELSE 0 END AS read_ev
+                      FROM counted k WHERE k.moves OFFSET 0) k
+             WHERE m.ctid = k.my_tid
         ), told AS (
             INSERT INTO outbox AS o (chats, of_chats, of_users)
             SELECT coalesce(array_agg(k.chat_id) FILTER (WHERE k.receipts AND k.n = k.told), '{}'),
@@ -463,47 +472,33 @@ BEGIN
         )
         SELECT k.idx, CASE WHEN k.tid IS NULL THEN 'chat_not_found' ELSE 'ok' END, NULL::timestamptz,
                coalesce(k.moves, false), CASE WHEN k.moves AND k.receipts THEN k.last_ev + k.n END,
-               CASE WHEN k.moves THEN (SELECT o.outbox_id FROM told o) END, k.kind::text, k.receipts,
-               NULL::messages,
-               CASE WHEN k.tid IS NOT NULL THEN
-                   ROW(k.chat_id, k.user_id, k.kind::text, k.room_name, k.last_seq, k.last_ev + k.told,
-                       k.active_at, false, k.new_rev, k.first_seq, k.new_read,
-                       k.last_counted - k.new_counted - k.new_own
-                           - CASE WHEN k.last_dead_seq > k.new_floor
-                                  THEN count_dead(k.chat_id, k.new_floor, k.dead) ELSE 0 END,
-                       CASE WHEN greatest(k.mention_seq, k.all_mention_seq) > k.new_floor
-                            THEN count_mentions(k.chat_id, k.user_id, k.new_floor, k.mention_seq,
-                                                k.all_mention_seq) ELSE 0 END,
-                       k.notify::text, k.pinned, k.archived)::member_state END
+               CASE WHEN k.moves THEN (SELECT o.outbox_id FROM told o) END,
+               CASE k.kind WHEN 'direct' THEN 'direct' WHEN 'group' THEN 'group' END, k.receipts,
+               NULL::messages, k.room_name, k.last_seq,
+               CASE WHEN k.moves AND k.receipts THEN k.last_ev + k.told ELSE k.last_ev END, k.active_at,
+               k.rev + k.moves::integer, CASE WHEN k.moves THEN k.target ELSE k.read_seq END,
+               k.last_counted - k.new_counted - k.new_own
+                   - CASE WHEN k.last_dead_seq > k.new_floor
+                          THEN count_dead(k.chat_id, k.new_floor, k.dead) ELSE 0 END,
+               CASE WHEN greatest(k.mention_seq, k.all_mention_seq) > k.new_floor
+                    THEN count_mentions(k.chat_id, k.user_id, k.new_floor, k.mention_seq, k.all_mention_seq)
+                    ELSE 0 END,
+               CASE WHEN k.notify <> 'all' THEN k.notify::text END, k.archived, peer.*
           FROM counted k
-         UNION ALL
-        -- The revision is news of the other member too, unless a mark of theirs is among these.
-        SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-               ROW(k.chat_id, m.user_id, k.kind::text, k.room_name, k.last_seq, k.last_ev + k.told,
-                   k.active_at, false, m.rev, m.first_seq, m.read_seq,
-                   k.last_counted - m.floor_counted - m.own_after
-                       - CASE WHEN k.last_dead_seq > m.floor_seq
-                              THEN count_dead(k.chat_id, m.floor_seq, k.dead) ELSE 0 END,
-                   CASE WHEN greatest(m.mention_seq, k.all_mention_seq) > m.floor_seq
-                        THEN count_mentions(k.chat_id, m.user_id, m.floor_seq, m.mention_seq,
-                                            k.all_mention_seq) ELSE 0 END,
-                   m.notify::text, m.pinned, m.archived)::member_state
-          FROM counted k
-         CROSS JOIN LATERAL (SELECT m.* FROM members m
-                              WHERE m.chat_id = k.chat_id AND m.user_id <> k.user_id AND k.moves
-                                AND k.kind = 'direct' AND k.marks = 1
-                              ORDER BY m.chat_id, m.user_id LIMIT 1) m;
-    END IF;
-
-    IF noted IS NOT NULL THEN
-        RETURN QUERY
-        SELECT NULL::bigint, NULL, NULL::timestamptz, NULL::boolean, NULL::bigint, NULL::bigint, NULL,
-               NULL::boolean, NULL::messages, s.state
-          FROM chat_states(changed) s WHERE s.kind = 'direct';
-        RETURN QUERY
-        SELECT NULL::bigint, NULL, NULL::timestamptz, NULL::boolean, NULL::bigint, NULL::bigint, NULL,
-               NULL::boolean, NULL::messages, s::member_state
-          FROM member_states(of_chats, of_users) s;
+          -- The revision is news of the other member too, unless a mark of theirs moves with it.
+          LEFT JOIN LATERAL (
+              SELECT m.user_id::text, m.rev, m.read_seq,
+                     k.last_counted - m.floor_counted - m.own_after
+                         - CASE WHEN k.last_dead_seq > m.floor_seq
+                                THEN count_dead(k.chat_id, m.floor_seq, k.dead) ELSE 0 END,
+                     CASE WHEN greatest(m.mention_seq, k.all_mention_seq) > m.floor_seq
+                          THEN count_mentions(k.chat_id, m.user_id, m.floor_seq, m.mention_seq,
+                                              k.all_mention_seq) ELSE 0 END,
+                     CASE WHEN m.notify <> 'all' THEN m.notify::text END, m.archived
+                FROM members m
+               WHERE m.chat_id = CASE WHEN k.moves AND k.kind = 'direct' AND k.told = 1 THEN k.chat_id END
+                 AND m.user_id <> k.user_id
+               ORDER BY m.chat_id, m.user_id OFFSET 0) peer ON true;
     END IF;
 END
 $$;

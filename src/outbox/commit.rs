@@ -89,12 +89,10 @@ mod tests {
             activity: Time::from_micros(0).expect("a time"),
             gone: true,
             rev: 4,
-            first_seq: 1,
             read_seq: 0,
             unread: 0,
             mentions: 0,
             notify: Notify::All,
-            pinned: false,
             archived: false,
             epoch: epoch.clone(),
         };

@@ -1,6 +1,6 @@
 //! New messages, written in batches.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -12,8 +12,8 @@ use tokio_postgres::{
 use super::{
     MemberState, Noted, Param, Store, StoreError,
     refusals::refusal,
-    rows::{chat_kind, epoch, epoch_of, json, mentions, mentions_param, opt_time, time},
-    states::{has_state, member_state, state_columns},
+    rows::{chat_kind, epoch, epoch_of, mentions, mentions_param, message, message_columns, time},
+    states::Told,
     webhooks::note_webhooks,
 };
 use crate::{
@@ -40,7 +40,7 @@ pub struct Draft {
 pub struct SentBatch {
     /// An outcome a draft, in order.
     pub outcomes: Vec<SendOutcome>,
-    /// Of senders and of those mentioned; in direct chats of both members.
+    /// Of both members of each direct chat.
     pub states: Vec<MemberState>,
     pub epoch: Epoch,
 }
@@ -92,21 +92,64 @@ impl Store {
         let rows = self.run(&self.writes, sql, &params).await?;
         let epoch = rows.first().map(epoch_of).ok_or(StoreError::Unavailable(None))?;
         let mut found: HashMap<i64, &Row> = HashMap::with_capacity(batch.len());
-        let mut states = Vec::with_capacity(rows.len().saturating_sub(batch.len()));
+        let (mut states, mut replayed) = (Vec::with_capacity(2 * batch.len()), Vec::new());
+        let mut directs = HashSet::new();
         for row in &rows {
-            if let Some(idx) = row.get("idx") {
-                found.insert(idx, row);
-            } else if has_state(row) {
-                states.push(member_state(row, &epoch));
+            let Some((idx, draft)) = draft_of(batch, row) else { continue };
+            found.insert(idx, row);
+            if row.get::<_, Option<&str>>("kind") == Some("direct") {
+                directs.insert(draft.chat_id);
+            }
+            if row.get::<_, &str>("outcome") == "replayed" {
+                replayed.push((draft.chat_id, row.get("seq")));
+            } else if Told::is_on(row) {
+                let told = Told {
+                    row,
+                    chat_id: draft.chat_id,
+                    user_id: &draft.sender_id,
+                    last_seq: row.get("seq"),
+                    last_ev: row.get("ev"),
+                    activity: time(row, "created_at"),
+                    epoch: &epoch,
+                };
+                states.extend(told.peer());
+                states.push(told.own());
             }
         }
+        let mut earlier = self.get_earlier(&replayed).await?;
+        self.complete_states(&mut states, directs).await?;
         let outcome = |(idx, draft)| match found.get(&idx) {
-            Some(row) => send_outcome(draft, row, &epoch),
+            Some(row) => send_outcome(draft, row, &epoch, &mut earlier),
             None => SendOutcome::Refused(Error::ChatNotFound),
         };
         let outcomes = (1..).zip(batch).map(outcome).collect();
         Ok(SentBatch { outcomes, states, epoch })
     }
+
+    /// Returns these messages, by chat and `seq`, as they are now.
+    async fn get_earlier(
+        &self,
+        messages: &[(ChatId, i64)],
+    ) -> Result<HashMap<(ChatId, i64), Message>, StoreError> {
+        if messages.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let (chats, seqs): (Vec<_>, Vec<_>) = messages.iter().copied().unzip();
+        let params = [(&chats as _, Type::UUID_ARRAY), (&seqs as _, Type::INT8_ARRAY)];
+        let rows = self.query(GET_EARLIER, &params).await?;
+        let read = |row: &Row| {
+            let message = message(row.get("chat_id"), row);
+            ((message.chat_id, message.seq), message)
+        };
+        Ok(rows.iter().map(read).collect())
+    }
+}
+
+/// A row's draft, and its place; `None`: the row is of none.
+fn draft_of<'a>(batch: &'a [Draft], row: &Row) -> Option<(i64, &'a Draft)> {
+    let idx: i64 = row.get::<_, Option<_>>("idx")?;
+    let place = usize::try_from(idx - 1).ok()?;
+    Some((idx, batch.get(place)?))
 }
 
 /// `None`: the message mentions nobody.
@@ -114,18 +157,26 @@ fn whom(mentions: Option<&Mentions>) -> Option<String> {
     mentions.map(mentions_param).filter(|ids| !ids.is_empty())
 }
 
-/// What `send_messages` gives for a message. A retry is of the same chat, sender and key as the first
-/// send, or its id would be another one: these come from the draft.
-fn send_outcome(draft: &Draft, row: &Row, epoch: &Epoch) -> SendOutcome {
-    let replayed = match row.get("outcome") {
-        "created" => false,
-        "replayed" => true,
+/// What `send_messages` gives for a message. `earlier`: the messages that were replayed.
+fn send_outcome(
+    draft: &Draft,
+    row: &Row,
+    epoch: &Epoch,
+    earlier: &mut HashMap<(ChatId, i64), Message>,
+) -> SendOutcome {
+    match row.get("outcome") {
+        "created" => {}
+        "replayed" => {
+            // Gone: its chat was deleted meanwhile.
+            return match earlier.remove(&(draft.chat_id, row.get("seq"))) {
+                Some(message) => SendOutcome::Replayed { message },
+                None => SendOutcome::Refused(Error::ChatNotFound),
+            };
+        }
         refused => return SendOutcome::Refused(refusal(refused, row)),
-    };
+    }
     let Draft { chat_id, sender_id, message_id, client_msg_id, digest: _, text, metadata, .. } =
         draft.clone();
-    let (text, metadata) =
-        if replayed { (row.get("text"), json(row, "metadata")) } else { (text, metadata) };
     let message = Message {
         message_id,
         chat_id,
@@ -139,29 +190,18 @@ fn send_outcome(draft: &Draft, row: &Row, epoch: &Epoch) -> SendOutcome {
         system: None,
         client_msg_id,
         created_at: time(row, "created_at"),
-        edited_at: opt_time(row, "edited_at"),
-        deleted_at: opt_time(row, "deleted_at"),
+        edited_at: None,
+        deleted_at: None,
     };
-    if replayed {
-        SendOutcome::Replayed { message }
-    } else {
-        let noted = Noted::by(epoch, row.get("outbox_id"));
-        SendOutcome::Created { message, kind: chat_kind(row.get("kind")), noted }
-    }
+    let noted = Noted::by(epoch, row.get("outbox_id"));
+    SendOutcome::Created { message, kind: chat_kind(row.get("kind")), noted }
 }
 
-/// The columns that [`send_outcome`] reads, of a row `f` of `send_messages`, and its state's, named `s`. The
-/// epoch is asked for by the statement that writes, and once, as it is the same for all rows.
+/// The columns of a row `f` of `send_messages`, and the epoch, which is asked for by the statement that writes,
+/// and once, as it is the same for all rows.
 macro_rules! sent_columns {
     () => {
-        concat!(
-            "f.idx, f.outcome, extract(epoch FROM f.wait - clock_timestamp())::float8 AS wait_s, f.wait,
-       f.kind, f.seq, f.ev, f.text, f.metadata, f.mentions, f.created_at, f.edited_at, f.deleted_at,
-       f.outbox_id, ",
-            epoch!(),
-            ", ",
-            state_columns!()
-        )
+        concat!("f.*, extract(epoch FROM f.wait - clock_timestamp())::float8 AS wait_s, ", epoch!())
     };
 }
 
@@ -169,7 +209,15 @@ const SEND_MESSAGES: &str = concat!(
     "-- store.send_messages\nSELECT ",
     sent_columns!(),
     "
-  FROM send_messages($1, $2, $3, $4, $5, $6, $7, $8) f CROSS JOIN LATERAL (SELECT (f.state).*) s"
+  FROM send_messages($1, $2, $3, $4, $5, $6, $7, $8) f"
+);
+
+const GET_EARLIER: &str = concat!(
+    "-- store.get_earlier\nSELECT q.chat_id, ",
+    message_columns!(),
+    "
+  FROM unnest($1, $2) AS q (chat_id, seq)
+ CROSS JOIN LATERAL (SELECT * FROM messages m WHERE m.chat_id = q.chat_id AND m.seq = q.seq OFFSET 0) m"
 );
 
 /// The same, and an event for the recipient of each new message of a direct chat, in the same transaction:
@@ -190,5 +238,5 @@ WITH f AS MATERIALIZED (
     note_webhooks!(),
     " SELECT ",
     sent_columns!(),
-    " FROM f CROSS JOIN LATERAL (SELECT (f.state).*) s"
+    " FROM f"
 );

@@ -7,8 +7,10 @@ use tokio_postgres::{Row, types::Type};
 use super::{
     MemberState, Noted, Store, StoreError,
     refusals::refusal,
-    rows::{chat_kind, epoch, epoch_of, has_message, mentions_param, message, message_columns},
-    states::{has_state, member_state, state_columns},
+    rows::{
+        chat_kind, epoch, epoch_of, has_message, mentions_param, message, message_columns, time,
+    },
+    states::Told,
 };
 use crate::{
     error::Error,
@@ -39,8 +41,7 @@ pub enum MutationKind {
 pub struct MutatedBatch {
     /// An outcome a mutation, in order.
     pub outcomes: Vec<MutationOutcome>,
-    /// Of everybody whose state changed by more than the chat's head, each once; in direct chats of both
-    /// members.
+    /// Of both members of each direct chat that changed.
     pub states: Vec<MemberState>,
     pub epoch: Epoch,
 }
@@ -123,20 +124,41 @@ impl Store {
             None => MutationOutcome::Refused(Error::ChatNotFound),
         };
         let outcomes = (1..).zip(batch).map(outcome).collect();
-        Ok(MutatedBatch { outcomes, states: changed_states(&rows, &epoch), epoch })
+        let mut states = Vec::with_capacity(2 * rows.len());
+        let mut directs = HashSet::new();
+        for row in rows.iter().filter(|row| row.get::<_, Option<bool>>("moved") == Some(true)) {
+            let Some(one) = mutation_of(batch, row) else { continue };
+            if row.get::<_, Option<&str>>("kind") == Some("direct") {
+                directs.insert(one.chat_id);
+            }
+            if Told::is_on(row) {
+                let told = told(one, row, &epoch);
+                states.extend(told.peer());
+                states.push(told.own());
+            }
+        }
+        self.complete_states(&mut states, directs).await?;
+        Ok(MutatedBatch { outcomes, states, epoch })
     }
 }
 
-/// The states that a batch changed: of readers whose marks moved, and those on rows of their own.
-fn changed_states(rows: &[Row], epoch: &Epoch) -> Vec<MemberState> {
-    let changed = |row: &&Row| {
-        has_state(row)
-            && (row.get::<_, Option<i64>>("idx").is_none()
-                || row.get::<_, Option<bool>>("moved") == Some(true))
-    };
-    let mut seen = HashSet::new();
-    let states = rows.iter().filter(changed).map(|row| member_state(row, epoch));
-    states.filter(|state| seen.insert((state.chat_id, state.user_id.clone()))).collect()
+/// A row's mutation.
+fn mutation_of<'a>(batch: &'a [Mutation], row: &Row) -> Option<&'a Mutation> {
+    let idx: i64 = row.get::<_, Option<_>>("idx")?;
+    batch.get(usize::try_from(idx - 1).ok()?)
+}
+
+/// The states on a mark's row.
+fn told<'a>(mark: &'a Mutation, row: &'a Row, epoch: &'a Epoch) -> Told<'a> {
+    Told {
+        row,
+        chat_id: mark.chat_id,
+        user_id: &mark.user,
+        last_seq: row.get("last_seq"),
+        last_ev: row.get("last_ev"),
+        activity: time(row, "activity"),
+        epoch,
+    }
 }
 
 fn mutation_outcome(mutation: &Mutation, row: &Row, epoch: &Epoch) -> MutationOutcome {
@@ -146,8 +168,9 @@ fn mutation_outcome(mutation: &Mutation, row: &Row, epoch: &Epoch) -> MutationOu
     }
     let Mutation { chat_id, user, kind } = mutation;
     let result = match kind {
-        MutationKind::Mark { .. } if has_state(row) => {
-            MutationResult::Mark { reader: user.clone(), state: Box::new(member_state(row, epoch)) }
+        MutationKind::Mark { .. } if Told::is_on(row) => {
+            let state = Box::new(told(mutation, row, epoch).own());
+            MutationResult::Mark { reader: user.clone(), state }
         }
         MutationKind::Edit { .. } | MutationKind::Delete { .. } if has_message(row) => {
             MutationResult::Message(Box::new(message(*chat_id, row)))
@@ -168,13 +191,12 @@ fn mutation_outcome(mutation: &Mutation, row: &Row, epoch: &Epoch) -> MutationOu
 const MUTATE_CHATS: &str = concat!(
     "-- store.mutate_chats
 SELECT f.idx, f.outcome, extract(epoch FROM f.wait - clock_timestamp())::float8 AS wait_s, f.wait, f.moved,
-       f.changed_ev, f.outbox_id, f.kind, f.receipts, ",
+       f.changed_ev, f.outbox_id, f.kind, f.receipts, f.room_name, f.last_seq, f.last_ev, f.activity, f.rev,
+       f.read_seq, f.unread, f.unread_mentions, f.notify, f.archived, f.peer_id, f.peer_rev, f.peer_read_seq,
+       f.peer_unread, f.peer_mentions, f.peer_notify, f.peer_archived, ",
     epoch!(),
     ", ",
     message_columns!(),
-    ", ",
-    state_columns!(),
     "
-  FROM mutate_chats($1, $2, $3, $4, $5, $6, $7, $8) f
- CROSS JOIN LATERAL (SELECT (f.message).*) m CROSS JOIN LATERAL (SELECT (f.state).*) s"
+  FROM mutate_chats($1, $2, $3, $4, $5, $6, $7, $8) f CROSS JOIN LATERAL (SELECT (f.message).*) m"
 );

@@ -1,6 +1,6 @@
 //! The state of members after a change, all that Redis and the members' inboxes need; and its sums.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use tokio_postgres::{Row, types::Type};
 
@@ -25,14 +25,11 @@ pub struct MemberState {
     pub gone: bool,
     /// Grows with changes of the member's own that have no revision.
     pub rev: i64,
-    /// The first message that the member may see.
-    pub first_seq: i64,
     pub read_seq: i64,
     pub unread: i64,
     /// Unread messages that mention the member.
     pub mentions: i64,
     pub notify: Notify,
-    pub pinned: bool,
     pub archived: bool,
     /// The history that the state belongs to, read by the same statement.
     pub epoch: Epoch,
@@ -72,19 +69,18 @@ macro_rules! state_columns {
     () => {
         "s.chat_id AS s_chat_id, s.user_id AS s_user_id, s.kind AS s_kind, s.room_name AS s_room_name, \
          s.last_seq AS s_last_seq, s.last_ev AS s_last_ev, s.activity AS s_activity, s.gone AS s_gone, \
-         s.rev AS s_rev, s.first_seq AS s_first_seq, s.read_seq AS s_read_seq, s.unread AS s_unread, \
-         s.mentions AS s_mentions, s.notify AS s_notify, s.pinned AS s_pinned, s.archived AS s_archived"
+         s.rev AS s_rev, s.read_seq AS s_read_seq, s.unread AS s_unread, s.mentions AS s_mentions, \
+         s.notify AS s_notify, s.archived AS s_archived"
     };
 }
-pub(super) use state_columns;
 
 /// Whether the row has a state: an outer join may have found none.
-pub(super) fn has_state(row: &Row) -> bool {
+fn has_state(row: &Row) -> bool {
     row.get::<_, Option<ChatId>>("s_chat_id").is_some()
 }
 
 /// Reads [`state_columns!`].
-pub(super) fn member_state(row: &Row, epoch: &Epoch) -> MemberState {
+fn member_state(row: &Row, epoch: &Epoch) -> MemberState {
     MemberState {
         chat_id: row.get("s_chat_id"),
         user_id: user(row.get("s_user_id")),
@@ -95,18 +91,102 @@ pub(super) fn member_state(row: &Row, epoch: &Epoch) -> MemberState {
         activity: time(row, "s_activity"),
         gone: row.get("s_gone"),
         rev: row.get("s_rev"),
-        first_seq: row.get("s_first_seq"),
         read_seq: row.get("s_read_seq"),
         unread: row.get("s_unread"),
         mentions: row.get("s_mentions"),
         notify: notify(row.get("s_notify")),
-        pinned: row.get("s_pinned"),
         archived: row.get("s_archived"),
         epoch: Epoch::clone(epoch),
     }
 }
 
+/// A row of a function that writes, with the state of a user after the write, and in a direct chat that of the
+/// other member too. The columns have no more than the caller does not know.
+pub(super) struct Told<'a> {
+    pub(super) row: &'a Row,
+    pub(super) chat_id: ChatId,
+    pub(super) user_id: &'a UserId,
+    pub(super) last_seq: i64,
+    pub(super) last_ev: i64,
+    pub(super) activity: Time,
+    pub(super) epoch: &'a Epoch,
+}
+
+impl Told<'_> {
+    /// Whether a row has a state: its chat's name comes with it.
+    pub(super) fn is_on(row: &Row) -> bool {
+        row.get::<_, Option<&str>>("room_name").is_some()
+    }
+
+    /// The user's own state.
+    pub(super) fn own(&self) -> MemberState {
+        let columns = ["rev", "read_seq", "unread", "unread_mentions", "notify", "archived"];
+        self.state(self.user_id.clone(), columns)
+    }
+
+    /// The other member's, where the row has it.
+    pub(super) fn peer(&self) -> Option<MemberState> {
+        let peer: Option<&str> = self.row.get("peer_id");
+        let columns = [
+            "peer_rev",
+            "peer_read_seq",
+            "peer_unread",
+            "peer_mentions",
+            "peer_notify",
+            "peer_archived",
+        ];
+        peer.map(|peer| self.state(user(peer), columns))
+    }
+
+    fn state(
+        &self,
+        user_id: UserId,
+        [rev, read_seq, unread, mentions, notify, archived]: [&str; 6],
+    ) -> MemberState {
+        let row = self.row;
+        MemberState {
+            chat_id: self.chat_id,
+            user_id,
+            kind: chat_kind(row.get("kind")),
+            room_name: row.get("room_name"),
+            last_seq: self.last_seq,
+            last_ev: self.last_ev,
+            activity: self.activity,
+            gone: false,
+            rev: row.get(rev),
+            read_seq: row.get(read_seq),
+            unread: row.get(unread),
+            mentions: row.get(mentions),
+            notify: row
+                .get::<_, Option<&str>>(notify)
+                .map_or(Notify::All, crate::store::rows::notify),
+            archived: row.get(archived),
+            epoch: Epoch::clone(self.epoch),
+        }
+    }
+}
+
 impl Store {
+    /// Adds to `states` those of both members of each of these direct chats that are not there: what a batch has
+    /// written seldom is not told by its own statement.
+    pub(super) async fn complete_states(
+        &self,
+        states: &mut Vec<MemberState>,
+        chats: HashSet<ChatId>,
+    ) -> Result<(), StoreError> {
+        let mut missing = chats;
+        missing.retain(|chat_id| {
+            let told = states.iter().filter(|state| state.chat_id == *chat_id);
+            told.map(|state| &state.user_id).collect::<HashSet<_>>().len() < 2
+        });
+        if !missing.is_empty() {
+            let missing: Vec<ChatId> = missing.into_iter().collect();
+            let read = self.get_states(&missing).await?;
+            states.extend(read.into_iter().flat_map(|state| state.members));
+        }
+        Ok(())
+    }
+
     /// Returns the states of these chats; those that are gone are missing.
     pub async fn get_states(&self, chats: &[ChatId]) -> Result<Vec<ChatState>, StoreError> {
         let rows = self.query(GET_STATES, &[(&chats, Type::UUID_ARRAY)]).await?;
@@ -244,12 +324,12 @@ macro_rules! list_states {
             epoch!(),
             ") here LEFT JOIN LATERAL (
     SELECT c.chat_id, me.user_id, c.kind::text, c.room_name, c.last_seq, c.last_ev, c.active_at AS activity,
-           false AS gone, me.rev, me.first_seq, me.read_seq, ",
+           false AS gone, me.rev, me.read_seq, ",
             unread!("c", "me"),
             " AS unread, ",
             unread_mentions!("c", "me"),
             " AS mentions,
-           me.notify::text, me.pinned, me.archived
+           me.notify::text, me.archived
       FROM members me
      CROSS JOIN LATERAL (SELECT * FROM chats c WHERE c.chat_id = me.chat_id OFFSET 0) c
      WHERE me.user_id = $1 COLLATE \"POSIX\" AND me.left_ev IS NULL",

@@ -22,12 +22,10 @@ fn state(chat: u128, version: i64, kind: ChatKind) -> MemberState {
         activity: Time::from_micros(version).expect("a time"),
         gone: false,
         rev: 0,
-        first_seq: 1,
         read_seq: 0,
         unread: version,
         mentions: 0,
         notify: Notify::All,
-        pinned: false,
         archived: false,
         epoch: history().current(),
     }

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use beseda_protocol::model::ChatId;
+use beseda_protocol::model::{ChatId, ChatKind};
 use rand::{Rng, rngs::StdRng};
 use reqwest::Method;
 use serde::Deserialize;
@@ -12,9 +12,10 @@ use tokio::{task::JoinSet, time::Instant};
 use super::{
     context::{Person, SimContext},
     findings::{Kind, tick},
-    follower::{Follower, Subscriber},
-    history::Deletion,
+    follower::Follower,
+    history::{Deletion, KnownChat},
     socket::{Incoming, Socket},
+    subscriber::Subscriber,
     writers::Writer,
 };
 
@@ -61,7 +62,14 @@ pub(super) async fn open(
         let what = format!("{members:?} opened {} and {}, {created} new", one.chat_id, two.chat_id);
         context.findings.add(Kind::Doubled, what);
     }
-    context.history.opened(one.chat_id, &one.room_name, members);
+    let chat = KnownChat {
+        kind: ChatKind::Direct,
+        members: members.into(),
+        room_name: one.room_name,
+        deletion: Deletion::Never,
+        is_silent: false,
+    };
+    context.history.opened(one.chat_id, chat);
     tick(&context.figures.chats_opened);
     Some(one.chat_id)
 }
@@ -77,11 +85,8 @@ pub(super) async fn make_chats(context: Arc<SimContext>, pair: [Person; 2]) {
         };
         let mut subscribers = Vec::new();
         for person in &pair {
-            let members = [pair[0].id.clone(), pair[1].id.clone()];
-            let subscriber = Subscriber::new(&context, &person.id, chat_id, members);
-            subscribers.push(Arc::clone(&subscriber));
-            let follower =
-                Follower { context: Arc::clone(&context), person: person.clone(), subscriber };
+            let Some(follower) = Follower::new(&context, person, chat_id) else { continue };
+            subscribers.push(Arc::clone(&follower.subscriber));
             followers.spawn(follower.run());
         }
         for person in &pair {
@@ -101,7 +106,12 @@ pub(super) async fn make_chats(context: Arc<SimContext>, pair: [Person; 2]) {
     while followers.join_next().await.is_some() {}
 }
 
-async fn delete(context: &SimContext, rng: &mut StdRng, pair: &[Person; 2], chat_id: ChatId) {
+pub(super) async fn delete(
+    context: &SimContext,
+    rng: &mut StdRng,
+    pair: &[Person; 2],
+    chat_id: ChatId,
+) {
     context.history.chat_deletion(chat_id, Deletion::Tried);
     let path = format!("/api/v1/chats/{chat_id}/");
     let person = &pair[rng.random_range(0..2)];
@@ -126,7 +136,7 @@ async fn delete(context: &SimContext, rng: &mut StdRng, pair: &[Person; 2], chat
 }
 
 /// Expects the end of all sockets of a deleted chat within bounded time after the last fault.
-async fn await_end(context: &SimContext, subscribers: &[Arc<Subscriber>]) {
+pub(super) async fn await_end(context: &SimContext, subscribers: &[Arc<Subscriber>]) {
     let ceiling = Follower::deletion_ceiling();
     let mut deadline = Instant::now() + ceiling;
     while let Some(open) = subscribers.iter().find(|subscriber| !subscriber.is_gone()) {
@@ -166,7 +176,7 @@ pub(super) async fn probe(context: Arc<SimContext>, person: Person) {
 /// Expects 404 `chat_not_found` from every REST call.
 async fn call_door(context: &SimContext, rng: &mut StdRng, person: &Person, named: &str) {
     let message = "messages/00000000-0000-8000-8000-000000000000/";
-    let (method, rest, body) = match rng.random_range(0..9) {
+    let (method, rest, body) = match rng.random_range(0..11) {
         0 => (Method::GET, "", None),
         1 => (Method::GET, "messages/", None),
         2 => (Method::POST, "messages/", Some(json!({ "text": "let me in" }))),
@@ -174,7 +184,9 @@ async fn call_door(context: &SimContext, rng: &mut StdRng, person: &Person, name
         4 => (Method::GET, "connect/", None),
         5 => (Method::GET, "search/?query=message", None),
         6 => (Method::DELETE, "", None),
-        7 => (Method::PATCH, message, Some(json!({ "text": "mine" }))),
+        7 => (Method::GET, "members/", None),
+        8 => (Method::PATCH, "me/", Some(json!({ "pinned": true }))),
+        9 => (Method::PATCH, message, Some(json!({ "text": "mine" }))),
         _ => (Method::DELETE, message, None),
     };
     let path = format!("/api/v1/chats/{named}/{rest}");

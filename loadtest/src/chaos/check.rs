@@ -1,22 +1,28 @@
 //! The final check, once all is healed and quiet: what clients received against what is stored.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
-use beseda_protocol::model::{Chat, ChatId};
+use beseda_protocol::model::{Chat, ChatId, ChatKind, Notify};
 use reqwest::Method;
 use serde::Deserialize;
 use tokio::time::Instant;
 use tokio_postgres::Client;
 
 use super::{
+    audit,
+    check_groups::{self, behind},
     context::{Person, SimContext},
-    counters::Unread,
+    counters::{Counts, Unread},
     findings::{Kind, lock},
-    follower::Subscriber,
-    history::{Deletion, Sent},
-    many::Inbox,
+    history::{Deletion, KnownChat, Sent},
+    list::Inbox,
     stack::Stack,
-    stored::{self, Row, Stored, StoredChat},
+    stored::{self, Membership, Row, Stored},
+    subscriber::Subscriber,
 };
 
 /// Time-out for quiescence after the last fault: the service checks for lost changes every 5 s, so
@@ -76,6 +82,13 @@ impl Judge<'_> {
                 self.add(Kind::Left, format!("{what}: {} of them, {}", rows.len(), rows[0]));
             }
         }
+        let audit = audit::read(&client).await?;
+        check_groups::check_given(self.context, &audit);
+        check_groups::check_senders(self.context, &audit, &stored);
+        let users: Vec<String> = self.people.iter().map(|person| person.id.clone()).collect();
+        for wrong in check_groups::check_audit(&audit, &stored, &users) {
+            self.add(Kind::State, wrong);
+        }
         self.check_chats(&stored);
         self.check_sends(&stored);
         self.check_marks(&stored);
@@ -107,16 +120,10 @@ impl Judge<'_> {
             }
         }
         let subscribers = lock(&self.context.subscribers);
-        let late = subscribers.iter().find_map(|subscriber| {
-            let model = lock(&subscriber.model);
-            let head = stored.get(&subscriber.chat_id).map(|chat| chat.last_ev);
-            let done = subscriber.is_gone()
-                || head.is_some_and(|ev| model.in_step && ev == model.position);
-            (!done).then(|| {
-                let (at, in_step) = (model.position, model.in_step);
-                format!("{} is at ev {at} of {head:?}, in step: {in_step}", subscriber.name)
-            })
-        });
+        let late = subscribers
+            .iter()
+            .filter(|subscriber| !is_over(subscriber))
+            .find_map(|subscriber| behind(subscriber, stored.get(&subscriber.chat_id)));
         let inbox = self.inboxes.iter().find_map(|inbox| {
             let wrong = self.list_differs(inbox, stored)?;
             Some(format!("the inbox of {}: {wrong}", inbox.person.id))
@@ -134,7 +141,7 @@ impl Judge<'_> {
                 Some(known) if known.deletion == Deletion::Acknowledged => {
                     self.add(Kind::Lost, format!("the deleted chat {chat_id} is there"));
                 }
-                Some(known) if !known.members.iter().all(|one| chat.members.contains_key(one)) => {
+                Some(known) if !is_of(known, &members) => {
                     self.add(Kind::Leak, format!("{chat_id} has the members {members:?}"));
                 }
                 Some(_) => {}
@@ -170,6 +177,9 @@ impl Judge<'_> {
         }
         for (chat_id, chat) in stored {
             for (seq, row) in &chat.messages {
+                if row.is_system && chat.kind == ChatKind::Group {
+                    continue;
+                }
                 let sent = row.client_msg_id.as_ref().and_then(|id| sends.get(id));
                 if !sent.is_some_and(|s| s.chat_id == *chat_id && s.sender == row.sender) {
                     self.add(Kind::State, format!("nobody sent {seq} of {chat_id}: {row:?}"));
@@ -192,8 +202,9 @@ impl Judge<'_> {
     fn check_marks(&self, stored: &Stored) {
         for ((chat_id, user), read_seq) in self.context.history.marks() {
             let Some(chat) = stored.get(&chat_id) else { continue };
-            if chat.members.get(&user).is_none_or(|member| member.read_seq < read_seq) {
-                let member = chat.members.get(&user);
+            let member = chat.members.get(&user);
+            let is_out = member.is_none() && chat.kind == ChatKind::Group;
+            if !is_out && member.is_none_or(|member| member.shown.read_seq < read_seq) {
                 self.add(
                     Kind::Lost,
                     format!("{user} read {chat_id} up to {read_seq}; there is {member:?}"),
@@ -204,28 +215,29 @@ impl Judge<'_> {
 
     /// Checks that a follower has what is stored: every message, every marker.
     fn check_seat(&self, subscriber: &Subscriber, stored: &Stored) {
-        if subscriber.is_gone() {
+        if is_over(subscriber) {
             return;
         }
-        let Some(chat) = stored.get(&subscriber.chat_id) else {
-            return self
-                .add(Kind::Late, format!("{} follows a chat that is gone", subscriber.name));
-        };
-        let model = lock(&subscriber.model);
-        if !model.in_step || model.position != chat.last_ev {
-            let (at, in_step) = (model.position, model.in_step);
-            let what =
-                format!("{} is at ev {at}, in step: {in_step}, of {chat:?}", subscriber.name);
-            return self.add(Kind::Lost, shorten(what));
+        let chat = stored.get(&subscriber.chat_id);
+        if let Some(why) = behind(subscriber, chat) {
+            return self.add(Kind::Lost, why);
         }
-        for (seq, row) in &chat.messages {
+        let member = chat.and_then(|chat| Some((chat, chat.members.get(&subscriber.user)?)));
+        // Out of it, and told so.
+        let Some((chat, member)) = member else { return };
+        for wrong in check_groups::check_membership(subscriber, chat) {
+            self.add(Kind::State, shorten(wrong));
+        }
+        let model = lock(&subscriber.model);
+        let first_seq = member.shown.first_seq;
+        for (seq, row) in chat.messages.range(first_seq..) {
             let same = match model.messages.get(seq) {
                 Some(known) => {
                     (known.message_id, known.ev, known.deleted)
                         == (row.message_id, row.ev, row.deleted)
                         && known.text == row.text
                 }
-                None => *seq <= model.floor,
+                None => model.is_paged && *seq <= model.floor,
             };
             if !same {
                 let known = model.messages.get(seq);
@@ -236,9 +248,9 @@ impl Judge<'_> {
         if model.messages.last_key_value().is_some_and(|(seq, _)| *seq > chat.last_seq) {
             self.add(Kind::State, format!("{} has messages that are not stored", subscriber.name));
         }
-        for (user, member) in &chat.members {
+        for (user, member) in chat.members.iter().filter(|_| chat.receipts) {
             let read_seq = model.reads.get(user).copied().unwrap_or(0);
-            if read_seq != member.read_seq {
+            if read_seq != member.shown.read_seq {
                 let what =
                     format!("{} has {user} at {read_seq}, stored is {member:?}", subscriber.name);
                 self.add(Kind::State, what);
@@ -259,50 +271,53 @@ impl Judge<'_> {
         if !list.live {
             return Some("not live".to_owned());
         }
-        for (chat_id, (chat, recount)) in &expected {
-            let (shown, expected) = (list.chats.get(chat_id), (chat.last_ev, *recount));
-            if shown != Some(&expected) {
-                return Some(format!("{chat_id} is {shown:?} (ev, unread) and not {expected:?}"));
+        for (chat_id, member) in &expected {
+            let shown = list.chats.get(chat_id);
+            if shown != Some(&member.shown) {
+                return Some(format!("{chat_id} is {shown:?} and not {:?}", member.shown));
             }
         }
         if let Some(chat_id) = list.chats.keys().find(|id| !expected.contains_key(*id)) {
             return Some(format!("{chat_id} is gone, and shown"));
         }
-        let sum: i64 = expected.values().map(|(_, recount)| *recount).sum();
+        let sum: i64 = expected.values().map(|member| member.recount.0).sum();
         let total = list.total.filter(|total| *total != sum)?;
         Some(format!("total_unread is {total} and not {sum}"))
     }
 
     /// Checks the unread counters in Postgres, from every replica, and in the list.
     async fn check_counters(&self, person: &Person, stored: &Stored) {
-        let expected = chats_of(&person.id, stored);
-        let expected: HashMap<ChatId, i64> =
-            expected.into_iter().map(|(chat_id, (_, recount))| (chat_id, recount)).collect();
-        for (chat_id, chat) in stored {
-            if let Some(member) = chat.members.get(&person.id)
-                && member.unread != member.recount
-            {
+        let memberships = chats_of(&person.id, stored);
+        for (chat_id, member) in &memberships {
+            if member.counted() != member.recount {
                 self.add(Kind::Unread, format!("{} in {chat_id}: {member:?}", person.id));
             }
         }
+        let badge: i64 = memberships.values().map(|member| badge(member)).sum();
+        let expected: HashMap<ChatId, Counts> =
+            memberships.into_iter().map(|(chat_id, member)| (chat_id, member.recount)).collect();
         for replica in 0..self.context.replicas.len() {
             let unread = self.ask(replica, person, "/api/v1/chats/unread/").await;
             if let Some(unread) = unread.and_then(|answer| answer.read::<Unread>().ok()) {
-                let told = unread.chats.iter().map(|chat| (chat.chat_id, chat.unread_count));
-                self.compare(person, replica, "/chats/unread/", &expected, told.collect());
-                if unread.total != expected.values().sum::<i64>() {
-                    let what = format!("{}: total {} of {expected:?}", person.id, unread.total);
-                    self.add(Kind::Unread, what);
+                self.compare(person, replica, "/chats/unread/", &expected, unread.counts());
+                if !unread.is_summed() || unread.badge != badge {
+                    let what = format!(
+                        "{}: total {}, mentions {}, badge {} of {badge}, {expected:?}",
+                        person.id, unread.total, unread.total_mentions, unread.badge
+                    );
+                    self.add(Kind::Unread, shorten(what));
                 }
             }
-            let (mut told, mut cursor) = (HashMap::new(), String::new());
-            loop {
-                let path = format!("/api/v1/chats/?limit=100{cursor}");
+            let mut told = HashMap::new();
+            let mut lists = vec![String::new(), "&filter=archived".to_owned()];
+            while let Some(list) = lists.pop() {
+                let path = format!("/api/v1/chats/?limit=100{list}");
                 let Some(answer) = self.ask(replica, person, &path).await else { break };
                 let Ok(page) = answer.read::<Page>() else { break };
-                told.extend(page.results.iter().map(|chat| (chat.chat_id, chat.unread_count)));
-                let Some(next) = page.next else { break };
-                cursor = format!("&cursor={next}");
+                let counts = |chat: &Chat| (chat.unread_count, chat.unread_mentions);
+                told.extend(page.results.iter().map(|chat| (chat.chat_id, counts(chat))));
+                let filter = if list.contains("archived") { "&filter=archived" } else { "" };
+                lists.extend(page.next.map(|next| format!("{filter}&cursor={next}")));
             }
             self.compare(person, replica, "/chats/", &expected, told);
         }
@@ -327,8 +342,8 @@ impl Judge<'_> {
         person: &Person,
         replica: usize,
         what: &str,
-        expected: &HashMap<ChatId, i64>,
-        told: HashMap<ChatId, i64>,
+        expected: &HashMap<ChatId, Counts>,
+        told: HashMap<ChatId, Counts>,
     ) {
         if told != *expected {
             let differ: Vec<_> = expected
@@ -343,12 +358,33 @@ impl Judge<'_> {
     }
 }
 
-/// Returns a user's chats, each with the recount.
-fn chats_of<'a>(user: &str, stored: &'a Stored) -> HashMap<ChatId, (&'a StoredChat, i64)> {
-    let chats = stored
-        .iter()
-        .filter_map(|(chat_id, chat)| Some((*chat_id, (chat, chat.members.get(user)?.recount))));
-    chats.collect()
+/// Returns a user's chats.
+fn chats_of<'a>(user: &str, stored: &'a Stored) -> HashMap<ChatId, &'a Membership> {
+    let chats = stored.iter();
+    chats.filter_map(|(chat_id, chat)| Some((*chat_id, chat.members.get(user)?))).collect()
+}
+
+/// Returns what a chat adds to the badge.
+fn badge(member: &Membership) -> i64 {
+    let (unread, mentions) = member.recount;
+    match member.shown.notify {
+        _ if member.shown.archived => 0,
+        Notify::All => unread,
+        Notify::Mentions => mentions,
+        Notify::None => 0,
+    }
+}
+
+/// True if nothing is expected of a subscriber any more: another one took its place, or its direct chat is gone.
+fn is_over(subscriber: &Subscriber) -> bool {
+    subscriber.retired.load(Ordering::Relaxed)
+        || subscriber.kind == ChatKind::Direct && subscriber.is_gone()
+}
+
+/// True if these are the members that a chat may have.
+fn is_of(known: &KnownChat, members: &[&String]) -> bool {
+    let may_be = members.iter().all(|member| known.members.contains(member));
+    may_be && (known.kind == ChatKind::Group || members.len() == known.members.len())
 }
 
 fn shorten(what: String) -> String {

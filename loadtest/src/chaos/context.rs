@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -13,6 +13,7 @@ use beseda::{
     config::Secret,
     dev::{Claims, sign},
 };
+use beseda_protocol::model::{Chat, ChatKind};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use reqwest::{Client, Method};
 use serde::de::DeserializeOwned;
@@ -21,8 +22,8 @@ use tokio::sync::watch;
 
 use super::{
     findings::{Figures, Findings, Kind, lock, tick},
-    follower::Subscriber,
-    history::History,
+    history::{Deletion, History, KnownChat},
+    subscriber::Subscriber,
     timeline::Timeline,
 };
 use crate::error::Error;
@@ -93,6 +94,8 @@ pub(super) struct SimContext {
     pub timeline: Timeline,
     /// Sockets of single chats, with their state.
     pub subscribers: Mutex<Vec<Arc<Subscriber>>>,
+    /// Ids of all who may be members of groups.
+    everybody: OnceLock<Arc<[String]>>,
     phase: watch::Sender<Phase>,
     dice: AtomicU64,
 }
@@ -113,6 +116,7 @@ impl SimContext {
             history: History::default(),
             timeline: Timeline::default(),
             subscribers: Mutex::default(),
+            everybody: OnceLock::new(),
             phase: watch::Sender::new(Phase::Busy),
             dice: AtomicU64::new(1),
         })
@@ -127,6 +131,41 @@ impl SimContext {
     pub(super) fn person(&self, id: &str) -> Result<Person, Error> {
         let token = sign(&self.secret, &Claims::new(id, Duration::from_secs(7 * 24 * 3_600)))?;
         Ok(Person { id: id.to_owned(), token })
+    }
+
+    /// Makes a user whose token is the host application's own.
+    pub(super) fn host(&self, id: &str) -> Result<Person, Error> {
+        let mut claims = Claims::new(id, Duration::from_secs(7 * 24 * 3_600));
+        claims.scope = Some("chat:admin".to_owned());
+        Ok(Person { id: id.to_owned(), token: sign(&self.secret, &claims)? })
+    }
+
+    /// Sets who may be members of groups, once and before there are any.
+    pub(super) fn set_everybody(&self, people: &[&Person]) {
+        let ids = people.iter().map(|person| person.id.clone()).collect();
+        // A second call would be a mistake of this program, and changes nothing.
+        let _ = self.everybody.set(ids);
+    }
+
+    pub(super) fn everybody(&self) -> Arc<[String]> {
+        self.everybody.get().map(Arc::clone).unwrap_or_default()
+    }
+
+    /// Returns what is known of a chat that a member was told of, perhaps before whoever opens it is.
+    pub(super) fn known_chat(&self, own: &str, chat: &Chat) -> KnownChat {
+        let members = match (chat.kind, &chat.other_user) {
+            (ChatKind::Direct, Some(other)) => {
+                [own, other.user_id.as_str()].map(str::to_owned).into()
+            }
+            _ => self.everybody(),
+        };
+        KnownChat {
+            kind: chat.kind,
+            members,
+            room_name: chat.room_name.clone(),
+            deletion: Deletion::Never,
+            is_silent: false,
+        }
     }
 
     pub(super) fn phase(&self) -> Phase {

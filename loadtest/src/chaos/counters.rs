@@ -19,9 +19,14 @@ use super::{
 /// that are promised, and the time of the request.
 const BEHIND: i64 = 3_500_000;
 
+/// Unread messages and mentions.
+pub(super) type Counts = (i64, i64);
+
 #[derive(Deserialize)]
 pub(super) struct Unread {
     pub total: i64,
+    pub total_mentions: i64,
+    pub badge: i64,
     pub chats: Vec<UnreadChat>,
 }
 
@@ -29,9 +34,24 @@ pub(super) struct Unread {
 pub(super) struct UnreadChat {
     pub chat_id: ChatId,
     pub unread_count: i64,
+    pub unread_mentions: i64,
 }
 
-/// Counters that were wrong at the last check: since when, and at which change.
+impl Unread {
+    pub(super) fn counts(&self) -> HashMap<ChatId, Counts> {
+        let counts = self.chats.iter();
+        counts.map(|chat| (chat.chat_id, (chat.unread_count, chat.unread_mentions))).collect()
+    }
+
+    /// True if the totals are the sums.
+    pub(super) fn is_summed(&self) -> bool {
+        let sum = |count: fn(&UnreadChat) -> i64| self.chats.iter().map(count).sum::<i64>();
+        (self.total, self.total_mentions)
+            == (sum(|chat| chat.unread_count), sum(|chat| chat.unread_mentions))
+    }
+}
+
+/// Counters that were wrong at the last check: since when, and at which version.
 type Behind = HashMap<(usize, String, ChatId), (i64, i64)>;
 
 /// Asks random replicas about random users until the end of the busy phase.
@@ -80,20 +100,18 @@ async fn compare(
             return Ok(());
         }
     };
-    let told: HashMap<ChatId, i64> =
-        unread.chats.iter().map(|chat| (chat.chat_id, chat.unread_count)).collect();
-    if unread.total != told.values().sum::<i64>() {
-        context.unexpected("GET /chats/unread/ (the total is not the sum)", &answer);
+    let told = unread.counts();
+    if !unread.is_summed() {
+        context.unexpected("GET /chats/unread/ (a total is not the sum)", &answer);
     }
-    for (chat_id, &(ev, counted, recount)) in &before {
-        let user = &person.id;
-        if counted != recount {
-            let what =
-                format!("{user} in {chat_id} at ev {ev}: counted {counted}, recount {recount}");
+    for (chat_id, member) in &before {
+        let (user, version, recount) = (&person.id, member.version, member.recount);
+        if member.counted() != recount {
+            let what = format!("{user} in {chat_id}: {member:?}");
             context.findings.add(Kind::Unread, what);
         }
         let key = (replica, user.clone(), *chat_id);
-        if after.get(chat_id).is_none_or(|(now, ..)| *now != ev) {
+        if after.get(chat_id).is_none_or(|now| now.version != version) {
             behind.remove(&key);
             continue;
         }
@@ -105,19 +123,19 @@ async fn compare(
         }
         let now = now_micros();
         let first = !behind.contains_key(&key);
-        let (since, at) = *behind.entry(key.clone()).or_insert((now, ev));
+        let (since, at) = *behind.entry(key.clone()).or_insert((now, version));
         if first {
             tick(&context.figures.stale);
         }
-        if at != ev {
-            behind.insert(key, (now, ev));
+        if at != version {
+            behind.insert(key, (now, version));
         } else if let Some(quiet) = context.timeline.quiet_since()
             && now - since.max(quiet) > BEHIND
         {
             let (ms, at) = ((now - since) / 1_000, context.timeline.now());
             let what = format!(
-                "{user} in {chat_id} at ev {ev}: replica {replica} says {found:?}, recount \
-                 {recount}, for {ms} ms ({at})"
+                "{user} in {chat_id} at version {version}: replica {replica} says {found:?}, recount \
+                 {recount:?}, for {ms} ms ({at})"
             );
             context.findings.add(Kind::Unread, what);
             behind.remove(&key);

@@ -1,14 +1,11 @@
 //! Sockets of one chat, which disconnect and resume on any replica from any position.
 
 use std::{
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use beseda_protocol::model::{ChatId, Message};
+use beseda_protocol::model::{ChatId, ChatKind, Message};
 use rand::{Rng, rngs::StdRng};
 use reqwest::Method;
 use serde::Deserialize;
@@ -17,10 +14,11 @@ use tokio::time::Instant;
 use super::{
     context::{Person, Phase, SimContext},
     findings::{Kind, lock, now_micros, tick},
-    history::Deletion,
-    model::{Frame, Model},
+    frame::Frame,
+    history::{Deletion, Given},
+    model::Model,
     socket::{Incoming, Socket},
-    timeline::Arrival,
+    subscriber::Subscriber,
 };
 
 /// Time before a client disconnects by itself, in milliseconds.
@@ -29,85 +27,15 @@ const STAY_MS: std::ops::Range<u64> = 2_000..15_000;
 /// Pause before the next attempt, in milliseconds.
 const RECONNECT_MS: std::ops::Range<u64> = 30..200;
 
+/// Pause before a user who is out of a group looks whether they are in again, in milliseconds.
+const OUTSIDE_MS: std::ops::Range<u64> = 200..900;
+
+/// Pause between two checks whether a list of members is wanted.
+const AGAIN: Duration = Duration::from_millis(200);
+
 /// Longest time after its deletion in which a chat still accepts sockets: a replica learns of it by the
 /// comparison with the database at the latest, delayed by a fault.
 const DELETED: Duration = Duration::from_secs(15);
-
-/// A follower's state, which the final check reads.
-#[derive(Debug)]
-pub(super) struct Subscriber {
-    pub name: String,
-    pub chat_id: ChatId,
-    pub model: Mutex<Model>,
-    /// True once the service has reported the chat's deletion.
-    pub gone: AtomicBool,
-}
-
-impl Subscriber {
-    pub(super) fn new(
-        context: &SimContext,
-        name: &str,
-        chat_id: ChatId,
-        members: [String; 2],
-    ) -> Arc<Self> {
-        let subscriber = Arc::new(Self {
-            name: format!("{name} in {chat_id}"),
-            chat_id,
-            model: Mutex::new(Model::new(chat_id, members)),
-            gone: AtomicBool::new(false),
-        });
-        context.add_subscriber(&subscriber);
-        subscriber
-    }
-
-    pub(super) fn is_gone(&self) -> bool {
-        self.gone.load(Ordering::Relaxed)
-    }
-
-    /// Records that the service reported no such chat.
-    pub(super) fn told_gone(&self, context: &SimContext, replica: usize) {
-        let deletion = context.history.chat(self.chat_id).map(|chat| chat.deletion);
-        if deletion == Some(Deletion::Never) {
-            let (name, at) = (&self.name, context.timeline.now());
-            let what = format!("{name} on replica {replica}: gone, and nobody deleted it ({at})");
-            context.findings.add(Kind::Lost, what);
-            return;
-        }
-        self.gone.store(true, Ordering::Relaxed);
-    }
-
-    /// Applies a frame of this chat, and reports violations. Messages since `counts_from` count as live
-    /// deliveries.
-    pub(super) fn take(
-        &self,
-        context: &SimContext,
-        frame: &Frame,
-        replica: usize,
-        counts_from: i64,
-    ) {
-        let mut broken = Vec::new();
-        let told = lock(&self.model).apply(frame, &mut broken);
-        if frame.kind == "catchup" {
-            tick(&context.figures.catchups);
-        }
-        if let Some((ev, change)) = told
-            && let Some(other) = context.history.told(self.chat_id, ev, &change)
-        {
-            broken.push((Kind::Order, format!("ev {ev} is {change:?}, and to others {other:?}")));
-        }
-        for (kind, what) in broken {
-            let (name, at) = (&self.name, context.timeline.now());
-            context.findings.add(kind, format!("{name} on replica {replica}: {what} ({at})"));
-        }
-        if let ("message.created", Some(message)) = (frame.kind.as_str(), &frame.message) {
-            let committed = message.created_at.0.as_microsecond();
-            if committed >= counts_from {
-                let (message_id, arrived) = (message.message_id, now_micros());
-                context.timeline.arrived(Arrival { message_id, committed, arrived });
-            }
-        }
-    }
-}
 
 /// The fields of a history page that are checked.
 #[derive(Deserialize)]
@@ -127,13 +55,31 @@ pub(super) struct Follower {
 }
 
 impl Follower {
+    /// Makes the follower of a chat that is known.
+    pub(super) fn new(context: &Arc<SimContext>, person: &Person, chat_id: ChatId) -> Option<Self> {
+        let chat = context.history.chat(chat_id)?;
+        let subscriber = Subscriber::new(context, &person.id, &person.id, chat_id, &chat);
+        Some(Self { context: Arc::clone(context), person: person.clone(), subscriber })
+    }
+
     /// Follows the chat until the end of the run or of the chat.
     pub(super) async fn run(self) {
         let mut rng = self.context.dice();
         let mut checkpoint = lock(&self.subscriber.model).clone();
         // After a voluntary absence, messages sent meanwhile may be late.
         let mut counts_from = i64::MAX;
-        while self.context.phase() < Phase::Over && !self.subscriber.is_gone() {
+        while self.context.phase() < Phase::Over {
+            if self.subscriber.is_gone() {
+                if self.is_ended() {
+                    return;
+                }
+                self.look_outside(&mut rng, &mut checkpoint).await;
+                counts_from = i64::MAX;
+                continue;
+            }
+            if lock(&self.subscriber.model).group.as_ref().is_some_and(|group| group.came_back) {
+                self.begin_anew(&mut checkpoint);
+            }
             if counts_from == i64::MAX && !self.rewind(&mut rng, &mut checkpoint).await {
                 continue;
             }
@@ -176,15 +122,39 @@ impl Follower {
         match rng.random_range(0..10) {
             0 | 1 => *lock(&subscriber.model) = checkpoint.clone(),
             2 => {
-                if let Some(chat) = self.context.history.chat(subscriber.chat_id) {
-                    *lock(&subscriber.model) = Model::new(subscriber.chat_id, chat.members);
-                }
+                let mut model = lock(&subscriber.model);
+                *model = model.anew();
             }
             3 | 4 => return self.read_history(rng).await,
             5 | 6 => *checkpoint = lock(&subscriber.model).clone(),
             _ => {}
         }
         true
+    }
+
+    /// True once there is nothing to wait for: the chat is gone for good.
+    fn is_ended(&self) -> bool {
+        let chat = self.context.history.chat(self.subscriber.chat_id);
+        self.subscriber.kind == ChatKind::Direct
+            || chat.is_some_and(|chat| chat.deletion != Deletion::Never)
+    }
+
+    fn begin_anew(&self, checkpoint: &mut Model) {
+        let mut model = lock(&self.subscriber.model);
+        *model = model.anew();
+        *checkpoint = model.clone();
+    }
+
+    /// Out of a group: looks from time to time whether the user is in again.
+    async fn look_outside(&self, rng: &mut StdRng, checkpoint: &mut Model) {
+        tokio::time::sleep(Duration::from_millis(rng.random_range(OUTSIDE_MS))).await;
+        let path = format!("/api/v1/chats/{}/", self.subscriber.chat_id);
+        let replica = self.context.any_replica(rng);
+        let answer = self.context.once(replica, &Method::GET, &path, &self.person, None).await;
+        if answer.is_some_and(|answer| answer.status == 200) {
+            self.begin_anew(checkpoint);
+            self.subscriber.gone.store(false, Ordering::Relaxed);
+        }
     }
 
     async fn read_history(&self, rng: &mut StdRng) -> bool {
@@ -204,12 +174,21 @@ impl Follower {
         match answer.read::<History>() {
             Ok(page) => {
                 let head = (page.head_seq, page.head_ev, page.epoch);
+                let lowest = page.results.first().map(|message| message.seq);
                 let mut model =
-                    Model::from_history(chat_id, chat.members.clone(), &page.results, head);
-                for member in chat.members {
-                    let own = member == self.person.id;
-                    let read_seq = if own { Some(page.read_seq) } else { page.peer_read_seq };
-                    model.reads.insert(member, read_seq.unwrap_or(0));
+                    Model::from_history(chat_id, chat.party(&self.person.id), &page.results, head);
+                match chat.kind {
+                    ChatKind::Direct => {
+                        for member in chat.members.iter() {
+                            let own = *member == self.person.id;
+                            let read = if own { Some(page.read_seq) } else { page.peer_read_seq };
+                            model.reads.insert(member.clone(), read.unwrap_or(0));
+                        }
+                    }
+                    ChatKind::Group => {
+                        let given = Given::State { ev: page.head_ev, seq: lowest };
+                        context.history.given(chat_id, &self.person.id, given);
+                    }
                 }
                 *lock(&self.subscriber.model) = model;
             }
@@ -222,11 +201,19 @@ impl Follower {
     async fn listen(&self, socket: &mut Socket, rng: &mut StdRng, counts_from: &mut i64) -> bool {
         let (context, subscriber, replica) = (&self.context, &self.subscriber, socket.replica);
         let leave_at = Instant::now() + Duration::from_millis(rng.random_range(STAY_MS));
+        let mut look = tokio::time::interval(AGAIN);
         loop {
             let incoming = tokio::select! {
                 incoming = socket.next(context) => incoming,
                 () = context.may_leave(leave_at) => return true,
                 () = context.until(Phase::Over) => return true,
+                _ = look.tick() => {
+                    if lock(&subscriber.model).must_begin_anew() {
+                        return true;
+                    }
+                    subscriber.read_members(context, &self.person, rng).await;
+                    continue;
+                }
             };
             match incoming {
                 Incoming::Frame(frame) => {
@@ -269,14 +256,15 @@ impl Follower {
     /// Handles a socket that did not open, perhaps because the chat was deleted.
     async fn check_gone(&self, rng: &mut StdRng) {
         let chat = self.context.history.chat(self.subscriber.chat_id);
-        if chat.is_none_or(|chat| chat.deletion == Deletion::Never) {
+        if chat.is_none_or(|chat| chat.kind == ChatKind::Direct && chat.deletion == Deletion::Never)
+        {
             return;
         }
         let path = format!("/api/v1/chats/{}/", self.subscriber.chat_id);
         let replica = self.context.any_replica(rng);
         let answer = self.context.once(replica, &Method::GET, &path, &self.person, None).await;
         if answer.is_some_and(|answer| answer.status == 404) {
-            self.subscriber.gone.store(true, Ordering::Relaxed);
+            self.subscriber.told_gone(&self.context, replica);
         }
     }
 

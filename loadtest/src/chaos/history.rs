@@ -2,14 +2,14 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    sync::Mutex,
+    sync::{Arc, Mutex},
 };
 
-use beseda_protocol::model::{ChatId, MessageId};
+use beseda_protocol::model::{ChatId, ChatKind, MessageId};
 
 use super::{
+    change::{Change, Party},
     findings::{lock, now_micros},
-    model::Change,
 };
 
 /// A message that a client sent or tried to send.
@@ -43,9 +43,35 @@ pub(super) enum Deletion {
 /// A chat with its members and state.
 #[derive(Debug, Clone)]
 pub(super) struct KnownChat {
-    pub members: [String; 2],
+    pub kind: ChatKind,
+    /// The two; of a group all who may ever be members.
+    pub members: Arc<[String]>,
     pub room_name: String,
     pub deletion: Deletion,
+    /// True for a group that never had receipts.
+    pub is_silent: bool,
+}
+
+impl KnownChat {
+    pub(super) fn party(&self, own: &str) -> Party {
+        Party { kind: self.kind, own: own.to_owned(), members: Arc::clone(&self.members) }
+    }
+}
+
+/// What a member's client was given of a group, or refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Given {
+    /// A change while in step. `seq`: of a message; `about_members`: for owner and admins in a group without
+    /// receipts.
+    Live { ev: i64, seq: Option<i64>, about_members: bool },
+    /// A change in a resume or a catch-up.
+    Replayed { ev: i64, seq: Option<i64> },
+    /// The chat as of this `ev`; with the lowest message of a page of history.
+    State { ev: i64, seq: Option<i64> },
+    /// The end of the membership, told to a client at this position.
+    Gone { position: i64 },
+    /// An operation refused as a stranger's between these two moments, in microseconds since 1970.
+    Refused { from: i64, to: i64 },
 }
 
 #[derive(Debug, Default)]
@@ -61,16 +87,24 @@ struct State {
     changes: HashMap<ChatId, BTreeMap<i64, Change>>,
     /// Pairs whose chat may have been opened by an attempt of unknown outcome.
     loose_pairs: HashSet<[String; 2]>,
+    given: HashMap<(ChatId, String), Vec<Given>>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct History(Mutex<State>);
 
 impl History {
-    pub(super) fn opened(&self, chat_id: ChatId, room_name: &str, members: [String; 2]) {
-        let chat =
-            KnownChat { members, room_name: room_name.to_owned(), deletion: Deletion::Never };
+    pub(super) fn opened(&self, chat_id: ChatId, chat: KnownChat) {
         lock(&self.0).chats.entry(chat_id).or_insert(chat);
+    }
+
+    /// Records what a client was given of a group.
+    pub(super) fn given(&self, chat_id: ChatId, user: &str, what: Given) {
+        lock(&self.0).given.entry((chat_id, user.to_owned())).or_default().push(what);
+    }
+
+    pub(super) fn take_given(&self) -> HashMap<(ChatId, String), Vec<Given>> {
+        std::mem::take(&mut lock(&self.0).given)
     }
 
     pub(super) fn may_be_open(&self, members: &[String; 2]) {
@@ -153,6 +187,13 @@ impl History {
         }
     }
 
+    /// Records an edit that was refused after an attempt of unknown outcome.
+    pub(super) fn may_be_edited(&self, id: &str, text: &str) {
+        if let Some(sent) = lock(&self.0).sends.get_mut(id) {
+            sent.loose.push(text.to_owned());
+        }
+    }
+
     pub(super) fn top(&self, chat_id: ChatId) -> i64 {
         lock(&self.0).tops.get(&chat_id).copied().unwrap_or(0)
     }
@@ -174,6 +215,17 @@ impl History {
         let changes = state.changes.entry(chat_id).or_default();
         let first = changes.entry(ev).or_insert_with(|| change.clone());
         (first != change).then(|| first.clone())
+    }
+
+    /// Returns the revision and the number of each message as it was created, as far as anybody saw it.
+    pub(super) fn creations(&self, chat_id: ChatId) -> Vec<(i64, i64)> {
+        let state = lock(&self.0);
+        let changes = state.changes.get(&chat_id).into_iter().flatten();
+        let created = changes.filter_map(|(ev, change)| match change {
+            Change::Message { seq, edited: false, deleted: false, .. } => Some((*ev, *seq)),
+            _ => None,
+        });
+        created.collect()
     }
 
     /// Returns the time of each message's acknowledgement.

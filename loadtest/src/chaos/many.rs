@@ -2,11 +2,14 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use beseda_protocol::model::{Chat, ChatId};
+use beseda_protocol::{
+    frame::GoneReason,
+    model::{Chat, ChatId, ChatKind},
+};
 use rand::{Rng, rngs::StdRng};
 use reqwest::Method;
 use serde::Deserialize;
@@ -14,11 +17,14 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::{
-    context::{Person, Phase, SimContext},
+    context::{Phase, SimContext},
     findings::{Kind, lock, now_micros, tick},
-    follower::Subscriber,
-    model::{Frame, Model},
+    frame::Frame,
+    history::Given,
+    list::{Inbox, List, Shown},
+    model::Model,
     socket::{Incoming, Socket},
+    subscriber::Subscriber,
 };
 
 /// Time before a client disconnects by itself, in milliseconds.
@@ -32,26 +38,6 @@ const AGAIN: Duration = Duration::from_millis(300);
 
 /// Probability per check of a redundant subscription to a followed chat.
 const TWICE: f64 = 0.05;
-
-/// The client's view of its chats.
-#[derive(Debug, Default)]
-pub(super) struct List {
-    /// True if the list was read after the inbox was live, and the socket is still open.
-    pub live: bool,
-    /// The newest change and the unread messages of each chat.
-    pub chats: HashMap<ChatId, (i64, i64)>,
-    /// The last sum received on this connection, unless a chat was deleted since.
-    pub total: Option<i64>,
-    /// The newest change of each chat received on this connection.
-    told: HashMap<ChatId, i64>,
-    subscribers: HashMap<ChatId, Arc<Subscriber>>,
-}
-
-#[derive(Debug)]
-pub(super) struct Inbox {
-    pub person: Person,
-    pub list: Mutex<List>,
-}
 
 #[derive(Deserialize)]
 struct Page {
@@ -131,9 +117,26 @@ impl Session<'_> {
         self.socket.leave(self.rng).await;
     }
 
-    /// Retries refused subscriptions, and sometimes repeats an existing one.
+    /// Retries refused subscriptions, and sometimes repeats an existing one. Reads what clients of groups want.
     async fn look(&mut self) -> bool {
         let mut chats = std::mem::take(&mut self.refused);
+        let subscribers: Vec<Arc<Subscriber>> =
+            lock(&self.inbox.list).subscribers.values().cloned().collect();
+        for subscriber in subscribers {
+            let begins_anew = {
+                let model = &mut *lock(&subscriber.model);
+                let anew = model.must_begin_anew();
+                if anew {
+                    *model = model.anew();
+                }
+                anew
+            };
+            if begins_anew {
+                self.counts_from.remove(&subscriber.chat_id);
+                chats.push(subscriber.chat_id);
+            }
+            subscriber.read_members(self.context, &self.inbox.person, self.rng).await;
+        }
         // Not while settling: a subscription makes the service compare, and hides what it must find by itself.
         if self.context.is_busy() && self.rng.random_bool(TWICE) {
             let pick = self.rng.random_range(0..20);
@@ -198,8 +201,10 @@ impl Session<'_> {
             let subscribers = std::mem::take(&mut list.subscribers);
             *list = List { subscribers, ..List::default() };
         }
-        let mut path = "/api/v1/chats/?limit=20".to_owned();
-        loop {
+        // Chats that are archived are in a list of their own.
+        let mut lists = vec!["?limit=20".to_owned(), "?limit=20&filter=archived".to_owned()];
+        while let Some(list) = lists.pop() {
+            let path = format!("/api/v1/chats/{list}");
             let person = &self.inbox.person;
             let answer = self.context.call(self.rng, Method::GET, &path, person, None).await;
             let Some(answer) = answer else { return false };
@@ -216,8 +221,10 @@ impl Session<'_> {
                     return false;
                 }
             }
-            let Some(next) = page.next else { break };
-            path = format!("/api/v1/chats/?limit=20&cursor={next}");
+            lists.extend(page.next.map(|next| {
+                let archived = if list.contains("archived") { "&filter=archived" } else { "" };
+                format!("?limit=20{archived}&cursor={next}")
+            }));
         }
         let gone: Vec<Arc<Subscriber>> = {
             let list = &mut *lock(&self.inbox.list);
@@ -229,23 +236,31 @@ impl Session<'_> {
                 .collect()
         };
         // Chats that were deleted while no socket was open.
-        gone.iter().for_each(|subscriber| subscriber.told_gone(self.context, self.socket.replica));
+        gone.iter().for_each(|subscriber| self.retire(subscriber));
         true
     }
 
-    /// Updates a chat if this change is newer.
-    fn show(&self, chat: &Chat) {
-        let list = &mut *lock(&self.inbox.list);
-        let known = list.chats.get(&chat.chat_id).map_or(-1, |(ev, _)| *ev);
-        if chat.last_ev >= known {
-            list.chats.insert(chat.chat_id, (chat.last_ev, chat.unread_count));
+    /// Ends a subscription to a chat that is gone; one that begins later has another state.
+    fn retire(&self, subscriber: &Subscriber) {
+        subscriber.told_gone(self.context, self.socket.replica);
+        if subscriber.kind == ChatKind::Group {
+            subscriber.retired.store(true, Ordering::Relaxed);
         }
-        // All chats of a run are direct ones.
-        let Some(other) = &chat.other_user else { return };
+    }
+
+    /// Updates a chat unless a newer change is known.
+    fn show(&self, chat: &Chat) {
+        let (list, id) = (&mut *lock(&self.inbox.list), &self.inbox.person.id);
+        if list.chats.get(&chat.chat_id).is_none_or(|known| chat.last_ev >= known.last_ev) {
+            list.chats.insert(chat.chat_id, Shown::of(chat));
+        }
+        if chat.kind == ChatKind::Group {
+            let given = Given::State { ev: chat.last_ev, seq: None };
+            self.context.history.given(chat.chat_id, id, given);
+        }
         list.subscribers.entry(chat.chat_id).or_insert_with(|| {
-            let person = &self.inbox.person.id;
-            let members = [person.clone(), other.user_id.as_str().to_owned()];
-            Subscriber::new(self.context, &format!("inbox of {person}"), chat.chat_id, members)
+            let known = self.context.known_chat(id, chat);
+            Subscriber::new(self.context, &format!("inbox of {id}"), id, chat.chat_id, &known)
         });
     }
 
@@ -258,31 +273,41 @@ impl Session<'_> {
         if member.is_some_and(|members| !members.contains(&self.inbox.person.id)) {
             self.note(Kind::Leak, "a chat of others", frame);
         }
+        let now = Shown::of(chat);
         let (before, seen) = {
             let list = &mut *lock(&self.inbox.list);
             list.total = frame.total_unread.or(list.total);
             let known = list.chats.contains_key(&chat.chat_id);
-            (list.told.insert(chat.chat_id, chat.last_ev), known)
+            (list.told.insert(chat.chat_id, now.clone()), known)
         };
-        if before.is_some_and(|before| before >= chat.last_ev) {
-            self.note(Kind::Doubled, &format!("told of ev {before:?} before"), frame);
+        // One's own settings and silent marks take no revision.
+        let is_doubled = |before: &Shown| match chat.kind {
+            ChatKind::Direct => before.last_ev >= now.last_ev,
+            ChatKind::Group => before.last_ev > now.last_ev || *before == now,
+        };
+        if let Some(before) = before.filter(is_doubled) {
+            self.note(Kind::Doubled, &format!("told before, as {before:?}"), frame);
         }
         self.show(chat);
         seen || self.subscribe(chat.chat_id).await
     }
 
-    fn on_deleted(&self, frame: &Frame) {
+    fn on_deleted(&mut self, frame: &Frame) {
         let Some(chat_id) = frame.chat_id else { return };
         let subscriber = {
             let list = &mut *lock(&self.inbox.list);
             list.chats.remove(&chat_id);
-            // This frame has no new sum, and the chat's share is unknown.
-            list.total = None;
+            list.told.remove(&chat_id);
+            list.total = frame.total_unread;
             list.subscribers.remove(&chat_id)
         };
+        self.counts_from.remove(&chat_id);
         // Absent if opened and deleted faster than the list was read.
         if let Some(subscriber) = subscriber {
-            subscriber.told_gone(self.context, self.socket.replica);
+            if subscriber.kind == ChatKind::Direct && frame.gone_reason() != GoneReason::Deleted {
+                self.note(Kind::State, "nobody leaves a direct chat", frame);
+            }
+            self.retire(&subscriber);
         }
     }
 
@@ -292,11 +317,12 @@ impl Session<'_> {
         match (asked, code) {
             (Some((chat_id, _)), "unavailable" | "timeout") => self.refused.push(chat_id),
             (Some((chat_id, _)), "chat_not_found") => {
-                let list = &mut *lock(&self.inbox.list);
-                list.chats.remove(&chat_id);
-                if let Some(subscriber) = list.subscribers.remove(&chat_id) {
-                    subscriber.told_gone(self.context, self.socket.replica);
-                }
+                let subscriber = {
+                    let list = &mut *lock(&self.inbox.list);
+                    list.chats.remove(&chat_id);
+                    list.subscribers.remove(&chat_id)
+                };
+                subscriber.iter().for_each(|subscriber| self.retire(subscriber));
             }
             _ => self.note(Kind::Answer, "an error", frame),
         }

@@ -4,15 +4,23 @@
 //! Replicas are processes; each reaches Redis and Postgres through its own proxies. Clients choose a
 //! random replica for every attempt, as behind a balancer without health checks.
 
+mod audit;
+mod cast;
+mod change;
 mod chat_churn;
 mod check;
+mod check_groups;
 mod context;
 mod counters;
 mod faults;
 mod findings;
 mod follower;
+mod frame;
+mod groups;
 mod history;
+mod list;
 mod many;
+mod membership;
 mod model;
 mod proxy;
 mod replica;
@@ -20,41 +28,29 @@ mod report;
 mod socket;
 mod stack;
 mod stored;
+mod subscriber;
 mod timeline;
 mod writers;
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
-use beseda::{config::Secret, model::ChatId, signals::Signals};
+use beseda::{config::Secret, signals::Signals};
 use clap::{Args, ValueEnum};
-use tokio::task::JoinSet;
 
 pub(crate) use self::report::Report;
 use self::{
+    cast::Cast,
     check::Judge,
-    context::{Person, Phase, SimContext},
+    context::{Phase, SimContext},
     faults::Kind as Fault,
     findings::Kind,
-    follower::{Follower, Subscriber},
-    many::{Inbox, List},
     stack::Stack,
-    writers::Writer,
 };
 use crate::{error::Error, local, progress::say};
-
-/// Users who open and delete chats in pairs, and users who are members of no chat.
-const CHURNERS: usize = 6;
-const STRANGERS: usize = 2;
-
-/// Number of members who also keep an inbox socket.
-const INBOXES: usize = 4;
-
-/// Number of tasks that compare counters during the run.
-const WATCHERS: usize = 2;
 
 /// Pause between two checks of the replicas.
 const LOOK: Duration = Duration::from_millis(200);
@@ -115,6 +111,7 @@ async fn run_in(options: &Options, program: &Path, data: &Path) -> Result<Report
     let stack = Arc::new(Stack::start(program, data, &secret, count).await?);
     let replicas = stack.replicas().map(|replica| replica.public).collect();
     let context = Arc::new(SimContext::new(seed, secret, replicas)?);
+    audit::install(&stack.database().await?).await?;
 
     let kinds = match options.faults.as_slice() {
         [] => Fault::value_variants(),
@@ -172,88 +169,6 @@ async fn supervise(context: &SimContext, stack: &Stack) {
             context.findings.add(Kind::Crash, format!("replica {number} ended: {status} ({at})"));
             if let Err(error) = replica.start().await {
                 context.findings.add(Kind::Crash, error.to_string());
-            }
-        }
-    }
-}
-
-/// All clients of a run.
-struct Cast {
-    people: Vec<Person>,
-    inboxes: Vec<Arc<Inbox>>,
-    tasks: JoinSet<()>,
-}
-
-impl Cast {
-    /// Opens the permanent chats, and starts all clients.
-    async fn gather(
-        context: &Arc<SimContext>,
-        stack: &Arc<Stack>,
-        count: usize,
-    ) -> Result<Self, Error> {
-        let named = |prefix: &str, count: usize| -> Result<Vec<Person>, Error> {
-            (0..count).map(|number| context.person(&format!("{prefix}-{number}"))).collect()
-        };
-        let members = named("member", count)?;
-        let (chat_churn, strangers) = (named("churner", CHURNERS)?, named("stranger", STRANGERS)?);
-        let mut tasks = JoinSet::new();
-
-        let mut chats: Vec<Vec<ChatId>> = vec![Vec::new(); count];
-        let mut rng = context.dice();
-        for step in 1..=3 {
-            for first in 0..count {
-                let second = (first + step) % count;
-                let pair = [&members[first], &members[second]];
-                let Some(chat_id) = chat_churn::open(context, &mut rng, pair).await else {
-                    continue;
-                };
-                chats[first].push(chat_id);
-                chats[second].push(chat_id);
-                for person in pair {
-                    let pair = pair.map(|person| person.id.clone());
-                    let subscriber = Subscriber::new(context, &person.id, chat_id, pair);
-                    let follower = Follower {
-                        context: Arc::clone(context),
-                        person: person.clone(),
-                        subscriber,
-                    };
-                    tasks.spawn(follower.run());
-                }
-            }
-        }
-        for (person, chats) in members.iter().zip(chats) {
-            tasks.spawn(Writer::new(context, person.clone(), chats).run());
-        }
-        let mut inboxes = Vec::new();
-        // Users whose chats are opened and deleted have inbox sockets too.
-        for person in members.iter().take(INBOXES / 2).chain(chat_churn.iter().take(INBOXES / 2)) {
-            let (person, list) = (person.clone(), Mutex::new(List::default()));
-            let inbox = Arc::new(Inbox { person, list });
-            inboxes.push(Arc::clone(&inbox));
-            tasks.spawn(many::run(Arc::clone(context), inbox));
-        }
-        for pair in chat_churn.chunks_exact(2) {
-            let pair = [pair[0].clone(), pair[1].clone()];
-            tasks.spawn(chat_churn::make_chats(Arc::clone(context), pair));
-        }
-        for person in strangers.iter().chain(&members[..1]) {
-            tasks.spawn(chat_churn::probe(Arc::clone(context), person.clone()));
-        }
-        let people: Vec<Person> = members.into_iter().chain(chat_churn).chain(strangers).collect();
-        for _ in 0..WATCHERS {
-            let (context, stack) = (Arc::clone(context), Arc::clone(stack));
-            tasks.spawn(counters::watch(context, stack, people.clone()));
-        }
-        Ok(Self { people, inboxes, tasks })
-    }
-
-    /// Waits for all clients; a panic of one is a fault of this program and ends the run.
-    async fn end(&mut self) {
-        while let Some(ended) = self.tasks.join_next().await {
-            if let Err(error) = ended
-                && error.is_panic()
-            {
-                std::panic::resume_unwind(error.into_panic());
             }
         }
     }

@@ -1,83 +1,18 @@
 //! A client's model of one chat, kept by the rules of the protocol; it reports violations. No I/O.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    fmt,
+use std::collections::{BTreeMap, HashMap};
+
+use beseda_protocol::model::{ChatId, ChatKind, Member, Message, MessageId, MessageKind};
+
+use super::{
+    change::{Change, Party},
+    findings::Kind,
+    frame::Frame,
+    membership::Membership,
 };
-
-use beseda_protocol::model::{ChatId, Message, MessageId};
-use serde::Deserialize;
-
-use super::findings::Kind;
 
 /// The floor of a client that knows no message of the chat: above all possible ones.
 const NOTHING: i64 = i64::MAX / 2;
-
-/// The fields of a server frame that are checked.
-#[derive(Clone, Default, Deserialize)]
-#[serde(default)]
-pub(super) struct Frame {
-    #[serde(rename = "type")]
-    pub kind: String,
-    pub id: Option<i64>,
-    pub chat_id: Option<ChatId>,
-    pub ev: i64,
-    pub seq: i64,
-    pub after_ev: i64,
-    pub head_ev: i64,
-    pub read_seq: i64,
-    pub epoch: Option<String>,
-    pub reason: Option<String>,
-    pub code: Option<serde_json::Value>,
-    pub user_id: Option<String>,
-    pub message_id: Option<MessageId>,
-    pub message: Option<Message>,
-    pub chat: Option<beseda_protocol::model::Chat>,
-    pub total_unread: Option<i64>,
-}
-
-impl fmt::Debug for Frame {
-    /// Only present fields, as this is printed with violations.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.kind)?;
-        for (name, number) in [
-            ("ev", self.ev),
-            ("seq", self.seq),
-            ("after_ev", self.after_ev),
-            ("head_ev", self.head_ev),
-            ("read_seq", self.read_seq),
-        ] {
-            if number != 0 {
-                write!(f, " {name}={number}")?;
-            }
-        }
-        for (name, text) in [("reason", &self.reason), ("user", &self.user_id)] {
-            if let Some(text) = text {
-                write!(f, " {name}={text}")?;
-            }
-        }
-        if let Some(code) = &self.code {
-            write!(f, " code={code}")?;
-        }
-        if let Some(chat) = self.chat_id.or(self.chat.as_ref().map(|chat| chat.chat_id)) {
-            write!(f, " chat={chat}")?;
-        }
-        if let Some(chat) = &self.chat {
-            write!(f, " last_ev={} unread={}", chat.last_ev, chat.unread_count)?;
-        }
-        if let Some(message) = &self.message {
-            write!(f, " seq={} text={:?}", message.seq, message.text)?;
-        }
-        Ok(())
-    }
-}
-
-/// The change behind an `ev`: the same for all clients.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Change {
-    Message { message_id: MessageId, seq: i64, text: String, edited: bool, deleted: bool },
-    Read { user: String, read_seq: i64 },
-}
 
 /// A message in the client's state.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,7 +29,7 @@ pub(super) type Broken = (Kind, String);
 #[derive(Debug, Clone)]
 pub(super) struct Model {
     chat_id: ChatId,
-    members: [String; 2],
+    party: Party,
     /// All changes up to here were received.
     pub position: i64,
     pub epoch: Option<String>,
@@ -103,33 +38,45 @@ pub(super) struct Model {
     /// By `seq`.
     pub messages: BTreeMap<i64, Known>,
     pub reads: HashMap<String, i64>,
-    /// Messages up to here were never requested.
+    /// Messages up to here were never requested, or are not the user's to see.
     pub floor: i64,
+    /// True if messages are known from a page of history on.
+    pub is_paged: bool,
+    /// Of a group.
+    pub group: Option<Membership>,
 }
 
 impl Model {
     /// Creates the model of a client that knows nothing and requests everything.
-    pub(super) fn new(chat_id: ChatId, members: [String; 2]) -> Self {
+    pub(super) fn new(chat_id: ChatId, party: Party) -> Self {
+        let is_group = party.kind == ChatKind::Group;
         Self {
             chat_id,
-            members,
+            group: is_group.then(|| Membership::new(&party.own, true)),
+            party,
             position: 0,
             epoch: None,
             in_step: false,
             messages: BTreeMap::new(),
             reads: HashMap::new(),
-            floor: 0,
+            // In a group the first message that the user may see is the first that is told.
+            floor: if is_group { NOTHING } else { 0 },
+            is_paged: false,
         }
     }
 
     /// Creates the model of a client that has read a page of history as of `head_ev`.
     pub(super) fn from_history(
         chat_id: ChatId,
-        members: [String; 2],
+        party: Party,
         page: &[Message],
         (head_seq, head_ev, epoch): (i64, i64, String),
     ) -> Self {
-        let mut model = Self::new(chat_id, members);
+        let mut model = Self::new(chat_id, party);
+        if model.group.is_some() {
+            model.group = Some(Membership::new(&model.party.own, false));
+        }
+        model.is_paged = true;
         model.position = head_ev;
         model.epoch = Some(epoch);
         model.floor = page.first().map_or(head_seq, |message| message.seq - 1);
@@ -138,7 +85,37 @@ impl Model {
     }
 
     fn is_member(&self, user: &str) -> bool {
-        self.members.iter().any(|member| member == user)
+        self.party.members.iter().any(|member| member == user)
+    }
+
+    /// Returns the model of a client that begins anew.
+    pub(super) fn anew(&self) -> Self {
+        Self::new(self.chat_id, self.party.clone())
+    }
+
+    /// True if the client must begin anew: the user was out meanwhile, and has come back.
+    pub(super) fn must_begin_anew(&self) -> bool {
+        self.in_step && self.group.as_ref().is_some_and(|group| group.came_back)
+    }
+
+    /// True if the list of members must be read.
+    pub(super) fn wants_members(&self) -> bool {
+        self.group.as_ref().is_some_and(|group| group.is_wanted)
+    }
+
+    /// Takes the list of members, which was read after the position.
+    pub(super) fn on_list(&mut self, members: &[Member]) {
+        members.iter().for_each(|member| self.note_marker(member));
+        if let Some(group) = &mut self.group {
+            group.on_list(members);
+        }
+    }
+
+    fn note_marker(&mut self, member: &Member) {
+        if let Some(read_seq) = member.read_seq {
+            let known = self.reads.entry(member.user.user_id.as_str().to_owned()).or_default();
+            *known = read_seq.max(*known);
+        }
     }
 
     /// Returns the highest `seq` that the client knows.
@@ -182,7 +159,7 @@ impl Model {
             "reset" => {
                 // The database is never restored in these runs, and no client is that far behind.
                 broken.push((Kind::State, format!("reset at ev {}: {frame:?}", self.position)));
-                *self = Self::new(self.chat_id, self.members.clone());
+                *self = self.anew();
                 self.position = frame.head_ev;
                 self.floor = NOTHING;
                 None
@@ -192,17 +169,18 @@ impl Model {
                     broken.push((Kind::Answer, format!("no message in {frame:?}")));
                     return None;
                 };
-                self.on_number(frame.ev, broken);
+                self.on_number(&frame.kind, frame.ev, broken);
                 self.on_message(&frame.kind, frame.ev, message, broken);
-                Some((frame.ev, change(message)))
+                Some((frame.ev, Change::of(message)))
             }
             "message.deleted" => {
-                self.on_number(frame.ev, broken);
+                self.on_number(&frame.kind, frame.ev, broken);
                 self.on_deleted(frame, broken)
             }
-            "chat.read" => {
-                self.on_number(frame.ev, broken);
-                self.on_read(frame, broken)
+            "chat.read" => self.on_read(frame, broken),
+            "skipped" | "chat.changed" | "member.joined" | "member.updated" | "member.left" => {
+                self.on_number(&frame.kind, frame.ev, broken);
+                self.on_group(frame, broken)
             }
             _ => None,
         }
@@ -215,6 +193,10 @@ impl Model {
         }
         self.position = ev;
         self.in_step = true;
+        if let Some(group) = &mut self.group {
+            group.on_synced();
+        }
+        self.lower_floor();
         let known = i64::try_from(self.messages.range(self.floor + 1..).count());
         if self.floor < NOTHING && known != Ok(self.top() - self.floor) {
             let (top, floor) = (self.top(), self.floor);
@@ -225,13 +207,24 @@ impl Model {
         }
     }
 
+    /// In a group that is known from its beginning on, the first message is that of the user's history.
+    fn lower_floor(&mut self) {
+        let came_back = self.group.as_ref().is_none_or(|group| group.came_back);
+        if self.floor == NOTHING
+            && !came_back
+            && let Some((seq, _)) = self.messages.first_key_value()
+        {
+            self.floor = seq - 1;
+        }
+    }
+
     /// Checks that numbers have no gaps in step, and ascend in a catch-up.
-    fn on_number(&mut self, ev: i64, broken: &mut Vec<Broken>) {
+    fn on_number(&mut self, kind: &str, ev: i64, broken: &mut Vec<Broken>) {
         let at = self.position;
         if ev <= at {
             broken
                 .push((Kind::Doubled, format!("ev {ev} after ev {at}, in step: {}", self.in_step)));
-        } else if self.in_step && ev != at + 1 {
+        } else if self.in_step && ev != at + 1 && kind != "skipped" {
             broken.push((Kind::Gap, format!("ev {ev} after ev {at} in step")));
         }
         self.position = self.position.max(ev);
@@ -241,9 +234,11 @@ impl Model {
         let mut wrong = |kind: Kind, what: &str| {
             broken.push((kind, format!("{what}: ev {ev}, {message:?}")));
         };
-        if message.chat_id != self.chat_id
-            || !message.sender_id.as_ref().is_some_and(|id| self.is_member(id.as_str()))
-        {
+        let is_theirs = match &message.sender_id {
+            Some(sender) => self.is_member(sender.as_str()),
+            None => self.group.is_some() && message.kind == MessageKind::System,
+        };
+        if message.chat_id != self.chat_id || !is_theirs {
             wrong(Kind::Leak, "a message of another chat or person");
         }
         if message.ev != ev {
@@ -270,6 +265,9 @@ impl Model {
             None => {}
         }
         self.messages.insert(message.seq, known(message));
+        if in_step {
+            self.lower_floor();
+        }
     }
 
     fn on_deleted(&mut self, frame: &Frame, broken: &mut Vec<Broken>) -> Option<(i64, Change)> {
@@ -297,15 +295,81 @@ impl Model {
 
     fn on_read(&mut self, frame: &Frame, broken: &mut Vec<Broken>) -> Option<(i64, Change)> {
         let user = frame.user_id.clone().unwrap_or_default();
-        if !self.is_member(&user) {
+        let (own, receipts) =
+            (user == self.party.own, self.group.as_ref().is_none_or(|g| g.receipts != Some(false)));
+        if frame.ev > 0 {
+            self.on_number(&frame.kind, frame.ev, broken);
+        }
+        if !self.is_member(&user) || frame.ev == 0 && !own {
             broken.push((Kind::Leak, format!("a stranger's marker: {frame:?}")));
             return None;
         }
-        let before = self.reads.insert(user.clone(), frame.read_seq).unwrap_or(0);
-        if frame.read_seq <= before {
+        let listed = self.group.as_ref().is_some_and(|group| group.listed);
+        let before = self.reads.get(&user).copied().unwrap_or(0);
+        // In a resume, the member's own frame has the marker already.
+        let again = frame.read_seq == before && self.group.is_some() && !self.in_step;
+        if frame.read_seq <= before && !again && !listed && frame.ev > 0 {
             broken.push((Kind::Order, format!("a marker went back from {before}: {frame:?}")));
         }
-        Some((frame.ev, Change::Read { user, read_seq: frame.read_seq }))
+        if self.in_step && receipts != (frame.ev > 0) {
+            broken.push((Kind::State, format!("receipts: {receipts}, and yet {frame:?}")));
+        }
+        self.reads.insert(user.clone(), frame.read_seq.max(before));
+        (frame.ev > 0).then_some((frame.ev, Change::Read { user, read_seq: frame.read_seq }))
+    }
+
+    /// Applies a frame that only groups have.
+    fn on_group(&mut self, frame: &Frame, broken: &mut Vec<Broken>) -> Option<(i64, Change)> {
+        let named = frame.members.iter().chain(frame.member.as_deref());
+        let mut users =
+            named.map(|member| member.user.user_id.as_str()).chain(frame.user_id.as_deref());
+        if let Some(stranger) = users.find(|user| !self.is_member(user)) {
+            broken.push((Kind::Leak, format!("{stranger} is of no such group: {frame:?}")));
+        }
+        frame.members.iter().chain(frame.member.as_deref()).for_each(|one| self.note_marker(one));
+        let Some(group) = &mut self.group else {
+            broken.push((Kind::Answer, format!("in a direct chat: {frame:?}")));
+            return None;
+        };
+        let mut came_back = false;
+        let change = match (frame.kind.as_str(), &frame.user_id) {
+            ("chat.changed", _) => {
+                group.on_changed(frame);
+                let (title, receipts) = (frame.title.clone(), frame.receipts.as_bool());
+                Some(Change::Group { title, receipts })
+            }
+            ("member.left", Some(user)) => {
+                if !group.on_left(user) {
+                    broken.push((Kind::Leak, format!("one's own leaving: {frame:?}")));
+                }
+                Some(Change::Member { user: user.clone(), role: None })
+            }
+            ("member.joined" | "member.updated", _) => {
+                let joined = frame.kind == "member.joined";
+                let named: Vec<&Member> =
+                    frame.members.iter().chain(frame.member.as_deref()).collect();
+                for member in &named {
+                    came_back |= group.on_member(member, joined);
+                }
+                match named[..] {
+                    [] => {
+                        broken.push((Kind::Answer, format!("nobody in {frame:?}")));
+                        None
+                    }
+                    // Of those who joined together, a resume gives whom it may and who has not changed since.
+                    [member] if !joined || self.in_step => Some(Change::Member {
+                        user: member.user.user_id.as_str().to_owned(),
+                        role: Some(member.role),
+                    }),
+                    _ => None,
+                }
+            }
+            _ => None,
+        };
+        if came_back {
+            self.floor = NOTHING;
+        }
+        Some((frame.ev, change?))
     }
 }
 
@@ -318,84 +382,5 @@ fn known(message: &Message) -> Known {
     }
 }
 
-fn change(message: &Message) -> Change {
-    let deleted = message.deleted_at.is_some();
-    Change::Message {
-        message_id: message.message_id,
-        seq: message.seq,
-        text: message.text.clone(),
-        edited: message.edited_at.is_some() && !deleted,
-        deleted,
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    fn model() -> Model {
-        Model::new(ChatId::nil(), ["alice".to_owned(), "bob".to_owned()])
-    }
-
-    fn created(ev: i64, seq: i64) -> Value {
-        json!({"type": "message.created", "chat_id": ChatId::nil(), "ev": ev, "message": {
-            "message_id": uuid(seq), "chat_id": ChatId::nil(), "seq": seq, "ev": ev,
-            "type": "text", "sender_id": "alice", "text": "hi", "metadata": null, "mentions": [],
-            "system": null, "client_msg_id": null,
-            "created_at": "2026-01-01T00:00:00.000000Z", "edited_at": null, "deleted_at": null}})
-    }
-
-    fn uuid(seq: i64) -> String {
-        format!("00000000-0000-8000-8000-{seq:012}")
-    }
-
-    fn broken(frames: &[Value]) -> Vec<Kind> {
-        let (mut model, mut broken) = (model(), Vec::new());
-        for frame in frames {
-            let frame: Frame = serde_json::from_value(frame.clone()).unwrap();
-            model.apply(&frame, &mut broken);
-        }
-        broken.into_iter().map(|(kind, _)| kind).collect()
-    }
-
-    fn synced(ev: i64) -> Value {
-        json!({"type": "synced", "ev": ev})
-    }
-
-    #[test]
-    fn a_resume_may_skip_what_was_superseded_and_live_may_not() {
-        let read = json!({"type": "chat.read", "ev": 4, "user_id": "bob", "read_seq": 1});
-        let good = [created(1, 1), created(3, 2), synced(3), read.clone(), created(5, 3)];
-        assert_eq!(broken(&good), []);
-        assert_eq!(broken(&[created(1, 1), synced(1), created(3, 2)]), [Kind::Gap]);
-        assert_eq!(broken(&[created(1, 1), created(2, 3), synced(2)]), [Kind::Gap]);
-    }
-
-    #[test]
-    fn what_comes_twice_or_goes_back_is_noted() {
-        let twice = broken(&[created(1, 1), synced(1), created(1, 1)]);
-        assert_eq!(twice, [Kind::Doubled, Kind::Doubled]);
-        let read =
-            |ev, seq| json!({"type": "chat.read", "ev": ev, "user_id": "bob", "read_seq": seq});
-        assert_eq!(broken(&[synced(0), read(1, 5), read(2, 4)]), [Kind::Order]);
-        assert_eq!(broken(&[synced(2), synced(3)]), [Kind::Order]);
-    }
-
-    #[test]
-    fn a_catchup_begins_where_the_client_stands() {
-        let catchup = |after| json!({"type": "catchup", "after_ev": after});
-        assert_eq!(broken(&[synced(0), catchup(0), created(2, 1), synced(2)]), []);
-        assert_eq!(broken(&[synced(0), catchup(1), synced(1)]), [Kind::Order]);
-    }
-
-    #[test]
-    fn strangers_and_tombstones() {
-        let read = json!({"type": "chat.read", "ev": 1, "user_id": "eve", "read_seq": 1});
-        assert_eq!(broken(&[synced(0), read]), [Kind::Leak]);
-        let deleted = |ev, seq| json!({"type": "message.deleted", "ev": ev, "message_id": uuid(seq), "seq": seq});
-        assert_eq!(broken(&[deleted(2, 1), synced(2)]), [], "a tombstone never seen before");
-        assert_eq!(broken(&[synced(0), deleted(1, 1)]), [Kind::Lost]);
-    }
-}
+mod tests;

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::{
     context::{Person, SimContext},
     findings::{Kind, tick},
-    model::Frame,
+    frame::Frame,
 };
 
 /// Time-out for the opening of a socket.

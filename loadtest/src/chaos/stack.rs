@@ -20,6 +20,9 @@ use crate::{error::Error, progress::say};
 
 const DATABASE: &str = "chaos";
 
+/// The largest group with receipts: low, so that groups without them need not be large.
+pub(super) const RECEIPT_MEMBERS: usize = 6;
+
 /// Time-out of this program's own commands to Redis.
 const REDIS_CEILING: Duration = Duration::from_secs(5);
 
@@ -65,6 +68,10 @@ impl Stack {
                 ("DATABASE_URL", through(postgres.url(DATABASE), postgres.port(), &to_postgres)),
                 ("REDIS_URL", through(redis.url(), redis.port(), &to_redis)),
                 ("BESEDA_JWT_HS256_SECRET", secret.expose().to_owned()),
+                ("BESEDA_RECEIPT_MEMBERS", RECEIPT_MEMBERS.to_string()),
+                // A user here has a dozen sockets, which all come back at once.
+                ("BESEDA_RATE_CONNECTS", "50".to_owned()),
+                ("BESEDA_RATE_ROOMS", "50".to_owned()),
             ];
             let log = data.join(format!("replica-{number}.log"));
             let replica = Replica::new(number, program, settings, log)?;

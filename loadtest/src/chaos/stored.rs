@@ -2,8 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use beseda_protocol::model::{ChatId, MessageId};
+use beseda_protocol::model::{ChatId, ChatKind, MessageId, Role};
+use serde::de::DeserializeOwned;
 use tokio_postgres::{Client, Error};
+
+use super::list::Shown;
 
 /// A message's row.
 #[derive(Debug, Clone)]
@@ -14,40 +17,66 @@ pub(super) struct Row {
     pub client_msg_id: Option<String>,
     pub text: String,
     pub deleted: bool,
+    pub is_system: bool,
 }
 
 /// A member's row.
 #[derive(Debug, Clone)]
 pub(super) struct Membership {
-    pub read_seq: i64,
-    /// The unread count as the service computes it.
-    pub unread: i64,
-    /// The unread count by counting the messages.
-    pub recount: i64,
+    pub role: Role,
+    /// The list of chats that a client must have of this one.
+    pub shown: Shown,
+    /// Unread messages and mentions by counting the messages; in `shown`, as the service computes them.
+    pub recount: (i64, i64),
+    /// Increases with every change that a copy must follow.
+    pub version: i64,
+}
+
+impl Membership {
+    pub(super) fn counted(&self) -> (i64, i64) {
+        (self.shown.unread, self.shown.mentions)
+    }
 }
 
 #[derive(Debug, Clone)]
 pub(super) struct StoredChat {
+    pub kind: ChatKind,
     pub last_seq: i64,
     pub last_ev: i64,
+    pub receipts: bool,
+    /// Of a group.
+    pub title: Option<String>,
+    pub info_ev: i64,
+    /// Present members.
     pub members: HashMap<String, Membership>,
     pub messages: BTreeMap<i64, Row>,
+    /// Of present and former members: the revisions of their markers and of their memberships.
+    pub member_evs: Vec<(String, i64, i64)>,
 }
 
 pub(super) type Stored = HashMap<ChatId, StoredChat>;
 
 const MEMBERS: &str = "
-SELECT c.chat_id::text, c.last_seq, c.last_ev, m.user_id::text, m.read_seq, s.unread,
-       (SELECT count(*) FROM messages x
-         WHERE x.chat_id = m.chat_id AND x.seq > greatest(m.read_seq, m.first_seq - 1)
-           AND x.sender_id <> m.user_id AND x.deleted_at IS NULL)
+SELECT c.chat_id::text, c.last_seq, c.last_ev, m.user_id::text, m.read_seq, s.unread, s.mentions, s.last_ev + s.rev,
+       c.kind::text, c.receipts, g.title, c.info_ev, m.role::text, m.first_seq, c.member_count, m.notify::text,
+       m.pinned, m.archived, n.unread, n.mentions
   FROM chats c
   JOIN members m ON m.chat_id = c.chat_id AND m.left_ev IS NULL
- CROSS JOIN LATERAL member_states(ARRAY[m.chat_id], ARRAY[m.user_id]) s";
+  LEFT JOIN groups g ON g.chat_id = c.chat_id
+ CROSS JOIN LATERAL member_states(ARRAY[m.chat_id], ARRAY[m.user_id]) s
+ CROSS JOIN LATERAL (
+    SELECT count(*) AS unread,
+           count(*) FILTER (WHERE x.mentions && ARRAY[m.user_id, chr(1) COLLATE \"C\"]) AS mentions
+      FROM messages x
+     WHERE x.chat_id = m.chat_id AND x.seq > greatest(m.read_seq, m.first_seq - 1)
+       AND x.sender_id <> m.user_id AND x.deleted_at IS NULL) n";
+
+const EVS: &str = "
+SELECT chat_id::text, user_id::text, CASE WHEN left_ev IS NULL THEN read_ev ELSE 0 END, member_ev FROM members";
 
 const MESSAGES: &str = "
 SELECT chat_id::text, seq, message_id::text, ev, coalesce(sender_id, ''), client_msg_id::text, text,
-       deleted_at IS NOT NULL
+       deleted_at IS NOT NULL, system IS NOT NULL
   FROM messages";
 
 /// Queries that must return no row, with the fault that a row means.
@@ -109,13 +138,22 @@ pub(super) async fn read(client: &mut Client) -> Result<Stored, Error> {
     let mut stored = Stored::new();
     for row in transaction.query(MEMBERS, &[]).await? {
         let chat = stored.entry(id(row.get(0))).or_insert_with(|| StoredChat {
+            kind: if row.get::<_, &str>(8) == "group" { ChatKind::Group } else { ChatKind::Direct },
             last_seq: row.get(1),
             last_ev: row.get(2),
+            receipts: row.get(9),
+            title: row.get(10),
+            info_ev: row.get(11),
             members: HashMap::new(),
             messages: BTreeMap::new(),
+            member_evs: Vec::new(),
         });
-        let member = Membership { read_seq: row.get(4), unread: row.get(5), recount: row.get(6) };
-        chat.members.insert(row.get(3), member);
+        chat.members.insert(row.get(3), member(&row));
+    }
+    for row in transaction.query(EVS, &[]).await? {
+        if let Some(chat) = stored.get_mut(&id(row.get(0))) {
+            chat.member_evs.push((row.get(1), row.get(2), row.get(3)));
+        }
     }
     for row in transaction.query(MESSAGES, &[]).await? {
         // Of a deleted chat, whose messages are deleted later: see [`EMPTY`].
@@ -127,6 +165,7 @@ pub(super) async fn read(client: &mut Client) -> Result<Stored, Error> {
             client_msg_id: row.get(5),
             text: row.get(6),
             deleted: row.get(7),
+            is_system: row.get(8),
         };
         chat.messages.insert(row.get(1), message);
     }
@@ -143,14 +182,40 @@ pub(super) async fn rows(client: &Client, sql: &str) -> Result<Vec<String>, Erro
     Ok(rows.iter().map(text).collect())
 }
 
-/// Returns a user's chats: newest change, the service's count, the recount.
+/// Returns a user's memberships.
 pub(super) async fn counters(
     client: &Client,
     user: &str,
-) -> Result<HashMap<ChatId, (i64, i64, i64)>, Error> {
+) -> Result<HashMap<ChatId, Membership>, Error> {
     let sql = format!("{MEMBERS} WHERE m.user_id = $1");
     let rows = client.query(&sql, &[&user]).await?;
-    Ok(rows.iter().map(|row| (id(row.get(0)), (row.get(2), row.get(5), row.get(6)))).collect())
+    Ok(rows.iter().map(|row| (id(row.get(0)), member(row))).collect())
+}
+
+/// Reads a row of [`MEMBERS`].
+fn member(row: &tokio_postgres::Row) -> Membership {
+    let shown = Shown {
+        last_ev: row.get(2),
+        unread: row.get(5),
+        mentions: row.get(6),
+        read_seq: row.get(4),
+        first_seq: row.get(13),
+        member_count: row.get(14),
+        notify: word(row.get(15)).unwrap_or_default(),
+        pinned: row.get(16),
+        archived: row.get(17),
+    };
+    Membership {
+        role: word(row.get(12)).unwrap_or(Role::Member),
+        shown,
+        recount: (row.get(18), row.get(19)),
+        version: row.get(7),
+    }
+}
+
+/// Reads a word of the protocol, which the types of Postgres share.
+pub(super) fn word<T: DeserializeOwned>(word: &str) -> Option<T> {
+    serde_json::from_value(word.into()).ok()
 }
 
 fn id(text: &str) -> ChatId {

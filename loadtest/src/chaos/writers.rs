@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use beseda_protocol::model::{ChatId, Message};
-use rand::{Rng, rngs::StdRng};
+use beseda_protocol::model::{ChatId, ChatKind, Message};
+use rand::{Rng, rngs::StdRng, seq::IndexedRandom};
 use reqwest::Method;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     context::{Answer, Person, SimContext},
-    findings::{Kind, tick},
-    history::Deletion,
+    findings::{Kind, now_micros, tick},
+    history::{Deletion, Given},
 };
 
 /// Pause between two operations of one member, in milliseconds.
@@ -26,8 +26,8 @@ struct Own {
     chat_id: ChatId,
     message_id: beseda_protocol::model::MessageId,
     client_msg_id: String,
-    /// The text as first sent.
-    text: String,
+    /// As first sent.
+    body: Value,
 }
 
 pub(super) struct Writer {
@@ -59,14 +59,20 @@ impl Writer {
             // there.
             let skewed: f64 = self.rng.random_range(0.0_f64..1.0).powi(2);
             let chat_id = self.chats[(skewed * self.chats.len() as f64) as usize];
-            match self.rng.random_range(0..100) {
-                0..55 => self.send(chat_id).await,
-                55..70 => self.edit().await,
-                70..77 => self.delete().await,
-                77..84 => self.send_again().await,
-                _ => self.mark(chat_id).await,
-            }
+            self.act(chat_id).await;
             self.context.pause(&mut self.rng, PAUSE_MS).await;
+        }
+    }
+
+    /// Makes one operation, in this chat or on an own message of any.
+    pub(super) async fn act(&mut self, chat_id: ChatId) {
+        match self.rng.random_range(0..100) {
+            0..55 => self.send(chat_id).await,
+            55..70 => self.edit().await,
+            70..77 => self.delete().await,
+            77..84 => self.send_again().await,
+            84..88 => self.set_own(chat_id).await,
+            _ => self.mark(chat_id).await,
         }
     }
 
@@ -79,21 +85,63 @@ impl Writer {
         let id = format!("{}-{}-{}", self.person.id, &chat_id.to_string()[24..], self.count);
         let text = format!("message {id}");
         self.context.history.sending(&id, chat_id, &self.person.id, &text);
-        let Some(answer) = self.post(chat_id, &id, &text).await else { return };
+        let mut body = json!({ "text": text, "client_msg_id": id });
+        if let Some(mentions) = self.any_mentions(chat_id) {
+            body["mentions"] = mentions;
+        }
+        let from = now_micros();
+        let Some(answer) = self.post(chat_id, &body).await else { return };
+        if self.is_refused(chat_id, &answer, from) {
+            return;
+        }
         let Some(message) = self.read_sent(&answer, &id) else { return };
         tick(&self.context.figures.sends);
         if self.own.len() == REMEMBERED {
             self.own.remove(0);
         }
         let message_id = message.message_id;
-        self.own.push(Own { chat_id, message_id, client_msg_id: id, text });
+        self.own.push(Own { chat_id, message_id, client_msg_id: id, body });
     }
 
-    async fn post(&mut self, chat_id: ChatId, id: &str, text: &str) -> Option<Answer> {
-        let body = json!({ "text": text, "client_msg_id": id });
+    async fn post(&mut self, chat_id: ChatId, body: &Value) -> Option<Answer> {
         let path = Self::path(chat_id, "messages/");
         let context = Arc::clone(&self.context);
-        context.call(&mut self.rng, Method::POST, &path, &self.person, Some(&body)).await
+        context.call(&mut self.rng, Method::POST, &path, &self.person, Some(body)).await
+    }
+
+    /// Chooses whom a message mentions; `None`: that is left out.
+    fn any_mentions(&mut self, chat_id: ChatId) -> Option<Value> {
+        let chat = self.context.history.chat(chat_id)?;
+        match self.rng.random_range(0..100) {
+            0..8 => Some(json!("all")),
+            8..35 => {
+                // Who is no member, and oneself, are dropped by the service.
+                let count = self.rng.random_range(1..4);
+                let users: Vec<&String> =
+                    chat.members.choose_multiple(&mut self.rng, count).collect();
+                Some(json!(users))
+            }
+            35..40 => Some(json!([])),
+            _ => None,
+        }
+    }
+
+    /// True if a group refused an operation, as it may where users come, go and are silenced.
+    fn is_refused(&self, chat_id: ChatId, answer: &Answer, from: i64) -> bool {
+        let context = &self.context;
+        if context.history.chat(chat_id).is_none_or(|chat| chat.kind == ChatKind::Direct) {
+            return false;
+        }
+        match (answer.status, answer.code().as_str()) {
+            (404, "chat_not_found") => {
+                let to = now_micros();
+                context.history.given(chat_id, &self.person.id, Given::Refused { from, to });
+            }
+            (403, "silenced" | "forbidden") => {}
+            _ => return false,
+        }
+        tick(&context.figures.refusals);
+        true
     }
 
     /// Records an acknowledgement: 201, or 200 if an earlier attempt wrote the message.
@@ -131,13 +179,12 @@ impl Writer {
     /// Resends an old acknowledged message with its original content.
     async fn send_again(&mut self) {
         let Some(own) = self.any_own() else { return };
-        let Some(answer) = self.post(own.chat_id, &own.client_msg_id, &own.text).await else {
-            return;
-        };
+        let from = now_micros();
+        let Some(answer) = self.post(own.chat_id, &own.body).await else { return };
         if answer.status == 200 {
             self.read_sent(&answer, &own.client_msg_id);
             tick(&self.context.figures.replays);
-        } else {
+        } else if !self.is_refused(own.chat_id, &answer, from) {
             self.context.unexpected("a message sent again", &answer);
         }
     }
@@ -147,7 +194,11 @@ impl Writer {
         self.count += 1;
         let text = format!("edit {} of {}", self.count, own.client_msg_id);
         let path = Self::path(own.chat_id, &format!("messages/{}/", own.message_id));
-        let (context, body) = (Arc::clone(&self.context), json!({ "text": text }));
+        let (context, mut body) = (Arc::clone(&self.context), json!({ "text": text }));
+        if let Some(mentions) = self.any_mentions(own.chat_id) {
+            body["mentions"] = mentions;
+        }
+        let from = now_micros();
         let answer =
             context.call(&mut self.rng, Method::PATCH, &path, &self.person, Some(&body)).await;
         let deletion = context.history.deletion_of(&own.client_msg_id);
@@ -162,6 +213,11 @@ impl Writer {
             }
             Some(answer) if answer.code() == "message_not_found" && deletion != Deletion::Never => {
             }
+            Some(answer) if self.is_refused(own.chat_id, &answer, from) => {
+                if answer.loose {
+                    context.history.may_be_edited(&own.client_msg_id, &text);
+                }
+            }
             Some(answer) => context.unexpected("an edit", &answer),
             // Reported; the call may have taken effect.
             None => context.history.edited(&own.client_msg_id, &text, true),
@@ -175,18 +231,43 @@ impl Writer {
         if context.history.deletion_of(&own.client_msg_id) == Deletion::Never {
             context.history.deletion(&own.client_msg_id, Deletion::Tried);
         }
+        let from = now_micros();
         let answer = context.call(&mut self.rng, Method::DELETE, &path, &self.person, None).await;
         match answer {
             Some(answer) if answer.status == 204 => {
                 context.history.deletion(&own.client_msg_id, Deletion::Acknowledged);
                 tick(&context.figures.deletions);
             }
+            Some(answer) if self.is_refused(own.chat_id, &answer, from) => {}
             Some(answer) => context.unexpected("a deletion", &answer),
             None => {}
         }
     }
 
-    async fn mark(&mut self, chat_id: ChatId) {
+    /// Changes one's own settings of a group, which take no revision.
+    async fn set_own(&mut self, chat_id: ChatId) {
+        let context = Arc::clone(&self.context);
+        if context.history.chat(chat_id).is_none_or(|chat| chat.kind == ChatKind::Direct) {
+            return self.mark(chat_id).await;
+        }
+        let notify = ["all", "mentions", "none"][self.rng.random_range(0..3)];
+        let body = match self.rng.random_range(0..3) {
+            0 => json!({ "notify": notify }),
+            1 => json!({ "pinned": self.rng.random_bool(0.5) }),
+            _ => json!({ "archived": self.rng.random_bool(0.3) }),
+        };
+        let (path, from) = (Self::path(chat_id, "me/"), now_micros());
+        let answer =
+            context.call(&mut self.rng, Method::PATCH, &path, &self.person, Some(&body)).await;
+        match answer {
+            Some(answer) if answer.status == 200 => tick(&context.figures.settings),
+            Some(answer) if self.is_refused(chat_id, &answer, from) => {}
+            Some(answer) => context.unexpected("one's own settings", &answer),
+            None => {}
+        }
+    }
+
+    pub(super) async fn mark(&mut self, chat_id: ChatId) {
         let context = Arc::clone(&self.context);
         let top = context.history.top(chat_id);
         // The head, a random position, beyond the head.
@@ -197,9 +278,13 @@ impl Writer {
         };
         let body = up_to.map_or_else(|| json!({}), |up_to| json!({ "up_to_seq": up_to }));
         let path = Self::path(chat_id, "mark_read/");
+        let from = now_micros();
         let answer =
             context.call(&mut self.rng, Method::POST, &path, &self.person, Some(&body)).await;
         let Some(answer) = answer else { return };
+        if self.is_refused(chat_id, &answer, from) {
+            return;
+        }
         let marked = match (answer.status, answer.read::<Marked>()) {
             (200, Ok(marked)) => marked,
             _ => return context.unexpected("a mark", &answer),
