@@ -394,14 +394,12 @@ BEGIN
             -- Whoever had nothing to read and wrote all of this batch still has nothing to read. A sender's messages
             -- say the same, and the first of them writes it.
             UPDATE members m
-               SET floor_seq = CASE WHEN o.alone AND m.floor_counted = o.last_counted
-                                    THEN o.last_seq + o.own ELSE m.floor_seq END,
-                   floor_counted = CASE WHEN o.alone AND m.floor_counted = o.last_counted
-                                        THEN o.last_counted + o.own ELSE m.floor_counted END,
-                   own_after = CASE WHEN o.alone AND m.floor_counted = o.last_counted
-                                    THEN 0 ELSE m.own_after + o.own END,
+               SET floor_seq = CASE WHEN o.alone THEN o.last_seq + o.own ELSE m.floor_seq END,
+                   floor_counted = CASE WHEN o.alone THEN o.last_counted + o.own ELSE m.floor_counted END,
+                   own_after = CASE WHEN o.alone THEN 0 ELSE m.own_after + o.own END,
                    rev = m.rev + 1, last_sent_at = NULL
-              FROM (SELECT n.my_tid, n.own, n.last_seq, n.last_counted, n.own = n.sent AS alone
+              FROM (SELECT n.my_tid, n.own, n.last_seq, n.last_counted,
+                           n.own = n.sent AND n.floor_counted = n.last_counted AS alone
                       FROM numbered n WHERE n.outcome = 'created' OFFSET 0) o
              WHERE m.ctid = o.my_tid
         ), noted AS (

@@ -85,21 +85,15 @@ impl Rest {
         patiently("GET /chats/{chat}/", async || client.get_chat(&chat_id).await).await
     }
 
-    /// Makes one attempt at a durable send.
+    /// Makes one attempt at a durable send; the message has a `client_msg_id`.
     pub(crate) async fn send(
         &self,
         url: &Url,
         token: &str,
         chat_id: ChatId,
-        text: &str,
-        client_msg_id: &str,
+        message: &NewMessage,
     ) -> Sent {
-        let message = NewMessage {
-            text: text.to_owned(),
-            client_msg_id: Some(client_msg_id.to_owned()),
-            ..NewMessage::default()
-        };
-        match self.at(url, token).send_message(&chat_id.to_string(), &message).await {
+        match self.at(url, token).send_message(&chat_id.to_string(), message).await {
             Ok(message) => Sent::Acknowledged { seq: message.seq },
             Err(error) if error.status == 429 => {
                 Sent::Again { after: error.retry_after.unwrap_or(RETRY), why: Retry::RateLimited }

@@ -115,6 +115,30 @@ async fn fanout_delivers_to_every_member_of_a_group() {
 }
 
 #[tokio::test]
+async fn groups_with_and_without_receipts_end_with_right_counters() {
+    let rates = "--online 12 --senders 3 --rate 30 --marks 30 --seconds 2";
+    let (small, silent) =
+        (format!("group --members 8 {rates}"), format!("group --members 40 {rates}"));
+    let (small, silent) = tokio::join!(local(&small), local(&silent));
+    for (outcome, members) in [(small, 8.0), (silent, 40.0)] {
+        let json = outcome.right();
+        assert_eq!(number(&json, "/phases/0/count"), 60.0, "{json}");
+        assert_eq!(figure(&json, "read markers set"), 60.0, "{json}");
+        assert_eq!(figure(&json, "members whose counters were recounted"), members, "{json}");
+    }
+}
+
+#[tokio::test]
+async fn a_channel_reaches_everybody_who_is_online() {
+    let arguments = "channel --members 1500 --online 40 --messages 4 --pause 10 --checked 100";
+    let json = local(arguments).await.right();
+    assert_eq!(number(&json, "/phases/0/count"), 160.0, "{json}");
+    let after = |which| figure(&json, &format!("a message is with all after, {which}"));
+    assert!(after("median") > 0.0 && after("worst") >= after("median"), "{json}");
+    assert_eq!(figure(&json, "members whose counters were recounted"), 100.0, "{json}");
+}
+
+#[tokio::test]
 async fn idle_weighs_sockets() {
     let json = local("idle --from 10 --to 60 --chats 5 --quiet 1 --burst 1").await.right();
     assert_eq!(number(&json, "/phases/0/count"), 60.0);
@@ -159,6 +183,8 @@ async fn what_is_asked_wrongly_is_said_before_anything_starts() {
         ("latency --url http://127.0.0.1:1/ --jwt-secret x --baseline", "local"),
         ("idle --url http://127.0.0.1:1/ --jwt-secret x", "--pid"),
         ("local latency --rate 0", "--rate"),
+        ("local group --members 1", "--members"),
+        ("local channel --members 100001", "--members"),
         ("local --preload 7 send", "CHATSxMESSAGES"),
     ] {
         let output = Command::new(env!("CARGO_BIN_EXE_loadtest"))

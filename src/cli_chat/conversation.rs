@@ -6,7 +6,7 @@ use beseda_client::{Client, Event, Events, State, Window};
 use beseda_protocol::{
     ReceivedFrame,
     bounds::check_text,
-    model::{ChatId, UserId},
+    model::{ChatId, Message},
     rest::HistoryView,
 };
 use tokio::time::sleep_until;
@@ -23,6 +23,9 @@ const LAST_WORDS: Duration = Duration::from_secs(60);
 
 /// Time-out of an orderly close.
 const GOODBYE: Duration = Duration::from_secs(1);
+
+/// How long names are waited for before a line is shown without them.
+const NAMES: Duration = Duration::from_secs(2);
 
 /// Lines of a pipe that are read ahead of the first acknowledgement.
 const MAX_UNSENT: usize = 1_000;
@@ -57,7 +60,7 @@ impl Conversation {
         (client, events): (Client, Events),
         console: Console,
         chat_id: ChatId,
-        [me, other]: [UserId; 2],
+        screen: Screen,
         history: u8,
     ) -> Self {
         Self {
@@ -65,7 +68,7 @@ impl Conversation {
             events,
             console,
             chat_id,
-            screen: Screen::new(me, other),
+            screen,
             history: history.into(),
             unsent: Vec::new(),
             synced: false,
@@ -236,6 +239,7 @@ impl Conversation {
                 page.has_more_before |= surplus > 0;
             }
         }
+        self.learn_names(None, &page.results).await;
         for line in self.screen.begin(&page) {
             self.show(line).await?;
         }
@@ -252,6 +256,7 @@ impl Conversation {
             };
             after = last.seq;
             let results = page.map(|page| page.results).unwrap_or_default();
+            self.learn_names(None, &results).await;
             for line in self.screen.take_all(&results) {
                 self.show(line).await?;
             }
@@ -259,7 +264,25 @@ impl Conversation {
         Ok(())
     }
 
+    /// Reads the names of a group's members who are to be shown. Whoever is not found, or not in time, is shown
+    /// by their id.
+    async fn learn_names(&mut self, frame: Option<&ReceivedFrame>, messages: &[Message]) {
+        let strangers = self.screen.strangers(frame, messages);
+        let rest = self.client.rest();
+        let ask = async {
+            for user_id in &strangers {
+                if let Ok(user) = rest.get_user(user_id).await {
+                    self.screen.names.note(&user);
+                }
+            }
+        };
+        if !strangers.is_empty() {
+            let _ = tokio::time::timeout(NAMES, ask).await;
+        }
+    }
+
     async fn on_frame(&mut self, frame: &ReceivedFrame) -> Result<(), ChatError> {
+        self.learn_names(Some(frame), &[]).await;
         for line in self.screen.on_frame(frame) {
             self.show(line).await?;
         }

@@ -16,6 +16,11 @@ pub(super) enum Line {
         at: Timestamp,
         who: String,
     },
+    /// A message of the service itself.
+    Told {
+        at: Timestamp,
+        what: String,
+    },
     /// A note of this program.
     Note(String),
 }
@@ -61,6 +66,7 @@ impl Line {
             Self::Deleted { at, who } => {
                 format!("* {}'s message of {} was deleted\n", harmless(who), time(*at))
             }
+            Self::Told { at, what } => format!("{} * {}\n", time(*at), harmless(what)),
             Self::Note(text) => format!("* {}\n", harmless(text)),
         }
     }

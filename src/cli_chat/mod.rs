@@ -7,11 +7,12 @@ mod console;
 mod conversation;
 mod credentials;
 mod lines;
+mod names;
 mod screen;
 
 use std::time::Duration;
 
-use beseda_client::{Client, Rest, protocol::rest::OpenedChat};
+use beseda_client::{Client, Rest};
 use tokio::pin;
 use url::Url;
 
@@ -20,10 +21,12 @@ use self::{
     conversation::Conversation,
     credentials::Credentials,
     lines::{Line, harmless},
+    screen::Screen,
 };
 use crate::{
+    chat::ChatRef,
     dev::{DevError, Signing},
-    model::{User, UserId},
+    model::{Chat, UserId},
     signals::Signals,
     tls::{self, TlsError},
 };
@@ -43,8 +46,12 @@ pub struct Options {
     pub url: Vec<Url>,
 
     /// Id of the user to chat with.
-    #[arg(long)]
-    pub with: String,
+    #[arg(long, required_unless_present = "group")]
+    pub with: Option<String>,
+
+    /// Room name or id of a group to talk in; you must be a member.
+    #[arg(long, conflicts_with = "with", value_name = "CHAT")]
+    pub group: Option<String>,
 
     /// Your id. Without a token, one is signed as by `beseda token`.
     #[arg(long = "as", required_unless_present = "token")]
@@ -109,15 +116,14 @@ pub async fn run(options: Options) -> Result<(), ChatError> {
     let tls = tls::client_config(None)?;
     let rest =
         Rest::with_tls(&options.url, tokens.clone(), tls.clone()).map_err(ChatError::Http)?;
-    let opened = tokio::select! {
-        opened = open_chat(&rest, &options.with) => opened?,
+    let wanted = Wanted::new(options.with, options.group)?;
+    let chat = tokio::select! {
+        chat = find_chat(&rest, &wanted) => chat?,
         () = signals.next() => return Ok(()),
     };
-    let chat_id = opened.chat.chat_id;
-    let other = opened.chat.other_user;
-    let other = other.ok_or_else(|| ChatError::Refused("it is no chat of two".to_owned()))?;
+    let chat_id = chat.chat_id;
     let console = Console::open(&format!("{}: ", harmless(me.as_str())));
-    console.show(greeting(&other, rest.url())).await;
+    console.show(greeting(&chat, rest.url())).await;
     // The address that answered is first.
     let [first, others @ ..] = &*rest.urls() else { unreachable!("an option with a default") };
     let builder = Client::builder(first.clone(), tokens)
@@ -127,8 +133,8 @@ pub async fn run(options: Options) -> Result<(), ChatError> {
         .attempts(u32::MAX);
     let builder = others.iter().cloned().fold(builder, beseda_client::ClientBuilder::url);
     let connected = builder.connect().map_err(ChatError::Http)?;
-    let both = [me, other.user_id];
-    let mut conversation = Conversation::new(connected, console, chat_id, both, options.history);
+    let screen = Screen::new(me, &chat);
+    let mut conversation = Conversation::new(connected, console, chat_id, screen, options.history);
     let outcome = {
         let running = conversation.run();
         pin!(running);
@@ -140,21 +146,54 @@ pub async fn run(options: Options) -> Result<(), ChatError> {
     conversation.close(outcome).await
 }
 
-fn greeting(other: &User, url: &Url) -> Line {
-    let name = match &other.name {
-        Some(name) if *name != other.user_id.as_str() => format!("{name} ({})", other.user_id),
-        _ => other.user_id.to_string(),
-    };
-    Line::note(format!("with {name} at {url}; Ctrl-D ends"))
+/// The chat that was asked for.
+enum Wanted {
+    With(UserId),
+    /// A room name or a chat's id.
+    Chat(String),
 }
 
-async fn open_chat(rest: &Rest, with: &str) -> Result<OpenedChat, ChatError> {
-    let other = UserId::parse(with);
-    let other = other.ok_or_else(|| ChatError::Refused(format!("{with:?} is no user id")))?;
+impl Wanted {
+    fn new(with: Option<String>, group: Option<String>) -> Result<Self, ChatError> {
+        if let Some(group) = group {
+            return match ChatRef::parse(&group) {
+                Some(_) => Ok(Self::Chat(group)),
+                None => Err(ChatError::Refused(format!("{group:?} is no room name and no id"))),
+            };
+        }
+        let with = with.unwrap_or_default();
+        let other = UserId::parse(&with);
+        other.map(Self::With).ok_or_else(|| ChatError::Refused(format!("{with:?} is no user id")))
+    }
+}
+
+fn greeting(chat: &Chat, url: &Url) -> Line {
+    let text = match (&chat.other_user, &chat.title) {
+        (Some(other), _) => {
+            let id = &other.user_id;
+            let name = other.name.as_ref().filter(|name| **name != id.as_str());
+            match name {
+                Some(name) => format!("with {name} ({id})"),
+                None => format!("with {id}"),
+            }
+        }
+        (None, title) => {
+            let title = title.as_deref().unwrap_or_default();
+            format!("in {title:?} ({} members)", chat.member_count)
+        }
+    };
+    Line::note(format!("{text} at {url}; Ctrl-D ends"))
+}
+
+async fn find_chat(rest: &Rest, wanted: &Wanted) -> Result<Chat, ChatError> {
     let mut tries = 0;
     loop {
-        let error = match rest.open_chat(&other).await {
-            Ok(opened) => return Ok(opened),
+        let found = match wanted {
+            Wanted::With(other) => rest.open_chat(other).await.map(|opened| opened.chat),
+            Wanted::Chat(name) => rest.get_chat(name).await,
+        };
+        let error = match found {
+            Ok(chat) => return Ok(chat),
             Err(error) => error,
         };
         let why = harmless(&error.detail);

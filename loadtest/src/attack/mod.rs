@@ -16,7 +16,7 @@ use beseda::{
     config::Secret,
     dev::{Claims, sign},
 };
-use beseda_protocol::model::ChatId;
+use beseda_protocol::{model::ChatId, rest::NewMessage};
 use clap::Args;
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
@@ -150,7 +150,12 @@ impl Flood {
             tokio::spawn(async move {
                 let id = format!("{}-{number}", std::process::id());
                 let Self { rest, url, chat_id, token } = &flood;
-                let sent = rest.send(url, token, *chat_id, "one of very many", &id).await;
+                let message = NewMessage {
+                    text: "one of very many".to_owned(),
+                    client_msg_id: Some(id),
+                    ..NewMessage::default()
+                };
+                let sent = rest.send(url, token, *chat_id, &message).await;
                 let counter = match sent {
                     Sent::Acknowledged { .. } => &flooded.0,
                     _ => &flooded.1,

@@ -30,6 +30,9 @@ const INBOXES: usize = 5;
 /// Users of the large group only.
 const GUESTS: usize = 32;
 
+/// Of these, who write and read the large group at the same time.
+const TWO_DEVICES: usize = 4;
+
 /// Followers of the large group with a socket of their own.
 const LARGE_FOLLOWERS: usize = 12;
 
@@ -143,7 +146,15 @@ impl Cast {
             let followers = pool.iter().take(LARGE_FOLLOWERS);
             followers.for_each(|person| self.follow(context, person, group.chat_id));
             writers.extend((0..members.len()).map(|n| (n, group.chat_id)));
-            self.tasks.spawn(groups::crowd(Arc::clone(context), guests.to_vec(), group.chat_id));
+            for person in guests.iter().take(TWO_DEVICES) {
+                let (context, person) = (Arc::clone(context), person.clone());
+                self.tasks.spawn(groups::two_devices(context, person, group.chat_id));
+            }
+            self.tasks.spawn(groups::crowd(
+                Arc::clone(context),
+                guests[TWO_DEVICES..].to_vec(),
+                group.chat_id,
+            ));
             self.keep(context, group)?;
         }
         Ok(writers)

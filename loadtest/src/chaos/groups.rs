@@ -23,6 +23,9 @@ const PAUSE_MS: std::ops::Range<u64> = 150..1_200;
 /// Pause between two operations of a crowd, in milliseconds.
 const CROWD_MS: std::ops::Range<u64> = 30..200;
 
+/// How far apart the operations of two devices are, in milliseconds.
+const APART_MS: std::ops::Range<u64> = 0..12;
+
 /// Longest silence, in milliseconds.
 const SILENCE_MS: i64 = 3_000;
 
@@ -110,7 +113,8 @@ impl Keeper {
         while self.context.is_busy() {
             self.context.pause(&mut rng, PAUSE_MS).await;
             match rng.random_range(0..100) {
-                0..18 => self.remove(&mut rng).await,
+                0..8 => self.blink(&mut rng).await,
+                8..18 => self.remove(&mut rng).await,
                 18..38 => self.add(&mut rng).await,
                 38..52 => self.join(&mut rng).await,
                 52..66 => self.leave(&mut rng).await,
@@ -129,7 +133,12 @@ impl Keeper {
 
     /// The host application, or somebody who may have the right, or not.
     fn any_actor(&self, rng: &mut StdRng) -> Person {
-        if rng.random_bool(0.5) { self.host.clone() } else { self.any_person(rng) }
+        match rng.random_range(0..10) {
+            0..6 => self.host.clone(),
+            // Always in, and often with rights.
+            6..8 => self.group.pool[0].clone(),
+            _ => self.any_person(rng),
+        }
     }
 
     fn any_person(&self, rng: &mut StdRng) -> Person {
@@ -209,6 +218,21 @@ impl Keeper {
         let call = (Method::DELETE, self.path(&format!("members/{}/", guest.id)));
         if self.ask(rng, &guest, call, None).await.is_some() {
             tick(&self.context.figures.exits);
+        }
+    }
+
+    /// Removes somebody and adds them again at once: nobody's copy may take the old membership for the new one.
+    async fn blink(&self, rng: &mut StdRng) {
+        let guest = self.any_guest(rng);
+        let out = (Method::DELETE, self.path(&format!("members/{}/", guest.id)));
+        if self.ask(rng, &self.host, out, None).await.is_none() {
+            return;
+        }
+        tick(&self.context.figures.exits);
+        let back = (Method::POST, self.path("members/"));
+        let body = json!({ "user_ids": [guest.id] });
+        if self.ask(rng, &self.host, back, Some(body)).await.is_some() {
+            tick(&self.context.figures.joins);
         }
     }
 
@@ -295,6 +319,20 @@ pub(super) async fn crowd(context: Arc<SimContext>, people: Vec<Person>, chat_id
     while context.is_busy() && !writers.is_empty() {
         let writer = rng.random_range(0..writers.len());
         writers[writer].act(chat_id).await;
+        context.pause(&mut rng, CROWD_MS).await;
+    }
+}
+
+/// One user with two devices, who writes and reads at the same moment.
+pub(super) async fn two_devices(context: Arc<SimContext>, person: Person, chat_id: ChatId) {
+    let mut rng = context.dice();
+    let mut devices = [(); 2].map(|()| Writer::new(&context, person.clone(), Vec::new()));
+    while context.is_busy() {
+        let [first, second] = &mut devices;
+        tokio::join!(first.send(chat_id), async {
+            context.pause(&mut rng, APART_MS).await;
+            second.mark(chat_id).await;
+        });
         context.pause(&mut rng, CROWD_MS).await;
     }
 }

@@ -295,8 +295,9 @@ impl Model {
 
     fn on_read(&mut self, frame: &Frame, broken: &mut Vec<Broken>) -> Option<(i64, Change)> {
         let user = frame.user_id.clone().unwrap_or_default();
-        let (own, receipts) =
-            (user == self.party.own, self.group.as_ref().is_none_or(|g| g.receipts != Some(false)));
+        let own = user == self.party.own;
+        // `None`: the client does not know yet whether markers take a revision.
+        let receipts = self.group.as_ref().map_or(Some(true), |group| group.receipts);
         if frame.ev > 0 {
             self.on_number(&frame.kind, frame.ev, broken);
         }
@@ -311,8 +312,8 @@ impl Model {
         if frame.read_seq <= before && !again && !listed && frame.ev > 0 {
             broken.push((Kind::Order, format!("a marker went back from {before}: {frame:?}")));
         }
-        if self.in_step && receipts != (frame.ev > 0) {
-            broken.push((Kind::State, format!("receipts: {receipts}, and yet {frame:?}")));
+        if self.in_step && receipts == Some(frame.ev == 0) {
+            broken.push((Kind::State, format!("receipts: {receipts:?}, and yet {frame:?}")));
         }
         self.reads.insert(user.clone(), frame.read_seq.max(before));
         (frame.ev > 0).then_some((frame.ev, Change::Read { user, read_seq: frame.read_seq }))

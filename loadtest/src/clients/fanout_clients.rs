@@ -3,12 +3,12 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use beseda_protocol::model::ChatId;
+use beseda_protocol::model::{ChatId, Mentions};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::{
     sync::{Mutex, watch},
@@ -20,7 +20,7 @@ use crate::{
         chats::{PairChat, Person, SETUP_AT_ONCE},
         count::Count,
         send::{Post, send},
-        socket::{Frame, Position, Socket, read},
+        socket::{Content, Frame, Position, Socket, read},
     },
     context::Context,
     error::Error,
@@ -49,6 +49,8 @@ struct FanoutState {
     synced: Count,
     /// The time of the last cut of all connections.
     cut: watch::Sender<Instant>,
+    /// True if members set read markers, which sockets are then told of.
+    marks: AtomicBool,
     counters: Arc<Counters>,
 }
 
@@ -95,6 +97,7 @@ impl<'a> FanoutClients<'a> {
             delivered: Count::default(),
             synced: Count::default(),
             cut: watch::Sender::new(now),
+            marks: AtomicBool::new(false),
             counters: Arc::clone(&context.counters),
         };
         Self {
@@ -105,6 +108,16 @@ impl<'a> FanoutClients<'a> {
             subscribers: Mutex::default(),
             tasks: Mutex::default(),
         }
+    }
+
+    /// The members of the group, its owner first.
+    pub(crate) fn people(&self) -> &[Person] {
+        &self.group
+    }
+
+    /// Expects that members set read markers.
+    pub(crate) fn expect_marks(&self) {
+        self.shared.marks.store(true, Ordering::Relaxed);
     }
 
     /// Who opens a chat's socket with this number.
@@ -222,8 +235,21 @@ pub(crate) struct Speaker {
 }
 
 impl Speaker {
-    /// Sends one message; true if it was acknowledged.
+    /// Sends one message of the chat's sender; true if it was acknowledged.
     pub(crate) async fn send(&self, number: usize, due: Instant, bytes: u16) -> bool {
+        let sender = &self.chats[number % self.chats.len()].sender;
+        self.send_as(sender, None, number, due, bytes).await
+    }
+
+    /// Sends one message of any member; true if it was acknowledged.
+    pub(crate) async fn send_as(
+        &self,
+        sender: &Person,
+        mentions: Option<Mentions>,
+        number: usize,
+        due: Instant,
+        bytes: u16,
+    ) -> bool {
         let chat = &self.chats[number % self.chats.len()];
         // Each socket computes the latency from this.
         let micros = due.saturating_duration_since(self.began).as_micros();
@@ -232,9 +258,10 @@ impl Speaker {
         let post = Post {
             chat: chat.number,
             chat_id: chat.chat_id,
-            urls: &chat.sender.urls,
-            token: &chat.sender.token,
+            urls: &sender.urls,
+            token: &sender.token,
             text: &text,
+            mentions,
             client_msg_id: &client_msg_id,
             due,
         };
@@ -303,6 +330,12 @@ impl Subscriber {
                     self.shared.synced.add();
                 }
                 "catchup" => add(&self.shared.counters.catchups),
+                // Without a revision: the user's own, in a chat without receipts.
+                "chat.read" if self.shared.marks.load(Ordering::Relaxed) => {
+                    if frame.ev > 0 {
+                        self.on_number(frame.ev, None);
+                    }
+                }
                 "message.updated" | "message.deleted" | "chat.read" | "reset" | "chat.deleted" => {
                     self.unexpected(format!("a frame {} came", frame.kind));
                 }
@@ -316,24 +349,9 @@ impl Subscriber {
         let Some(message) = &frame.message else {
             return self.unexpected("a message.created without a message came".to_owned());
         };
-        let (chat, after_ev) = (self.chat, self.position());
-        if frame.ev != after_ev + 1 {
-            let (seq, ev) = (message.seq, frame.ev);
-            let id = message.client_msg_id.as_deref().unwrap_or_default().to_owned();
-            // Only messages are sent, so `seq` and `ev` increase together.
-            let after_seq = message.seq - (frame.ev - after_ev);
-            if ev <= after_ev {
-                return shared.counters.violation(&Violation::Doubled { chat, id, seq, ev });
-            }
-            shared.counters.violation(&Violation::OutOfOrder {
-                chat,
-                after_seq,
-                after_ev,
-                seq,
-                ev,
-            });
+        if !self.on_number(frame.ev, Some(message)) {
+            return;
         }
-        self.ev.store(frame.ev.unsigned_abs(), Ordering::Relaxed);
         let micros = message.text.split(' ').next().and_then(|micros| micros.parse().ok());
         match micros {
             Some(micros) => {
@@ -345,46 +363,30 @@ impl Subscriber {
         shared.delivered.add();
     }
 
+    /// Notes a revision; false if it came before.
+    fn on_number(&self, ev: i64, message: Option<&Content<'_>>) -> bool {
+        let (chat, after_ev) = (self.chat, self.position());
+        let counters = &self.shared.counters;
+        let seq = message.map_or(0, |message| message.seq);
+        if ev <= after_ev {
+            let id = message.and_then(|message| message.client_msg_id.as_deref());
+            let id = id.unwrap_or_default().to_owned();
+            counters.violation(&Violation::Doubled { chat, id, seq, ev });
+            return false;
+        }
+        if ev != after_ev + 1 {
+            // Where only messages are sent, `seq` and `ev` increase together.
+            let after_seq = seq - (ev - after_ev);
+            counters.violation(&Violation::OutOfOrder { chat, after_seq, after_ev, seq, ev });
+        }
+        self.ev.store(ev.unsigned_abs(), Ordering::Relaxed);
+        true
+    }
+
     fn unexpected(&self, what: String) {
         self.shared.counters.violation(&Violation::Unexpected { chat: self.chat, what });
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clients::socket::Content;
-
-    fn subscriber(ev: u64) -> Subscriber {
-        let now = Instant::now();
-        let shared = FanoutState {
-            began: now,
-            delivered: Count::default(),
-            synced: Count::default(),
-            cut: watch::Sender::new(now),
-            counters: Arc::new(Counters::new(indicatif::ProgressBar::hidden())),
-        };
-        let person = Person { user: String::new(), token: String::new(), urls: Vec::new() };
-        let (chat, chat_id, ev) = (0, ChatId::nil(), AtomicU64::new(ev));
-        Subscriber { chat, chat_id, person, ev, shared: Arc::new(shared) }
-    }
-
-    #[test]
-    fn a_socket_sees_what_is_missing_what_comes_twice_and_what_nobody_sent() {
-        let subscriber = subscriber(10);
-        let hear = |ev, text: &'static str| {
-            let content = Content { seq: ev, client_msg_id: None, text: text.into() };
-            let (kind, message) = ("message.created".into(), Some(content));
-            subscriber.on_message(&Frame { kind, ev, epoch: None, message });
-            subscriber.shared.counters.violations()
-        };
-        assert_eq!([hear(11, "5 x"), hear(12, "6 x")], [0, 0]);
-        assert_eq!(hear(12, "6 x"), 1, "twice");
-        assert_eq!(hear(14, "7 x"), 2, "one is missing");
-        assert_eq!(hear(15, "hello"), 3, "not of this run");
-        let kinds: Vec<String> =
-            subscriber.shared.counters.counts().violations.into_keys().collect();
-        assert_eq!(kinds, ["doubled", "out_of_order", "unexpected"]);
-        assert_eq!((subscriber.position(), subscriber.shared.delivered.get()), (15, 4));
-    }
-}
+mod tests;

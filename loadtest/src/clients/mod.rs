@@ -8,5 +8,6 @@ pub(crate) mod listener;
 pub(crate) mod paired_chats;
 pub(crate) mod people;
 pub(crate) mod reads;
+pub(crate) mod recount;
 pub(crate) mod send;
 pub(crate) mod socket;

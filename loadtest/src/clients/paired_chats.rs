@@ -69,8 +69,16 @@ impl Outlet {
     pub(crate) async fn send(&self, text: &str, id: &str, due: Instant) {
         self.log.sending(id, due);
         let Self { chat, chat_id, urls, token, .. } = self;
-        let post =
-            Post { chat: *chat, chat_id: *chat_id, urls, token, text, client_msg_id: id, due };
+        let post = Post {
+            chat: *chat,
+            chat_id: *chat_id,
+            urls,
+            token,
+            text,
+            mentions: None,
+            client_msg_id: id,
+            due,
+        };
         match send(&self.rest, &self.counters, post).await {
             Some(seq) => {
                 if let Err(violation) = self.log.acknowledged(id, seq) {

@@ -48,6 +48,7 @@ pub(crate) async fn with_chats(
                 urls: std::slice::from_ref(url),
                 token: &friend.token,
                 text: "are you there?",
+                mentions: None,
                 client_msg_id: "first",
                 due: std::time::Instant::now(),
             };

@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use beseda_protocol::model::ChatId;
+use beseda_protocol::{
+    model::{ChatId, Mentions},
+    rest::NewMessage,
+};
 use reqwest::Url;
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -36,6 +39,7 @@ pub(crate) struct Post<'a> {
     pub urls: &'a [Url],
     pub token: &'a str,
     pub text: &'a str,
+    pub mentions: Option<Mentions>,
     pub client_msg_id: &'a str,
     /// The due time, from which latency counts.
     pub due: Instant,
@@ -46,9 +50,15 @@ pub(crate) struct Post<'a> {
 pub(crate) async fn send(rest: &Rest, counters: &Counters, post: Post<'_>) -> Option<i64> {
     let give_up = Instant::now() + GIVE_UP;
     let mut failures = 0;
+    let message = NewMessage {
+        text: post.text.to_owned(),
+        mentions: post.mentions,
+        client_msg_id: Some(post.client_msg_id.to_owned()),
+        ..NewMessage::default()
+    };
     loop {
         let url = &post.urls[failures % post.urls.len()];
-        match rest.send(url, post.token, post.chat_id, post.text, post.client_msg_id).await {
+        match rest.send(url, post.token, post.chat_id, &message).await {
             Sent::Acknowledged { seq } => {
                 counters.answered.record(post.due.elapsed());
                 return Some(seq);

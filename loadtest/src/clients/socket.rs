@@ -8,7 +8,7 @@ use reqwest::{
     Url,
     header::{AUTHORIZATION, HeaderValue},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 /// The fields of a server frame that are checked. Nothing is copied: this process reads thousands of
 /// sockets.
@@ -16,7 +16,8 @@ use serde::Deserialize;
 pub(crate) struct Frame<'a> {
     #[serde(rename = "type", borrow)]
     pub kind: Cow<'a, str>,
-    #[serde(default)]
+    /// 0 where it is null or missing.
+    #[serde(default, deserialize_with = "number")]
     pub ev: i64,
     #[serde(borrow)]
     pub epoch: Option<Cow<'a, str>>,
@@ -31,6 +32,10 @@ pub(crate) struct Content<'a> {
     pub client_msg_id: Option<Cow<'a, str>>,
     #[serde(borrow)]
     pub text: Cow<'a, str>,
+}
+
+fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 pub(crate) fn read(text: &str) -> Result<Frame<'_>, String> {

@@ -86,6 +86,7 @@ async fn fill(context: &Context<'_>, chat: &PairChat, messages: i64) {
             urls: &chat.sender.urls,
             token: &chat.sender.token,
             text: &format!("message {number}, {}", "x".repeat(80)),
+            mentions: None,
             client_msg_id: &format!("{}-{number}", context.id),
             due: std::time::Instant::now(),
         };

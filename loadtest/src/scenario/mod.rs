@@ -1,6 +1,8 @@
 //! The scenarios, and their command line.
 
+mod channel;
 mod fanout;
+mod group;
 mod history;
 mod hostile;
 mod idle;
@@ -27,6 +29,10 @@ pub(crate) enum Scenario {
     Latency(ScenarioArgs<latency::Options>),
     /// Send to very many sockets of one chat, message by message and in bursts.
     Fanout(ScenarioArgs<fanout::Options>),
+    /// Write, mention and read in a group with members on- and offline: every counter is recounted at the end.
+    Group(ScenarioArgs<group::Options>),
+    /// Write to a very large group: time until a message is with everybody who is online.
+    Channel(ScenarioArgs<channel::Options>),
     /// Open idle sockets: memory of the service per socket.
     Idle(ScenarioArgs<idle::Options>),
     /// Read histories page by page.
@@ -87,6 +93,8 @@ impl Scenario {
             Self::Send(args) => ("send", &args.common),
             Self::Latency(args) => ("latency", &args.common),
             Self::Fanout(args) => ("fanout", &args.common),
+            Self::Group(args) => ("group", &args.common),
+            Self::Channel(args) => ("channel", &args.common),
             Self::Idle(args) => ("idle", &args.common),
             Self::History(args) => ("history", &args.common),
             Self::Inbox(args) => ("inbox", &args.common),
@@ -102,6 +110,8 @@ impl Scenario {
             Self::Send(args) => send::run(context, &args.options).await,
             Self::Latency(args) => latency::run(context, &args.options).await,
             Self::Fanout(args) => fanout::run(context, &args.options).await,
+            Self::Group(args) => group::run(context, &args.options).await,
+            Self::Channel(args) => channel::run(context, &args.options).await,
             Self::Idle(args) => idle::run(context, &args.options).await,
             Self::History(args) => history::run(context, &args.options).await,
             Self::Inbox(args) => inbox::run(context, &args.options).await,
