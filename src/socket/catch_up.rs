@@ -141,7 +141,11 @@ impl Connection {
             self.out.push(gone.encode());
             return Err(End::Close(Close::ChatGone));
         }
-        // The inbox reports it once.
+        // Told at once: by the time that the inbox reads the chat, the user may be a member again, and the
+        // client would not know that its subscription has ended.
+        if let Some(chats) = &mut self.chats {
+            chats.on_gone(chat_id, reason, &mut self.out);
+        }
         self.mark_chat(chat_id);
         Ok(())
     }

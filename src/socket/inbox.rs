@@ -302,7 +302,8 @@ impl InboxChats {
         self.pausing.insert(chat.chat_id, now + pause);
     }
 
-    fn on_gone(&mut self, chat_id: ChatId, reason: GoneReason, out: &mut Vec<Frame>) {
+    /// Tells that a chat is not the user's any more, unless that was told.
+    pub(super) fn on_gone(&mut self, chat_id: ChatId, reason: GoneReason, out: &mut Vec<Frame>) {
         self.followed.remove(&chat_id);
         self.pausing.remove(&chat_id);
         if let Some(before) = self.told.remove(&chat_id) {

@@ -106,6 +106,38 @@ async fn who_is_removed_hears_nothing_more_on_any_socket() {
     }
 }
 
+/// The inbox pauses after a frame of a chat: it reads the chat when its user is a member again.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_removed_and_added_at_once_is_told_that_the_subscription_has_ended() {
+    let cluster = Cluster::start(2).await;
+    let user = |id: &str, replica: usize| cluster.user(id).on(replica);
+    let chat = create(&user("owner", 0), "Back", &["bob"]).await;
+    let mut many = user("bob", 1).connect_many().await;
+    many.ask(json!({ "type": "subscribe", "id": "s", "chat_id": chat.id })).await;
+    many.wait_for("synced").await;
+    for _ in 0..5 {
+        user("owner", 0).send(&chat, "begins a pause").await;
+        many.wait_for("chat.updated").await;
+        user("owner", 0).delete(&chat.path("members/bob/")).await.expect(204);
+        add(&user("owner", 0), &chat, &["bob"]).await;
+        user("owner", 0).send(&chat, "after").await;
+        // Either the subscription goes on, or its end is told.
+        loop {
+            let frame = many.next_frame().await;
+            match frame["type"].as_str() {
+                Some("message.created") if frame["message"]["text"] == "after" => break,
+                Some("chat.deleted") => {
+                    many.wait_for("chat.created").await;
+                    many.ask(json!({ "type": "subscribe", "id": "s", "chat_id": chat.id })).await;
+                    many.wait_for("synced").await;
+                    break;
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn in_a_large_group_members_changes_are_the_admins() {
     let cluster = Cluster::start(2).await;
