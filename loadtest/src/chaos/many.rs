@@ -349,9 +349,10 @@ impl Session<'_> {
         let Some(subscriber) = subscriber else {
             let chat = self.context.history.chat(chat_id);
             if chat.is_some_and(|chat| chat.kind == ChatKind::Group) {
-                // The inbox may tell of the end first: then all that is of before it may still come.
+                // The inbox may tell of the end first: what is of before it may still come, and of after it, once
+                // they are in again.
                 let user = &self.inbox.person.id;
-                return note_given(self.context, chat_id, user, frame, true);
+                return note_given(self.context, chat_id, user, frame, false);
             }
             if frame.ev > 0 && !matches!(frame.kind.as_str(), "presence" | "typing") {
                 self.note(Kind::Leak, "a frame of a chat not asked for", frame);
