@@ -12,6 +12,7 @@ use super::{
     context::{Person, SimContext},
     counters,
     follower::Follower,
+    group_churn,
     groups::{self, Group, Keeper, Plan},
     list::{Inbox, List},
     many,
@@ -110,7 +111,7 @@ impl Cast {
             cast.tasks.spawn(chat_churn::make_chats(Arc::clone(context), pair));
         }
         let brief = [&churners[0], &members[0], &churners[3]].map(Person::clone).to_vec();
-        cast.tasks.spawn(groups::make_groups(Arc::clone(context), brief));
+        cast.tasks.spawn(group_churn::make_groups(Arc::clone(context), brief));
         for person in strangers.iter().chain(&members[..1]) {
             cast.tasks.spawn(chat_churn::probe(Arc::clone(context), person.clone()));
         }

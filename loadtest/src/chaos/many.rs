@@ -24,7 +24,7 @@ use super::{
     list::{Inbox, List, Shown},
     model::Model,
     socket::{Incoming, Socket},
-    subscriber::Subscriber,
+    subscriber::{Subscriber, note_given},
 };
 
 /// Time before a client disconnects by itself, in milliseconds.
@@ -35,6 +35,10 @@ const RECONNECT_MS: std::ops::Range<u64> = 30..200;
 
 /// Pause before a refused subscription is retried, and between two checks for these.
 const AGAIN: Duration = Duration::from_millis(300);
+
+/// Longest time until a subscription tells what the inbox has told on the same socket, in microseconds: no fault
+/// that the inbox gets through lasts as long.
+const SILENT: i64 = 10_000_000;
 
 /// Probability per check of a redundant subscription to a followed chat.
 const TWICE: f64 = 0.05;
@@ -123,19 +127,20 @@ impl Session<'_> {
         let subscribers: Vec<Arc<Subscriber>> =
             lock(&self.inbox.list).subscribers.values().cloned().collect();
         for subscriber in subscribers {
-            let begins_anew = {
-                let model = &mut *lock(&subscriber.model);
-                let anew = model.must_begin_anew();
-                if anew {
-                    *model = model.anew();
-                }
-                anew
-            };
-            if begins_anew {
-                self.counts_from.remove(&subscriber.chat_id);
+            // What is known stays until the answer, as frames come until then.
+            if lock(&subscriber.model).must_begin_anew() {
                 chats.push(subscriber.chat_id);
             }
             subscriber.read_members(self.context, &self.inbox.person, self.rng).await;
+        }
+        let silent = lock(&self.inbox.list).take_silent(now_micros() - SILENT);
+        if let Some((chat_id, ev, at)) = silent {
+            let what = format!(
+                "the inbox of {} told of a message with ev {ev} of {chat_id}, whose subscription is in \
+                 step at ev {at} and tells nothing",
+                self.inbox.person.id
+            );
+            self.context.findings.add(Kind::Lost, what);
         }
         // Not while settling: a subscription makes the service compare, and hides what it must find by itself.
         if self.context.is_busy() && self.rng.random_bool(TWICE) {
@@ -158,7 +163,14 @@ impl Session<'_> {
         if self.asked.values().any(|(asked, _)| *asked == chat_id) {
             return true;
         }
-        let model = lock(&subscriber.model).clone();
+        let model = {
+            let model = lock(&subscriber.model);
+            if model.must_begin_anew() { model.anew() } else { model.clone() }
+        };
+        if model.position == 0 {
+            // Messages of before come late, as they must.
+            self.counts_from.remove(&chat_id);
+        }
         self.next_id += 1;
         let mut command = json!({
             "type": "subscribe", "id": self.next_id, "chat_id": chat_id, "after_ev": model.position,
@@ -277,6 +289,7 @@ impl Session<'_> {
         let (before, seen) = {
             let list = &mut *lock(&self.inbox.list);
             list.total = frame.total_unread.or(list.total);
+            list.awaits(chat, now_micros());
             let known = list.chats.contains_key(&chat.chat_id);
             (list.told.insert(chat.chat_id, now.clone()), known)
         };
@@ -298,6 +311,7 @@ impl Session<'_> {
             let list = &mut *lock(&self.inbox.list);
             list.chats.remove(&chat_id);
             list.told.remove(&chat_id);
+            list.awaited.remove(&chat_id);
             list.total = frame.total_unread;
             list.subscribers.remove(&chat_id)
         };
@@ -333,6 +347,13 @@ impl Session<'_> {
         let Some(chat_id) = frame.chat_id else { return };
         let subscriber = lock(&self.inbox.list).subscribers.get(&chat_id).cloned();
         let Some(subscriber) = subscriber else {
+            let chat = self.context.history.chat(chat_id);
+            if chat.is_some_and(|chat| chat.kind == ChatKind::Group) {
+                // The inbox may tell of the end first: what is of before it may still come, and of after it, once
+                // they are in again.
+                let user = &self.inbox.person.id;
+                return note_given(self.context, chat_id, user, frame, false);
+            }
             if frame.ev > 0 && !matches!(frame.kind.as_str(), "presence" | "typing") {
                 self.note(Kind::Leak, "a frame of a chat not asked for", frame);
             }

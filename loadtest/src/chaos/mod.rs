@@ -16,6 +16,7 @@ mod faults;
 mod findings;
 mod follower;
 mod frame;
+mod group_churn;
 mod groups;
 mod history;
 mod list;

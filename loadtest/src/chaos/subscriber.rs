@@ -93,7 +93,7 @@ impl Subscriber {
             (model.apply(frame, &mut broken), live)
         };
         if self.kind == ChatKind::Group {
-            self.note_given(context, frame, live);
+            note_given(context, self.chat_id, &self.user, frame, live);
         }
         if frame.kind == "catchup" {
             tick(&context.figures.catchups);
@@ -114,30 +114,6 @@ impl Subscriber {
                 context.timeline.arrived(Arrival { message_id, committed, arrived });
             }
         }
-    }
-
-    /// Records what the user was given of a group.
-    fn note_given(&self, context: &SimContext, frame: &Frame, live: bool) {
-        let ev = frame.ev;
-        let seq = match frame.kind.as_str() {
-            "message.deleted" => Some(frame.seq),
-            _ => frame.message.as_ref().map(|message| message.seq),
-        };
-        let given = match frame.kind.as_str() {
-            "synced" => Given::State { ev, seq: None },
-            "message.created" | "message.updated" | "message.deleted" | "chat.changed"
-            | "chat.read" | "member.joined" | "member.updated" | "member.left"
-                if ev > 0 =>
-            {
-                let about_members = frame.kind.starts_with("member.");
-                match live {
-                    true => Given::Live { ev, seq, about_members },
-                    false => Given::Replayed { ev, seq },
-                }
-            }
-            _ => return,
-        };
-        context.history.given(self.chat_id, &self.user, given);
     }
 
     /// Reads the list of members where a client of a group wants it; a failure is repeated with the next call.
@@ -164,4 +140,34 @@ impl Subscriber {
             Some(_) => answer.iter().for_each(|a| context.unexpected("GET members/", a)),
         }
     }
+}
+
+/// Records what the user was given of a group.
+pub(super) fn note_given(
+    context: &SimContext,
+    chat_id: ChatId,
+    user: &str,
+    frame: &Frame,
+    live: bool,
+) {
+    let ev = frame.ev;
+    let seq = match frame.kind.as_str() {
+        "message.deleted" => Some(frame.seq),
+        _ => frame.message.as_ref().map(|message| message.seq),
+    };
+    let given = match frame.kind.as_str() {
+        "synced" => Given::State { ev, seq: None },
+        "message.created" | "message.updated" | "message.deleted" | "chat.changed"
+        | "chat.read" | "member.joined" | "member.updated" | "member.left"
+            if ev > 0 =>
+        {
+            let about_members = frame.kind.starts_with("member.");
+            match live {
+                true => Given::Live { ev, seq, about_members },
+                false => Given::Replayed { ev, seq },
+            }
+        }
+        _ => return,
+    };
+    context.history.given(chat_id, user, given);
 }

@@ -88,8 +88,10 @@ async fn write(clients: &FanoutClients<'_>, options: &Options, span: Duration) {
     let (speaker, people) = (clients.speaker(), clients.people());
     let (senders, bytes) = (options.senders as usize, options.bytes);
     let sending = open_loop(pace(options.rate, span), future::pending(), AT_ONCE, |number, due| {
-        let sender = people[number % senders.min(people.len())].clone();
         let mentions = mentions(people, number);
+        // In a large group only the owner, who is the first, mentions everybody.
+        let sender = if mentions == Some(Mentions::All) { 0 } else { number % senders };
+        let sender = people[sender % people.len()].clone();
         let speaker = speaker.clone();
         async move {
             speaker.send_as(&sender, mentions, number, due, bytes).await;
@@ -98,7 +100,7 @@ async fn write(clients: &FanoutClients<'_>, options: &Options, span: Duration) {
     sending.await;
 }
 
-/// Whom the message with this number mentions. Only the owner mentions everybody, whatever the size.
+/// Whom the message with this number mentions.
 fn mentions(people: &[Person], number: usize) -> Option<Mentions> {
     let user = |number: usize| UserId::trusted(&people[number % people.len()].user);
     match number % 20 {
