@@ -331,11 +331,10 @@ impl Subscriber {
                 }
                 "catchup" => add(&self.shared.counters.catchups),
                 // Without a revision: the user's own, in a chat without receipts.
-                "chat.read" if self.shared.marks.load(Ordering::Relaxed) => {
-                    if frame.ev > 0 {
-                        self.on_number(frame.ev, None);
-                    }
+                "chat.read" if self.shared.marks.load(Ordering::Relaxed) && frame.ev > 0 => {
+                    self.on_number(frame.ev, None);
                 }
+                "chat.read" if self.shared.marks.load(Ordering::Relaxed) => {}
                 "message.updated" | "message.deleted" | "chat.read" | "reset" | "chat.deleted" => {
                     self.unexpected(format!("a frame {} came", frame.kind));
                 }
