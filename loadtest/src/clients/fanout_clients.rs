@@ -330,11 +330,7 @@ impl Subscriber {
                     self.shared.synced.add();
                 }
                 "catchup" => add(&self.shared.counters.catchups),
-                // Without a revision: the user's own, in a chat without receipts.
-                "chat.read" if self.shared.marks.load(Ordering::Relaxed) && frame.ev > 0 => {
-                    self.on_number(frame.ev, None);
-                }
-                "chat.read" if self.shared.marks.load(Ordering::Relaxed) => {}
+                "chat.read" if self.shared.marks.load(Ordering::Relaxed) => self.on_read(frame.ev),
                 "message.updated" | "message.deleted" | "chat.read" | "reset" | "chat.deleted" => {
                     self.unexpected(format!("a frame {} came", frame.kind));
                 }
@@ -360,6 +356,13 @@ impl Subscriber {
             None => self.unexpected(format!("{:?} is nothing that was sent", message.text)),
         }
         shared.delivered.add();
+    }
+
+    /// Notes a read marker; without a revision it is the user's own, in a chat without receipts.
+    fn on_read(&self, ev: i64) {
+        if ev > 0 {
+            self.on_number(ev, None);
+        }
     }
 
     /// Notes a revision; false if it came before.
