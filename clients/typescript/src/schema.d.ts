@@ -155,7 +155,7 @@ export type ExportLine = ExportedProfile & {
   type: "block";
 } | ExportedChat & {
   type: "chat";
-} | Message & {
+} | ExportedMessage & {
   type: "message";
 } | ExportedReport & {
   type: "report";
@@ -186,6 +186,11 @@ export type ExportedChat = {
   room_name: string;
   /** Null in a direct chat. */
   title: string | null;
+};
+
+/** A message of the exported user. It has a `type` of its own, so it is a member of its line. */
+export type ExportedMessage = {
+  message: Message;
 };
 
 /** The user. */
