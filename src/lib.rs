@@ -16,7 +16,7 @@
 //!   id is derived, so that a retry finds the first one.
 //! - **Nothing missed, nothing twice.** Rows carry the `ev` that changed them last, so a position
 //!   is resumed by a query; publications are compared with Postgres, and a gap is read from it.
-//! - **Exact counters.** Unread is a column under the same lock; its copies in Redis are versioned.
+//! - **Exact counters.** Unread is computed from numbers that move under the same lock; its copies in Redis are versioned.
 //!
 //! `ARCHITECTURE.md` has the reasons, and the test that proves each guarantee.
 

@@ -33,8 +33,14 @@ impl Chats {
         caller: Caller<'_>,
         draft: &GroupDraft,
     ) -> Result<(Chat, bool), Error> {
-        if !caller.is_host {
-            self.check_room_for(caller.user, None).await?;
+        if !caller.is_host
+            && let Err(full) = self.check_room_for(caller.user, None).await
+        {
+            // A repeat makes no chat, so it is answered at the limit, too.
+            let key = draft.client_chat_id.as_deref();
+            if !self.store.is_group_key_known(caller.user, key).await? {
+                return Err(full);
+            }
         }
         let new = NewGroup {
             caller: caller.user,

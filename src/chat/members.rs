@@ -107,7 +107,8 @@ impl Chats {
 
     /// Makes the user a member of the group that an invitation is to.
     pub async fn accept_invite(&self, user: &UserId, code: &str) -> Result<Chat, Error> {
-        self.check_room_to_join(user, None).await?;
+        let invited = self.store.get_invited_chat(code).await?;
+        self.check_room_to_join(user, invited).await?;
         let (chat_id, changed) = self.store.accept_invite(code, user, self.groups).await?;
         self.publish_change(chat_id, changed).await;
         self.get_own_chat(user, chat_id).await

@@ -49,7 +49,7 @@ pub struct LimitConfig {
     pub rate_accepts: u32,
 
     /// Maximum number of requests of one user in flight on one replica, each until its answer is taken;
-    /// one more is answered 429. The largest answers have 3 MB, so 32 of them take a fifth of 512 MiB.
+    /// one more is answered 429. The largest answers have 4 MB, so 32 of them take a quarter of 512 MiB.
     #[arg(long, env = "BESEDA_REQUESTS_PER_USER", default_value_t = 32)]
     pub requests_per_user: usize,
 

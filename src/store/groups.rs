@@ -9,7 +9,7 @@ use tokio_postgres::{
 use uuid::Uuid;
 
 use super::{
-    Actor, Noted, Opened, Store,
+    Actor, Noted, Opened, Param, Store, StoreError,
     chats::{new_code, opened},
     refusals::lasting,
     rows::{epoch, epoch_of},
@@ -163,6 +163,16 @@ impl Store {
         }
     }
 
+    /// Whether this user has created a group with this `client_chat_id`, whatever became of it.
+    pub async fn is_group_key_known(
+        &self,
+        creator: &UserId,
+        key: Option<&str>,
+    ) -> Result<bool, StoreError> {
+        let params: [Param<'_>; 2] = [(&creator.as_str(), Type::TEXT), (&key, Type::TEXT)];
+        Ok(self.query_one(IS_GROUP_KEY_KNOWN, &params).await?.get("known"))
+    }
+
     /// Changes a member's own settings of a chat; `None`: they are as they were.
     pub async fn set_own(
         &self,
@@ -210,6 +220,10 @@ const CREATE_GROUP: &str = concat!(
     epoch!(),
     " FROM create_group($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)"
 );
+
+const IS_GROUP_KEY_KNOWN: &str = "\
+-- store.is_group_key_known
+SELECT EXISTS (SELECT FROM group_keys WHERE creator_id = $1 AND client_chat_id = $2) AS known";
 
 const CHANGE_GROUP: &str = concat!(
     "-- store.change_group\nSELECT outcome, ev, outbox_id, ",

@@ -4,7 +4,7 @@ use tokio_postgres::{Row, types::Type};
 use uuid::Uuid;
 
 use super::{
-    Actor, Store,
+    Actor, Store, StoreError,
     chats::new_code,
     refusals::lasting,
     rows::{role, time},
@@ -15,6 +15,12 @@ use crate::{
 };
 
 impl Store {
+    /// Returns the group that an invitation is to, spent or not; `None`: there is none of this code.
+    pub async fn get_invited_chat(&self, code: &str) -> Result<Option<ChatId>, StoreError> {
+        let row = self.query_opt(GET_INVITED_CHAT, &[(&code, Type::TEXT)]).await?;
+        Ok(row.map(|row| row.get("chat_id")))
+    }
+
     /// Makes an invitation that lives for so many seconds.
     pub async fn create_invite(
         &self,
@@ -110,6 +116,10 @@ fn invite(row: &Row) -> Invite {
         max_uses: row.get("max_uses"),
     }
 }
+
+const GET_INVITED_CHAT: &str = "\
+-- store.get_invited_chat
+SELECT chat_id FROM invites WHERE code = $1";
 
 const CREATE_INVITE: &str = "\
 -- store.create_invite

@@ -139,6 +139,27 @@ async fn a_repeated_creation_gives_one_group_for_ever() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_has_as_many_chats_as_one_may_gets_repeats_answered_and_nothing_new() {
+    let cluster = Cluster::with(1, |config| config.limits.rooms_per_user = 1).await;
+    let (alice, bob) = (cluster.user("alice").on(0), cluster.user("bob").on(0));
+    let once = json!({ "kind": "group", "title": "Once", "user_ids": [], "client_chat_id": "k" });
+    let made = alice.post("/chats/", once.clone()).await.expect(201);
+    let chat = Chat::from_json(&made);
+    let other = json!({ "kind": "group", "title": "Other", "user_ids": [], "client_chat_id": "l" });
+    alice.post("/chats/", other).await.expect_problem(403, "forbidden");
+    assert_eq!(alice.post("/chats/", once).await.expect(200)["chat_id"], *chat.id);
+    let invite = alice.post(&chat.path("invites/"), json!({})).await.expect(201);
+    let accept = format!("/invites/{}/", invite["code"].as_str().expect("a code"));
+    for _ in 0..2 {
+        bob.post(&accept, json!({})).await.expect(200);
+    }
+    let more = create(&cluster.user("carol").on(0), "More", &[]).await;
+    let invite = cluster.user("carol").on(0).post(&more.path("invites/"), json!({})).await;
+    let code = invite.expect(201)["code"].as_str().expect("a code").to_owned();
+    bob.post(&format!("/invites/{code}/"), json!({})).await.expect_problem(403, "forbidden");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_host_application_names_the_owner() {
     let cluster = Cluster::start(1).await;
     let host = cluster.host().on(0);

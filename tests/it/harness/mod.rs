@@ -68,6 +68,24 @@ pub(crate) async fn eventually_within<T>(
     }
 }
 
+/// The members of a message.
+pub(crate) const MESSAGE: [&str; 14] = [
+    "message_id",
+    "chat_id",
+    "seq",
+    "ev",
+    "sender_id",
+    "text",
+    "metadata",
+    "mentions",
+    "system",
+    "type",
+    "client_msg_id",
+    "created_at",
+    "edited_at",
+    "deleted_at",
+];
+
 /// Asserts that `object` has exactly these members.
 #[track_caller]
 pub(crate) fn assert_members(object: &Value, names: &[&str]) {

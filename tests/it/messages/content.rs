@@ -3,24 +3,7 @@
 use serde_json::{Value, json};
 
 use super::path_of;
-use crate::harness::{Cluster, assert_members, assert_time};
-
-const MESSAGE: [&str; 14] = [
-    "message_id",
-    "chat_id",
-    "seq",
-    "ev",
-    "sender_id",
-    "text",
-    "metadata",
-    "mentions",
-    "system",
-    "type",
-    "client_msg_id",
-    "created_at",
-    "edited_at",
-    "deleted_at",
-];
+use crate::harness::{Cluster, MESSAGE, assert_members, assert_time};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_is_told_whole_and_the_same_on_every_replica() {

@@ -5,24 +5,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{assert_members, ev};
-use crate::harness::{Chat, Cluster, Socket, User, claims};
-
-const MESSAGE: [&str; 14] = [
-    "message_id",
-    "chat_id",
-    "seq",
-    "ev",
-    "sender_id",
-    "text",
-    "metadata",
-    "mentions",
-    "system",
-    "type",
-    "client_msg_id",
-    "created_at",
-    "edited_at",
-    "deleted_at",
-];
+use crate::harness::{Chat, Cluster, MESSAGE, Socket, User, claims};
 
 /// A time as documented: RFC 3339 in UTC.
 #[track_caller]
