@@ -108,6 +108,10 @@ CREATE TABLE chats (
     last_dead_seq   bigint NOT NULL DEFAULT 0,
     -- No message above it mentions everybody.
     all_mention_seq bigint NOT NULL DEFAULT 0,
+    -- The revision of the last change that moved members' counters in another way than by one more message for
+    -- all but its sender: a deletion, everybody mentioned, mentions edited. A copy of a counter from before it
+    -- cannot be brought up to date from this row.
+    recount_ev      bigint NOT NULL DEFAULT 0,
     -- The revision that last changed what `groups` says, a setting here, or `receipts`, or that told how many
     -- members there are; 0: none.
     info_ev         bigint NOT NULL DEFAULT 0,

@@ -64,14 +64,23 @@ BEGIN
 END
 $$;
 
+-- A member's own settings as copies have them: what they are notified of by its first letter, A for archived, P
+-- for pinned.
+CREATE FUNCTION member_flags(in_notify notify_level, in_archived boolean, in_pinned boolean) RETURNS text
+LANGUAGE sql STABLE AS $$
+    SELECT left(in_notify::text, 1) || CASE WHEN in_archived THEN 'A' ELSE '' END
+           || CASE WHEN in_pinned THEN 'P' ELSE '' END
+$$;
+
 -- The state of a member after a change: all that Redis and the member's inbox need, of one snapshot. last_ev + rev
 -- increases with every change.
 CREATE TYPE member_state AS (
     chat_id uuid, user_id text COLLATE "C", kind text, room_name text COLLATE "C",
-    last_seq bigint, last_ev bigint, activity timestamptz,
+    last_seq bigint, last_ev bigint, activity timestamptz, counted bigint, recount_ev bigint,
     -- No member any more: their counters are 0.
     gone boolean,
-    rev bigint, read_seq bigint, unread bigint, mentions bigint, notify text, archived boolean
+    -- flags: null for those of most.
+    rev bigint, read_seq bigint, unread bigint, mentions bigint, flags text
 );
 
 -- Puts a state together of the two rows. The planner replaces a call by the expression, and a field of
@@ -79,7 +88,7 @@ CREATE TYPE member_state AS (
 CREATE FUNCTION member_state(c chats, me members) RETURNS member_state LANGUAGE sql STABLE AS $$
     SELECT ROW(
         c.chat_id, me.user_id, c.kind::text, c.room_name, c.last_seq, c.last_ev, c.active_at,
-        me.left_ev IS NOT NULL, me.rev, me.read_seq,
+        c.last_counted, c.recount_ev, me.left_ev IS NOT NULL, me.rev, me.read_seq,
         CASE WHEN me.left_ev IS NOT NULL THEN 0
              ELSE c.last_counted - me.floor_counted - me.own_after
                   - CASE WHEN c.last_dead_seq > me.floor_seq
@@ -87,7 +96,8 @@ CREATE FUNCTION member_state(c chats, me members) RETURNS member_state LANGUAGE 
         CASE WHEN me.left_ev IS NULL AND greatest(me.mention_seq, c.all_mention_seq) > me.floor_seq
              THEN count_mentions(c.chat_id, me.user_id, me.floor_seq, me.mention_seq, c.all_mention_seq)
              ELSE 0 END,
-        me.notify::text, me.archived)::member_state
+        CASE WHEN me.notify <> 'all' OR me.archived OR me.pinned
+             THEN member_flags(me.notify, me.archived, me.pinned) END)::member_state
 $$;
 
 -- The present states of these members, in pairs; where the chat or the member's row is gone, none.
@@ -100,11 +110,12 @@ LANGUAGE sql STABLE AS $$
                           WHERE m.chat_id = q.chat_id AND m.user_id = q.user_id OFFSET 0) me
 $$;
 
--- The present state of these chats: of a direct chat a row for each member, of a group one row without a state;
--- of those that are gone none. The order of the two is the primary key's, which is the only index that has it.
+-- The present state of these chats: of a direct chat a row for each member, of a group one row without a member's
+-- state; of those that are gone none. The order of the two is the primary key's, which is the only index that has it.
 CREATE FUNCTION chat_states(in_chats uuid[])
-RETURNS TABLE (chat_id uuid, kind text, last_ev bigint, state member_state) LANGUAGE sql STABLE AS $$
-    SELECT c.chat_id, c.kind::text, c.last_ev,
+RETURNS TABLE (chat_id uuid, kind text, last_seq bigint, last_ev bigint, activity timestamptz, counted bigint,
+               recount_ev bigint, state member_state) LANGUAGE sql STABLE AS $$
+    SELECT c.chat_id, c.kind::text, c.last_seq, c.last_ev, c.active_at, c.last_counted, c.recount_ev,
            CASE WHEN me.chat_id IS NOT NULL
                 THEN member_state(ROW(c.*)::chats, ROW(me.*)::members) END
       FROM unnest(in_chats) AS q (chat_id)

@@ -89,17 +89,17 @@ $$;
 -- slow mode or silence lasts. What the caller knows already is not returned, and of a replayed message, which is
 -- rare, only where it is.
 --
--- In a direct chat the row of the last message that was created has the states of both members after it, the
--- sender's from room_name on, the other's from peer_id on; notify is null for all. There is none in a batch of
--- several that mentions somebody there. In groups nobody's state is told.
+-- A row of a created message also has states of members after the batch, the sender's from room_name on, the other's
+-- from peer_id on; flags are null for those of most. In a direct chat the last message has those of both, in a group
+-- each message its sender's. There is none in a batch of several that mentions somebody in that chat.
 CREATE FUNCTION send_messages(
     in_chat uuid[], in_sender text[], in_message uuid[], in_key text[], in_digest bytea[],
     in_text text[], in_metadata json[], in_mentions text[])
 RETURNS TABLE (
     idx bigint, outcome text, wait timestamptz, kind text, seq bigint, ev bigint, mentions text[],
-    created_at timestamptz, outbox_id bigint, room_name text, rev bigint, read_seq bigint, unread bigint,
-    unread_mentions bigint, notify text, archived boolean, peer_id text, peer_rev bigint, peer_read_seq bigint,
-    peer_unread bigint, peer_mentions bigint, peer_notify text, peer_archived boolean)
+    created_at timestamptz, outbox_id bigint, last_seq bigint, last_ev bigint, counted bigint, recount_ev bigint,
+    room_name text, rev bigint, read_seq bigint, unread bigint, unread_mentions bigint, flags text, peer_id text,
+    peer_rev bigint, peer_read_seq bigint, peer_unread bigint, peer_mentions bigint, peer_flags text)
 LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 DECLARE
@@ -120,6 +120,8 @@ DECLARE
     own_now bigint;
     mention_now bigint;
     all_mention_now bigint;
+    -- Whose own rows it changes in a group.
+    own text[];
     -- Of a larger one.
     held bigint;
     -- The places whose senders were members when the locks were taken. Who was not is not there for this batch,
@@ -129,8 +131,10 @@ DECLARE
     slow boolean;
     -- By place, the members whom a message mentions; null: none does.
     mentioned text[];
-    of_chats uuid[];
-    of_users text[];
+    -- The chats of these messages, and in pairs of chat and user the members whom they name.
+    mentioning uuid[];
+    of_chats uuid[] := '{}';
+    of_users text[] := '{}';
 BEGIN
     IF current_setting('enable_sort') = 'on' THEN
         PERFORM use_writer_settings();
@@ -147,8 +151,8 @@ BEGIN
                                         AND coalesce(m.left_ev, 0) = 0 OFFSET 0) me
          CROSS JOIN LATERAL (
              SELECT c.ctid AS tid, c.kind, c.room_name, c.last_seq, c.last_ev, c.last_counted, c.last_message_at,
-                    c.active_at, c.dead, c.last_dead_seq, c.all_mention_seq, c.member_count, c.slow_mode_s,
-                    c.admins_post, c.receipts, c.blocked, c.erased
+                    c.active_at, c.dead, c.last_dead_seq, c.all_mention_seq, c.recount_ev, c.member_count,
+                    c.slow_mode_s, c.admins_post, c.receipts, c.blocked, c.erased
                FROM chats c WHERE c.chat_id = of_chat FOR NO KEY UPDATE) c;
         IF NOT FOUND THEN
             outcome := 'chat_not_found';
@@ -163,11 +167,13 @@ BEGIN
         END IF;
         SELECT me.tid, me.role, me.silenced_until, me.last_sent_at, me.rev, me.read_seq, me.floor_seq,
                me.floor_counted, me.own_after, me.mention_seq,
-               CASE WHEN me.notify <> 'all' THEN me.notify::text END AS notify, me.archived,
+               CASE WHEN me.notify <> 'all' OR me.archived OR me.pinned
+                    THEN member_flags(me.notify, me.archived, me.pinned) END AS flags,
                peer.user_id AS p_user, peer.rev AS p_rev, peer.read_seq AS p_read_seq,
                peer.floor_seq AS p_floor_seq, peer.floor_counted AS p_floor_counted,
                peer.own_after AS p_own_after, peer.mention_seq AS p_mention_seq,
-               CASE WHEN peer.notify <> 'all' THEN peer.notify::text END AS p_notify, peer.archived AS p_archived,
+               CASE WHEN peer.notify <> 'all' OR peer.archived OR peer.pinned
+                    THEN member_flags(peer.notify, peer.archived, peer.pinned) END AS p_flags,
                old.seq AS old_seq, old.deleted_at AS old_deleted_at, old.content_digest AS old_digest
           INTO place
           FROM (SELECT m.ctid AS tid, m.* FROM members m
@@ -219,13 +225,21 @@ BEGIN
             UPDATE chats c
                SET last_seq = seq_now, last_ev = ev_now, last_counted = counted_now, last_message_at = at,
                    active_at = at,
-                   all_mention_seq = CASE WHEN whom = ARRAY[chr(1)] THEN seq_now ELSE c.all_mention_seq END
+                   all_mention_seq = CASE WHEN whom = ARRAY[chr(1)] THEN seq_now ELSE c.all_mention_seq END,
+                   recount_ev = CASE WHEN whom = ARRAY[chr(1)] THEN ev_now ELSE c.recount_ev END
              WHERE c.ctid = chat.tid;
             UPDATE members m
                SET floor_seq = floor_now, floor_counted = floor_counted_now, own_after = own_now,
                    rev = place.rev + 1, last_sent_at = CASE WHEN chat.slow_mode_s > 0 THEN instant END
              WHERE m.ctid = place.tid;
-            INSERT INTO outbox AS o (chats) VALUES (in_chat) RETURNING o.outbox_id INTO outbox_id;
+            IF chat.kind = 'direct' THEN
+                INSERT INTO outbox AS o (chats) VALUES (in_chat) RETURNING o.outbox_id INTO outbox_id;
+            ELSE
+                own := CASE WHEN whom = ARRAY[chr(1)] THEN in_sender ELSE in_sender || whom END;
+                INSERT INTO outbox AS o (chats, of_chats, of_users)
+                VALUES (in_chat, array_fill(of_chat, ARRAY[cardinality(own)]), own)
+                RETURNING o.outbox_id INTO outbox_id;
+            END IF;
             IF whom IS NOT NULL THEN
                 PERFORM note_mentions(of_chat, ARRAY[seq_now]);
             END IF;
@@ -237,34 +251,38 @@ BEGIN
         ELSIF outcome = 'slow_mode' THEN
             wait := place.last_sent_at + chat.slow_mode_s * interval '1 second';
         END IF;
-        IF outcome = 'created' AND kind = 'direct' THEN
+        IF outcome = 'created' THEN
+            last_seq := seq_now;
+            last_ev := ev_now;
+            counted := counted_now;
+            recount_ev := CASE WHEN whom = ARRAY[chr(1)] THEN ev_now ELSE chat.recount_ev END;
             room_name := chat.room_name;
             rev := place.rev + 1;
             read_seq := place.read_seq;
-            notify := place.notify;
-            archived := place.archived;
-            peer_id := place.p_user;
-            -- Whoever of two is mentioned by id is the other.
-            peer_rev := place.p_rev + (whom <> ARRAY[chr(1)] IS TRUE)::integer;
-            peer_read_seq := place.p_read_seq;
-            peer_notify := place.p_notify;
-            peer_archived := place.p_archived;
+            flags := place.flags;
             unread := counted_now - floor_counted_now - own_now;
             IF chat.last_dead_seq > floor_now THEN
                 unread := unread - count_dead(of_chat, floor_now, chat.dead);
             END IF;
-            peer_unread := counted_now - place.p_floor_counted - place.p_own_after;
-            IF chat.last_dead_seq > place.p_floor_seq THEN
-                peer_unread := peer_unread - count_dead(of_chat, place.p_floor_seq, chat.dead);
-            END IF;
             -- Bounds: either may be too high.
             all_mention_now := CASE WHEN whom IS NULL THEN chat.all_mention_seq ELSE seq_now END;
-            mention_now := greatest(place.p_mention_seq, all_mention_now);
             unread_mentions := 0;
             IF greatest(place.mention_seq, all_mention_now) > floor_now THEN
                 unread_mentions := count_mentions(
                     of_chat, by_sender, floor_now, place.mention_seq, all_mention_now);
             END IF;
+        END IF;
+        IF outcome = 'created' AND kind = 'direct' THEN
+            peer_id := place.p_user;
+            -- Whoever of two is mentioned by id is the other.
+            peer_rev := place.p_rev + (whom <> ARRAY[chr(1)] IS TRUE)::integer;
+            peer_read_seq := place.p_read_seq;
+            peer_flags := place.p_flags;
+            peer_unread := counted_now - place.p_floor_counted - place.p_own_after;
+            IF chat.last_dead_seq > place.p_floor_seq THEN
+                peer_unread := peer_unread - count_dead(of_chat, place.p_floor_seq, chat.dead);
+            END IF;
+            mention_now := greatest(place.p_mention_seq, all_mention_now);
             peer_mentions := 0;
             IF mention_now > place.p_floor_seq THEN
                 peer_mentions := count_mentions(
@@ -302,8 +320,11 @@ BEGIN
             whom := mentioned_members(in_chat[n], in_sender[n], in_mentions[n]);
             IF whom IS NOT NULL THEN
                 mentioned[n] := array_to_string(whom, chr(31));
-                of_users := of_users || whom;
-                of_chats := of_chats || array_fill(in_chat[n], ARRAY[cardinality(whom)]);
+                mentioning := mentioning || in_chat[n];
+                IF whom <> ARRAY[chr(1)] THEN
+                    of_users := of_users || whom;
+                    of_chats := of_chats || array_fill(in_chat[n], ARRAY[cardinality(whom)]);
+                END IF;
             END IF;
         END LOOP;
     END IF;
@@ -326,8 +347,9 @@ BEGIN
         FOR n IN 1 .. size LOOP
             RETURN QUERY
             SELECT n::bigint, s.outcome, s.wait, s.kind, s.seq, s.ev, s.mentions, s.created_at, s.outbox_id,
-                   s.room_name, s.rev, s.read_seq, s.unread, s.unread_mentions, s.notify, s.archived, s.peer_id,
-                   s.peer_rev, s.peer_read_seq, s.peer_unread, s.peer_mentions, s.peer_notify, s.peer_archived
+                   s.last_seq, s.last_ev, s.counted, s.recount_ev, s.room_name, s.rev, s.read_seq, s.unread,
+                   s.unread_mentions, s.flags, s.peer_id, s.peer_rev, s.peer_read_seq, s.peer_unread,
+                   s.peer_mentions, s.peer_flags
               FROM send_messages(
                    ARRAY[CASE WHEN hits IS NULL OR n = ANY (hits) THEN in_chat[n] END], in_sender[n:n],
                    in_message[n:n], in_key[n:n], in_digest[n:n], in_text[n:n], in_metadata[n:n],
@@ -340,8 +362,8 @@ BEGIN
         WITH judged AS (
             SELECT i.idx, i.chat_id, i.sender_id, c.tid, c.kind, c.last_seq, c.last_ev, c.last_counted,
                    greatest(instant, c.last_message_at) AS at, c.room_name, c.dead, c.last_dead_seq,
-                   c.all_mention_seq, me.tid AS my_tid, me.silenced_until, me.rev, me.read_seq, me.floor_seq,
-                   me.floor_counted, me.own_after, me.mention_seq, me.notify, me.archived, old.seq AS old_seq,
+                   c.all_mention_seq, c.recount_ev, me.tid AS my_tid, me.silenced_until, me.rev, me.read_seq,
+                   me.floor_seq, me.floor_counted, me.own_after, me.mention_seq, me.flags, old.seq AS old_seq,
                    judge_send(me.tid IS NOT NULL AND c.tid IS NOT NULL,
                               CASE WHEN old.seq IS NOT NULL
                                    THEN old.deleted_at IS NOT NULL
@@ -351,14 +373,16 @@ BEGIN
               FROM unnest(in_chat, in_sender) WITH ORDINALITY AS i (chat_id, sender_id, idx)
               LEFT JOIN LATERAL (
                   SELECT m.ctid AS tid, m.role, m.silenced_until, m.rev, m.read_seq, m.floor_seq,
-                         m.floor_counted, m.own_after, m.mention_seq, m.notify, m.archived
+                         m.floor_counted, m.own_after, m.mention_seq,
+                         CASE WHEN m.notify <> 'all' OR m.archived OR m.pinned
+                              THEN member_flags(m.notify, m.archived, m.pinned) END AS flags
                     FROM members m
                    WHERE m.chat_id = CASE WHEN hits IS NULL OR i.idx = ANY (hits) THEN i.chat_id END
                      AND m.user_id = i.sender_id AND coalesce(m.left_ev, 0) = 0 OFFSET 0) me ON true
               LEFT JOIN LATERAL (
                   SELECT c.ctid AS tid, c.kind, c.last_seq, c.last_ev, c.last_counted, c.last_message_at,
                          c.blocked, c.erased, c.admins_post, c.member_count, c.room_name, c.dead,
-                         c.last_dead_seq, c.all_mention_seq
+                         c.last_dead_seq, c.all_mention_seq, c.recount_ev
                     FROM chats c WHERE c.chat_id = CASE WHEN me.tid IS NOT NULL THEN i.chat_id END OFFSET 0) c
                    ON true
               LEFT JOIN LATERAL (
@@ -403,9 +427,12 @@ BEGIN
                       FROM numbered n WHERE n.outcome = 'created' OFFSET 0) o
              WHERE m.ctid = o.my_tid
         ), noted AS (
-            INSERT INTO outbox AS o (chats)
-            SELECT k.chats FROM (SELECT array_agg(n.chat_id) AS chats FROM numbered n
-                                  WHERE n.outcome = 'created' AND n.n = n.sent) k
+            INSERT INTO outbox AS o (chats, of_chats, of_users)
+            SELECT k.chats, of_chats || k.groups, of_users || k.senders
+              FROM (SELECT array_agg(n.chat_id) FILTER (WHERE n.n = n.sent) AS chats,
+                           array_agg(n.chat_id) FILTER (WHERE n.kind = 'group') AS groups,
+                           array_agg(n.sender_id) FILTER (WHERE n.kind = 'group') AS senders
+                      FROM numbered n WHERE n.outcome = 'created') k
              WHERE k.chats IS NOT NULL
             RETURNING o.outbox_id
         )
@@ -413,35 +440,40 @@ BEGIN
                CASE n.kind WHEN 'direct' THEN 'direct' WHEN 'group' THEN 'group' END,
                CASE n.outcome WHEN 'created' THEN n.last_seq + n.n ELSE n.old_seq END,
                CASE n.outcome WHEN 'created' THEN n.last_ev + n.n END,
-               string_to_array(mentioned[n.idx], chr(31)), n.at, (SELECT o.outbox_id FROM noted o), s.*
-          FROM numbered n
+               string_to_array(mentioned[n.idx], chr(31)), n.at, (SELECT o.outbox_id FROM noted o),
+               n.last_seq + n.sent, n.last_ev + n.sent, n.last_counted + n.sent, n.recount_ev,
+               CASE WHEN n.tells THEN n.room_name END, n.rev + 1, n.read_seq,
+               CASE WHEN n.tells THEN
+                   n.last_counted + n.sent - n.floor_counted - n.own_after - n.own
+                       - CASE WHEN n.last_dead_seq > n.floor_seq
+                              THEN count_dead(n.chat_id, n.floor_seq, n.dead) ELSE 0 END END,
+               CASE WHEN n.tells THEN
+                   CASE WHEN greatest(n.mention_seq, n.all_mention_seq) > n.floor_seq
+                        THEN count_mentions(n.chat_id, n.sender_id, n.floor_seq, n.mention_seq,
+                                            n.all_mention_seq) ELSE 0 END END,
+               n.flags, peer.*
+          FROM (SELECT n.*,
+                       n.outcome = 'created' AND (n.n = n.sent OR n.kind = 'group')
+                           AND (mentioning IS NULL OR n.chat_id <> ALL (mentioning)) AS tells
+                  FROM numbered n) n
           LEFT JOIN LATERAL (
-              SELECT n.room_name, n.rev + 1, n.read_seq,
-                     n.last_counted + n.sent - n.floor_counted - n.own_after - n.own
-                         - CASE WHEN n.last_dead_seq > n.floor_seq
-                                THEN count_dead(n.chat_id, n.floor_seq, n.dead) ELSE 0 END,
-                     CASE WHEN greatest(n.mention_seq, n.all_mention_seq) > n.floor_seq
-                          THEN count_mentions(n.chat_id, n.sender_id, n.floor_seq, n.mention_seq,
-                                              n.all_mention_seq) ELSE 0 END,
-                     CASE WHEN n.notify <> 'all' THEN n.notify::text END, n.archived,
-                     m.user_id::text, m.rev + (n.own < n.sent)::integer, m.read_seq,
+              SELECT m.user_id::text, m.rev + (n.own < n.sent)::integer, m.read_seq,
                      n.last_counted + n.own - m.floor_counted - m.own_after
                          - CASE WHEN n.last_dead_seq > m.floor_seq
                                 THEN count_dead(n.chat_id, m.floor_seq, n.dead) ELSE 0 END,
                      CASE WHEN greatest(m.mention_seq, n.all_mention_seq) > m.floor_seq
                           THEN count_mentions(n.chat_id, m.user_id, m.floor_seq, m.mention_seq,
                                               n.all_mention_seq) ELSE 0 END,
-                     CASE WHEN m.notify <> 'all' THEN m.notify::text END, m.archived
+                     CASE WHEN m.notify <> 'all' OR m.archived OR m.pinned
+                          THEN member_flags(m.notify, m.archived, m.pinned) END
                 FROM members m
-               WHERE m.chat_id = CASE WHEN n.outcome = 'created' AND n.n = n.sent AND n.kind = 'direct'
-                                           AND (of_chats IS NULL OR n.chat_id <> ALL (of_chats))
-                                      THEN n.chat_id END
+               WHERE m.chat_id = CASE WHEN n.tells AND n.kind = 'direct' THEN n.chat_id END
                  AND m.user_id <> n.sender_id
-               ORDER BY m.chat_id, m.user_id OFFSET 0) s ON true;
-        IF of_users IS NOT NULL THEN
+               ORDER BY m.chat_id, m.user_id OFFSET 0) peer ON true;
+        IF mentioning IS NOT NULL THEN
             -- Statements of their own: a sender may be mentioned in the same batch, and one statement changes a
             -- row once.
-            UPDATE chats c SET all_mention_seq = c.last_seq
+            UPDATE chats c SET all_mention_seq = c.last_seq, recount_ev = c.last_ev
               FROM (SELECT DISTINCT x.tid FROM unnest(in_chat, mentioned) AS i (chat_id, mentioned)
                      CROSS JOIN LATERAL (SELECT c.ctid AS tid FROM chats c
                                           WHERE c.chat_id = i.chat_id OFFSET 0) x

@@ -67,7 +67,8 @@ BEGIN
         ON CONFLICT (chat_id, block) DO UPDATE SET dead = b.dead + excluded.dead;
     UPDATE chats c
        SET last_ev = after_ev + cardinality(in_seqs), dead = c.dead + cardinality(in_seqs),
-           last_dead_seq = greatest(c.last_dead_seq, (SELECT max(s.seq) FROM unnest(in_seqs) AS s (seq)))
+           last_dead_seq = greatest(c.last_dead_seq, (SELECT max(s.seq) FROM unnest(in_seqs) AS s (seq))),
+           recount_ev = after_ev + cardinality(in_seqs)
      WHERE c.chat_id = in_chat;
     UPDATE messages m SET text = '', metadata = NULL, content_digest = NULL, mentions = NULL, ev = after_ev + n.n,
                           deleted_at = greatest(clock_timestamp(), m.created_at)
@@ -86,9 +87,10 @@ $$;
 --
 -- A row for each, with its place idx. outcome: ok, or the code of the error. wait: until when slow mode or silence
 -- lasts. changed_ev is null where nothing changed, and where a mark is silent; moved tells of both. message is null
--- for a mark. A mark's row has its reader's state from room_name on, and, where it moved in a direct chat and the
--- other member's did not, from peer_id on the other's; notify is null for all. Whoever else's counters changed is
--- for the caller to ask.
+-- for a mark. Where counters may have changed, a row says from last_seq to recount_ev where the chat stands. A mark's
+-- row has its reader's state from room_name on, and, where it moved in a direct chat and the other member's did not,
+-- from peer_id on the other's; flags are null for those of most. Whoever else's counters changed is for the caller
+-- to ask.
 --
 -- The chats are locked first. Each later statement has a younger snapshot. Edits and deletions are rare and run
 -- one by one; the marks run as a set. In a chat without receipts a mark is silent: it locks and writes its
@@ -101,10 +103,10 @@ CREATE FUNCTION mutate_chats(
     in_admin boolean[], in_up_to bigint[])
 RETURNS TABLE (
     idx bigint, outcome text, wait timestamptz, moved boolean, changed_ev bigint, outbox_id bigint,
-    kind text, receipts boolean, message messages, room_name text, last_seq bigint, last_ev bigint,
-    activity timestamptz, rev bigint, read_seq bigint, unread bigint, unread_mentions bigint, notify text,
-    archived boolean, peer_id text, peer_rev bigint, peer_read_seq bigint, peer_unread bigint,
-    peer_mentions bigint, peer_notify text, peer_archived boolean)
+    kind text, receipts boolean, message messages, last_seq bigint, last_ev bigint, activity timestamptz,
+    counted bigint, recount_ev bigint, room_name text, rev bigint, read_seq bigint, unread bigint,
+    unread_mentions bigint, flags text, peer_id text, peer_rev bigint, peer_read_seq bigint, peer_unread bigint,
+    peer_mentions bigint, peer_flags text)
 LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 DECLARE
@@ -156,13 +158,15 @@ BEGIN
             PERFORM FROM members m WHERE m.chat_id = of_chat AND m.user_id = by_reader FOR NO KEY UPDATE;
         END IF;
         SELECT me.tid, me.rev, me.read_seq, me.floor_seq, me.floor_counted, me.own_after, me.mention_seq,
-               CASE WHEN me.notify <> 'all' THEN me.notify::text END AS notify, me.archived,
+               CASE WHEN me.notify <> 'all' OR me.archived OR me.pinned
+                    THEN member_flags(me.notify, me.archived, me.pinned) END AS flags,
                c.tid AS c_tid, c.kind, c.room_name, c.receipts, c.last_seq, c.last_ev, c.last_counted, c.active_at,
-               c.dead, c.last_dead_seq, c.all_mention_seq,
+               c.dead, c.last_dead_seq, c.all_mention_seq, c.recount_ev,
                peer.user_id AS p_user, peer.rev AS p_rev, peer.read_seq AS p_read_seq,
                peer.floor_seq AS p_floor_seq, peer.floor_counted AS p_floor_counted,
                peer.own_after AS p_own_after, peer.mention_seq AS p_mention_seq,
-               CASE WHEN peer.notify <> 'all' THEN peer.notify::text END AS p_notify, peer.archived AS p_archived
+               CASE WHEN peer.notify <> 'all' OR peer.archived OR peer.pinned
+                    THEN member_flags(peer.notify, peer.archived, peer.pinned) END AS p_flags
           INTO place
           FROM (SELECT m.ctid AS tid, m.* FROM members m
                  WHERE m.chat_id = of_chat AND m.user_id = by_reader AND coalesce(m.left_ev, 0) = 0 OFFSET 0) me
@@ -229,10 +233,11 @@ BEGIN
         last_seq := place.last_seq;
         last_ev := ev_now;
         activity := place.active_at;
+        counted := place.last_counted;
+        recount_ev := place.recount_ev;
         rev := place.rev + moved::integer;
         read_seq := CASE WHEN moved THEN target ELSE place.read_seq END;
-        notify := place.notify;
-        archived := place.archived;
+        flags := place.flags;
         unread := place.last_counted - counted_now - own_now;
         IF place.last_dead_seq > floor_now THEN
             unread := unread - count_dead(of_chat, floor_now, place.dead);
@@ -247,8 +252,7 @@ BEGIN
             peer_id := place.p_user;
             peer_rev := place.p_rev;
             peer_read_seq := place.p_read_seq;
-            peer_notify := place.p_notify;
-            peer_archived := place.p_archived;
+            peer_flags := place.p_flags;
             peer_unread := place.last_counted - place.p_floor_counted - place.p_own_after;
             IF place.last_dead_seq > place.p_floor_seq THEN
                 peer_unread := peer_unread - count_dead(of_chat, place.p_floor_seq, place.dead);
@@ -316,7 +320,7 @@ BEGIN
 
     FOR n IN 1 .. CASE WHEN 'mark' = ALL (in_kind) THEN 0 ELSE size END LOOP
         CONTINUE WHEN in_kind[n] = 'mark';
-        chat := NULL; mine := NULL; hit := NULL; touched := NULL; wait := NULL; changed_ev := NULL;
+        chat := NULL; mine := NULL; hit := NULL; touched := NULL; wait := NULL; changed_ev := NULL; last_ev := NULL;
         IF held[n] IS NOT FALSE THEN
             SELECT * INTO chat FROM chats c WHERE c.chat_id = in_chat[n];
             SELECT * INTO mine FROM members m
@@ -359,7 +363,9 @@ BEGIN
                 UPDATE chats c
                    SET last_ev = changed_ev,
                        all_mention_seq = CASE WHEN whom = ARRAY[chr(1)] THEN greatest(c.all_mention_seq, hit.seq)
-                                              ELSE c.all_mention_seq END
+                                              ELSE c.all_mention_seq END,
+                       recount_ev = CASE WHEN whom IS DISTINCT FROM hit.mentions THEN changed_ev
+                                         ELSE c.recount_ev END
                  WHERE c.chat_id = in_chat[n];
                 UPDATE messages g SET text = in_text[n], mentions = whom, ev = changed_ev,
                                       edited_at = greatest(instant, g.created_at)
@@ -383,6 +389,9 @@ BEGIN
                 of_users := of_users || touched;
             END IF;
             SELECT * INTO hit FROM messages g WHERE g.chat_id = in_chat[n] AND g.seq = hit.seq;
+            SELECT c.last_seq, c.last_ev, c.active_at, c.last_counted, c.recount_ev
+              INTO last_seq, last_ev, activity, counted, recount_ev
+              FROM chats c WHERE c.chat_id = in_chat[n];
         ELSIF outcome = 'silenced' THEN
             wait := mine.silenced_until;
         ELSIF outcome = 'slow_mode' THEN
@@ -405,21 +414,23 @@ BEGIN
         RETURN QUERY
         WITH judged AS (
             SELECT a.idx, a.chat_id, a.user_id, c.tid, c.kind, c.room_name, c.receipts, c.last_seq, c.last_ev,
-                   c.last_counted, c.active_at, c.dead, c.last_dead_seq, c.all_mention_seq,
+                   c.last_counted, c.active_at, c.dead, c.last_dead_seq, c.all_mention_seq, c.recount_ev,
                    me.tid AS my_tid, me.rev, me.read_seq, me.floor_seq, me.floor_counted, me.own_after,
-                   me.mention_seq, me.notify, me.archived, least(a.up_to, c.last_seq) AS target,
+                   me.mention_seq, me.flags, least(a.up_to, c.last_seq) AS target,
                    held[a.idx] IS NOT FALSE AND least(a.up_to, c.last_seq) > me.read_seq AS moves
               FROM unnest(in_kind, in_chat, in_user, in_up_to) WITH ORDINALITY
                    AS a (kind, chat_id, user_id, up_to, idx)
               LEFT JOIN LATERAL (
                   SELECT m.ctid AS tid, m.rev, m.read_seq, m.floor_seq, m.floor_counted, m.own_after,
-                         m.mention_seq, m.notify, m.archived
+                         m.mention_seq,
+                         CASE WHEN m.notify <> 'all' OR m.archived OR m.pinned
+                              THEN member_flags(m.notify, m.archived, m.pinned) END AS flags
                     FROM members m
                    WHERE m.chat_id = a.chat_id AND m.user_id = a.user_id AND coalesce(m.left_ev, 0) = 0
                   OFFSET 0) me ON true
               LEFT JOIN LATERAL (
                   SELECT c.ctid AS tid, c.kind, c.room_name, c.receipts, c.last_seq, c.last_ev, c.last_counted,
-                         c.active_at, c.dead, c.last_dead_seq, c.all_mention_seq
+                         c.active_at, c.dead, c.last_dead_seq, c.all_mention_seq, c.recount_ev
                     FROM chats c WHERE c.chat_id = CASE WHEN me.tid IS NOT NULL THEN a.chat_id END OFFSET 0) c
                    ON true
              WHERE a.kind = 'mark'
@@ -474,16 +485,16 @@ BEGIN
                coalesce(k.moves, false), CASE WHEN k.moves AND k.receipts THEN k.last_ev + k.n END,
                CASE WHEN k.moves THEN (SELECT o.outbox_id FROM told o) END,
                CASE k.kind WHEN 'direct' THEN 'direct' WHEN 'group' THEN 'group' END, k.receipts,
-               NULL::messages, k.room_name, k.last_seq,
+               NULL::messages, k.last_seq,
                CASE WHEN k.moves AND k.receipts THEN k.last_ev + k.told ELSE k.last_ev END, k.active_at,
-               k.rev + k.moves::integer, CASE WHEN k.moves THEN k.target ELSE k.read_seq END,
+               k.last_counted, k.recount_ev, k.room_name, k.rev + k.moves::integer, CASE WHEN k.moves THEN k.target ELSE k.read_seq END,
                k.last_counted - k.new_counted - k.new_own
                    - CASE WHEN k.last_dead_seq > k.new_floor
                           THEN count_dead(k.chat_id, k.new_floor, k.dead) ELSE 0 END,
                CASE WHEN greatest(k.mention_seq, k.all_mention_seq) > k.new_floor
                     THEN count_mentions(k.chat_id, k.user_id, k.new_floor, k.mention_seq, k.all_mention_seq)
                     ELSE 0 END,
-               CASE WHEN k.notify <> 'all' THEN k.notify::text END, k.archived, peer.*
+               k.flags, peer.*
           FROM counted k
           -- The revision is news of the other member too, unless a mark of theirs moves with it.
           LEFT JOIN LATERAL (
@@ -494,7 +505,8 @@ BEGIN
                      CASE WHEN greatest(m.mention_seq, k.all_mention_seq) > m.floor_seq
                           THEN count_mentions(k.chat_id, m.user_id, m.floor_seq, m.mention_seq,
                                               k.all_mention_seq) ELSE 0 END,
-                     CASE WHEN m.notify <> 'all' THEN m.notify::text END, m.archived
+                     CASE WHEN m.notify <> 'all' OR m.archived OR m.pinned
+                          THEN member_flags(m.notify, m.archived, m.pinned) END
                 FROM members m
                WHERE m.chat_id = CASE WHEN k.moves AND k.kind = 'direct' AND k.told = 1 THEN k.chat_id END
                  AND m.user_id <> k.user_id

@@ -1,5 +1,7 @@
 //! The domain's types: those that travel on the wire, and those that only the server has.
 
+use std::fmt;
+
 pub use beseda_protocol::model::*;
 
 /// A user's public data, as the host application gives it.
@@ -42,6 +44,47 @@ pub struct Head {
     pub reader: Membership,
     /// Of a direct chat: how far the other member has read.
     pub peer_read_seq: Option<i64>,
+}
+
+/// A member's own settings of a chat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OwnFlags {
+    pub notify: Notify,
+    pub archived: bool,
+    pub pinned: bool,
+}
+
+impl Default for OwnFlags {
+    fn default() -> Self {
+        Self { notify: Notify::All, archived: false, pinned: false }
+    }
+}
+
+impl OwnFlags {
+    /// Reads the short form: the first letter of `notify`, `A` for archived, `P` for pinned, as in `aP`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (notify, marks) = text.split_at_checked(1)?;
+        let notify = match notify {
+            "a" => Notify::All,
+            "m" => Notify::Mentions,
+            "n" => Notify::None,
+            _ => return None,
+        };
+        Some(Self { notify, archived: marks.contains('A'), pinned: marks.contains('P') })
+    }
+}
+
+/// Writes the short form.
+impl fmt::Display for OwnFlags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.notify {
+            Notify::All => "a",
+            Notify::Mentions => "m",
+            Notify::None => "n",
+        })?;
+        f.write_str(if self.archived { "A" } else { "" })?;
+        f.write_str(if self.pinned { "P" } else { "" })
+    }
 }
 
 /// Who is told of a change.

@@ -78,7 +78,7 @@ impl Outbox {
     pub async fn publish(&self, commit: Commit) -> Result<(), RedisUnavailable> {
         // Counters first, so that they are sent before any client can learn of the change.
         let (counted, published) = tokio::join!(
-            self.unread.write(&commit.counters),
+            self.unread.write(&commit.counters, &commit.heads, &commit.ended),
             self.broker.publish(&commit.publications)
         );
         counted.and(published)?;
@@ -176,7 +176,7 @@ impl Outbox {
         let states = self.store.get_states(&chats).await?;
         states.iter().for_each(|state| commit.add_chat(state));
         for row in rows {
-            let is_there = |chat_id| states.iter().any(|state| state.chat_id == chat_id);
+            let is_there = |chat_id| states.iter().any(|state| state.chat_id() == chat_id);
             for chat_id in row.chats.iter().copied().filter(|chat_id| !is_there(*chat_id)) {
                 commit.add_deleted(&row.noted.epoch, chat_id, &[]);
             }

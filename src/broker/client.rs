@@ -126,6 +126,11 @@ impl RedisClient {
         let _ = tokio::time::timeout(COMMAND_TIMEOUT, live.client().quit()).await;
     }
 
+    /// Whether keys are divided among servers.
+    pub fn is_clustered(&self) -> bool {
+        self.shared.settings.is_clustered()
+    }
+
     pub(crate) fn settings(&self) -> &Settings {
         &self.shared.settings
     }

@@ -80,6 +80,11 @@ impl Settings {
         self.0.database.unwrap_or(0)
     }
 
+    /// Whether keys are divided among servers.
+    pub(crate) fn is_clustered(&self) -> bool {
+        self.0.server.is_clustered()
+    }
+
     fn client(&self) -> Client {
         let performance = PerformanceConfig {
             default_command_timeout: COMMAND_TIMEOUT,

@@ -96,7 +96,7 @@ impl RedisClient {
         args: &[Value],
         theirs: Vec<(String, Vec<Value>)>,
     ) -> Result<Vec<Value>, RedisUnavailable> {
-        let keys_a_call = if self.pipeline()?.is_clustered() { 1 } else { KEYS_A_CALL };
+        let keys_a_call = if self.is_clustered() { 1 } else { KEYS_A_CALL };
         let mut calls: Vec<Call> = Vec::with_capacity(theirs.len().div_ceil(keys_a_call));
         for (key, own) in theirs {
             match calls.last_mut().filter(|call| call.keys.len() < keys_a_call) {

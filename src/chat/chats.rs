@@ -97,6 +97,22 @@ impl Chats {
         Ok(InboxPage { chats: page, epoch })
     }
 
+    /// Reads these groups, a few, as the user sees them; for those that are no longer the user's, the reason.
+    pub async fn get_group_chats(
+        &self,
+        user: &UserId,
+        groups: Vec<ChatId>,
+    ) -> Result<InboxPage<Chat>, Error> {
+        let InboxPage { chats, epoch } = self.group_reads.get(user, groups).await?;
+        // No group shows the presence of anybody.
+        let chats = chats.into_iter().map(|InboxChat { chat_id, version, chat }| InboxChat {
+            chat_id,
+            version,
+            chat: chat.map(|stored| stored.chat),
+        });
+        Ok(InboxPage { chats: chats.collect(), epoch })
+    }
+
     /// Lists a page of chats after `after`, pinned ones first, then latest activity first, with the
     /// cursor of the next page.
     pub async fn list_chats(

@@ -5,19 +5,21 @@ use beseda_protocol::rest::{UnreadChat, UnreadSummary};
 use super::Chats;
 use crate::{
     error::Error,
-    model::{Notify, UserId},
+    model::{ChatId, Notify, UserId},
     unread::Counter,
 };
 
 impl Chats {
-    /// Reads the counters of all chats: of direct ones from Redis, or from Postgres where Redis lacks
-    /// some; of groups from Postgres.
+    /// Reads the counters of all chats from Redis, or from Postgres where Redis lacks some.
     pub async fn get_unread(&self, user: &UserId) -> Result<UnreadSummary, Error> {
         let load = async || Ok::<_, Error>(self.store.list_states(user).await?);
         let mut read = self.unread.read_or_fill(user, load).await?;
-        if read.has_groups() {
-            let (_, states) = self.store.list_group_states(user).await?;
-            self.unread.correct_groups(user, &read.groups, &states).await;
+        if !read.unknown.is_empty() {
+            let pairs = read.unknown.iter().map(|(chat_id, _)| (*chat_id, user.clone()));
+            let pairs: Vec<(ChatId, UserId)> = pairs.collect();
+            let mut states = self.store.get_member_states(&pairs).await?;
+            states.retain(|state| !state.gone);
+            self.unread.correct(user, &read.unknown, &states).await;
             read.counters.extend(states.iter().map(Counter::from));
         }
         Ok(summary(read.counters))
@@ -37,7 +39,7 @@ fn summary(mut all: Vec<Counter>) -> UnreadSummary {
                 room_name: counter.room_name,
                 unread_count: counter.unread,
                 unread_mentions: counter.mentions,
-                notify: counter.notify,
+                notify: counter.flags.notify,
                 last_seq: counter.last_seq,
                 read_seq: counter.read_seq,
             })
@@ -47,8 +49,8 @@ fn summary(mut all: Vec<Counter>) -> UnreadSummary {
 
 /// What a chat adds to an app's badge: what its user wants to be notified of.
 fn on_badge(counter: &Counter) -> i64 {
-    match counter.notify {
-        _ if counter.archived => 0,
+    match counter.flags.notify {
+        _ if counter.flags.archived => 0,
         Notify::All => counter.unread,
         Notify::Mentions => counter.mentions,
         Notify::None => 0,
@@ -58,7 +60,7 @@ fn on_badge(counter: &Counter) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{ChatId, ChatKind};
+    use crate::model::{ChatKind, OwnFlags};
 
     fn counter(number: u128, notify: Notify, archived: bool) -> Counter {
         Counter {
@@ -71,8 +73,7 @@ mod tests {
             last_seq: 10,
             read_seq: 0,
             activity: 0,
-            notify,
-            archived,
+            flags: OwnFlags { notify, archived, pinned: false },
         }
     }
 

@@ -4,6 +4,7 @@ mod chats;
 mod counters;
 mod draft;
 mod export;
+mod group_reads;
 mod groups;
 mod invites;
 mod members;
@@ -20,7 +21,7 @@ use beseda_protocol::rest::{Edit, NewMessage};
 
 pub(crate) use self::draft::{parse_edit, parse_message};
 pub use self::{export::Export, groups::GroupDraft, members::Members, sync::Synced};
-use self::{search::Searches, totals::Totals};
+use self::{group_reads::GroupReads, search::Searches, totals::Totals};
 use crate::{
     admission_cache::AdmissionCache,
     auth::derive_key,
@@ -88,6 +89,7 @@ pub struct Chats {
     presence: Presence,
     admissions: AdmissionCache,
     totals: Totals,
+    group_reads: GroupReads,
     searches: Searches,
     delete_rule: DeleteChat,
     groups: GroupLimits,
@@ -114,6 +116,7 @@ impl Chats {
         Self {
             admissions: parts.admissions,
             totals: Totals::new(parts.store.clone()),
+            group_reads: GroupReads::new(parts.store.clone()),
             searches: Searches::new(),
             store: parts.store,
             writer: parts.writer,

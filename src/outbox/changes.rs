@@ -9,7 +9,7 @@ use crate::{
     model::{Change, ChatId, Epoch, MessageKind, UserId},
     presence::Presence,
     protocol::{AddressedFrame, Publication},
-    store::{Changed, Changes, Noted, StoreError, Unpublished},
+    store::{Changed, Changes, ChatState, Noted, StoreError, Unpublished},
 };
 
 /// Changes read after a commit: its own come first, and those of others are published by others.
@@ -64,6 +64,13 @@ impl Outbox {
         let members: Vec<(ChatId, UserId)> =
             concerned.into_iter().map(|user_id| (chat_id, user_id)).collect();
         self.add_members(&mut commit, &members, Some(&epoch)).await?;
+        if commit.heads.is_empty() {
+            for state in self.store.get_states(&[chat_id]).await? {
+                if let ChatState::Group(head) = state {
+                    commit.add_head(head);
+                }
+            }
+        }
         commit.noted.push(noted);
         Ok(commit)
     }

@@ -1,12 +1,14 @@
 //! What a commit has for Redis.
 
+use std::collections::{HashMap, hash_map::Entry};
+
 use bytes::Bytes;
 
 use crate::{
     broker::Channel,
     model::{ChatId, Epoch, UserId},
     protocol::Publication,
-    store::{ChatState, MemberState, Noted},
+    store::{ChatState, GroupHead, MemberState, Noted},
     unread::{Change, CounterChange},
 };
 
@@ -16,6 +18,10 @@ pub struct Commit {
     pub noted: Vec<Noted>,
     pub publications: Vec<(Channel, Bytes)>,
     pub counters: Vec<Change>,
+    /// Where groups stand.
+    pub heads: HashMap<ChatId, GroupHead>,
+    /// Chats that were deleted.
+    pub ended: Vec<(ChatId, Epoch)>,
 }
 
 impl Commit {
@@ -24,29 +30,59 @@ impl Commit {
         self.noted.append(&mut later.noted);
         self.publications.append(&mut later.publications);
         self.counters.append(&mut later.counters);
+        later.heads.into_values().for_each(|head| self.add_head(head));
+        self.ended.append(&mut later.ended);
     }
 
     /// Adds a member's current state: what Redis keeps of it, and a publication to their inboxes.
     pub fn add_state(&mut self, state: &MemberState) {
+        self.add_copy(state);
+        self.tell_inbox(&state.epoch, state.chat_id, state.last_ev, &state.user_id);
+    }
+
+    /// Adds what Redis keeps of a member's state.
+    pub fn add_copy(&mut self, state: &MemberState) {
         self.counters.push(Change {
             user: state.user_id.clone(),
             epoch: Epoch::clone(&state.epoch),
             counter: CounterChange::of(state),
         });
-        self.tell_inbox(&state.epoch, state.chat_id, state.last_ev, &state.user_id);
+        if let Some(head) = state.head() {
+            self.add_head(head);
+        }
+    }
+
+    /// Adds where a group stands.
+    pub fn add_head(&mut self, head: GroupHead) {
+        match self.heads.entry(head.chat_id) {
+            Entry::Vacant(entry) => drop(entry.insert(head)),
+            Entry::Occupied(mut entry) if entry.get().last_ev < head.last_ev => {
+                entry.insert(head);
+            }
+            Entry::Occupied(_) => {}
+        }
     }
 
     /// Adds a chat's head, and in a direct chat the state of both members.
     pub(super) fn add_chat(&mut self, state: &ChatState) {
-        let epoch = Epoch::clone(&state.epoch);
-        let head = Publication::Head { epoch, ev: state.last_ev };
-        self.publish(Channel::Chat(state.chat_id), &head);
-        state.members.iter().for_each(|member| self.add_state(member));
+        let (chat_id, epoch, ev) = match state {
+            ChatState::Direct { chat_id, last_ev, members, epoch } => {
+                members.iter().for_each(|member| self.add_state(member));
+                (*chat_id, epoch, *last_ev)
+            }
+            ChatState::Group(head) => {
+                self.add_head(head.clone());
+                (head.chat_id, &head.epoch, head.last_ev)
+            }
+        };
+        let head = Publication::Head { epoch: Epoch::clone(epoch), ev };
+        self.publish(Channel::Chat(chat_id), &head);
     }
 
     /// Adds the deletion of a chat. The inboxes of a group's members follow its channel, so it needs none
-    /// of them.
+    /// of them; and of their copies none is believed without where the group stands.
     pub fn add_deleted(&mut self, epoch: &Epoch, chat_id: ChatId, members: &[UserId]) {
+        self.ended.push((chat_id, Epoch::clone(epoch)));
         let deleted = Publication::Deleted { epoch: Epoch::clone(epoch) };
         self.publish(Channel::Chat(chat_id), &deleted);
         members.iter().for_each(|user_id| self.add_gone(epoch, chat_id, user_id));
@@ -73,7 +109,7 @@ impl Commit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{ChatKind, Notify, Time};
+    use crate::model::{ChatKind, OwnFlags, Time};
 
     #[test]
     fn a_state_goes_to_its_member_only_and_a_deletion_to_all() {
@@ -92,8 +128,9 @@ mod tests {
             read_seq: 0,
             unread: 0,
             mentions: 0,
-            notify: Notify::All,
-            archived: false,
+            counted: 3,
+            recount_ev: 0,
+            flags: OwnFlags::default(),
             epoch: epoch.clone(),
         };
         let channels = |commit: &Commit| -> Vec<Channel> {
@@ -102,7 +139,7 @@ mod tests {
         let mut commit = Commit::default();
         commit.add_state(&state);
         assert_eq!(channels(&commit), [Channel::User(alice.clone())]);
-        let out = CounterChange::Group { chat_id: ChatId::nil(), rev: 4, is_member: false };
+        let out = CounterChange::Out { chat_id: ChatId::nil(), version: 13 };
         assert_eq!(commit.counters.pop().map(|change| change.counter), Some(out));
         let mut commit = Commit::default();
         commit.add_deleted(&epoch, ChatId::nil(), &[alice.clone(), bob.clone()]);

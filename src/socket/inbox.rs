@@ -254,11 +254,22 @@ impl InboxChats {
         for follow in asked.iter().filter_map(|chat_id| self.followed.get(chat_id)) {
             follow.renew();
         }
-        let page = context.chats.get_chats(user_id, &asked).await?;
-        let groups = self.on_page(page, now, out);
-        if self.follow(context, groups.clone()).await {
+        // Those that move together with other inboxes are read together with them.
+        let is_few = asked.len() <= MAX_SINGLE_READS;
+        let (groups, others): (Vec<ChatId>, Vec<ChatId>) =
+            asked.into_iter().partition(|chat_id| is_few && self.followed.contains_key(chat_id));
+        let mut new = Vec::new();
+        if !groups.is_empty() {
+            let page = context.chats.get_group_chats(user_id, groups).await?;
+            new.extend(self.on_page(page, now, out));
+        }
+        if !others.is_empty() {
+            let page = context.chats.get_chats(user_id, &others).await?;
+            new.extend(self.on_page(page, now, out));
+        }
+        if self.follow(context, new.clone()).await {
             // Read again, since they were read before they were followed.
-            self.marked.extend(groups);
+            self.marked.extend(new);
         }
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! Chats as their readers see them: one, some, or a page of a list.
 
+use std::collections::{HashMap, HashSet};
+
 use beseda_protocol::frame::GoneReason;
 use tokio_postgres::{
     Row,
@@ -11,11 +13,11 @@ use super::{
     chats::gone_reason,
     groups::settings,
     rows::{
-        chat_kind, epoch, has_message, json, message, message_columns, notify, opt_time, role,
-        time, unread, unread_mentions, user,
+        chat_kind, epoch, flags, has_message, json, message, message_columns, notify, opt_time,
+        role, time, unread, unread_mentions, user,
     },
 };
-use crate::model::{Chat, ChatId, ChatKind, Time, User, UserId};
+use crate::model::{Chat, ChatId, ChatKind, OwnFlags, Time, User, UserId};
 
 /// A chat as its reader sees it, still without presence.
 #[derive(Debug, Clone)]
@@ -106,6 +108,40 @@ impl Store {
         Ok(InboxPage { chats: rows.iter().map(seen).collect(), epoch })
     }
 
+    /// These groups, each as the member beside it sees it, in their order.
+    pub async fn get_group_chats(
+        &self,
+        pairs: &[(ChatId, &UserId)],
+    ) -> Result<InboxPage<StoredChat>, StoreError> {
+        let (groups, users): (Vec<_>, Vec<_>) =
+            pairs.iter().map(|(chat_id, user)| (*chat_id, user.as_str())).unzip();
+        let mut seen = HashSet::new();
+        let firsts: Vec<bool> = groups.iter().map(|chat_id| seen.insert(*chat_id)).collect();
+        let params = [
+            (&groups as &(dyn ToSql + Sync), Type::UUID_ARRAY),
+            (&users, Type::TEXT_ARRAY),
+            (&firsts, Type::BOOL_ARRAY),
+        ];
+        let rows = self.query(GET_GROUP_CHATS, &params).await?;
+        let epoch = rows.first().map_or_else(String::new, |row| row.get("epoch"));
+        let mut shared: HashMap<ChatId, StoredChat> = HashMap::with_capacity(seen.len());
+        let mut chats = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let chat_id: ChatId = row.get("asked");
+            if row.get::<_, Option<ChatId>>("chat_id").is_some() {
+                shared.insert(chat_id, chat(row));
+            }
+            let is_member = row.get::<_, Option<bool>>("is_member") == Some(true);
+            let seen = shared.get(&chat_id).filter(|_| is_member).map(|chat| as_member(chat, row));
+            chats.push(InboxChat {
+                chat_id,
+                version: seen.as_ref().map_or(0, |chat| chat.version),
+                chat: seen.ok_or_else(|| gone_reason(row.get("left_reason"))),
+            });
+        }
+        Ok(InboxPage { chats, epoch })
+    }
+
     /// A page of a user's chats past `after`: pinned ones first, then latest activity.
     pub async fn list_chats(
         &self,
@@ -138,6 +174,23 @@ impl Store {
             .await?;
         Ok(rows.iter().map(chat).collect())
     }
+}
+
+/// A group as the member of this row of [`GET_GROUP_CHATS`] sees it.
+fn as_member(group: &StoredChat, row: &Row) -> StoredChat {
+    let mut seen = group.clone();
+    let chat = &mut seen.chat;
+    seen.version = chat.last_ev + row.get::<_, i64>("own_rev");
+    chat.role = role(row.get("own_role"));
+    chat.first_seq = row.get("own_first_seq");
+    chat.read_seq = row.get("own_read_seq");
+    chat.unread_count = row.get("own_unread");
+    chat.unread_mentions = row.get("own_mentions");
+    let OwnFlags { notify, archived, pinned } = flags(row.get("own_flags"));
+    (chat.notify, chat.archived, chat.pinned) = (notify, archived, pinned);
+    let first_seq = chat.first_seq;
+    chat.last_message.take_if(|message| message.seq < first_seq);
+    seen
 }
 
 fn chat(row: &Row) -> StoredChat {
@@ -235,17 +288,53 @@ const GET_CHAT: &str = concat!(
     select_chats!()
 );
 
-/// As an owner's who has read everything.
-const GET_CHAT_AS_HOST: &str = concat!(
-    "-- store.get_chat_as_host
-WITH p AS (
-    SELECT c.*, NULL::text AS user_id, 'owner'::member_role AS role, 0::bigint AS rev, 1::bigint AS first_seq,
+/// A chat by its id, as an owner sees it who has read everything; where the user is null, without messages.
+macro_rules! chat_of_nobody {
+    ($user:literal, $chat_id:literal) => {
+        concat!(
+            "SELECT c.*, ",
+            $user,
+            " AS user_id, 'owner'::member_role AS role, 0::bigint AS rev, 1::bigint AS first_seq,
            0::bigint AS read_seq, c.last_seq AS floor_seq, c.last_counted AS floor_counted,
            0::bigint AS own_after, 0::bigint AS mention_seq, 'all'::notify_level AS notify, false AS pinned,
            false AS archived
-      FROM chats c WHERE c.chat_id = $1
-) ",
+      FROM chats c WHERE c.chat_id = ",
+            $chat_id
+        )
+    };
+}
+
+const GET_CHAT_AS_HOST: &str = concat!(
+    "-- store.get_chat_as_host\nWITH p AS (",
+    chat_of_nobody!("NULL::text", "$1"),
+    ") ",
     select_chats!()
+);
+
+/// What all members see alike comes with the first of them.
+const GET_GROUP_CHATS: &str = concat!(
+    "-- store.get_group_chats
+SELECT q.chat_id AS asked, r.*, me.left_ev IS NULL AND me.user_id IS NOT NULL AS is_member,
+       me.left_reason::text, me.rev AS own_rev, me.role::text AS own_role, me.first_seq AS own_first_seq,
+       me.read_seq AS own_read_seq, ",
+    unread!("c", "me"),
+    " AS own_unread, ",
+    unread_mentions!("c", "me"),
+    " AS own_mentions,
+       CASE WHEN me.notify <> 'all' OR me.archived OR me.pinned
+            THEN member_flags(me.notify, me.archived, me.pinned) END AS own_flags, ",
+    epoch!(),
+    "
+  FROM unnest($1, $2, $3) WITH ORDINALITY AS q (chat_id, user_id, is_first, idx)
+  LEFT JOIN LATERAL (SELECT * FROM chats c WHERE c.chat_id = q.chat_id OFFSET 0) c ON true
+  LEFT JOIN LATERAL (SELECT * FROM members m WHERE m.chat_id = c.chat_id AND m.user_id = q.user_id
+                     OFFSET 0) me ON true
+  LEFT JOIN LATERAL (WITH p AS (",
+    chat_of_nobody!("''", "CASE WHEN q.is_first THEN q.chat_id END"),
+    ") ",
+    select_chats!(),
+    ") r ON true
+ ORDER BY q.idx"
 );
 
 /// Last messages of one page of an inbox, in bytes of text and metadata: as in a page of changes, a slow

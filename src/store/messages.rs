@@ -11,9 +11,9 @@ use tokio_postgres::{
 
 use super::{
     MemberState, Noted, Param, Store, StoreError,
+    member_state::Told,
     refusals::refusal,
     rows::{chat_kind, epoch, epoch_of, mentions, mentions_param, message, message_columns, time},
-    states::Told,
     webhooks::note_webhooks,
 };
 use crate::{
@@ -40,7 +40,7 @@ pub struct Draft {
 pub struct SentBatch {
     /// An outcome a draft, in order.
     pub outcomes: Vec<SendOutcome>,
-    /// Of both members of each direct chat.
+    /// Of both members of each direct chat; in a group of the senders and of those whom messages name.
     pub states: Vec<MemberState>,
     pub epoch: Epoch,
 }
@@ -93,12 +93,18 @@ impl Store {
         let epoch = rows.first().map(epoch_of).ok_or(StoreError::Unavailable(None))?;
         let mut found: HashMap<i64, &Row> = HashMap::with_capacity(batch.len());
         let (mut states, mut replayed) = (Vec::with_capacity(2 * batch.len()), Vec::new());
-        let mut directs = HashSet::new();
+        let (mut directs, mut in_groups) = (HashSet::new(), HashSet::new());
         for row in &rows {
             let Some((idx, draft)) = draft_of(batch, row) else { continue };
             found.insert(idx, row);
-            if row.get::<_, Option<&str>>("kind") == Some("direct") {
-                directs.insert(draft.chat_id);
+            if !matches!(row.get("outcome"), "created" | "replayed") {
+                continue;
+            }
+            match chat_kind(row.get("kind")) {
+                ChatKind::Direct => {
+                    directs.insert(draft.chat_id);
+                }
+                ChatKind::Group => in_groups.extend(concerned(draft, row)),
             }
             if row.get::<_, &str>("outcome") == "replayed" {
                 replayed.push((draft.chat_id, row.get("seq")));
@@ -107,8 +113,6 @@ impl Store {
                     row,
                     chat_id: draft.chat_id,
                     user_id: &draft.sender_id,
-                    last_seq: row.get("seq"),
-                    last_ev: row.get("ev"),
                     activity: time(row, "created_at"),
                     epoch: &epoch,
                 };
@@ -118,6 +122,7 @@ impl Store {
         }
         let mut earlier = self.get_earlier(&replayed).await?;
         self.complete_states(&mut states, directs).await?;
+        self.complete_members(&mut states, in_groups).await?;
         let outcome = |(idx, draft)| match found.get(&idx) {
             Some(row) => send_outcome(draft, row, &epoch, &mut earlier),
             None => SendOutcome::Refused(Error::ChatNotFound),
@@ -150,6 +155,16 @@ fn draft_of<'a>(batch: &'a [Draft], row: &Row) -> Option<(i64, &'a Draft)> {
     let idx: i64 = row.get::<_, Option<_>>("idx")?;
     let place = usize::try_from(idx - 1).ok()?;
     Some((idx, batch.get(place)?))
+}
+
+/// The members of a group whose own counters a message may have changed: its sender, and whom it names.
+fn concerned(draft: &Draft, row: &Row) -> Vec<(ChatId, UserId)> {
+    let mut users = match mentions(row, "mentions") {
+        Mentions::Users(users) => users,
+        Mentions::All => Vec::new(),
+    };
+    users.push(draft.sender_id.clone());
+    users.into_iter().map(|user_id| (draft.chat_id, user_id)).collect()
 }
 
 /// `None`: the message mentions nobody.

@@ -13,6 +13,7 @@ mod history;
 mod in_flight;
 mod inbox;
 mod invites;
+mod member_state;
 mod members;
 mod membership;
 mod messages;
@@ -50,13 +51,14 @@ pub use self::{
     groups::{Changed, GroupLimits, NewGroup},
     history::{History, Page},
     inbox::{ChatCursor, ChatFilter, InboxChat, InboxPage, StoredChat},
+    member_state::{ChatState, GroupHead, MemberState},
     members::{MemberCursor, MemberFilter, MemberList},
     membership::Removed,
     messages::{Draft, SendOutcome, SentBatch},
     migrate::{check_migrations, migrate},
     mutations::{Mutated, MutatedBatch, Mutation, MutationKind, MutationOutcome, MutationResult},
     outbox::{Noted, Unpublished},
-    states::{ChatState, InboxHead, MemberState},
+    states::InboxHead,
     sync::{Mark, OpenRound, SyncCursor, SyncList},
     trace::{Trail, trail},
     users::{Barred, Named, UserRow},

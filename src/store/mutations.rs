@@ -5,12 +5,12 @@ use std::collections::{HashMap, HashSet};
 use tokio_postgres::{Row, types::Type};
 
 use super::{
-    MemberState, Noted, Store, StoreError,
+    GroupHead, MemberState, Noted, Store, StoreError,
+    member_state::{Told, group_head},
     refusals::refusal,
     rows::{
         chat_kind, epoch, epoch_of, has_message, mentions_param, message, message_columns, time,
     },
-    states::Told,
 };
 use crate::{
     error::Error,
@@ -41,8 +41,10 @@ pub enum MutationKind {
 pub struct MutatedBatch {
     /// An outcome a mutation, in order.
     pub outcomes: Vec<MutationOutcome>,
-    /// Of both members of each direct chat that changed.
+    /// Of both members of each direct chat that changed, and of readers.
     pub states: Vec<MemberState>,
+    /// Of groups in which counters changed otherwise.
+    pub heads: Vec<GroupHead>,
     pub epoch: Epoch,
 }
 
@@ -125,11 +127,13 @@ impl Store {
         };
         let outcomes = (1..).zip(batch).map(outcome).collect();
         let mut states = Vec::with_capacity(2 * rows.len());
-        let mut directs = HashSet::new();
+        let (mut directs, mut heads) = (HashSet::new(), Vec::new());
         for row in rows.iter().filter(|row| row.get::<_, Option<bool>>("moved") == Some(true)) {
             let Some(one) = mutation_of(batch, row) else { continue };
             if row.get::<_, Option<&str>>("kind") == Some("direct") {
                 directs.insert(one.chat_id);
+            } else if row.get::<_, Option<i64>>("recount_ev") == row.get("changed_ev") {
+                heads.push(group_head(row, one.chat_id, Epoch::clone(&epoch)));
             }
             if Told::is_on(row) {
                 let told = told(one, row, &epoch);
@@ -138,7 +142,7 @@ impl Store {
             }
         }
         self.complete_states(&mut states, directs).await?;
-        Ok(MutatedBatch { outcomes, states, epoch })
+        Ok(MutatedBatch { outcomes, states, heads, epoch })
     }
 }
 
@@ -150,15 +154,7 @@ fn mutation_of<'a>(batch: &'a [Mutation], row: &Row) -> Option<&'a Mutation> {
 
 /// The states on a mark's row.
 fn told<'a>(mark: &'a Mutation, row: &'a Row, epoch: &'a Epoch) -> Told<'a> {
-    Told {
-        row,
-        chat_id: mark.chat_id,
-        user_id: &mark.user,
-        last_seq: row.get("last_seq"),
-        last_ev: row.get("last_ev"),
-        activity: time(row, "activity"),
-        epoch,
-    }
+    Told { row, chat_id: mark.chat_id, user_id: &mark.user, activity: time(row, "activity"), epoch }
 }
 
 fn mutation_outcome(mutation: &Mutation, row: &Row, epoch: &Epoch) -> MutationOutcome {
@@ -191,9 +187,9 @@ fn mutation_outcome(mutation: &Mutation, row: &Row, epoch: &Epoch) -> MutationOu
 const MUTATE_CHATS: &str = concat!(
     "-- store.mutate_chats
 SELECT f.idx, f.outcome, extract(epoch FROM f.wait - clock_timestamp())::float8 AS wait_s, f.wait, f.moved,
-       f.changed_ev, f.outbox_id, f.kind, f.receipts, f.room_name, f.last_seq, f.last_ev, f.activity, f.rev,
-       f.read_seq, f.unread, f.unread_mentions, f.notify, f.archived, f.peer_id, f.peer_rev, f.peer_read_seq,
-       f.peer_unread, f.peer_mentions, f.peer_notify, f.peer_archived, ",
+       f.changed_ev, f.outbox_id, f.kind, f.receipts, f.last_seq, f.last_ev, f.activity, f.counted, f.recount_ev,
+       f.room_name, f.rev, f.read_seq, f.unread, f.unread_mentions, f.flags, f.peer_id, f.peer_rev,
+       f.peer_read_seq, f.peer_unread, f.peer_mentions, f.peer_flags, ",
     epoch!(),
     ", ",
     message_columns!(),

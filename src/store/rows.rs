@@ -4,7 +4,8 @@ use serde_json::value::RawValue;
 use tokio_postgres::{Row, types::Json};
 
 use crate::model::{
-    ChatId, ChatKind, Epoch, LeftReason, Mentions, Message, MessageKind, Notify, Role, Time, UserId,
+    ChatId, ChatKind, Epoch, LeftReason, Mentions, Message, MessageKind, Notify, OwnFlags, Role,
+    Time, UserId,
 };
 
 /// The columns that [`message`] reads, of a table named `m`. The prefix keeps them apart from a chat's and
@@ -146,6 +147,11 @@ pub(super) fn notify(raw: &str) -> Notify {
         "none" => Notify::None,
         _ => Notify::All,
     }
+}
+
+/// Reads what `member_flags` gave; null is the default.
+pub(super) fn flags(raw: Option<&str>) -> OwnFlags {
+    raw.and_then(OwnFlags::parse).unwrap_or_default()
 }
 
 pub(super) fn left_reason(raw: &str) -> LeftReason {

@@ -5,54 +5,11 @@ use std::collections::{HashMap, HashSet};
 use tokio_postgres::{Row, types::Type};
 
 use super::{
-    Store, StoreError,
-    rows::{chat_kind, epoch, epoch_of, notify, time, unread, unread_mentions, user},
+    ChatState, MemberState, Store, StoreError,
+    member_state::{chat_state, has_state, member_state, state_columns},
+    rows::{epoch, epoch_of, unread, unread_mentions, user},
 };
-use crate::model::{ChatId, ChatKind, Epoch, Notify, Time, UserId};
-
-/// A member's state in a chat.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MemberState {
-    pub chat_id: ChatId,
-    pub user_id: UserId,
-    pub kind: ChatKind,
-    pub room_name: String,
-    pub last_seq: i64,
-    pub last_ev: i64,
-    /// When the last message was sent that may be unread, else when the chat was created.
-    pub activity: Time,
-    /// No member any more: the counters are 0.
-    pub gone: bool,
-    /// Grows with changes of the member's own that have no revision.
-    pub rev: i64,
-    pub read_seq: i64,
-    pub unread: i64,
-    /// Unread messages that mention the member.
-    pub mentions: i64,
-    pub notify: Notify,
-    pub archived: bool,
-    /// The history that the state belongs to, read by the same statement.
-    pub epoch: Epoch,
-}
-
-impl MemberState {
-    /// Grows with every change that a copy of the state must follow.
-    pub fn version(&self) -> i64 {
-        self.last_ev + self.rev
-    }
-}
-
-/// The state of a chat.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChatState {
-    pub chat_id: ChatId,
-    pub kind: ChatKind,
-    pub last_ev: i64,
-    /// Of a direct chat: both. Of a group: none, as there may be many.
-    pub members: Vec<MemberState>,
-    /// The history that the state belongs to, read by the same statement.
-    pub epoch: Epoch,
-}
+use crate::model::{ChatId, ChatKind, Epoch, UserId};
 
 /// What an inbox compares of a chat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,108 +19,6 @@ pub struct InboxHead {
     /// [`MemberState::version`].
     pub version: i64,
     pub unread: i64,
-}
-
-/// The columns that [`member_state`] reads, of a `member_state` named `s`.
-macro_rules! state_columns {
-    () => {
-        "s.chat_id AS s_chat_id, s.user_id AS s_user_id, s.kind AS s_kind, s.room_name AS s_room_name, \
-         s.last_seq AS s_last_seq, s.last_ev AS s_last_ev, s.activity AS s_activity, s.gone AS s_gone, \
-         s.rev AS s_rev, s.read_seq AS s_read_seq, s.unread AS s_unread, s.mentions AS s_mentions, \
-         s.notify AS s_notify, s.archived AS s_archived"
-    };
-}
-
-/// Whether the row has a state: an outer join may have found none.
-fn has_state(row: &Row) -> bool {
-    row.get::<_, Option<ChatId>>("s_chat_id").is_some()
-}
-
-/// Reads [`state_columns!`].
-fn member_state(row: &Row, epoch: &Epoch) -> MemberState {
-    MemberState {
-        chat_id: row.get("s_chat_id"),
-        user_id: user(row.get("s_user_id")),
-        kind: chat_kind(row.get("s_kind")),
-        room_name: row.get("s_room_name"),
-        last_seq: row.get("s_last_seq"),
-        last_ev: row.get("s_last_ev"),
-        activity: time(row, "s_activity"),
-        gone: row.get("s_gone"),
-        rev: row.get("s_rev"),
-        read_seq: row.get("s_read_seq"),
-        unread: row.get("s_unread"),
-        mentions: row.get("s_mentions"),
-        notify: notify(row.get("s_notify")),
-        archived: row.get("s_archived"),
-        epoch: Epoch::clone(epoch),
-    }
-}
-
-/// A row of a function that writes, with the state of a user after the write, and in a direct chat that of the
-/// other member too. The columns have no more than the caller does not know.
-pub(super) struct Told<'a> {
-    pub(super) row: &'a Row,
-    pub(super) chat_id: ChatId,
-    pub(super) user_id: &'a UserId,
-    pub(super) last_seq: i64,
-    pub(super) last_ev: i64,
-    pub(super) activity: Time,
-    pub(super) epoch: &'a Epoch,
-}
-
-impl Told<'_> {
-    /// Whether a row has a state: its chat's name comes with it.
-    pub(super) fn is_on(row: &Row) -> bool {
-        row.get::<_, Option<&str>>("room_name").is_some()
-    }
-
-    /// The user's own state.
-    pub(super) fn own(&self) -> MemberState {
-        let columns = ["rev", "read_seq", "unread", "unread_mentions", "notify", "archived"];
-        self.state(self.user_id.clone(), columns)
-    }
-
-    /// The other member's, where the row has it.
-    pub(super) fn peer(&self) -> Option<MemberState> {
-        let peer: Option<&str> = self.row.get("peer_id");
-        let columns = [
-            "peer_rev",
-            "peer_read_seq",
-            "peer_unread",
-            "peer_mentions",
-            "peer_notify",
-            "peer_archived",
-        ];
-        peer.map(|peer| self.state(user(peer), columns))
-    }
-
-    fn state(
-        &self,
-        user_id: UserId,
-        [rev, read_seq, unread, mentions, notify, archived]: [&str; 6],
-    ) -> MemberState {
-        let row = self.row;
-        MemberState {
-            chat_id: self.chat_id,
-            user_id,
-            kind: chat_kind(row.get("kind")),
-            room_name: row.get("room_name"),
-            last_seq: self.last_seq,
-            last_ev: self.last_ev,
-            activity: self.activity,
-            gone: false,
-            rev: row.get(rev),
-            read_seq: row.get(read_seq),
-            unread: row.get(unread),
-            mentions: row.get(mentions),
-            notify: row
-                .get::<_, Option<&str>>(notify)
-                .map_or(Notify::All, crate::store::rows::notify),
-            archived: row.get(archived),
-            epoch: Epoch::clone(self.epoch),
-        }
-    }
 }
 
 impl Store {
@@ -182,7 +37,29 @@ impl Store {
         if !missing.is_empty() {
             let missing: Vec<ChatId> = missing.into_iter().collect();
             let read = self.get_states(&missing).await?;
-            states.extend(read.into_iter().flat_map(|state| state.members));
+            for state in read {
+                if let ChatState::Direct { members, .. } = state {
+                    states.extend(members);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds to `states` those of these members of groups that are not there: whom a message mentions, and
+    /// its sender.
+    pub(super) async fn complete_members(
+        &self,
+        states: &mut Vec<MemberState>,
+        members: HashSet<(ChatId, UserId)>,
+    ) -> Result<(), StoreError> {
+        let mut missing = members;
+        for state in states.iter() {
+            missing.remove(&(state.chat_id, state.user_id.clone()));
+        }
+        if !missing.is_empty() {
+            let missing: Vec<(ChatId, UserId)> = missing.into_iter().collect();
+            states.extend(self.get_member_states(&missing).await?);
         }
         Ok(())
     }
@@ -194,14 +71,10 @@ impl Store {
         let mut states: HashMap<ChatId, ChatState> = HashMap::with_capacity(chats.len());
         for row in &rows {
             let chat_id: ChatId = row.get("chat_id");
-            let state = states.entry(chat_id).or_insert_with(|| ChatState {
-                chat_id,
-                kind: chat_kind(row.get("kind")),
-                last_ev: row.get("last_ev"),
-                members: Vec::new(),
-                epoch: Epoch::clone(&epoch),
-            });
-            state.members.extend(has_state(row).then(|| member_state(row, &epoch)));
+            let state = states.entry(chat_id).or_insert_with(|| chat_state(row, &epoch));
+            if let ChatState::Direct { members, .. } = state {
+                members.extend(has_state(row).then(|| member_state(row, &epoch)));
+            }
         }
         Ok(states.into_values().collect())
     }
@@ -227,23 +100,7 @@ impl Store {
         &self,
         user: &UserId,
     ) -> Result<(Epoch, Vec<MemberState>), StoreError> {
-        self.list_states_by(LIST_STATES, user).await
-    }
-
-    /// The same of groups only.
-    pub async fn list_group_states(
-        &self,
-        user: &UserId,
-    ) -> Result<(Epoch, Vec<MemberState>), StoreError> {
-        self.list_states_by(LIST_GROUP_STATES, user).await
-    }
-
-    async fn list_states_by(
-        &self,
-        sql: &'static str,
-        user: &UserId,
-    ) -> Result<(Epoch, Vec<MemberState>), StoreError> {
-        let rows = self.query(sql, &[(&user.as_str(), Type::TEXT)]).await?;
+        let rows = self.query(LIST_STATES, &[(&user.as_str(), Type::TEXT)]).await?;
         let epoch = rows.first().map(epoch_of).ok_or(StoreError::Unavailable(None))?;
         let chats = rows.iter().filter(|row| has_state(row));
         let states = chats.map(|row| member_state(row, &epoch)).collect();
@@ -299,7 +156,7 @@ impl Store {
 
 /// `OFFSET 0`: or a state would be put together anew for each of its columns.
 const GET_STATES: &str = concat!(
-    "-- store.get_states\nSELECT f.chat_id, f.kind, f.last_ev, ",
+    "-- store.get_states\nSELECT f.chat_id, f.kind, f.last_seq, f.last_ev, f.activity, f.counted, f.recount_ev, ",
     state_columns!(),
     ", ",
     epoch!(),
@@ -315,33 +172,24 @@ const GET_MEMBER_STATES: &str = concat!(
 );
 
 /// As `member_states()` does, which would be planned at every call, as it is given a subquery.
-macro_rules! list_states {
-    ($name:literal, $condition:literal) => {
-        concat!(
-            "-- store.", $name, "\nSELECT ",
-            state_columns!(),
-            ", here.epoch FROM (SELECT ",
-            epoch!(),
-            ") here LEFT JOIN LATERAL (
+const LIST_STATES: &str = concat!(
+    "-- store.list_states\nSELECT ",
+    state_columns!(),
+    ", here.epoch FROM (SELECT ",
+    epoch!(),
+    ") here LEFT JOIN LATERAL (
     SELECT c.chat_id, me.user_id, c.kind::text, c.room_name, c.last_seq, c.last_ev, c.active_at AS activity,
-           false AS gone, me.rev, me.read_seq, ",
-            unread!("c", "me"),
-            " AS unread, ",
-            unread_mentions!("c", "me"),
-            " AS mentions,
-           me.notify::text, me.archived
+           c.last_counted AS counted, c.recount_ev, false AS gone, me.rev, me.read_seq, ",
+    unread!("c", "me"),
+    " AS unread, ",
+    unread_mentions!("c", "me"),
+    " AS mentions,
+           CASE WHEN me.notify <> 'all' OR me.archived OR me.pinned
+                THEN member_flags(me.notify, me.archived, me.pinned) END AS flags
       FROM members me
      CROSS JOIN LATERAL (SELECT * FROM chats c WHERE c.chat_id = me.chat_id OFFSET 0) c
-     WHERE me.user_id = $1 COLLATE \"POSIX\" AND me.left_ev IS NULL",
-            $condition,
-            ") s ON true"
-        )
-    };
-}
-
-const LIST_STATES: &str = list_states!("list_states", "");
-
-const LIST_GROUP_STATES: &str = list_states!("list_group_states", " AND c.kind = 'group'");
+     WHERE me.user_id = $1 COLLATE \"POSIX\" AND me.left_ev IS NULL) s ON true"
+);
 
 /// A user's chats: members' rows beside their chats. A deleted chat has rows of members until it is purged.
 macro_rules! own_heads {

@@ -3,8 +3,8 @@
 use uuid::Uuid;
 
 use crate::{
-    model::{ChatId, ChatKind, Epoch, Notify, UserId},
-    store::MemberState,
+    model::{ChatId, ChatKind, Epoch, OwnFlags, UserId},
+    store::{GroupHead, MemberState},
 };
 
 /// Smallest encoded counter, in bytes: two ids, five one-digit numbers, a time, a flag, separators.
@@ -25,8 +25,7 @@ pub struct Counter {
     pub read_seq: i64,
     /// When the chat was last active, in microseconds since 1970.
     pub activity: i64,
-    pub notify: Notify,
-    pub archived: bool,
+    pub flags: OwnFlags,
 }
 
 /// A change of a user's hash, in an epoch.
@@ -41,20 +40,32 @@ pub struct Change {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CounterChange {
     /// Of a direct chat.
-    Set(Counter),
-    /// Whether the user is in a group, as of `rev`.
-    Group { chat_id: ChatId, rev: i64, is_member: bool },
+    Direct(Counter),
+    /// Of a group that the user is in.
+    Group(GroupCounter),
+    /// The user is out of a group, as of a version.
+    Out { chat_id: ChatId, version: i64 },
     /// The chat was deleted, and no late write may restore its counter.
     Gone { chat_id: ChatId },
+}
+
+/// A user's counter of a group as it was at a revision. Of later messages the group's head tells, so that
+/// none of them writes a counter of each member.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupCounter {
+    pub counter: Counter,
+    pub ev: i64,
+    /// The number of messages up to there that count as unread for somebody.
+    pub counted: i64,
 }
 
 /// What is known of all chats of a user.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UserCounters {
     pub counters: Vec<Counter>,
-    /// Groups of the user whose counters are not among these, with the `rev` of the copy: Postgres has
+    /// Groups of the user whose counters are not among these, with the version of the copy: Postgres has
     /// them.
-    pub groups: Vec<(ChatId, i64)>,
+    pub unknown: Vec<(ChatId, i64)>,
 }
 
 impl From<&MemberState> for Counter {
@@ -69,8 +80,7 @@ impl From<&MemberState> for Counter {
             last_seq: state.last_seq,
             read_seq: state.read_seq,
             activity: state.activity.0.as_microsecond(),
-            notify: state.notify,
-            archived: state.archived,
+            flags: state.flags,
         }
     }
 }
@@ -79,102 +89,102 @@ impl CounterChange {
     /// What Redis keeps of a member's state.
     pub fn of(state: &MemberState) -> Self {
         match state.kind {
-            ChatKind::Direct => Self::Set(state.into()),
-            ChatKind::Group => {
-                let (chat_id, rev) = (state.chat_id, state.rev);
-                Self::Group { chat_id, rev, is_member: !state.gone }
+            ChatKind::Direct => Self::Direct(state.into()),
+            ChatKind::Group if state.gone => {
+                Self::Out { chat_id: state.chat_id, version: state.version() }
             }
+            ChatKind::Group => Self::Group(GroupCounter {
+                counter: state.into(),
+                ev: state.last_ev,
+                counted: state.counted,
+            }),
         }
     }
 
     /// The field and its value.
     pub(super) fn encode(&self) -> (String, String) {
         match self {
-            Self::Set(counter) => (counter.chat_id.to_string(), counter.encode()),
-            Self::Group { chat_id, rev, is_member } => {
-                let state = if *is_member { "in" } else { "out" };
-                (format!("g:{chat_id}"), format!("{rev}|{state}"))
+            Self::Direct(counter) => (counter.chat_id.to_string(), counter.encode()),
+            Self::Group(GroupCounter { counter, ev, counted }) => {
+                // The version first, as in all values.
+                let (version, rest) = (counter.version, counter.encode_rest());
+                (format!("g:{}", counter.chat_id), format!("{version}|{ev}|{counted}|{rest}"))
             }
+            Self::Out { chat_id, version } => (format!("g:{chat_id}"), format!("{version}|out")),
             Self::Gone { chat_id } => (chat_id.to_string(), "gone".to_owned()),
         }
     }
 }
 
 impl UserCounters {
-    /// Whether the counters of groups must be read from Postgres.
-    pub fn has_groups(&self) -> bool {
-        !self.groups.is_empty()
-    }
-
     /// The counters of all chats, as Postgres gave them.
     pub(super) fn loaded(states: &[MemberState]) -> Self {
-        Self { counters: states.iter().map(Counter::from).collect(), groups: Vec::new() }
+        Self { counters: states.iter().map(Counter::from).collect(), unknown: Vec::new() }
     }
 
-    /// Decodes a whole hash: fields and values in turn, a line each.
-    pub(super) fn decode(text: &str) -> Self {
+    /// Decodes a whole hash: fields and values in turn, a line each; then, after a line with `heads`, a
+    /// line with the head of each group, in the order of their fields, and empty where there is none.
+    /// Heads of another epoch or generation are none.
+    pub(super) fn decode(text: &str, epoch: &str, generation: &str) -> Self {
         let mut counters = Vec::with_capacity(text.len() / LEAST_OF_ONE);
         let mut groups = Vec::new();
         let mut rest = text;
         while !rest.is_empty() {
             let (field, value);
             (field, rest) = cut(rest, b'\n');
+            if field == "heads" {
+                break;
+            }
             (value, rest) = cut(rest, b'\n');
             match field.strip_prefix("g:") {
-                Some(chat) => groups.extend(decode_group(chat, value)),
+                Some(chat) => groups.push(GroupCounter::decode(chat, value)),
                 None => counters.extend(Counter::decode(field, value)),
             }
         }
-        Self { counters, groups }
+        let mut unknown = Vec::new();
+        for group in groups {
+            let head;
+            (head, rest) = cut(rest, b'\n');
+            let Some(group) = group else { continue };
+            let known = (group.counter.chat_id, group.counter.version);
+            let head = Head::decode(head, epoch, generation);
+            match head.and_then(|head| group.at(&head)) {
+                Some(counter) => counters.push(counter),
+                None => unknown.push(known),
+            }
+        }
+        Self { counters, unknown }
     }
 }
 
-/// `None` for a group that the user is not in.
-fn decode_group(chat: &str, value: &str) -> Option<(ChatId, i64)> {
-    let rev = value.strip_suffix("|in")?.parse().ok()?;
-    Some((Uuid::parse_str(chat).ok()?, rev))
-}
-
 impl Counter {
-    pub(super) fn encode(&self) -> String {
-        let Self { version, unread, last_seq, read_seq, activity, mentions, room_name, .. } = self;
-        let notify = match self.notify {
-            Notify::All => "a",
-            Notify::Mentions => "m",
-            Notify::None => "n",
-        };
-        let archived = if self.archived { "A" } else { "" };
-        format!(
-            "{version}|{unread}|{last_seq}|{read_seq}|{activity}|{mentions}|{notify}{archived}|{room_name}"
-        )
+    fn encode(&self) -> String {
+        format!("{}|{}", self.version, self.encode_rest())
+    }
+
+    /// All but the version.
+    fn encode_rest(&self) -> String {
+        let Self { unread, last_seq, read_seq, activity, mentions, flags, room_name, .. } = self;
+        format!("{unread}|{last_seq}|{read_seq}|{activity}|{mentions}|{flags}|{room_name}")
     }
 
     /// `None` for tombstones and for the hash's own fields.
     pub(super) fn decode(field: &str, value: &str) -> Option<Self> {
         let chat_id = Uuid::parse_str(field).ok()?;
-        let mut rest = value;
-        let mut number = || {
-            let digits;
-            (digits, rest) = cut(rest, b'|');
-            digits.parse().ok()
-        };
-        let (version, unread, last_seq) = (number()?, number()?, number()?);
-        let (read_seq, activity, mentions) = (number()?, number()?, number()?);
+        let (version, rest) = number(value)?;
+        Self::decode_rest(chat_id, ChatKind::Direct, version, rest)
+    }
+
+    fn decode_rest(chat_id: ChatId, kind: ChatKind, version: i64, text: &str) -> Option<Self> {
+        let (unread, rest) = number(text)?;
+        let (last_seq, rest) = number(rest)?;
+        let (read_seq, rest) = number(rest)?;
+        let (activity, rest) = number(rest)?;
+        let (mentions, rest) = number(rest)?;
         let (flags, room_name) = cut(rest, b'|');
-        let (notify, archived) = match flags.strip_suffix('A') {
-            Some(notify) => (notify, true),
-            None => (flags, false),
-        };
-        let notify = match notify {
-            "a" => Notify::All,
-            "m" => Notify::Mentions,
-            "n" => Notify::None,
-            _ => return None,
-        };
-        let (kind, room_name) = (ChatKind::Direct, room_name.to_owned());
         Some(Self {
             chat_id,
-            room_name,
+            room_name: room_name.to_owned(),
             kind,
             version,
             unread,
@@ -182,10 +192,75 @@ impl Counter {
             last_seq,
             read_seq,
             activity,
-            notify,
-            archived,
+            flags: OwnFlags::parse(flags)?,
         })
     }
+}
+
+impl GroupCounter {
+    /// `None` for a group that the user is not in.
+    fn decode(chat: &str, value: &str) -> Option<Self> {
+        let chat_id = Uuid::parse_str(chat).ok()?;
+        let (version, rest) = number(value)?;
+        let (ev, rest) = number(rest)?;
+        let (counted, rest) = number(rest)?;
+        let counter = Counter::decode_rest(chat_id, ChatKind::Group, version, rest)?;
+        Some(Self { counter, ev, counted })
+    }
+
+    /// The counter where the group stands at `head`. A head that is older than the copy has nothing to add.
+    /// `None`: something has happened since that only Postgres can count.
+    fn at(mut self, head: &Head) -> Option<Counter> {
+        if head.ev > self.ev {
+            if head.recount_ev > self.ev {
+                return None;
+            }
+            // All of them by others: a message of the user's own writes their copy before the head.
+            self.counter.unread += head.counted - self.counted;
+            self.counter.last_seq = head.last_seq;
+            self.counter.activity = head.activity;
+        }
+        Some(self.counter)
+    }
+}
+
+/// Where a group stands, as Redis has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Head {
+    ev: i64,
+    counted: i64,
+    last_seq: i64,
+    activity: i64,
+    recount_ev: i64,
+}
+
+/// The value of a group's head, without its epoch and generation.
+pub(super) fn encode_head(head: &GroupHead) -> String {
+    let GroupHead { last_ev, counted, last_seq, activity, recount_ev, .. } = head;
+    let activity = activity.0.as_microsecond();
+    format!("{last_ev}|{counted}|{last_seq}|{activity}|{recount_ev}")
+}
+
+impl Head {
+    fn decode(text: &str, epoch: &str, generation: &str) -> Option<Self> {
+        let (its_epoch, rest) = cut(text, b'|');
+        let (its_generation, rest) = cut(rest, b'|');
+        if its_epoch != epoch || its_generation != generation {
+            return None;
+        }
+        let (ev, rest) = number(rest)?;
+        let (counted, rest) = number(rest)?;
+        let (last_seq, rest) = number(rest)?;
+        let (activity, rest) = number(rest)?;
+        let (recount_ev, _) = number(rest)?;
+        Some(Self { ev, counted, last_seq, activity, recount_ev })
+    }
+}
+
+/// Reads a number and skips the separator behind it.
+fn number(text: &str) -> Option<(i64, &str)> {
+    let (digits, rest) = cut(text, b'|');
+    Some((digits.parse().ok()?, rest))
 }
 
 /// Splits at the first `separator`. Uses memchr, because the standard library's search showed in the

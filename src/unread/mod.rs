@@ -1,12 +1,19 @@
 //! Copies of the unread counters in Redis, so that a badge needs no query.
 //!
 //! `unread:{user_id}` is a hash: `chat_id` →
-//! `version|unread|last_seq|read_seq|activity|mentions|flags|room_name`, for chats of two. For a group, of
-//! which a message would change a value for each member, it says only whether the user is in it:
-//! `g:{chat_id}` → `rev|in` or `rev|out`. Only a higher number replaces a value, so writes may arrive
-//! twice, late and in any order. A hash belongs to one epoch of the database and ignores all others: a
-//! higher number of a lost history would win for ever. A hash is used only if it is marked complete, by
-//! the present generation of Redis and in the present epoch; otherwise it is filled from Postgres.
+//! `version|unread|last_seq|read_seq|activity|mentions|flags|room_name`, for chats of two. Only a higher
+//! version replaces a value, so writes may arrive twice, late and in any order. A hash belongs to one epoch of
+//! the database and ignores all others: a higher number of a lost history would win for ever. A hash is used
+//! only if it is marked complete, by the present generation of Redis and in the present epoch; otherwise it is
+//! filled from Postgres.
+//!
+//! A message of a group would change a value for each member, so theirs is of a revision and lags behind:
+//! `g:{chat_id}` → `version|ev|counted|` and the rest as above, or `version|out|` and a time. It is written
+//! when the member's own part changes: at their messages, marks, settings, mentions. What others wrote since is
+//! the difference to `head:{chat_id}` = `epoch|generation|ev|counted|last_seq|activity|recount_ev`, one value
+//! for all members. Only after a change that counts for members differently, such as a deletion, Postgres is
+//! asked, once for each reader.
+//!
 //! [`scripts`] run inside Redis and keep a hash small.
 
 mod counter;
@@ -24,12 +31,15 @@ use fred::types::Value;
 use uuid::Uuid;
 
 pub use self::counter::{Change, Counter, CounterChange, UserCounters};
-use self::scripts::{MOST_FIELDS, Scripts};
+use self::{
+    counter::encode_head,
+    scripts::{MOST_FIELDS, Scripts},
+};
 use crate::{
     broker::{Call, RedisClient, RedisUnavailable},
     history::History,
     model::{ChatId, Epoch, UserId},
-    store::MemberState,
+    store::{GroupHead, MemberState},
 };
 
 /// Expiry of a hash after its last write, in seconds (7 days). Later it is filled from Postgres again.
@@ -67,8 +77,14 @@ impl Unread {
         &self.shared.history
     }
 
-    /// Writes changes in one round trip. Each replaces an older value only.
-    pub async fn write(&self, changes: &[Change]) -> Result<(), RedisUnavailable> {
+    /// Writes changes in one round trip, and where groups stand, or that chats have ended. Each replaces an
+    /// older value only.
+    pub async fn write(
+        &self,
+        changes: &[Change],
+        heads: &HashMap<ChatId, GroupHead>,
+        ended: &[(ChatId, Epoch)],
+    ) -> Result<(), RedisUnavailable> {
         let mut pairs: HashMap<(&UserId, &Epoch), Vec<Value>> = HashMap::new();
         for Change { user, epoch, counter } in changes {
             let (field, value) = counter.encode();
@@ -80,12 +96,20 @@ impl Unread {
             theirs[0] = Value::Integer((theirs.len() / 2 - 1) as i64);
             (self.key(user), theirs)
         });
+        let mut theirs: Vec<(String, Vec<Value>)> = counted.collect();
+        let redis = &self.shared.redis;
+        if !redis.is_clustered() {
+            let generation = redis.generation().unwrap_or_default();
+            let head = |chat_id: ChatId, epoch: &Epoch, value: String| {
+                let args =
+                    vec!["head".into(), (&**epoch).into(), (&*generation).into(), value.into()];
+                (self.head_key(&chat_id.to_string()), args)
+            };
+            theirs.extend(heads.values().map(|of| head(of.chat_id, &of.epoch, encode_head(of))));
+            theirs.extend(ended.iter().map(|(id, epoch)| head(*id, epoch, "gone".to_owned())));
+        }
         let args = [KEEP_SECONDS.into()];
-        self.shared
-            .redis
-            .run_together(&self.shared.scripts.write, &args, counted.collect())
-            .await
-            .map(drop)
+        redis.run_together(&self.shared.scripts.write, &args, theirs).await.map(drop)
     }
 
     /// Reads what is copied of `user`, unordered. `None` if there is no complete copy of the present
@@ -95,21 +119,23 @@ impl Unread {
         // While the generation is unknown, no copy can be trusted or stored.
         let before = redis.generation().ok_or(RedisUnavailable)?;
         let epoch = self.shared.history.current();
-        let call = Call::new(self.key(user), vec![(&*epoch).into(), (&*before).into()]);
+        let heads = if redis.is_clustered() { String::new() } else { self.head_key("") };
+        let args = vec![(&*epoch).into(), (&*before).into(), heads.into()];
+        let call = Call::new(self.key(user), args);
         let answer =
             redis.run(&self.shared.scripts.read, &[call]).await?.pop().ok_or(RedisUnavailable)?;
         // Compared again: the answer may come from a server that was restarted in between.
-        if answer.is_null() || redis.generation() != Some(before) {
+        if answer.is_null() || redis.generation().as_deref() != Some(&*before) {
             return Ok(None);
         }
         let text = std::str::from_utf8(answer.as_bytes().ok_or(RedisUnavailable)?)
             .map_err(|_| RedisUnavailable)?;
-        Ok(Some(UserCounters::decode(text)))
+        Ok(Some(UserCounters::decode(text, &epoch, &before)))
     }
 
-    /// Reads the counters of `user`, unordered, from the copy; those of groups are not in it. If there is
-    /// no copy, runs `load` (a query of Postgres, at most once), stores its result as the copy and returns
-    /// the counters of all chats. Concurrent requests of one user on this replica wait for the first one's
+    /// Reads the counters of `user`, unordered, from the copy, which may not know those of some groups. If
+    /// there is no copy, runs `load` (a query of Postgres, at most once), stores its result as the copy and
+    /// returns the counters of all chats. Concurrent requests of one user on this replica wait for the first one's
     /// fill. Redis can't make this fail, and delays it by a few command time-outs at most.
     pub async fn read_or_fill<E, F>(
         &self,
@@ -147,31 +173,40 @@ impl Unread {
             && states.len() <= MOST_FIELDS
         {
             // After a failure the next reader fills.
-            let _ = self.fill(user, filler, &epoch, &states).await;
+            if let Ok(true) = self.fill(user, filler, &epoch, &states).await {
+                let heads = states.iter().filter_map(|state| Some((state.chat_id, state.head()?)));
+                let _ = self.write(&[], &heads.collect(), &[]).await;
+            }
         }
         Ok(UserCounters::loaded(&states))
     }
 
-    /// Corrects the copy after Postgres was asked for the user's groups: those of `groups` that are not
-    /// among `listed` were deleted, or the user has left them, and Redis did not learn of it.
-    pub async fn correct_groups(
-        &self,
-        user: &UserId,
-        groups: &[(ChatId, i64)],
-        listed: &[MemberState],
-    ) {
-        let listed: HashSet<ChatId> = listed.iter().map(|state| state.chat_id).collect();
-        let gone = groups.iter().filter(|(chat_id, _)| !listed.contains(chat_id));
+    /// Corrects the copy after Postgres was asked for groups that it did not know, and gave `states`. Of those
+    /// that are not among them the user is no member, and Redis did not learn of it.
+    pub async fn correct(&self, user: &UserId, unknown: &[(ChatId, i64)], states: &[MemberState]) {
+        // A cluster has no heads, so it would not know more.
+        let of_use = if self.shared.redis.is_clustered() { &[] } else { states };
+        let mut changes: Vec<Change> = of_use
+            .iter()
+            .map(|state| Change {
+                user: user.clone(),
+                epoch: Epoch::clone(&state.epoch),
+                counter: CounterChange::of(state),
+            })
+            .collect();
+        let heads =
+            of_use.iter().filter_map(|state| Some((state.chat_id, state.head()?))).collect();
+        let found: HashSet<ChatId> = states.iter().map(|state| state.chat_id).collect();
+        let gone = unknown.iter().filter(|(chat_id, _)| !found.contains(chat_id));
         // Above the value that was read, and below any of a return, which is two changes later.
-        let out = gone.map(|&(chat_id, rev)| Change {
+        changes.extend(gone.map(|&(chat_id, version)| Change {
             user: user.clone(),
             epoch: self.shared.history.current(),
-            counter: CounterChange::Group { chat_id, rev: rev + 1, is_member: false },
-        });
-        let out: Vec<Change> = out.collect();
-        if !out.is_empty() {
+            counter: CounterChange::Out { chat_id, version: version + 1 },
+        }));
+        if !changes.is_empty() {
             // Otherwise the next reader corrects it.
-            let _ = self.write(&out).await;
+            let _ = self.write(&changes, &heads, &[]).await;
         }
     }
 
@@ -221,6 +256,11 @@ impl Unread {
 
     fn key(&self, user: &UserId) -> String {
         self.shared.redis.key(&format!("unread:{user}"))
+    }
+
+    /// The key of a group's head.
+    fn head_key(&self, chat_id: &str) -> String {
+        self.shared.redis.key(&format!("head:{chat_id}"))
     }
 }
 

@@ -1,13 +1,10 @@
 //! The scripts that run inside Redis on a user's hash; [`super`] describes a hash.
 //!
 //! A deleted chat leaves a tombstone, `gone|` and its time, which no value replaces, because a late
-//! write would restore the chat's counter. A write may be late by a command's time-out, by a
-//! statement's where a sweeper reads first, or by a pause of its replica. The number of chats that two
-//! users open and delete is unbounded, so tombstones are dropped after an hour, long after any of
-//! these.
-//!
-//! That a user is in a group is only a hint to ask Postgres, which a late write may restore: so it needs no
-//! tombstone, and that they are out of one may be dropped at any time.
+//! write would restore the chat's counter; a group that the user is out of leaves its version, `|out|` and the
+//! time, which only their return replaces. A write may be late by a command's time-out, by a statement's where
+//! a sweeper reads first, or by a pause of its replica. The number of chats that two users open and delete is
+//! unbounded, so tombstones are dropped after an hour, long after any of these.
 
 use crate::broker::Script;
 
@@ -15,10 +12,30 @@ use crate::broker::Script;
 /// counts for users with more chats.
 pub(super) const MOST_FIELDS: usize = 20_000;
 
-/// Functions of all scripts but FILL, preceded by `most_fields`: they judge and drop tombstones.
+/// Functions of all scripts, preceded by `most_fields`: they store values, judge and drop tombstones.
 const SHARED: &str = r"
-local function gone_at(value) return tonumber(string.match(value, '^gone|(%d+)$')) end
-local function forgettable() return tonumber(redis.call('TIME')[1]) - 3600 end
+local function gone_at(value)
+  return tonumber(string.match(value, '^gone|(%d+)$') or string.match(value, '^%d+|out|(%d+)$'))
+end
+local function now() return redis.call('TIME')[1] end
+local function forgettable() return tonumber(now()) - 3600 end
+
+-- Stores a value unless there is a tombstone for good, or one of at least its version.
+local function store(key, field, new)
+  local old = redis.call('HGET', key, field)
+  local had = -1
+  if old then
+    if string.sub(old, 1, 5) == 'gone|' then return end
+    had = tonumber(string.match(old, '^(%d+)|')) or -1
+  end
+  if tonumber(string.match(new, '^(%d+)|')) <= had then return end
+  local was = old and gone_at(old)
+  local is = string.sub(new, -4) == '|out'
+  if is then new = new .. '|' .. now() end
+  redis.call('HSET', key, field, new)
+  if is and not was then redis.call('HINCRBY', key, 'tombstones', 1) end
+  if was and not is then redis.call('HINCRBY', key, 'tombstones', -1) end
+end
 
 -- Whether the hash is too expensive to read: it is large, or mostly tombstones. Some are always allowed.
 local function crowded(key, tombstones)
@@ -41,7 +58,6 @@ local function sweep(key, fields)
   for i = 1, #page[2], 2 do
     local at = gone_at(page[2][i + 1])
     if at and at < before then dropped = dropped + redis.call('HDEL', key, page[2][i]) end
-    if string.find(page[2][i + 1], '^%d+|out$') then redis.call('HDEL', key, page[2][i]) end
   end
   redis.call('HSET', key, 'swept', page[1])
   if dropped > 0 then
@@ -51,15 +67,36 @@ local function sweep(key, fields)
 end
 ";
 
-/// Writes changes. KEYS are users' hashes; ARGV has the expiry in seconds, then for each key the number
-/// of pairs, their epoch, and the pairs of field and value. A later epoch restarts the hash. Any other
-/// foreign epoch changes no value but makes the hash incomplete, as the hash's own epoch may be the lost
-/// one. `gone` becomes a tombstone and sweeps some fields, so that there are rarely more tombstones than
-/// those of an hour.
+/// Writes changes. KEYS are users' hashes, and groups' heads behind them, since a head must not be read without
+/// what its commit changed of members. ARGV has the expiry in seconds, then for each hash the number of pairs,
+/// their epoch, and the pairs of field and value; for each head the word `head`, epoch, generation (empty:
+/// unknown) and value.
+///
+/// A later epoch restarts the hash. Any other foreign epoch changes no value but makes the hash incomplete, as
+/// the hash's own epoch may be the lost one. `gone` becomes a tombstone and sweeps some fields, so that there
+/// are rarely more tombstones than those of an hour.
+///
+/// A head is replaced by one of at least its revision; that of a deleted chat, `gone`, by none. One of a foreign
+/// epoch is removed, unless the new one's is later.
 const WRITE: &str = r"
-local at = 2
-for k = 1, #KEYS do
-  local key, epoch, last = KEYS[k], ARGV[at + 1], at + 1 + 2 * tonumber(ARGV[at])
+local function write_head(key, epoch, generation, new)
+  local old = redis.call('GET', key)
+  local its_epoch, its_generation, numbers
+  if old then its_epoch, its_generation, numbers = string.match(old, '^([^|]*)|([^|]*)|(.*)$') end
+  if its_epoch and its_epoch ~= epoch and not is_later(epoch, its_epoch) then
+    redis.call('DEL', key)
+    return
+  end
+  if its_epoch == epoch then
+    if numbers == 'gone' then return end
+    local had = tonumber(string.match(numbers, '^(%d+)|')) or -1
+    if new ~= 'gone' and tonumber(string.match(new, '^(%d+)|')) < had then return end
+    if generation == '' then generation = its_generation end
+  end
+  redis.call('SET', key, epoch .. '|' .. generation .. '|' .. new, 'EX', ARGV[1])
+end
+
+local function write_hash(key, epoch, first, last)
   local own = redis.call('HGET', key, 'epoch')
   if own and own ~= epoch and is_later(epoch, own) then
     redis.call('UNLINK', key)
@@ -68,36 +105,58 @@ for k = 1, #KEYS do
   if not own then redis.call('HSET', key, 'epoch', epoch) end
   local foreign = own and own ~= epoch
   if foreign then redis.call('HDEL', key, 'complete', 'filler') end
-  for i = foreign and last + 1 or at + 2, last, 2 do
-    local new, old = ARGV[i + 1], redis.call('HGET', key, ARGV[i])
-    if new == 'gone' then
-      redis.call('HSET', key, ARGV[i], 'gone|' .. redis.call('TIME')[1])
+  for i = foreign and last + 1 or first, last, 2 do
+    if ARGV[i + 1] == 'gone' then
+      local old, group = unpack(redis.call('HMGET', key, ARGV[i], 'g:' .. ARGV[i]))
+      redis.call('HSET', key, ARGV[i], 'gone|' .. now())
       if not old or not gone_at(old) then redis.call('HINCRBY', key, 'tombstones', 1) end
       redis.call('HDEL', key, 'g:' .. ARGV[i])
+      if group and gone_at(group) then redis.call('HINCRBY', key, 'tombstones', -1) end
       sweep(key, 100)
-    elseif not old then
-      redis.call('HSET', key, ARGV[i], new)
-    elseif string.sub(old, 1, 5) ~= 'gone|' then
-      local had = tonumber(string.match(old, '^(%d+)|')) or -1
-      if tonumber(string.match(new, '^(%d+)|')) > had then
-        redis.call('HSET', key, ARGV[i], new)
-      end
+    else
+      store(key, ARGV[i], ARGV[i + 1])
     end
   end
   redis.call('EXPIRE', key, ARGV[1])
-  at = last + 1
+end
+
+local at = 2
+for k = 1, #KEYS do
+  if ARGV[at] == 'head' then
+    write_head(KEYS[k], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3])
+    at = at + 4
+  else
+    local last = at + 1 + 2 * tonumber(ARGV[at])
+    write_hash(KEYS[k], ARGV[at + 1], at + 2, last)
+    at = last + 1
+  end
 end
 return 1";
 
-/// Reads a hash. `KEYS[1]` is a user's hash; ARGV has epoch and generation. Returns one text, with fields
-/// and values on a line each (neither contains a line break), because hundreds of small strings cost a
-/// replica ten times what they cost Redis. Returns nil if the hash is incomplete, foreign or too large.
+/// Reads a hash, and the heads of its groups in the same instant. `KEYS[1]` is a user's hash; ARGV has epoch,
+/// generation, and the beginning of heads' keys, which are named by what the hash says; empty in a cluster,
+/// where they are on other servers. Returns one text, with fields and values on a line each (neither contains
+/// a line break), because hundreds of small strings cost a replica ten times what they cost Redis; then the
+/// word `heads`, and a line for each group in the order of the fields. Returns nil if the hash is incomplete,
+/// foreign or too large.
 const READ: &str = r"
 local is = redis.call('HMGET', KEYS[1], 'complete', 'epoch', 'generation', 'tombstones')
 if is[1] ~= '1' or is[2] ~= ARGV[1] or is[3] ~= ARGV[2] or crowded(KEYS[1], is[4]) then
   return false
 end
-return table.concat(redis.call('HGETALL', KEYS[1]), '\n')";
+local all = redis.call('HGETALL', KEYS[1])
+local keys = {}
+for i = 1, ARGV[3] == '' and 0 or #all, 2 do
+  if string.sub(all[i], 1, 2) == 'g:' then keys[#keys + 1] = ARGV[3] .. string.sub(all[i], 3) end
+end
+if #keys == 0 then return table.concat(all, '\n') end
+all[#all + 1] = 'heads'
+-- unpack() takes some thousands at most.
+for from = 1, #keys, 1000 do
+  local heads = redis.call('MGET', unpack(keys, from, math.min(from + 999, #keys)))
+  for i = 1, #heads do all[#all + 1] = heads[i] or '' end
+end
+return table.concat(all, '\n')";
 
 /// Begins a fill. `KEYS[1]` is a user's hash; ARGV has the expiry in seconds, epoch, generation and filler.
 /// Drops the values of another generation and stores the filler. Tombstones stay for their hour, unless
@@ -135,17 +194,7 @@ return 1";
 const FILL: &str = r"
 local is = redis.call('HMGET', KEYS[1], 'filler', 'epoch')
 if is[1] ~= ARGV[2] or is[2] ~= ARGV[3] then return 0 end
-for i = 5, #ARGV, 2 do
-  local new, old = ARGV[i + 1], redis.call('HGET', KEYS[1], ARGV[i])
-  if not old then
-    redis.call('HSET', KEYS[1], ARGV[i], new)
-  elseif string.sub(old, 1, 5) ~= 'gone|' then
-    local had = tonumber(string.match(old, '^(%d+)|')) or -1
-    if tonumber(string.match(new, '^(%d+)|')) > had then
-      redis.call('HSET', KEYS[1], ARGV[i], new)
-    end
-  end
-end
+for i = 5, #ARGV, 2 do store(KEYS[1], ARGV[i], ARGV[i + 1]) end
 if ARGV[4] == '1' then
   redis.call('HDEL', KEYS[1], 'filler')
   redis.call('HSET', KEYS[1], 'complete', '1')
@@ -169,7 +218,7 @@ impl Scripts {
             write: with_shared(WRITE),
             read: with_shared(READ),
             begin_fill: with_shared(BEGIN_FILL),
-            fill: Script::new(FILL),
+            fill: with_shared(FILL),
         }
     }
 }

@@ -1,3 +1,5 @@
+mod groups;
+
 use std::{
     sync::atomic::{AtomicUsize, Ordering::SeqCst},
     time::Duration,
@@ -8,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use super::*;
 use crate::{
     broker::testing::*,
-    model::{ChatKind, Notify, Time},
+    model::{ChatKind, OwnFlags, Time},
 };
 
 fn state(chat: u128, version: i64, kind: ChatKind) -> MemberState {
@@ -25,18 +27,15 @@ fn state(chat: u128, version: i64, kind: ChatKind) -> MemberState {
         read_seq: 0,
         unread: version,
         mentions: 0,
-        notify: Notify::All,
-        archived: false,
+        counted: version,
+        recount_ev: 0,
+        flags: OwnFlags::default(),
         epoch: history().current(),
     }
 }
 
 fn direct(chat: u128, version: i64) -> MemberState {
     state(chat, version, ChatKind::Direct)
-}
-
-fn group(chat: u128, rev: i64) -> MemberState {
-    MemberState { rev, ..state(chat, 7, ChatKind::Group) }
 }
 
 fn counter(chat: u128, version: i64) -> Counter {
@@ -57,8 +56,12 @@ async fn set(unread: &Unread, user: &UserId, counter: Counter) {
 }
 
 async fn set_in(unread: &Unread, epoch: &Epoch, user: &UserId, counter: Counter) {
-    let (user, epoch, counter) = (user.clone(), Epoch::clone(epoch), CounterChange::Set(counter));
-    unread.write(&[Change { user, epoch, counter }]).await.expect("Redis is there");
+    let (user, epoch, counter) =
+        (user.clone(), Epoch::clone(epoch), CounterChange::Direct(counter));
+    unread
+        .write(&[Change { user, epoch, counter }], &HashMap::new(), &[])
+        .await
+        .expect("Redis is there");
 }
 
 async fn gone(unread: &Unread, user: &UserId, chat: u128) {
@@ -68,7 +71,10 @@ async fn gone(unread: &Unread, user: &UserId, chat: u128) {
 async fn gone_in(unread: &Unread, epoch: &Epoch, user: &UserId, chat: u128) {
     let counter = CounterChange::Gone { chat_id: Uuid::from_u128(chat) };
     let (user, epoch) = (user.clone(), Epoch::clone(epoch));
-    unread.write(&[Change { user, epoch, counter }]).await.expect("Redis is there");
+    unread
+        .write(&[Change { user, epoch, counter }], &HashMap::new(), &[])
+        .await
+        .expect("Redis is there");
 }
 
 async fn fill(unread: &Unread, user: &UserId, truth: Vec<MemberState>) -> Vec<Counter> {
@@ -87,20 +93,10 @@ async fn copy(unread: &Unread, user: &UserId) -> Option<Vec<Counter>> {
     Some(copy)
 }
 
-/// The groups that the copy says the user is in.
-async fn groups(unread: &Unread, user: &UserId) -> Option<Vec<(u128, i64)>> {
-    let copy = unread.read(user).await.expect("Redis is there")?;
-    let mut groups: Vec<_> =
-        copy.groups.iter().map(|(chat_id, rev)| (chat_id.as_u128(), *rev)).collect();
-    groups.sort_unstable();
-    Some(groups)
-}
-
 #[test]
 fn a_counter_survives_its_text_and_other_fields_are_none() {
-    for (notify, archived) in
-        [(Notify::All, false), (Notify::Mentions, true), (Notify::None, false), (Notify::All, true)]
-    {
+    for flags in ["a", "mA", "nP", "aAP"] {
+        let flags = OwnFlags::parse(flags).expect("valid");
         let counter = Counter {
             chat_id: Uuid::from_u128(9),
             room_name: "a|b-_".to_owned(),
@@ -111,48 +107,13 @@ fn a_counter_survives_its_text_and_other_fields_are_none() {
             last_seq: 3,
             read_seq: 2,
             activity: -1,
-            notify,
-            archived,
+            flags,
         };
-        let chat = counter.chat_id.to_string();
-        assert_eq!(Counter::decode(&chat, &counter.encode()), Some(counter));
+        let (chat, value) = CounterChange::Direct(counter.clone()).encode();
+        assert_eq!(Counter::decode(&chat, &value), Some(counter));
         assert_eq!(Counter::decode(&chat, "gone|1700000000"), None);
         assert_eq!(Counter::decode("complete", "1"), None);
     }
-}
-
-#[tokio::test]
-async fn of_groups_the_copy_says_which_the_user_is_in() {
-    let (_redis, client) = redis().await;
-    let (unread, alice) = (Unread::new(client, history()), user("alice"));
-    let write = async |states: &[MemberState]| {
-        let epoch = unread.shared.history.current();
-        let change = |state: &MemberState| Change {
-            user: alice.clone(),
-            epoch: Epoch::clone(&epoch),
-            counter: CounterChange::of(state),
-        };
-        let changes: Vec<Change> = states.iter().map(change).collect();
-        unread.write(&changes).await.expect("Redis is there");
-    };
-    let out = |chat, rev| MemberState { gone: true, ..group(chat, rev) };
-    let all = fill(&unread, &alice, vec![direct(1, 5), group(2, 4), group(3, 8)]).await;
-    assert_eq!(all.len(), 3, "Postgres gave the counters of groups too");
-    assert_eq!(copy(&unread, &alice).await, Some(vec![counter(1, 5)]));
-    assert_eq!(groups(&unread, &alice).await, Some(vec![(2, 4), (3, 8)]));
-    // Left, and an older write that comes late.
-    write(&[out(2, 6), group(4, 12)]).await;
-    write(&[group(2, 5)]).await;
-    assert_eq!(groups(&unread, &alice).await, Some(vec![(3, 8), (4, 12)]));
-    // Back again, and gone for good.
-    write(&[group(2, 20)]).await;
-    gone(&unread, &alice, 3).await;
-    assert_eq!(groups(&unread, &alice).await, Some(vec![(2, 20), (4, 12)]));
-    // Postgres knows that one of them was deleted. A return that came meanwhile stays.
-    let known = unread.read(&alice).await.expect("Redis is there").expect("complete");
-    write(&[group(4, 14)]).await;
-    unread.correct_groups(&alice, &known.groups, &[]).await;
-    assert_eq!(groups(&unread, &alice).await, Some(vec![(4, 14)]));
 }
 
 #[tokio::test]
@@ -333,7 +294,10 @@ async fn what_a_history_that_is_gone_says_late_changes_no_counter() {
         set_in(&unread, &ghost, &alice, counter(1, 77)).await;
         set_in(&unread, &ghost, &alice, counter(2, 77)).await;
         gone_in(&unread, &ghost, &alice, 1).await;
-        assert_eq!((raw(1).await, raw(2).await), (counter(1, 6).encode(), String::new()));
+        assert_eq!(
+            (raw(1).await, raw(2).await),
+            (CounterChange::Direct(counter(1, 6)).encode().1, String::new())
+        );
         let all = fill(&unread, &alice, vec![direct(1, 6)]).await;
         assert_eq!(all, [counter(1, 6)]);
         assert_eq!(copy(&unread, &alice).await, Some(all), "the copy is trusted again");

@@ -22,7 +22,7 @@ use crate::{
     metrics::Metrics,
     model::{ChatId, Epoch},
     outbox::Outbox,
-    store::{MemberState, Store, StoreError},
+    store::{GroupHead, MemberState, Store, StoreError},
 };
 
 /// Maximum items of a batch. More gain little (100 rows: 87,000 per second, 500: 103,000), and each
@@ -88,6 +88,8 @@ pub(super) struct Written<O> {
     pub(super) outcomes: Vec<O>,
     /// The current states of members whose counters moved.
     pub(super) states: Vec<MemberState>,
+    /// Where groups stand of which no state tells it.
+    pub(super) heads: Vec<GroupHead>,
     /// A transaction belongs to one epoch.
     pub(super) epoch: Epoch,
 }
@@ -319,8 +321,8 @@ impl<W: BatchItem> BatchWriter<W> {
         began: Instant,
         responders: Vec<Responder<W>>,
     ) {
-        let Written { outcomes, states, epoch } = written;
-        let mut batch = Batch::new(outcomes.len(), epoch, states);
+        let Written { outcomes, states, heads, epoch } = written;
+        let mut batch = Batch::new(outcomes.len(), epoch, states, heads);
         let mut acknowledgements = Vec::new();
         for (outcome, responder) in outcomes.into_iter().zip(responders) {
             match W::conclude(outcome, &mut batch, &responder.span, &self.metrics) {

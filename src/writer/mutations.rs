@@ -11,7 +11,10 @@ use crate::{
     metrics::Metrics,
     model::{Audience, ChatId, MessageId, Time, UserId},
     protocol::{AddressedFrame, Publication, ServerFrame, message_frame},
-    store::{Mutated, Mutation, MutationKind, MutationOutcome, MutationResult, Store, StoreError},
+    store::{
+        Mutated, MutatedBatch, Mutation, MutationKind, MutationOutcome, MutationResult, Store,
+        StoreError,
+    },
     trace,
 };
 
@@ -51,8 +54,8 @@ impl BatchItem for Mutation {
     }
 
     async fn write(store: &Store, batch: &[Self]) -> Result<Written<MutationOutcome>, StoreError> {
-        let written = store.mutate_chats(batch).await?;
-        Ok(Written { outcomes: written.outcomes, states: written.states, epoch: written.epoch })
+        let MutatedBatch { outcomes, states, heads, epoch } = store.mutate_chats(batch).await?;
+        Ok(Written { outcomes, states, heads, epoch })
     }
 
     fn conclude(

@@ -16,7 +16,7 @@ use crate::{
     model::{ChatId, ChatKind, Epoch, UserId},
     outbox::{ACK_WAIT, Commit, Outbox},
     protocol::{Frame, Publication},
-    store::{MemberState, Noted},
+    store::{GroupHead, MemberState, Noted},
 };
 
 /// Maximum commits of a batch writer that wait for Redis; beyond it callers are answered at once,
@@ -41,7 +41,12 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    pub(super) fn new(size: usize, epoch: Epoch, states: Vec<MemberState>) -> Self {
+    pub(super) fn new(
+        size: usize,
+        epoch: Epoch,
+        states: Vec<MemberState>,
+        heads: Vec<GroupHead>,
+    ) -> Self {
         let mut batch = Self {
             size,
             epoch,
@@ -51,6 +56,7 @@ impl Batch {
             states: BTreeMap::new(),
         };
         states.iter().for_each(|state| batch.add_state(state));
+        heads.into_iter().for_each(|head| batch.commit.add_head(head));
         batch
     }
 
@@ -72,15 +78,12 @@ impl Batch {
         self.commit.tell_inbox(&self.epoch, *chat_id, *last_ev, user_id);
     }
 
-    /// Notes a member's current state. In a group no message writes more for its members: the chat's
-    /// channel tells their inboxes, and Postgres has their counters.
+    /// Notes a member's current state.
     pub(super) fn add_state(&mut self, state: &MemberState) {
-        if state.kind == ChatKind::Direct {
-            let known = self.states.entry((state.chat_id, state.user_id.clone()));
-            let known = known.or_insert_with(|| state.clone());
-            if known.version() < state.version() {
-                known.clone_from(state);
-            }
+        let known = self.states.entry((state.chat_id, state.user_id.clone()));
+        let known = known.or_insert_with(|| state.clone());
+        if known.version() < state.version() {
+            known.clone_from(state);
         }
     }
 
@@ -100,9 +103,13 @@ impl Batch {
         let events = self.events.into_iter();
         let events = events.map(|(chat_id, _, event)| (Channel::Chat(chat_id), event));
         self.commit.publications.extend(events);
-        let states = self.states.values();
-        let states = states.filter(|state| self.chats.contains(&state.chat_id));
-        states.for_each(|state| self.commit.add_state(state));
+        for state in self.states.values().filter(|state| self.chats.contains(&state.chat_id)) {
+            match state.kind {
+                ChatKind::Direct => self.commit.add_state(state),
+                // The chat's channel tells the inboxes.
+                ChatKind::Group => self.commit.add_copy(state),
+            }
+        }
         self.commit
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     metrics::Metrics,
     model::{ChatId, MessageId},
     protocol::Created,
-    store::{Draft, SendOutcome, Store, StoreError},
+    store::{Draft, SendOutcome, SentBatch, Store, StoreError},
     trace,
 };
 
@@ -35,8 +35,8 @@ impl BatchItem for Draft {
     }
 
     async fn write(store: &Store, drafts: &[Self]) -> Result<Written<SendOutcome>, StoreError> {
-        let written = store.send_messages(drafts).await?;
-        Ok(Written { outcomes: written.outcomes, states: written.states, epoch: written.epoch })
+        let SentBatch { outcomes, states, epoch } = store.send_messages(drafts).await?;
+        Ok(Written { outcomes, states, heads: Vec::new(), epoch })
     }
 
     fn conclude(

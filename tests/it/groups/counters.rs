@@ -211,3 +211,45 @@ async fn the_badge_heeds_what_each_chat_may_notify_of() {
         .await
         .expect_problem(404, "chat_not_found");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_write_reaches_every_copy_by_one_value_in_redis() {
+    let cluster = Cluster::start(2).await;
+    let [alice, bob] = ["alice", "bob"].map(|id| cluster.user(id));
+    let chat = create(&alice.on(0), "Copied", &["bob", "carol"]).await;
+    for member in [&alice, &bob] {
+        assert_eq!(member.on(1).unread_in(&chat).await, 0);
+    }
+    for text in ["one", "two", "three"] {
+        alice.on(0).send(&chat, text).await;
+    }
+    assert_eq!(bob.on(1).unread_in(&chat).await, 3);
+    // If Redis said otherwise, all replicas would.
+    let (mut redis, key) = (cluster.redis().await, format!("head:{}", chat.id));
+    let head = redis.get(&key).await.expect("a head");
+    let mut numbers: Vec<&str> = head.split('|').collect();
+    numbers[3] = "103";
+    let full = format!("{}{key}", cluster.redis_prefix());
+    redis.command(&["SET", &full, &numbers.join("|")]).await;
+    for replica in [0, 1] {
+        assert_eq!(bob.on(replica).unread_in(&chat).await, 103);
+        assert_eq!(alice.on(replica).unread_in(&chat).await, 0, "her own are in her copy");
+    }
+    // A deletion counts for those only who have not read so far: Postgres is asked, and Redis right again.
+    let last = alice.on(0).send(&chat, "four").await;
+    alice
+        .on(0)
+        .delete(&chat.path(&format!("messages/{}/", last["message_id"].as_str().expect("an id"))))
+        .await
+        .expect(204);
+    for replica in [0, 1] {
+        assert_eq!(bob.on(replica).unread_in(&chat).await, 3);
+    }
+    // A mention is the member's own.
+    say(&alice.on(0), &chat, "@bob", json!(["bob"])).await;
+    assert_eq!(counters(&bob.on(1), &chat).await, (4, 1));
+    assert_eq!(counters(&cluster.user("carol").on(1), &chat).await, (4, 0));
+    say(&alice.on(0), &chat, "@all", json!("all")).await;
+    assert_eq!(counters(&bob.on(1), &chat).await, (5, 2));
+    assert_eq!(counters(&cluster.user("carol").on(1), &chat).await, (5, 1));
+}

@@ -116,6 +116,15 @@ impl Redis {
         }
     }
 
+    /// The value of a key; `None`: there is none.
+    pub(crate) async fn get(&mut self, key: &str) -> Option<String> {
+        let key = format!("{}{key}", self.prefix);
+        match self.command(&["GET", &key]).await {
+            Reply::Text(value) => Some(value),
+            _ => None,
+        }
+    }
+
     pub(crate) async fn hash(&mut self, key: &str) -> HashMap<String, String> {
         let key = format!("{}{key}", self.prefix);
         let flat = self.command(&["HGETALL", &key]).await.list();
