@@ -396,9 +396,12 @@ CREATE TABLE webhooks (
     event_id     uuid NOT NULL UNIQUE DEFAULT gen_random_uuid(),
     kind         text NOT NULL CHECK (kind IN ('message.created', 'report.created')),
     chat_id      uuid NOT NULL,
-    -- The recipient and the number of a message.created's message.
+    -- The recipient and the number of a message.created's message. One row is for all members of a group: they are
+    -- told in the order of their ids, and recipient_id is who is tried again.
     recipient_id text COLLATE "C",
     seq          bigint,
+    -- Of a row for all members: everybody up to this id is done; '' at first. Null: it is for recipient_id only.
+    after_id     text COLLATE "C",
     -- The report of a report.created.
     report_id    uuid,
     created_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -412,9 +415,9 @@ CREATE TABLE webhooks (
     last_error   text CHECK (char_length(last_error) <= 200),
     -- When the event became a dead letter, which holds up no other event; null: it waits.
     dead_at      timestamptz,
-    CHECK (CASE kind WHEN 'message.created' THEN recipient_id IS NOT NULL AND seq IS NOT NULL
+    CHECK (CASE kind WHEN 'message.created' THEN coalesce(recipient_id, after_id) IS NOT NULL AND seq IS NOT NULL
                      ELSE report_id IS NOT NULL END)
-);
+) WITH (fillfactor = 70);
 CREATE INDEX webhooks_waiting ON webhooks (chat_id, webhook_id) WHERE dead_at IS NULL;
 CREATE INDEX webhooks_dead ON webhooks (chat_id, webhook_id) WHERE dead_at IS NOT NULL;
 

@@ -85,8 +85,8 @@ END
 $$;
 
 -- Marks a user as erased, and removes their profile, their words and name from reports, and the events of their
--- chats; false: the user is unknown. A concurrent report locks the user first: it is either seen here, or sees the
--- mark.
+-- direct chats and for themselves; false: the user is unknown. A concurrent report locks the user first: it is
+-- either seen here, or sees the mark.
 CREATE FUNCTION mark_erased(in_user text)
 RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
@@ -99,8 +99,7 @@ BEGIN
     PERFORM mark_chats_erased(ARRAY[in_user]);
     UPDATE reports SET text = '', metadata = NULL WHERE sender_id = in_user;
     UPDATE reports SET reporter_id = NULL, reason = NULL WHERE reporter_id = in_user;
-    PERFORM forget_webhooks(ARRAY(
-        SELECT m.chat_id FROM members m WHERE m.user_id = in_user COLLATE "POSIX" AND m.left_ev IS NULL));
+    PERFORM forget_webhooks_of(in_user);
     RETURN true;
 END
 $$;

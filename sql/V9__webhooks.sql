@@ -27,11 +27,57 @@ BEGIN
          WHERE w.chat_id BETWEEN in_chat AND in_chat AND w.dead_at IS NULL
          ORDER BY w.chat_id, w.webhook_id LIMIT 1;
         IF FOUND THEN
-            UPDATE webhook_lanes l SET due_at = next_due WHERE l.chat_id = in_chat;
+            -- Behind the lanes that wait already: a chat with much to send gives way after each turn.
+            UPDATE webhook_lanes l SET due_at = greatest(next_due, clock_timestamp()) WHERE l.chat_id = in_chat;
         ELSE
             DELETE FROM webhook_lanes l WHERE l.chat_id = in_chat;
         END IF;
     END IF;
+END
+$$;
+
+-- Moves on with a message of a group, which one row tells to all members. in_outcome: next (everybody up to
+-- in_after is done), retry (in_recipient is tried again after in_pause; everybody up to in_after, who come before,
+-- is done), dead (in_recipient, who is in_after as well, gets a dead letter with the id in_event). The lane is kept
+-- for in_lease more, but after a retry. False: the turn is another replica's by now, or the event is gone.
+CREATE FUNCTION advance_webhook(
+    in_chat uuid, in_turn bigint, in_webhook bigint, in_outcome text, in_after text, in_recipient text,
+    in_event uuid, in_pause interval, in_error text, in_lease interval)
+RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    ours boolean;
+BEGIN
+    SELECT l.turn = in_turn INTO ours FROM webhook_lanes l WHERE l.chat_id = in_chat FOR UPDATE;
+    IF ours IS NOT TRUE THEN
+        -- Deliveries count even if the lease ran out: every replica takes the members in the same order.
+        IF in_outcome = 'next' THEN
+            UPDATE webhooks w SET after_id = in_after, recipient_id = NULL, attempts = 0, last_error = NULL
+             WHERE w.webhook_id = in_webhook AND w.after_id < in_after;
+        END IF;
+        RETURN false;
+    END IF;
+    IF in_outcome = 'retry' THEN
+        UPDATE webhooks w
+           SET after_id = in_after, recipient_id = in_recipient, last_error = in_error,
+               attempts = CASE WHEN w.recipient_id = in_recipient THEN w.attempts ELSE 0 END + 1,
+               due_at = clock_timestamp() + in_pause
+         WHERE w.webhook_id = in_webhook;
+        PERFORM settle_webhook(in_chat, in_turn, NULL, 'none', NULL, NULL);
+        RETURN true;
+    END IF;
+    IF in_outcome = 'dead' THEN
+        -- Locked, so that forget_webhooks finds either nothing or both rows.
+        INSERT INTO webhooks (event_id, kind, chat_id, recipient_id, seq, created_at, due_at, begun_at, attempts,
+                              last_error, dead_at)
+        SELECT in_event, w.kind, w.chat_id, in_recipient, w.seq, w.created_at, w.due_at, w.begun_at,
+               CASE WHEN w.recipient_id = in_recipient THEN w.attempts ELSE 0 END + 1, in_error, clock_timestamp()
+          FROM webhooks w WHERE w.webhook_id = in_webhook FOR UPDATE
+            ON CONFLICT (event_id) DO NOTHING;
+    END IF;
+    UPDATE webhook_lanes l SET due_at = clock_timestamp() + in_lease WHERE l.chat_id = in_chat;
+    UPDATE webhooks w SET after_id = in_after, recipient_id = NULL, attempts = 0, last_error = NULL
+     WHERE w.webhook_id = in_webhook;
+    RETURN FOUND;
 END
 $$;
 
@@ -69,5 +115,26 @@ BEGIN
      WHERE w.chat_id = ANY (in_chats) AND w.dead_at IS NULL AND w.kind = 'message.created';
     DELETE FROM webhooks w
      WHERE w.chat_id = ANY (in_chats) AND w.dead_at IS NOT NULL AND w.kind = 'message.created';
+END
+$$;
+
+-- Deletes the events of an erased user: those of messages in their direct chats, and in groups, also those that they
+-- have left, what is for them alone. A row for all members passes them over.
+CREATE FUNCTION forget_webhooks_of(in_user text)
+RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    of_chats uuid[] := ARRAY(
+        SELECT m.chat_id FROM members m WHERE m.user_id = in_user COLLATE "POSIX" AND m.left_ev IS NULL
+        UNION ALL
+        SELECT m.chat_id FROM members m WHERE m.user_id = in_user COLLATE "POSIX" AND m.left_ev IS NOT NULL);
+BEGIN
+    PERFORM forget_webhooks(ARRAY(
+        SELECT c.chat_id FROM unnest(of_chats) AS o (chat_id)
+         CROSS JOIN LATERAL (SELECT c.chat_id, c.kind FROM chats c WHERE c.chat_id = o.chat_id OFFSET 0) c
+         WHERE c.kind = 'direct'));
+    DELETE FROM webhooks w
+     WHERE w.chat_id = ANY (of_chats) AND w.dead_at IS NULL AND w.recipient_id = in_user AND w.after_id IS NULL;
+    DELETE FROM webhooks w
+     WHERE w.chat_id = ANY (of_chats) AND w.dead_at IS NOT NULL AND w.recipient_id = in_user;
 END
 $$;

@@ -235,19 +235,20 @@ const GET_EARLIER: &str = concat!(
  CROSS JOIN LATERAL (SELECT * FROM messages m WHERE m.chat_id = q.chat_id AND m.seq = q.seq OFFSET 0) m"
 );
 
-/// The same, and an event for the recipient of each new message of a direct chat, in the same transaction:
-/// the chat was there, with both its members, before the statement began.
+/// The same, and an event for each new message, in the same transaction: of a direct chat for its
+/// recipient, since the chat was there, with both its members, before the statement began; of a group one
+/// for all members, however many they are.
 const SEND_MESSAGES_NOTING: &str = concat!(
     "-- store.send_messages_noting
 WITH f AS MATERIALIZED (
     SELECT * FROM send_messages($1, $2, $3, $4, $5, $6, $7, $8)
 ), events (kind, chat_id, recipient_id, seq, report_id, due_at) AS (
-    SELECT 'message.created', peer.chat_id, peer.user_id, f.seq, NULL::uuid,
+    SELECT 'message.created', ($1)[f.idx::integer], peer.user_id, f.seq, NULL::uuid,
            clock_timestamp() + $9 * interval '1 second'
       FROM f
-     CROSS JOIN LATERAL (SELECT m.chat_id, m.user_id FROM members m
+      LEFT JOIN LATERAL (SELECT m.user_id FROM members m
                           WHERE m.chat_id = ($1)[f.idx::integer] AND m.user_id <> ($2)[f.idx::integer]
-                            AND f.kind = 'direct' OFFSET 0) peer
+                            AND f.kind = 'direct' OFFSET 0) peer ON true
      WHERE f.outcome = 'created'
 ), ",
     note_webhooks!(),

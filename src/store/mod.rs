@@ -8,6 +8,7 @@ mod connect;
 mod erasure;
 mod error;
 mod export;
+mod group_webhooks;
 mod groups;
 mod history;
 mod in_flight;
@@ -48,6 +49,7 @@ pub use self::{
     chats::{Actor, Deleted, Opened, Reader, TypingRule},
     connect::patiently,
     error::StoreError,
+    group_webhooks::{Fanout, Recipients, Step},
     groups::{Changed, GroupLimits, NewGroup},
     history::{History, Page},
     inbox::{ChatCursor, ChatFilter, InboxChat, InboxPage, StoredChat},

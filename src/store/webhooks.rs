@@ -9,8 +9,9 @@ use uuid::Uuid;
 use super::{
     Store, StoreError,
     connect::connect,
+    group_webhooks::Fanout,
     reports::{report, report_columns},
-    rows::{epoch, epoch_of, message, message_columns, time, unread, user},
+    rows::{epoch, epoch_of, message, opt_user, time, user},
 };
 use crate::{
     config::DatabaseConfig,
@@ -21,15 +22,15 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lane {
     pub chat_id: ChatId,
-    turn: i64,
+    pub(super) turn: i64,
     /// In another history, the same turn and the same event number may belong to others.
-    epoch: Epoch,
+    pub(super) epoch: Epoch,
 }
 
 /// The first event of a chat, with its present content.
 #[derive(Debug)]
 pub struct Waiting {
-    webhook_id: i64,
+    pub(super) webhook_id: i64,
     /// Identifies the event to its receiver.
     pub event_id: Uuid,
     pub created_at: Time,
@@ -45,6 +46,8 @@ pub struct Waiting {
 pub enum Event {
     Message(Box<Notice>),
     Report(Box<Report>),
+    /// A message of a group, for all its members.
+    Group(Fanout),
     /// The event is obsolete: the message was read or deleted, or the chat is gone or closed.
     Void,
 }
@@ -54,6 +57,8 @@ pub enum Event {
 pub struct Notice {
     pub recipient_id: UserId,
     pub room_name: String,
+    /// Of a group.
+    pub title: Option<String>,
     pub message: Message,
     /// The recipient's unread messages in the chat, and in all chats.
     pub unread_count: i64,
@@ -153,14 +158,14 @@ impl Store {
 
 fn waiting(row: &Row) -> (ChatId, Waiting) {
     let chat_id = row.get("chat_id");
-    let event = if row.get("wanted") {
-        Event::Message(Box::new(Notice {
-            recipient_id: user(row.get("recipient_id")),
-            room_name: row.get("room_name"),
-            unread_count: row.get("unread"),
-            total_unread: row.get("total_unread"),
-            message: message(chat_id, row),
-        }))
+    let event = if row.get("shared") {
+        Event::Group(Fanout {
+            seq: row.get("m_seq"),
+            after: opt_user(row, "after_id").filter(|after| !after.as_str().is_empty()),
+            tried: opt_user(row, "recipient_id"),
+        })
+    } else if row.get("wanted") {
+        Event::Message(Box::new(notice(chat_id, row)))
     } else if row.get::<_, Option<Uuid>>("r_report_id").is_some() {
         Event::Report(Box::new(report(row)))
     } else {
@@ -176,6 +181,17 @@ fn waiting(row: &Row) -> (ChatId, Waiting) {
         event,
     };
     (chat_id, waiting)
+}
+
+pub(super) fn notice(chat_id: ChatId, row: &Row) -> Notice {
+    Notice {
+        recipient_id: user(row.get("recipient_id")),
+        room_name: row.get("room_name"),
+        title: row.get("title"),
+        unread_count: row.get("unread"),
+        total_unread: row.get("total_unread"),
+        message: message(chat_id, row),
+    }
 }
 
 /// An event that was given up.
@@ -231,13 +247,14 @@ pub async fn replay_dead_letters(
 }
 
 /// Stores the events that the statement defines as `events (kind, chat_id, recipient_id, seq, report_id,
-/// due_at)`. The update of an existing lane changes nothing: it locks the lane, so that `settle_webhook`
-/// cannot delete it as empty meanwhile.
+/// due_at)`. A message without a recipient is for all members of a group. The update of an existing lane
+/// changes nothing: it locks the lane, so that `settle_webhook` cannot delete it as empty meanwhile.
 macro_rules! note_webhooks {
     () => {
         "noted AS (
-    INSERT INTO webhooks (kind, chat_id, recipient_id, seq, report_id, due_at)
-    SELECT kind, chat_id, recipient_id, seq, report_id, due_at FROM events ORDER BY seq
+    INSERT INTO webhooks (kind, chat_id, recipient_id, seq, after_id, report_id, due_at)
+    SELECT kind, chat_id, recipient_id, seq, CASE WHEN seq > 0 AND recipient_id IS NULL THEN '' END, report_id, due_at
+      FROM events ORDER BY seq
 ), laned AS (
     INSERT INTO webhook_lanes AS l (chat_id, due_at)
     SELECT DISTINCT ON (chat_id) chat_id, due_at FROM events ORDER BY chat_id, due_at
@@ -258,24 +275,48 @@ RETURNING chat_id, turn, ",
     epoch!()
 );
 
-/// An event is not `wanted` if its recipient has read the message, if the message was deleted, or if the
-/// chat is gone, blocked, or has a member who was erased.
+/// Whether a message `m` is still news for a member `me` of its chat `c`, as they wish to be told.
+macro_rules! wanted {
+    () => {
+        "NOT c.blocked AND m.deleted_at IS NULL AND me.user_id <> m.sender_id
+       AND me.read_seq < m.seq AND me.first_seq <= m.seq
+       AND CASE me.notify WHEN 'all' THEN true
+                          WHEN 'mentions' THEN coalesce(m.mentions::text[] && ARRAY[me.user_id, chr(1)], false)
+                          ELSE false END
+       AND (SELECT count(*) FROM users u
+             WHERE u.user_id = ANY (ARRAY[me.user_id, m.sender_id]) AND u.erased_at IS NOT NULL) = 0"
+    };
+}
+pub(super) use wanted;
+
+/// The columns that [`notice`] reads, of a chat `c`, its member `me`, its group `g` and a message `m`.
+macro_rules! notice_columns {
+    () => {
+        concat!(
+            "c.room_name, g.title, ",
+            $crate::store::rows::unread!("c", "me"),
+            " AS unread,
+       (SELECT coalesce(sum(",
+            $crate::store::rows::unread!("ac", "a"),
+            "), 0)::bigint FROM members a
+         CROSS JOIN LATERAL (SELECT * FROM chats c WHERE c.chat_id = a.chat_id OFFSET 0) ac
+         WHERE a.user_id = me.user_id COLLATE \"POSIX\" AND a.left_ev IS NULL) AS total_unread, ",
+            $crate::store::rows::message_columns!()
+        )
+    };
+}
+pub(super) use notice_columns;
+
 const LIST_WEBHOOKS: &str = concat!(
     "-- store.list_webhooks
 SELECT w.chat_id, w.webhook_id, w.event_id, w.created_at,
        extract(epoch FROM clock_timestamp() - w.begun_at)::float8 AS age, w.attempts,
-       w.due_at <= clock_timestamp() AS due,
-       coalesce(NOT c.blocked AND NOT c.erased AND me.read_seq < m.seq AND m.deleted_at IS NULL,
-                false) AS wanted,
-       w.recipient_id, c.room_name, ",
-    unread!("c", "me"),
-    " AS unread,
-       (SELECT coalesce(sum(",
-    unread!("ac", "a"),
-    "), 0)::bigint FROM members a
-         CROSS JOIN LATERAL (SELECT * FROM chats c WHERE c.chat_id = a.chat_id OFFSET 0) ac
-         WHERE a.user_id = w.recipient_id COLLATE \"POSIX\" AND a.left_ev IS NULL) AS total_unread, ",
-    message_columns!(),
+       w.due_at <= clock_timestamp() AS due, w.recipient_id, w.after_id,
+       w.after_id IS NOT NULL AND m.seq IS NOT NULL AND m.deleted_at IS NULL AS shared,
+       coalesce(",
+    wanted!(),
+    ", false) AS wanted, ",
+    notice_columns!(),
     ", ",
     report_columns!(),
     "
@@ -285,6 +326,7 @@ SELECT w.chat_id, w.webhook_id, w.event_id, w.created_at,
                       ORDER BY w.chat_id, w.webhook_id LIMIT 1) w
   LEFT JOIN LATERAL (SELECT * FROM chats c
                       WHERE c.chat_id = w.chat_id AND w.seq IS NOT NULL OFFSET 0) c ON true
+  LEFT JOIN LATERAL (SELECT g.title FROM groups g WHERE g.chat_id = c.chat_id OFFSET 0) g ON true
   LEFT JOIN LATERAL (SELECT * FROM members m
                       WHERE m.chat_id = c.chat_id AND m.user_id = w.recipient_id
                         AND coalesce(m.left_ev, 0) = 0 OFFSET 0) me ON true

@@ -3,8 +3,10 @@
 //! Events are stored in the transactions that cause them. A worker on every replica takes chats
 //! whose first event is due and sends one event per chat at a time: at least once, in order within
 //! a chat. A failed event is retried with growing pauses until it is too old; then it becomes a
-//! dead letter, and the next event follows.
+//! dead letter, and the next event follows. A message of a group is one event for each of its
+//! members, but one row for all ([`group`]).
 
+mod group;
 mod webhook_sender;
 
 use std::{
@@ -24,7 +26,7 @@ use crate::{
     metrics::{Metrics, WebhookOutcome},
     model::{Message, Report, Time, UserId},
     presence::Presence,
-    store::{Event, Lane, Settled, Store, StoreError, Waiting},
+    store::{Event, Lane, Notice, Settled, Store, StoreError, Waiting},
 };
 
 /// How often the worker looks for due events: short compared with the seconds that an event waits
@@ -63,8 +65,8 @@ pub fn start(
 ) -> Result<(), ConfigError> {
     let Some(url) = &config.webhook_url else { return Ok(()) };
     let webhook_sender = WebhookSender::new(url.clone(), config)?;
-    let worker = Arc::new(Worker { webhook_sender, config: config.clone(), parts });
-    tasks.spawn(async move { abort.run_until_cancelled(worker.run(stop)).await });
+    let worker = Arc::new(Worker { webhook_sender, config: config.clone(), parts, stop });
+    tasks.spawn(async move { abort.run_until_cancelled(worker.run()).await });
     Ok(())
 }
 
@@ -72,10 +74,11 @@ struct Worker {
     webhook_sender: WebhookSender,
     config: WebhookConfig,
     parts: Parts,
+    stop: CancellationToken,
 }
 
 impl Worker {
-    async fn run(self: Arc<Self>, stop: CancellationToken) {
+    async fn run(self: Arc<Self>) {
         let mut in_flight = JoinSet::new();
         loop {
             let free = self.config.webhook_concurrency.saturating_sub(in_flight.len());
@@ -86,7 +89,7 @@ impl Worker {
             }
             let pause = tokio::time::sleep(LOOK.mul_f64(rand::random_range(0.8..1.2)));
             tokio::select! {
-                () = stop.cancelled() => break,
+                () = self.stop.cancelled() => break,
                 // A finished attempt may make the next event of its chat due.
                 Some(_) = in_flight.join_next() => while in_flight.try_join_next().is_some() {},
                 () = pause => {}
@@ -95,13 +98,18 @@ impl Worker {
         while in_flight.join_next().await.is_some() {}
     }
 
+    /// Returns for how long a lane is taken.
+    fn lease(&self) -> Duration {
+        self.config.webhook_timeout + LEASE_GRACE
+    }
+
     /// Takes up to `limit` chats and starts to send the first event of each.
     async fn begin(
         self: &Arc<Self>,
         limit: usize,
         in_flight: &mut JoinSet<()>,
     ) -> Result<(), StoreError> {
-        let lease = self.config.webhook_timeout + LEASE_GRACE;
+        let lease = self.lease();
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let lanes = self.parts.store.take_webhook_lanes(limit, lease).await?;
         if lanes.is_empty() {
@@ -137,6 +145,9 @@ impl Worker {
         let Some(waiting) = waiting.filter(|waiting| waiting.due) else {
             return self.settle(&lane, Settled::Nothing, expiry).await;
         };
+        if let Event::Group(fanout) = &waiting.event {
+            return self.tell_members(&lane, &waiting, fanout, expiry).await;
+        }
         let count = |outcome| self.parts.metrics.count_webhook(outcome);
         let Some(body) = body(&waiting).filter(|_| !here) else {
             count(WebhookOutcome::Skipped);
@@ -203,6 +214,9 @@ enum Data<'a> {
     Message {
         recipient_id: &'a UserId,
         room_name: &'a str,
+        /// Of a group.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        title: Option<&'a str>,
         message: &'a Message,
         unread_count: i64,
         total_unread: i64,
@@ -212,22 +226,28 @@ enum Data<'a> {
 
 /// Builds the body for an event; `None` if its subject no longer exists.
 fn body(waiting: &Waiting) -> Option<Vec<u8>> {
-    let (kind, data) = match &waiting.event {
-        Event::Void => return None,
-        Event::Report(report) => ("report.created", Data::Report(report)),
-        Event::Message(notice) => (
-            "message.created",
-            Data::Message {
-                recipient_id: &notice.recipient_id,
-                room_name: &notice.room_name,
-                message: &notice.message,
-                unread_count: notice.unread_count,
-                total_unread: notice.total_unread,
-            },
-        ),
+    match &waiting.event {
+        Event::Group(_) | Event::Void => None,
+        Event::Report(report) => encode("report.created", waiting.created_at, Data::Report(report)),
+        Event::Message(notice) => message_body(waiting.created_at, notice),
+    }
+}
+
+fn message_body(created_at: Time, notice: &Notice) -> Option<Vec<u8>> {
+    let data = Data::Message {
+        recipient_id: &notice.recipient_id,
+        room_name: &notice.room_name,
+        title: notice.title.as_deref(),
+        message: &notice.message,
+        unread_count: notice.unread_count,
+        total_unread: notice.total_unread,
     };
+    encode("message.created", created_at, data)
+}
+
+fn encode(kind: &'static str, timestamp: Time, data: Data<'_>) -> Option<Vec<u8>> {
     // Plain structs can't fail to serialize.
-    serde_json::to_vec(&Envelope { kind, timestamp: waiting.created_at, data }).ok()
+    serde_json::to_vec(&Envelope { kind, timestamp, data }).ok()
 }
 
 #[cfg(test)]

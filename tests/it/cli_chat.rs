@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Chat, Cluster, Program, SECRET, Talker, User, eventually};
+use crate::harness::{Chat, Cluster, Program, SECRET, Talker, User, claims, eventually};
 
 async fn texts(user: &User, replica: usize, chat: &Chat) -> Vec<Value> {
     let history = user.on(replica).history(chat, "?limit=100").await;
@@ -263,4 +263,53 @@ async fn what_cannot_go_on_ends_and_says_why() {
     let folder = tempfile::tempdir().expect("a folder");
     let told = refusal(Talker::beside(folder.path(), &alice, "bob", 0)).await;
     assert!(told.contains("there is no token"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_group_lines_have_names_and_tell_who_comes_and_goes() {
+    let cluster = Cluster::start(2).await;
+    let named = |id: &str, name: &str| {
+        let mut claims = claims(id);
+        claims["name"] = json!(name);
+        cluster.user_claiming(&claims)
+    };
+    let (alice, bob, carol) = (named("alice", "Alice"), named("bob", "Bob"), named("carol", "Bob"));
+    for user in [&alice, &bob, &carol] {
+        user.on(0).get("/chats/").await.expect(200);
+    }
+    let body = json!({ "kind": "group", "title": "Sailing", "user_ids": ["bob"] });
+    let group = Chat::from_json(&alice.on(0).post("/chats/", body).await.expect(201));
+    alice.on(0).send(&group, "before").await;
+    let mut hers = Talker::in_group(&alice, &group.room_name, &[0]);
+    hers.notes_that(r#"in "Sailing" (2 members)"#).await;
+    let mut his = Talker::in_group(&bob, &group.id, &[1]);
+    his.hears("Alice: before").await;
+    hers.notes_that("Bob is online").await;
+    his.types("a boat!\n");
+    hers.hears("Bob: a boat!").await;
+    eventually(async || match alice.on(0).unread_in(&group).await {
+        0 => Ok(()),
+        unread => Err(format!("{unread} are not marked as read")),
+    })
+    .await;
+
+    let members = group.path("members/");
+    alice.on(1).post(&members, json!({ "user_ids": ["carol"] })).await.expect(200);
+    his.hears("* Alice added Bob (carol)").await;
+    carol.on(0).send(&group, "me too").await;
+    his.hears("Bob (carol): me too").await;
+    carol.on(0).delete(&group.path("members/carol/")).await.expect(204);
+    hers.hears("* Bob (carol) left").await;
+    alice.on(0).patch(&group.path(""), json!({ "title": "Rowing" })).await.expect(200);
+    his.hears(r#"* Alice called the chat "Rowing""#).await;
+    hers.end_input();
+    assert_eq!(hers.ended().await, 0, "{}", hers.notes());
+
+    // For whoever is removed it is over.
+    alice.on(0).delete(&group.path("members/bob/")).await.expect(204);
+    assert_eq!(his.ended().await, 1);
+    assert!(his.notes().contains("it is over: no such chat among yours"), "{}", his.notes());
+    let mut stranger = Talker::in_group(&carol, &group.room_name, &[0]);
+    assert_eq!(stranger.ended().await, 1);
+    assert!(stranger.notes().contains("the chat can't be opened"), "{}", stranger.notes());
 }

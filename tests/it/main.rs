@@ -32,6 +32,7 @@ mod retries;
 mod revocation;
 mod rolling;
 mod rotation;
+mod rust_client;
 mod search;
 mod socket;
 mod surroundings;

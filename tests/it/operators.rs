@@ -95,6 +95,21 @@ async fn verify_is_content_with_a_living_database_and_finds_each_kind_of_damage(
                 .into(),
             "DELETE FROM outbox".into(),
         ),
+        (
+            "webhooks",
+            format!(
+                "INSERT INTO webhooks (kind, chat_id, recipient_id, seq, due_at)
+                 VALUES ('message.created', '{id}', 'bob', 1, now())"
+            ),
+            "DELETE FROM webhooks".into(),
+        ),
+        (
+            "webhooks",
+            "INSERT INTO webhooks (kind, chat_id, after_id, seq, due_at, dead_at)
+             VALUES ('message.created', gen_random_uuid(), '', 1, now(), now())"
+                .into(),
+            "DELETE FROM webhooks".into(),
+        ),
     ] {
         cluster.psql(&damage).await;
         let found = verify().await;

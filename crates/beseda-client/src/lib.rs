@@ -15,7 +15,7 @@ pub use self::{
     client::{Client, ClientBuilder, Events},
     error::Error,
     machine::{Event, State},
-    rest::{ChatFilter, Export, MemberFilter, Rest},
+    rest::{Changes, ChatFilter, Export, MemberFilter, Rest},
     token::{Credentials, TokenReason},
     wire::{Closed, Connection, Utf8Bytes, Wire, WireError, WireOptions, WsMessage},
 };

@@ -1,6 +1,7 @@
 //! The REST calls.
 
 mod groups;
+mod sync;
 
 use std::{
     sync::{
@@ -22,7 +23,7 @@ use http::{Method, StatusCode, header};
 use serde::{Serialize, de::DeserializeOwned};
 use url::Url;
 
-pub use self::groups::MemberFilter;
+pub use self::{groups::MemberFilter, sync::Changes};
 use crate::{Credentials, Error, TokenReason, tls};
 
 /// Longer than the service lets a request take by itself (15 s), so that its own answer comes first.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use beseda_client::{
     Closed, Error, Event, State, Window,
     machine::{Answer, Call, Effect, Machine, Position, Settings},
-    protocol::{ReceivedFrame, model::ChatId, rest::HistoryView},
+    protocol::{ReceivedFrame, frame::GoneReason, model::ChatId, rest::HistoryView},
 };
 use serde_json::{Value, json};
 
@@ -54,6 +54,18 @@ fn page(head: i64) -> HistoryView {
         read_seq: 0,
         peer_read_seq: Some(0),
     }
+}
+
+/// Why the chat is gone, as often as it was told.
+fn reasons(machine: &mut Machine) -> Vec<Option<GoneReason>> {
+    let reason = |effect| match effect {
+        Effect::Emit(event) => match *event {
+            Event::Gone { reason, .. } => Some(reason),
+            _ => None,
+        },
+        _ => None,
+    };
+    std::iter::from_fn(|| machine.next_effect()).filter_map(reason).collect()
 }
 
 fn away() -> Error {
@@ -110,10 +122,38 @@ fn a_socket_of_one_chat_begins_where_its_history_ends_however_late_that_comes() 
     frame(&mut machine, later, hello());
     machine.on_closed(later, &Closed { code: 4004, reason: "gone".to_owned() });
     assert!(matches!(machine.state(), State::Stopped { code: 4004, .. }));
-    let told = std::iter::from_fn(|| machine.next_effect());
-    assert!(told.into_iter().any(
-        |effect| matches!(effect, Effect::Emit(event) if matches!(*event, Event::Gone { .. }))
-    ));
+    assert_eq!(reasons(&mut machine), [None]);
+}
+
+#[test]
+fn the_end_of_the_one_chat_comes_with_its_close_and_the_last_reason() {
+    let (mut machine, now) = (machine(Some(chat_id())), Instant::now());
+    answer_history(&mut machine, now, Ok(page(7)));
+    let deleted = json!({
+        "type": "chat.deleted", "chat_id": CHAT, "reason": "removed", "epoch": "e1",
+    });
+    // The close is lost: whoever is a member again by then goes on where they were.
+    let lose_close = |machine: &mut Machine| {
+        frame(machine, now, hello());
+        frame(machine, now, deleted.clone());
+        assert_eq!(reasons(machine), []);
+        machine.on_closed(now, &Closed { code: 1006, reason: String::new() });
+        machine.on_time(now + Duration::from_secs(60));
+        std::iter::from_fn(|| machine.next_effect()).find_map(|effect| match effect {
+            Effect::Connect { attempt, position, .. } => Some((attempt, position)),
+            _ => None,
+        })
+    };
+    let (_, position) = lose_close(&mut machine).expect("another try");
+    assert_eq!(position, Some(Position { ev: 7, epoch: "e1".to_owned() }));
+    let (attempt, _) = lose_close(&mut machine).expect("another try");
+    let refused = json!({
+        "type": "t", "title": "t", "status": 404, "detail": "d", "code": "chat_not_found",
+        "request_id": "r",
+    });
+    machine.on_refused(now, attempt, &Error::answered(404, refused.to_string().as_bytes()));
+    assert!(matches!(machine.state(), State::Stopped { code: 4004, .. }));
+    assert_eq!(reasons(&mut machine), [Some(GoneReason::Removed)]);
 }
 
 #[test]

@@ -24,13 +24,19 @@ const OUTBOX: &str = "\
 SELECT 'row ' || outbox_id || ' waits since ' || created_at AS example FROM outbox
  WHERE created_at < clock_timestamp() - interval '1 minute' ORDER BY outbox_id";
 
-/// An event is taken by its chat's lane, and made together with it.
+/// An event is taken by its chat's lane, and made together with it. Events of messages go with their chat.
 const WEBHOOKS: &str = "\
 -- store.verify_webhooks
-SELECT format('%s: event %s waits without a lane', w.chat_id, w.event_id) AS example
+SELECT format('%s: event %s %s', w.chat_id, w.event_id, wrong.what) AS example
   FROM webhooks w
- WHERE w.dead_at IS NULL
-   AND NOT EXISTS (SELECT FROM webhook_lanes l WHERE l.chat_id = w.chat_id)
+ CROSS JOIN LATERAL (
+    SELECT 'waits without a lane' AS what
+     WHERE w.dead_at IS NULL
+       AND NOT EXISTS (SELECT FROM webhook_lanes l WHERE l.chat_id = w.chat_id)
+    UNION ALL
+    SELECT 'is of a chat that is gone'
+     WHERE w.kind = 'message.created'
+       AND NOT EXISTS (SELECT FROM chats c WHERE c.chat_id = w.chat_id)) wrong
  ORDER BY w.webhook_id";
 
 /// Directories lead to chats that are there, and go with them. A group's key outlives it.

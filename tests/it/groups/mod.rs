@@ -10,6 +10,7 @@ mod moderation;
 mod rights;
 mod sync;
 mod system_messages;
+mod webhooks;
 
 use serde_json::{Value, json};
 

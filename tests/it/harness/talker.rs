@@ -36,7 +36,13 @@ pub(crate) struct Talker {
 impl Talker {
     /// Starts it as `user`, in a chat with `with`, at these replicas.
     pub(crate) fn start(user: &User, with: &str, replicas: &[usize]) -> Self {
-        let mut command = command(user, with, replicas);
+        let mut command = command(user, ["--with", with], replicas);
+        Self::over_pipes(command.env("BESEDA_TOKEN", &user.token))
+    }
+
+    /// Starts it as `user`, in a group, by its room name or id.
+    pub(crate) fn in_group(user: &User, chat: &str, replicas: &[usize]) -> Self {
+        let mut command = command(user, ["--group", chat], replicas);
         Self::over_pipes(command.env("BESEDA_TOKEN", &user.token))
     }
 
@@ -47,14 +53,14 @@ impl Talker {
         with: &str,
         replica: usize,
     ) -> Self {
-        Self::over_pipes(command(user, with, &[replica]).env("BESEDA_DEV_DATA", folder))
+        Self::over_pipes(command(user, ["--with", with], &[replica]).env("BESEDA_DEV_DATA", folder))
     }
 
     /// Starts it at a terminal.
     pub(crate) fn at_terminal(user: &User, with: &str, replica: usize) -> Self {
         let OpenptyResult { master, slave } = openpty(&WINDOW, None).expect("a terminal");
         let end = || Stdio::from(slave.try_clone().expect("a descriptor more"));
-        let mut command = command(user, with, &[replica]);
+        let mut command = command(user, ["--with", with], &[replica]);
         command.env("BESEDA_TOKEN", &user.token).env("TERM", "xterm");
         let child = command.stdin(end()).stdout(end()).stderr(end()).spawn();
         let screen = std::fs::File::from(master);
@@ -153,9 +159,9 @@ impl Drop for Talker {
     }
 }
 
-fn command(user: &User, with: &str, replicas: &[usize]) -> Command {
+fn command(user: &User, chat: [&str; 2], replicas: &[usize]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_beseda"));
-    command.env_clear().env("TZ", "UTC").args(["chat", "--as", &user.id, "--with", with]);
+    command.env_clear().env("TZ", "UTC").args(["chat", "--as", &user.id]).args(chat);
     for replica in replicas {
         command.args(["--url", &format!("http://{}", user.on(*replica).host())]);
     }

@@ -46,13 +46,13 @@ async fn a_message_to_somebody_who_is_away_is_told_and_signed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_read_deleted_or_blocked_meanwhile_is_not_told() {
+async fn what_was_read_deleted_blocked_or_muted_meanwhile_is_not_told() {
     let receiver = Receiver::start().await;
     let cluster = Cluster::with(2, receiver.settings()).await;
     let (alice, host) = (cluster.user("alice"), cluster.host());
     receiver.open(false);
     let mut chats = Vec::new();
-    for name in ["reader", "author", "blocker", "leaver", "erased"] {
+    for name in ["reader", "author", "blocker", "leaver", "erased", "muted"] {
         let other = cluster.user(name);
         let chat = alice.on(0).open_chat(&other).await;
         alice.on(0).send(&chat, "first").await;
@@ -60,6 +60,7 @@ async fn what_was_read_deleted_or_blocked_meanwhile_is_not_told() {
     }
     // The first ones are on their way; the second ones have to wait for them.
     receiver.expect(chats.len()).await;
+    let muted = json!({ "notify": "mentions" });
     for (number, (chat, other)) in chats.iter().enumerate() {
         let second = alice.on(1).send(chat, "second").await;
         let path = format!("messages/{}/", second["message_id"].as_str().expect("an id"));
@@ -68,7 +69,8 @@ async fn what_was_read_deleted_or_blocked_meanwhile_is_not_told() {
             1 => drop(alice.on(0).delete(&chat.path(&path)).await.expect(204)),
             2 => drop(other.on(0).put("/users/alice/block/", json!({})).await.expect(204)),
             3 => drop(alice.on(0).delete(&chat.path("")).await.expect(204)),
-            _ => drop(host.on(0).delete("/users/erased/").await.expect(204)),
+            4 => drop(host.on(0).delete("/users/erased/").await.expect(204)),
+            _ => drop(other.on(0).patch(&chat.path("me/"), muted.clone()).await.expect(200)),
         }
     }
     // A chat or a person that is gone leaves no events behind.

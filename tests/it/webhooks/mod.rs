@@ -3,7 +3,7 @@
 mod addresses;
 mod attempts;
 mod events;
-mod receiver;
+pub(crate) mod receiver;
 
 use std::process::Output;
 
@@ -12,7 +12,7 @@ use tokio::process::Command;
 use crate::harness::{Cluster, eventually};
 
 /// Nothing waits to be sent any more.
-async fn all_is_decided(cluster: &Cluster) {
+pub(crate) async fn all_is_decided(cluster: &Cluster) {
     eventually(async || match cluster.psql("SELECT * FROM webhooks WHERE dead_at IS NULL").await {
         rows if rows.is_empty() => Ok(()),
         rows => Err(format!("{rows:?}")),
@@ -21,13 +21,13 @@ async fn all_is_decided(cluster: &Cluster) {
 }
 
 /// The real program, as an operator runs it.
-async fn admin(cluster: &Cluster, words: &[&str]) -> Output {
+pub(crate) async fn admin(cluster: &Cluster, words: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_beseda"));
     command.args(["admin", "webhooks"]).args(words);
     command.env_clear().env("DATABASE_URL", cluster.database_url());
     command.output().await.expect("the program runs")
 }
 
-fn printed(output: &Output) -> String {
+pub(crate) fn printed(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }

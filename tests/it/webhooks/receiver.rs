@@ -22,20 +22,20 @@ use tokio::{net::TcpListener, sync::watch};
 use crate::harness::{eventually, now};
 
 /// The secret in use, and the one that comes after it.
-pub(super) const SECRETS: [&str; 2] =
+pub(crate) const SECRETS: [&str; 2] =
     ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "dGhlIHNlY3JldCB0aGF0IGlzIHRvIGNvbWUgbmV4dA=="];
 
 /// What came with one request.
 #[derive(Debug, Clone)]
-pub(super) struct Delivery {
-    pub(super) id: String,
-    pub(super) json: Value,
+pub(crate) struct Delivery {
+    pub(crate) id: String,
+    pub(crate) json: Value,
     /// What it was answered; none while it waits, or where the sender left.
-    pub(super) answered: Option<u16>,
+    pub(crate) answered: Option<u16>,
 }
 
 impl Delivery {
-    pub(super) fn message(&self) -> &Value {
+    pub(crate) fn message(&self) -> &Value {
         &self.json["data"]["message"]
     }
 }
@@ -51,13 +51,13 @@ struct Shared {
 }
 
 /// The host application's server; ends with the test's runtime.
-pub(super) struct Receiver {
-    pub(super) address: SocketAddr,
+pub(crate) struct Receiver {
+    pub(crate) address: SocketAddr,
     shared: Arc<Shared>,
 }
 
 impl Receiver {
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let shared = Arc::new(Shared {
             deliveries: Mutex::default(),
             answers: Mutex::new(Box::new(|_, _| 204)),
@@ -71,7 +71,7 @@ impl Receiver {
     }
 
     /// Settings of replicas that tell it of events, at once.
-    pub(super) fn settings(&self) -> impl FnOnce(&mut Config) + use<> {
+    pub(crate) fn settings(&self) -> impl FnOnce(&mut Config) + use<> {
         let url = format!("http://{}/events", self.address);
         move |config| {
             config.webhooks.webhook_url = Some(url.parse().expect("a URL"));
@@ -83,21 +83,21 @@ impl Receiver {
         }
     }
 
-    pub(super) fn answer(&self, answers: impl Fn(&Delivery, usize) -> u16 + Send + 'static) {
+    pub(crate) fn answer(&self, answers: impl Fn(&Delivery, usize) -> u16 + Send + 'static) {
         *self.shared.answers.lock().expect("no panic") = Box::new(answers);
     }
 
-    pub(super) fn open(&self, open: bool) {
+    pub(crate) fn open(&self, open: bool) {
         self.shared.open.send_replace(open);
     }
 
     /// All that has come, in the order in which it came.
-    pub(super) fn deliveries(&self) -> Vec<Delivery> {
+    pub(crate) fn deliveries(&self) -> Vec<Delivery> {
         self.shared.deliveries.lock().expect("no panic").clone()
     }
 
     /// So many have come at least.
-    pub(super) async fn expect(&self, count: usize) -> Vec<Delivery> {
+    pub(crate) async fn expect(&self, count: usize) -> Vec<Delivery> {
         eventually(async || {
             let deliveries = self.deliveries();
             if deliveries.len() >= count { Ok(deliveries) } else { Err(format!("{deliveries:?}")) }

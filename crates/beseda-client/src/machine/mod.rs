@@ -95,6 +95,8 @@ pub struct Machine {
     commands: u64,
     reading_list: bool,
     read_list_again: bool,
+    /// Why the one chat is the user's no longer, as its socket said before its close.
+    gone_as: Option<GoneReason>,
     /// Since when the token is in use; `None` until a socket opens with it.
     token_since: Option<Instant>,
 }
@@ -113,6 +115,7 @@ impl Machine {
             commands: 0,
             reading_list: false,
             read_list_again: false,
+            gone_as: None,
             token_since: None,
         }
     }
@@ -271,7 +274,8 @@ impl Machine {
     fn stopped(&mut self, code: u16, why: String) {
         self.set_state(State::Stopped { code, why });
         if let (4004, Some(chat_id)) = (code, self.settings.only) {
-            self.gone(chat_id, None, None);
+            let reason = self.gone_as.take();
+            self.gone(chat_id, None, reason);
         }
     }
 
@@ -392,11 +396,13 @@ impl Machine {
                 self.chats.tell(*chat, total_unread, keep_presence);
                 self.emit(Event::Chats);
             }
-            // On a socket of one chat close 4004 follows, which tells it.
-            ReceivedFrame::ChatDeleted { chat_id, total_unread, reason, .. }
-                if self.settings.only.is_none() =>
-            {
-                self.gone(chat_id, total_unread, Some(reason));
+            ReceivedFrame::ChatDeleted { chat_id, total_unread, reason, .. } => {
+                match self.settings.only {
+                    None => self.gone(chat_id, total_unread, Some(reason)),
+                    // Close 4004 follows. If it is lost, the next ticket is refused for the same reason, or
+                    // the user is a member again.
+                    Some(_) => self.gone_as = Some(reason),
+                }
             }
             ReceivedFrame::Typing { .. } => self.emit(Event::Frame(Box::new(frame))),
             ReceivedFrame::Presence { .. } => {
@@ -427,6 +433,7 @@ impl Machine {
 
     fn on_hello(&mut self, now: Instant, user_id: UserId) {
         self.me = Some(user_id);
+        self.gone_as = None;
         self.phase.live(now);
         self.set_state(State::Live);
         self.token_since.get_or_insert(now);
