@@ -7,7 +7,7 @@ use beseda_protocol::{
     rest::{HistoryView, ReadResult, Window},
 };
 
-use super::{Caller, Chats};
+use super::{Caller, Chats, counters::in_order};
 use crate::{
     error::{Error, chain},
     model::{Chat, ChatId, Epoch, Head, UserId},
@@ -122,8 +122,12 @@ impl Chats {
         after: Option<ChatCursor>,
         limit: i64,
     ) -> Result<(Vec<Chat>, Option<ChatCursor>), Error> {
-        let mut chats = self.store.list_chats(user, filter, after, limit + 1).await?;
-        let more = cut(&mut chats, limit);
+        // Redis knows the order, so that Postgres looks up no more than is shown. A chat that is gone by
+        // then shortens the page.
+        let counters = self.get_counters(user).await?;
+        let mut places = in_order(&counters, filter, after);
+        let more = cut(&mut places, limit);
+        let chats = self.store.list_chats(user, &places).await?;
         let next = chats.last().filter(|_| more).map(|StoredChat { chat, activity, .. }| {
             ChatCursor { pinned: chat.pinned, activity: *activity, chat_id: chat.chat_id }
         });
@@ -236,7 +240,7 @@ impl Chats {
         else {
             return Err(Error::ChatNotFound);
         };
-        let total_unread = self.totals.get(user).await?;
+        let total_unread = self.get_total(user, &state).await?;
         Ok(ReadResult {
             chat_id,
             room_name: state.room_name,

@@ -1,5 +1,5 @@
-//! A user's unread total over all chats. It is summed on demand, because a column for it would be
-//! written with every message.
+//! A user's unread total over all chats by Postgres, where Redis does not know it. It is summed on demand,
+//! because a column for it would be written with every message.
 
 use std::{
     collections::HashMap,

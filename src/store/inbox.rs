@@ -142,37 +142,18 @@ impl Store {
         Ok(InboxPage { chats, epoch })
     }
 
-    /// A page of a user's chats past `after`: pinned ones first, then latest activity.
+    /// Those of these chats that are the user's: pinned ones first, then latest activity.
     pub async fn list_chats(
         &self,
         user: &UserId,
-        filter: ChatFilter,
-        after: Option<ChatCursor>,
-        limit: i64,
+        chats: &[ChatId],
     ) -> Result<Vec<StoredChat>, StoreError> {
-        let filter = match filter {
-            ChatFilter::All => "all",
-            ChatFilter::Unread => "unread",
-            ChatFilter::Archived => "archived",
-            ChatFilter::Pinned => "pinned",
-        };
-        let pinned = after.map(|cursor| cursor.pinned);
-        let activity = after.map(|cursor| cursor.activity.0);
-        let chat_id = after.map(|cursor| cursor.chat_id);
-        let rows = self
-            .list(
-                LIST_CHATS,
-                &[
-                    (&user.as_str(), Type::TEXT),
-                    (&filter, Type::TEXT),
-                    (&pinned, Type::BOOL),
-                    (&activity, Type::TIMESTAMPTZ),
-                    (&chat_id, Type::UUID),
-                    (&limit, Type::INT8),
-                ],
-            )
-            .await?;
-        Ok(rows.iter().map(chat).collect())
+        if chats.is_empty() {
+            return Ok(Vec::new());
+        }
+        let params =
+            [(&user.as_str() as &(dyn ToSql + Sync), Type::TEXT), (&chats as _, Type::UUID_ARRAY)];
+        Ok(self.list(LIST_CHATS, &params).await?.iter().map(chat).collect())
     }
 }
 
@@ -362,19 +343,15 @@ SELECT * FROM (
 ) x WHERE before < $3 ORDER BY idx"
 );
 
-/// A caller's chats are sorted at read: an index on activity would change with every send.
+/// Chat by chat, as above.
 const LIST_CHATS: &str = concat!(
-    "-- store.list_chats\nWITH p AS MATERIALIZED (SELECT * FROM (",
-    own_chats!(
-        "me.user_id = $1 COLLATE \"POSIX\" AND me.left_ev IS NULL
-            AND me.archived = ($2 = 'archived') AND (me.pinned OR $2 <> 'pinned')"
-    ),
-    ") own
-   WHERE ($3::boolean IS NULL OR (pinned, active_at, chat_id) < ($3, $4, $5))
-     AND ($2 <> 'unread' OR ",
-    unread!("own", "own"),
-    " > 0)
-   ORDER BY pinned DESC, active_at DESC, chat_id DESC LIMIT $6) ",
+    "-- store.list_chats
+WITH p AS MATERIALIZED (
+    SELECT own.* FROM unnest($2) AS q (chat_id)
+     CROSS JOIN LATERAL (",
+    own_chats!("me.user_id = $1 AND me.chat_id = q.chat_id AND coalesce(me.left_ev, 0) = 0"),
+    " OFFSET 0) own
+) ",
     select_chats!(),
     " ORDER BY p.pinned DESC, p.active_at DESC, p.chat_id DESC"
 );
