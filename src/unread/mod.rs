@@ -69,6 +69,11 @@ impl Unread {
 
     /// Writes changes in one round trip. Each replaces an older value only.
     pub async fn write(&self, changes: &[Change]) -> Result<(), RedisUnavailable> {
+        self.shared.redis.run(&self.writes(changes)?).await.map(drop)
+    }
+
+    /// Returns the calls that write changes.
+    pub(crate) fn writes(&self, changes: &[Change]) -> Result<Vec<Call<'_>>, RedisUnavailable> {
         let mut pairs: HashMap<(&UserId, &Epoch), Vec<Value>> = HashMap::new();
         for Change { user, epoch, counter } in changes {
             let (field, value) = counter.encode();
@@ -81,11 +86,7 @@ impl Unread {
             (self.key(user), theirs)
         });
         let args = [KEEP_SECONDS.into()];
-        self.shared
-            .redis
-            .run_together(&self.shared.scripts.write, &args, counted.collect())
-            .await
-            .map(drop)
+        self.shared.redis.together(&self.shared.scripts.write, &args, counted)
     }
 
     /// Reads what is copied of `user`, unordered. `None` if there is no complete copy of the present
@@ -95,9 +96,9 @@ impl Unread {
         // While the generation is unknown, no copy can be trusted or stored.
         let before = redis.generation().ok_or(RedisUnavailable)?;
         let epoch = self.shared.history.current();
-        let call = Call::new(self.key(user), vec![(&*epoch).into(), (&*before).into()]);
-        let answer =
-            redis.run(&self.shared.scripts.read, &[call]).await?.pop().ok_or(RedisUnavailable)?;
+        let args = vec![(&*epoch).into(), (&*before).into()];
+        let call = Call::new(&self.shared.scripts.read, self.key(user), args);
+        let answer = redis.run(&[call]).await?.pop().ok_or(RedisUnavailable)?;
         // Compared again: the answer may come from a server that was restarted in between.
         if answer.is_null() || redis.generation() != Some(before) {
             return Ok(None);
@@ -186,8 +187,8 @@ impl Unread {
             (&*generation).into(),
             filler.0.as_str().into(),
         ];
-        let call = Call::new(self.key(user), args);
-        let answers = self.shared.redis.run(&self.shared.scripts.begin_fill, &[call]).await?;
+        let call = Call::new(&self.shared.scripts.begin_fill, self.key(user), args);
+        let answers = self.shared.redis.run(&[call]).await?;
         Ok(is_done(&answers).then_some(filler))
     }
 
@@ -211,8 +212,8 @@ impl Unread {
                 let (field, value) = CounterChange::of(state).encode();
                 args.extend([field.into(), value.into()]);
             }
-            let call = Call::new(self.key(user), args);
-            let stored = is_done(&self.shared.redis.run(&self.shared.scripts.fill, &[call]).await?);
+            let call = Call::new(&self.shared.scripts.fill, self.key(user), args);
+            let stored = is_done(&self.shared.redis.run(&[call]).await?);
             if !stored || rest.is_empty() {
                 return Ok(stored);
             }
