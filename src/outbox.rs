@@ -76,12 +76,9 @@ impl Outbox {
 
     /// Publishes a commit to Redis. After an error the sweeper does it later.
     pub async fn publish(&self, commit: Commit) -> Result<(), RedisUnavailable> {
-        // Counters first, so that they are sent before any client can learn of the change.
-        let (counted, published) = tokio::join!(
-            self.unread.write(&commit.counters, &commit.heads, &commit.ended),
-            self.broker.publish(&commit.publications)
-        );
-        counted.and(published)?;
+        // Counters first, so that they are there before any client can learn of the change.
+        let counters = self.unread.writes(&commit.counters, &commit.heads, &commit.ended);
+        self.broker.publish_after(counters, &commit.publications).await?;
         self.finished.add(commit.noted);
         Ok(())
     }

@@ -23,6 +23,7 @@ use tokio::{
 };
 
 use crate::{
+    compare::{Comparison, Opponent},
     error::Error,
     preload::Preload,
     progress::say,
@@ -61,6 +62,15 @@ pub(crate) struct Options {
     #[arg(long, value_name = "CHATSxMESSAGES")]
     preload: Option<Preload>,
 
+    /// Run the scenario against this program too, in turn and each with stores of its own, and compare
+    /// what an operation costs: an older build, or any program that takes the same settings and calls.
+    #[arg(long, value_name = "PROGRAM[=NAME]", conflicts_with = "data")]
+    pub against: Option<Opponent>,
+
+    /// Runs of each program with --against.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=50), requires = "against")]
+    rounds: u8,
+
     #[command(subcommand)]
     pub scenario: Scenario,
 }
@@ -80,14 +90,51 @@ struct Replica {
 
 pub(crate) async fn run(options: &Options) -> Result<Report, Error> {
     options.scenario.common().expect_no_target()?;
-    let mut signals = Signals::catch().map_err(|error| Error::Io("cannot catch signals", error))?;
     let program = program(options.beseda.as_deref())?;
-    let folder = Folder::new(options.data.as_deref())?;
-    let secret = Secret::from(format!("{:064x}", rand::random::<u128>()));
+    let mut signals = catch_signals()?;
     tokio::select! {
-        outcome = run_in(options, &program, folder.path(), &secret) => outcome,
+        outcome = run_program(options, &program) => outcome,
         () = signals.next() => Err(Error::Interrupted),
     }
+}
+
+/// Runs the scenario against both programs in turn.
+pub(crate) async fn compare(options: &Options, other: &Opponent) -> Result<Comparison, Error> {
+    let common = options.scenario.common();
+    common.expect_no_target()?;
+    if common.json.is_some() || common.html.is_some() {
+        return Err(Error::Usage("--json and --html are of one run, and --against makes several"));
+    }
+    let own = program(options.beseda.as_deref())?;
+    let theirs = program(Some(&other.program))?;
+    let mut signals = catch_signals()?;
+    let mut comparison = Comparison::new(other.name.clone());
+    for round in 1..=options.rounds {
+        say(&format!("round {round} of {}", options.rounds));
+        let pair = async {
+            Ok::<_, Error>((
+                run_program(options, &own).await?,
+                run_program(options, &theirs).await?,
+            ))
+        };
+        let (ours, theirs) = tokio::select! {
+            pair = pair => pair?,
+            () = signals.next() => return Err(Error::Interrupted),
+        };
+        comparison.add(ours, theirs);
+    }
+    Ok(comparison)
+}
+
+fn catch_signals() -> Result<Signals, Error> {
+    Signals::catch().map_err(|error| Error::Io("cannot catch signals", error))
+}
+
+/// Runs the scenario on an installation of this program.
+async fn run_program(options: &Options, program: &Path) -> Result<Report, Error> {
+    let folder = Folder::new(options.data.as_deref())?;
+    let secret = Secret::from(format!("{:064x}", rand::random::<u128>()));
+    run_in(options, program, folder.path(), &secret).await
 }
 
 /// The folder of an installation's files: kept if named, otherwise removed on drop.

@@ -11,6 +11,7 @@
 mod attack;
 mod chaos;
 mod clients;
+mod compare;
 mod context;
 mod error;
 mod local;
@@ -82,6 +83,11 @@ async fn dispatch(command: Command) -> Result<bool, Error> {
             publish(&report, scenario.common())
         }
         Command::Local(options) => {
+            if let Some(other) = &options.against {
+                let comparison = local::compare(&options, other).await?;
+                print(&comparison.to_string())?;
+                return Ok(comparison.is_right());
+            }
             let report = local::run(&options).await?;
             publish(&report, options.scenario.common())
         }

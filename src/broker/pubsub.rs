@@ -9,9 +9,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    Channel, Event, RedisClient, RedisUnavailable, Script,
+    Call, Channel, Event, RedisClient, RedisUnavailable, Script,
     listener::{Listener, Request},
-    script::CALLS_A_PIPELINE,
+    script::KEYS_A_PIPELINE,
 };
 
 /// Events that wait for their receiver. Beyond it fred's own buffer fills, and its overflow is reported
@@ -89,15 +89,30 @@ impl Broker {
     /// Publishes to every replica, in this order. `Ok` means that Redis accepted all of it, not that
     /// every replica received it.
     pub async fn publish(&self, publications: &[(Channel, Bytes)]) -> Result<(), RedisUnavailable> {
+        self.publish_after(Vec::new(), publications).await
+    }
+
+    /// Makes these calls, then publishes. One server is asked once for both.
+    pub(crate) async fn publish_after(
+        &self,
+        calls: Vec<Call<'_>>,
+        publications: &[(Channel, Bytes)],
+    ) -> Result<(), RedisUnavailable> {
         let prefix = &*self.channel_prefix;
         let named = publications
             .iter()
             .map(|(channel, payload)| (channel.name(prefix), Value::from(payload.clone())));
         if self.sharded {
-            return self.publish_to_shards(&named.collect::<Vec<_>>()).await;
+            let named: Vec<_> = named.collect();
+            let (called, published) =
+                tokio::join!(self.redis.run(&calls), self.publish_to_shards(&named));
+            called?;
+            return published;
         }
         let theirs = named.map(|(channel, payload)| (channel, vec![payload]));
-        self.redis.run_together(&self.publish, &[], theirs.collect()).await.map(drop)
+        let mut calls: Vec<Call<'_>> = calls;
+        calls.extend(self.redis.together(&self.publish, &[], theirs));
+        self.redis.run(&calls).await.map(drop)
     }
 
     /// Publishes without a script: while a slot migrates, a script with the channel as its key is
@@ -106,7 +121,7 @@ impl Broker {
         &self,
         publications: &[(String, Value)],
     ) -> Result<(), RedisUnavailable> {
-        for chunk in publications.chunks(CALLS_A_PIPELINE) {
+        for chunk in publications.chunks(KEYS_A_PIPELINE) {
             let pipeline = self.redis.pipeline()?;
             for (channel, payload) in chunk {
                 // In a pipeline this only queues.

@@ -10,9 +10,9 @@ use fred::{
 
 use super::{RedisClient, RedisUnavailable};
 
-/// Calls in one pipeline. At about 10 µs each, Redis runs them well within the command time-out and
+/// Keys in one pipeline. At about 10 µs each, Redis handles them well within the command time-out and
 /// without keeping other clients waiting.
-pub(super) const CALLS_A_PIPELINE: usize = 500;
+pub(super) const KEYS_A_PIPELINE: usize = 500;
 
 /// Keys in one call of a script that takes many, at about 3 µs each: Redis does nothing else meanwhile.
 const KEYS_A_CALL: usize = 100;
@@ -26,14 +26,15 @@ pub(crate) struct Script {
 
 /// One call of a script: its keys, at least one and all on one server, and its arguments.
 #[derive(Debug, Clone)]
-pub(crate) struct Call {
-    pub(crate) keys: Vec<String>,
-    pub(crate) args: Vec<Value>,
+pub(crate) struct Call<'a> {
+    script: &'a Script,
+    keys: Vec<String>,
+    args: Vec<Value>,
 }
 
-impl Call {
-    pub(crate) fn new(key: String, args: Vec<Value>) -> Self {
-        Self { keys: vec![key], args }
+impl<'a> Call<'a> {
+    pub(crate) fn new(script: &'a Script, key: String, args: Vec<Value>) -> Self {
+        Self { script, keys: vec![key], args }
     }
 }
 
@@ -55,24 +56,30 @@ impl Script {
 }
 
 impl RedisClient {
-    /// Runs a script for each of `calls` and returns their results in the same order. If one fails, all
-    /// fail, because every write here can be repeated.
-    pub(crate) async fn run(
-        &self,
-        script: &Script,
-        calls: &[Call],
-    ) -> Result<Vec<Value>, RedisUnavailable> {
+    /// Makes these calls and returns their results in the same order. If one fails, all fail, because every
+    /// write here can be repeated.
+    pub(crate) async fn run(&self, calls: &[Call<'_>]) -> Result<Vec<Value>, RedisUnavailable> {
         let mut results = Vec::with_capacity(calls.len());
-        for chunk in calls.chunks(CALLS_A_PIPELINE) {
-            let mut answers = self.run_by(chunk, "EVALSHA", &script.sha1).await?;
+        let mut rest = calls;
+        while !rest.is_empty() {
+            let mut keys = 0;
+            let fits = |call: &&Call<'_>| {
+                keys += call.keys.len();
+                keys <= KEYS_A_PIPELINE
+            };
+            // One call has far fewer.
+            let part = rest.iter().take_while(fits).count().max(1);
+            let (chunk, later) = rest.split_at(part);
+            rest = later;
+            let mut answers = self.run_by(chunk.iter(), "EVALSHA", |script| &script.sha1).await?;
             // A new or restarted server does not know the script and learns it from EVAL. Calls that
             // were answered must not run again.
             let unknown: Vec<usize> = (0..answers.len())
                 .filter(|&i| matches!(&answers[i], Err(e) if e.details().starts_with("NOSCRIPT")))
                 .collect();
             if !unknown.is_empty() {
-                let again: Vec<Call> = unknown.iter().map(|&i| chunk[i].clone()).collect();
-                let learned = self.run_by(&again, "EVAL", &script.source).await?;
+                let again = unknown.iter().map(|&i| &chunk[i]);
+                let learned = self.run_by(again, "EVAL", |script| &script.source).await?;
                 for (i, answer) in unknown.into_iter().zip(learned) {
                     answers[i] = answer;
                 }
@@ -87,45 +94,41 @@ impl RedisClient {
         Ok(results)
     }
 
-    /// Runs a script that takes many keys, with `args` and then those of each key as arguments. It takes
-    /// few calls, because a call costs a replica more than it costs Redis; in a cluster, one a key.
-    /// Returns the answer of each call, in the order of the keys.
-    pub(crate) async fn run_together(
+    /// Returns the calls of a script that takes many keys, with `args` and then those of each key as
+    /// arguments: few calls, because a call costs a replica more than it costs Redis; in a cluster, one a key.
+    pub(crate) fn together<'a>(
         &self,
-        script: &Script,
+        script: &'a Script,
         args: &[Value],
-        theirs: Vec<(String, Vec<Value>)>,
-    ) -> Result<Vec<Value>, RedisUnavailable> {
+        theirs: impl IntoIterator<Item = (String, Vec<Value>)>,
+    ) -> Vec<Call<'a>> {
         let keys_a_call = if self.is_clustered() { 1 } else { KEYS_A_CALL };
-        let mut calls: Vec<Call> = Vec::with_capacity(theirs.len().div_ceil(keys_a_call));
+        let mut calls: Vec<Call<'a>> = Vec::new();
         for (key, own) in theirs {
             match calls.last_mut().filter(|call| call.keys.len() < keys_a_call) {
                 Some(call) => {
                     call.keys.push(key);
                     call.args.extend(own);
                 }
-                None => calls.push(Call::new(key, [args, &own].concat())),
+                None => calls.push(Call::new(script, key, [args, &own].concat())),
             }
         }
-        let mut answers = Vec::with_capacity(calls.len());
-        for part in calls.chunks(CALLS_A_PIPELINE / keys_a_call) {
-            answers.extend(self.run(script, part).await?);
-        }
-        Ok(answers)
+        calls
     }
 
-    async fn run_by(
+    async fn run_by<'a>(
         &self,
-        calls: &[Call],
+        calls: impl ExactSizeIterator<Item = &'a Call<'a>>,
         command: &'static str,
-        script: &str,
+        named: impl Fn(&Script) -> &str,
     ) -> Result<Vec<fred::interfaces::FredResult<Value>>, RedisUnavailable> {
         let pipeline = self.pipeline()?;
+        let count = calls.len();
         for call in calls {
             let slot = ClusterHash::Custom(redis_keyslot(call.keys[0].as_bytes()));
             let mut args: Vec<Value> = Vec::with_capacity(2 + call.keys.len() + call.args.len());
             // A slice's length fits an i64.
-            args.extend([script.into(), Value::Integer(call.keys.len() as i64)]);
+            args.extend([named(call.script).into(), Value::Integer(call.keys.len() as i64)]);
             args.extend(call.keys.iter().map(|key| key.as_str().into()));
             args.extend(call.args.iter().cloned());
             let command = CustomCommand::new_static(command, slot, false);
@@ -133,6 +136,6 @@ impl RedisClient {
             let _queued: Value =
                 pipeline.custom(command, args).await.map_err(|_| RedisUnavailable)?;
         }
-        self.send(&pipeline, calls.len()).await
+        self.send(&pipeline, count).await
     }
 }

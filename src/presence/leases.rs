@@ -104,8 +104,8 @@ impl Leases {
         &self,
         users: &[&'a UserId],
     ) -> Result<Vec<&'a UserId>, RedisUnavailable> {
-        let keys = users.iter().map(|user| (self.key(user), Vec::new())).collect();
-        let answers = self.redis.run_together(&self.live, &[], keys).await?;
+        let keys = users.iter().map(|user| (self.key(user), Vec::new()));
+        let answers = self.redis.run(&self.redis.together(&self.live, &[], keys)).await?;
         let signs = answers.iter().filter_map(Value::as_bytes).flatten();
         Ok(users
             .iter()
@@ -208,8 +208,8 @@ impl Leases {
         users: &[UserId],
         args: impl Fn() -> Vec<Value>,
     ) -> Result<Vec<Value>, RedisUnavailable> {
-        let calls: Vec<Call> = users.iter().map(|user| Call::new(self.key(user), args())).collect();
-        self.redis.run(script, &calls).await
+        let calls = users.iter().map(|user| Call::new(script, self.key(user), args()));
+        self.redis.run(&calls.collect::<Vec<_>>()).await
     }
 
     /// Notes in the sorted set when each user's leases expire.

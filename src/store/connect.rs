@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use deadpool::managed::{self, RecycleError, RecycleResult};
+use deadpool::managed::{self, QueueMode, RecycleError, RecycleResult};
 use deadpool_postgres::{ClientWrapper, Runtime};
 use percent_encoding::percent_decode_str;
 use tokio::{
@@ -138,11 +138,13 @@ impl Connector {
         opened.map(|(client, driving)| ClientWrapper::new(client, driving))
     }
 
-    /// Creates a pool of up to `size` connections.
+    /// Creates a pool of up to `size` connections. The one that was used last is used next, since each is a
+    /// process of Postgres with plans and caches of its own.
     pub(super) fn pool(self, size: usize) -> Result<Pool, StoreError> {
         let ceiling = Some(self.ceiling);
         Pool::builder(self)
             .max_size(size)
+            .queue_mode(QueueMode::Lifo)
             .wait_timeout(ceiling)
             .create_timeout(ceiling)
             .recycle_timeout(ceiling)

@@ -85,6 +85,16 @@ impl Unread {
         heads: &HashMap<ChatId, GroupHead>,
         ended: &[(ChatId, Epoch)],
     ) -> Result<(), RedisUnavailable> {
+        self.shared.redis.run(&self.writes(changes, heads, ended)).await.map(drop)
+    }
+
+    /// Returns the calls that write this.
+    pub(crate) fn writes(
+        &self,
+        changes: &[Change],
+        heads: &HashMap<ChatId, GroupHead>,
+        ended: &[(ChatId, Epoch)],
+    ) -> Vec<Call<'_>> {
         let mut pairs: HashMap<(&UserId, &Epoch), Vec<Value>> = HashMap::new();
         for Change { user, epoch, counter } in changes {
             let (field, value) = counter.encode();
@@ -109,7 +119,7 @@ impl Unread {
             theirs.extend(ended.iter().map(|(id, epoch)| head(*id, epoch, "gone".to_owned())));
         }
         let args = [KEEP_SECONDS.into()];
-        redis.run_together(&self.shared.scripts.write, &args, theirs).await.map(drop)
+        redis.together(&self.shared.scripts.write, &args, theirs)
     }
 
     /// Reads what is copied of `user`, unordered. `None` if there is no complete copy of the present
@@ -121,9 +131,8 @@ impl Unread {
         let epoch = self.shared.history.current();
         let heads = if redis.is_clustered() { String::new() } else { self.head_key("") };
         let args = vec![(&*epoch).into(), (&*before).into(), heads.into()];
-        let call = Call::new(self.key(user), args);
-        let answer =
-            redis.run(&self.shared.scripts.read, &[call]).await?.pop().ok_or(RedisUnavailable)?;
+        let call = Call::new(&self.shared.scripts.read, self.key(user), args);
+        let answer = redis.run(&[call]).await?.pop().ok_or(RedisUnavailable)?;
         // Compared again: the answer may come from a server that was restarted in between.
         if answer.is_null() || redis.generation().as_deref() != Some(&*before) {
             return Ok(None);
@@ -221,8 +230,8 @@ impl Unread {
             (&*generation).into(),
             filler.0.as_str().into(),
         ];
-        let call = Call::new(self.key(user), args);
-        let answers = self.shared.redis.run(&self.shared.scripts.begin_fill, &[call]).await?;
+        let call = Call::new(&self.shared.scripts.begin_fill, self.key(user), args);
+        let answers = self.shared.redis.run(&[call]).await?;
         Ok(is_done(&answers).then_some(filler))
     }
 
@@ -246,8 +255,8 @@ impl Unread {
                 let (field, value) = CounterChange::of(state).encode();
                 args.extend([field.into(), value.into()]);
             }
-            let call = Call::new(self.key(user), args);
-            let stored = is_done(&self.shared.redis.run(&self.shared.scripts.fill, &[call]).await?);
+            let call = Call::new(&self.shared.scripts.fill, self.key(user), args);
+            let stored = is_done(&self.shared.redis.run(&[call]).await?);
             if !stored || rest.is_empty() {
                 return Ok(stored);
             }

@@ -30,6 +30,10 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(2..))]
     burst: u32,
 
+    /// Messages a second of the first phase. Default: the next one once all sockets have the one before.
+    #[arg(long, value_parser = super::latency::rate)]
+    rate: Option<f64>,
+
     /// Length of a message's text, in bytes.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=4000))]
     bytes: u16,
@@ -74,13 +78,16 @@ async fn phase(
         ..Plan::messages(name, Some(span), &limits)
     };
     let end = Instant::now() + span;
+    let pause = options.rate.filter(|_| burst == 1).map(|rate| Duration::from_secs_f64(1.0 / rate));
+    let mut due = Instant::now();
     let work = async {
-        while Instant::now() < end {
+        while due < end {
+            tokio::time::sleep_until(due.into()).await;
             let before = clients.delivered();
             let mut sends = JoinSet::new();
             for number in *next..*next + burst as usize {
                 let (speaker, bytes) = (clients.speaker(), options.bytes);
-                sends.spawn(async move { speaker.send(number, Instant::now(), bytes).await });
+                sends.spawn(async move { speaker.send(number, due, bytes).await });
             }
             *next += burst as usize;
             let sent =
@@ -92,6 +99,7 @@ async fn phase(
                 context.counters.violation(&Violation::Count { chat: 0, what, found, expected });
                 return;
             }
+            due = pause.map_or_else(Instant::now, |pause| (due + pause).max(Instant::now()));
         }
     };
     let ((), phase) = context.measure(plan, work).await?;
