@@ -16,6 +16,8 @@ const TYPING_REST_MS = 5_000;
 const COUNT_FROM = 200;
 /** So many names of those who type are shown. */
 const TYPING_NAMES = 2;
+/** How an open chat ended; where it ended while one was away, the server says no more than that it has. */
+const GONE = { removed: 'goRemoved', banned: 'goRemoved', deleted: 'chatGone' };
 /** "Seen 5 minutes ago" moves on its own. */
 const STATUS_EVERY_MS = 30_000;
 
@@ -92,7 +94,7 @@ export class ChatView {
   /** @param {?import('../clients/typescript/src/index.js').GoneReason} reason */
   #tellGone(reason) {
     // Who leaves knows it.
-    if (reason !== 'left') toast(t(reason === 'removed' || reason === 'banned' ? 'goRemoved' : 'chatGone'));
+    if (reason !== 'left') toast(t(GONE[reason] ?? 'goneMeanwhile'));
   }
 
   #renderHeader() {
