@@ -74,18 +74,6 @@ export async function members_come_go_and_get_roles({ meet }) {
   await alice.isAccessible();
 }
 
-export async function only_admins_write_where_it_is_set_so({ meet }) {
-  const { alice, bob } = await meeting(meet, 'News');
-  await bob.pick('News');
-  await bob.is('a composer', '#draft');
-  await alice.$('#details-open').click();
-  await alice.page.check('#admins-post');
-  await bob.is('a word on it', '#composer-closed');
-  await bob.is('no composer', '#draft', { state: 'hidden' });
-  await alice.page.uncheck('#admins-post');
-  await bob.is('a composer', '#draft');
-}
-
 export async function a_group_is_left_pinned_and_put_away({ meet }) {
   const { alice, bob, carol } = await meeting(meet, 'Trip');
   bob.expected.push(REFUSED);
