@@ -5,7 +5,7 @@
  * `session.js` adds which chat is open; the `view-*.js` show it. This file signs in and walks
  * between the chats.
  */
-import { attempt, byId, toast, translate } from './dom.js';
+import { ask, attempt, byId, toast, translate } from './dom.js';
 import { lang, t } from './i18n.js';
 import { Session } from './session.js';
 import { SignInView } from './sign-in.js';
@@ -38,8 +38,9 @@ else signIn.show(first ? t('tokenBad') : '');
 function takeToken() {
   const fragment = readFragment(location.hash);
   if (fragment.token === null) return null;
-  history.replaceState(null, '', fragment.chat ? chatAddress(fragment.chat) : location.pathname + location.search);
-  return fragment.token.trim();
+  const { token, ...rest } = fragment;
+  history.replaceState(null, '', addressOf(rest));
+  return token.trim();
 }
 
 function begin(token) {
@@ -58,30 +59,41 @@ function begin(token) {
 
 // ---- walking between the chats: the address knows which one is open, so "back" works ----
 
-function chatAddress(chatId) {
-  return `#${new URLSearchParams({ chat: chatId })}`;
+/** @param {Record<string, ?string>} place  what the address says beside the page itself */
+function addressOf(place) {
+  const known = Object.entries(place).filter(([, value]) => value !== null);
+  return location.pathname + location.search + (known.length ? `#${new URLSearchParams(known)}` : '');
 }
 
 function goTo(chatId) {
   if (chatId === readFragment(location.hash).chat) return openFromAddress();
-  history.pushState(null, '', chatId ? chatAddress(chatId) : location.pathname + location.search);
+  history.pushState(null, '', addressOf({ chat: chatId }));
   openFromAddress();
 }
 
 function leaveAddress() {
-  history.replaceState(null, '', location.pathname + location.search);
+  history.replaceState(null, '', addressOf({}));
 }
 
 window.addEventListener('popstate', openFromAddress);
 
 function openFromAddress() {
   if (!session) return;
-  const { chat, token: fresh } = readFragment(location.hash);
+  const { chat, token: fresh, invite, join } = readFragment(location.hash);
   if (fresh !== null || (chat !== null && session.openId === chat)) return;
+  if (invite ?? join) return enter(() => (invite ? session.groups.accept(invite) : session.groups.join(join)));
   attempt(() => session.show(chat).catch((error) => {
     if (error.code === 'chat_not_found' && readFragment(location.hash).chat === chat) leaveAddress();
     throw error;
   }));
+}
+
+/** A link led here: whoever followed it is asked first, as others will see them come in. @param {() => Promise<string>} join */
+async function enter(join) {
+  history.replaceState(null, '', addressOf({ chat: session.openId }));
+  if (!await ask(t('joinAsk'), t('join'), { isHarmless: true })) return;
+  const chatId = await attempt(join);
+  if (chatId) goTo(chatId);
 }
 
 function showPane() {

@@ -84,12 +84,14 @@ function picture(id, name, url) {
  * Asks before something that cannot be undone.
  * @param {string} question
  * @param {string} [yes]  the word for going on
+ * @param {{isHarmless?: boolean}} [options]
  * @returns {Promise<boolean>}
  */
-export function confirmDelete(question, yes = t('delete')) {
+export function ask(question, yes = t('delete'), { isHarmless = false } = {}) {
   const dialog = byId('confirm');
   byId('confirm-text').textContent = question;
   byId('confirm-yes').textContent = yes;
+  byId('confirm-yes').classList.toggle('danger', !isHarmless);
   dialog.returnValue = '';
   byId('confirm-no').onclick = () => dialog.close();
   byId('confirm-yes').onclick = () => dialog.close('yes');

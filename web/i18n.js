@@ -1,6 +1,9 @@
 /** The page's language: its words, and how it writes numbers, lists and times. */
 import { dayKey } from './text.js';
-import { WORDS } from './words.js';
+import { EN } from './words-en.js';
+import { RU } from './words-ru.js';
+
+const WORDS = { en: EN, ru: RU };
 
 /** @param {string} [tag] a BCP 47 language tag */
 export function pickLanguage(tag) {
@@ -34,7 +37,7 @@ export function wordKeys(language) {
 /** What to tell a person about a failed call: our words for it, else the server's own. */
 export function describeError(error) {
   const key = `error_${error.code}`;
-  return key in WORDS.en ? t(key, { seconds: Math.ceil((error.retryAfterMs ?? 0) / 1000) }) : error.message;
+  return key in WORDS.en ? t(key, { when: error.retryAt ? formatUntil(error.retryAt) : '' }) : error.message;
 }
 
 /** The person's own variety of the language: an Englishman reads 16:05, an American 4:05 PM. */
@@ -45,12 +48,26 @@ const shortDayFormat = new Intl.DateTimeFormat(locale, { day: 'numeric', month: 
 const dayFormat = new Intl.DateTimeFormat(locale, { day: 'numeric', month: 'long' });
 const oldDayFormat = new Intl.DateTimeFormat(locale, { day: 'numeric', month: 'long', year: 'numeric' });
 const fullFormat = new Intl.DateTimeFormat(locale, { dateStyle: 'long', timeStyle: 'short' });
+const secondFormat = new Intl.DateTimeFormat(locale, { timeStyle: 'medium' });
 const listFormat = new Intl.ListFormat(locale, { type: 'conjunction' });
 const relativeFormat = new Intl.RelativeTimeFormat(locale, { numeric: 'auto' });
 
 export const formatTime = (iso) => timeFormat.format(new Date(iso));
 export const formatList = (words) => listFormat.format(words);
 export const formatFull = (iso) => fullFormat.format(new Date(iso));
+
+/** A moment to come: of this hour with its seconds, of another day with its date. @param {string | number} at */
+export function formatUntil(at, now = new Date()) {
+  const date = new Date(at);
+  if (date.getTime() - now.getTime() < 3_600_000) return secondFormat.format(date);
+  return (dayKey(date) === dayKey(now) ? timeFormat : fullFormat).format(date);
+}
+
+/** Seconds in the largest unit that holds them whole. @param {number} seconds */
+export function formatDuration(seconds) {
+  const [unit, length] = [['day', 86_400], ['hour', 3_600], ['minute', 60]].find(([, whole]) => seconds % whole === 0) ?? ['second', 1];
+  return new Intl.NumberFormat(locale, { style: 'unit', unit, unitDisplay: 'long' }).format(seconds / length);
+}
 
 export function formatDay(iso, now = new Date()) {
   const date = new Date(iso);

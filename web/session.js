@@ -8,15 +8,22 @@ import { Client } from '../clients/typescript/src/index.js';
 /** Members whose names are read when a group is opened; others are asked for as their messages are seen. */
 const MET = 100;
 
+/** @typedef {import('../clients/typescript/src/index.js').Member} Member */
+
 export class Session extends Client {
   /** @type {?string} */
   openId = null;
+  /** Until when one may not write in a group, as far as it is known. @type {Map<string, ?string>} */
+  #silenced = new Map();
+  /** Refusals for which that was asked. */
+  #asked = new WeakSet();
 
   /** @param {import('../clients/typescript/src/client.js').Options} options */
   constructor(options) {
     super(options);
     // Once everybody has heard of it: they may want to say that it was the open chat.
     this.on('gone', ({ chatId }) => queueMicrotask(() => { if (this.openId === chatId) this.show(null); }));
+    this.on('chat', ({ chatId, frame }) => this.#onChat(chatId, frame));
   }
 
   /** @param {?string} id of the chat to show, or its name; null shows none */
@@ -37,10 +44,42 @@ export class Session extends Client {
     return opening;
   }
 
-  /** Learns the names of a group's members, of a large one's first, in one call. */
+  /** Learns the names of a group's members, of a large one's first, in one call, and whether one is silenced. */
   async #meet(chatId) {
     const page = await this.api.listMembers(chatId, { limit: MET }).catch(() => null);
-    if (page) this.people.learn(page.results.map(({ user }) => user));
+    if (!page) return;
+    this.people.learn(page.results.map(({ user }) => user));
+    this.#learnOwn(chatId, page.results);
+  }
+
+  /** @param {string} chatId @param {Member[]} members */
+  #learnOwn(chatId, members) {
+    const own = members.find(({ user }) => user.user_id === this.me);
+    if (!own) return;
+    this.#silenced.set(chatId, own.silenced_until);
+    this.emit('chats', {});
+  }
+
+  /** @param {string} chatId @param {?import('../clients/typescript/src/index.js').ServerFrame} [frame] */
+  #onChat(chatId, frame) {
+    if (frame?.type === 'member.updated') this.#learnOwn(chatId, [frame.member]);
+    for (const { error } of this.timelineOf(chatId).pending) {
+      if (error?.code !== 'silenced' || this.#asked.has(error)) continue;
+      this.#asked.add(error);
+      this.#askOwn(chatId);
+    }
+  }
+
+  /** A message was refused, so one is silenced and was not told until when. @param {string} chatId */
+  async #askOwn(chatId) {
+    const page = await this.api.listMembers(chatId, { query: this.me, limit: MET }).catch(() => null);
+    if (page) this.#learnOwn(chatId, page.results);
+  }
+
+  /** Until when one may not write in a group; null: one may. @param {string} chatId */
+  silencedUntil(chatId) {
+    const until = this.#silenced.get(chatId);
+    return until && Date.parse(until) > Date.now() ? until : null;
   }
 
   /** Sends, and brings the end of the chat into sight. @param {string} text @param {import('../clients/typescript/src/index.js').Mentions} [mentions] */

@@ -76,12 +76,13 @@ export function isSendable(text) {
 }
 
 /**
- * What a URL fragment says: `#token=…` and `#chat=…`.
+ * What a URL fragment says: `#token=…`, `#chat=…`, `#invite=…` with an invitation's code, and `#join=…` with
+ * the chat_id of an open group.
  * @param {string} hash
  */
 export function readFragment(hash) {
   const values = new URLSearchParams(hash.replace(/^#/, ''));
-  return { token: values.get('token'), chat: values.get('chat') };
+  return { token: values.get('token'), chat: values.get('chat'), invite: values.get('invite'), join: values.get('join') };
 }
 
 /** Up to two letters that stand for a person without a picture. */

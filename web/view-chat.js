@@ -1,6 +1,6 @@
 /** The open chat: its header, its messages, its search, and the composer below them. */
-import { attempt, byId, chatAvatar, chatName, confirmDelete, displayName, toast } from './dom.js';
-import { formatAgo, formatList, t } from './i18n.js';
+import { attempt, byId, chatAvatar, chatName, ask, displayName, toast } from './dom.js';
+import { formatAgo, formatDuration, formatList, formatUntil, t } from './i18n.js';
 import { mentionsIn } from './mentions.js';
 import { isComposing, isSendable, MAX_TEXT, scalarLength } from './text.js';
 import { DetailsView } from './view-details.js';
@@ -16,6 +16,8 @@ const TYPING_REST_MS = 5_000;
 const COUNT_FROM = 200;
 /** So many names of those who type are shown. */
 const TYPING_NAMES = 2;
+/** How an open chat ended; where it ended while one was away, the server says no more than that it has. */
+const GONE = { removed: 'goRemoved', banned: 'goRemoved', deleted: 'chatGone' };
 /** "Seen 5 minutes ago" moves on its own. */
 const STATUS_EVERY_MS = 30_000;
 
@@ -92,7 +94,7 @@ export class ChatView {
   /** @param {?import('../clients/typescript/src/index.js').GoneReason} reason */
   #tellGone(reason) {
     // Who leaves knows it.
-    if (reason !== 'left') toast(t(reason === 'removed' || reason === 'banned' ? 'goRemoved' : 'chatGone'));
+    if (reason !== 'left') toast(t(GONE[reason] ?? 'goneMeanwhile'));
   }
 
   #renderHeader() {
@@ -101,8 +103,9 @@ export class ChatView {
     const { other_user: other } = chat;
     const typing = this.#typing(chat);
     const status = typing || (other ? this.#presence(other) : t('membersCount', { count: chat.member_count }));
-    const isClosed = chat.settings?.post === 'admins' && chat.role === 'member';
-    const shown = JSON.stringify([chatName(chat), other ?? chat.avatar_url, status, isClosed]);
+    const closed = this.#closed(chat);
+    const pace = chat.role === 'member' ? chat.settings?.slow_mode_s ?? 0 : 0;
+    const shown = JSON.stringify([chatName(chat), other ?? chat.avatar_url, status, closed, pace]);
     if (shown === this.#headerShown) return;
     this.#headerShown = shown;
     byId('chat-name').textContent = chatName(chat);
@@ -112,8 +115,18 @@ export class ChatView {
     byId('chat-avatar').replaceChildren(chatAvatar(chat));
     byId('chat-avatar').className = `face${other?.online ? ' online' : ''}`;
     byId('chat-delete').hidden = !other;
-    byId('composer-line').hidden = isClosed;
-    byId('composer-closed').hidden = !isClosed;
+    byId('composer-line').hidden = closed !== '';
+    byId('composer-closed').textContent = closed;
+    byId('composer-note').hidden = closed !== '' || pace === 0;
+    byId('composer-note').textContent = pace ? t('slowNote', { pause: formatDuration(pace) }) : '';
+  }
+
+  /** Why one may not write in a chat, or nothing. @param {import('../clients/typescript/src/index.js').Chat} chat */
+  #closed({ chat_id: chatId, settings, role }) {
+    if (role !== 'member' || !settings) return '';
+    if (settings.post === 'admins') return t('composerClosed');
+    const until = this.#session.silencedUntil(chatId);
+    return until ? t('silencedHere', { when: formatUntil(until) }) : '';
   }
 
   #presence({ online, last_seen_at: lastSeenAt }) {
@@ -205,7 +218,7 @@ export class ChatView {
 
   async #remove(message) {
     const isGroup = this.#session.chats.get(message.chat_id)?.kind === 'group';
-    if (!await confirmDelete(t(isGroup ? 'deleteMessageForAllAsk' : 'deleteMessageAsk'))) return;
+    if (!await ask(t(isGroup ? 'deleteMessageForAllAsk' : 'deleteMessageAsk'))) return;
     await attempt(() => this.#session.remove(message));
     if (this.#edited?.message_id === message.message_id) this.#endEdit();
   }
@@ -213,7 +226,7 @@ export class ChatView {
   async #deleteChat() {
     const chatId = this.#chatId;
     const name = chatName(this.#session.chats.get(chatId));
-    if (await confirmDelete(t('deleteChatAsk', { name }))) await attempt(() => this.#session.deleteChat(chatId));
+    if (await ask(t('deleteChatAsk', { name }))) await attempt(() => this.#session.deleteChat(chatId));
   }
 
   #sayTyping() {

@@ -1,19 +1,37 @@
 /** The details of the open chat: one's own settings, and of a group its title, its members and its end. */
-import { byId, chatName, confirmDelete } from './dom.js';
+import { byId, chatName, ask } from './dom.js';
 import { describeError, t } from './i18n.js';
+import { BanView } from './view-bans.js';
 import { suggestPeople } from './view-group.js';
+import { InviteView } from './view-invites.js';
 import { MemberList } from './view-members.js';
+import { RulesView } from './view-rules.js';
+
+/**
+ * How the parts of the details make their calls.
+ * @typedef {object} Runners
+ * @property {<T>(work: () => Promise<T>) => Promise<T | undefined>} attempt  what a person asked for
+ * @property {<T>(work: () => Promise<T>) => Promise<T | undefined>} read     what follows by itself
+ */
 
 export class DetailsView {
   #session;
   #members;
+  #invites;
+  #bans;
+  #rules;
   #chatId = '';
   #shown = '';
 
   /** @param {import('./session.js').Session} session */
   constructor(session) {
     this.#session = session;
-    this.#members = new MemberList(session, { attempt: (work) => this.#attempt(work) });
+    /** @type {Runners} */
+    const runners = { attempt: (work) => this.#attempt(work), read: (work) => this.#run(work) };
+    this.#members = new MemberList(session, runners);
+    this.#invites = new InviteView(session, runners);
+    this.#bans = new BanView(session, runners);
+    this.#rules = new RulesView({ onChange: (settings) => this.#change({ settings }) });
     byId('details-open').addEventListener('click', () => this.#open());
     byId('details-close').addEventListener('click', () => this.#dialog.close());
     byId('rename-form').addEventListener('submit', (event) => { event.preventDefault(); this.#rename(); });
@@ -21,8 +39,6 @@ export class DetailsView {
     byId('own-notify').addEventListener('change', ({ target }) => this.#setOwn({ notify: target.value }));
     byId('own-pinned').addEventListener('change', ({ target }) => this.#setOwn({ pinned: target.checked }));
     byId('own-archived').addEventListener('change', ({ target }) => this.#setOwn({ archived: target.checked }));
-    byId('admins-post').addEventListener('change', ({ target }) =>
-      this.#change({ settings: { post: target.checked ? 'admins' : 'members' } }));
     byId('leave').addEventListener('click', () => this.#leave());
     byId('group-delete').addEventListener('click', () => this.#delete());
     session.on('chats', () => this.#render());
@@ -40,8 +56,11 @@ export class DetailsView {
     byId('details-error').textContent = '';
     byId('details-status').textContent = '';
     byId('add-form').reset();
+    byId('rules').open = false;
     suggestPeople(this.#session);
     this.#dialog.showModal();
+    this.#invites.show(this.#chatId);
+    this.#bans.show(this.#chatId);
     this.#render();
     this.#members.show(this.#chatId);
   }
@@ -58,22 +77,29 @@ export class DetailsView {
     byId('details-title').textContent = chatName(chat);
     byId('rename-form').hidden = !rules;
     if (document.activeElement !== byId('rename-input')) byId('rename-input').value = title ?? '';
-    byId('admins-post-line').hidden = !rules;
-    byId('admins-post').checked = settings?.post === 'admins';
     byId('own-notify').value = notify;
     byId('own-pinned').checked = pinned;
     byId('own-archived').checked = archived;
     byId('member-section').hidden = !isGroup;
     byId('members-title').textContent = t('membersCount', { count });
     byId('add-form').hidden = !(rules || settings?.invite === 'members');
+    byId('rules').hidden = !isGroup;
+    if (isGroup) this.#rules.render(chat);
+    this.#invites.render();
+    this.#bans.render();
     byId('group-end').hidden = !isGroup;
     byId('group-delete').hidden = role !== 'owner';
   }
 
-  /** Runs what a person asked for; a failure is told here, as a notice would lie behind the dialog. */
-  async #attempt(work) {
+  /** Runs what a person asked for: what was told before is over. */
+  #attempt(work) {
     byId('details-error').textContent = '';
     byId('details-status').textContent = '';
+    return this.#run(work);
+  }
+
+  /** A failure is told here, as a notice would lie behind the dialog. */
+  async #run(work) {
     try {
       return await work();
     } catch (error) {
@@ -116,7 +142,7 @@ export class DetailsView {
 
   async #leave() {
     const { title } = this.#chat;
-    if (!await confirmDelete(t('leaveAsk', { name: title }), t('leave'))) return;
+    if (!await ask(t('leaveAsk', { name: title }), t('leave'))) return;
     const chatId = this.#chatId;
     await this.#attempt(() => this.#session.groups.leave(chatId));
   }
@@ -124,6 +150,6 @@ export class DetailsView {
   async #delete() {
     const chatId = this.#chatId;
     const name = chatName(this.#chat);
-    if (await confirmDelete(t('deleteGroupAsk', { name }))) await this.#attempt(() => this.#session.deleteChat(chatId));
+    if (await ask(t('deleteGroupAsk', { name }))) await this.#attempt(() => this.#session.deleteChat(chatId));
   }
 }

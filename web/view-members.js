@@ -1,17 +1,18 @@
 /** The list of a group's members, with what one may do to each. */
-import { avatar, byId, confirmDelete, displayName, el, icon } from './dom.js';
-import { formatFull, t } from './i18n.js';
+import { avatar, byId, ask, displayName, el, icon } from './dom.js';
+import { formatUntil, t } from './i18n.js';
 import { Menu } from './menu.js';
 
 /** Changes of one burst are read once. */
 const REFRESH_MS = 200;
-const SILENCE_MS = 3_600_000;
+const HOUR_MS = 3_600_000;
 
 /** @typedef {import('../clients/typescript/src/index.js').Member} Member */
 
 export class MemberList {
   #session;
   #attempt;
+  #run;
   #chatId = '';
   /** @type {Member[]} */
   #members = [];
@@ -23,12 +24,13 @@ export class MemberList {
 
   /**
    * @param {import('./session.js').Session} session
-   * @param {{attempt: <T>(work: () => Promise<T>) => Promise<T | undefined>}} options
+   * @param {import('./view-details.js').Runners} runners
    */
-  constructor(session, { attempt }) {
+  constructor(session, { attempt, read }) {
     this.#session = session;
     this.#attempt = attempt;
-    byId('more-members').addEventListener('click', () => this.#attempt(() => this.#read(this.#next)));
+    this.#run = read;
+    byId('more-members').addEventListener('click', () => this.#run(() => this.#read(this.#next)));
     session.on('chat', ({ chatId, frame }) => {
       if (chatId === this.#chatId && /^(member|chat\.changed)/.test(frame?.type ?? '')) this.refresh();
     });
@@ -41,14 +43,14 @@ export class MemberList {
     this.#members = [];
     this.#next = null;
     this.#render();
-    if (this.#chat?.kind === 'group') this.#attempt(() => this.#read());
+    if (this.#chat?.kind === 'group') this.#run(() => this.#read());
   }
 
   /** Something changed: it is read anew. */
   refresh() {
     clearTimeout(this.#timer);
     if (!this.#isOpen || this.#chat?.kind !== 'group') return;
-    this.#timer = setTimeout(() => this.#attempt(() => this.#read()), REFRESH_MS);
+    this.#timer = setTimeout(() => this.#run(() => this.#read()), REFRESH_MS);
   }
 
   get #isOpen() { return byId('details').open; }
@@ -108,7 +110,7 @@ export class MemberList {
       user.user_id === this.#session.me ? t('you') : '',
       role === 'member' ? '' : t(`role_${role}`),
       user.online ? t('online') : '',
-      isSilenced ? t('silencedUntil', { when: formatFull(silenced) }) : '',
+      isSilenced ? t('silencedUntil', { when: formatUntil(silenced) }) : '',
     ].filter(Boolean);
     const row = el('li', { className: 'member' },
       el('span', { className: `face${user.online ? ' online' : ''}` }, avatar(user)),
@@ -133,17 +135,18 @@ export class MemberList {
     /** @param {string} label @param {() => object} fields */
     const change = (label, fields) =>
       ({ label: t(label), run: () => this.#do(() => api.changeMember(this.#chatId, userId, fields())) });
+    /** @param {string} label @param {number} hours */
+    const silence = (label, hours) => change(label, () => ({ silenced_until: new Date(Date.now() + hours * HOUR_MS).toISOString() }));
     const asking = (label, question, work) => ({
       label: t(label),
       danger: true,
       run: async () => {
         const words = { name: displayName(user), title: this.#chat?.title ?? '' };
-        if (await confirmDelete(t(question, words), t(label))) this.#do(work);
+        if (await ask(t(question, words), t(label))) this.#do(work);
       },
     });
     const items = [
-      isSilenced ? change('unsilence', () => ({ silenced_until: null }))
-        : change('silence', () => ({ silenced_until: new Date(Date.now() + SILENCE_MS).toISOString() })),
+      ...(isSilenced ? [change('unsilence', () => ({ silenced_until: null }))] : [silence('silence', 1), silence('silenceDay', 24)]),
       asking('remove', 'removeAsk', () => api.removeMember(this.#chatId, userId)),
       asking('ban', 'banAsk', () => api.ban(this.#chatId, userId)),
     ];

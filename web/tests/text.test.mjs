@@ -41,9 +41,12 @@ test('length is counted as the server counts it', () => {
   assert.ok(!isSendable('a\0b'));
 });
 
-test('a fragment may carry a token and a chat', () => {
-  assert.deepEqual(readFragment('#token=a.b-c_d.e&chat=x'), { token: 'a.b-c_d.e', chat: 'x' });
-  assert.deepEqual(readFragment(''), { token: null, chat: null });
+test('a fragment may carry a token, a chat, and the way into one', () => {
+  const nothing = { token: null, chat: null, invite: null, join: null };
+  assert.deepEqual(readFragment('#token=a.b-c_d.e&chat=x'), { ...nothing, token: 'a.b-c_d.e', chat: 'x' });
+  assert.deepEqual(readFragment('#invite=a-b_c'), { ...nothing, invite: 'a-b_c' });
+  assert.deepEqual(readFragment('#join=x'), { ...nothing, join: 'x' });
+  assert.deepEqual(readFragment(''), nothing);
 });
 
 test('people without a picture get letters and a colour', () => {

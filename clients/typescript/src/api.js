@@ -29,6 +29,8 @@ export class ApiError extends Error {
     /** Which fields were at fault (422). */
     this.errors = problem.errors ?? [];
     this.retryAfterMs = problem.retry_after_ms ?? null;
+    /** The same as a moment, in ms of `Date.now()`. */
+    this.retryAt = this.retryAfterMs === null ? null : Date.now() + this.retryAfterMs;
     this.requestId = problem.request_id ?? null;
   }
 

@@ -1,6 +1,7 @@
 /** Things break: answers are lost, Redis forgets or hangs, replicas end. No message is lost or doubled. */
 import assert from 'node:assert/strict';
 import { Replica, Way } from '../../../clients/typescript/tests/world.mjs';
+import { act, happened, make, memberOf, mention } from './gather.mjs';
 import { REFUSED, until } from './person.mjs';
 
 /** Two people in one chat, on two replicas. */
@@ -141,6 +142,117 @@ export async function a_replica_is_killed_and_redis_flushed_while_they_talk({ me
     await alice.isTicked('word 11', 'read');
     await alice.is('online', '#link-dot[data-phase=live]');
     await alice.leave();
+  } finally {
+    way.close();
+    await replica.stop();
+  }
+}
+
+/**
+ * A group on two replicas: one of them is killed, and Redis forgets, in the middle of talking. Alice and Carol
+ * were on that one, and Dave, who is removed meanwhile; Erin is added meanwhile.
+ */
+export async function a_group_talks_on_while_a_replica_is_killed_and_redis_flushed({ meet, stack }) {
+  const replica = await Replica.start(stack, 'killed-group');
+  const way = await Way.to(replica.port);
+  try {
+    const [alice, carol, dave] = ['Alice', 'Carol', 'Dave'].map((name) => meet(name, { way }));
+    const [bob, erin] = ['Bob', 'Erin'].map((name) => meet(name, { replica: 1 }));
+    for (const person of [alice, bob, carol, dave, erin]) {
+      person.expected.push(REFUSED);
+      await person.arrive();
+    }
+    await make(bob, 'Crew', [alice, carol, dave]);
+    for (const person of [alice, carol, dave]) await person.pick('Crew');
+    const said = [];
+    /** All at once, so that their order is the server's to make. */
+    const round = async (number, ...speakers) => {
+      const texts = speakers.map(({ name }) => `${name} says ${number}`);
+      said.push(...texts);
+      await Promise.all(speakers.map((person, index) => person.write(texts[index])));
+      for (const [index, person] of speakers.entries()) await person.sees(texts[index]);
+    };
+    const address = async (speaker, text) => {
+      said.push(`${text} @Carol `);
+      await mention(speaker, 'Carol', text);
+    };
+
+    await round(1, alice, bob, carol);
+    await until('all of it for Dave', async () => (await dave.texts()).length === said.length);
+    await until('nothing unread', async () => (await carol.call('GET', 'chats/unread/')).total === 0);
+    await carol.lookAway();
+    const before = said.length;
+    await address(bob, 'Are you there,');
+
+    await replica.stop('SIGKILL');
+    way.lead(null);
+    await stack.toRedis('FLUSHALL');
+    for (const person of [alice, carol, dave]) await person.is('waiting', '#link-dot[data-phase=waiting]');
+    await round(2, bob, alice);
+    await alice.isTicked('Alice says 2', 'sending');
+    await bob.$('#details-open').click();
+    await act(bob, 'Dave', 'Remove');
+    await bob.$('#confirm-yes').click();
+    await memberOf(bob, 'Dave').waitFor({ state: 'detached' });
+    await bob.page.fill('#add-input', erin.id);
+    await bob.page.press('#add-input', 'Enter');
+    await bob.reads('#details-status', '1 person added');
+    await bob.$('#details-close').click();
+    await bob.choose('Bob says 1', 0);
+    await bob.write('Bob said 1');
+    await bob.sees('Bob said 1');
+    said[said.indexOf('Bob says 1')] = 'Bob said 1';
+    await address(bob, 'Still not,');
+    await erin.reads('.chat-entry .badge .sr', '1 unread message');
+
+    way.lead(stack.port(0));
+    await dave.reads('.toast', 'You are not in this chat any more.');
+    await dave.is('no chat', '#no-chats');
+    for (const person of [alice, carol]) await person.is('online', '#link-dot[data-phase=live]');
+    await stack.toRedis('FLUSHALL');
+    await erin.pick('Crew');
+    await round(3, alice, bob, erin);
+    await address(erin, 'And now,');
+    await round(4, alice, bob, erin);
+    await alice.isTicked('Alice says 2', 'read');
+
+    // Nothing lost or twice, in the server's order.
+    const here = [alice, bob, carol, erin];
+    const { chat_id: chat } = (await bob.call('GET', 'chats/')).results[0];
+    const order = await until('all of it on the server', async () => {
+      const { results } = await bob.call('GET', `chats/${chat}/messages/?limit=100`);
+      const texts = results.filter(({ type }) => type === 'text').map(({ text }) => text);
+      return texts.length >= said.length && texts;
+    });
+    assert.deepEqual(order.toSorted(), said.toSorted(), 'what was said');
+    for (const person of here) await person.seesExactly(order);
+
+    // Counters: of Carol all that others said since she looked away, of the others nothing.
+    const missed = said.length - before;
+    await until('her counters', async () => JSON.stringify(await carol.$('.chat-entry .badge .sr').allTextContents())
+      === JSON.stringify(['3 mentions of you', `${missed} unread messages`]));
+    assert.equal(await carol.page.title(), `(${missed}) Beseda`);
+    const { total, total_mentions: mentions } = await carol.call('GET', 'chats/unread/');
+    assert.deepEqual({ total, mentions }, { total: missed, mentions: 3 });
+    for (const person of [alice, bob, erin]) {
+      await until(`nothing unread for ${person.id}`, async () => await person.$('.chat-entry .badge').count() === 0
+        && (await person.call('GET', 'chats/unread/')).total === 0);
+    }
+    await carol.lookBack();
+    await until('she has read it', async () => await carol.$('.chat-entry .badge').count() === 0);
+    await until('read by all', async () => /read by 3/.test(await alice.row('Alice says 4').locator('.tick').textContent()));
+
+    // Members: the same for all.
+    for (const person of here) {
+      await person.reads('#chat-status', '4 members');
+      // Erin came after he left: nobody tells her his name.
+      await happened(person, `${person === bob ? 'You' : 'Bob'} removed ${person === erin ? dave.id : 'Dave'}`);
+      await person.$('#details-open').click();
+      await until('the members', async () => JSON.stringify((await person.$('#member-list .chat-name').allTextContents()).toSorted())
+        === JSON.stringify(['Alice', 'Bob', 'Carol', 'Erin']));
+      await person.$('#details-close').click();
+    }
+    for (const person of [...here, dave]) await person.leave();
   } finally {
     way.close();
     await replica.stop();

@@ -1,46 +1,6 @@
 /** Groups: made, talked in, changed and left, by people on two replicas. */
-import assert from 'node:assert/strict';
+import { act, fits, happened, meeting, NARROW } from './gather.mjs';
 import { REFUSED, until } from './person.mjs';
-
-const NARROW = { viewport: { width: 320, height: 640 }, hasTouch: true, isMobile: true, deviceScaleFactor: 2 };
-
-async function make(person, title, people) {
-  await person.$('#new-group').click();
-  await person.page.fill('#group-title', title);
-  for (const { id } of people) {
-    await person.page.fill('#group-person', id);
-    await person.page.press('#group-person', 'Enter');
-  }
-  await until('their names', async () => (await person.$('#group-people li').count()) === people.length);
-  await person.$('#group-make').click();
-  await person.reads('#chat-name', title);
-}
-
-/** Three people in a group, each with the page open; Alice is its owner. */
-async function meeting(meet, title, options = {}) {
-  const [alice, bob, carol] = ['Alice', 'Bob', 'Carol'].map((name) => meet(name));
-  await bob.arrive();
-  await carol.arrive();
-  await alice.arrive(options);
-  await make(alice, title, [bob, carol]);
-  return { alice, bob, carol };
-}
-
-/** Chooses from what can be done to a member. */
-async function act(person, member, label) {
-  const row = person.$('#member-list li').filter({ hasText: member });
-  await row.locator('button').first().click();
-  await row.getByRole('menuitem', { name: label, exact: true }).click();
-}
-
-const happened = (person, text) => until(`"${text}" for ${person.id}`, async () =>
-  (await person.$('#rows .system').allTextContents()).some((line) => (text instanceof RegExp ? text.test(line) : line === text)));
-
-async function fits(person) {
-  const wide = await person.page.evaluate(() => ['html', '#details', '#group-dialog', '#scroller', '#chat-list']
-    .filter((selector) => { const { scrollWidth, clientWidth } = document.querySelector(selector); return scrollWidth > clientWidth; }));
-  assert.deepEqual(wide, [], 'what scrolls sideways');
-}
 
 export async function a_group_is_made_and_all_of_it_hear_each_other({ meet }) {
   const { alice, bob, carol } = await meeting(meet, 'Climbing');
@@ -112,18 +72,6 @@ export async function members_come_go_and_get_roles({ meet }) {
   await happened(dave, 'Bob removed Carol');
   await bob.$('#details-close').click();
   await alice.isAccessible();
-}
-
-export async function only_admins_write_where_it_is_set_so({ meet }) {
-  const { alice, bob } = await meeting(meet, 'News');
-  await bob.pick('News');
-  await bob.is('a composer', '#draft');
-  await alice.$('#details-open').click();
-  await alice.page.check('#admins-post');
-  await bob.is('a word on it', '#composer-closed');
-  await bob.is('no composer', '#draft', { state: 'hidden' });
-  await alice.page.uncheck('#admins-post');
-  await bob.is('a composer', '#draft');
 }
 
 export async function a_group_is_left_pinned_and_put_away({ meet }) {

@@ -14,6 +14,7 @@ import * as faults from './faults.mjs';
 import * as groups from './groups.mjs';
 import * as looks from './looks.mjs';
 import * as reading from './reading.mjs';
+import * as rules from './rules.mjs';
 import * as talking from './talking.mjs';
 
 const root = fileURLToPath(new URL('../../../', import.meta.url));
@@ -34,7 +35,7 @@ const ATTEMPTS = 3;
 process.env.SHOTS = folder;
 mkdirSync(folder, { recursive: true });
 const wanted = process.argv.slice(2);
-const tests = Object.entries({ ...talking, ...groups, ...reading, ...looks, ...faults })
+const tests = Object.entries({ ...talking, ...groups, ...rules, ...reading, ...looks, ...faults })
   .map(([key, run], index) => ({ name: key.replaceAll('_', ' '), number: index + 1, run, alone: key in faults }))
   .filter(({ name }) => wanted.length === 0 || wanted.some((part) => name.includes(part)));
 
