@@ -87,7 +87,8 @@ WITH c AS (
     RETURNING c.chat_id, c.kind, c.room_name, c.last_seq, c.last_ev, c.last_counted, c.last_message_at,
               c.recount_ev, greatest(c.last_dead_seq, c.all_mention_seq) AS exception_seq
 ), me AS (
-    -- Whoever has nothing to read still has nothing after a message of their own.
+    -- Whoever has nothing to read still has nothing after a message of their own. By $1, not by what c returns:
+    -- a plan made on a small table might join the other way round, and read all rows of the sender.
     UPDATE members m
        SET floor_seq = CASE WHEN m.floor_counted = c.last_counted - 1 THEN c.last_seq ELSE m.floor_seq END,
            floor_counted =
@@ -95,7 +96,7 @@ WITH c AS (
            own_after = CASE WHEN m.floor_counted = c.last_counted - 1 THEN 0 ELSE m.own_after + 1 END,
            rev = m.rev + 1, last_sent_at = NULL
       FROM c
-     WHERE m.chat_id = c.chat_id AND m.user_id = $2 AND coalesce(m.left_ev, 0) = 0
+     WHERE m.chat_id = $1 AND m.user_id = $2 AND coalesce(m.left_ev, 0) = 0
        AND m.silenced_until IS NULL
     RETURNING m.rev, m.read_seq, m.floor_seq, c.last_counted - m.floor_counted - m.own_after AS unread,
               greatest(m.mention_seq, c.exception_seq) <= m.floor_seq AS is_plain,
