@@ -63,6 +63,11 @@ pub enum SendOutcome {
 impl Store {
     /// Writes a batch in one transaction.
     pub async fn send_messages(&self, batch: &[Draft]) -> Result<SentBatch, StoreError> {
+        if let [draft] = batch
+            && let Some(sent) = self.send_usual(draft).await?
+        {
+            return Ok(sent);
+        }
         let chats: Vec<_> = batch.iter().map(|d| d.chat_id).collect();
         let senders: Vec<_> = batch.iter().map(|d| d.sender_id.as_str()).collect();
         let ids: Vec<_> = batch.iter().map(|d| d.message_id).collect();
@@ -175,6 +180,11 @@ fn send_outcome(
         }
         refused => return SendOutcome::Refused(refusal(refused, row)),
     }
+    created(draft, row, epoch, mentions(row, "mentions"))
+}
+
+/// A message that was created, from its row.
+pub(super) fn created(draft: &Draft, row: &Row, epoch: &Epoch, mentions: Mentions) -> SendOutcome {
     let Draft { chat_id, sender_id, message_id, client_msg_id, digest: _, text, metadata, .. } =
         draft.clone();
     let message = Message {
@@ -186,7 +196,7 @@ fn send_outcome(
         sender_id: Some(sender_id),
         text,
         metadata,
-        mentions: mentions(row, "mentions"),
+        mentions,
         system: None,
         client_msg_id,
         created_at: time(row, "created_at"),

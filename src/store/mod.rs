@@ -28,6 +28,7 @@ mod states;
 mod sync;
 mod trace;
 mod users;
+mod usual_send;
 mod verify;
 mod webhooks;
 
