@@ -112,10 +112,12 @@ pub(crate) async fn compare(options: &Options, other: &Opponent) -> Result<Compa
     for round in 1..=options.rounds {
         say(&format!("round {round} of {}", options.rounds));
         let pair = async {
-            Ok::<_, Error>((
-                run_program(options, &own).await?,
-                run_program(options, &theirs).await?,
-            ))
+            // They begin in turn, because the first one finds a colder machine.
+            let first_is_ours = round % 2 == 1;
+            let (first, second) = if first_is_ours { (&own, &theirs) } else { (&theirs, &own) };
+            let first = run_program(options, first).await?;
+            let second = run_program(options, second).await?;
+            Ok::<_, Error>(if first_is_ours { (first, second) } else { (second, first) })
         };
         let (ours, theirs) = tokio::select! {
             pair = pair => pair?,

@@ -175,6 +175,29 @@ async fn a_soak_loses_nothing_to_cut_sockets() {
 }
 
 #[tokio::test]
+async fn two_programs_are_compared_in_turn() {
+    let _turn = TURNS.acquire().await.unwrap();
+    let program = Path::new(env!("CARGO_BIN_EXE_loadtest")).with_file_name("beseda");
+    let output = Command::new(env!("CARGO_BIN_EXE_loadtest"))
+        .args(["local", "--rounds", "2", "--against", &format!("{}=twin", program.display())])
+        .args("send --chats 2 --clients 2 --seconds 1".split_whitespace())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .unwrap();
+    let (text, said) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{text}{said}");
+    assert!(text.contains("| send | this | twin | ratio |"), "{text}");
+    assert!(text.contains("violations of this: none"), "{text}");
+    let all = text.lines().find_map(|line| line.strip_prefix("| CPU s per 1,000: all three |"));
+    let figures: Vec<f64> =
+        all.unwrap().split(['|', ' ']).filter_map(|word| word.parse().ok()).collect();
+    let [this, twin, ratio, least, most] = figures[..] else { panic!("{text}") };
+    assert!(this > 0.0 && twin > 0.0 && least <= ratio && ratio <= most, "{text}");
+}
+
+#[tokio::test]
 async fn what_is_asked_wrongly_is_said_before_anything_starts() {
     for (arguments, hint) in [
         ("send", "--url"),
@@ -186,6 +209,8 @@ async fn what_is_asked_wrongly_is_said_before_anything_starts() {
         ("local group --members 1", "--members"),
         ("local channel --members 100001", "--members"),
         ("local --preload 7 send", "CHATSxMESSAGES"),
+        ("local --rounds 2 send", "--against"),
+        ("local --against x send --json -", "--json"),
     ] {
         let output = Command::new(env!("CARGO_BIN_EXE_loadtest"))
             .args(arguments.split_whitespace())

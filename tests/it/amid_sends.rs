@@ -1,5 +1,5 @@
-//! Blocks, erasures and deletions amid sends: once they are acknowledged nothing more is written, and what
-//! was written in between is not forgotten.
+//! Blocks, erasures, deletions and read markers amid sends: once they are acknowledged nothing more is
+//! written, what was written in between is not forgotten, and what was read is not counted.
 
 use std::sync::{
     Mutex,
@@ -9,7 +9,7 @@ use std::sync::{
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::harness::{Answer, Chat, Cluster};
+use crate::harness::{Answer, Chat, Cluster, Psql, eventually};
 
 /// Has both users send on both replicas, until `stop`.
 async fn chatter(cluster: &Cluster, chat: &Chat, stop: impl Future<Output = ()>) -> Vec<Answer> {
@@ -96,4 +96,60 @@ async fn a_chat_deleted_amid_sends_leaves_nothing_behind() {
     assert_eq!(cluster.psql_value::<i64>("SELECT count(*) FROM messages").await, 0);
     let unread = bob.on(0).get("/chats/unread/").await.expect(200);
     assert_eq!(unread, json!({ "total": 0, "total_mentions": 0, "badge": 0, "chats": [] }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_waited_for_its_chat_counts_what_was_read_meanwhile() {
+    let cluster = Cluster::start(1).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let chat = alice.on(0).open_chat(&bob).await;
+    for text in ["one", "two"] {
+        alice.on(0).send(&chat, text).await;
+    }
+    assert_eq!(bob.on(0).unread_in(&chat).await, 2);
+    let reader = Psql::connect(&cluster.database_url()).await;
+    let mark = format!(
+        "BEGIN; SELECT FROM mutate_chats(ARRAY['mark'], ARRAY['{chat}'::uuid], ARRAY['bob'], \
+         ARRAY[NULL::uuid], ARRAY[NULL], ARRAY[NULL], ARRAY[false], ARRAY[NULL::bigint])"
+    );
+    reader.run(&mark).await;
+    let (at, marked) = (alice.on(0), async {
+        eventually(async || {
+            let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted";
+            match cluster.psql_value::<i64>(waiting).await {
+                0 => Err("no lock is waited for".to_owned()),
+                _ => Ok(()),
+            }
+        })
+        .await;
+        reader.run("COMMIT").await;
+    });
+    let (sent, ()) = tokio::join!(at.send(&chat, "three"), marked);
+    // After the message's own revision comes none: the mark has the one before.
+    assert_eq!((&sent["seq"], &sent["ev"]), (&json!(3), &json!(4)));
+    assert_eq!(bob.on(0).unread_in(&chat).await, 1);
+}
+
+/// Of the two statements that write messages the plain one takes only what is usual.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_usual_message_does_not_count_is_counted_all_the_same() {
+    let cluster = Cluster::start(1).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let chat = alice.on(0).open_chat(&bob).await;
+    let usual = async || cluster.statements(0, "store.send_usual").await;
+    let other = async || cluster.statements(0, "store.send_messages").await;
+    let first = alice.on(0).send(&chat, "one").await;
+    alice.on(0).send(&chat, "two").await;
+    assert_eq!((usual().await, other().await), (2, 0));
+    let message = chat.path(&format!("messages/{}/", first["message_id"].as_str().unwrap_or("")));
+    alice.on(0).delete(&message).await.expect(204);
+    // A tombstone that bob has not read is no unread message, and still takes a number.
+    assert_eq!(alice.on(0).send(&chat, "three").await["seq"], 3);
+    assert_eq!(bob.on(0).unread_in(&chat).await, 2);
+    let mention = json!({ "text": "four", "mentions": ["bob"] });
+    alice.on(0).post(&chat.path("messages/"), mention).await.expect(201);
+    alice.on(0).send(&chat, "five").await;
+    let unread = bob.on(0).get("/chats/unread/").await.expect(200);
+    assert_eq!((&unread["total"], &unread["total_mentions"]), (&json!(4), &json!(1)));
+    assert_eq!((usual().await, other().await), (4, 1));
 }

@@ -19,7 +19,7 @@ const LATE: Duration = Duration::from_millis(1_500);
 
 /// Counts the sends that wait for a lock.
 const WAITING: &str = "SELECT count(*) FROM pg_stat_activity
- WHERE query LIKE '-- store.send\\_messages%' AND state = 'active'";
+ WHERE query LIKE '-- store.send\\_%' AND state = 'active'";
 
 /// Sends until the message is stored: a replica refuses until it has found the new primary.
 async fn stored(at: &Client, path: &str, body: &Value) -> Value {

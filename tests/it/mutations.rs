@@ -40,7 +40,7 @@ async fn until_one_waits(cluster: &Cluster) {
 async fn lanes(cluster: &Cluster) -> Vec<Pid> {
     let lanes = "SELECT pid::text FROM pg_stat_activity
                   WHERE datname = current_database() AND pid <> pg_backend_pid()
-                    AND (query LIKE '%store.mutate\\_chats%' OR query LIKE '%store.send\\_messages%')";
+                    AND (query LIKE '%store.mutate\\_chats%' OR query LIKE '%store.send\\_%')";
     let rows = cluster.psql(lanes).await;
     rows.iter().filter_map(|row| Some(Pid::from_raw(row[0].as_ref()?.parse().ok()?))).collect()
 }
