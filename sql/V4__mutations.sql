@@ -283,8 +283,9 @@ BEGIN
         FOR n IN 1 .. coalesce(cardinality(hits), 0) LOOP
             held[hits[n]] := true;
         END LOOP;
-        -- Readers, authors, and who is mentioned before or after, in order.
-        SELECT array_agg(l.idx) INTO hits
+        -- Readers, authors, and who is mentioned before or after, in order. As a WHERE, the FILTER
+        -- would be moved inside, and only readers be locked.
+        SELECT array_agg(l.idx) FILTER (WHERE l.idx IS NOT NULL) INTO hits
           FROM (SELECT w.idx
                   FROM (SELECT w.* FROM (
                             SELECT a.idx, a.chat_id, a.user_id COLLATE "C" AS user_id, a.up_to
@@ -306,8 +307,7 @@ BEGIN
                                       WHERE m.chat_id = w.chat_id AND m.user_id = w.user_id
                                         AND (w.idx IS NULL OR coalesce(m.left_ev, 0) = 0
                                                               AND least(w.up_to, c.last_seq) > m.read_seq)
-                                        FOR NO KEY UPDATE) m) l
-         WHERE l.idx IS NOT NULL;
+                                        FOR NO KEY UPDATE) m) l;
         FOR n IN 1 .. coalesce(cardinality(hits), 0) LOOP
             held[hits[n]] := true;
         END LOOP;
