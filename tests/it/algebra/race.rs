@@ -16,10 +16,6 @@ use super::{
 };
 use crate::harness::{Cluster, Psql, eventually};
 
-/// Whoever waits for a lock in this database.
-const WAITING: &str = "SELECT pid, query FROM pg_stat_activity
- WHERE datname = current_database() AND wait_event_type = 'Lock'";
-
 pub(super) type Work<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
 pub(super) struct Race {
@@ -81,9 +77,19 @@ impl Race {
         self.first.run("COMMIT").await;
     }
 
-    /// Runs the second one until it waits for a lock; `Some`: it has ended without.
-    pub(super) async fn until_it_waits<T>(&self, second: &mut Work<'_, T>) -> Option<T> {
-        let waits = Box::pin(eventually(async || match self.psql.run(WAITING).await.len() {
+    /// Runs the second one until it waits for what `holder` has locked; `Some`: it has ended without.
+    pub(super) async fn until_it_waits<T>(
+        &self,
+        second: &mut Work<'_, T>,
+        holder: &Psql,
+    ) -> Option<T> {
+        let pid = holder.run("SELECT pg_backend_pid()").await;
+        let pid = pid[0][0].as_deref().expect("a process");
+        // Not just anybody: a sweeper of the outbox may wait for another at any time.
+        let waiting = format!(
+            "SELECT pid FROM pg_locks WHERE NOT granted AND {pid} = ANY (pg_blocking_pids(pid))"
+        );
+        let waits = Box::pin(eventually(async || match self.psql.run(&waiting).await.len() {
             0 => Err("nobody waits".to_owned()),
             _ => Ok(()),
         }));
@@ -97,7 +103,7 @@ impl Race {
     pub(super) async fn run<T>(&self, first: &str, second: impl Future<Output = T>) -> T {
         self.hold(first).await;
         let mut second: Work<'_, T> = Box::pin(second);
-        let early = self.until_it_waits(&mut second).await;
+        let early = self.until_it_waits(&mut second, &self.first).await;
         self.release().await;
         match early {
             None => second.await,
@@ -114,7 +120,7 @@ impl Race {
     ) -> T {
         self.hold(first).await;
         let mut second: Work<'_, T> = Box::pin(second);
-        let early = self.until_it_waits(&mut second).await;
+        let early = self.until_it_waits(&mut second, &self.first).await;
         let mut held = Vec::new();
         for query in free {
             let found = self.psql.run(&format!("{query} FOR NO KEY UPDATE SKIP LOCKED")).await;

@@ -32,13 +32,13 @@ async fn joins_between_the_lock_and_the_look(receipt_members: i32, slow_mode_s: 
     race.hold(&locked(&row_of_chat(here))).await;
     let mut sending: Work<'_, Result<SentBatch, StoreError>> =
         Box::pin(race.store.send_messages(&batch));
-    assert!(race.until_it_waits(&mut sending).await.is_none(), "it waits for a chat");
+    assert!(race.until_it_waits(&mut sending, &race.first).await.is_none(), "it waits for a chat");
     race.cluster.psql(&super::race::add_sql(there, "cat", receipt_members)).await;
     // Its numbers are taken, and not to be seen yet.
     let other = crate::harness::Psql::connect(&race.cluster.database_url()).await;
     other.run(&format!("BEGIN; {}", send_sql(&draft(there, "ben", None)))).await;
     race.release().await;
-    let early = race.until_it_waits(&mut sending).await;
+    let early = race.until_it_waits(&mut sending, &other).await;
     other.run("COMMIT").await;
     let sent = match early {
         Some(sent) => sent,
@@ -77,7 +77,7 @@ async fn who_joins_a_free_chat_meanwhile_is_heard() {
     race.hold(&locked(&row_of_chat(here))).await;
     let mut sending: Work<'_, Result<SentBatch, StoreError>> =
         Box::pin(race.store.send_messages(&batch));
-    assert!(race.until_it_waits(&mut sending).await.is_none(), "it waits for a chat");
+    assert!(race.until_it_waits(&mut sending, &race.first).await.is_none(), "it waits for a chat");
     race.cluster.psql(&super::race::add_sql(there, "cat", 0)).await;
     race.release().await;
     let outcomes = sending.await.expect("an answer").outcomes;
