@@ -128,6 +128,7 @@ DECLARE
     of_chat uuid;
     by_reader text;
     place record;
+    fresh member_state;
     target bigint;
     ev_now bigint;
     floor_now bigint;
@@ -234,13 +235,26 @@ BEGIN
         notify := place.notify;
         archived := place.archived;
         unread := place.last_counted - counted_now - own_now;
-        IF place.last_dead_seq > floor_now THEN
-            unread := unread - count_dead(of_chat, floor_now, place.dead);
-        END IF;
         unread_mentions := 0;
-        IF greatest(place.mention_seq, place.all_mention_seq) > floor_now THEN
-            unread_mentions := count_mentions(
-                of_chat, by_reader, floor_now, place.mention_seq, place.all_mention_seq);
+        IF changed_ev IS NULL
+           AND greatest(place.last_dead_seq, place.mention_seq, place.all_mention_seq) > floor_now THEN
+            -- The chat is not locked, and what is counted must be of one snapshot.
+            SELECT s.* INTO fresh FROM member_states(in_chat, in_user) s;
+            IF FOUND THEN
+                last_seq := fresh.last_seq;
+                last_ev := fresh.last_ev;
+                activity := fresh.activity;
+                unread := fresh.unread;
+                unread_mentions := fresh.mentions;
+            END IF;
+        ELSE
+            IF place.last_dead_seq > floor_now THEN
+                unread := unread - count_dead(of_chat, floor_now, place.dead);
+            END IF;
+            IF greatest(place.mention_seq, place.all_mention_seq) > floor_now THEN
+                unread_mentions := count_mentions(
+                    of_chat, by_reader, floor_now, place.mention_seq, place.all_mention_seq);
+            END IF;
         END IF;
         -- The revision is news of the other member too.
         IF moved AND place.kind = 'direct' THEN

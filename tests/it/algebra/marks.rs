@@ -1,12 +1,15 @@
 //! Silent marks, which move their reader's row without the chat's lock: whoever depends on that row waits for them, and
 //! they for whoever changes it.
 
-use beseda::model::{ChatId, MessageId, Notify};
+use beseda::{
+    model::{ChatId, MessageId, Notify},
+    store::MemberState,
+};
 use beseda_protocol::rest::OwnSettings;
 
 use super::{
     delete, draft, edit, mark,
-    race::{Race, delete_sql, mark_sql, send_sql},
+    race::{Race, Work, delete_sql, mark_sql, send_sql},
     user, whom,
 };
 
@@ -148,6 +151,30 @@ async fn a_silent_mark_counts_what_its_reader_sends_meanwhile() {
             assert_eq!(states[0], row, "what is told is the row");
             race.exact(unread.chat_id).await;
         }
+    }
+}
+
+/// Between the statement that looks and those that count, others send and delete.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_silent_mark_answers_is_of_one_moment() {
+    let race = Race::start().await;
+    for alone in [true, false] {
+        let unread = Unread::new(&race).await;
+        let chat_id = unread.chat_id;
+        race.changed(&[delete(chat_id, "ben", unread.others)]).await;
+        let mut batch = vec![mark(chat_id, "ann", Some(3))];
+        batch.extend((!alone).then(|| mark(chat_id, "cat", Some(3))));
+        // A mark notes in the outbox that it has moved, and there it waits.
+        race.hold("LOCK TABLE outbox IN SHARE ROW EXCLUSIVE MODE").await;
+        let mut marking: Work<'_, Vec<MemberState>> = Box::pin(race.changed(&batch));
+        assert!(race.until_it_waits(&mut marking, &race.first).await.is_none(), "it waits");
+        let brief = draft(chat_id, "ben", None);
+        race.first.run(&send_sql(&brief)).await;
+        race.first.run(&delete_sql(chat_id, "ben", brief.message_id)).await;
+        race.release().await;
+        // Ben's last message, and not the one that came and went.
+        assert_eq!(marking.await[0].unread, 1);
+        race.exact(chat_id).await;
     }
 }
 
