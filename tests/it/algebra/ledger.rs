@@ -24,6 +24,9 @@ fn ids(mentions: &Mentions) -> Vec<String> {
     }
 }
 
+/// An `ev`, and whom the message mentioned from there on.
+type Mentioned = (i64, Vec<String>);
+
 #[derive(Debug)]
 struct Sent {
     chat_id: ChatId,
@@ -37,8 +40,7 @@ struct Sent {
 pub(super) struct Ledger {
     sent: HashMap<MessageId, Sent>,
     replayed: Vec<(MessageId, i64)>,
-    /// The mentions that an edit left, with its `ev`.
-    edits: HashMap<(ChatId, i64), Vec<(i64, Vec<String>)>>,
+    edits: HashMap<(ChatId, i64), Vec<Mentioned>>,
     deletions: HashMap<(ChatId, i64), i64>,
     /// Revisions of marks.
     marks: HashMap<ChatId, Vec<i64>>,
@@ -217,7 +219,7 @@ struct Past {
     sender: Option<String>,
     /// The `ev` with which it was sent; 0: before the race.
     sent: i64,
-    mentions: Vec<(i64, Vec<String>)>,
+    mentions: Vec<Mentioned>,
     deleted: Option<i64>,
 }
 
