@@ -130,6 +130,7 @@ DECLARE
     of_chat uuid;
     by_reader text;
     place record;
+    fresh member_state;
     target bigint;
     ev_now bigint;
     floor_now bigint;
@@ -239,13 +240,26 @@ BEGIN
         read_seq := CASE WHEN moved THEN target ELSE place.read_seq END;
         flags := place.flags;
         unread := place.last_counted - counted_now - own_now;
-        IF place.last_dead_seq > floor_now THEN
-            unread := unread - count_dead(of_chat, floor_now, place.dead);
-        END IF;
         unread_mentions := 0;
-        IF greatest(place.mention_seq, place.all_mention_seq) > floor_now THEN
-            unread_mentions := count_mentions(
-                of_chat, by_reader, floor_now, place.mention_seq, place.all_mention_seq);
+        IF changed_ev IS NULL
+           AND greatest(place.last_dead_seq, place.mention_seq, place.all_mention_seq) > floor_now THEN
+            -- The chat is not locked, and what is counted must be of one snapshot.
+            SELECT s.* INTO fresh FROM member_states(in_chat, in_user) s;
+            IF FOUND THEN
+                last_seq := fresh.last_seq;
+                last_ev := fresh.last_ev;
+                activity := fresh.activity;
+                unread := fresh.unread;
+                unread_mentions := fresh.mentions;
+            END IF;
+        ELSE
+            IF place.last_dead_seq > floor_now THEN
+                unread := unread - count_dead(of_chat, floor_now, place.dead);
+            END IF;
+            IF greatest(place.mention_seq, place.all_mention_seq) > floor_now THEN
+                unread_mentions := count_mentions(
+                    of_chat, by_reader, floor_now, place.mention_seq, place.all_mention_seq);
+            END IF;
         END IF;
         -- The revision is news of the other member too.
         IF moved AND place.kind = 'direct' THEN
@@ -287,8 +301,9 @@ BEGIN
         FOR n IN 1 .. coalesce(cardinality(hits), 0) LOOP
             held[hits[n]] := true;
         END LOOP;
-        -- Readers, authors, and who is mentioned before or after, in order.
-        SELECT array_agg(l.idx) INTO hits
+        -- Readers, authors, and who is mentioned before or after, in order. As a WHERE, the FILTER
+        -- would be moved inside, and only readers be locked.
+        SELECT array_agg(l.idx) FILTER (WHERE l.idx IS NOT NULL) INTO hits
           FROM (SELECT w.idx
                   FROM (SELECT w.* FROM (
                             SELECT a.idx, a.chat_id, a.user_id COLLATE "C" AS user_id, a.up_to
@@ -310,8 +325,7 @@ BEGIN
                                       WHERE m.chat_id = w.chat_id AND m.user_id = w.user_id
                                         AND (w.idx IS NULL OR coalesce(m.left_ev, 0) = 0
                                                               AND least(w.up_to, c.last_seq) > m.read_seq)
-                                        FOR NO KEY UPDATE) m) l
-         WHERE l.idx IS NOT NULL;
+                                        FOR NO KEY UPDATE) m) l;
         FOR n IN 1 .. coalesce(cardinality(hits), 0) LOOP
             held[hits[n]] := true;
         END LOOP;

@@ -1,5 +1,6 @@
 //! The guarantees, seen from outside: real Postgres, real Redis, several replicas in one process.
 
+mod algebra;
 mod amid_sends;
 mod blocks;
 mod bounds;

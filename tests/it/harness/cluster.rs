@@ -145,7 +145,7 @@ impl Cluster {
         self.config.database.database_url.expose().to_owned()
     }
 
-    pub(super) fn database_config(&self) -> &DatabaseConfig {
+    pub(crate) fn database_config(&self) -> &DatabaseConfig {
         &self.config.database
     }
 
