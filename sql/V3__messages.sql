@@ -473,12 +473,16 @@ BEGIN
         IF mentioning IS NOT NULL THEN
             -- Statements of their own: a sender may be mentioned in the same batch, and one statement changes a
             -- row once.
-            UPDATE chats c SET all_mention_seq = c.last_seq, recount_ev = c.last_ev
-              FROM (SELECT DISTINCT x.tid FROM unnest(in_chat, mentioned) AS i (chat_id, mentioned)
+            UPDATE chats c SET all_mention_seq = e.seq, recount_ev = c.last_ev
+              FROM (SELECT x.tid, max(g.seq) AS seq
+                      FROM unnest(in_chat, in_message, mentioned) AS i (chat_id, message_id, mentioned)
                      CROSS JOIN LATERAL (SELECT c.ctid AS tid FROM chats c
                                           WHERE c.chat_id = i.chat_id OFFSET 0) x
-                     WHERE i.mentioned = chr(1)) e
-             WHERE c.ctid = e.tid;
+                     CROSS JOIN LATERAL message_by_id(i.chat_id, i.message_id) g
+                     WHERE i.mentioned = chr(1)
+                     GROUP BY x.tid) e
+             -- A retry's message is not above what its first attempt has set.
+             WHERE c.ctid = e.tid AND e.seq > c.all_mention_seq;
             PERFORM note_mentions(g.chat_id, array_agg(g.seq ORDER BY g.seq))
                FROM unnest(in_chat, in_message, mentioned) AS i (chat_id, message_id, mentioned)
               CROSS JOIN LATERAL message_by_id(i.chat_id, i.message_id) g

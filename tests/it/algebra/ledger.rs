@@ -260,7 +260,7 @@ impl Told<'_> {
                 ));
             }
         }
-        let own = |state: &MemberState| (state.read_seq, state.gone, state.notify, state.archived);
+        let own = |state: &MemberState| (state.read_seq, state.gone, state.flags);
         for pair in by_rev.windows(2) {
             let (one, two) = (pair[0], pair[1]);
             if one.rev == two.rev && own(one) != own(two) || one.read_seq > two.read_seq {

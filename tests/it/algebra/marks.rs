@@ -194,11 +194,11 @@ async fn own_settings_are_in_every_state_that_is_told_after_them() {
         let sent = race.run(&settings("none"), race.store.send_messages(&batch)).await;
         let states = sent.expect("an answer").states;
         let own = states.iter().find(|state| state.user_id == ann).expect("the sender's");
-        assert_eq!((own, own.notify), (&race.state(chat_id, "ann").await, Notify::None));
+        assert_eq!((own, own.flags.notify), (&race.state(chat_id, "ann").await, Notify::None));
         let mark = [mark(chat_id, "ann", None)];
         let marked = race.run(&settings("all"), race.changed(&mark)).await;
         assert_eq!(
-            (&marked[0], marked[0].notify),
+            (&marked[0], marked[0].flags.notify),
             (&race.state(chat_id, "ann").await, Notify::All)
         );
         race.exact(chat_id).await;
