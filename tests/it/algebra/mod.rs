@@ -5,6 +5,7 @@
 //! hand the races that a drawn schedule seldom meets: one transaction waits for another on one row. That a plan which
 //! was made on empty tables does not stay is judged by `one_plan.rs`.
 
+mod changes;
 mod ledger;
 mod marks;
 mod members;

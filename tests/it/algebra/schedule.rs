@@ -8,14 +8,12 @@ use std::{
 use beseda::{
     config::SystemMessages,
     error::Error,
-    model::{ChatId, ChatKind, Mentions, MessageId, Notify, PostRule, Role, Time, UserId},
+    model::{ChatId, ChatKind, Mentions, MessageId, UserId},
     store::{
-        Actor, Changed, Draft, GroupLimits, MemberState, Mutation, MutationKind, MutationOutcome,
-        MutationResult, Removed, SendOutcome, Store,
+        Changed, Draft, GroupLimits, MemberState, Mutation, MutationKind, MutationOutcome,
+        MutationResult, SendOutcome, Store,
     },
 };
-use beseda_protocol::rest::{ChatChange, MemberChange, NewBan, NewSettings, OwnSettings};
-use jiff::{SignedDuration, Timestamp};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
 use super::{draft, keyed, ledger::Ledger, limits, mark};
@@ -66,9 +64,9 @@ impl Shared {
 
 /// One of the connections.
 pub(super) struct Racer {
-    shared: Arc<Shared>,
-    store: Store,
-    rng: StdRng,
+    pub(super) shared: Arc<Shared>,
+    pub(super) store: Store,
+    pub(super) rng: StdRng,
 }
 
 impl Racer {
@@ -92,25 +90,25 @@ impl Racer {
         }
     }
 
-    fn user(&mut self) -> UserId {
+    pub(super) fn user(&mut self) -> UserId {
         let shared = Arc::clone(&self.shared);
         UserId::trusted(shared.users.choose(&mut self.rng).expect("users"))
     }
 
     /// Somebody who is likely to be a member.
-    fn user_of(&mut self, chat: &Raced) -> UserId {
+    pub(super) fn user_of(&mut self, chat: &Raced) -> UserId {
         if self.rng.random_bool(0.5) {
             return UserId::trusted(chat.founders.choose(&mut self.rng).expect("founders"));
         }
         self.user()
     }
 
-    fn chat(&mut self) -> Raced {
+    pub(super) fn chat(&mut self) -> Raced {
         let shared = Arc::clone(&self.shared);
         shared.chats.choose(&mut self.rng).expect("chats").clone()
     }
 
-    fn group(&mut self) -> (Raced, GroupLimits) {
+    pub(super) fn group(&mut self) -> (Raced, GroupLimits) {
         loop {
             let chat = self.chat();
             let Some(receipt_members) = chat.receipt_members else { continue };
@@ -129,12 +127,12 @@ impl Racer {
     }
 
     /// Who asks for a change of a group: the host application, or anybody.
-    fn asker(&mut self) -> Option<UserId> {
+    pub(super) fn asker(&mut self) -> Option<UserId> {
         self.rng.random_bool(0.7).then(|| self.user())
     }
 
     /// Notes an outcome. What is refused is an outcome; what fails is a fault.
-    fn settle<T>(&self, what: &str, outcome: Result<T, Error>) -> Option<T> {
+    pub(super) fn settle<T>(&self, what: &str, outcome: Result<T, Error>) -> Option<T> {
         let mut ledger = self.shared.ledger();
         match outcome {
             Ok(value) => {
@@ -152,14 +150,19 @@ impl Racer {
         }
     }
 
-    fn settle_change(&self, what: &str, chat_id: ChatId, outcome: Result<Option<Changed>, Error>) {
+    pub(super) fn settle_change(
+        &self,
+        what: &str,
+        chat_id: ChatId,
+        outcome: Result<Option<Changed>, Error>,
+    ) {
         if let Some(Some(changed)) = self.settle(what, outcome) {
             self.shared.ledger().was_changed(chat_id, changed.ev);
         }
     }
 
     /// Has the states of these members told.
-    async fn look(&self, chat_id: ChatId, users: impl IntoIterator<Item = UserId>) {
+    pub(super) async fn look(&self, chat_id: ChatId, users: impl IntoIterator<Item = UserId>) {
         let members: Vec<_> = users.into_iter().map(|user| (chat_id, user)).collect();
         let states = self.store.get_member_states(&members).await.map_err(Error::from);
         if let Some(states) = self.settle("look", states) {
@@ -168,7 +171,7 @@ impl Racer {
     }
 
     /// Looks at everybody.
-    async fn look_around(&self, chat_id: ChatId) {
+    pub(super) async fn look_around(&self, chat_id: ChatId) {
         self.look(chat_id, self.shared.users.iter().map(|id| UserId::trusted(id))).await;
     }
 
@@ -313,103 +316,6 @@ impl Racer {
         };
         Mutation { chat_id, user, kind }
     }
-
-    async fn add(&mut self) {
-        let (chat, limits) = self.group();
-        let count = *[1, 1, 3].choose(&mut self.rng).expect("sizes");
-        let users: Vec<UserId> = (0..count).map(|_| self.user()).collect();
-        let role = if self.rng.random_bool(0.7) { Role::Member } else { Role::Admin };
-        let asker = self.asker();
-        let added =
-            self.store.add_members(chat.id, actor(&asker), &users, role, false, limits).await;
-        self.settle_change("add", chat.id, added.map(|(_, changed)| changed));
-        self.look(chat.id, users).await;
-    }
-
-    async fn join(&mut self) {
-        let (chat, limits) = self.group();
-        let user = self.user();
-        let joined = self.store.join_group(chat.id, &user, limits).await;
-        self.settle_change("join", chat.id, joined);
-        self.look(chat.id, [user]).await;
-    }
-
-    async fn put_out(&mut self) {
-        let (chat, limits) = self.group();
-        let user = self.user();
-        if chat.founders.iter().any(|founder| *founder == *user.as_str()) {
-            return;
-        }
-        let asker = if self.rng.random_bool(0.5) { Some(user.clone()) } else { self.asker() };
-        let removed = self.store.remove_member(chat.id, actor(&asker), &user, limits).await;
-        self.settle_change("put out", chat.id, removed.map(change_of));
-        self.look_around(chat.id).await;
-    }
-
-    async fn ban(&mut self) {
-        let (chat, limits) = self.group();
-        let (user, asker) = (self.user(), self.asker());
-        if self.rng.random_bool(0.5) {
-            let lifted = self.store.unban_member(chat.id, Actor::Host, &user).await;
-            self.settle("unban", lifted);
-        } else if chat.founders.iter().all(|founder| *founder != *user.as_str()) {
-            let until = self.rng.random_bool(0.5).then_some(Time(Timestamp::UNIX_EPOCH));
-            let ban = NewBan { reason: None, until };
-            let banned = self.store.ban_member(chat.id, actor(&asker), &user, &ban, limits).await;
-            self.settle_change("ban", chat.id, banned.map(|(_, removed)| change_of(removed)));
-            self.look_around(chat.id).await;
-        }
-    }
-
-    async fn change_member(&mut self) {
-        let (chat, limits) = self.group();
-        let (user, asker) = (self.user(), self.asker());
-        let roles = [None, Some(Role::Member), Some(Role::Admin), Some(Role::Owner)];
-        let role = *roles.choose(&mut self.rng).expect("roles");
-        let soon = Time(Timestamp::now() + SignedDuration::from_millis(300));
-        let silences = [None, None, Some(None), Some(Some(soon))];
-        let silenced_until = *silences.choose(&mut self.rng).expect("silences");
-        let change = MemberChange { role, silenced_until };
-        let changed = self.store.set_member(chat.id, actor(&asker), &user, &change, limits).await;
-        self.settle_change("change member", chat.id, changed);
-        self.look_around(chat.id).await;
-    }
-
-    async fn change_group(&mut self) {
-        let (chat, limits) = self.group();
-        let asker = self.asker();
-        let post = *[PostRule::Members, PostRule::Members, PostRule::Admins]
-            .choose(&mut self.rng)
-            .expect("rules");
-        let settings = NewSettings {
-            post: self.rng.random_bool(0.3).then_some(post),
-            slow_mode_s: Some(i32::from(self.rng.random_bool(0.2))),
-            ..NewSettings::default()
-        };
-        let title = Some(format!("Raced {}", self.rng.random_range(0..4)));
-        let change = ChatChange { title, settings: Some(settings), ..ChatChange::default() };
-        let changed = self.store.change_group(chat.id, actor(&asker), &change, limits).await;
-        self.settle_change("change group", chat.id, changed);
-    }
-
-    async fn set_own(&mut self) {
-        let chat = self.chat();
-        let user = self.user_of(&chat);
-        let levels = [Notify::All, Notify::Mentions, Notify::None];
-        let notify = levels.choose(&mut self.rng).copied();
-        let own = OwnSettings { notify, pinned: None, archived: Some(self.rng.random_bool(0.5)) };
-        self.settle("set own", self.store.set_own(chat.id, &user, &own).await);
-        self.look(chat.id, [user]).await;
-    }
-
-    async fn erase(&mut self) {
-        let (chat, user) = (self.chat(), self.user());
-        let erased = self.store.erase_in_chat(chat.id, &user).await.map_err(Error::from);
-        if self.settle("erase", erased).flatten().is_some() {
-            self.shared.ledger().count("messages erased");
-        }
-        self.look_around(chat.id).await;
-    }
 }
 
 /// Adds one, and forgets the oldest of too many.
@@ -417,16 +323,5 @@ fn keep<T>(queue: &mut VecDeque<T>, value: T) {
     queue.push_back(value);
     if queue.len() > KEPT {
         queue.pop_front();
-    }
-}
-
-fn actor(asker: &Option<UserId>) -> Actor<'_> {
-    asker.as_ref().map_or(Actor::Host, Actor::User)
-}
-
-fn change_of(removed: Removed) -> Option<Changed> {
-    match removed {
-        Removed::Changed(changed) => Some(changed),
-        Removed::Absent | Removed::Dropped(_) => None,
     }
 }
