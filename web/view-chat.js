@@ -62,6 +62,7 @@ export class ChatView {
     byId('edit-cancel').addEventListener('click', () => this.#endEdit());
     session.on('open', () => this.#onOpen());
     session.on('chats', () => this.#renderHeader());
+    session.on('chat', ({ chatId }) => { if (chatId === this.#chatId) this.#renderHeader(); });
     session.on('typing', () => this.#renderHeader());
     session.on('people', () => this.#renderHeader());
     session.on('gone', ({ chatId, reason }) => { if (chatId === this.#chatId) this.#tellGone(reason); });
@@ -100,7 +101,7 @@ export class ChatView {
     if (!chat) return;
     const { other_user: other } = chat;
     const typing = this.#typing(chat);
-    const status = typing || (other ? this.#presence(other) : t('membersCount', { count: chat.member_count }));
+    const status = typing || (other ? this.#presence(other) : this.#members(chat));
     const isClosed = chat.settings?.post === 'admins' && chat.role === 'member';
     const shown = JSON.stringify([chatName(chat), other ?? chat.avatar_url, status, isClosed]);
     if (shown === this.#headerShown) return;
@@ -114,6 +115,13 @@ export class ChatView {
     byId('chat-delete').hidden = !other;
     byId('composer-line').hidden = isClosed;
     byId('composer-closed').hidden = !isClosed;
+  }
+
+  /** Of a large group nothing tells who is online, but how many were when it was opened. */
+  #members({ chat_id: chatId, member_count: count, receipts }) {
+    const members = t('membersCount', { count });
+    const online = receipts ? null : this.#session.timelineOf(chatId)?.onlineCount;
+    return online ? t('membersOnline', { members, count: online }) : members;
   }
 
   #presence({ online, last_seen_at: lastSeenAt }) {
