@@ -93,6 +93,7 @@ pub fn subscribed_frame(
     head: &Head,
     receipts: &[Receipt],
     online: Vec<UserId>,
+    online_count: Option<i32>,
 ) -> Frame {
     ServerFrame::Subscribed {
         id,
@@ -104,6 +105,7 @@ pub fn subscribed_frame(
         peer_read_seq: head.peer_read_seq,
         receipts,
         online,
+        online_count,
     }
     .encode()
 }

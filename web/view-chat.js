@@ -64,6 +64,7 @@ export class ChatView {
     byId('edit-cancel').addEventListener('click', () => this.#endEdit());
     session.on('open', () => this.#onOpen());
     session.on('chats', () => this.#renderHeader());
+    session.on('chat', ({ chatId }) => { if (chatId === this.#chatId) this.#renderHeader(); });
     session.on('typing', () => this.#renderHeader());
     session.on('people', () => this.#renderHeader());
     session.on('gone', ({ chatId, reason }) => { if (chatId === this.#chatId) this.#tellGone(reason); });
@@ -102,7 +103,7 @@ export class ChatView {
     if (!chat) return;
     const { other_user: other } = chat;
     const typing = this.#typing(chat);
-    const status = typing || (other ? this.#presence(other) : t('membersCount', { count: chat.member_count }));
+    const status = typing || (other ? this.#presence(other) : this.#members(chat));
     const closed = this.#closed(chat);
     const pace = chat.role === 'member' ? chat.settings?.slow_mode_s ?? 0 : 0;
     const shown = JSON.stringify([chatName(chat), other ?? chat.avatar_url, status, closed, pace]);
@@ -127,6 +128,13 @@ export class ChatView {
     if (settings.post === 'admins') return t('composerClosed');
     const until = this.#session.silencedUntil(chatId);
     return until ? t('silencedHere', { when: formatUntil(until) }) : '';
+  }
+
+  /** Of a large group nothing tells who is online, but how many were when it was opened. */
+  #members({ chat_id: chatId, member_count: count, receipts }) {
+    const members = t('membersCount', { count });
+    const online = receipts ? null : this.#session.timelineOf(chatId)?.onlineCount;
+    return online ? t('membersOnline', { members, count: online }) : members;
   }
 
   #presence({ online, last_seen_at: lastSeenAt }) {

@@ -64,6 +64,7 @@ export const EN = {
   close: 'Close',
   details: 'Chat details',
   membersCount: { one: '{count} member', other: '{count} members' },
+  membersOnline: '{members}, {count} online',
   moreMembers: 'More members',
   someType: '{names} typing…',
   role_owner: 'owner',

@@ -68,6 +68,7 @@ export const RU = {
   close: 'Закрыть',
   details: 'Сведения о беседе',
   membersCount: { one: '{count} участник', few: '{count} участника', other: '{count} участников' },
+  membersOnline: '{members}, {count} в сети',
   moreMembers: 'Ещё участники',
   someType: 'Печатают: {names}…',
   role_owner: 'владелец',

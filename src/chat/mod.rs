@@ -8,6 +8,7 @@ mod group_reads;
 mod groups;
 mod invites;
 mod members;
+mod online_counts;
 mod presence;
 mod reports;
 mod search;
@@ -21,7 +22,9 @@ use beseda_protocol::rest::{Edit, NewMessage};
 
 pub(crate) use self::draft::{parse_edit, parse_message};
 pub use self::{export::Export, groups::GroupDraft, members::Members, sync::Synced};
-use self::{group_reads::GroupReads, search::Searches, totals::Totals};
+use self::{
+    group_reads::GroupReads, online_counts::OnlineCounts, search::Searches, totals::Totals,
+};
 use crate::{
     admission_cache::AdmissionCache,
     auth::derive_key,
@@ -90,6 +93,7 @@ pub struct Chats {
     admissions: AdmissionCache,
     totals: Totals,
     group_reads: GroupReads,
+    online_counts: OnlineCounts,
     searches: Searches,
     delete_rule: DeleteChat,
     groups: GroupLimits,
@@ -117,6 +121,7 @@ impl Chats {
             admissions: parts.admissions,
             totals: Totals::new(parts.store.clone()),
             group_reads: GroupReads::new(parts.store.clone()),
+            online_counts: OnlineCounts::new(parts.store.clone(), parts.presence.clone()),
             searches: Searches::new(),
             store: parts.store,
             writer: parts.writer,

@@ -1,6 +1,8 @@
-//! Tells who came online and went offline.
+//! Tells who came online and went offline, and counts who is.
 
 use std::collections::{HashMap, HashSet};
+
+use beseda_protocol::bounds::MAX_MEMBERS_OF_ONLINE_COUNT;
 
 use super::Chats;
 use crate::{
@@ -15,6 +17,15 @@ use crate::{
 const PRESENCE_CHATS: usize = 10_000;
 
 impl Chats {
+    /// Counts the members of a chat without receipts who are online; `None`: it has too many, or they could
+    /// not be read. The caller must have checked membership.
+    pub async fn count_online(&self, chat_id: ChatId, member_count: i32) -> Option<i32> {
+        if member_count > MAX_MEMBERS_OF_ONLINE_COUNT {
+            return None;
+        }
+        self.online_counts.get(chat_id).await
+    }
+
     /// Publishes presence changes to the users' chats that show presence (direct ones in which nobody is
     /// blocked, groups with receipts), and stores when the users were last seen.
     pub async fn tell_presence(&self, transitions: &[Transition]) -> Result<(), Error> {

@@ -80,15 +80,25 @@ impl Connection {
         let head = changes.head.clone();
         let epoch = head.epoch.as_str().into();
         let given_out = self.context.feed.note_head(chat_id, head.ev, &epoch);
-        let mut online = Vec::new();
-        // In a chat without receipts nobody is told of presence.
-        if head.receipts {
-            online = self.online_of(&changes.visible).await;
+        let (online, online_count) = if head.receipts {
+            let online = self.online_of(&changes.visible).await;
             if !self.context.redis.is_up() {
                 self.presence_recheck.add(chat_id);
             }
-        }
-        self.out.push(subscribed_frame(id, chat_id, &head, &changes.receipts, online));
+            let count = i32::try_from(online.len()).ok();
+            (online, count)
+        } else {
+            // In a chat without receipts nobody is told of anybody's presence.
+            (Vec::new(), self.context.chats.count_online(chat_id, head.member_count).await)
+        };
+        self.out.push(subscribed_frame(
+            id,
+            chat_id,
+            &head,
+            &changes.receipts,
+            online,
+            online_count,
+        ));
         match after {
             None => self.synced(chat_id, &head),
             Some(position) => {

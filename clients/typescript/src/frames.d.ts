@@ -7,7 +7,8 @@ export interface Position { ev: number; epoch: string }
 export type ServerFrame =
   | { type: 'hello'; connection_id: string; user_id: string; heartbeat_ms: number; token_expires_at: string; epoch: string }
   | { type: 'subscribed'; id?: string | number; chat_id: string; head_ev: number; head_seq: number; epoch: string;
-      read_seq: number; peer_read_seq: number | null; receipts: Receipt[]; online: string[] }
+      read_seq: number; peer_read_seq: number | null; receipts: Receipt[]; online: string[];
+      online_count: number | null }
   | ChangeFrame
   | SilentMark
   | { type: 'synced'; chat_id: string; ev: number }

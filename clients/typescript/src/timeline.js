@@ -48,6 +48,12 @@ export class Timeline {
   /** How far each other member has read; who is missing has read nothing. @type {Map<string, number>} */
   receipts = new Map();
   /**
+   * How many members are online, as the latest subscription said; null: unknown, or the chat is too large. In a
+   * chat without receipts nothing else tells who is.
+   * @type {number | null}
+   */
+  onlineCount = null;
+  /**
    * Other people's messages above this stand below the "new messages" line; null: no line.
    * @type {number | null}
    */
@@ -172,6 +178,8 @@ export class Timeline {
         return 'news';
       case 'subscribed':
         this.#takeMarkers(frame);
+        // A server of before says nothing of it.
+        this.onlineCount = frame.online_count ?? null;
         this.synced = false;
         return 'old';
       case 'catchup':

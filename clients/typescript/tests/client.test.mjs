@@ -343,7 +343,7 @@ test('presence that was told meanwhile is not taken back by the list', async () 
   await until(() => answer.length === 1);
   const { id } = socket().of('subscribe')[0];
   socket().give({
-    type: 'subscribed', id, chat_id: 'c', head_ev: 0, head_seq: 0, epoch: 'e', read_seq: 0, peer_read_seq: 0, online: ['other of c'],
+    type: 'subscribed', id, chat_id: 'c', head_ev: 0, head_seq: 0, epoch: 'e', read_seq: 0, peer_read_seq: 0, online: ['other of c'], online_count: 2,
   });
   answer[0]({ results: [chat('c')], next: null });
   await sleep(20);

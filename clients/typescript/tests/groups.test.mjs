@@ -108,6 +108,7 @@ test('people are asked for once, and those who are told of are not', async () =>
   const { id } = socket().of('subscribe').at(-1);
   socket().give({
     type: 'subscribed', id, chat_id: 'c', head_ev: 0, head_seq: 0, epoch: 'e', read_seq: 0, peer_read_seq: 0, receipts: [], online: ['bob'],
+    online_count: 2,
   });
   assert.equal(client.people.get('bob').online, true);
   const user = { user_id: 'carol', name: 'Carol', avatar_url: null, online: true, last_seen_at: null };
@@ -146,7 +147,7 @@ test('a page that frames overtook does not take the position back', async () => 
   await live();
   const timeline = await client.open('c');
   const { id } = socket().of('subscribe').at(-1);
-  socket().give({ type: 'subscribed', id, chat_id: 'c', head_ev: 3, head_seq: 3, epoch: 'e', read_seq: 0, peer_read_seq: 0, receipts: [], online: [] });
+  socket().give({ type: 'subscribed', id, chat_id: 'c', head_ev: 3, head_seq: 3, epoch: 'e', read_seq: 0, peer_read_seq: 0, receipts: [], online: [], online_count: 2 });
   socket().give({ type: 'reset', chat_id: 'c', head_ev: 3, epoch: 'e', reason: 'too_far' });
   socket().give({ type: 'synced', chat_id: 'c', ev: 3 });
   await until(() => answer);

@@ -158,6 +158,7 @@ class World {
       case 'unread':
         return Object.fromEntries(Object.keys(like).map((id) =>
           [id, id === 'total' ? client.chats.totalUnread : client.chats.get(id)?.unread_count]));
+      case 'online_count': return timeline.onlineCount;
       case 'receipts': return Object.fromEntries(timeline.receipts);
       case 'chat':
         return Object.fromEntries(Object.entries(like).map(([id, fields]) =>

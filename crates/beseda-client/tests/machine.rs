@@ -109,7 +109,7 @@ fn a_socket_of_one_chat_begins_where_its_history_ends_however_late_that_comes() 
     frame(&mut machine, later, hello());
     let subscribed = json!({
         "type": "subscribed", "chat_id": CHAT, "head_ev": 7, "head_seq": 7, "epoch": "e1",
-        "read_seq": 0, "peer_read_seq": 0, "receipts": [], "online": [],
+        "read_seq": 0, "peer_read_seq": 0, "receipts": [], "online": [], "online_count": null,
     });
     frame(&mut machine, later, subscribed);
     let read = |ev| json!({ "type": "chat.read", "chat_id": CHAT, "ev": ev, "user_id": "bob", "read_seq": 1 });

@@ -236,6 +236,7 @@ impl World {
             "read_seq" => json!(timeline().read_seq()),
             "peer_read_seq" => json!(timeline().peer_read_seq()),
             "receipts" => json!(timeline().receipts()),
+            "online_count" => json!(timeline().online_count()),
             "chat" => {
                 let chats = self.machine.chats();
                 let fields = |(id, like): (&String, &Value)| {

@@ -36,6 +36,8 @@ pub const DEFAULT_INVITE_SECONDS: i64 = 604_800;
 pub const MAX_INVITE_USES: i32 = 100_000;
 /// Largest group whose readers of a message can be listed, in members.
 pub const MAX_MEMBERS_OF_READERS: i32 = 1_000;
+/// Largest chat of which is told how many members are online, in members.
+pub const MAX_MEMBERS_OF_ONLINE_COUNT: i32 = 1_000;
 /// Longest search query, in characters.
 pub const MAX_QUERY_CHARS: usize = 256;
 /// Most users in one bulk request.

@@ -75,6 +75,7 @@ pub enum ServerFrame<'a> {
         peer_read_seq: Option<i64>,
         receipts: &'a [Receipt],
         online: Vec<UserId>,
+        online_count: Option<i32>,
     },
     #[serde(rename = "message.created")]
     MessageCreated { chat_id: ChatId, ev: i64, message: &'a Message },
@@ -229,7 +230,12 @@ pub enum ReceivedFrame {
         /// The read markers of all members that are not 0; empty in a chat without receipts.
         #[serde(default)]
         receipts: Vec<Receipt>,
+        /// The members who are online, with the user; empty in a chat without receipts.
         online: Vec<UserId>,
+        /// How many members are online, up to 10 s ago in a chat without receipts; `None`: unknown, or above
+        /// [`MAX_MEMBERS_OF_ONLINE_COUNT`](crate::bounds::MAX_MEMBERS_OF_ONLINE_COUNT).
+        #[serde(default)]
+        online_count: Option<i32>,
     },
     /// A message was sent; in a resume, one that is new to the client.
     #[serde(rename = "message.created")]

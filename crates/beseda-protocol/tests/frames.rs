@@ -70,6 +70,7 @@ fn every_frame_of_a_server_is_understood_by_a_client() {
                 peer_read_seq: Some(4),
                 receipts: &receipts,
                 online: vec![user.clone()],
+                online_count: Some(1),
             }),
             ReceivedFrame::Subscribed {
                 id: text(),
@@ -81,6 +82,7 @@ fn every_frame_of_a_server_is_understood_by_a_client() {
                 peer_read_seq: Some(4),
                 receipts: receipts.to_vec(),
                 online: vec![user.clone()],
+                online_count: Some(1),
             },
         ),
         (

@@ -43,6 +43,7 @@ fn server_frames() {
             peer_read_seq: Some(2),
             receipts: &receipts,
             online: vec![user_id.clone()],
+            online_count: Some(1),
         },
         ServerFrame::Subscribed {
             id: None,
@@ -54,6 +55,7 @@ fn server_frames() {
             peer_read_seq: None,
             receipts: &[],
             online: Vec::new(),
+            online_count: None,
         },
         ServerFrame::MessageCreated { chat_id, ev: 4, message: &message },
         ServerFrame::MessageUpdated { chat_id, ev: 4, message: &message },

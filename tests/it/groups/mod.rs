@@ -7,6 +7,7 @@ mod joining;
 mod making;
 mod members;
 mod moderation;
+mod online_count;
 mod rights;
 mod sync;
 mod system_messages;

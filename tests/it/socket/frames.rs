@@ -54,6 +54,7 @@ async fn a_socket_begins_with_hello_subscribed_and_synced() {
             "peer_read_seq",
             "receipts",
             "online",
+            "online_count",
         ],
     );
     assert_eq!(subscribed["type"], "subscribed");
@@ -61,7 +62,7 @@ async fn a_socket_begins_with_hello_subscribed_and_synced() {
     assert_eq!(subscribed["head_ev"], 4);
     assert_eq!(subscribed["head_seq"], 3);
     assert_eq!((&subscribed["read_seq"], &subscribed["peer_read_seq"]), (&json!(2), &json!(0)));
-    assert_eq!(subscribed["online"], json!(["bob"]));
+    assert_eq!((&subscribed["online"], &subscribed["online_count"]), (&json!(["bob"]), &json!(1)));
 
     let synced = socket.next_frame().await;
     assert_eq!(synced, json!({ "type": "synced", "chat_id": chat.id, "ev": 4 }));

@@ -90,6 +90,7 @@ pub struct Timeline {
     peer_read_seq: i64,
     /// How far each other member has read.
     receipts: BTreeMap<UserId, i64>,
+    online_count: Option<i32>,
     /// Whether every `ev` comes now, one by one.
     synced: bool,
     /// Frames that came while a page is on its way, and may be newer than it.
@@ -161,6 +162,12 @@ impl Timeline {
     /// empty in a chat without receipts.
     pub fn receipts(&self) -> &BTreeMap<UserId, i64> {
         &self.receipts
+    }
+
+    /// How many members are online, as the latest subscription said; `None`: unknown, or the chat is too large.
+    /// In a chat without receipts nothing else tells who is.
+    pub fn online_count(&self) -> Option<i32> {
+        self.online_count
     }
 
     pub(super) fn low_seq(&self) -> i64 {
@@ -262,8 +269,11 @@ impl Timeline {
                 Taken::News
             }
             // What was superseded is left out from here to `synced`, so numbers may be skipped.
-            ReceivedFrame::Subscribed { read_seq, peer_read_seq, receipts, .. } => {
+            ReceivedFrame::Subscribed {
+                read_seq, peer_read_seq, receipts, online_count, ..
+            } => {
                 self.synced = false;
+                self.online_count = *online_count;
                 // A mark without a number is in no resume.
                 self.read_seq = self.read_seq.max(*read_seq);
                 let others = receipts.iter().filter(|receipt| Some(&receipt.user_id) != me);
