@@ -135,7 +135,7 @@ async fn planned_on(tables: &[&str]) {
     for statement in tables {
         cluster.psql(statement).await;
     }
-    end_connections(&cluster).await;
+    end_connections(&cluster, "").await;
     // More often than there are connections: each has planned all of it.
     for n in 0..6 {
         round(&a, &b, &host, &chat, &format!("planned {n}")).await;
@@ -240,7 +240,7 @@ async fn left_in_the_outbox(rows: i64) {
     };
     empty().await;
     cluster.psql("VACUUM (ANALYZE) outbox").await;
-    end_connections(&cluster).await;
+    end_connections(&cluster, "").await;
     let due = |rows: i64| {
         format!(
             "INSERT INTO outbox (due_at, chats)
