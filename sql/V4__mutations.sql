@@ -245,13 +245,21 @@ BEGIN
            AND greatest(place.last_dead_seq, place.mention_seq, place.all_mention_seq) > floor_now THEN
             -- The chat is not locked, and what is counted must be of one snapshot.
             SELECT s.* INTO fresh FROM member_states(in_chat, in_user) s;
-            IF FOUND THEN
-                last_seq := fresh.last_seq;
-                last_ev := fresh.last_ev;
-                activity := fresh.activity;
-                unread := fresh.unread;
-                unread_mentions := fresh.mentions;
+            IF fresh.gone IS NOT FALSE THEN
+                outcome := 'chat_not_found';
+                RETURN NEXT;
+                RETURN;
             END IF;
+            last_seq := fresh.last_seq;
+            last_ev := fresh.last_ev;
+            activity := fresh.activity;
+            counted := fresh.counted;
+            recount_ev := fresh.recount_ev;
+            rev := fresh.rev;
+            read_seq := fresh.read_seq;
+            unread := fresh.unread;
+            unread_mentions := fresh.mentions;
+            flags := fresh.flags;
         ELSE
             IF place.last_dead_seq > floor_now THEN
                 unread := unread - count_dead(of_chat, floor_now, place.dead);
@@ -501,7 +509,8 @@ BEGIN
                CASE k.kind WHEN 'direct' THEN 'direct' WHEN 'group' THEN 'group' END, k.receipts,
                NULL::messages, k.last_seq,
                CASE WHEN k.moves AND k.receipts THEN k.last_ev + k.told ELSE k.last_ev END, k.active_at,
-               k.last_counted, k.recount_ev, k.room_name, k.rev + k.moves::integer, CASE WHEN k.moves THEN k.target ELSE k.read_seq END,
+               k.last_counted, k.recount_ev, k.room_name, k.rev + k.moves::integer,
+               CASE WHEN k.moves THEN k.target ELSE k.read_seq END,
                k.last_counted - k.new_counted - k.new_own
                    - CASE WHEN k.last_dead_seq > k.new_floor
                           THEN count_dead(k.chat_id, k.new_floor, k.dead) ELSE 0 END,

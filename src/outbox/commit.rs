@@ -139,7 +139,7 @@ mod tests {
         let mut commit = Commit::default();
         commit.add_state(&state);
         assert_eq!(channels(&commit), [Channel::User(alice.clone())]);
-        let out = CounterChange::Out { chat_id: ChatId::nil(), version: 13 };
+        let out = CounterChange::Out { chat_id: ChatId::nil(), rev: 4 };
         assert_eq!(commit.counters.pop().map(|change| change.counter), Some(out));
         let mut commit = Commit::default();
         commit.add_deleted(&epoch, ChatId::nil(), &[alice.clone(), bob.clone()]);

@@ -43,8 +43,8 @@ pub enum CounterChange {
     Direct(Counter),
     /// Of a group that the user is in.
     Group(GroupCounter),
-    /// The user is out of a group, as of a version.
-    Out { chat_id: ChatId, version: i64 },
+    /// The user is out of a group, as of a `rev`.
+    Out { chat_id: ChatId, rev: i64 },
     /// The chat was deleted, and no late write may restore its counter.
     Gone { chat_id: ChatId },
 }
@@ -54,6 +54,9 @@ pub enum CounterChange {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupCounter {
     pub counter: Counter,
+    /// Of the member's row. Read markers of large groups move without the chat's lock, so their states are
+    /// in the order of this number and not in that of the version.
+    pub rev: i64,
     pub ev: i64,
     /// The number of messages up to there that count as unread for somebody.
     pub counted: i64,
@@ -63,7 +66,7 @@ pub struct GroupCounter {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UserCounters {
     pub counters: Vec<Counter>,
-    /// Groups of the user whose counters are not among these, with the version of the copy: Postgres has
+    /// Groups of the user whose counters are not among these, with the `rev` of the copy: Postgres has
     /// them.
     pub unknown: Vec<(ChatId, i64)>,
 }
@@ -90,11 +93,10 @@ impl CounterChange {
     pub fn of(state: &MemberState) -> Self {
         match state.kind {
             ChatKind::Direct => Self::Direct(state.into()),
-            ChatKind::Group if state.gone => {
-                Self::Out { chat_id: state.chat_id, version: state.version() }
-            }
+            ChatKind::Group if state.gone => Self::Out { chat_id: state.chat_id, rev: state.rev },
             ChatKind::Group => Self::Group(GroupCounter {
                 counter: state.into(),
+                rev: state.rev,
                 ev: state.last_ev,
                 counted: state.counted,
             }),
@@ -105,12 +107,11 @@ impl CounterChange {
     pub(super) fn encode(&self) -> (String, String) {
         match self {
             Self::Direct(counter) => (counter.chat_id.to_string(), counter.encode()),
-            Self::Group(GroupCounter { counter, ev, counted }) => {
-                // The version first, as in all values.
-                let (version, rest) = (counter.version, counter.encode_rest());
-                (format!("g:{}", counter.chat_id), format!("{version}|{ev}|{counted}|{rest}"))
+            Self::Group(GroupCounter { counter, rev, ev, counted }) => {
+                let (field, rest) = (format!("g:{}", counter.chat_id), counter.encode_rest());
+                (field, format!("{rev}|{ev}|{counted}|{rest}"))
             }
-            Self::Out { chat_id, version } => (format!("g:{chat_id}"), format!("{version}|out")),
+            Self::Out { chat_id, rev } => (format!("g:{chat_id}"), format!("{rev}|out")),
             Self::Gone { chat_id } => (chat_id.to_string(), "gone".to_owned()),
         }
     }
@@ -146,7 +147,7 @@ impl UserCounters {
             let head;
             (head, rest) = cut(rest, b'\n');
             let Some(group) = group else { continue };
-            let known = (group.counter.chat_id, group.counter.version);
+            let known = (group.counter.chat_id, group.rev);
             let head = Head::decode(head, epoch, generation);
             match head.and_then(|head| group.at(&head)) {
                 Some(counter) => counters.push(counter),
@@ -201,11 +202,11 @@ impl GroupCounter {
     /// `None` for a group that the user is not in.
     fn decode(chat: &str, value: &str) -> Option<Self> {
         let chat_id = Uuid::parse_str(chat).ok()?;
-        let (version, rest) = number(value)?;
+        let (rev, rest) = number(value)?;
         let (ev, rest) = number(rest)?;
         let (counted, rest) = number(rest)?;
-        let counter = Counter::decode_rest(chat_id, ChatKind::Group, version, rest)?;
-        Some(Self { counter, ev, counted })
+        let counter = Counter::decode_rest(chat_id, ChatKind::Group, rev + ev, rest)?;
+        Some(Self { counter, rev, ev, counted })
     }
 
     /// The counter where the group stands at `head`. A head that is older than the copy has nothing to add.

@@ -8,7 +8,7 @@
 //! filled from Postgres.
 //!
 //! A message of a group would change a value for each member, so theirs is of a revision and lags behind:
-//! `g:{chat_id}` → `version|ev|counted|` and the rest as above, or `version|out|` and a time. It is written
+//! `g:{chat_id}` → `rev|ev|counted|` and the rest as above, or `rev|out|` and a time. It is written
 //! when the member's own part changes: at their messages, marks, settings, mentions. What others wrote since is
 //! the difference to `head:{chat_id}` = `epoch|generation|ev|counted|last_seq|activity|recount_ev`, one value
 //! for all members. Only after a change that counts for members differently, such as a deletion, Postgres is
@@ -208,10 +208,10 @@ impl Unread {
         let found: HashSet<ChatId> = states.iter().map(|state| state.chat_id).collect();
         let gone = unknown.iter().filter(|(chat_id, _)| !found.contains(chat_id));
         // Above the value that was read, and below any of a return, which is two changes later.
-        changes.extend(gone.map(|&(chat_id, version)| Change {
+        changes.extend(gone.map(|&(chat_id, rev)| Change {
             user: user.clone(),
             epoch: self.shared.history.current(),
-            counter: CounterChange::Out { chat_id, version: version + 1 },
+            counter: CounterChange::Out { chat_id, rev: rev + 1 },
         }));
         if !changes.is_empty() {
             // Otherwise the next reader corrects it.

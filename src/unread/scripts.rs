@@ -1,7 +1,7 @@
 //! The scripts that run inside Redis on a user's hash; [`super`] describes a hash.
 //!
 //! A deleted chat leaves a tombstone, `gone|` and its time, which no value replaces, because a late
-//! write would restore the chat's counter; a group that the user is out of leaves its version, `|out|` and the
+//! write would restore the chat's counter; a group that the user is out of leaves the `rev`, `|out|` and the
 //! time, which only their return replaces. A write may be late by a command's time-out, by a statement's where
 //! a sweeper reads first, or by a pause of its replica. The number of chats that two users open and delete is
 //! unbounded, so tombstones are dropped after an hour, long after any of these.
@@ -20,15 +20,19 @@ end
 local function now() return redis.call('TIME')[1] end
 local function forgettable() return tonumber(now()) - 3600 end
 
--- Stores a value unless there is a tombstone for good, or one of at least its version.
+-- Whether a value is newer: by its version; of a group by rev, then ev. Who is out is so from rev on.
+local function is_newer(field, new, old)
+  local first, second = string.match(new, '^(%d+)|([^|]*)')
+  local had, behind = string.match(old, '^(%d+)|([^|]*)')
+  first, had = tonumber(first), tonumber(had) or -1
+  if first ~= had or string.sub(field, 1, 2) ~= 'g:' then return first > had end
+  return (tonumber(second) or math.huge) > (tonumber(behind) or math.huge)
+end
+
+-- Stores a value unless there is a tombstone for good, or one that is at least as new.
 local function store(key, field, new)
   local old = redis.call('HGET', key, field)
-  local had = -1
-  if old then
-    if string.sub(old, 1, 5) == 'gone|' then return end
-    had = tonumber(string.match(old, '^(%d+)|')) or -1
-  end
-  if tonumber(string.match(new, '^(%d+)|')) <= had then return end
+  if old and (string.sub(old, 1, 5) == 'gone|' or not is_newer(field, new, old)) then return end
   local was = old and gone_at(old)
   local is = string.sub(new, -4) == '|out'
   if is then new = new .. '|' .. now() end

@@ -245,7 +245,8 @@ async fn serve_waits_for_postgres_and_names_the_cause() {
 async fn a_postgres_that_is_away_is_not_stormed() {
     let cluster = Cluster::with_own_stack(1, |_| {}).await;
     let alice = cluster.user("alice").on(0);
-    alice.get("/chats/").await.expect(200);
+    let history = alice.open_chat(&cluster.user("bob")).await.path("messages/");
+    alice.get(&history).await.expect(200);
     let port = cluster.stack().postgres.port();
     tokio::task::block_in_place(|| cluster.stack().postgres.kill());
     // In its place, a listener counts connections.
@@ -263,7 +264,7 @@ async fn a_postgres_that_is_away_is_not_stormed() {
     });
     let began = Instant::now();
     for _ in 0..30 {
-        let asked = join_all((0..10).map(async |_| alice.get("/chats/").await)).await;
+        let asked = join_all((0..10).map(async |_| alice.get(&history).await)).await;
         assert!(asked.iter().all(|answer| answer.status == 503), "{asked:?}");
     }
     let attempts = count.load(Ordering::Relaxed);
@@ -273,7 +274,7 @@ async fn a_postgres_that_is_away_is_not_stormed() {
     let _ = counting.await;
     cluster.stack().postgres.restart().await.expect("it is there again");
     eventually(async || {
-        let answer = alice.get("/chats/").await;
+        let answer = alice.get(&history).await;
         if answer.status == 200 { Ok(()) } else { Err(answer.text) }
     })
     .await;

@@ -10,7 +10,7 @@ use beseda::{
     store::MemberState,
 };
 
-use super::tables::{Chat, is_mentioned};
+use super::tables::{Chat, Member, is_mentioned};
 
 /// Revisions that a change of members takes beyond its first: of whoever hands over or inherits, and of what is
 /// shown of the group.
@@ -48,7 +48,7 @@ pub(super) struct Ledger {
     changes: HashMap<ChatId, Vec<i64>>,
     states: Vec<MemberState>,
     /// Answers to silent marks: each is of its own row and of an `ev`, but not ordered by its version, as it is told
-    /// without the chat's lock. No copy is made of them.
+    /// without the chat's lock. Copies of groups' counters are ordered by `rev`, then `ev`.
     answers: Vec<MemberState>,
     /// How often each outcome was told.
     pub(super) tally: BTreeMap<String, usize>,
@@ -278,6 +278,11 @@ impl Told<'_> {
             }
         }
         let row = chat.members.iter().find(|member| member.user == user);
+        if let Some(row) = row
+            && !chat.direct
+        {
+            self.judge_copies(chat, row, faults);
+        }
         let (Some(row), Some(latest)) = (row, states.last()) else { return };
         let latest_is_row =
             (latest.last_ev, latest.rev, latest.read_seq, latest.unread, latest.mentions)
@@ -288,6 +293,23 @@ impl Told<'_> {
         if ahead || chat.direct && !latest_is_row {
             faults
                 .push(format!("the latest state that was told is {latest:?}, and the row {row:?}"));
+        }
+    }
+
+    /// The copy that Redis would keep of these states is one, and the head of the group brings it up to date.
+    fn judge_copies(&self, chat: &Chat, row: &Member, faults: &mut Vec<String>) {
+        let mut copies: Vec<_> = self.states.iter().chain(&self.answers).collect();
+        copies.sort_by_key(|state| (state.rev, state.last_ev));
+        for pair in copies.windows(2) {
+            let (one, two) = (pair[0], pair[1]);
+            if (one.rev, one.last_ev) == (two.rev, two.last_ev) && one != two {
+                faults.push(format!("two copies of one moment: {one:?}, {two:?}"));
+            }
+        }
+        let Some(latest) = copies.last().filter(|latest| latest.rev == row.rev) else { return };
+        let grown = latest.unread + chat.last_counted - latest.counted;
+        if !row.left && chat.recount_ev <= latest.last_ev && grown != row.unread {
+            faults.push(format!("{latest:?} has grown to {grown}, and the row {row:?}"));
         }
     }
 }

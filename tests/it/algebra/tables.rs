@@ -62,10 +62,11 @@ pub(super) struct Chat {
     pub(super) receipts: bool,
     pub(super) last_seq: i64,
     pub(super) last_ev: i64,
-    last_counted: i64,
+    pub(super) last_counted: i64,
     pub(super) dead: i64,
     last_dead_seq: i64,
     all_mention_seq: i64,
+    pub(super) recount_ev: i64,
     info_ev: i64,
     member_count: i64,
     pub(super) messages: Vec<Message>,
@@ -82,7 +83,7 @@ const MESSAGES: &str = "SELECT chat_id, message_id, seq, ev, counted, sender_id,
 
 const CHATS: &str =
     "SELECT chat_id, kind = 'direct', receipts, last_seq, last_ev, last_counted, dead,
-       last_dead_seq, all_mention_seq, info_ev, member_count FROM chats";
+       last_dead_seq, all_mention_seq, recount_ev, info_ev, member_count FROM chats";
 
 const MEMBERS: &str = "SELECT m.chat_id, m.user_id, m.left_ev IS NOT NULL, m.role = 'owner', m.first_seq,
        m.read_seq, m.floor_seq, m.floor_counted, m.own_after, m.mention_seq, m.rev, m.read_ev, m.member_ev,
@@ -127,6 +128,7 @@ pub(super) async fn read(psql: &Psql) -> HashMap<ChatId, Chat> {
             dead: row.value(),
             last_dead_seq: row.value(),
             all_mention_seq: row.value(),
+            recount_ev: row.value(),
             info_ev: row.value(),
             member_count: row.value(),
             messages: Vec::new(),

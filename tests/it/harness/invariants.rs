@@ -116,7 +116,7 @@ async fn head(
 fn at_head(value: &str, head: Option<&str>) -> Option<(String, String)> {
     let numbers =
         |text: &str| -> Vec<i64> { text.split('|').map_while(|n| n.parse().ok()).collect() };
-    let [version, ev, counted, unread, last_seq, read_seq, activity, mentions] =
+    let [rev, ev, counted, unread, last_seq, read_seq, activity, mentions] =
         <[i64; 8]>::try_from(numbers(value)).expect("the value of a group");
     let [head_ev, head_counted, head_seq, head_activity, recount_ev] =
         <[i64; 5]>::try_from(numbers(head?)).ok()?;
@@ -130,5 +130,5 @@ fn at_head(value: &str, head: Option<&str>) -> Option<(String, String)> {
     };
     let flags_and_name = value.splitn(9, '|').nth(8).unwrap_or_default();
     let rest = format!("{unread}|{last_seq}|{read_seq}|{activity}|{mentions}|{flags_and_name}");
-    Some(((version - ev).to_string(), rest))
+    Some((rev.to_string(), rest))
 }
