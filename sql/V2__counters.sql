@@ -16,7 +16,8 @@ BEGIN
     PERFORM set_config(s.name, s.value, true)
        FROM (VALUES ('plan_cache_mode', 'force_generic_plan'), ('enable_seqscan', 'off'),
                     ('enable_bitmapscan', 'off'), ('enable_sort', 'off'), ('enable_hashjoin', 'off'),
-                    ('enable_mergejoin', 'off'), ('jit', 'off'), ('lock_timeout', '500ms'))
+                    ('enable_mergejoin', 'off'), ('enable_memoize', 'off'), ('jit', 'off'),
+                    ('lock_timeout', '500ms'))
             AS s (name, value);
 END
 $$;

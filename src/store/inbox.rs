@@ -346,7 +346,7 @@ SELECT * FROM (
 /// Chat by chat, as above.
 const LIST_CHATS: &str = concat!(
     "-- store.list_chats
-WITH p AS MATERIALIZED (
+WITH p AS (
     SELECT own.* FROM unnest($2) AS q (chat_id)
      CROSS JOIN LATERAL (",
     own_chats!("me.user_id = $1 AND me.chat_id = q.chat_id AND coalesce(me.left_ev, 0) = 0"),

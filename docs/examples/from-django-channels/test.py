@@ -51,6 +51,11 @@ with tempfile.TemporaryDirectory() as folder:
 same("imported", first, "2|6|1|2|1")
 same("imported once more", again.split("|")[:2], ["0", "0"])
 
+deadline = time.monotonic() + SECONDS
+while (total := get("1", "/chats/unread/")["total"]) != 2:
+    if time.monotonic() > deadline:
+        sys.exit(f"unread after: {total}, expected 2")
+    time.sleep(0.1)
 chats = get("1", "/chats/")["results"]
 same("rooms of alice", [(chat["other_user"]["name"], chat["last_seq"], chat["last_ev"]) for chat in chats], [("bob", 6, 8)])
 history = get("2", f"/chats/{chats[0]['chat_id']}/messages/")
@@ -66,10 +71,5 @@ same("cut", len(history["results"][5]["text"]), 4000)
 same("old id", history["results"][0]["metadata"], {"imported_id": 1})
 same("markers", (history["read_seq"], history["peer_read_seq"]), (6, 2))
 
-deadline = time.monotonic() + SECONDS
-while (total := get("1", "/chats/unread/")["total"]) != 2:
-    if time.monotonic() > deadline:
-        sys.exit(f"unread after: {total}, expected 2")
-    time.sleep(0.1)
 same("a room without messages", get("10", "/chats/")["results"][0]["last_message"], None)
 print(run(BESEDA, "verify").strip())
