@@ -150,8 +150,11 @@ if is[1] ~= '1' or is[2] ~= ARGV[1] or is[3] ~= ARGV[2] or crowded(KEYS[1], is[4
 end
 local all = redis.call('HGETALL', KEYS[1])
 local keys = {}
+local byte, sub = string.byte, string.sub
 for i = 1, ARGV[3] == '' and 0 or #all, 2 do
-  if string.sub(all[i], 1, 2) == 'g:' then keys[#keys + 1] = ARGV[3] .. string.sub(all[i], 3) end
+  -- Compared as numbers: each part of a text would be a new one. Ids are hexadecimal.
+  local first, second = byte(all[i], 1, 2)
+  if first == 103 and second == 58 then keys[#keys + 1] = ARGV[3] .. sub(all[i], 3) end
 end
 if #keys == 0 then return table.concat(all, '\n') end
 all[#all + 1] = 'heads'
