@@ -66,11 +66,12 @@ END
 $$;
 
 -- A member's own settings as copies have them: what they are notified of by its first letter, A for archived, P
--- for pinned.
+-- for pinned; null for those of most, to spare the text. The planner replaces a call by the expression.
 CREATE FUNCTION member_flags(in_notify notify_level, in_archived boolean, in_pinned boolean) RETURNS text
 LANGUAGE sql STABLE AS $$
-    SELECT left(in_notify::text, 1) || CASE WHEN in_archived THEN 'A' ELSE '' END
-           || CASE WHEN in_pinned THEN 'P' ELSE '' END
+    SELECT CASE WHEN in_notify <> 'all' OR in_archived OR in_pinned
+                THEN left(in_notify::text, 1) || CASE WHEN in_archived THEN 'A' ELSE '' END
+                     || CASE WHEN in_pinned THEN 'P' ELSE '' END END
 $$;
 
 -- The state of a member after a change: all that Redis and the member's inbox need, of one snapshot. last_ev + rev
@@ -97,8 +98,7 @@ CREATE FUNCTION member_state(c chats, me members) RETURNS member_state LANGUAGE 
         CASE WHEN me.left_ev IS NULL AND greatest(me.mention_seq, c.all_mention_seq) > me.floor_seq
              THEN count_mentions(c.chat_id, me.user_id, me.floor_seq, me.mention_seq, c.all_mention_seq)
              ELSE 0 END,
-        CASE WHEN me.notify <> 'all' OR me.archived OR me.pinned
-             THEN member_flags(me.notify, me.archived, me.pinned) END)::member_state
+        member_flags(me.notify, me.archived, me.pinned))::member_state
 $$;
 
 -- The present states of these members, in pairs; where the chat or the member's row is gone, none.

@@ -167,13 +167,11 @@ BEGIN
         END IF;
         SELECT me.tid, me.role, me.silenced_until, me.last_sent_at, me.rev, me.read_seq, me.floor_seq,
                me.floor_counted, me.own_after, me.mention_seq,
-               CASE WHEN me.notify <> 'all' OR me.archived OR me.pinned
-                    THEN member_flags(me.notify, me.archived, me.pinned) END AS flags,
+               member_flags(me.notify, me.archived, me.pinned) AS flags,
                peer.user_id AS p_user, peer.rev AS p_rev, peer.read_seq AS p_read_seq,
                peer.floor_seq AS p_floor_seq, peer.floor_counted AS p_floor_counted,
                peer.own_after AS p_own_after, peer.mention_seq AS p_mention_seq,
-               CASE WHEN peer.notify <> 'all' OR peer.archived OR peer.pinned
-                    THEN member_flags(peer.notify, peer.archived, peer.pinned) END AS p_flags,
+               member_flags(peer.notify, peer.archived, peer.pinned) AS p_flags,
                old.seq AS old_seq, old.deleted_at AS old_deleted_at, old.content_digest AS old_digest
           INTO place
           FROM (SELECT m.ctid AS tid, m.* FROM members m
@@ -374,8 +372,7 @@ BEGIN
               LEFT JOIN LATERAL (
                   SELECT m.ctid AS tid, m.role, m.silenced_until, m.rev, m.read_seq, m.floor_seq,
                          m.floor_counted, m.own_after, m.mention_seq,
-                         CASE WHEN m.notify <> 'all' OR m.archived OR m.pinned
-                              THEN member_flags(m.notify, m.archived, m.pinned) END AS flags
+                         member_flags(m.notify, m.archived, m.pinned) AS flags
                     FROM members m
                    WHERE m.chat_id = CASE WHEN hits IS NULL OR i.idx = ANY (hits) THEN i.chat_id END
                      AND m.user_id = i.sender_id AND coalesce(m.left_ev, 0) = 0 OFFSET 0) me ON true
@@ -464,8 +461,7 @@ BEGIN
                      CASE WHEN greatest(m.mention_seq, n.all_mention_seq) > m.floor_seq
                           THEN count_mentions(n.chat_id, m.user_id, m.floor_seq, m.mention_seq,
                                               n.all_mention_seq) ELSE 0 END,
-                     CASE WHEN m.notify <> 'all' OR m.archived OR m.pinned
-                          THEN member_flags(m.notify, m.archived, m.pinned) END
+                     member_flags(m.notify, m.archived, m.pinned)
                 FROM members m
                WHERE m.chat_id = CASE WHEN n.tells AND n.kind = 'direct' THEN n.chat_id END
                  AND m.user_id <> n.sender_id

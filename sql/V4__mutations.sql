@@ -159,15 +159,13 @@ BEGIN
             PERFORM FROM members m WHERE m.chat_id = of_chat AND m.user_id = by_reader FOR NO KEY UPDATE;
         END IF;
         SELECT me.tid, me.rev, me.read_seq, me.floor_seq, me.floor_counted, me.own_after, me.mention_seq,
-               CASE WHEN me.notify <> 'all' OR me.archived OR me.pinned
-                    THEN member_flags(me.notify, me.archived, me.pinned) END AS flags,
+               member_flags(me.notify, me.archived, me.pinned) AS flags,
                c.tid AS c_tid, c.kind, c.room_name, c.receipts, c.last_seq, c.last_ev, c.last_counted, c.active_at,
                c.dead, c.last_dead_seq, c.all_mention_seq, c.recount_ev,
                peer.user_id AS p_user, peer.rev AS p_rev, peer.read_seq AS p_read_seq,
                peer.floor_seq AS p_floor_seq, peer.floor_counted AS p_floor_counted,
                peer.own_after AS p_own_after, peer.mention_seq AS p_mention_seq,
-               CASE WHEN peer.notify <> 'all' OR peer.archived OR peer.pinned
-                    THEN member_flags(peer.notify, peer.archived, peer.pinned) END AS p_flags
+               member_flags(peer.notify, peer.archived, peer.pinned) AS p_flags
           INTO place
           FROM (SELECT m.ctid AS tid, m.* FROM members m
                  WHERE m.chat_id = of_chat AND m.user_id = by_reader AND coalesce(m.left_ev, 0) = 0 OFFSET 0) me
@@ -445,8 +443,7 @@ BEGIN
               LEFT JOIN LATERAL (
                   SELECT m.ctid AS tid, m.rev, m.read_seq, m.floor_seq, m.floor_counted, m.own_after,
                          m.mention_seq,
-                         CASE WHEN m.notify <> 'all' OR m.archived OR m.pinned
-                              THEN member_flags(m.notify, m.archived, m.pinned) END AS flags
+                         member_flags(m.notify, m.archived, m.pinned) AS flags
                     FROM members m
                    WHERE m.chat_id = a.chat_id AND m.user_id = a.user_id AND coalesce(m.left_ev, 0) = 0
                   OFFSET 0) me ON true
@@ -528,8 +525,7 @@ BEGIN
                      CASE WHEN greatest(m.mention_seq, k.all_mention_seq) > m.floor_seq
                           THEN count_mentions(k.chat_id, m.user_id, m.floor_seq, m.mention_seq,
                                               k.all_mention_seq) ELSE 0 END,
-                     CASE WHEN m.notify <> 'all' OR m.archived OR m.pinned
-                          THEN member_flags(m.notify, m.archived, m.pinned) END
+                     member_flags(m.notify, m.archived, m.pinned)
                 FROM members m
                WHERE m.chat_id = CASE WHEN k.moves AND k.kind = 'direct' AND k.told = 1 THEN k.chat_id END
                  AND m.user_id <> k.user_id

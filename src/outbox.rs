@@ -77,7 +77,7 @@ impl Outbox {
     /// Publishes a commit to Redis. After an error the sweeper does it later.
     pub async fn publish(&self, commit: Commit) -> Result<(), RedisUnavailable> {
         // Counters first, so that they are there before any client can learn of the change.
-        let counters = self.unread.writes(&commit.counters, &commit.heads, &commit.ended);
+        let counters = self.unread.writes(&commit.copies);
         self.broker.publish_after(counters, &commit.publications).await?;
         self.finished.add(commit.noted);
         Ok(())

@@ -17,12 +17,11 @@ use super::{
     groups,
 };
 use crate::{
-    chat::ChatRef,
+    chat::{ChatFilter, ChatRef},
     context::Context,
     error::Error,
     input::{Fields, NOT_A_USER_ID, check_user_id},
     model::{Chat, ChatKind, UserId},
-    store::ChatFilter,
 };
 
 /// Estimated bytes of a chat's counter as JSON.

@@ -5,9 +5,10 @@ use uuid::Uuid;
 
 use super::sync::{read_sync_cursor, write_sync_cursor};
 use crate::{
+    chat::ChatCursor,
     error::Error,
     model::{Role, Time, UserId},
-    store::{ChatCursor, MemberCursor},
+    store::MemberCursor,
 };
 
 pub(super) const UNREADABLE: Error = Error::InvalidRequest("This cursor is none of ours.");

@@ -7,14 +7,14 @@ use beseda_protocol::{
     rest::{HistoryView, ReadResult, Window},
 };
 
-use super::{Caller, Chats, counters::in_order};
+use super::{Caller, Chats};
 use crate::{
     error::{Error, chain},
     model::{Chat, ChatId, Epoch, Head, UserId},
     outbox::Commit,
     store::{
-        Changes, ChatCursor, ChatFilter, Deleted, InboxChat, InboxHead, InboxPage, MutationKind,
-        MutationResult, Noted, Reader, StoredChat,
+        Changes, Deleted, InboxChat, InboxHead, InboxPage, MutationKind, MutationResult, Noted,
+        Reader, StoredChat,
     },
 };
 
@@ -113,29 +113,8 @@ impl Chats {
         Ok(InboxPage { chats: chats.collect(), epoch })
     }
 
-    /// Lists a page of chats after `after`, pinned ones first, then latest activity first, with the
-    /// cursor of the next page.
-    pub async fn list_chats(
-        &self,
-        user: &UserId,
-        filter: ChatFilter,
-        after: Option<ChatCursor>,
-        limit: i64,
-    ) -> Result<(Vec<Chat>, Option<ChatCursor>), Error> {
-        // Redis knows the order, so that Postgres looks up no more than is shown. A chat that is gone by
-        // then shortens the page.
-        let counters = self.get_counters(user).await?;
-        let mut places = in_order(&counters, filter, after);
-        let more = cut(&mut places, limit);
-        let chats = self.store.list_chats(user, &places).await?;
-        let next = chats.last().filter(|_| more).map(|StoredChat { chat, activity, .. }| {
-            ChatCursor { pinned: chat.pinned, activity: *activity, chat_id: chat.chat_id }
-        });
-        Ok((self.show(chats).await, next))
-    }
-
     /// Adds presence, with one pipeline for all chats.
-    async fn show(&self, chats: Vec<StoredChat>) -> Vec<Chat> {
+    pub(super) async fn show(&self, chats: Vec<StoredChat>) -> Vec<Chat> {
         let visible: Vec<UserId> = chats
             .iter()
             .filter(|chat| chat.show_presence)

@@ -6,7 +6,7 @@ use super::Chats;
 use crate::{
     error::Error,
     model::{ChatId, Notify, UserId},
-    store::{ChatCursor, ChatFilter, MemberState},
+    store::MemberState,
     unread::Counter,
 };
 
@@ -30,9 +30,7 @@ impl Chats {
         }
         Ok(read.counters)
     }
-}
 
-impl Chats {
     /// Sums the unread messages of all of a user's chats, with this state, of after a mark, for its chat: what
     /// Redis has of that one may be late.
     pub(super) async fn get_total(&self, user: &UserId, now: &MemberState) -> Result<i64, Error> {
@@ -45,29 +43,6 @@ impl Chats {
             _ => self.totals.get(user).await,
         }
     }
-}
-
-/// The chats of a list past a cursor: pinned ones first, then latest activity.
-pub(super) fn in_order(
-    counters: &[Counter],
-    filter: ChatFilter,
-    after: Option<ChatCursor>,
-) -> Vec<ChatId> {
-    let place = |counter: &Counter| (counter.flags.pinned, counter.activity, counter.chat_id);
-    let after =
-        after.map(|cursor| (cursor.pinned, cursor.activity.0.as_microsecond(), cursor.chat_id));
-    let is_listed = |counter: &&Counter| match filter {
-        ChatFilter::Archived => counter.flags.archived,
-        _ if counter.flags.archived => false,
-        ChatFilter::All => true,
-        ChatFilter::Unread => counter.unread > 0,
-        ChatFilter::Pinned => counter.flags.pinned,
-    };
-    let listed = counters.iter().filter(is_listed).map(place);
-    let mut places: Vec<_> =
-        listed.filter(|place| after.is_none_or(|after| *place < after)).collect();
-    places.sort_unstable_by(|one, other| other.cmp(one));
-    places.into_iter().map(|(_, _, chat_id)| chat_id).collect()
 }
 
 fn summary(mut all: Vec<Counter>) -> UnreadSummary {
@@ -116,7 +91,7 @@ mod tests {
             mentions: 1,
             last_seq: 10,
             read_seq: 0,
-            activity: 0,
+            activity: Time::from_micros(0).expect("a time"),
             flags: OwnFlags { notify, archived, pinned: false },
         }
     }
@@ -130,35 +105,5 @@ mod tests {
             counter(4, Notify::All, true),
         ]);
         assert_eq!((summary.total, summary.total_mentions, summary.badge), (40, 4, 11));
-    }
-
-    #[test]
-    fn a_list_begins_with_what_is_pinned_and_goes_on_behind_its_cursor() {
-        let one = |number, activity, unread, pinned, archived| Counter {
-            activity,
-            unread,
-            flags: OwnFlags { notify: Notify::All, archived, pinned },
-            ..counter(number, Notify::All, false)
-        };
-        let all = [
-            one(1, 50, 0, false, false),
-            one(2, 60, 3, false, false),
-            one(3, 10, 1, true, false),
-            one(4, 70, 2, false, true),
-            one(5, 50, 0, false, false),
-        ];
-        let listed = |filter, after| -> Vec<u128> {
-            in_order(&all, filter, after).iter().map(|chat_id| chat_id.as_u128()).collect()
-        };
-        assert_eq!(listed(ChatFilter::All, None), [3, 2, 5, 1]);
-        assert_eq!(listed(ChatFilter::Unread, None), [3, 2]);
-        assert_eq!(listed(ChatFilter::Pinned, None), [3]);
-        assert_eq!(listed(ChatFilter::Archived, None), [4]);
-        let after = |pinned, micros, number| {
-            let activity = Time::from_micros(micros).expect("a time");
-            Some(ChatCursor { pinned, activity, chat_id: ChatId::from_u128(number) })
-        };
-        assert_eq!(listed(ChatFilter::All, after(true, 10, 3)), [2, 5, 1]);
-        assert_eq!(listed(ChatFilter::All, after(false, 50, 5)), [1]);
     }
 }

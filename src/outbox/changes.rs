@@ -64,10 +64,10 @@ impl Outbox {
         let members: Vec<(ChatId, UserId)> =
             concerned.into_iter().map(|user_id| (chat_id, user_id)).collect();
         self.add_members(&mut commit, &members, Some(&epoch)).await?;
-        if commit.heads.is_empty() {
+        if commit.copies.heads.is_empty() {
             for state in self.store.get_states(&[chat_id]).await? {
                 if let ChatState::Group(head) = state {
-                    commit.add_head(head);
+                    commit.copies.add_head(head);
                 }
             }
         }

@@ -1,15 +1,13 @@
 //! What a commit has for Redis.
 
-use std::collections::{HashMap, hash_map::Entry};
-
 use bytes::Bytes;
 
 use crate::{
     broker::Channel,
     model::{ChatId, Epoch, UserId},
     protocol::Publication,
-    store::{ChatState, GroupHead, MemberState, Noted},
-    unread::{Change, CounterChange},
+    store::{ChatState, MemberState, Noted},
+    unread::{Copies, CounterChange},
 };
 
 /// The changes of a transaction, ready for Redis.
@@ -17,11 +15,7 @@ use crate::{
 pub struct Commit {
     pub noted: Vec<Noted>,
     pub publications: Vec<(Channel, Bytes)>,
-    pub counters: Vec<Change>,
-    /// Where groups stand.
-    pub heads: HashMap<ChatId, GroupHead>,
-    /// Chats that were deleted.
-    pub ended: Vec<(ChatId, Epoch)>,
+    pub copies: Copies,
 }
 
 impl Commit {
@@ -29,38 +23,13 @@ impl Commit {
     pub fn append(&mut self, mut later: Self) {
         self.noted.append(&mut later.noted);
         self.publications.append(&mut later.publications);
-        self.counters.append(&mut later.counters);
-        later.heads.into_values().for_each(|head| self.add_head(head));
-        self.ended.append(&mut later.ended);
+        self.copies.append(later.copies);
     }
 
     /// Adds a member's current state: what Redis keeps of it, and a publication to their inboxes.
     pub fn add_state(&mut self, state: &MemberState) {
-        self.add_copy(state);
+        self.copies.add_state(state);
         self.tell_inbox(&state.epoch, state.chat_id, state.last_ev, &state.user_id);
-    }
-
-    /// Adds what Redis keeps of a member's state.
-    pub fn add_copy(&mut self, state: &MemberState) {
-        self.counters.push(Change {
-            user: state.user_id.clone(),
-            epoch: Epoch::clone(&state.epoch),
-            counter: CounterChange::of(state),
-        });
-        if let Some(head) = state.head() {
-            self.add_head(head);
-        }
-    }
-
-    /// Adds where a group stands.
-    pub fn add_head(&mut self, head: GroupHead) {
-        match self.heads.entry(head.chat_id) {
-            Entry::Vacant(entry) => drop(entry.insert(head)),
-            Entry::Occupied(mut entry) if entry.get().last_ev < head.last_ev => {
-                entry.insert(head);
-            }
-            Entry::Occupied(_) => {}
-        }
     }
 
     /// Adds a chat's head, and in a direct chat the state of both members.
@@ -71,7 +40,7 @@ impl Commit {
                 (*chat_id, epoch, *last_ev)
             }
             ChatState::Group(head) => {
-                self.add_head(head.clone());
+                self.copies.add_head(head.clone());
                 (head.chat_id, &head.epoch, head.last_ev)
             }
         };
@@ -82,7 +51,7 @@ impl Commit {
     /// Adds the deletion of a chat. The inboxes of a group's members follow its channel, so it needs none
     /// of them; and of their copies none is believed without where the group stands.
     pub fn add_deleted(&mut self, epoch: &Epoch, chat_id: ChatId, members: &[UserId]) {
-        self.ended.push((chat_id, Epoch::clone(epoch)));
+        self.copies.end(chat_id, epoch);
         let deleted = Publication::Deleted { epoch: Epoch::clone(epoch) };
         self.publish(Channel::Chat(chat_id), &deleted);
         members.iter().for_each(|user_id| self.add_gone(epoch, chat_id, user_id));
@@ -90,9 +59,8 @@ impl Commit {
 
     /// Adds that a chat is no longer one of this user's.
     pub(super) fn add_gone(&mut self, epoch: &Epoch, chat_id: ChatId, user_id: &UserId) {
-        let (user, epoch) = (user_id.clone(), Epoch::clone(epoch));
-        self.tell_inbox(&epoch, chat_id, i64::MAX, user_id);
-        self.counters.push(Change { user, epoch, counter: CounterChange::Gone { chat_id } });
+        self.tell_inbox(epoch, chat_id, i64::MAX, user_id);
+        self.copies.add(user_id, epoch, CounterChange::Gone { chat_id });
     }
 
     /// Adds a publication to a user's inboxes: a chat has reached `ev`.
@@ -140,11 +108,11 @@ mod tests {
         commit.add_state(&state);
         assert_eq!(channels(&commit), [Channel::User(alice.clone())]);
         let out = CounterChange::Out { chat_id: ChatId::nil(), rev: 4 };
-        assert_eq!(commit.counters.pop().map(|change| change.counter), Some(out));
+        assert_eq!(commit.copies.changes.pop().map(|change| change.counter), Some(out));
         let mut commit = Commit::default();
         commit.add_deleted(&epoch, ChatId::nil(), &[alice.clone(), bob.clone()]);
         let everywhere = [Channel::Chat(ChatId::nil()), Channel::User(alice), Channel::User(bob)];
         assert_eq!(channels(&commit), everywhere);
-        assert_eq!(commit.counters.len(), 2);
+        assert_eq!(commit.copies.changes.len(), 2);
     }
 }

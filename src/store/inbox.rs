@@ -17,7 +17,7 @@ use super::{
         role, time, unread, unread_mentions, user,
     },
 };
-use crate::model::{Chat, ChatId, ChatKind, OwnFlags, Time, User, UserId};
+use crate::model::{Chat, ChatId, ChatKind, OwnFlags, User, UserId};
 
 /// A chat as its reader sees it, still without presence.
 #[derive(Debug, Clone)]
@@ -25,8 +25,6 @@ pub struct StoredChat {
     pub chat: Chat,
     /// The reader's [`MemberState::version`](super::MemberState::version).
     pub version: i64,
-    /// What lists are ordered by, behind `pinned`.
-    pub activity: Time,
     /// The other's presence is shown: neither of the two has blocked the other.
     pub show_presence: bool,
 }
@@ -46,24 +44,6 @@ pub struct InboxPage<C> {
     /// Each id that was looked up, in the order of the request.
     pub chats: Vec<InboxChat<C>>,
     pub epoch: String,
-}
-
-/// Which of a user's chats are listed. Archived ones are in their own list only.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum ChatFilter {
-    #[default]
-    All,
-    Unread,
-    Archived,
-    Pinned,
-}
-
-/// The place of a chat in a list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ChatCursor {
-    pub pinned: bool,
-    pub activity: Time,
-    pub chat_id: ChatId,
 }
 
 impl Store {
@@ -186,7 +166,6 @@ fn chat(row: &Row) -> StoredChat {
     });
     StoredChat {
         version: row.get("version"),
-        activity: time(row, "active_at"),
         show_presence: other_user.is_some() && !row.get::<_, bool>("blocked"),
         chat: Chat {
             chat_id,
@@ -223,7 +202,7 @@ macro_rules! select_chats {
     () => {
         concat!(
             "SELECT p.chat_id, p.kind::text AS chat_kind, p.room_name, p.created_at, p.created_by, p.last_seq,
-       p.last_ev, p.last_ev + p.rev AS version, p.active_at, p.member_count, p.receipts, p.blocked,
+       p.last_ev, p.last_ev + p.rev AS version, p.member_count, p.receipts, p.blocked,
        p.admins_post, p.slow_mode_s::integer AS slow_mode_s, g.members_invite, g.history_all, g.open,
        g.title, g.avatar_url, g.metadata, p.role::text, p.first_seq, p.read_seq, p.notify::text, p.pinned,
        p.archived, ",
@@ -302,8 +281,7 @@ SELECT q.chat_id AS asked, r.*, me.left_ev IS NULL AND me.user_id IS NOT NULL AS
     " AS own_unread, ",
     unread_mentions!("c", "me"),
     " AS own_mentions,
-       CASE WHEN me.notify <> 'all' OR me.archived OR me.pinned
-            THEN member_flags(me.notify, me.archived, me.pinned) END AS own_flags, ",
+       member_flags(me.notify, me.archived, me.pinned) AS own_flags, ",
     epoch!(),
     "
   FROM unnest($1, $2, $3) WITH ORDINALITY AS q (chat_id, user_id, is_first, idx)

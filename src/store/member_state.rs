@@ -3,7 +3,10 @@
 
 use tokio_postgres::Row;
 
-use super::rows::{chat_kind, flags, time, user};
+use super::{
+    Draft,
+    rows::{chat_kind, flags, time, user},
+};
 use crate::model::{ChatId, ChatKind, Epoch, OwnFlags, Time, UserId};
 
 /// A member's state in a chat.
@@ -134,7 +137,13 @@ pub(super) struct Told<'a> {
     pub(super) epoch: &'a Epoch,
 }
 
-impl Told<'_> {
+impl<'a> Told<'a> {
+    /// What a row of a message that was created tells of.
+    pub(super) fn by_message(row: &'a Row, draft: &'a Draft, epoch: &'a Epoch) -> Self {
+        let (chat_id, user_id) = (draft.chat_id, &draft.sender_id);
+        Self { row, chat_id, user_id, activity: time(row, "created_at"), epoch }
+    }
+
     /// Whether a row has a state: its chat's name comes with it.
     pub(super) fn is_on(row: &Row) -> bool {
         row.get::<_, Option<&str>>("room_name").is_some()
@@ -146,8 +155,13 @@ impl Told<'_> {
         self.state(self.user_id.clone(), columns)
     }
 
+    /// All that the row has.
+    pub(super) fn states(&self) -> impl Iterator<Item = MemberState> {
+        self.peer().into_iter().chain([self.own()])
+    }
+
     /// The other member's, where the row has it.
-    pub(super) fn peer(&self) -> Option<MemberState> {
+    fn peer(&self) -> Option<MemberState> {
         let peer: Option<&str> = self.row.get("peer_id");
         let columns = ["peer_rev", "peer_read_seq", "peer_unread", "peer_mentions", "peer_flags"];
         peer.map(|peer| self.state(user(peer), columns))

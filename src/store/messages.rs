@@ -114,15 +114,7 @@ impl Store {
             if row.get::<_, &str>("outcome") == "replayed" {
                 replayed.push((draft.chat_id, row.get("seq")));
             } else if Told::is_on(row) {
-                let told = Told {
-                    row,
-                    chat_id: draft.chat_id,
-                    user_id: &draft.sender_id,
-                    activity: time(row, "created_at"),
-                    epoch: &epoch,
-                };
-                states.extend(told.peer());
-                states.push(told.own());
+                states.extend(Told::by_message(row, draft, &epoch).states());
             }
         }
         let mut earlier = self.get_earlier(&replayed).await?;

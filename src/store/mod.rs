@@ -53,7 +53,7 @@ pub use self::{
     group_webhooks::{Fanout, Recipients, Step},
     groups::{Changed, GroupLimits, NewGroup},
     history::{History, Page},
-    inbox::{ChatCursor, ChatFilter, InboxChat, InboxPage, StoredChat},
+    inbox::{InboxChat, InboxPage, StoredChat},
     member_state::{ChatState, GroupHead, MemberState},
     members::{MemberCursor, MemberFilter, MemberList},
     membership::Removed,

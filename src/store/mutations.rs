@@ -136,9 +136,7 @@ impl Store {
                 heads.push(group_head(row, one.chat_id, Epoch::clone(&epoch)));
             }
             if Told::is_on(row) {
-                let told = told(one, row, &epoch);
-                states.extend(told.peer());
-                states.push(told.own());
+                states.extend(told(one, row, &epoch).states());
             }
         }
         self.complete_states(&mut states, directs).await?;

@@ -184,8 +184,7 @@ const LIST_STATES: &str = concat!(
     " AS unread, ",
     unread_mentions!("c", "me"),
     " AS mentions,
-           CASE WHEN me.notify <> 'all' OR me.archived OR me.pinned
-                THEN member_flags(me.notify, me.archived, me.pinned) END AS flags
+           member_flags(me.notify, me.archived, me.pinned) AS flags
       FROM members me
      CROSS JOIN LATERAL (SELECT * FROM chats c WHERE c.chat_id = me.chat_id OFFSET 0) c
      WHERE me.user_id = $1 COLLATE \"POSIX\" AND me.left_ev IS NULL) s ON true"

@@ -4,10 +4,10 @@
 use tokio_postgres::types::{Json, Type};
 
 use super::{
-    Param, SendOutcome, SentBatch, Store, StoreError,
+    Param, SentBatch, Store, StoreError,
     member_state::Told,
     messages::{Draft, created},
-    rows::{chat_kind, epoch, epoch_of, time},
+    rows::{chat_kind, epoch, epoch_of},
 };
 use crate::model::{ChatKind, Mentions};
 
@@ -42,15 +42,7 @@ impl Store {
         let epoch = epoch_of(row);
         let mut states = Vec::with_capacity(2);
         if Told::is_on(row) {
-            let told = Told {
-                row,
-                chat_id: draft.chat_id,
-                user_id: &draft.sender_id,
-                activity: time(row, "created_at"),
-                epoch: &epoch,
-            };
-            states.extend(told.peer());
-            states.push(told.own());
+            states.extend(Told::by_message(row, draft, &epoch).states());
         } else {
             match chat_kind(row.get("kind")) {
                 ChatKind::Direct => {
@@ -62,7 +54,7 @@ impl Store {
                 }
             }
         }
-        let outcome: SendOutcome = created(draft, row, &epoch, Mentions::default());
+        let outcome = created(draft, row, &epoch, Mentions::default());
         Ok(Some(SentBatch { outcomes: vec![outcome], states, epoch }))
     }
 }
@@ -100,8 +92,7 @@ WITH c AS (
        AND m.silenced_until IS NULL
     RETURNING m.rev, m.read_seq, m.floor_seq, c.last_counted - m.floor_counted - m.own_after AS unread,
               greatest(m.mention_seq, c.exception_seq) <= m.floor_seq AS is_plain,
-              CASE WHEN m.notify <> 'all' OR m.archived OR m.pinned
-                   THEN member_flags(m.notify, m.archived, m.pinned) END AS flags
+              member_flags(m.notify, m.archived, m.pinned) AS flags
 ), said AS (
     INSERT INTO messages (chat_id, seq, message_id, ev, counted, sender_id, client_msg_id, content_digest,
                           text, metadata, created_at)
@@ -127,8 +118,7 @@ SELECT CASE c.kind WHEN 'direct' THEN 'direct' WHEN 'group' THEN 'group' END AS 
   LEFT JOIN LATERAL (
       SELECT m.user_id, m.rev, m.read_seq, c.last_counted - m.floor_counted - m.own_after AS unread,
              greatest(m.mention_seq, c.exception_seq) <= m.floor_seq AS is_plain,
-             CASE WHEN m.notify <> 'all' OR m.archived OR m.pinned
-                  THEN member_flags(m.notify, m.archived, m.pinned) END AS flags
+             member_flags(m.notify, m.archived, m.pinned) AS flags
         FROM members m
        WHERE m.chat_id = CASE c.kind WHEN 'direct' THEN c.chat_id END AND m.user_id <> $2
          FOR NO KEY UPDATE) peer ON true"

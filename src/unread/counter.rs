@@ -1,9 +1,11 @@
 //! A counter, and its text in Redis.
 
+use std::collections::{HashMap, hash_map::Entry};
+
 use uuid::Uuid;
 
 use crate::{
-    model::{ChatId, ChatKind, Epoch, OwnFlags, UserId},
+    model::{ChatId, ChatKind, Epoch, OwnFlags, Time, UserId},
     store::{GroupHead, MemberState},
 };
 
@@ -23,17 +25,71 @@ pub struct Counter {
     pub mentions: i64,
     pub last_seq: i64,
     pub read_seq: i64,
-    /// When the chat was last active, in microseconds since 1970.
-    pub activity: i64,
+    /// When the chat was last active.
+    pub activity: Time,
     pub flags: OwnFlags,
+}
+
+/// What is to be written: of members, of groups, and which chats are no more.
+#[derive(Debug, Default)]
+pub struct Copies {
+    pub(crate) changes: Vec<Change>,
+    /// Where groups stand.
+    pub(crate) heads: HashMap<ChatId, GroupHead>,
+    /// Chats that were deleted.
+    pub(crate) ended: Vec<(ChatId, Epoch)>,
+}
+
+impl Copies {
+    /// Those of these states of members.
+    pub fn of(states: &[MemberState]) -> Self {
+        let mut copies = Self::default();
+        states.iter().for_each(|state| copies.add_state(state));
+        copies
+    }
+
+    pub fn append(&mut self, mut later: Self) {
+        self.changes.append(&mut later.changes);
+        later.heads.into_values().for_each(|head| self.add_head(head));
+        self.ended.append(&mut later.ended);
+    }
+
+    /// Adds what is kept of a member's state.
+    pub fn add_state(&mut self, state: &MemberState) {
+        self.add(&state.user_id, &state.epoch, CounterChange::of(state));
+        if let Some(head) = state.head() {
+            self.add_head(head);
+        }
+    }
+
+    /// Adds where a group stands.
+    pub fn add_head(&mut self, head: GroupHead) {
+        match self.heads.entry(head.chat_id) {
+            Entry::Vacant(entry) => drop(entry.insert(head)),
+            Entry::Occupied(mut entry) if entry.get().last_ev < head.last_ev => {
+                entry.insert(head);
+            }
+            Entry::Occupied(_) => {}
+        }
+    }
+
+    pub fn add(&mut self, user: &UserId, epoch: &Epoch, counter: CounterChange) {
+        let (user, epoch) = (user.clone(), Epoch::clone(epoch));
+        self.changes.push(Change { user, epoch, counter });
+    }
+
+    /// Adds that a chat was deleted.
+    pub fn end(&mut self, chat_id: ChatId, epoch: &Epoch) {
+        self.ended.push((chat_id, Epoch::clone(epoch)));
+    }
 }
 
 /// A change of a user's hash, in an epoch.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
-    pub user: UserId,
-    pub epoch: Epoch,
-    pub counter: CounterChange,
+pub(crate) struct Change {
+    pub(crate) user: UserId,
+    pub(crate) epoch: Epoch,
+    pub(crate) counter: CounterChange,
 }
 
 /// The new value of a field.
@@ -82,7 +138,7 @@ impl From<&MemberState> for Counter {
             mentions: state.mentions,
             last_seq: state.last_seq,
             read_seq: state.read_seq,
-            activity: state.activity.0.as_microsecond(),
+            activity: state.activity,
             flags: state.flags,
         }
     }
@@ -165,7 +221,8 @@ impl Counter {
 
     /// All but the version.
     fn encode_rest(&self) -> String {
-        let Self { unread, last_seq, read_seq, activity, mentions, flags, room_name, .. } = self;
+        let Self { unread, last_seq, read_seq, mentions, flags, room_name, .. } = self;
+        let activity = self.activity.0.as_microsecond();
         format!("{unread}|{last_seq}|{read_seq}|{activity}|{mentions}|{flags}|{room_name}")
     }
 
@@ -192,7 +249,7 @@ impl Counter {
             mentions,
             last_seq,
             read_seq,
-            activity,
+            activity: Time::from_micros(activity)?,
             flags: OwnFlags::parse(flags)?,
         })
     }
@@ -231,7 +288,7 @@ struct Head {
     ev: i64,
     counted: i64,
     last_seq: i64,
-    activity: i64,
+    activity: Time,
     recount_ev: i64,
 }
 
@@ -254,7 +311,7 @@ impl Head {
         let (last_seq, rest) = number(rest)?;
         let (activity, rest) = number(rest)?;
         let (recount_ev, _) = number(rest)?;
-        Some(Self { ev, counted, last_seq, activity, recount_ev })
+        Some(Self { ev, counted, last_seq, activity: Time::from_micros(activity)?, recount_ev })
     }
 }
 

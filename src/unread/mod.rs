@@ -30,16 +30,16 @@ use std::{
 use fred::types::Value;
 use uuid::Uuid;
 
-pub use self::counter::{Change, Counter, CounterChange, UserCounters};
+pub use self::counter::{Copies, Counter, CounterChange, UserCounters};
 use self::{
-    counter::encode_head,
+    counter::{Change, encode_head},
     scripts::{MOST_FIELDS, Scripts},
 };
 use crate::{
     broker::{Call, RedisClient, RedisUnavailable},
     history::History,
     model::{ChatId, Epoch, UserId},
-    store::{GroupHead, MemberState},
+    store::MemberState,
 };
 
 /// Expiry of a hash after its last write, in seconds (7 days). Later it is filled from Postgres again.
@@ -77,24 +77,14 @@ impl Unread {
         &self.shared.history
     }
 
-    /// Writes changes in one round trip, and where groups stand, or that chats have ended. Each replaces an
-    /// older value only.
-    pub async fn write(
-        &self,
-        changes: &[Change],
-        heads: &HashMap<ChatId, GroupHead>,
-        ended: &[(ChatId, Epoch)],
-    ) -> Result<(), RedisUnavailable> {
-        self.shared.redis.run(&self.writes(changes, heads, ended)).await.map(drop)
+    /// Writes copies in one round trip. Each replaces an older one only.
+    async fn write(&self, copies: &Copies) -> Result<(), RedisUnavailable> {
+        self.shared.redis.run(&self.writes(copies)).await.map(drop)
     }
 
-    /// Returns the calls that write this.
-    pub(crate) fn writes(
-        &self,
-        changes: &[Change],
-        heads: &HashMap<ChatId, GroupHead>,
-        ended: &[(ChatId, Epoch)],
-    ) -> Vec<Call<'_>> {
+    /// Returns the calls that write copies.
+    pub(crate) fn writes(&self, copies: &Copies) -> Vec<Call<'_>> {
+        let Copies { changes, heads, ended } = copies;
         let mut pairs: HashMap<(&UserId, &Epoch), Vec<Value>> = HashMap::new();
         for Change { user, epoch, counter } in changes {
             let (field, value) = counter.encode();
@@ -144,8 +134,8 @@ impl Unread {
 
     /// Reads the counters of `user`, unordered, from the copy, which may not know those of some groups. If
     /// there is no copy, runs `load` (a query of Postgres, at most once), stores its result as the copy and
-    /// returns the counters of all chats. Concurrent requests of one user on this replica wait for the first one's
-    /// fill. Redis can't make this fail, and delays it by a few command time-outs at most.
+    /// returns the counters of all chats. Concurrent requests of one user on this replica wait for the first
+    /// one's fill. Redis can't make this fail, and delays it by a few command time-outs at most.
     pub async fn read_or_fill<E, F>(
         &self,
         user: &UserId,
@@ -183,8 +173,9 @@ impl Unread {
         {
             // After a failure the next reader fills.
             if let Ok(true) = self.fill(user, filler, &epoch, &states).await {
-                let heads = states.iter().filter_map(|state| Some((state.chat_id, state.head()?)));
-                let _ = self.write(&[], &heads.collect(), &[]).await;
+                let mut heads = Copies::default();
+                states.iter().filter_map(MemberState::head).for_each(|head| heads.add_head(head));
+                let _ = self.write(&heads).await;
             }
         }
         Ok(UserCounters::loaded(&states))
@@ -195,28 +186,14 @@ impl Unread {
     pub async fn correct(&self, user: &UserId, unknown: &[(ChatId, i64)], states: &[MemberState]) {
         // A cluster has no heads, so it would not know more.
         let of_use = if self.shared.redis.is_clustered() { &[] } else { states };
-        let mut changes: Vec<Change> = of_use
-            .iter()
-            .map(|state| Change {
-                user: user.clone(),
-                epoch: Epoch::clone(&state.epoch),
-                counter: CounterChange::of(state),
-            })
-            .collect();
-        let heads =
-            of_use.iter().filter_map(|state| Some((state.chat_id, state.head()?))).collect();
+        let (mut copies, epoch) = (Copies::of(of_use), self.shared.history.current());
         let found: HashSet<ChatId> = states.iter().map(|state| state.chat_id).collect();
-        let gone = unknown.iter().filter(|(chat_id, _)| !found.contains(chat_id));
-        // Above the value that was read, and below any of a return, which is two changes later.
-        changes.extend(gone.map(|&(chat_id, rev)| Change {
-            user: user.clone(),
-            epoch: self.shared.history.current(),
-            counter: CounterChange::Out { chat_id, rev: rev + 1 },
-        }));
-        if !changes.is_empty() {
-            // Otherwise the next reader corrects it.
-            let _ = self.write(&changes, &heads, &[]).await;
+        for &(chat_id, rev) in unknown.iter().filter(|(chat_id, _)| !found.contains(chat_id)) {
+            // Above the value that was read, and below any of a return, which is two changes later.
+            copies.add(user, &epoch, CounterChange::Out { chat_id, rev: rev + 1 });
         }
+        // If it fails, the next reader corrects it.
+        let _ = self.write(&copies).await;
     }
 
     /// Announces a fill. `None` if nothing can be stored now.

@@ -56,12 +56,7 @@ async fn set(unread: &Unread, user: &UserId, counter: Counter) {
 }
 
 async fn set_in(unread: &Unread, epoch: &Epoch, user: &UserId, counter: Counter) {
-    let (user, epoch, counter) =
-        (user.clone(), Epoch::clone(epoch), CounterChange::Direct(counter));
-    unread
-        .write(&[Change { user, epoch, counter }], &HashMap::new(), &[])
-        .await
-        .expect("Redis is there");
+    write(unread, epoch, user, CounterChange::Direct(counter)).await;
 }
 
 async fn gone(unread: &Unread, user: &UserId, chat: u128) {
@@ -69,12 +64,13 @@ async fn gone(unread: &Unread, user: &UserId, chat: u128) {
 }
 
 async fn gone_in(unread: &Unread, epoch: &Epoch, user: &UserId, chat: u128) {
-    let counter = CounterChange::Gone { chat_id: Uuid::from_u128(chat) };
-    let (user, epoch) = (user.clone(), Epoch::clone(epoch));
-    unread
-        .write(&[Change { user, epoch, counter }], &HashMap::new(), &[])
-        .await
-        .expect("Redis is there");
+    write(unread, epoch, user, CounterChange::Gone { chat_id: Uuid::from_u128(chat) }).await;
+}
+
+async fn write(unread: &Unread, epoch: &Epoch, user: &UserId, counter: CounterChange) {
+    let mut copies = Copies::default();
+    copies.add(user, epoch, counter);
+    unread.write(&copies).await.expect("Redis is there");
 }
 
 async fn fill(unread: &Unread, user: &UserId, truth: Vec<MemberState>) -> Vec<Counter> {
@@ -106,7 +102,7 @@ fn a_counter_survives_its_text_and_other_fields_are_none() {
             mentions: 5,
             last_seq: 3,
             read_seq: 2,
-            activity: -1,
+            activity: Time::from_micros(0).expect("a time"),
             flags,
         };
         let (chat, value) = CounterChange::Direct(counter.clone()).encode();

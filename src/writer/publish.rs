@@ -56,7 +56,7 @@ impl Batch {
             states: BTreeMap::new(),
         };
         states.iter().for_each(|state| batch.add_state(state));
-        heads.into_iter().for_each(|head| batch.commit.add_head(head));
+        heads.into_iter().for_each(|head| batch.commit.copies.add_head(head));
         batch
     }
 
@@ -107,7 +107,7 @@ impl Batch {
             match state.kind {
                 ChatKind::Direct => self.commit.add_state(state),
                 // The chat's channel tells the inboxes.
-                ChatKind::Group => self.commit.add_copy(state),
+                ChatKind::Group => self.commit.copies.add_state(state),
             }
         }
         self.commit

@@ -1,6 +1,7 @@
 //! Copies of groups' counters, brought up to date by the groups' heads.
 
 use super::*;
+use crate::store::GroupHead;
 
 const GROUP: u128 = 2;
 
@@ -13,12 +14,12 @@ fn head(ev: i64) -> GroupHead {
     member(ev, 0, 0).head().expect("a group's")
 }
 
-struct Copies {
+struct Alice {
     unread: Unread,
     alice: UserId,
 }
 
-impl Copies {
+impl Alice {
     /// Filled with Alice's state of a group.
     async fn of(client: &RedisClient, truth: MemberState) -> Self {
         let copies = Self { unread: Unread::new(client.clone(), history()), alice: user("alice") };
@@ -27,14 +28,12 @@ impl Copies {
     }
 
     async fn write(&self, states: &[MemberState], heads: &[GroupHead]) {
-        let change = |state: &MemberState| Change {
-            user: self.alice.clone(),
-            epoch: Epoch::clone(&state.epoch),
-            counter: CounterChange::of(state),
-        };
-        let changes: Vec<Change> = states.iter().map(change).collect();
-        let heads = heads.iter().map(|head| (head.chat_id, head.clone())).collect();
-        self.unread.write(&changes, &heads, &[]).await.expect("Redis is there");
+        let mut copies = Copies::default();
+        for state in states {
+            copies.add(&self.alice, &state.epoch, CounterChange::of(state));
+        }
+        heads.iter().cloned().for_each(|head| copies.add_head(head));
+        self.unread.write(&copies).await.expect("Redis is there");
     }
 
     async fn read(&self) -> UserCounters {
@@ -48,7 +47,7 @@ impl Copies {
         let of_group = |counter: &&Counter| counter.kind == ChatKind::Group;
         let found = read.counters.iter().find(of_group);
         assert_eq!(found.is_some(), read.unknown.is_empty(), "{read:?}");
-        found.map(|counter| (counter.unread, counter.last_seq, counter.activity))
+        found.map(|counter| (counter.unread, counter.last_seq, counter.activity.0.as_microsecond()))
     }
 
     /// Neither known nor to be asked for.
@@ -61,7 +60,7 @@ impl Copies {
 #[tokio::test]
 async fn messages_of_others_reach_a_copy_by_the_head_alone() {
     let (_redis, client) = redis().await;
-    let copies = Copies::of(&client, member(7, 0, 3)).await;
+    let copies = Alice::of(&client, member(7, 0, 3)).await;
     assert_eq!(copies.group().await, Some((3, 7, 7)));
     copies.write(&[], &[head(9)]).await;
     assert_eq!(copies.group().await, Some((5, 9, 9)));
@@ -84,7 +83,7 @@ async fn messages_of_others_reach_a_copy_by_the_head_alone() {
 #[tokio::test]
 async fn what_counts_for_members_differently_is_asked_of_postgres_once() {
     let (_redis, client) = redis().await;
-    let copies = Copies::of(&client, member(7, 0, 3)).await;
+    let copies = Alice::of(&client, member(7, 0, 3)).await;
     // The message of revision 8 deletes one.
     copies.write(&[], &[GroupHead { recount_ev: 8, ..head(9) }]).await;
     let read = copies.read().await;
@@ -99,7 +98,7 @@ async fn what_counts_for_members_differently_is_asked_of_postgres_once() {
 #[tokio::test]
 async fn who_is_out_has_no_counter_until_they_return() {
     let (_redis, client) = redis().await;
-    let copies = Copies::of(&client, member(7, 0, 3)).await;
+    let copies = Alice::of(&client, member(7, 0, 3)).await;
     let out = |ev, rev| MemberState { gone: true, ..member(ev, rev, 0) };
     copies.write(&[out(8, 1)], &[]).await;
     // An older state that comes late.
@@ -117,7 +116,7 @@ async fn who_is_out_has_no_counter_until_they_return() {
 #[tokio::test]
 async fn no_copy_is_believed_without_the_head_of_its_history() {
     let (_redis, client) = redis().await;
-    let copies = Copies::of(&client, member(7, 0, 3)).await;
+    let copies = Alice::of(&client, member(7, 0, 3)).await;
     let group = format!("test:head:{}", Uuid::from_u128(GROUP));
     let numbers = "9|9|9|9|0";
     let generation = client.generation().expect("known");
@@ -142,7 +141,7 @@ async fn no_copy_is_believed_without_the_head_of_its_history() {
 #[tokio::test]
 async fn a_head_belongs_to_one_history_and_ends_with_its_chat() {
     let (_redis, client) = redis().await;
-    let copies = Copies::of(&client, member(7, 0, 3)).await;
+    let copies = Alice::of(&client, member(7, 0, 3)).await;
     let group = format!("GET test:head:{}", Uuid::from_u128(GROUP));
     let value = async || command(&client, &group).await.as_string().unwrap_or_default();
     let of = |epoch: &str, ev| GroupHead { epoch: epoch.into(), ..head(ev) };
@@ -153,8 +152,9 @@ async fn a_head_belongs_to_one_history_and_ends_with_its_chat() {
     copies.write(&[], &[of("one-00000001", 9)]).await;
     assert_eq!(value().await, "");
     copies.write(&[], &[head(9)]).await;
-    let ended = [(Uuid::from_u128(GROUP), history().current())];
-    copies.unread.write(&[], &HashMap::new(), &ended).await.expect("Redis is there");
+    let mut ended = Copies::default();
+    ended.end(Uuid::from_u128(GROUP), &history().current());
+    copies.unread.write(&ended).await.expect("Redis is there");
     copies.write(&[], &[head(10)]).await;
     assert!(value().await.ends_with("|gone"), "{}", value().await);
     assert_eq!(copies.group().await, None);
