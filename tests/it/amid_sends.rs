@@ -114,14 +114,7 @@ async fn a_message_that_waited_for_its_chat_counts_what_was_read_meanwhile() {
     );
     reader.run(&mark).await;
     let (at, marked) = (alice.on(0), async {
-        eventually(async || {
-            let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted";
-            match cluster.psql_value::<i64>(waiting).await {
-                0 => Err("no lock is waited for".to_owned()),
-                _ => Ok(()),
-            }
-        })
-        .await;
+        cluster.until_one_waits().await;
         reader.run("COMMIT").await;
     });
     let (sent, ()) = tokio::join!(at.send(&chat, "three"), marked);

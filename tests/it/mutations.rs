@@ -23,18 +23,6 @@ async fn hold(cluster: &Cluster, chat: &Chat) -> tokio_postgres::Client {
     client
 }
 
-/// Waits until a transaction waits for a lock.
-async fn until_one_waits(cluster: &Cluster) {
-    eventually(async || {
-        let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted";
-        match cluster.psql_value::<i64>(waiting).await {
-            0 => Err("no lock is waited for".to_owned()),
-            _ => Ok(()),
-        }
-    })
-    .await;
-}
-
 /// The servers of the connections that lanes write on. One that is stopped takes its batch, and does
 /// nothing with it.
 async fn lanes(cluster: &Cluster) -> Vec<Pid> {
@@ -132,7 +120,7 @@ async fn a_chat_that_is_held_holds_up_no_other() {
         let (at, path) = (alice.on(0), held.path("mark_read/"));
         stuck.spawn(async move { at.post(&path, json!({})).await });
     }
-    until_one_waits(&cluster).await;
+    cluster.until_one_waits().await;
     // A batch with the chat that is held comes apart; the others of it are written.
     let path = message(free, &mine["message_id"]);
     let edit = json!({ "text": "edited" });
@@ -196,7 +184,7 @@ async fn a_change_that_takes_too_long_fails_no_other() {
     };
     // The first is a batch of its own; the next ones are among the others.
     let stuck: Vec<_> = (0..3).map(|_| tokio::spawn(mark(held))).collect();
-    until_one_waits(&cluster).await;
+    cluster.until_one_waits().await;
     let marks: Vec<_> = free.iter().map(|(_, chat)| tokio::spawn(mark(chat))).collect();
     for marked in marks {
         assert_eq!(marked.await.expect("an answer").expect(200)["unread_count"], 0);

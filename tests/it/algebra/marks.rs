@@ -3,7 +3,7 @@
 
 use beseda::{
     model::{ChatId, MessageId, Notify},
-    store::MemberState,
+    store::{MemberState, Mutation},
 };
 use beseda_protocol::rest::OwnSettings;
 
@@ -24,6 +24,13 @@ struct Unread<'a> {
 }
 
 impl<'a> Unread<'a> {
+    /// Ann's mark, alone in its batch or with somebody else's: each has a path of its own.
+    fn marks(&self, up_to: Option<i64>, alone: bool) -> Vec<Mutation> {
+        let mut batch = vec![mark(self.chat_id, "ann", up_to)];
+        batch.extend((!alone).then(|| mark(self.chat_id, "cat", up_to)));
+        batch
+    }
+
     async fn new(race: &'a Race) -> Self {
         let chat_id = race.silent(&["ann", "ben", "cat"]).await;
         let mut ids = Vec::new();
@@ -127,8 +134,7 @@ async fn a_silent_mark_counts_what_a_deletion_has_left() {
     for alone in [true, false] {
         for up_to in [None, Some(3)] {
             let unread = Unread::new(&race).await;
-            let mut batch = vec![mark(unread.chat_id, "ann", up_to)];
-            batch.extend((!alone).then(|| mark(unread.chat_id, "cat", up_to)));
+            let batch = unread.marks(up_to, alone);
             let deletion = delete_sql(unread.chat_id, "ann", unread.own);
             let states = race.run(&deletion, race.changed(&batch)).await;
             assert_eq!(states[0].unread, if up_to.is_none() { 0 } else { 2 }, "{states:?}");
@@ -143,8 +149,7 @@ async fn a_silent_mark_counts_what_its_reader_sends_meanwhile() {
     for alone in [true, false] {
         for up_to in [None, Some(3)] {
             let unread = Unread::new(&race).await;
-            let mut batch = vec![mark(unread.chat_id, "ann", up_to)];
-            batch.extend((!alone).then(|| mark(unread.chat_id, "cat", up_to)));
+            let batch = unread.marks(up_to, alone);
             let send = send_sql(&draft(unread.chat_id, "ann", None));
             let states = race.run(&send, race.changed(&batch)).await;
             let row = race.state(unread.chat_id, "ann").await;

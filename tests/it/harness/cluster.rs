@@ -218,6 +218,18 @@ impl Cluster {
         self.psql.run(sql).await
     }
 
+    /// Waits until a transaction waits for a lock.
+    pub(crate) async fn until_one_waits(&self) {
+        eventually(async || {
+            let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted";
+            match self.psql_value::<i64>(waiting).await {
+                0 => Err("no lock is waited for".to_owned()),
+                _ => Ok(()),
+            }
+        })
+        .await;
+    }
+
     /// Returns the single value of a query.
     pub(crate) async fn psql_value<T: FromStr>(&self, sql: &str) -> T {
         let rows = self.psql(sql).await;
