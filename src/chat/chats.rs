@@ -12,6 +12,7 @@ use crate::{
     error::{Error, chain},
     model::{Chat, ChatId, Epoch, Head, UserId},
     outbox::Commit,
+    protocol::MAX_REPLAY,
     store::{
         Changes, Deleted, InboxChat, InboxHead, InboxPage, MutationKind, MutationResult, Noted,
         Reader, StoredChat,
@@ -185,6 +186,18 @@ impl Chats {
     ) -> Result<Changes, Error> {
         let changes = self.store.get_changes(chat_id, Some(user), after_ev, limit).await?;
         changes.ok_or(Error::ChatNotFound)
+    }
+
+    /// Whether more rows have changed since than a socket is given.
+    pub async fn is_too_far(
+        &self,
+        chat_id: ChatId,
+        after_ev: i64,
+        head: &Head,
+    ) -> Result<bool, Error> {
+        // Each row has one of the numbers between.
+        Ok(head.ev - after_ev > MAX_REPLAY
+            && self.store.has_changed_more(chat_id, after_ev, MAX_REPLAY).await?)
     }
 
     /// Reads the version of each of the user's chats, and their epoch.

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     error::Error,
     model::{ChatId, Head},
-    protocol::{Close, MAX_REPLAY, ResetReason, ServerFrame, change_frame},
+    protocol::{Close, ResetReason, ServerFrame, change_frame},
     store::Changes,
 };
 
@@ -35,7 +35,8 @@ impl Connection {
                 self.reset(chat_id, &page.head, ResetReason::UnknownPosition);
                 return Ok(());
             }
-            if page.head.ev - after_ev > MAX_REPLAY {
+            let is_too_far = self.context.chats.is_too_far(chat_id, after_ev, &page.head).await;
+            if is_too_far.map_err(|error| End::Close(Close::from(&error)))? {
                 self.reset(chat_id, &page.head, ResetReason::TooFar);
                 return Ok(());
             }
@@ -117,10 +118,12 @@ impl Connection {
         };
         if *epoch != *head.epoch || head.ev < ev {
             self.reset(chat_id, &head, ResetReason::UnknownPosition);
-        } else if head.ev - ev > MAX_REPLAY {
-            self.reset(chat_id, &head, ResetReason::TooFar);
-        } else {
-            self.catch_up(chat_id).await?;
+            return Ok(());
+        }
+        match self.context.chats.is_too_far(chat_id, ev, &head).await {
+            Ok(true) => self.reset(chat_id, &head, ResetReason::TooFar),
+            Ok(false) => self.catch_up(chat_id).await?,
+            Err(_) => self.read_later(chat_id),
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use beseda_protocol::frame::Receipt;
 use tokio_postgres::{Row, types::Type};
 
 use super::{
-    Store, StoreError,
+    Param, Store, StoreError,
     groups::settings,
     history::{chat_head, head, head_columns},
     members::{member, member_columns},
@@ -86,6 +86,21 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Whether more than `most` rows of a chat have changed past `after_ev`. Numbers say less: a message that
+    /// was edited twice, or a marker that moved a hundred times, is one row.
+    pub async fn has_changed_more(
+        &self,
+        chat_id: ChatId,
+        after_ev: i64,
+        most: i64,
+    ) -> Result<bool, StoreError> {
+        let params: [Param<'_>; 3] =
+            [(&chat_id, Type::UUID), (&after_ev, Type::INT8), (&most, Type::INT8)];
+        Ok(self.read(HAS_CHANGED_MORE, &params).await?.first().is_some_and(|row| row.get("more")))
+    }
+}
+
 /// Users who joined with one `ev` are one change.
 fn add(changes: &mut Vec<Change>, next: Change) {
     if let Change::Joined { members, ev, .. } = &next
@@ -144,6 +159,15 @@ const CHANGES_BYTES: i64 = 512 * 1024;
 /// with one `ev` stay together (`WITH TIES`), and have no bytes. A row comes while those before it have too few
 /// bytes, so that one comes however large it is. What is not the reader's is left out last, so
 /// that a page never looks at more than `$4` changes. `present` and `marks` are on the first row only.
+/// Markers are not counted: a chat with receipts has few members.
+const HAS_CHANGED_MORE: &str = "\
+-- store.has_changed_more
+SELECT (SELECT count(*) FROM (SELECT FROM messages m WHERE m.chat_id = $1 AND m.ev > $2
+                               ORDER BY m.ev LIMIT $3 + 1) x)
+       + (SELECT count(*) FROM (SELECT FROM members m
+                                 WHERE m.chat_id = $1 AND m.member_ev > 0 AND m.member_ev > $2
+                                 ORDER BY m.member_ev LIMIT $3 + 1) x) > $3 AS more";
+
 const GET_CHANGES: &str = concat!(
     "-- store.get_changes
 WITH head AS (",

@@ -9,7 +9,7 @@ use std::sync::{
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::harness::{Answer, Chat, Cluster, Psql, eventually};
+use crate::harness::{Answer, Chat, Cluster, Psql};
 
 /// Has both users send on both replicas, until `stop`.
 async fn chatter(cluster: &Cluster, chat: &Chat, stop: impl Future<Output = ()>) -> Vec<Answer> {

@@ -21,7 +21,7 @@ pub type Frame = Bytes;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ResetReason {
-    /// The position is more than [`MAX_REPLAY`](crate::bounds::MAX_REPLAY) changes behind.
+    /// The position is more than [`MAX_REPLAY`](crate::bounds::MAX_REPLAY) changed rows behind.
     TooFar,
     /// The position is beyond the head or of another epoch. Unknown reasons decode as this one.
     #[serde(other)]

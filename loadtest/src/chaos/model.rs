@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use beseda_protocol::model::{ChatId, ChatKind, Member, Message, MessageId, MessageKind};
+use beseda_protocol::{
+    bounds::MAX_REPLAY,
+    model::{ChatId, ChatKind, Member, Message, MessageId, MessageKind},
+};
 
 use super::{
     change::{Change, Party},
@@ -157,11 +160,16 @@ impl Model {
                 None
             }
             "reset" => {
-                // The database is never restored in these runs, and no client is that far behind.
-                broken.push((Kind::State, format!("reset at ev {}: {frame:?}", self.position)));
-                *self = self.anew();
-                self.position = frame.head_ev;
-                self.floor = NOTHING;
+                // The database is never restored in these runs, so the only reason is a position of long ago.
+                let is_far = frame.head_ev - self.position > MAX_REPLAY
+                    && frame.reason.as_deref() == Some("too_far");
+                if !is_far {
+                    broken.push((Kind::State, format!("reset at ev {}: {frame:?}", self.position)));
+                }
+                // As after an empty page of history: what the newest message is, the next one tells.
+                let epoch = self.epoch.take().unwrap_or_default();
+                let head = (NOTHING, frame.head_ev, epoch);
+                *self = Self::from_history(self.chat_id, self.party.clone(), &[], head);
                 None
             }
             "message.created" | "message.updated" => {
@@ -207,6 +215,11 @@ impl Model {
         }
     }
 
+    /// True after a reset, until the first new message tells which ones are of before.
+    fn awaits_newest(&self) -> bool {
+        self.is_paged && self.floor == NOTHING && self.messages.is_empty()
+    }
+
     /// In a group that is known from its beginning on, the first message is that of the user's history.
     fn lower_floor(&mut self) {
         let came_back = self.group.as_ref().is_none_or(|group| group.came_back);
@@ -248,6 +261,12 @@ impl Model {
         if message.deleted_at.is_some() || created == message.edited_at.is_some() {
             wrong(Kind::Answer, "a message in the wrong frame");
         }
+        if self.awaits_newest() {
+            if !created || !self.in_step {
+                return;
+            }
+            self.floor = message.seq - 1;
+        }
         let (top, in_step, floor) = (self.top(), self.in_step, self.floor);
         match self.messages.get(&message.seq) {
             Some(known) if known.message_id != message.message_id => {
@@ -287,8 +306,10 @@ impl Model {
             }
             _ => {}
         }
-        let known = Known { message_id, ev, text: String::new(), deleted: true };
-        self.messages.insert(seq, known);
+        if !self.awaits_newest() {
+            let known = Known { message_id, ev, text: String::new(), deleted: true };
+            self.messages.insert(seq, known);
+        }
         let text = String::new();
         Some((ev, Change::Message { message_id, seq, text, edited: false, deleted: true }))
     }

@@ -121,6 +121,26 @@ async fn a_position_that_cannot_be_is_reset() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_changed_often_is_one_change_however_many_numbers_it_took() {
+    let cluster = Cluster::start(2).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let chat = alice.on(0).open_chat(&bob).await;
+    for text in ["one", "two"] {
+        alice.on(0).send(&chat, text).await;
+    }
+    // As if it had been edited 20,000 times.
+    let edited = format!(
+        "UPDATE messages SET ev = ev + 20000 WHERE chat_id = '{chat}' AND seq = 2;
+         UPDATE chats SET last_ev = last_ev + 20000 WHERE chat_id = '{chat}'"
+    );
+    cluster.psql(&edited).await;
+    cluster.redis_flush().await;
+    let (_, frames) = resumed(&bob.on(1), &chat, "&after_ev=0").await;
+    let evs: Vec<i64> = frames.iter().filter(|f| kind(f) == "message.created").map(ev).collect();
+    assert_eq!(evs, [1, 20_002], "{frames:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_changes_are_replayed_and_one_more_is_too_far() {
     let cluster = Cluster::start(1).await;
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));

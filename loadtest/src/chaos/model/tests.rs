@@ -163,3 +163,18 @@ fn who_comes_back_begins_anew_and_who_is_out_is_told_nothing() {
     assert_eq!(apply(&mut model, &[left(11, "alice")]), [Kind::Leak]);
     assert_eq!(broken(&[synced(0), left(1, "bob")]), [Kind::Answer]);
 }
+
+#[test]
+fn only_who_is_far_behind_is_told_to_read_anew_and_goes_on_from_there() {
+    let reset =
+        |reason: &str, head_ev: i64| json!({"type": "reset", "head_ev": head_ev, "reason": reason});
+    assert_eq!(broken(&[reset("too_far", 10_000)]), [Kind::State]);
+    assert_eq!(broken(&[reset("unknown_position", 10_001)]), [Kind::State]);
+    let deleted = |ev: i64, seq: i64| json!({"type": "message.deleted", "ev": ev, "seq": seq, "message_id": uuid(seq)});
+    let begin =
+        [reset("too_far", 10_001), synced(10_001), deleted(10_002, 7), created(10_003, 900)];
+    let then = |frames: &[Value]| broken(&[&begin[..], frames].concat());
+    assert_eq!(then(&[created(10_004, 901), deleted(10_005, 8)]), []);
+    assert_eq!(then(&[created(10_004, 902)]), [Kind::Gap]);
+    assert_eq!(then(&[deleted(10_004, 901)]), [Kind::Lost]);
+}
