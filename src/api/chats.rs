@@ -17,11 +17,12 @@ use super::{
     groups,
 };
 use crate::{
-    chat::{ChatFilter, ChatRef},
+    chat::ChatRef,
     context::Context,
     error::Error,
     input::{Fields, NOT_A_USER_ID, check_user_id},
     model::{Chat, ChatKind, UserId},
+    store::ChatFilter,
 };
 
 /// Estimated bytes of a chat's counter as JSON.

@@ -5,10 +5,9 @@ use uuid::Uuid;
 
 use super::sync::{read_sync_cursor, write_sync_cursor};
 use crate::{
-    chat::ChatCursor,
     error::Error,
     model::{Role, Time, UserId},
-    store::MemberCursor,
+    store::{ChatCursor, MemberCursor},
 };
 
 pub(super) const UNREADABLE: Error = Error::InvalidRequest("This cursor is none of ours.");

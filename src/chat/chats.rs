@@ -14,8 +14,8 @@ use crate::{
     outbox::Commit,
     protocol::MAX_REPLAY,
     store::{
-        Changes, Deleted, InboxChat, InboxHead, InboxPage, MutationKind, MutationResult, Noted,
-        Reader, StoredChat,
+        Changes, ChatCursor, ChatFilter, Deleted, InboxChat, InboxHead, InboxPage, MutationKind,
+        MutationResult, Noted, Reader, StoredChat,
     },
 };
 
@@ -114,8 +114,26 @@ impl Chats {
         Ok(InboxPage { chats: chats.collect(), epoch })
     }
 
+    /// Lists a page of chats after `after`, pinned ones first, then latest activity first, with the
+    /// cursor of the next page. All of it is Postgres's: whoever reads the list after `hello` is told
+    /// of later changes only, so it must be at least as new as what the socket has begun with.
+    pub async fn list_chats(
+        &self,
+        user: &UserId,
+        filter: ChatFilter,
+        after: Option<ChatCursor>,
+        limit: i64,
+    ) -> Result<(Vec<Chat>, Option<ChatCursor>), Error> {
+        let mut chats = self.store.list_chats(user, filter, after, limit + 1).await?;
+        let more = cut(&mut chats, limit);
+        let next = chats.last().filter(|_| more).map(|StoredChat { chat, activity, .. }| {
+            ChatCursor { pinned: chat.pinned, activity: *activity, chat_id: chat.chat_id }
+        });
+        Ok((self.show(chats).await, next))
+    }
+
     /// Adds presence, with one pipeline for all chats.
-    pub(super) async fn show(&self, chats: Vec<StoredChat>) -> Vec<Chat> {
+    async fn show(&self, chats: Vec<StoredChat>) -> Vec<Chat> {
         let visible: Vec<UserId> = chats
             .iter()
             .filter(|chat| chat.show_presence)

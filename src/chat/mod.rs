@@ -7,7 +7,6 @@ mod export;
 mod group_reads;
 mod groups;
 mod invites;
-mod list;
 mod members;
 mod online_counts;
 mod presence;
@@ -22,13 +21,7 @@ use std::sync::Arc;
 use beseda_protocol::rest::{Edit, NewMessage};
 
 pub(crate) use self::draft::{parse_edit, parse_message};
-pub use self::{
-    export::Export,
-    groups::GroupDraft,
-    list::{ChatCursor, ChatFilter},
-    members::Members,
-    sync::Synced,
-};
+pub use self::{export::Export, groups::GroupDraft, members::Members, sync::Synced};
 use self::{
     group_reads::GroupReads, online_counts::OnlineCounts, search::Searches, totals::Totals,
 };

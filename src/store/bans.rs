@@ -1,13 +1,14 @@
 //! Bans from groups.
 
 use beseda_protocol::rest::NewBan;
-use tokio_postgres::{Row, types::Type};
+use tokio_postgres::types::Type;
 
 use super::{
     Actor, Reader, Removed, Store,
     groups::GroupLimits,
     membership::removed,
     refusals::lasting,
+    row::Row,
     rows::{epoch, opt_time, opt_user, role, time, user},
 };
 use crate::{
@@ -93,10 +94,10 @@ impl Store {
             )
             .await?;
         let first = rows.first().ok_or(Error::ChatNotFound)?;
-        if !first.get::<_, bool>("is_group") || role(first.get("role")) == Role::Member {
+        if !first.get::<bool>("is_group") || role(first.get("role")) == Role::Member {
             return Err(lasting("forbidden"));
         }
-        let found = rows.iter().filter(|row| row.get::<_, Option<&str>>("user_id").is_some());
+        let found = rows.iter().filter(|row| row.get::<Option<&str>>("user_id").is_some());
         Ok(found.map(ban).collect())
     }
 }

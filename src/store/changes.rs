@@ -1,13 +1,14 @@
 //! What changed in a chat since a position, as state: there is no log of events to grow.
 
 use beseda_protocol::frame::Receipt;
-use tokio_postgres::{Row, types::Type};
+use tokio_postgres::types::Type;
 
 use super::{
     Param, Store, StoreError,
     groups::settings,
     history::{chat_head, head, head_columns},
     members::{member, member_columns},
+    row::Row,
     rows::{epoch, json, left_reason, message, message_columns, opt_user, user, users},
 };
 use crate::model::{Change, ChatId, GroupChange, Head, UserId};
@@ -54,7 +55,7 @@ impl Store {
             .await?;
         let Some(first) = rows.first() else { return Ok(None) };
         let head = head(first);
-        let (present, marks) = (users(first, "present"), first.get::<_, Option<Vec<i64>>>("marks"));
+        let (present, marks) = (users(first, "present"), first.get::<Option<Vec<i64>>>("marks"));
         let visible = match first.get("blocked") {
             true => Vec::new(),
             false => present.iter().filter(|member| Some(*member) != reader).cloned().collect(),
@@ -62,7 +63,7 @@ impl Store {
         let receipts = present.into_iter().zip(marks.unwrap_or_default());
         let receipts = receipts.filter(|(_, read_seq)| *read_seq > 0);
         let receipts = receipts.map(|(user_id, read_seq)| Receipt { user_id, read_seq }).collect();
-        let last = rows.last().filter(|row| row.get::<_, Option<bool>>("is_full") == Some(true));
+        let last = rows.last().filter(|row| row.get::<Option<bool>>("is_full") == Some(true));
         let cut_at: Option<i64> = last.map_or_else(|| first.get("cut_at"), |row| row.get("m_ev"));
         let up_to = cut_at.unwrap_or(head.ev);
         let mut changes = Vec::with_capacity(rows.len());
@@ -127,7 +128,7 @@ fn change(chat_id: ChatId, head: &Head, row: &Row) -> Option<Change> {
         "info" => Change::Group(Box::new(GroupChange {
             chat_id,
             ev: ev(),
-            title: row.get::<_, Option<_>>("title")?,
+            title: row.get::<Option<_>>("title")?,
             avatar_url: row.get("group_avatar_url"),
             metadata: json(row, "group_metadata"),
             settings: settings(row),
@@ -136,7 +137,7 @@ fn change(chat_id: ChatId, head: &Head, row: &Row) -> Option<Change> {
         })),
         _ => {
             let by = opt_user(row, "r_changed_by");
-            if let Some(reason) = row.get::<_, Option<&str>>("r_left_reason") {
+            if let Some(reason) = row.get::<Option<&str>>("r_left_reason") {
                 let user_id = user(row.get("r_user_id"));
                 return Some(Change::Left { user_id, by, reason: left_reason(reason), ev: ev() });
             }
@@ -155,10 +156,6 @@ fn change(chat_id: ChatId, head: &Head, row: &Row) -> Option<Change> {
 /// long as a write may take, and one user may have 50 sockets. Five hundred usual messages have less.
 const CHANGES_BYTES: i64 = 512 * 1024;
 
-/// `found`: up to `$4` of each kind; of read markers all, as a chat with receipts has few members. Users who joined
-/// with one `ev` stay together (`WITH TIES`), and have no bytes. A row comes while those before it have too few
-/// bytes, so that one comes however large it is. What is not the reader's is left out last, so
-/// that a page never looks at more than `$4` changes. `present` and `marks` are on the first row only.
 /// Markers are not counted: a chat with receipts has few members.
 const HAS_CHANGED_MORE: &str = "\
 -- store.has_changed_more
@@ -168,6 +165,10 @@ SELECT (SELECT count(*) FROM (SELECT FROM messages m WHERE m.chat_id = $1 AND m.
                                  WHERE m.chat_id = $1 AND m.member_ev > 0 AND m.member_ev > $2
                                  ORDER BY m.member_ev LIMIT $3 + 1) x) > $3 AS more";
 
+/// `found`: up to `$4` of each kind; of read markers all, as a chat with receipts has few members. Users who joined
+/// with one `ev` stay together (`WITH TIES`), and have no bytes. A row comes while those before it have too few
+/// bytes, so that one comes however large it is. What is not the reader's is left out last, so
+/// that a page never looks at more than `$4` changes. `present` and `marks` are on the first row only.
 const GET_CHANGES: &str = concat!(
     "-- store.get_changes
 WITH head AS (",

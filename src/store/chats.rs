@@ -1,12 +1,13 @@
 //! Chats: opened, found by name, deleted; and what of them others than their readers ask.
 
-use tokio_postgres::{Row, types::Type};
+use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use beseda_protocol::frame::GoneReason;
 
 use super::{
     Noted, Store, StoreError,
+    row::Row,
     rows::{chat_kind, epoch, epoch_of, user, users},
 };
 use crate::{

@@ -29,7 +29,7 @@ impl Store {
     /// unknown. A second call changes nothing.
     pub async fn mark_erased(&self, user: &UserId) -> Result<Option<Epoch>, StoreError> {
         let row = self.query_one(MARK_ERASED, &[(&user.as_str(), Type::TEXT)]).await?;
-        Ok(row.get::<_, bool>("known").then(|| epoch_of(&row)))
+        Ok(row.get::<bool>("known").then(|| epoch_of(&row)))
     }
 
     /// Lists all chats of a user, also those that they have left.

@@ -1,9 +1,10 @@
 //! The export of one user's data, in pages. Each page is one statement that looks into an index.
 
-use tokio_postgres::{Row, types::Type};
+use tokio_postgres::types::Type;
 
 use super::{
     Param, Store, StoreError,
+    row::Row,
     rows::{chat_kind, message, message_columns, opt_time, opt_user, role, time, user},
 };
 use crate::model::{

@@ -2,16 +2,14 @@
 
 use beseda_protocol::rest::{ChatChange, NewSettings, OwnSettings};
 use serde_json::value::RawValue;
-use tokio_postgres::{
-    Row,
-    types::{Json, Type},
-};
+use tokio_postgres::types::{Json, Type};
 use uuid::Uuid;
 
 use super::{
     Actor, Noted, Opened, Param, Store, StoreError,
     chats::{new_code, opened},
     refusals::lasting,
+    row::Row,
     rows::{epoch, epoch_of},
 };
 use crate::{
@@ -56,7 +54,7 @@ impl Changed {
     /// Reads `ev` and `outbox_id`; `None`: nothing changed.
     pub(super) fn read(row: &Row) -> Option<Self> {
         let noted = Noted::by(&epoch_of(row), row.get("outbox_id"))?;
-        Some(Self { ev: row.get::<_, Option<i64>>("ev")?, noted })
+        Some(Self { ev: row.get::<Option<i64>>("ev")?, noted })
     }
 }
 

@@ -1,10 +1,11 @@
 //! Messages read by ranges of `seq`, which is dense, so that a page is a range whatever was deleted.
 
 use beseda_protocol::rest::Window;
-use tokio_postgres::{Row, types::Type};
+use tokio_postgres::types::Type;
 
 use super::{
     Param, Store, StoreError,
+    row::Row,
     rows::{chat_kind, epoch, has_message, message, message_columns, role},
 };
 use crate::{
@@ -74,18 +75,15 @@ impl Store {
                 ],
             )
             .await?;
-        Ok(rows.first().map(|first| History {
-            head: head(first),
-            page: Page {
-                lo: first.get("lo"),
-                hi: first.get("hi"),
-                messages: rows
-                    .iter()
-                    .filter(|row| has_message(row))
-                    .map(|row| message(chat_id, row))
-                    .collect(),
-            },
-        }))
+        let (messages, heads): (Vec<&Row>, Vec<&Row>) =
+            rows.iter().partition(|row| has_message(row));
+        let Some(first) = heads.first() else { return Ok(None) };
+        let mut messages: Vec<Message> =
+            messages.into_iter().map(|row| message(chat_id, row)).collect();
+        // They are in this order, which nothing but the plan says.
+        messages.sort_unstable_by_key(|message| message.seq);
+        let page = Page { messages, lo: first.get("lo"), hi: first.get("hi") };
+        Ok(Some(History { head: head(first), page }))
     }
 
     /// Live texts of a range of `seq` (both inclusive), newest first, up to the one with which they have
@@ -189,7 +187,7 @@ const GET_MESSAGE: &str = concat!(
  WHERE c.chat_id = $1"
 );
 
-/// The head is computed once, and not for each message.
+/// The head is a row of its own: beside each message it would cost more than the message.
 const GET_HISTORY: &str = concat!(
     "-- store.get_history
 WITH head AS (",
@@ -211,12 +209,16 @@ WITH head AS (",
 )
 SELECT ",
     head_columns!(),
-    ", h.lo, h.hi, ",
+    ", h.lo, h.hi, NULL AS m_seq, NULL AS m_sender_id, NULL AS m_system, NULL AS m_ev, NULL AS m_message_id,
+       NULL AS m_client_msg_id, NULL AS m_text, NULL AS m_metadata, NULL AS m_mentions, NULL AS m_created_at,
+       NULL AS m_edited_at, NULL AS m_deleted_at
+  FROM h
+ UNION ALL
+SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, ",
     message_columns!(),
-    " FROM h
-  LEFT JOIN LATERAL (SELECT * FROM messages m
-                      WHERE m.chat_id = h.chat_id AND m.seq BETWEEN h.lo AND h.hi OFFSET 0) m ON true
- ORDER BY m.seq"
+    "
+  FROM h CROSS JOIN LATERAL (SELECT * FROM messages m
+                              WHERE m.chat_id = h.chat_id AND m.seq BETWEEN h.lo AND h.hi OFFSET 0) m"
 );
 
 const LIST_TEXTS: &str = "\

@@ -3,21 +3,19 @@
 use std::collections::{HashMap, HashSet};
 
 use beseda_protocol::frame::GoneReason;
-use tokio_postgres::{
-    Row,
-    types::{ToSql, Type},
-};
+use tokio_postgres::types::{ToSql, Type};
 
 use super::{
     Reader, Store, StoreError,
     chats::gone_reason,
     groups::settings,
+    row::Row,
     rows::{
-        chat_kind, epoch, flags, has_message, json, message, message_columns, notify, opt_time,
-        role, time, unread, unread_mentions, user,
+        chat_kind, epoch, flags, has_message, json, message, message_columns, opt_time, role, time,
+        unread, unread_mentions, user,
     },
 };
-use crate::model::{Chat, ChatId, ChatKind, OwnFlags, User, UserId};
+use crate::model::{Chat, ChatId, ChatKind, OwnFlags, Time, User, UserId};
 
 /// A chat as its reader sees it, still without presence.
 #[derive(Debug, Clone)]
@@ -25,6 +23,8 @@ pub struct StoredChat {
     pub chat: Chat,
     /// The reader's [`MemberState::version`](super::MemberState::version).
     pub version: i64,
+    /// What lists are ordered by, behind `pinned`.
+    pub activity: Time,
     /// The other's presence is shown: neither of the two has blocked the other.
     pub show_presence: bool,
 }
@@ -44,6 +44,24 @@ pub struct InboxPage<C> {
     /// Each id that was looked up, in the order of the request.
     pub chats: Vec<InboxChat<C>>,
     pub epoch: String,
+}
+
+/// Which of a user's chats are listed. Archived ones are in their own list only.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ChatFilter {
+    #[default]
+    All,
+    Unread,
+    Archived,
+    Pinned,
+}
+
+/// The place of a chat in a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChatCursor {
+    pub pinned: bool,
+    pub activity: Time,
+    pub chat_id: ChatId,
 }
 
 impl Store {
@@ -78,7 +96,7 @@ impl Store {
         let rows = self.query(GET_CHATS, &params).await?;
         let epoch = rows.first().map_or_else(String::new, |row| row.get("epoch"));
         let seen = |row: &Row| {
-            let found = row.get::<_, Option<ChatId>>("chat_id").map(|_| chat(row));
+            let found = row.get::<Option<ChatId>>("chat_id").map(|_| chat(row));
             InboxChat {
                 chat_id: row.get("asked"),
                 version: found.as_ref().map_or(0, |chat| chat.version),
@@ -108,10 +126,10 @@ impl Store {
         let mut chats = Vec::with_capacity(rows.len());
         for row in &rows {
             let chat_id: ChatId = row.get("asked");
-            if row.get::<_, Option<ChatId>>("chat_id").is_some() {
+            if row.get::<Option<ChatId>>("chat_id").is_some() {
                 shared.insert(chat_id, chat(row));
             }
-            let is_member = row.get::<_, Option<bool>>("is_member") == Some(true);
+            let is_member = row.get::<Option<bool>>("is_member") == Some(true);
             let seen = shared.get(&chat_id).filter(|_| is_member).map(|chat| as_member(chat, row));
             chats.push(InboxChat {
                 chat_id,
@@ -122,18 +140,37 @@ impl Store {
         Ok(InboxPage { chats, epoch })
     }
 
-    /// Those of these chats that are the user's: pinned ones first, then latest activity.
+    /// A page of a user's chats past `after`: pinned ones first, then latest activity.
     pub async fn list_chats(
         &self,
         user: &UserId,
-        chats: &[ChatId],
+        filter: ChatFilter,
+        after: Option<ChatCursor>,
+        limit: i64,
     ) -> Result<Vec<StoredChat>, StoreError> {
-        if chats.is_empty() {
-            return Ok(Vec::new());
-        }
-        let params =
-            [(&user.as_str() as &(dyn ToSql + Sync), Type::TEXT), (&chats as _, Type::UUID_ARRAY)];
-        Ok(self.list(LIST_CHATS, &params).await?.iter().map(chat).collect())
+        let filter = match filter {
+            ChatFilter::All => "all",
+            ChatFilter::Unread => "unread",
+            ChatFilter::Archived => "archived",
+            ChatFilter::Pinned => "pinned",
+        };
+        let pinned = after.map(|cursor| cursor.pinned);
+        let activity = after.map(|cursor| cursor.activity.0);
+        let chat_id = after.map(|cursor| cursor.chat_id);
+        let rows = self
+            .list(
+                LIST_CHATS,
+                &[
+                    (&user.as_str(), Type::TEXT),
+                    (&filter, Type::TEXT),
+                    (&pinned, Type::BOOL),
+                    (&activity, Type::TIMESTAMPTZ),
+                    (&chat_id, Type::UUID),
+                    (&limit, Type::INT8),
+                ],
+            )
+            .await?;
+        Ok(rows.iter().map(chat).collect())
     }
 }
 
@@ -141,7 +178,7 @@ impl Store {
 fn as_member(group: &StoredChat, row: &Row) -> StoredChat {
     let mut seen = group.clone();
     let chat = &mut seen.chat;
-    seen.version = chat.last_ev + row.get::<_, i64>("own_rev");
+    seen.version = chat.last_ev + row.get::<i64>("own_rev");
     chat.role = role(row.get("own_role"));
     chat.first_seq = row.get("own_first_seq");
     chat.read_seq = row.get("own_read_seq");
@@ -157,7 +194,8 @@ fn as_member(group: &StoredChat, row: &Row) -> StoredChat {
 fn chat(row: &Row) -> StoredChat {
     let chat_id = row.get("chat_id");
     let kind = chat_kind(row.get("chat_kind"));
-    let other_user = row.get::<_, Option<&str>>("peer_id").map(|peer| User {
+    let OwnFlags { notify, archived, pinned } = flags(row.get("flags"));
+    let other_user = row.get::<Option<&str>>("peer_id").map(|peer| User {
         user_id: user(peer),
         name: row.get("name"),
         avatar_url: row.get("user_avatar_url"),
@@ -166,7 +204,8 @@ fn chat(row: &Row) -> StoredChat {
     });
     StoredChat {
         version: row.get("version"),
-        show_presence: other_user.is_some() && !row.get::<_, bool>("blocked"),
+        activity: time(row, "active_at"),
+        show_presence: other_user.is_some() && !row.get::<bool>("blocked"),
         chat: Chat {
             chat_id,
             room_name: row.get("room_name"),
@@ -189,31 +228,30 @@ fn chat(row: &Row) -> StoredChat {
             peer_read_seq: row.get("peer_read_seq"),
             unread_count: row.get("unread"),
             unread_mentions: row.get("unread_mentions"),
-            notify: notify(row.get("notify")),
-            pinned: row.get("pinned"),
-            archived: row.get("archived"),
+            notify,
+            pinned,
+            archived,
         },
     }
 }
 
-/// The columns that [`chat`] reads, for chats chosen as `p`. A look-up that would read a group's members is
-/// made for direct chats only.
+/// The columns that [`chat`] reads, in its order, for chats chosen as `p`. A look-up that would read a group's
+/// members is made for direct chats only.
 macro_rules! select_chats {
     () => {
         concat!(
-            "SELECT p.chat_id, p.kind::text AS chat_kind, p.room_name, p.created_at, p.created_by, p.last_seq,
-       p.last_ev, p.last_ev + p.rev AS version, p.member_count, p.receipts, p.blocked,
-       p.admins_post, p.slow_mode_s::integer AS slow_mode_s, g.members_invite, g.history_all, g.open,
-       g.title, g.avatar_url, g.metadata, p.role::text, p.first_seq, p.read_seq, p.notify::text, p.pinned,
-       p.archived, ",
+            "SELECT p.chat_id, p.kind::text AS chat_kind,
+       member_flags(p.notify, p.archived, p.pinned) AS flags, peer.user_id AS peer_id, u.name,
+       u.avatar_url AS user_avatar_url, u.last_seen_at, p.last_ev + p.rev AS version, p.active_at, p.blocked,
+       p.room_name, g.title, g.avatar_url, g.metadata, p.member_count, p.created_at, p.created_by,
+       p.role::text, p.admins_post, g.members_invite, g.history_all, g.open,
+       p.slow_mode_s::integer AS slow_mode_s, p.receipts, ",
+            message_columns!(),
+            ", p.last_seq, p.last_ev, p.first_seq, p.read_seq, peer.read_seq AS peer_read_seq, ",
             unread!("p", "p"),
             " AS unread, ",
             unread_mentions!("p", "p"),
-            " AS unread_mentions,
-       peer.user_id AS peer_id, peer.read_seq AS peer_read_seq,
-       u.name, u.avatar_url AS user_avatar_url, u.last_seen_at, ",
-            message_columns!(),
-            " FROM p
+            " AS unread_mentions FROM p
   LEFT JOIN LATERAL (SELECT m.user_id, m.read_seq FROM members m
                       WHERE m.chat_id = p.chat_id AND p.kind = 'direct' AND m.user_id <> p.user_id
                      OFFSET 0) peer ON true
@@ -321,13 +359,25 @@ SELECT * FROM (
 ) x WHERE before < $3 ORDER BY idx"
 );
 
-/// Chat by chat, as above.
+/// A caller's chats are sorted at read: an index on activity would change with every send. Only those that are
+/// shown are looked up whole.
 const LIST_CHATS: &str = concat!(
     "-- store.list_chats
-WITH p AS (
-    SELECT own.* FROM unnest($2) AS q (chat_id)
+WITH shown AS MATERIALIZED (
+    SELECT me.chat_id
+      FROM members me
+     CROSS JOIN LATERAL (SELECT * FROM chats c WHERE c.chat_id = me.chat_id OFFSET 0) c
+     WHERE me.user_id = $1 COLLATE \"POSIX\" AND me.left_ev IS NULL
+       AND me.archived = ($2 = 'archived') AND (me.pinned OR $2 <> 'pinned')
+       AND ($3::boolean IS NULL OR (me.pinned, c.active_at, c.chat_id) < ($3, $4, $5))
+       AND ($2 <> 'unread' OR ",
+    unread!("c", "me"),
+    " > 0)
+     ORDER BY me.pinned DESC, c.active_at DESC, c.chat_id DESC LIMIT $6
+), p AS (
+    SELECT own.* FROM shown s
      CROSS JOIN LATERAL (",
-    own_chats!("me.user_id = $1 AND me.chat_id = q.chat_id AND coalesce(me.left_ev, 0) = 0"),
+    own_chats!("me.user_id = $1 AND me.chat_id = s.chat_id AND coalesce(me.left_ev, 0) = 0"),
     " OFFSET 0) own
 ) ",
     select_chats!(),

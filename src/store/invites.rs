@@ -1,12 +1,13 @@
 //! Invitations to groups.
 
-use tokio_postgres::{Row, types::Type};
+use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use super::{
     Actor, Store, StoreError,
     chats::new_code,
     refusals::lasting,
+    row::Row,
     rows::{role, time},
 };
 use crate::{
@@ -72,12 +73,12 @@ impl Store {
             .await?;
         let first = rows.first().ok_or(Error::ChatNotFound)?;
         let plain = role(first.get("role")) == Role::Member;
-        if !first.get::<_, bool>("is_group")
-            || plain && !first.get::<_, Option<bool>>("members_invite").unwrap_or_default()
+        if !first.get::<bool>("is_group")
+            || plain && !first.get::<Option<bool>>("members_invite").unwrap_or_default()
         {
             return Err(lasting("forbidden"));
         }
-        let found = rows.iter().filter(|row| row.get::<_, Option<Uuid>>("invite_id").is_some());
+        let found = rows.iter().filter(|row| row.get::<Option<Uuid>>("invite_id").is_some());
         Ok(found.map(invite).collect())
     }
 

@@ -1,10 +1,9 @@
 //! What a change leaves behind: the state of its members and of its chat, all that Redis and the members'
 //! inboxes need, as the functions that write and read it give it.
 
-use tokio_postgres::Row;
-
 use super::{
     Draft,
+    row::Row,
     rows::{chat_kind, flags, time, user},
 };
 use crate::model::{ChatId, ChatKind, Epoch, OwnFlags, Time, UserId};
@@ -102,7 +101,7 @@ pub(super) use state_columns;
 
 /// Whether the row has a state: an outer join may have found none.
 pub(super) fn has_state(row: &Row) -> bool {
-    row.get::<_, Option<ChatId>>("s_chat_id").is_some()
+    row.get::<Option<ChatId>>("s_chat_id").is_some()
 }
 
 /// Reads [`state_columns!`].
@@ -146,7 +145,7 @@ impl<'a> Told<'a> {
 
     /// Whether a row has a state: its chat's name comes with it.
     pub(super) fn is_on(row: &Row) -> bool {
-        row.get::<_, Option<&str>>("room_name").is_some()
+        row.get::<Option<&str>>("room_name").is_some()
     }
 
     /// The user's own state.

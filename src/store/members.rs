@@ -1,10 +1,11 @@
 //! Members: listed, and who of them has read a message.
 
 use beseda_protocol::bounds::MAX_MEMBERS_OF_READERS;
-use tokio_postgres::{Row, types::Type};
+use tokio_postgres::types::Type;
 
 use super::{
     Param, Reader, Store, StoreError,
+    row::Row,
     rows::{opt_time, role, role_name, time, user, users},
 };
 use crate::{
@@ -82,7 +83,7 @@ impl Store {
         };
         let Some(first) = rows.first() else { return Ok(None) };
         let (receipts, show_presence) = (first.get("receipts"), first.get("show_presence"));
-        let found = rows.iter().filter(|row| row.get::<_, Option<&str>>("r_user_id").is_some());
+        let found = rows.iter().filter(|row| row.get::<Option<&str>>("r_user_id").is_some());
         let mut found: Vec<&Row> = found.collect();
         let more = i64::try_from(found.len()).is_ok_and(|count| count > limit);
         if more {

@@ -1,12 +1,13 @@
 //! Who belongs to a group: added, joining, leaving, removed, changed.
 
 use beseda_protocol::rest::{AddedMembers, MemberChange, RefusedMember};
-use tokio_postgres::{Row, types::Type};
+use tokio_postgres::types::Type;
 
 use super::{
     Actor, Noted, Store,
     groups::{Changed, GroupLimits},
     refusals::lasting,
+    row::Row,
     rows::{epoch, epoch_of, role_name, users},
 };
 use crate::{
@@ -59,7 +60,7 @@ impl Store {
             "ok" => {}
             refused => return Err(lasting(refused)),
         }
-        let codes = row.get::<_, Option<Vec<String>>>("codes").unwrap_or_default();
+        let codes = row.get::<Option<Vec<String>>>("codes").unwrap_or_default();
         let refused = users(&row, "refused").into_iter().zip(codes);
         let added = AddedMembers {
             added: users(&row, "added"),

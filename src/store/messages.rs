@@ -4,15 +4,13 @@ use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
-use tokio_postgres::{
-    Row,
-    types::{Json, Type},
-};
+use tokio_postgres::types::{Json, Type};
 
 use super::{
     MemberState, Noted, Param, Store, StoreError,
     member_state::Told,
     refusals::refusal,
+    row::Row,
     rows::{chat_kind, epoch, epoch_of, mentions, mentions_param, message, message_columns, time},
     webhooks::note_webhooks,
 };
@@ -111,7 +109,7 @@ impl Store {
                 }
                 ChatKind::Group => in_groups.extend(concerned(draft, row)),
             }
-            if row.get::<_, &str>("outcome") == "replayed" {
+            if row.get::<&str>("outcome") == "replayed" {
                 replayed.push((draft.chat_id, row.get("seq")));
             } else if Told::is_on(row) {
                 states.extend(Told::by_message(row, draft, &epoch).states());
@@ -149,7 +147,7 @@ impl Store {
 
 /// A row's draft, and its place; `None`: the row is of none.
 fn draft_of<'a>(batch: &'a [Draft], row: &Row) -> Option<(i64, &'a Draft)> {
-    let idx: i64 = row.get::<_, Option<_>>("idx")?;
+    let idx: i64 = row.get::<Option<_>>("idx")?;
     let place = usize::try_from(idx - 1).ok()?;
     Some((idx, batch.get(place)?))
 }

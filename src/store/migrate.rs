@@ -3,9 +3,14 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use refinery::Migration;
-use tokio_postgres::{Client, Row};
+use tokio_postgres::Client;
 
-use super::{StoreError, connect::connect, requirements};
+use super::{
+    StoreError,
+    connect::connect,
+    requirements,
+    row::{Row, rows_of},
+};
 use crate::{config::DatabaseConfig, error::chain};
 
 mod embedded {
@@ -93,7 +98,7 @@ fn version(applied: &Row) -> i32 {
 
 /// Whether an applied migration is this one: the checksum covers its number, name and text.
 fn is_applied(own: &Migration, applied: &Row) -> bool {
-    applied.get::<_, Option<&str>>("checksum") == Some(&own.checksum().to_string())
+    applied.get::<Option<&str>>("checksum") == Some(&own.checksum().to_string())
 }
 
 /// How long a migration waits for a table's lock: meanwhile all other users of the table queue behind it.
@@ -108,7 +113,7 @@ const LOCK_TRIES: u32 = 60;
 /// again, for 5 minutes. A newer schema that this program can run on stays as it is.
 pub async fn migrate(config: &DatabaseConfig) -> Result<Vec<String>, StoreError> {
     let mut client = connect(config).await?;
-    requirements::judge(&client.query_typed(requirements::FACTS, &[]).await?)?;
+    requirements::judge(&rows_of(client.query_typed(requirements::FACTS, &[]).await?))?;
     // Closing the connection releases the lock.
     client.execute("SELECT pg_advisory_lock($1)", &[&LOCK]).await?;
     client.batch_execute(LOCK_TIMEOUT).await?;
@@ -141,7 +146,7 @@ async fn apply_missing(client: &mut Client) -> Result<Vec<String>, StoreError> {
 }
 
 async fn standing(client: &Client) -> Result<Standing, StoreError> {
-    Standing::of(client.query_typed(APPLIED, &[]).await.map_err(StoreError::from))
+    Standing::of(client.query_typed(APPLIED, &[]).await.map(rows_of).map_err(StoreError::from))
 }
 
 /// Lists the faults of the database and its migrations, a line each: none where the migrations are this
@@ -149,14 +154,15 @@ async fn standing(client: &Client) -> Result<Standing, StoreError> {
 pub async fn check_migrations(config: &DatabaseConfig) -> Result<Vec<String>, StoreError> {
     let client = connect(config).await?;
     let mut amiss = Vec::new();
-    match requirements::judge(&client.query_typed(requirements::FACTS, &[]).await?) {
+    match requirements::judge(&rows_of(client.query_typed(requirements::FACTS, &[]).await?)) {
         Err(StoreError::Schema(unfit)) => amiss.push(format!("unfit: {unfit}")),
         judged => judged?,
     }
-    let applied = match client.query_typed(APPLIED, &[]).await.map_err(StoreError::from) {
-        Err(error) if error.is_undefined_table() => Vec::new(),
-        applied => applied?,
-    };
+    let applied =
+        match client.query_typed(APPLIED, &[]).await.map(rows_of).map_err(StoreError::from) {
+            Err(error) if error.is_undefined_table() => Vec::new(),
+            applied => applied?,
+        };
     let mut unknown: BTreeMap<i32, &Row> = applied.iter().map(|row| (version(row), row)).collect();
     let migrations = embedded::migrations::runner();
     for one in migrations.get_migrations() {

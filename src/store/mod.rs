@@ -24,6 +24,7 @@ mod outbox;
 mod refusals;
 mod reports;
 mod requirements;
+mod row;
 mod rows;
 mod shared_connections;
 mod states;
@@ -40,10 +41,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use tokio_postgres::{
-    Row,
-    types::{ToSql, Type},
-};
+use tokio_postgres::types::{ToSql, Type};
 
 pub use self::{
     changes::Changes,
@@ -53,7 +51,7 @@ pub use self::{
     group_webhooks::{Fanout, Recipients, Step},
     groups::{Changed, GroupLimits, NewGroup},
     history::{History, Page},
-    inbox::{InboxChat, InboxPage, StoredChat},
+    inbox::{ChatCursor, ChatFilter, InboxChat, InboxPage, StoredChat},
     member_state::{ChatState, GroupHead, MemberState},
     members::{MemberCursor, MemberFilter, MemberList},
     membership::Removed,
@@ -76,6 +74,7 @@ use self::{
     error::is_by_standby,
     in_flight::{Held, InFlight},
     migrate::Standing,
+    row::{Row, rows_of},
     shared_connections::SharedConnections,
 };
 use crate::{
@@ -305,7 +304,7 @@ impl Store {
             Ok(Err(error)) if error.code().is_some_and(is_by_standby) => error.into(),
             Ok(rows) => {
                 in_flight.end();
-                return Ok(rows?);
+                return Ok(rows_of(rows?));
             }
             Err(_) => StoreError::no_answer(limit),
         };

@@ -2,12 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 
-use tokio_postgres::{Row, types::Type};
+use tokio_postgres::types::Type;
 
 use super::{
     GroupHead, MemberState, Noted, Store, StoreError,
     member_state::{Told, group_head},
     refusals::refusal,
+    row::Row,
     rows::{
         chat_kind, epoch, epoch_of, has_message, mentions_param, message, message_columns, time,
     },
@@ -120,7 +121,7 @@ impl Store {
             .await?;
         let epoch = rows.first().map(epoch_of).ok_or(StoreError::Unavailable(None))?;
         let found: HashMap<i64, &Row> =
-            rows.iter().filter_map(|row| Some((row.get::<_, Option<_>>("idx")?, row))).collect();
+            rows.iter().filter_map(|row| Some((row.get::<Option<_>>("idx")?, row))).collect();
         let outcome = |(idx, one)| match found.get(&idx) {
             Some(row) => mutation_outcome(one, row, &epoch),
             None => MutationOutcome::Refused(Error::ChatNotFound),
@@ -128,11 +129,11 @@ impl Store {
         let outcomes = (1..).zip(batch).map(outcome).collect();
         let mut states = Vec::with_capacity(2 * rows.len());
         let (mut directs, mut heads) = (HashSet::new(), Vec::new());
-        for row in rows.iter().filter(|row| row.get::<_, Option<bool>>("moved") == Some(true)) {
+        for row in rows.iter().filter(|row| row.get::<Option<bool>>("moved") == Some(true)) {
             let Some(one) = mutation_of(batch, row) else { continue };
-            if row.get::<_, Option<&str>>("kind") == Some("direct") {
+            if row.get::<Option<&str>>("kind") == Some("direct") {
                 directs.insert(one.chat_id);
-            } else if row.get::<_, Option<i64>>("recount_ev") == row.get("changed_ev") {
+            } else if row.get::<Option<i64>>("recount_ev") == row.get("changed_ev") {
                 heads.push(group_head(row, one.chat_id, Epoch::clone(&epoch)));
             }
             if Told::is_on(row) {
@@ -146,7 +147,7 @@ impl Store {
 
 /// A row's mutation.
 fn mutation_of<'a>(batch: &'a [Mutation], row: &Row) -> Option<&'a Mutation> {
-    let idx: i64 = row.get::<_, Option<_>>("idx")?;
+    let idx: i64 = row.get::<Option<_>>("idx")?;
     batch.get(usize::try_from(idx - 1).ok()?)
 }
 

@@ -1,9 +1,10 @@
 //! The outbox: changes that are committed and may not have reached Redis yet.
 
-use tokio_postgres::{Row, types::Type};
+use tokio_postgres::types::Type;
 
 use super::{
     Store, StoreError,
+    row::Row,
     rows::{epoch, epoch_of, users},
 };
 use crate::model::{ChatId, Epoch, UserId};

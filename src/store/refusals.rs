@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use tokio_postgres::Row;
-
-use super::rows::opt_time;
+use super::{row::Row, rows::opt_time};
 use crate::error::Error;
 
 /// Reads what a function gives instead of `ok`. `row` has `wait` and `wait_s` (seconds from now) where the

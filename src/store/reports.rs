@@ -1,11 +1,12 @@
 //! Reported messages.
 
-use tokio_postgres::{Row, types::Type};
+use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use super::{
     Store, StoreError,
     refusals::lasting,
+    row::Row,
     rows::{json, time, user},
     webhooks::note_webhooks,
 };
@@ -79,7 +80,7 @@ pub(super) fn report(row: &Row) -> Report {
         message_id: row.get("r_message_id"),
         seq: row.get("r_seq"),
         sender_id: user(row.get("r_sender_id")),
-        reporter_id: row.get::<_, Option<&str>>("r_reporter_id").map(user),
+        reporter_id: row.get::<Option<&str>>("r_reporter_id").map(user),
         reason: row.get("r_reason"),
         text: row.get("r_text"),
         metadata: json(row, "r_metadata"),

@@ -1,8 +1,6 @@
 //! The requirements of the schema and its statements on the database.
 
-use tokio_postgres::Row;
-
-use super::StoreError;
+use super::{StoreError, row::Row};
 
 /// The oldest supported version, as `server_version_num`: the oldest one that still gets fixes.
 const OLDEST_VERSION: i32 = 140_000;

@@ -1,21 +1,22 @@
 //! Turns rows into objects. Several statements return the same columns, so each group is named once here.
 
 use serde_json::value::RawValue;
-use tokio_postgres::{Row, types::Json};
+use tokio_postgres::types::Json;
 
+use super::row::Row;
 use crate::model::{
-    ChatId, ChatKind, Epoch, LeftReason, Mentions, Message, MessageKind, Notify, OwnFlags, Role,
-    Time, UserId,
+    ChatId, ChatKind, Epoch, LeftReason, Mentions, Message, MessageKind, OwnFlags, Role, Time,
+    UserId,
 };
 
-/// The columns that [`message`] reads, of a table named `m`. The prefix keeps them apart from a chat's and
-/// a report's.
+/// The columns that [`message`] reads, in its order, of a table named `m`. The prefix keeps them apart from a
+/// chat's and a report's.
 macro_rules! message_columns {
     () => {
-        "m.seq AS m_seq, m.ev AS m_ev, m.message_id AS m_message_id, m.sender_id AS m_sender_id, \
-         m.client_msg_id AS m_client_msg_id, m.text AS m_text, m.metadata AS m_metadata, \
-         m.mentions AS m_mentions, m.system AS m_system, \
-         m.created_at AS m_created_at, m.edited_at AS m_edited_at, m.deleted_at AS m_deleted_at"
+        "m.seq AS m_seq, m.sender_id AS m_sender_id, m.system AS m_system, m.ev AS m_ev, \
+         m.message_id AS m_message_id, m.client_msg_id AS m_client_msg_id, m.text AS m_text, \
+         m.metadata AS m_metadata, m.mentions AS m_mentions, m.created_at AS m_created_at, \
+         m.edited_at AS m_edited_at, m.deleted_at AS m_deleted_at"
     };
 }
 pub(super) use message_columns;
@@ -90,7 +91,7 @@ pub(super) const EVERYBODY: &str = "\u{1}";
 
 /// Reads the column of [`epoch!`].
 pub(super) fn epoch_of(row: &Row) -> Epoch {
-    row.get::<_, &str>("epoch").into()
+    row.get::<&str>("epoch").into()
 }
 
 /// A user id from the database was checked when it came in.
@@ -99,12 +100,12 @@ pub(super) fn user(raw: &str) -> UserId {
 }
 
 pub(super) fn opt_user(row: &Row, column: &str) -> Option<UserId> {
-    row.get::<_, Option<&str>>(column).map(user)
+    row.get::<Option<&str>>(column).map(user)
 }
 
 /// Reads a `text[]` of user ids; null is none.
 pub(super) fn users(row: &Row, column: &str) -> Vec<UserId> {
-    let ids = row.get::<_, Option<Vec<&str>>>(column).unwrap_or_default();
+    let ids = row.get::<Option<Vec<&str>>>(column).unwrap_or_default();
     ids.into_iter().map(user).collect()
 }
 
@@ -113,11 +114,11 @@ pub(super) fn time(row: &Row, column: &str) -> Time {
 }
 
 pub(super) fn opt_time(row: &Row, column: &str) -> Option<Time> {
-    row.get::<_, Option<jiff::Timestamp>>(column).map(Time)
+    row.get::<Option<jiff::Timestamp>>(column).map(Time)
 }
 
 pub(super) fn json(row: &Row, column: &str) -> Option<Box<RawValue>> {
-    row.get::<_, Option<Json<Box<RawValue>>>>(column).map(|json| json.0)
+    row.get::<Option<Json<Box<RawValue>>>>(column).map(|json| json.0)
 }
 
 pub(super) fn chat_kind(raw: &str) -> ChatKind {
@@ -141,14 +142,6 @@ pub(super) fn role_name(role: Role) -> &'static str {
     }
 }
 
-pub(super) fn notify(raw: &str) -> Notify {
-    match raw {
-        "mentions" => Notify::Mentions,
-        "none" => Notify::None,
-        _ => Notify::All,
-    }
-}
-
 /// Reads what `member_flags` gave; null is the default.
 pub(super) fn flags(raw: Option<&str>) -> OwnFlags {
     raw.and_then(OwnFlags::parse).unwrap_or_default()
@@ -165,7 +158,7 @@ pub(super) fn left_reason(raw: &str) -> LeftReason {
 
 /// Reads whom a message mentions.
 pub(super) fn mentions(row: &Row, column: &str) -> Mentions {
-    match row.get::<_, Option<Vec<&str>>>(column).as_deref() {
+    match row.get::<Option<Vec<&str>>>(column).as_deref() {
         Some([EVERYBODY]) => Mentions::All,
         Some(ids) => Mentions::Users(ids.iter().map(|id| user(id)).collect()),
         None => Mentions::default(),
@@ -185,16 +178,17 @@ pub(super) fn mentions_param(mentions: &Mentions) -> String {
 
 /// Whether the row has a message: an outer join may have found none.
 pub(super) fn has_message(row: &Row) -> bool {
-    row.get::<_, Option<i64>>("m_seq").is_some()
+    row.get::<Option<i64>>("m_seq").is_some()
 }
 
 /// Reads [`message_columns!`].
 pub(super) fn message(chat_id: ChatId, row: &Row) -> Message {
+    let seq = row.get("m_seq");
     let sender_id = opt_user(row, "m_sender_id");
     let system = json(row, "m_system");
     Message {
         chat_id,
-        seq: row.get("m_seq"),
+        seq,
         ev: row.get("m_ev"),
         message_id: row.get("m_message_id"),
         kind: if sender_id.is_some() { MessageKind::Text } else { MessageKind::System },

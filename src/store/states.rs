@@ -2,11 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 
-use tokio_postgres::{Row, types::Type};
+use tokio_postgres::types::Type;
 
 use super::{
     ChatState, MemberState, Store, StoreError,
     member_state::{chat_state, has_state, member_state, state_columns},
+    row::Row,
     rows::{epoch, epoch_of, unread, unread_mentions, user},
 };
 use crate::model::{ChatId, ChatKind, Epoch, UserId};
@@ -110,10 +111,10 @@ impl Store {
     /// Returns what an inbox compares of every chat of a user, and the epoch of the same snapshot.
     pub async fn list_heads(&self, user: &UserId) -> Result<(String, Vec<InboxHead>), StoreError> {
         let row = self.query_one(LIST_HEADS, &[(&user.as_str(), Type::TEXT)]).await?;
-        let chats: Vec<ChatId> = row.get::<_, Option<_>>("chat_ids").unwrap_or_default();
-        let groups: Vec<bool> = row.get::<_, Option<_>>("groups").unwrap_or_default();
-        let versions: Vec<i64> = row.get::<_, Option<_>>("versions").unwrap_or_default();
-        let unread: Vec<i64> = row.get::<_, Option<_>>("unreads").unwrap_or_default();
+        let chats: Vec<ChatId> = row.get::<Option<_>>("chat_ids").unwrap_or_default();
+        let groups: Vec<bool> = row.get::<Option<_>>("groups").unwrap_or_default();
+        let versions: Vec<i64> = row.get::<Option<_>>("versions").unwrap_or_default();
+        let unread: Vec<i64> = row.get::<Option<_>>("unreads").unwrap_or_default();
         let heads = chats.into_iter().zip(groups).zip(versions.into_iter().zip(unread));
         let head = |((chat_id, group), (version, unread))| InboxHead {
             chat_id,

@@ -9,10 +9,11 @@
 //!
 //! [`pg_snapshot_xmin`]: https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-INFO-SNAPSHOT
 
-use tokio_postgres::{Row, types::Type};
+use tokio_postgres::types::Type;
 
 use super::{
     Store, StoreError,
+    row::Row,
     rows::{epoch, time},
 };
 use crate::model::{ChatId, Time, UserId};
@@ -103,7 +104,7 @@ impl Store {
             Some(SyncCursor { begun, open: Some(_), .. }) => *begun,
             _ => now,
         };
-        let chat = |row: &Row| Some((row.get::<_, Option<ChatId>>("chat_id")?, row.get("gone")));
+        let chat = |row: &Row| Some((row.get::<Option<ChatId>>("chat_id")?, row.get("gone")));
         Ok(SyncList {
             chats: rows.iter().filter_map(chat).collect(),
             reset: known.is_none(),

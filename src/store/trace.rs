@@ -7,6 +7,7 @@ use tokio_postgres::types::Type;
 use super::{
     StoreError,
     connect::connect,
+    row::rows_of,
     rows::{opt_time, time},
 };
 use crate::{
@@ -76,10 +77,10 @@ pub async fn trail(
     let client = connect(config).await?;
     let params =
         [(&message_id as _, Type::UUID), (&chat_id as _, Type::UUID), (&NAMED as _, Type::INT8)];
-    let rows = client.query_typed(TRAIL, &params).await?;
+    let rows = rows_of(client.query_typed(TRAIL, &params).await?);
     Ok(rows.first().map(|row| {
-        let readers = row.get::<_, Option<Vec<String>>>("readers").unwrap_or_default();
-        let have_read = row.get::<_, Option<Vec<bool>>>("have_read").unwrap_or_default();
+        let readers = row.get::<Option<Vec<String>>>("readers").unwrap_or_default();
+        let have_read = row.get::<Option<Vec<bool>>>("have_read").unwrap_or_default();
         Trail {
             message_id: row.get("message_id"),
             chat_id: row.get("chat_id"),

@@ -1,9 +1,10 @@
 //! Users: admission, profiles, when they were last seen, and blocks.
 
-use tokio_postgres::{Row, types::Type};
+use tokio_postgres::types::Type;
 
 use super::{
     Store, StoreError,
+    row::Row,
     rows::{epoch, epoch_of, opt_time, time, user},
 };
 use crate::model::{Admission, Epoch, Profile, Time, UserId};

@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use tokio_postgres::{Row, types::Type};
+use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use super::{
@@ -11,6 +11,7 @@ use super::{
     connect::connect,
     group_webhooks::Fanout,
     reports::{report, report_columns},
+    row::{Row, rows_of},
     rows::{epoch, epoch_of, message, opt_user, time, user},
 };
 use crate::{
@@ -166,7 +167,7 @@ fn waiting(row: &Row) -> (ChatId, Waiting) {
         })
     } else if row.get("wanted") {
         Event::Message(Box::new(notice(chat_id, row)))
-    } else if row.get::<_, Option<Uuid>>("r_report_id").is_some() {
+    } else if row.get::<Option<Uuid>>("r_report_id").is_some() {
         Event::Report(Box::new(report(row)))
     } else {
         Event::Void
@@ -176,7 +177,7 @@ fn waiting(row: &Row) -> (ChatId, Waiting) {
         event_id: row.get("event_id"),
         created_at: time(row, "created_at"),
         age: Duration::try_from_secs_f64(row.get("age")).unwrap_or_default(),
-        attempts: row.get::<_, i32>("attempts").unsigned_abs(),
+        attempts: row.get::<i32>("attempts").unsigned_abs(),
         due: row.get("due"),
         event,
     };
@@ -211,7 +212,7 @@ pub async fn dead_letters(
     limit: i64,
 ) -> Result<(Vec<DeadLetter>, i64), StoreError> {
     let client = connect(config).await?;
-    let rows = client.query_typed(DEAD_LETTERS, &[(&limit, Type::INT8)]).await?;
+    let rows = rows_of(client.query_typed(DEAD_LETTERS, &[(&limit, Type::INT8)]).await?);
     let letter = |row: &Row| DeadLetter {
         event_id: row.get("event_id"),
         kind: row.get("kind"),

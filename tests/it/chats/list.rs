@@ -176,3 +176,25 @@ async fn a_list_takes_as_many_queries_for_forty_chats_as_for_one() {
     assert!(for_one > 0);
     assert_eq!(cost().await, for_one);
 }
+
+/// A socket tells of what changed after its `hello`. What the list lacked would never be told.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_does_not_wait_for_redis_to_hear_of_a_chat() {
+    let cluster = Cluster::start(1).await;
+    let alice = cluster.user("alice").on(0);
+    let mut chats = Vec::new();
+    for other in ["bob", "carol"] {
+        chats.push(alice.open_chat(&cluster.user(other)).await);
+    }
+    alice.get("/chats/unread/").await.expect(200);
+    // As if what was written to Redis had been lost on the way.
+    let copies = format!("{}unread:alice", cluster.redis_prefix());
+    cluster.redis().await.command(&["HDEL", &copies, &chats[1].id]).await;
+    let unread = alice.get("/chats/unread/").await.expect(200);
+    assert_eq!(unread["chats"].as_array().map(Vec::len), Some(1), "Redis does not know it");
+    let list = alice.get("/chats/").await.expect(200);
+    let listed: Vec<_> = list["results"].as_array().expect("chats").iter().collect();
+    let ids: Vec<_> = listed.iter().map(|chat| chat["chat_id"].as_str()).collect();
+    assert_eq!(ids, [Some(&*chats[1].id), Some(&*chats[0].id)]);
+    cluster.redis().await.command(&["DEL", &copies]).await;
+}
