@@ -1,6 +1,9 @@
 //! Chats as their readers see them: one, some, or a page of a list.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    cmp::Reverse,
+    collections::{HashMap, HashSet},
+};
 
 use beseda_protocol::frame::GoneReason;
 use tokio_postgres::types::{ToSql, Type};
@@ -170,7 +173,12 @@ impl Store {
                 ],
             )
             .await?;
-        Ok(rows.iter().map(chat).collect())
+        let mut chats: Vec<StoredChat> = rows.iter().map(chat).collect();
+        // Cheaper here than in Postgres, whose rows are wide.
+        chats.sort_unstable_by_key(|StoredChat { chat, activity, .. }| {
+            Reverse((chat.pinned, *activity, chat.chat_id))
+        });
+        Ok(chats)
     }
 }
 
@@ -380,6 +388,5 @@ WITH shown AS MATERIALIZED (
     own_chats!("me.user_id = $1 AND me.chat_id = s.chat_id AND coalesce(me.left_ev, 0) = 0"),
     " OFFSET 0) own
 ) ",
-    select_chats!(),
-    " ORDER BY p.pinned DESC, p.active_at DESC, p.chat_id DESC"
+    select_chats!()
 );
