@@ -218,8 +218,6 @@ impl Connection {
         let first = context.config.heartbeat.mul_f64(rand::random_range(0.0..1.0));
         let mut ping_at = Instant::now() + first;
         let mut phase = context.phase.clone();
-        // Across all waits, because each new one takes a lock that all sockets share.
-        let mut closing = pin!(closing(&mut phase));
         let waiting = Waiting::lend(&connection.queue);
         // While the replica drains, each socket is served until its own moment in the window.
         let mut leave_at = None;
@@ -241,7 +239,7 @@ impl Connection {
                 Some(admission) = context.take_inbox_admission(), if reads_many => {
                     Event::Admitted(admission)
                 }
-                () = closing.as_mut(), if leave_at.is_none() => {
+                () = closing(&mut phase), if leave_at.is_none() => {
                     let moment = drain_window(&context).mul_f64(rand::random_range(0.0..1.0));
                     leave_at = Some(Instant::now() + moment);
                     Event::Unsent
@@ -250,7 +248,7 @@ impl Connection {
             connection = waiting.take()?;
             let flow = match event {
                 Event::Deliveries(deliveries) => connection.on_deliveries(deliveries).await,
-                Event::Frame(frame) => connection.on_frame(frame).await,
+                Event::Frame(frame) => Box::pin(connection.on_frame(*frame)).await,
                 Event::Alarm => connection.on_alarm(&mut ping_at, leave_at).await,
                 Event::Admitted(admission) => {
                     Box::pin(connection.read_chats()).await;

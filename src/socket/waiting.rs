@@ -22,7 +22,8 @@ use crate::{
 /// What a socket's task goes on with.
 pub(super) enum Event {
     Deliveries(Vec<Arc<Delivery>>),
-    Frame(Option<Result<WsMessage, tungstenite::Error>>),
+    /// Boxed, because an idle socket would hold memory for it.
+    Frame(Box<Option<Result<WsMessage, tungstenite::Error>>>),
     Alarm,
     Admitted(AdmissionPermit),
     /// Frames have to be written, or there is nothing but the look at all deadlines.
@@ -85,7 +86,7 @@ impl Connection {
         if !(self.out.is_empty() && self.wire.is_clear()) {
             return Poll::Ready(Event::Unsent);
         }
-        pin!(self.wire.recv()).poll(context).map(Event::Frame)
+        pin!(self.wire.recv()).poll(context).map(|frame| Event::Frame(Box::new(frame)))
     }
 
     /// Delivers what is in the queue, as far as that needs no wait. False: the task has to go on.
