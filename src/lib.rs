@@ -25,6 +25,7 @@ pub mod admission_cache;
 pub mod api;
 pub mod app;
 pub mod auth;
+mod beat;
 pub mod bench_entry;
 pub mod broker;
 pub mod chat;

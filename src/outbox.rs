@@ -15,6 +15,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use self::commit::Commit;
 use self::finished::{Finished, forget};
 use crate::{
+    beat,
     broker::{Broker, RedisClient, RedisUnavailable},
     error::chain,
     history::History,
@@ -29,9 +30,9 @@ use crate::{
 /// this wait once, then its breaker is open.
 pub const ACK_WAIT: Duration = Duration::from_millis(200);
 
-/// Interval of the sweeper. A row becomes due after half a second, so that commits of a crashed or
-/// cut-off replica are published within a second.
-const SWEEP_INTERVAL: Duration = Duration::from_millis(250);
+/// Beats from one sweep to the next, 0.4 s. A row becomes due after half a second, so that commits of a
+/// crashed or cut-off replica are published within a second.
+const SWEEP_BEATS: u32 = 2;
 
 /// Maximum rows per sweep.
 const SWEEP_ROWS: i64 = 500;
@@ -110,11 +111,11 @@ impl Outbox {
 
     /// Publishes commits that their replicas could not, for ever.
     async fn sweep_for_ever(self) {
+        let mut beat = beat::each(SWEEP_BEATS);
         // One log line per outage, not per sweep.
         let mut failing = false;
         loop {
-            // Jitter, so that replicas started together do not sweep together.
-            tokio::time::sleep(SWEEP_INTERVAL.mul_f64(rand::random_range(0.8..1.2))).await;
+            beat.tick().await;
             while self.redis.is_up() {
                 let swept = self.sweep().await;
                 match &swept {

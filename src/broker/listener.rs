@@ -16,13 +16,10 @@ use fred::{
     types::{Message, config::Server},
 };
 use futures_util::future::try_join_all;
-use tokio::{
-    sync::{
-        Notify,
-        broadcast::{Receiver, error::RecvError},
-        mpsc, oneshot, watch,
-    },
-    time::{MissedTickBehavior, interval},
+use tokio::sync::{
+    Notify,
+    broadcast::{Receiver, error::RecvError},
+    mpsc, oneshot, watch,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -30,10 +27,8 @@ use super::{
     Channel, Event, RedisClient, RedisUnavailable,
     connection::{Live, Settings},
 };
+use crate::beat;
 
-/// Pause between two pings. With their time-out, a dead connection is noticed within half a second, and
-/// from then on changes are read from Postgres.
-const WATCH_INTERVAL: Duration = Duration::from_millis(200);
 /// Unanswered pings after which the connection is replaced, about 2 s: to subscribe everything again
 /// costs more than to wait, and `hearing` is false after the first one already.
 const FAILURES_TO_GIVE_UP: u32 = 4;
@@ -44,7 +39,7 @@ const CONNECT_POLL: Duration = Duration::from_millis(20);
 const CHANNELS_AN_ACK: usize = 2_000;
 /// Channels in one SUBSCRIBE, and SSUBSCRIBEs in flight at once.
 const CHANNELS_A_COMMAND: usize = 200;
-/// Ticks of [`WATCH_INTERVAL`], 30 s, within which every sharded subscription is repeated once: 330
+/// Beats, 30 s, within which every sharded subscription is repeated once: 330
 /// commands a second for 10,000 channels, some hundredths of a core.
 const REPEAT_TICKS: u64 = 150;
 
@@ -107,8 +102,9 @@ impl Listener {
 
     pub(super) async fn run(mut self, mut inbox: mpsc::UnboundedReceiver<Request>) {
         let mut reconnects = self.attend();
-        let mut watch = interval(WATCH_INTERVAL);
-        watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // With the pings' time-out, a dead connection is noticed within half a second, and from then on
+        // changes are read from Postgres.
+        let mut watch = beat::each(1);
         let mut requests = Vec::new();
         loop {
             let connecting = !self.current;

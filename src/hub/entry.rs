@@ -12,7 +12,7 @@ use std::{
 
 use tokio::sync::OnceCell;
 
-use super::{Delivery, Gap, Queue, typing::Typists};
+use super::{Delivery, Gap, Queue, queue::Round, typing::Typists};
 use crate::{
     model::{ChatId, Epoch},
     protocol::AddressedFrame,
@@ -84,7 +84,8 @@ impl Entry {
 
     pub(super) fn push(&self, delivery: Delivery) {
         let shared = Arc::new(delivery);
-        self.subscribers.iter().for_each(|queue| queue.push(&shared));
+        let told = self.subscribers.iter().filter(|queue| queue.add(&shared));
+        Round::start(told.cloned().collect());
     }
 
     /// Tells the inboxes that the chat moved.

@@ -28,7 +28,7 @@ pub use self::{
     delivery::{Delivery, Fill},
     feed::{Attached, Feed, Sources, Subscription},
     follow::Follow,
-    queue::{Inbox, QUEUE, Queue, queue},
+    queue::{Inbox, QUEUE, Queue, Recipient, queue},
 };
 use crate::{
     metrics::Metrics,

@@ -1,8 +1,8 @@
 //! The queue between the hub and one socket.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Poll, Waker},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+    task::{Context, Poll, Waker},
 };
 
 use super::Delivery;
@@ -14,8 +14,27 @@ pub const QUEUE: usize = 256;
 /// Creates a socket's queue. Unlike the channels of libraries, which allocate 800 bytes in advance,
 /// it takes no memory while the socket idles.
 pub fn queue() -> (Queue, Inbox) {
-    let shared = Arc::<Mutex<Waiting>>::default();
+    let shared = Arc::<Shared>::default();
     (Queue(Arc::clone(&shared)), Inbox(shared))
+}
+
+/// A socket whose task waits, so that others may deliver in its place.
+pub trait Recipient: Send + Sync {
+    /// Delivers what is in the queue. False: the task has to go on with it.
+    fn deliver(&self) -> bool;
+}
+
+#[derive(Default)]
+struct Shared {
+    waiting: Mutex<Waiting>,
+    /// Unset before the socket is open.
+    recipient: OnceLock<Weak<dyn Recipient>>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.waiting.fmt(formatter)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -28,15 +47,17 @@ struct Waiting {
 
 /// The hub's end. All recipients share a delivery.
 #[derive(Debug, Clone)]
-pub struct Queue(Arc<Mutex<Waiting>>);
+pub struct Queue(Arc<Shared>);
 
 /// The socket's end.
 #[derive(Debug)]
-pub struct Inbox(Arc<Mutex<Waiting>>);
+pub struct Inbox(Arc<Shared>);
 
-fn lock(shared: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
-    // Nothing under the lock can panic halfway.
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        // Nothing under the lock can panic halfway.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Queue {
@@ -44,50 +65,130 @@ impl Queue {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Adds a delivery. Never waits, because one slow socket must not delay the others.
+    /// Adds a delivery and wakes the socket's task.
     pub(super) fn push(&self, delivery: &Arc<Delivery>) {
-        let mut waiting = lock(&self.0);
+        if self.add(delivery) {
+            self.wake();
+        }
+    }
+
+    /// Adds a delivery. Never waits, because one slow socket must not delay the others. True: nobody
+    /// was told of the queue yet, and the socket's task waits.
+    pub(super) fn add(&self, delivery: &Arc<Delivery>) -> bool {
+        let mut waiting = self.0.lock();
         if waiting.deliveries.len() >= QUEUE {
             // Best-effort deliveries are dropped without a need to catch up.
             let dispensable =
                 matches!(**delivery, Delivery::Typing { .. } | Delivery::Presence { .. });
             waiting.behind |= !dispensable;
-            return;
+            return false;
         }
         waiting.deliveries.push(Arc::clone(delivery));
-        let reader = waiting.reader.take();
+        waiting.deliveries.len() == 1 && waiting.reader.is_some()
+    }
+
+    /// Names the one who can deliver while the task waits.
+    pub fn set_recipient(&self, recipient: Weak<dyn Recipient>) {
+        // A socket opens once.
+        let _ = self.0.recipient.set(recipient);
+    }
+
+    fn wake(&self) {
         // Released first, because the woken task takes the lock.
-        drop(waiting);
+        let reader = self.0.lock().reader.take();
         if let Some(reader) = reader {
             reader.wake();
         }
+    }
+
+    /// Delivers in the place of the socket's task, or wakes it.
+    fn deliver(&self) {
+        let recipient = self.0.recipient.get().and_then(Weak::upgrade);
+        if !recipient.is_some_and(|recipient| recipient.deliver()) {
+            self.wake();
+        }
+    }
+}
+
+/// Sockets of one chat that are delivered to by one task, at most so many: some 0.3 ms of work, so that
+/// it delays nobody, and other processors can take their part.
+const ROUND: usize = 64;
+
+/// Sockets with something in their queues, none of which was told of it. To wake the task of each
+/// costs more than to deliver, because each wakes with cold memory and asks for all it waits for.
+#[derive(Debug)]
+pub(super) struct Round(Vec<Queue>);
+
+impl Round {
+    /// Has these sockets delivered to.
+    pub(super) fn start(mut queues: Vec<Queue>) {
+        while queues.len() > 1 {
+            let rest = queues.split_off(queues.len().min(ROUND));
+            let round = Self(std::mem::replace(&mut queues, rest));
+            tokio::spawn(async move { round.deliver() });
+        }
+        queues.iter().for_each(Queue::wake);
+    }
+
+    fn deliver(mut self) {
+        while let Some(queue) = self.0.last() {
+            queue.deliver();
+            self.0.pop();
+        }
+    }
+}
+
+impl Drop for Round {
+    /// After a panic, or where the runtime ends: the tasks themselves go on.
+    fn drop(&mut self) {
+        self.0.iter().for_each(Queue::wake);
     }
 }
 
 impl Inbox {
     /// Waits for deliveries and takes all of them. Cancel-safe.
     pub async fn take(&mut self) -> Vec<Arc<Delivery>> {
-        std::future::poll_fn(|context| {
-            let mut waiting = lock(&self.0);
-            if waiting.deliveries.is_empty() {
-                match &mut waiting.reader {
-                    Some(reader) => reader.clone_from(context.waker()),
-                    none => *none = Some(context.waker().clone()),
-                }
-                return Poll::Pending;
+        std::future::poll_fn(|context| self.poll_take(context)).await
+    }
+
+    /// The same, to be polled.
+    pub fn poll_take(&mut self, context: &mut Context<'_>) -> Poll<Vec<Arc<Delivery>>> {
+        let mut waiting = self.0.lock();
+        if waiting.deliveries.is_empty() {
+            match &mut waiting.reader {
+                Some(reader) => reader.clone_from(context.waker()),
+                none => *none = Some(context.waker().clone()),
             }
-            Poll::Ready(std::mem::take(&mut waiting.deliveries))
-        })
-        .await
+            return Poll::Pending;
+        }
+        Poll::Ready(std::mem::take(&mut waiting.deliveries))
+    }
+
+    /// Takes all deliveries up to the first that does not fit; none after an overflow.
+    pub fn take_while(&mut self, fits: impl Fn(&Delivery) -> bool) -> Vec<Arc<Delivery>> {
+        let mut waiting = self.0.lock();
+        if waiting.behind {
+            return Vec::new();
+        }
+        let end = waiting.deliveries.iter().position(|delivery| !fits(delivery));
+        match end {
+            None => std::mem::take(&mut waiting.deliveries),
+            Some(end) => waiting.deliveries.drain(..end).collect(),
+        }
+    }
+
+    /// Puts deliveries back in front of the others.
+    pub fn put_back(&mut self, deliveries: &[Arc<Delivery>]) {
+        self.0.lock().deliveries.splice(..0, deliveries.iter().cloned());
     }
 
     pub fn is_empty(&self) -> bool {
-        lock(&self.0).deliveries.is_empty()
+        self.0.lock().deliveries.is_empty()
     }
 
     /// Returns true once after an overflow.
     pub fn take_behind(&self) -> bool {
-        std::mem::take(&mut lock(&self.0).behind)
+        std::mem::take(&mut self.0.lock().behind)
     }
 }
 
@@ -110,6 +211,104 @@ mod tests {
         let (count, mut inbox) = woken.expect("woken").expect("no panic");
         assert_eq!((count, inbox.is_empty()), (2, true));
         assert!(inbox.take().now_or_never().is_none());
+    }
+
+    /// A socket whose deliveries are counted in its task's place, up to the second one.
+    struct Counting(Mutex<Inbox>, Mutex<usize>);
+
+    impl Recipient for Counting {
+        fn deliver(&self) -> bool {
+            let mut inbox = self.0.lock().expect("not poisoned");
+            let mut count = self.1.lock().expect("not poisoned");
+            if *count == 1 {
+                return false;
+            }
+            *count += inbox.take_while(|_| true).len();
+            true
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_delivered_to_in_rounds_or_woken() {
+        let sockets: Vec<_> = (0..ROUND + 2)
+            .map(|_| {
+                let (queue, inbox) = queue();
+                let counting = Arc::new(Counting(Mutex::new(inbox), Mutex::default()));
+                let weak = Arc::downgrade(&counting);
+                queue.set_recipient(weak);
+                (queue, counting)
+            })
+            .collect();
+        let woken = Arc::<std::sync::atomic::AtomicUsize>::default();
+        struct Waking(Arc<std::sync::atomic::AtomicUsize>);
+        impl std::task::Wake for Waking {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            }
+        }
+        let waker = Waker::from(Arc::new(Waking(Arc::clone(&woken))));
+        let delivery = Arc::new(Delivery::Inbox);
+        let wait = || {
+            for (_, counting) in &sockets {
+                let mut inbox = counting.0.lock().expect("not poisoned");
+                assert!(inbox.poll_take(&mut Context::from_waker(&waker)).is_pending());
+            }
+        };
+        wait();
+        let push = || {
+            let told = sockets.iter().filter(|(queue, _)| queue.add(&delivery));
+            Round::start(told.map(|(queue, _)| queue.clone()).collect());
+        };
+        let delivered = || -> usize {
+            sockets.iter().map(|(_, counting)| *counting.1.lock().expect("not poisoned")).sum()
+        };
+        push();
+        while delivered() < sockets.len() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(woken.load(std::sync::atomic::Ordering::Relaxed), 0);
+        // Each refuses the second one: the tasks are woken, once however much follows.
+        push();
+        push();
+        while woken.load(std::sync::atomic::Ordering::Relaxed) < sockets.len() {
+            tokio::task::yield_now().await;
+        }
+        push();
+        tokio::task::yield_now().await;
+        assert_eq!(woken.load(std::sync::atomic::Ordering::Relaxed), sockets.len());
+        assert_eq!(delivered(), sockets.len());
+        let (_, counting) = &sockets[0];
+        assert_eq!(counting.0.lock().expect("not poisoned").take_while(|_| true).len(), 3);
+    }
+
+    #[tokio::test]
+    async fn who_was_left_by_a_round_that_panicked_is_woken() {
+        struct Panicking;
+        impl Recipient for Panicking {
+            fn deliver(&self) -> bool {
+                panic!("this panic is the test")
+            }
+        }
+        let panicking = Arc::new(Panicking);
+        let mut sockets: Vec<_> = (0..3).map(|_| queue()).collect();
+        let weak = Arc::downgrade(&panicking);
+        sockets[2].0.set_recipient(weak);
+        let waiting: Vec<_> =
+            sockets.iter_mut().map(|(_, inbox)| inbox.take().now_or_never()).collect();
+        assert!(waiting.iter().all(Option::is_none));
+        let queues: Vec<Queue> = sockets.iter().map(|(queue, _)| queue.clone()).collect();
+        let takes: Vec<_> = sockets
+            .into_iter()
+            .map(|(_, mut inbox)| tokio::spawn(async move { inbox.take().await.len() }))
+            .collect();
+        tokio::task::yield_now().await;
+        let delivery = Arc::new(Delivery::Inbox);
+        assert!(queues.iter().all(|queue| queue.add(&delivery)));
+        Round::start(queues);
+        for take in takes {
+            let woken = tokio::time::timeout(std::time::Duration::from_secs(10), take).await;
+            assert_eq!(woken.expect("woken").expect("no panic"), 1);
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use jiff::{SignedDuration, Timestamp};
 use tokio::{
     sync::mpsc,
-    time::{Instant, MissedTickBehavior, interval, sleep_until},
+    time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -13,10 +13,8 @@ use super::{
     Leaving, Order, Shared, Transition,
     leases::{LEASE, Left, timestamp},
 };
-use crate::model::UserId;
+use crate::{beat, model::UserId};
 
-/// Pause between two checks for users whose grace is over or who have no lease yet.
-const TICK: Duration = Duration::from_millis(250);
 /// Pause between two renewals of all leases. A lease outlives two failed ones.
 const RENEW_EVERY: Duration = Duration::from_secs(20);
 /// Average pause between two sweeps; jitter by half spreads them over the replicas. With a lease, it
@@ -59,8 +57,8 @@ impl Keeper {
         mut inbox: mpsc::UnboundedReceiver<Order>,
         end: CancellationToken,
     ) {
-        let mut tick = interval(TICK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // For users whose grace is over or who have no lease yet.
+        let mut tick = beat::each(1);
         let mut orders = Vec::new();
         loop {
             tokio::select! {

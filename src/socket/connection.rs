@@ -16,7 +16,8 @@ use super::{
     presence_recheck::PresenceRecheck,
     session::{Effect, Session},
     token_expiry::TokenExpiry,
-    wire::{Wire, WsMessage, text},
+    waiting::{Event, Waiting},
+    wire::{Wire, WsMessage},
 };
 use crate::{
     context::{AdmissionPermit, Context},
@@ -50,7 +51,7 @@ pub(super) struct FirstFrame {
 
 pub(super) struct Connection {
     pub(super) context: Context,
-    wire: Wire,
+    pub(super) wire: Wire,
     pub(super) session: Session,
     pub(super) queue: Queue,
     pub(super) inbox: Inbox,
@@ -68,7 +69,7 @@ pub(super) struct Connection {
     pub(super) retry_at: Option<Instant>,
     pub(super) presence_recheck: PresenceRecheck,
     /// Commit time of the oldest event in `out`, in microseconds since 1970.
-    committed_at: Option<i64>,
+    pub(super) committed_at: Option<i64>,
     pub(super) behind_since: Option<Instant>,
     last_heard: Instant,
     attached: Attached,
@@ -138,9 +139,10 @@ impl Connection {
     }
 
     /// Runs an open socket to its end.
-    pub(super) async fn run(mut self: Box<Self>) {
-        let end = self.serve().await;
-        Box::pin(self.end(end)).await;
+    pub(super) async fn run(self: Box<Self>) {
+        if let Some((connection, end)) = self.serve().await {
+            Box::pin(connection.end(end)).await;
+        }
     }
 
     pub(super) async fn end(self: Box<Self>, end: End) {
@@ -208,50 +210,63 @@ impl Connection {
         self.flush().await
     }
 
-    async fn serve(&mut self) -> End {
+    async fn serve(self: Box<Self>) -> Option<(Box<Self>, End)> {
+        let mut connection = self;
+        let context = connection.context.clone();
         // The first ping comes at a random part of the interval, so that sockets opened together
         // are not pinged together.
-        let first = self.context.config.heartbeat.mul_f64(rand::random_range(0.0..1.0));
+        let first = context.config.heartbeat.mul_f64(rand::random_range(0.0..1.0));
         let mut ping_at = Instant::now() + first;
-        let mut phase = self.context.phase.clone();
+        let mut phase = context.phase.clone();
+        let waiting = Waiting::lend(&connection.queue);
         // While the replica drains, each socket is served until its own moment in the window.
         let mut leave_at = None;
         // One timer for all deadlines: no delivery resets it, so deliveries cost no timer.
         let mut alarm = pin!(tokio::time::sleep_until(ping_at));
         loop {
-            let due = self.next_due(ping_at, leave_at);
+            let due = connection.next_due(ping_at, leave_at);
             if alarm.deadline() != due {
                 alarm.as_mut().reset(due);
             }
-            let reads_many = self.needs_inbox_permit() && self.retry_at.is_none();
-            let flow = tokio::select! {
-                deliveries = self.inbox.take() => self.on_deliveries(deliveries).await,
-                frame = self.wire.recv() => self.on_frame(frame).await,
-                () = alarm.as_mut() => self.on_alarm(&mut ping_at, leave_at).await,
+            let reads_many = connection.needs_inbox_permit() && connection.retry_at.is_none();
+            waiting.put(connection);
+            let event = tokio::select! {
+                event = waiting.event() => event,
+                () = alarm.as_mut() => Event::Alarm,
                 // Waits for a permit only while nothing else happens, so that no permit goes to a
                 // socket that waits for its client. A socket that is never idle gets one once few
                 // others wait.
-                Some(admission) = self.context.take_inbox_admission(), if reads_many => {
-                    Box::pin(self.read_chats()).await;
+                Some(admission) = context.take_inbox_admission(), if reads_many => {
+                    Event::Admitted(admission)
+                }
+                () = closing(&mut phase), if leave_at.is_none() => {
+                    let moment = drain_window(&context).mul_f64(rand::random_range(0.0..1.0));
+                    leave_at = Some(Instant::now() + moment);
+                    Event::Unsent
+                }
+            };
+            connection = waiting.take()?;
+            let flow = match event {
+                Event::Deliveries(deliveries) => connection.on_deliveries(deliveries).await,
+                Event::Frame(frame) => Box::pin(connection.on_frame(*frame)).await,
+                Event::Alarm => connection.on_alarm(&mut ping_at, leave_at).await,
+                Event::Admitted(admission) => {
+                    Box::pin(connection.read_chats()).await;
                     drop(admission);
                     Ok(())
                 }
-                () = closing(&mut phase), if leave_at.is_none() => {
-                    let moment = drain_window(&self.context).mul_f64(rand::random_range(0.0..1.0));
-                    leave_at = Some(Instant::now() + moment);
-                    Ok(())
-                }
+                Event::Unsent => Ok(()),
             };
             let flow = match flow {
-                Ok(()) => self.catch_up_if_behind().await,
+                Ok(()) => connection.catch_up_if_behind().await,
                 end => end,
             };
             let flow = match flow {
-                Ok(()) => self.flush().await,
+                Ok(()) => connection.flush().await,
                 end => end,
             };
             if let Err(end) = flow {
-                return end;
+                return Some((connection, end));
             }
         }
     }
@@ -315,21 +330,23 @@ impl Connection {
         self.wire.ping().await.map_err(|_| End::Left)
     }
 
+    pub(super) fn on_delivery(&mut self, delivery: &Delivery) -> Effect {
+        match delivery {
+            Delivery::Event { micros, .. } => {
+                let oldest = self.committed_at.get_or_insert(*micros);
+                *oldest = (*oldest).min(*micros);
+            }
+            Delivery::Presence { chat_id, user_id, .. } if user_id != self.session.user_id() => {
+                self.presence_recheck.remove(*chat_id);
+            }
+            _ => {}
+        }
+        self.session.on_delivery(delivery, &mut self.out)
+    }
+
     async fn on_deliveries(&mut self, deliveries: Vec<Arc<Delivery>>) -> Flow {
         for delivery in deliveries {
-            match &*delivery {
-                Delivery::Event { micros, .. } => {
-                    let oldest = self.committed_at.get_or_insert(*micros);
-                    *oldest = (*oldest).min(*micros);
-                }
-                Delivery::Presence { chat_id, user_id, .. }
-                    if user_id != self.session.user_id() =>
-                {
-                    self.presence_recheck.remove(*chat_id);
-                }
-                _ => {}
-            }
-            match self.session.on_delivery(&delivery, &mut self.out) {
+            match self.on_delivery(&delivery) {
                 Effect::Nothing => {}
                 Effect::CatchUp(chat_id) => Box::pin(self.catch_up(chat_id)).await?,
                 Effect::Recheck(chat_id) => Box::pin(self.recheck(chat_id)).await?,
@@ -373,23 +390,6 @@ impl Connection {
                 }
                 Err(_) => Err(End::Close(Close::BadFrame)),
             },
-        }
-    }
-
-    /// Writes all waiting frames.
-    pub(super) async fn flush(&mut self) -> Flow {
-        let frames = std::mem::take(&mut self.out);
-        self.context.metrics.frames_delivered.inc_by(frames.len() as u64);
-        let writing = self.wire.send(frames.into_iter().map(text));
-        match tokio::time::timeout(BEHIND_LIMIT, writing).await {
-            Ok(Ok(())) => {
-                if let Some(micros) = self.committed_at.take() {
-                    self.context.metrics.observe_delivery(micros);
-                }
-                Ok(())
-            }
-            Ok(Err(_)) => Err(End::Left),
-            Err(_) => Err(End::Close(Close::TooSlow)),
         }
     }
 }

@@ -5,6 +5,7 @@ mod closing;
 pub(crate) mod command;
 mod commands;
 mod connection;
+mod flush;
 mod handshake;
 mod inbox;
 mod metered;
@@ -12,6 +13,7 @@ mod presence_recheck;
 pub(crate) mod session;
 mod subscriptions;
 mod token_expiry;
+mod waiting;
 mod wire;
 
 use std::net::SocketAddr;

@@ -4,7 +4,7 @@
 
 use axum::{body::Body, extract::Request, response::Response};
 use bytes::{Buf, BufMut, BytesMut};
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{FutureExt, SinkExt, StreamExt};
 use http::{HeaderValue, header};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
@@ -17,15 +17,13 @@ use tokio_tungstenite::{
         handshake::server::create_response_with_body,
         protocol::{
             CloseFrame, Role, WebSocketConfig,
-            frame::{
-                Frame as WsFrame,
-                coding::{Data, OpCode},
-            },
+            frame::coding::{Data, OpCode},
         },
     },
 };
 
 pub use tokio_tungstenite::tungstenite::Message as WsMessage;
+pub(super) use tokio_tungstenite::tungstenite::protocol::frame::Frame as WsFrame;
 
 use super::metered::Metered;
 use crate::protocol::{Frame, MAX_FRAME_BYTES, SUBPROTOCOL};
@@ -39,7 +37,7 @@ const READ_BUFFER_BYTES: usize = 512;
 const LAST_FRAMES: usize = 256;
 
 /// Frames are collected up to this many bytes before a write.
-const WRITE_BUFFER_BYTES: usize = 8 * 1024;
+pub(super) const WRITE_BUFFER_BYTES: usize = 8 * 1024;
 
 /// A requested upgrade.
 #[derive(Debug)]
@@ -67,7 +65,7 @@ impl Upgrade {
             .max_frame_size(Some(MAX_FRAME_BYTES))
             .read_buffer_size(READ_BUFFER_BYTES);
         let socket = WebSocketStream::from_raw_socket(stream, Role::Server, Some(config)).await;
-        Some(Wire { socket, unsent: BytesMut::new() })
+        Some(Wire { socket, unsent: BytesMut::new(), replies: false })
     }
 }
 
@@ -77,6 +75,8 @@ pub struct Wire {
     socket: WebSocketStream<Metered<TokioIo<Upgraded>>>,
     /// Encoded frames that are not written yet.
     unsent: BytesMut,
+    /// Whether the library may have frames that are not written yet.
+    replies: bool,
 }
 
 /// A text frame; our encoder writes UTF-8.
@@ -90,8 +90,9 @@ impl Wire {
         let received = self.socket.next().await;
         let meter = self.socket.get_mut();
         match &received {
-            Some(Ok(WsMessage::Ping(payload) | WsMessage::Pong(payload))) => {
+            Some(Ok(message @ (WsMessage::Ping(payload) | WsMessage::Pong(payload)))) => {
                 meter.on_control(payload.len());
+                self.replies |= matches!(message, WsMessage::Ping(_));
             }
             Some(Ok(_)) => meter.on_message(),
             Some(Err(tungstenite::Error::Io(_))) if meter.is_exceeded() => {
@@ -116,14 +117,34 @@ impl Wire {
     ) -> Result<(), tungstenite::Error> {
         // Unfinished writes come first: ours, then the library's.
         self.write().await?;
-        self.socket.flush().await?;
+        if self.replies {
+            self.socket.flush().await?;
+            self.replies = false;
+        }
         for frame in frames {
-            frame.format(&mut (&mut self.unsent).writer())?;
+            self.encode(frame)?;
             if self.unsent.len() > WRITE_BUFFER_BYTES {
                 self.write().await?;
             }
         }
         self.write().await
+    }
+
+    /// Writes frames as far as the connection takes them now; what is left is written with the next
+    /// [`Self::send`], where an error shows too. Only where [`Self::is_clear`]. True: all are written.
+    pub(super) fn send_now(&mut self, frames: impl IntoIterator<Item = WsFrame>) -> bool {
+        frames.into_iter().all(|frame| self.encode(frame).is_ok())
+            && matches!(self.write().now_or_never(), Some(Ok(())))
+    }
+
+    /// Whether nothing waits to be written.
+    pub(super) fn is_clear(&self) -> bool {
+        !self.replies && self.unsent.is_empty()
+    }
+
+    fn encode(&mut self, frame: WsFrame) -> Result<(), tungstenite::Error> {
+        self.unsent.reserve(frame.len());
+        frame.format(&mut (&mut self.unsent).writer())
     }
 
     async fn write(&mut self) -> Result<(), tungstenite::Error> {
@@ -136,6 +157,7 @@ impl Wire {
     }
 
     pub(super) async fn ping(&mut self) -> Result<(), tungstenite::Error> {
+        self.replies = true;
         self.socket.feed(WsMessage::Ping(bytes::Bytes::new())).await
     }
 
@@ -195,6 +217,30 @@ mod tests {
             client.take(100).filter(|frame| std::future::ready(frame.is_ok())).count().await,
             100
         );
+    }
+
+    #[tokio::test]
+    async fn what_a_client_does_not_take_at_once_is_sent_later_and_whole() {
+        let (mut wire, client) = pair(10_000).await;
+        assert!(wire.is_clear() && wire.send_now(frames(2, 3_000)), "there is room");
+        assert!(!wire.send_now(frames(2, 3_000)) && !wire.is_clear(), "the pipe is full");
+        let reading = client.take(5).map(|frame| frame.expect("a frame").len()).collect::<Vec<_>>();
+        let (sent, read) = tokio::join!(wire.send(frames(1, 3_000)), reading);
+        sent.expect("written");
+        assert!(wire.is_clear());
+        assert_eq!(read, [3_000; 5]);
+    }
+
+    #[tokio::test]
+    async fn a_pong_is_owed_until_it_is_written() {
+        let (mut wire, mut client) = pair(10_000).await;
+        client.send(WsMessage::Ping(Bytes::from_static(b"so"))).await.expect("written");
+        let received = wire.recv().await.expect("a frame").expect("no error");
+        assert!(matches!(received, WsMessage::Ping(_)) && !wire.is_clear());
+        wire.send([]).await.expect("written");
+        assert!(wire.is_clear());
+        let reply = client.next().await.expect("a frame").expect("no error");
+        assert_eq!(reply, WsMessage::Pong(Bytes::from_static(b"so")));
     }
 
     #[tokio::test]

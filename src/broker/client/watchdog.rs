@@ -12,17 +12,17 @@ use super::{
     Shared,
     server_info::{ask_servers, identity, is_outdated},
 };
-use crate::broker::{RedisError, connection::Live};
+use crate::{
+    beat,
+    broker::{RedisError, connection::Live},
+};
 
-/// Pause between two pings. With the time-out of a command, a silent Redis is noticed within half a
-/// second, even while no commands are sent.
-const WATCH_INTERVAL: Duration = Duration::from_millis(200);
 /// Pause between two checks of whether the connection is up. A check sends nothing.
 const CONNECT_POLL: Duration = Duration::from_millis(50);
 /// Unanswered pings after which the connection is replaced, about 2 s: a server that stalled for a
 /// moment is worth waiting for, and no command waits meanwhile.
 const FAILURES_TO_GIVE_UP: u32 = 4;
-/// Rounds of the watchdog (15 s) after which the server's identity is read again: a master's
+/// Beats (15 s) after which the server's identity is read again: a master's
 /// replication id can change under an open connection.
 const IDENTITY_ROUNDS: u32 = 75;
 /// Expiry of the probe's key, in seconds. Any time will do.
@@ -31,6 +31,8 @@ const PROBE_SECONDS: i64 = 10;
 /// Runs until the client is shut down.
 pub(super) async fn watch_over(shared: Arc<Shared>) {
     let (mut failures, mut rounds) = (0, 0);
+    // A silent Redis is noticed even while no commands are sent.
+    let mut beat = beat::each(1);
     // The state that was logged last: a single late answer is not worth a line.
     let mut said_up = false;
     // The reason that was logged last: attempts repeat it.
@@ -87,11 +89,12 @@ pub(super) async fn watch_over(shared: Arc<Shared>) {
                 shared.reopen();
             }
         }
-        let pause = if live.is_connected() { WATCH_INTERVAL } else { CONNECT_POLL };
+        let connecting = !live.is_connected();
         drop(live);
         tokio::select! {
             () = shared.end.cancelled() => return,
-            () = tokio::time::sleep(pause) => {}
+            _ = beat.tick() => {}
+            () = tokio::time::sleep(CONNECT_POLL), if connecting => {}
             () = shared.suspicion.notified() => {}
         }
     }
