@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 pub use client::RedisClient;
 pub use pubsub::Broker;
-pub(crate) use script::{Call, Script};
+pub(crate) use script::{Call, Script, Work};
 
 use crate::{
     model::{ChatId, UserId},

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    Call, Channel, Event, RedisClient, RedisUnavailable, Script,
+    Channel, Event, RedisClient, RedisUnavailable, Script, Work,
     listener::{Listener, Request},
     script::KEYS_A_PIPELINE,
 };
@@ -18,10 +18,10 @@ use super::{
 /// as [`Event::Lost`].
 const EVENT_CAPACITY: usize = 4_096;
 
-/// Publishes a batch: KEYS are channels, which in a cluster choose the server; ARGV has a payload for
-/// each. One command, because a command costs a replica several times what it costs Redis.
+/// Publishes a batch: KEYS are channels, which in a cluster choose the server; ARGV has the word `publish` and
+/// a payload for each. One command, because a command costs a replica several times what it costs Redis.
 const PUBLISH: &str = r"
-for i = 1, #KEYS do redis.call('PUBLISH', KEYS[i], ARGV[i]) end
+for i = 1, #KEYS do redis.call('PUBLISH', KEYS[i], ARGV[2 * i]) end
 return 1";
 
 /// Subscribes and publishes. Cheap to clone; dropping the last clone ends it.
@@ -89,13 +89,16 @@ impl Broker {
     /// Publishes to every replica, in this order. `Ok` means that Redis accepted all of it, not that
     /// every replica received it.
     pub async fn publish(&self, publications: &[(Channel, Bytes)]) -> Result<(), RedisUnavailable> {
-        self.publish_after(Vec::new(), publications).await
+        let work = Work { script: &self.publish, args: Vec::new(), keys: Vec::new() };
+        self.publish_after(work, publications).await
     }
 
-    /// Makes these calls, then publishes. One server is asked once for both.
+    /// Does this work, then publishes. The script publishes for keys whose arguments are the word `publish`
+    /// and a payload, so one server is asked once for both, and never publishes what comes after a write
+    /// that failed.
     pub(crate) async fn publish_after(
         &self,
-        calls: Vec<Call<'_>>,
+        mut work: Work<'_>,
         publications: &[(Channel, Bytes)],
     ) -> Result<(), RedisUnavailable> {
         let prefix = &*self.channel_prefix;
@@ -103,16 +106,15 @@ impl Broker {
             .iter()
             .map(|(channel, payload)| (channel.name(prefix), Value::from(payload.clone())));
         if self.sharded {
-            let named: Vec<_> = named.collect();
+            let (named, calls): (Vec<_>, _) = (named.collect(), self.redis.together(work));
             let (called, published) =
                 tokio::join!(self.redis.run(&calls), self.publish_to_shards(&named));
             called?;
             return published;
         }
-        let theirs = named.map(|(channel, payload)| (channel, vec![payload]));
-        let mut calls: Vec<Call<'_>> = calls;
-        calls.extend(self.redis.together(&self.publish, &[], theirs));
-        self.redis.run(&calls).await.map(drop)
+        let said = named.map(|(channel, payload)| (channel, vec!["publish".into(), payload]));
+        work.keys.extend(said);
+        self.redis.run(&self.redis.together(work)).await.map(drop)
     }
 
     /// Publishes without a script: while a slot migrates, a script with the channel as its key is

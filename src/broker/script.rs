@@ -38,6 +38,14 @@ impl<'a> Call<'a> {
     }
 }
 
+/// What a script that takes many keys is to do: the arguments of every call, and keys with their own.
+#[derive(Debug)]
+pub(crate) struct Work<'a> {
+    pub(crate) script: &'a Script,
+    pub(crate) args: Vec<Value>,
+    pub(crate) keys: Vec<(String, Vec<Value>)>,
+}
+
 impl Script {
     pub(crate) fn new(source: impl Into<String>) -> Self {
         let source = source.into();
@@ -94,23 +102,19 @@ impl RedisClient {
         Ok(results)
     }
 
-    /// Returns the calls of a script that takes many keys, with `args` and then those of each key as
-    /// arguments: few calls, because a call costs a replica more than it costs Redis; in a cluster, one a key.
-    pub(crate) fn together<'a>(
-        &self,
-        script: &'a Script,
-        args: &[Value],
-        theirs: impl IntoIterator<Item = (String, Vec<Value>)>,
-    ) -> Vec<Call<'a>> {
+    /// Returns the calls that do this work: few, because a call costs a replica more than it costs Redis; in
+    /// a cluster, one a key.
+    pub(crate) fn together<'a>(&self, work: Work<'a>) -> Vec<Call<'a>> {
+        let Work { script, args, keys } = work;
         let keys_a_call = if self.is_clustered() { 1 } else { KEYS_A_CALL };
         let mut calls: Vec<Call<'a>> = Vec::new();
-        for (key, own) in theirs {
+        for (key, own) in keys {
             match calls.last_mut().filter(|call| call.keys.len() < keys_a_call) {
                 Some(call) => {
                     call.keys.push(key);
                     call.args.extend(own);
                 }
-                None => calls.push(Call::new(script, key, [args, &own].concat())),
+                None => calls.push(Call::new(script, key, [args.as_slice(), &own].concat())),
             }
         }
         calls

@@ -16,7 +16,7 @@ use crate::{
 
 /// How long finished rows are collected, so that their deletion costs one statement per batch, not
 /// per message; well below the half second after which a sweeper would take them.
-const FORGET_INTERVAL: Duration = Duration::from_millis(100);
+const FORGET_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Maximum finished rows deleted by one statement, which takes some 10 ms.
 const FORGET_ROWS: usize = 2_000;

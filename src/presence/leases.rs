@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::{
-    broker::{Call, RedisClient, RedisUnavailable, Script},
+    broker::{Call, RedisClient, RedisUnavailable, Script, Work},
     model::UserId,
 };
 
@@ -104,8 +104,9 @@ impl Leases {
         &self,
         users: &[&'a UserId],
     ) -> Result<Vec<&'a UserId>, RedisUnavailable> {
-        let keys = users.iter().map(|user| (self.key(user), Vec::new()));
-        let answers = self.redis.run(&self.redis.together(&self.live, &[], keys)).await?;
+        let keys = users.iter().map(|user| (self.key(user), Vec::new())).collect();
+        let work = Work { script: &self.live, args: Vec::new(), keys };
+        let answers = self.redis.run(&self.redis.together(work)).await?;
         let signs = answers.iter().filter_map(Value::as_bytes).flatten();
         Ok(users
             .iter()

@@ -1,6 +1,7 @@
 //! HTTP/1.1 over TCP, with the time-outs that keep silent and slow connections from piling up.
 
 mod lingering_close;
+mod own_wakes;
 mod refusal;
 mod timeouts;
 
@@ -23,7 +24,10 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt;
 
-use self::timeouts::{Ends, TimedStream, Timeouts};
+use self::{
+    own_wakes::at_once,
+    timeouts::{Ends, TimedStream, Timeouts},
+};
 use crate::config::HttpConfig;
 
 /// Pause after a failed accept (no file descriptors left): long enough for some to be freed.
@@ -104,7 +108,8 @@ pub async fn serve(
                     Ends { stop: stop.clone(), abort: abort.clone(), counted: connections.token() };
                 let stream = TimedStream::new(stream, Timeouts::new(Arc::clone(&config)), ends);
                 let connection = serve_connection(stream, peer, router.clone(), stop.clone());
-                connections.spawn(async move { abort.run_until_cancelled(connection).await });
+                connections
+                    .spawn(async move { abort.run_until_cancelled(at_once(connection)).await });
             }
             Err(error) => {
                 tracing::warn!(%error, "accepting a connection failed");

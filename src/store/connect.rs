@@ -135,7 +135,9 @@ impl Connector {
 
     pub(super) async fn open(&self) -> Result<ClientWrapper, StoreError> {
         let attempt = self.gate.attempt()?;
-        let opened = self.way.open(self.ceiling).await;
+        // On the heap: this future has the whole handshake, some 14 kB, and is a part of each future that
+        // uses a pool, although few open a connection.
+        let opened = Box::pin(self.way.open(self.ceiling)).await;
         attempt.end(opened.as_ref().err());
         opened.map(|(client, driving)| ClientWrapper::new(client, driving))
     }

@@ -36,7 +36,7 @@ use self::{
     scripts::{MOST_FIELDS, Scripts},
 };
 use crate::{
-    broker::{Call, RedisClient, RedisUnavailable},
+    broker::{Call, RedisClient, RedisUnavailable, Work},
     history::History,
     model::{ChatId, Epoch, UserId},
     store::MemberState,
@@ -79,11 +79,12 @@ impl Unread {
 
     /// Writes copies in one round trip. Each replaces an older one only.
     async fn write(&self, copies: &Copies) -> Result<(), RedisUnavailable> {
-        self.shared.redis.run(&self.writes(copies)).await.map(drop)
+        let redis = &self.shared.redis;
+        redis.run(&redis.together(self.writes(copies))).await.map(drop)
     }
 
-    /// Returns the calls that write copies.
-    pub(crate) fn writes(&self, copies: &Copies) -> Vec<Call<'_>> {
+    /// Returns the work of writing copies, whose script also publishes.
+    pub(crate) fn writes(&self, copies: &Copies) -> Work<'_> {
         let Copies { changes, heads, ended } = copies;
         let mut pairs: HashMap<(&UserId, &Epoch), Vec<Value>> = HashMap::new();
         for Change { user, epoch, counter } in changes {
@@ -96,7 +97,7 @@ impl Unread {
             theirs[0] = Value::Integer((theirs.len() / 2 - 1) as i64);
             (self.key(user), theirs)
         });
-        let mut theirs: Vec<(String, Vec<Value>)> = counted.collect();
+        let mut keys: Vec<(String, Vec<Value>)> = counted.collect();
         let redis = &self.shared.redis;
         if !redis.is_clustered() {
             let generation = redis.generation().unwrap_or_default();
@@ -105,11 +106,10 @@ impl Unread {
                     vec!["head".into(), (&**epoch).into(), (&*generation).into(), value.into()];
                 (self.head_key(&chat_id.to_string()), args)
             };
-            theirs.extend(heads.values().map(|of| head(of.chat_id, &of.epoch, encode_head(of))));
-            theirs.extend(ended.iter().map(|(id, epoch)| head(*id, epoch, "gone".to_owned())));
+            keys.extend(heads.values().map(|of| head(of.chat_id, &of.epoch, encode_head(of))));
+            keys.extend(ended.iter().map(|(id, epoch)| head(*id, epoch, "gone".to_owned())));
         }
-        let args = [KEEP_SECONDS.into()];
-        redis.together(&self.shared.scripts.write, &args, theirs)
+        Work { script: &self.shared.scripts.write, args: vec![KEEP_SECONDS.into()], keys }
     }
 
     /// Reads what is copied of `user`, unordered. `None` if there is no complete copy of the present

@@ -29,9 +29,8 @@ local function is_newer(field, new, old)
   return (tonumber(second) or math.huge) > (tonumber(behind) or math.huge)
 end
 
--- Stores a value unless there is a tombstone for good, or one that is at least as new.
-local function store(key, field, new)
-  local old = redis.call('HGET', key, field)
+-- Stores a value unless the old one is a tombstone for good, or at least as new.
+local function store(key, field, new, old)
   if old and (string.sub(old, 1, 5) == 'gone|' or not is_newer(field, new, old)) then return end
   local was = old and gone_at(old)
   local is = string.sub(new, -4) == '|out'
@@ -71,10 +70,11 @@ local function sweep(key, fields)
 end
 ";
 
-/// Writes changes. KEYS are users' hashes, and groups' heads behind them, since a head must not be read without
-/// what its commit changed of members. ARGV has the expiry in seconds, then for each hash the number of pairs,
-/// their epoch, and the pairs of field and value; for each head the word `head`, epoch, generation (empty:
-/// unknown) and value.
+/// Writes changes and publishes. KEYS are users' hashes, groups' heads behind them, since a head must not be read
+/// without what its commit changed of members, and channels at the end, since whoever hears of a change may read
+/// counters. ARGV has the expiry in seconds, then for each hash the number of pairs, their epoch, and the pairs
+/// of field and value; for each head the word `head`, epoch, generation (empty: unknown) and value; for each
+/// channel the word `publish` and a payload.
 ///
 /// A later epoch restarts the hash. Any other foreign epoch changes no value but makes the hash incomplete, as
 /// the hash's own epoch may be the lost one. `gone` becomes a tombstone and sweeps some fields, so that there
@@ -101,10 +101,11 @@ local function write_head(key, epoch, generation, new)
 end
 
 local function write_hash(key, epoch, first, last)
-  local own = redis.call('HGET', key, 'epoch')
+  -- The first pair's old value is read with the epoch, as most have no other pair.
+  local own, old = unpack(redis.call('HMGET', key, 'epoch', ARGV[first]))
   if own and own ~= epoch and is_later(epoch, own) then
     redis.call('UNLINK', key)
-    own = false
+    own, old = false, false
   end
   if not own then redis.call('HSET', key, 'epoch', epoch) end
   local foreign = own and own ~= epoch
@@ -118,7 +119,8 @@ local function write_hash(key, epoch, first, last)
       if group and gone_at(group) then redis.call('HINCRBY', key, 'tombstones', -1) end
       sweep(key, 100)
     else
-      store(key, ARGV[i], ARGV[i + 1])
+      if i > first then old = redis.call('HGET', key, ARGV[i]) end
+      store(key, ARGV[i], ARGV[i + 1], old)
     end
   end
   redis.call('EXPIRE', key, ARGV[1])
@@ -126,7 +128,10 @@ end
 
 local at = 2
 for k = 1, #KEYS do
-  if ARGV[at] == 'head' then
+  if ARGV[at] == 'publish' then
+    redis.call('PUBLISH', KEYS[k], ARGV[at + 1])
+    at = at + 2
+  elseif ARGV[at] == 'head' then
     write_head(KEYS[k], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3])
     at = at + 4
   else
@@ -201,7 +206,7 @@ return 1";
 const FILL: &str = r"
 local is = redis.call('HMGET', KEYS[1], 'filler', 'epoch')
 if is[1] ~= ARGV[2] or is[2] ~= ARGV[3] then return 0 end
-for i = 5, #ARGV, 2 do store(KEYS[1], ARGV[i], ARGV[i + 1]) end
+for i = 5, #ARGV, 2 do store(KEYS[1], ARGV[i], ARGV[i + 1], redis.call('HGET', KEYS[1], ARGV[i])) end
 if ARGV[4] == '1' then
   redis.call('HDEL', KEYS[1], 'filler')
   redis.call('HSET', KEYS[1], 'complete', '1')

@@ -5,11 +5,12 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep};
+use bytes::Bytes;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::*;
 use crate::{
-    broker::testing::*,
+    broker::{Broker, Channel, Event, testing::*},
     model::{ChatKind, OwnFlags, Time},
 };
 
@@ -131,6 +132,34 @@ async fn late_double_and_reordered_writes_do_no_harm() {
     assert_eq!(copy(&unread, &alice).await, None);
     fill(&unread, &alice, vec![direct(1, 1), direct(2, 1)]).await;
     assert_eq!(copy(&unread, &alice).await, Some(vec![counter(1, 1), counter(2, 1)]));
+}
+
+#[tokio::test]
+async fn a_commit_is_published_with_its_counters_and_never_without() {
+    let (_redis, client) = redis().await;
+    let (broker, mut events) = Broker::connect(&client, false);
+    let (unread, channel) = (Unread::new(client.clone(), history()), Channel::User(user("alice")));
+    broker.wait(CEILING).await;
+    broker.subscribe(&channel).await.expect("Redis is there");
+    let copies = Copies::of(&[direct(1, 5)]);
+    let publish = async |text: &'static str| {
+        let publications = [(channel.clone(), Bytes::from_static(text.as_bytes()))];
+        broker.publish_after(unread.writes(&copies), &publications).await
+    };
+    assert_eq!(publish("counted").await, Ok(()));
+    command(&client, "SET test:unread:alice other").await;
+    assert_eq!(publish("not counted").await, Err(RedisUnavailable));
+    command(&client, "DEL test:unread:alice").await;
+    assert_eq!(publish("counted again").await, Ok(()));
+    let mut heard = Vec::new();
+    while heard.len() < 2 {
+        let event = timeout(CEILING, events.recv()).await.expect("in time");
+        match event.expect("the broker is there") {
+            Event::Publication { payload, .. } => heard.push(payload),
+            Event::Lost => {}
+        }
+    }
+    assert_eq!(heard, ["counted", "counted again"]);
 }
 
 #[tokio::test]
