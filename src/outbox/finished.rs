@@ -27,6 +27,9 @@ const FORGET_ROWS: usize = 2_000;
 pub(super) struct Finished {
     rows: Mutex<BTreeSet<Noted>>,
     more: Notify,
+    /// There are as many as one statement deletes: after an outage each sweep reads those that are left
+    /// of the sweeps before.
+    full: Notify,
 }
 
 impl Finished {
@@ -37,7 +40,12 @@ impl Finished {
 
     pub(super) fn add(&self, noted: Vec<Noted>) {
         if !noted.is_empty() {
-            self.rows().extend(noted);
+            let mut rows = self.rows();
+            rows.extend(noted);
+            if rows.len() >= FORGET_ROWS {
+                self.full.notify_one();
+            }
+            drop(rows);
             self.more.notify_one();
         }
     }
@@ -63,7 +71,8 @@ pub(super) async fn forget(store: Store, finished: Arc<Finished>, stop: Cancella
         let open = stop.run_until_cancelled(finished.more.notified()).await.is_some();
         if open {
             // Collects more rows; ends at once when the replica stops.
-            let _ = tokio::time::timeout(FORGET_INTERVAL, stop.cancelled()).await;
+            let enough = stop.run_until_cancelled(finished.full.notified());
+            let _ = tokio::time::timeout(FORGET_INTERVAL, enough).await;
         }
         loop {
             // Of one epoch, because another one has other rows with the same ids.

@@ -12,6 +12,9 @@ use crate::{
 /// Smallest encoded counter, in bytes: two ids, five one-digit numbers, a time, a flag, separators.
 const LEAST_OF_ONE: usize = 36 + 22 + 5 * 2 + 17 + 2 + 2;
 
+/// The length of a chat's id. The hash's own fields are shorter, those of groups longer.
+const ID_LENGTH: usize = 36;
+
 /// A user's unread counter of one chat.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Counter {
@@ -159,15 +162,16 @@ impl CounterChange {
         }
     }
 
-    /// The field and its value.
-    pub(super) fn encode(&self) -> (String, String) {
+    /// The field and its value. `heads` is the beginning of heads' keys: the field of a group is named as the
+    /// key of its head.
+    pub(super) fn encode(&self, heads: &str) -> (String, String) {
         match self {
             Self::Direct(counter) => (counter.chat_id.to_string(), counter.encode()),
             Self::Group(GroupCounter { counter, rev, ev, counted }) => {
-                let (field, rest) = (format!("g:{}", counter.chat_id), counter.encode_rest());
+                let (field, rest) = (format!("{heads}{}", counter.chat_id), counter.encode_rest());
                 (field, format!("{rev}|{ev}|{counted}|{rest}"))
             }
-            Self::Out { chat_id, rev } => (format!("g:{chat_id}"), format!("{rev}|out")),
+            Self::Out { chat_id, rev } => (format!("{heads}{chat_id}"), format!("{rev}|out")),
             Self::Gone { chat_id } => (chat_id.to_string(), "gone".to_owned()),
         }
     }
@@ -193,18 +197,22 @@ impl UserCounters {
                 break;
             }
             (value, rest) = cut(rest, b'\n');
-            match field.strip_prefix("g:") {
-                Some(chat) => groups.push(GroupCounter::decode(chat, value)),
-                None => counters.extend(Counter::decode(field, value)),
+            match field.len().checked_sub(ID_LENGTH) {
+                Some(0) => counters.extend(Counter::decode(field, value)),
+                Some(prefix) => {
+                    let chat = field.get(prefix..).unwrap_or_default();
+                    groups.push(GroupCounter::decode(chat, value));
+                }
+                None => {}
             }
         }
-        let mut unknown = Vec::new();
+        let (mut unknown, valid) = (Vec::new(), format!("{epoch}|{generation}|"));
         for group in groups {
             let head;
             (head, rest) = cut(rest, b'\n');
             let Some(group) = group else { continue };
             let known = (group.counter.chat_id, group.rev);
-            let head = Head::decode(head, epoch, generation);
+            let head = head.strip_prefix(&*valid).and_then(Head::decode);
             match head.and_then(|head| group.at(&head)) {
                 Some(counter) => counters.push(counter),
                 None => unknown.push(known),
@@ -300,13 +308,8 @@ pub(super) fn encode_head(head: &GroupHead) -> String {
 }
 
 impl Head {
-    fn decode(text: &str, epoch: &str, generation: &str) -> Option<Self> {
-        let (its_epoch, rest) = cut(text, b'|');
-        let (its_generation, rest) = cut(rest, b'|');
-        if its_epoch != epoch || its_generation != generation {
-            return None;
-        }
-        let (ev, rest) = number(rest)?;
+    fn decode(text: &str) -> Option<Self> {
+        let (ev, rest) = number(text)?;
         let (counted, rest) = number(rest)?;
         let (last_seq, rest) = number(rest)?;
         let (activity, rest) = number(rest)?;

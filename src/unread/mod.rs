@@ -8,7 +8,7 @@
 //! filled from Postgres.
 //!
 //! A message of a group would change a value for each member, so theirs is of a revision and lags behind:
-//! `g:{chat_id}` → `rev|ev|counted|` and the rest as above, or `rev|out|` and a time. It is written
+//! the key of its head → `rev|ev|counted|` and the rest as above, or `rev|out|` and a time. It is written
 //! when the member's own part changes: at their messages, marks, settings, mentions. What others wrote since is
 //! the difference to `head:{chat_id}` = `epoch|generation|ev|counted|last_seq|activity|recount_ev`, one value
 //! for all members. Only after a change that counts for members differently, such as a deletion, Postgres is
@@ -86,9 +86,10 @@ impl Unread {
     /// Returns the work of writing copies, whose script also publishes.
     pub(crate) fn writes(&self, copies: &Copies) -> Work<'_> {
         let Copies { changes, heads, ended } = copies;
+        let start_of_heads = self.head_key("");
         let mut pairs: HashMap<(&UserId, &Epoch), Vec<Value>> = HashMap::new();
         for Change { user, epoch, counter } in changes {
-            let (field, value) = counter.encode();
+            let (field, value) = counter.encode(&start_of_heads);
             let theirs =
                 pairs.entry((user, epoch)).or_insert_with(|| vec![0.into(), (&**epoch).into()]);
             theirs.extend([field.into(), value.into()]);
@@ -109,7 +110,11 @@ impl Unread {
             keys.extend(heads.values().map(|of| head(of.chat_id, &of.epoch, encode_head(of))));
             keys.extend(ended.iter().map(|(id, epoch)| head(*id, epoch, "gone".to_owned())));
         }
-        Work { script: &self.shared.scripts.write, args: vec![KEEP_SECONDS.into()], keys }
+        Work {
+            script: &self.shared.scripts.write,
+            args: vec![KEEP_SECONDS.into(), start_of_heads.into()],
+            keys,
+        }
     }
 
     /// Reads what is copied of `user`, unordered. `None` if there is no complete copy of the present
@@ -119,8 +124,8 @@ impl Unread {
         // While the generation is unknown, no copy can be trusted or stored.
         let before = redis.generation().ok_or(RedisUnavailable)?;
         let epoch = self.shared.history.current();
-        let heads = if redis.is_clustered() { String::new() } else { self.head_key("") };
-        let args = vec![(&*epoch).into(), (&*before).into(), heads.into()];
+        let with_heads = i64::from(!redis.is_clustered());
+        let args = vec![(&*epoch).into(), (&*before).into(), with_heads.into()];
         let call = Call::new(&self.shared.scripts.read, self.key(user), args);
         let answer = redis.run(&[call]).await?.pop().ok_or(RedisUnavailable)?;
         // Compared again: the answer may come from a server that was restarted in between.
@@ -221,7 +226,7 @@ impl Unread {
         epoch: &Epoch,
         states: &[MemberState],
     ) -> Result<bool, RedisUnavailable> {
-        let mut rest = states;
+        let (mut rest, start_of_heads) = (states, self.head_key(""));
         loop {
             let part;
             (part, rest) = rest.split_at(rest.len().min(FILL_CHUNK));
@@ -229,7 +234,7 @@ impl Unread {
             let mut args: Vec<Value> =
                 vec![KEEP_SECONDS.into(), filler.0.as_str().into(), (&**epoch).into(), last.into()];
             for state in part {
-                let (field, value) = CounterChange::of(state).encode();
+                let (field, value) = CounterChange::of(state).encode(&start_of_heads);
                 args.extend([field.into(), value.into()]);
             }
             let call = Call::new(&self.shared.scripts.fill, self.key(user), args);

@@ -25,7 +25,7 @@ local function is_newer(field, new, old)
   local first, second = string.match(new, '^(%d+)|([^|]*)')
   local had, behind = string.match(old, '^(%d+)|([^|]*)')
   first, had = tonumber(first), tonumber(had) or -1
-  if first ~= had or string.sub(field, 1, 2) ~= 'g:' then return first > had end
+  if first ~= had or #field == 36 then return first > had end
   return (tonumber(second) or math.huge) > (tonumber(behind) or math.huge)
 end
 
@@ -72,7 +72,7 @@ end
 
 /// Writes changes and publishes. KEYS are users' hashes, groups' heads behind them, since a head must not be read
 /// without what its commit changed of members, and channels at the end, since whoever hears of a change may read
-/// counters. ARGV has the expiry in seconds, then for each hash the number of pairs, their epoch, and the pairs
+/// counters. ARGV has the expiry in seconds, the beginning of heads' keys, then for each hash the number of pairs, their epoch, and the pairs
 /// of field and value; for each head the word `head`, epoch, generation (empty: unknown) and value; for each
 /// channel the word `publish` and a payload.
 ///
@@ -112,10 +112,10 @@ local function write_hash(key, epoch, first, last)
   if foreign then redis.call('HDEL', key, 'complete', 'filler') end
   for i = foreign and last + 1 or first, last, 2 do
     if ARGV[i + 1] == 'gone' then
-      local old, group = unpack(redis.call('HMGET', key, ARGV[i], 'g:' .. ARGV[i]))
+      local old, group = unpack(redis.call('HMGET', key, ARGV[i], ARGV[2] .. ARGV[i]))
       redis.call('HSET', key, ARGV[i], 'gone|' .. now())
       if not old or not gone_at(old) then redis.call('HINCRBY', key, 'tombstones', 1) end
-      redis.call('HDEL', key, 'g:' .. ARGV[i])
+      redis.call('HDEL', key, ARGV[2] .. ARGV[i])
       if group and gone_at(group) then redis.call('HINCRBY', key, 'tombstones', -1) end
       sweep(key, 100)
     else
@@ -126,7 +126,7 @@ local function write_hash(key, epoch, first, last)
   redis.call('EXPIRE', key, ARGV[1])
 end
 
-local at = 2
+local at = 3
 for k = 1, #KEYS do
   if ARGV[at] == 'publish' then
     redis.call('PUBLISH', KEYS[k], ARGV[at + 1])
@@ -143,30 +143,32 @@ end
 return 1";
 
 /// Reads a hash, and the heads of its groups in the same instant. `KEYS[1]` is a user's hash; ARGV has epoch,
-/// generation, and the beginning of heads' keys, which are named by what the hash says; empty in a cluster,
-/// where they are on other servers. Returns one text, with fields and values on a line each (neither contains
-/// a line break), because hundreds of small strings cost a replica ten times what they cost Redis; then the
-/// word `heads`, and a line for each group in the order of the fields. Returns nil if the hash is incomplete,
-/// foreign or too large.
+/// generation, and 1, or 0 in a cluster, where heads are on other servers: a group's field is named as the key
+/// of its head, which spares two texts for each. Returns one text, with fields and values on a line each
+/// (neither contains a line break), because hundreds of small strings cost a replica ten times what they cost
+/// Redis; then the word `heads`, and a line for each group in the order of the fields. Returns nil if the hash
+/// is incomplete, foreign or too large.
 const READ: &str = r"
 local is = redis.call('HMGET', KEYS[1], 'complete', 'epoch', 'generation', 'tombstones')
 if is[1] ~= '1' or is[2] ~= ARGV[1] or is[3] ~= ARGV[2] or crowded(KEYS[1], is[4]) then
   return false
 end
 local all = redis.call('HGETALL', KEYS[1])
-local keys = {}
-local byte, sub = string.byte, string.sub
-for i = 1, ARGV[3] == '' and 0 or #all, 2 do
-  -- Compared as numbers: each part of a text would be a new one. Ids are hexadecimal.
-  local first, second = byte(all[i], 1, 2)
-  if first == 103 and second == 58 then keys[#keys + 1] = ARGV[3] .. sub(all[i], 3) end
+local keys, count = {}, 0
+for i = 1, ARGV[3] == '1' and #all or 0, 2 do
+  if #all[i] > 36 then
+    count = count + 1
+    keys[count] = all[i]
+  end
 end
-if #keys == 0 then return table.concat(all, '\n') end
-all[#all + 1] = 'heads'
+if count == 0 then return table.concat(all, '\n') end
+local size = #all + 1
+all[size] = 'heads'
 -- unpack() takes some thousands at most.
-for from = 1, #keys, 1000 do
-  local heads = redis.call('MGET', unpack(keys, from, math.min(from + 999, #keys)))
-  for i = 1, #heads do all[#all + 1] = heads[i] or '' end
+for from = 1, count, 1000 do
+  local heads = redis.call('MGET', unpack(keys, from, math.min(from + 999, count)))
+  for i = 1, #heads do all[size + i] = heads[i] or '' end
+  size = size + #heads
 end
 return table.concat(all, '\n')";
 

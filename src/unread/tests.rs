@@ -106,7 +106,7 @@ fn a_counter_survives_its_text_and_other_fields_are_none() {
             activity: Time::from_micros(0).expect("a time"),
             flags,
         };
-        let (chat, value) = CounterChange::Direct(counter.clone()).encode();
+        let (chat, value) = CounterChange::Direct(counter.clone()).encode("head:");
         assert_eq!(Counter::decode(&chat, &value), Some(counter));
         assert_eq!(Counter::decode(&chat, "gone|1700000000"), None);
         assert_eq!(Counter::decode("complete", "1"), None);
@@ -321,7 +321,7 @@ async fn what_a_history_that_is_gone_says_late_changes_no_counter() {
         gone_in(&unread, &ghost, &alice, 1).await;
         assert_eq!(
             (raw(1).await, raw(2).await),
-            (CounterChange::Direct(counter(1, 6)).encode().1, String::new())
+            (CounterChange::Direct(counter(1, 6)).encode("head:").1, String::new())
         );
         let all = fill(&unread, &alice, vec![direct(1, 6)]).await;
         assert_eq!(all, [counter(1, 6)]);

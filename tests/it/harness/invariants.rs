@@ -49,7 +49,7 @@ async fn compare_with_redis(cluster: &Cluster) -> Result<(), String> {
             .map_err(|row: Row| format!("five columns, not {row:?}"))?
             .map(Option::unwrap_or_default);
         let is_group = kind == "group";
-        let field = if is_group { format!("g:{chat}") } else { chat };
+        let field = if is_group { format!("{}head:{chat}", cluster.redis_prefix()) } else { chat };
         let state = Expected { is_group, version, rest };
         expected.entry(user).or_default().insert(field, state);
     }
@@ -74,10 +74,10 @@ async fn compare_with_redis(cluster: &Cluster) -> Result<(), String> {
                 // Of a group that was deleted, or left by a way that Redis did not hear of, Postgres is
                 // asked; but who is out is not in.
                 _ if value.contains("|out|") => state.is_none(),
-                None => field.starts_with("g:"),
+                None => field.len() > 36,
                 Some(state) if state.is_group && !is_complete => true,
                 Some(state) if state.is_group => {
-                    let head = head(&mut redis, &hash, &field[2..], &epoch).await;
+                    let head = head(&mut redis, &hash, &field[field.len() - 36..], &epoch).await;
                     at_head(value, head.as_deref())
                         .is_none_or(|value| value == (state.version.clone(), state.rest.clone()))
                 }
