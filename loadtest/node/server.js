@@ -29,7 +29,7 @@ const subscriber = new Redis(REDIS_URL);
 const query = (name, text, values) => pool.query({ name, text, values });
 
 await pool.query(`
-  SELECT pg_advisory_lock(1);
+  SELECT pg_advisory_xact_lock(1);
   CREATE TABLE IF NOT EXISTS chats (
     chat_id uuid PRIMARY KEY, room_name text NOT NULL, user_lo text NOT NULL, user_hi text NOT NULL,
     last_seq bigint NOT NULL DEFAULT 0, active_at timestamptz NOT NULL DEFAULT now(),
@@ -41,8 +41,7 @@ await pool.query(`
   CREATE TABLE IF NOT EXISTS messages (
     chat_id uuid NOT NULL, seq bigint NOT NULL, message_id uuid NOT NULL, sender_id text NOT NULL,
     client_msg_id text, text text NOT NULL, created_at timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (chat_id, seq));
-  SELECT pg_advisory_unlock(1);`);
+    PRIMARY KEY (chat_id, seq));`);
 
 // Verified tokens, as Beseda remembers them too.
 const verified = new Map();
@@ -124,7 +123,7 @@ app.post('/api/v1/chats/:chat/messages/', async (request, reply) => {
   const { text, client_msg_id: key = null } = request.body;
   const { rows } = await query('send', `
     WITH me AS (SELECT chat_id FROM members WHERE chat_id = $1 AND user_id = $2),
-         c AS (UPDATE chats SET last_seq = last_seq + 1, active_at = clock_timestamp()
+         c AS (UPDATE chats SET last_seq = last_seq + 1, active_at = now()
                 WHERE chat_id = (SELECT chat_id FROM me) RETURNING chat_id, last_seq),
          u AS (UPDATE members m SET unread = unread + 1 FROM c WHERE m.chat_id = c.chat_id AND m.user_id <> $2)
     INSERT INTO messages (chat_id, seq, message_id, sender_id, client_msg_id, text)
