@@ -86,9 +86,10 @@ async fn send_while_one_is_held(cluster: &Cluster, table: &str) {
         begin.elapsed()
     });
     let took = join_all(sends).await;
-    // Half a second for the lock in the batch that they share, once more where it is waited for first.
+    // Half a second for the lock in the batch that they share, once more where it is waited for first; the
+    // rest is for a machine that is busy. A statement that waits for the chat ends after ten seconds.
     let slowest = took.iter().max().expect("rooms");
-    assert!(*slowest < std::time::Duration::from_millis(2_500), "{slowest:?}");
+    assert!(*slowest < std::time::Duration::from_secs(6), "{slowest:?}");
     cluster.psql("COMMIT").await;
     let body = json!({ "text": "x", "client_msg_id": "k" });
     let sent = alice.on(0).post(&chats[held].path("messages/"), body).await.expect(201);
