@@ -85,7 +85,8 @@ test('a socket whose token ran out comes back with a new one', async (t) => {
   const timeline = await client.open(chat);
   await until('the end', () => client.state.phase !== 'live', 60_000);
   lifetimes[0] = 3600;
-  await until('a second life', () => phases.filter((phase) => phase === 'live').length === 2, 60_000);
+  // Within the second in which the old token ends it may open one more socket, which is closed at once.
+  await until('a second life', () => phases.filter((phase) => phase === 'live').length >= 2, 60_000);
   client.send(chat, 'hello again');
   await until('it is sent', () => timeline.messages.length === 1 && timeline.pending.length === 0);
   assert.deepEqual(reasons.slice(0, 2), ['start', 'expiring']);
