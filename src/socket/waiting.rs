@@ -7,7 +7,7 @@
 use std::{
     future::poll_fn,
     pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, Weak},
     task::{Context, Poll},
 };
 
@@ -44,25 +44,25 @@ impl Waiting {
         waiting
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Box<Connection>>> {
-        // A panic leaves the connection as any other panic of its task would.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(super) fn put(&self, connection: Box<Connection>) {
-        *self.lock() = Some(connection);
+        if let Ok(mut held) = self.0.lock() {
+            *held = Some(connection);
+        }
     }
 
+    /// `None`: a delivery panicked. What it had taken is lost to the socket, which has to end, as it does
+    /// where its own task panics.
     pub(super) fn take(&self) -> Option<Box<Connection>> {
-        self.lock().take()
+        self.0.lock().ok()?.take()
     }
 
     /// Waits for deliveries and the client's frames. Cancel-safe.
     pub(super) async fn event(&self) -> Event {
-        poll_fn(|context| match &mut *self.lock() {
-            Some(connection) => connection.poll_event(context),
+        poll_fn(|context| match self.0.lock().as_deref_mut() {
+            Ok(Some(connection)) => connection.poll_event(context),
             // Only its task takes it, and that waits here.
-            None => Poll::Pending,
+            Ok(None) => Poll::Pending,
+            Err(_) => Poll::Ready(Event::Unsent),
         })
         .await
     }
@@ -70,10 +70,11 @@ impl Waiting {
 
 impl Recipient for Waiting {
     fn deliver(&self) -> bool {
-        match &mut *self.lock() {
-            Some(connection) => connection.deliver(),
+        match self.0.lock().as_deref_mut() {
+            Ok(Some(connection)) => connection.deliver(),
             // The task looks into the queue before it waits.
-            None => true,
+            Ok(None) => true,
+            Err(_) => false,
         }
     }
 }
@@ -107,5 +108,27 @@ impl Connection {
         let applied = applied.count();
         self.inbox.put_back(&deliveries[applied..]);
         self.send_now() && self.inbox.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn a_delivery_that_panicked_ends_the_socket() {
+        let waiting = Arc::<Waiting>::default();
+        assert!(waiting.event().now_or_never().is_none() && waiting.deliver());
+        let panicking = Arc::clone(&waiting);
+        let panicked = std::thread::spawn(move || {
+            let _held = panicking.0.lock();
+            panic!("this panic is the test");
+        });
+        assert!(panicked.join().is_err());
+        assert!(!waiting.deliver(), "its task must be woken");
+        assert!(waiting.event().now_or_never().is_some(), "its task waits for ever");
+        assert!(waiting.take().is_none());
     }
 }
