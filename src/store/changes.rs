@@ -85,9 +85,7 @@ impl Store {
         let params = [(&chat_id as _, Type::UUID), (&user.as_str() as _, Type::TEXT)];
         Ok(self.read(GET_HEAD, &params).await?.first().map(head))
     }
-}
 
-impl Store {
     /// Whether more than `most` rows of a chat have changed past `after_ev`. Numbers say less: a message that
     /// was edited twice, or a marker that moved a hundred times, is one row.
     pub async fn has_changed_more(
