@@ -37,7 +37,7 @@ CREATE TABLE instance (
     compatible_from integer NOT NULL
 );
 INSERT INTO instance (secret, incarnation, compatible_from)
-VALUES (uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), left(gen_random_uuid()::text, 8), 9);
+VALUES (uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), left(gen_random_uuid()::text, 8), 10);
 
 -- Names the history that positions (ev, seq) belong to. The first eight digits of a WAL file's name are the
 -- timeline, which changes when a standby is promoted. Statements of src/store contain the expression itself:
@@ -253,6 +253,16 @@ CREATE TABLE messages (
     mentions       mention_list,
     -- What a system message tells of; else null.
     system         json,
+    -- The number of the message that it answers. Null: none, or a tombstone.
+    reply_seq      bigint,
+    -- Its attachments, in the order of the send, as clients are given them. A copy of what `attachments` says.
+    -- Null: none, or a tombstone.
+    attachments    json,
+    -- Its reactions, in the order of the first of each emoji, as clients are given them: how many, and the first 20
+    -- users. A copy of what `reactions` says, kept under the chat's lock. Null: none, or a tombstone.
+    reactions      json,
+    -- When it was pinned; null: it is not. A copy of what `pins` says.
+    pinned_at      timestamptz,
     created_at     timestamptz NOT NULL,
     -- When the text was last edited; null: never.
     edited_at      timestamptz,
@@ -284,6 +294,80 @@ CREATE TABLE mentions (
     sender_id text COLLATE "C" NOT NULL,
     PRIMARY KEY (chat_id, user_id, seq)
 );
+
+-- One row for each user's reaction to a live message with one emoji.
+CREATE TABLE reactions (
+    chat_id    uuid NOT NULL,
+    seq        bigint NOT NULL,
+    emoji      text COLLATE "C" NOT NULL,
+    user_id    text COLLATE "C" NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (chat_id, seq, emoji, user_id)
+);
+-- Who reacted, first ones first.
+CREATE INDEX reactions_by_time ON reactions (chat_id, seq, emoji, created_at, user_id);
+-- A user's own: for those of one message, an export and an erasure.
+CREATE INDEX reactions_by_user ON reactions (user_id COLLATE "POSIX", chat_id, seq);
+
+-- Pinned messages, all of them live.
+CREATE TABLE pins (
+    chat_id   uuid NOT NULL,
+    seq       bigint NOT NULL,
+    pinned_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    -- Who pinned it; null: they were erased.
+    pinned_by text COLLATE "C",
+    PRIMARY KEY (chat_id, seq)
+);
+
+-- What becomes of an attachment: bytes are awaited; they are there, whole, and of the type that they claim; a scanner
+-- has yet to judge them; it refused them.
+CREATE TYPE attachment_state AS ENUM ('awaited', 'ready', 'scanning', 'blocked');
+
+-- Files that were announced for a chat. The bytes lie in the store of attachments, under a key made of chat_id and
+-- attachment_id.
+CREATE TABLE attachments (
+    chat_id       uuid NOT NULL,
+    attachment_id uuid NOT NULL,
+    -- Who announced it, uploads it, and alone may send it.
+    owner_id      text COLLATE "C" NOT NULL,
+    -- As the owner names it: no path, no control characters.
+    name          text NOT NULL CHECK (char_length(name) BETWEEN 1 AND 255),
+    content_type  text NOT NULL CHECK (char_length(content_type) BETWEEN 1 AND 255),
+    -- In bytes.
+    size          bigint NOT NULL CHECK (size >= 1),
+    state         attachment_state NOT NULL DEFAULT 'awaited',
+    -- Of an image or a video, in pixels, and of audio or video; null: unknown, or none.
+    width         integer,
+    height        integer,
+    duration_ms   bigint,
+    -- A few characters that stand for the image until it is there; see blurha.sh.
+    blurhash      text CHECK (char_length(blurhash) <= 64),
+    -- A smaller image lies beside it.
+    thumbnail     boolean NOT NULL DEFAULT false,
+    created_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    -- The message that it was sent with; null: it was not sent yet, and goes a day after it was made.
+    seq           bigint,
+    PRIMARY KEY (chat_id, attachment_id)
+);
+-- What was never sent, oldest first.
+CREATE INDEX attachments_unsent ON attachments (created_at) WHERE seq IS NULL;
+-- A message's attachments, for its deletion.
+CREATE INDEX attachments_by_seq ON attachments (chat_id, seq) WHERE seq IS NOT NULL;
+-- What a user uploads in a day, and all of theirs, for an export and an erasure.
+CREATE INDEX attachments_by_owner ON attachments (owner_id COLLATE "POSIX", created_at);
+
+-- Attachments whose row is gone and whose bytes are still to be deleted: durable, so that a crash or a store that is
+-- away leaves nothing behind.
+CREATE TABLE attachment_removals (
+    chat_id       uuid NOT NULL,
+    attachment_id uuid NOT NULL,
+    -- When the bytes may be deleted; after a failure, tried again.
+    due_at        timestamptz NOT NULL DEFAULT clock_timestamp(),
+    -- The number of failed attempts.
+    attempts      integer NOT NULL DEFAULT 0,
+    PRIMARY KEY (chat_id, attachment_id)
+);
+CREATE INDEX attachment_removals_by_due ON attachment_removals (due_at);
 
 -- Who is kept out of a group. A ban that has expired is none.
 CREATE TABLE bans (
