@@ -99,6 +99,7 @@ BEGIN
     PERFORM mark_chats_erased(ARRAY[in_user]);
     UPDATE reports SET text = '', metadata = NULL WHERE sender_id = in_user;
     UPDATE reports SET reporter_id = NULL, reason = NULL WHERE reporter_id = in_user;
+    PERFORM drop_unsent_attachments(in_user);
     PERFORM forget_webhooks_of(in_user);
     RETURN true;
 END

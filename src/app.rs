@@ -13,6 +13,7 @@ use uuid::Uuid;
 use crate::{
     admission_cache::AdmissionCache,
     api,
+    attachments::Attachments,
     auth::{Tickets, Verifier},
     broker::{Broker, RedisClient, RedisError},
     chat::{Chats, Parts, SharedChats},
@@ -174,6 +175,8 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
     )?;
     let (purging, stopped) = (purge::run(store.clone()), stop.clone());
     tasks.spawn(async move { stopped.run_until_cancelled(purging).await });
+    let attachments =
+        Attachments::start(&config.attachments, &store, &secret, &tasks, stop.clone())?;
     let parts = Parts { store, writer, outbox, broker, unread, presence, admissions };
     let chats: SharedChats = Arc::new(Chats::new(parts, &config, &secret));
     let limits = Arc::new(Limits::new(&config.limits, Arc::clone(&metrics)));
@@ -186,6 +189,7 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
     let context = Context::new(Shared {
         config,
         chats,
+        attachments,
         feed,
         redis,
         readiness,

@@ -50,6 +50,8 @@ pub enum Error {
     TooLarge,
     #[error("You are banned from this chat.")]
     Banned,
+    #[error("You have announced as many bytes today as one may.")]
+    QuotaExceeded,
     #[error("There is no such chat among yours.")]
     ChatNotFound,
     #[error("There is no such message in this chat.")]
@@ -60,12 +62,16 @@ pub enum Error {
     MemberNotFound,
     #[error("This invitation is unknown, spent or withdrawn.")]
     InviteNotFound,
+    #[error("There is no such attachment in this chat.")]
+    AttachmentNotFound,
     #[error("There is nothing at this path.")]
     RouteNotFound,
     #[error("This path does not take this method.")]
     MethodNotAllowed,
     #[error("The body is larger than {limit} bytes.")]
     PayloadTooLarge { limit: usize },
+    #[error("The attachment has no such range of bytes.")]
+    RangeNotSatisfiable,
     #[error("Send the body as application/json.")]
     UnsupportedMediaType,
     #[error("room_name belongs to another chat than the path.")]
@@ -142,6 +148,9 @@ impl Error {
             Self::UserNotFound => ErrorCode::UserNotFound,
             Self::MemberNotFound => ErrorCode::MemberNotFound,
             Self::InviteNotFound => ErrorCode::InviteNotFound,
+            Self::AttachmentNotFound => ErrorCode::AttachmentNotFound,
+            Self::QuotaExceeded => ErrorCode::QuotaExceeded,
+            Self::RangeNotSatisfiable => ErrorCode::RangeNotSatisfiable,
             Self::RouteNotFound => ErrorCode::RouteNotFound,
             Self::MethodNotAllowed => ErrorCode::MethodNotAllowed,
             Self::PayloadTooLarge { .. } => ErrorCode::PayloadTooLarge,

@@ -163,7 +163,7 @@ impl<S: Send + Sync> FromRequestParts<S> for AuthUser {
     }
 }
 
-async fn path_param<S: Send + Sync>(
+pub(super) async fn path_param<S: Send + Sync>(
     parts: &mut Parts,
     state: &S,
     name: &str,
@@ -223,6 +223,19 @@ impl FromRequestParts<Context> for MessagePath {
     async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, Error> {
         let raw = path_param(parts, context, "message_id").await?;
         Ok(Self(parse_id(&raw).unwrap_or(MessageId::nil())))
+    }
+}
+
+/// `{attachment_id}`. An invalid id becomes the nil id, as that of a message does.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AttachmentPath(pub Uuid);
+
+impl FromRequestParts<Context> for AttachmentPath {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, Error> {
+        let raw = path_param(parts, context, "attachment_id").await?;
+        Ok(Self(parse_id(&raw).unwrap_or(Uuid::nil())))
     }
 }
 

@@ -1,5 +1,6 @@
 //! REST: extract, call one operation, shape the answer.
 
+mod attachments;
 mod bans;
 mod chats;
 mod connect;
@@ -14,10 +15,12 @@ mod messages;
 mod page;
 mod permit;
 pub(crate) mod problem;
+mod range;
 mod reports;
 mod socket_page;
 mod sync;
 mod system;
+mod uploads;
 mod users;
 
 use std::time::Duration;
@@ -31,7 +34,7 @@ use axum::{
     },
     middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, put},
 };
 use tower_http::{
     catch_panic::CatchPanicLayer,
@@ -60,6 +63,7 @@ fn classes() -> [(Class, OpenApiRouter<Context>); 5] {
                 .routes(routes!(messages::edit_message, messages::delete_message))
                 .routes(routes!(chats::mark_read))
                 .routes(routes!(groups::change_own_settings))
+                .routes(routes!(attachments::announce_attachment))
                 .routes(routes!(reports::report_message)),
         ),
         (
@@ -71,6 +75,7 @@ fn classes() -> [(Class, OpenApiRouter<Context>); 5] {
                 .routes(routes!(messages::list_messages))
                 .routes(routes!(messages::get_message))
                 .routes(routes!(messages::list_readers))
+                .routes(routes!(attachments::get_attachment))
                 .routes(routes!(sync::list_changes))
                 .routes(routes!(sync::sync))
                 .routes(routes!(members::list_members))
@@ -121,7 +126,7 @@ pub fn public_router(context: &Context, sockets: Router<Context>) -> Router {
     let documents = utoipa_swagger_ui::SwaggerUi::new("/docs")
         .config(utoipa_swagger_ui::Config::new(["/openapi.json"]).use_base_layout());
     let router = Router::new()
-        .nest("/api/v1", api)
+        .nest("/api/v1", api.merge(links()))
         .merge(sockets)
         .route("/", get(page::page))
         .route("/assets/{name}", get(page::asset))
@@ -134,6 +139,13 @@ pub fn public_router(context: &Context, sockets: Router<Context>) -> Router {
         .merge(Router::from(documents).layer(from_fn(docs_policy)))
         .merge(health());
     finish(router, context)
+}
+
+/// Links that are a right of their own, so that no token is asked for.
+fn links() -> Router<Context> {
+    Router::new()
+        .route("/uploads/{link}/", put(uploads::upload).head(uploads::upload_progress))
+        .route("/downloads/{link}/", get(uploads::download))
 }
 
 /// Builds the router of the internal port.
@@ -180,11 +192,19 @@ fn cors(allowed: &[Origin]) -> Option<CorsLayer> {
             .allow_headers([
                 header::AUTHORIZATION,
                 header::CONTENT_TYPE,
+                header::CONTENT_RANGE,
+                header::RANGE,
+                header::IF_RANGE,
+                header::IF_NONE_MATCH,
                 HeaderName::from_static("idempotency-key"),
                 HeaderName::from_static("x-request-id"),
             ])
             .expose_headers([
                 header::RETRY_AFTER,
+                header::RANGE,
+                header::CONTENT_RANGE,
+                header::CONTENT_DISPOSITION,
+                header::ETAG,
                 HeaderName::from_static("idempotent-replayed"),
                 HeaderName::from_static("ratelimit-limit"),
                 HeaderName::from_static("ratelimit-remaining"),

@@ -1,6 +1,9 @@
 //! Storage in Postgres, the source of truth. Each method is one atomic unit: a statement, a snapshot, or a
 //! function that locks. The SQL stands beside the code that binds it.
 
+mod attachment_removals;
+mod attachment_uploads;
+mod attachments;
 mod bans;
 mod changes;
 mod chats;
@@ -44,6 +47,9 @@ use futures_util::future::join_all;
 use tokio_postgres::types::{ToSql, Type};
 
 pub use self::{
+    attachments::{
+        AnnouncedAttachment, AttachmentState, Finding as AttachmentFinding, StoredAttachment,
+    },
     changes::Changes,
     chats::{Actor, Deleted, Opened, Reader, TypingRule},
     connect::patiently,

@@ -164,7 +164,7 @@ fn problems() {
         });
         problem
     });
-    insta::assert_json_snapshot!(problems);
+    insta::assert_json_snapshot!(problems.to_vec());
 }
 
 #[test]
