@@ -50,6 +50,8 @@ pub enum Error {
     TooLarge,
     #[error("You are banned from this chat.")]
     Banned,
+    #[error("You have uploaded as much as one may in a day.")]
+    QuotaExceeded,
     #[error("There is no such chat among yours.")]
     ChatNotFound,
     #[error("There is no such message in this chat.")]
@@ -60,6 +62,8 @@ pub enum Error {
     MemberNotFound,
     #[error("This invitation is unknown, spent or withdrawn.")]
     InviteNotFound,
+    #[error("There is no such attachment that you may use here.")]
+    AttachmentNotFound,
     #[error("There is nothing at this path.")]
     RouteNotFound,
     #[error("This path does not take this method.")]
@@ -72,6 +76,8 @@ pub enum Error {
     RoomMismatch,
     #[error("This chat has as many members as one may have.")]
     ChatFull,
+    #[error("{0}")]
+    LimitReached(&'static str),
     #[error("The request has fields at fault.")]
     Validation(Vec<FieldError>),
     #[error("A chat takes two different people.")]
@@ -137,17 +143,20 @@ impl Error {
             Self::SlowMode { .. } => ErrorCode::SlowMode,
             Self::TooLarge => ErrorCode::TooLarge,
             Self::Banned => ErrorCode::Banned,
+            Self::QuotaExceeded => ErrorCode::QuotaExceeded,
             Self::ChatNotFound => ErrorCode::ChatNotFound,
             Self::MessageNotFound => ErrorCode::MessageNotFound,
             Self::UserNotFound => ErrorCode::UserNotFound,
             Self::MemberNotFound => ErrorCode::MemberNotFound,
             Self::InviteNotFound => ErrorCode::InviteNotFound,
+            Self::AttachmentNotFound => ErrorCode::AttachmentNotFound,
             Self::RouteNotFound => ErrorCode::RouteNotFound,
             Self::MethodNotAllowed => ErrorCode::MethodNotAllowed,
             Self::PayloadTooLarge { .. } => ErrorCode::PayloadTooLarge,
             Self::UnsupportedMediaType => ErrorCode::UnsupportedMediaType,
             Self::RoomMismatch => ErrorCode::RoomMismatch,
             Self::ChatFull => ErrorCode::ChatFull,
+            Self::LimitReached(_) => ErrorCode::LimitReached,
             Self::Validation(_) => ErrorCode::ValidationFailed,
             Self::SelfChat => ErrorCode::SelfChat,
             Self::IdempotencyMismatch => ErrorCode::IdempotencyMismatch,

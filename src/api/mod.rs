@@ -1,5 +1,6 @@
 //! REST: extract, call one operation, shape the answer.
 
+mod annotations;
 mod bans;
 mod chats;
 mod connect;
@@ -15,6 +16,7 @@ mod page;
 mod permit;
 pub(crate) mod problem;
 mod reports;
+mod search;
 mod socket_page;
 mod sync;
 mod system;
@@ -58,6 +60,8 @@ fn classes() -> [(Class, OpenApiRouter<Context>); 5] {
             OpenApiRouter::new()
                 .routes(routes!(messages::create_message))
                 .routes(routes!(messages::edit_message, messages::delete_message))
+                .routes(routes!(annotations::add_reaction, annotations::remove_reaction))
+                .routes(routes!(annotations::pin_message, annotations::unpin_message))
                 .routes(routes!(chats::mark_read))
                 .routes(routes!(groups::change_own_settings))
                 .routes(routes!(reports::report_message)),
@@ -71,6 +75,9 @@ fn classes() -> [(Class, OpenApiRouter<Context>); 5] {
                 .routes(routes!(messages::list_messages))
                 .routes(routes!(messages::get_message))
                 .routes(routes!(messages::list_readers))
+                .routes(routes!(annotations::list_reactions))
+                .routes(routes!(annotations::list_pins))
+                .routes(routes!(search::list_mentions))
                 .routes(routes!(sync::list_changes))
                 .routes(routes!(sync::sync))
                 .routes(routes!(members::list_members))
@@ -98,7 +105,12 @@ fn classes() -> [(Class, OpenApiRouter<Context>); 5] {
                 .routes(routes!(users::revoke_tokens))
                 .routes(routes!(users::block_user, users::unblock_user)),
         ),
-        (Class::Searches, OpenApiRouter::new().routes(routes!(chats::search))),
+        (
+            Class::Searches,
+            OpenApiRouter::new()
+                .routes(routes!(search::search))
+                .routes(routes!(search::search_all)),
+        ),
         (
             Class::Connects,
             OpenApiRouter::new()

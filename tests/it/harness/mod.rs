@@ -68,8 +68,8 @@ pub(crate) async fn eventually_within<T>(
     }
 }
 
-/// The members of a message.
-pub(crate) const MESSAGE: [&str; 14] = [
+/// The members of a message; an answer of REST has `my_reactions` too.
+pub(crate) const MESSAGE: [&str; 18] = [
     "message_id",
     "chat_id",
     "seq",
@@ -79,6 +79,10 @@ pub(crate) const MESSAGE: [&str; 14] = [
     "metadata",
     "mentions",
     "system",
+    "reply_to",
+    "attachments",
+    "reactions",
+    "pinned_at",
     "type",
     "client_msg_id",
     "created_at",
