@@ -28,7 +28,7 @@ use serde_json::Value;
 pub(crate) use self::{
     answer::Answer,
     authority::{Authority, Certificate},
-    client::{Chat, Client, Request, User},
+    client::{Chat, Client, Request, User, told},
     cluster::Cluster,
     delay_proxy::DelayProxy,
     pgbouncer::PgBouncer,
