@@ -313,9 +313,7 @@ CREATE INDEX reactions_by_user ON reactions (user_id COLLATE "POSIX", chat_id, s
 CREATE TABLE pins (
     chat_id   uuid NOT NULL,
     seq       bigint NOT NULL,
-    pinned_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    -- Who pinned it; null: they were erased.
-    pinned_by text COLLATE "C",
+    pinned_at timestamptz NOT NULL,
     PRIMARY KEY (chat_id, seq)
 );
 

@@ -83,7 +83,8 @@ END
 $$;
 
 -- Writes a batch of messages. A batch never has the same message_id twice (the batch writer ensures it).
--- in_mentions: ids divided by chr(31); chr(1): everybody; null: nobody.
+-- in_mentions: ids divided by chr(31); chr(1): everybody; null: nobody. in_reply: the number of the message that it
+-- answers. in_attachments: ids divided by commas; null: none.
 --
 -- A row for each message, with its place idx. outcome: created, replayed, or the code of the error. wait: until when
 -- slow mode or silence lasts. What the caller knows already is not returned, and of a replayed message, which is
@@ -94,9 +95,9 @@ $$;
 -- each message its sender's. There is none in a batch of several that mentions somebody in that chat.
 CREATE FUNCTION send_messages(
     in_chat uuid[], in_sender text[], in_message uuid[], in_key text[], in_digest bytea[],
-    in_text text[], in_metadata json[], in_mentions text[])
+    in_text text[], in_metadata json[], in_mentions text[], in_reply bigint[], in_attachments text[])
 RETURNS TABLE (
-    idx bigint, outcome text, wait timestamptz, kind text, seq bigint, ev bigint, mentions text[],
+    idx bigint, outcome text, wait timestamptz, kind text, seq bigint, ev bigint, mentions text[], attachments json,
     created_at timestamptz, outbox_id bigint, last_seq bigint, last_ev bigint, counted bigint, recount_ev bigint,
     room_name text, rev bigint, read_seq bigint, unread bigint, unread_mentions bigint, flags text, peer_id text,
     peer_rev bigint, peer_read_seq bigint, peer_unread bigint, peer_mentions bigint, peer_flags text)
@@ -111,6 +112,7 @@ DECLARE
     chat record;
     place record;
     whom text[];
+    files uuid[];
     at timestamptz;
     seq_now bigint;
     ev_now bigint;
@@ -196,6 +198,13 @@ BEGIN
             chat.blocked, chat.erased, place.role, chat.admins_post, place.silenced_until,
             whom = ARRAY[chr(1)], chat.member_count,
             place.last_sent_at + chat.slow_mode_s * interval '1 second', instant);
+        IF outcome = 'created' AND in_attachments[1] IS NOT NULL THEN
+            files := string_to_array(in_attachments[1], ',')::uuid[];
+            attachments := sendable_attachments(of_chat, by_sender, files);
+            IF attachments IS NULL THEN
+                outcome := 'attachment_not_found';
+            END IF;
+        END IF;
         IF outcome = 'created' THEN
             kind := chat.kind;
             seq := chat.last_seq + 1;
@@ -217,9 +226,12 @@ BEGIN
             ev_now := ev;
             at := created_at;
             INSERT INTO messages (chat_id, seq, message_id, ev, counted, sender_id, client_msg_id,
-                                  content_digest, text, metadata, mentions, created_at)
+                                  content_digest, text, metadata, mentions, reply_seq, attachments, created_at)
             VALUES (of_chat, seq_now, in_message[1], ev_now, counted_now, by_sender, in_key[1], in_digest[1],
-                    in_text[1], in_metadata[1], whom, at);
+                    in_text[1], in_metadata[1], whom, in_reply[1], attachments, at);
+            IF files IS NOT NULL THEN
+                PERFORM send_attachments(of_chat, files, seq_now);
+            END IF;
             UPDATE chats c
                SET last_seq = seq_now, last_ev = ev_now, last_counted = counted_now, last_message_at = at,
                    active_at = at,
@@ -340,18 +352,19 @@ BEGIN
           CROSS JOIN LATERAL (SELECT FROM members m WHERE m.chat_id = w.chat_id AND m.user_id = w.user_id
                                  FOR NO KEY UPDATE) m;
     END IF;
-    IF slow THEN
-        -- In slow mode each message must see the one before it. All locks are held by now.
+    IF slow OR array_to_string(in_attachments, '') <> '' THEN
+        -- In slow mode each message must see the one before it, and an attachment can be sent once. All locks are
+        -- held by now.
         FOR n IN 1 .. size LOOP
             RETURN QUERY
-            SELECT n::bigint, s.outcome, s.wait, s.kind, s.seq, s.ev, s.mentions, s.created_at, s.outbox_id,
-                   s.last_seq, s.last_ev, s.counted, s.recount_ev, s.room_name, s.rev, s.read_seq, s.unread,
+            SELECT n::bigint, s.outcome, s.wait, s.kind, s.seq, s.ev, s.mentions, s.attachments, s.created_at,
+                   s.outbox_id, s.last_seq, s.last_ev, s.counted, s.recount_ev, s.room_name, s.rev, s.read_seq, s.unread,
                    s.unread_mentions, s.flags, s.peer_id, s.peer_rev, s.peer_read_seq, s.peer_unread,
                    s.peer_mentions, s.peer_flags
               FROM send_messages(
                    ARRAY[CASE WHEN hits IS NULL OR n = ANY (hits) THEN in_chat[n] END], in_sender[n:n],
                    in_message[n:n], in_key[n:n], in_digest[n:n], in_text[n:n], in_metadata[n:n],
-                   in_mentions[n:n]) s;
+                   in_mentions[n:n], in_reply[n:n], in_attachments[n:n]) s;
         END LOOP;
     ELSE
         instant := clock_timestamp();
@@ -398,10 +411,10 @@ BEGIN
                                ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)
         ), inserted AS (
             INSERT INTO messages AS m (chat_id, seq, message_id, ev, counted, sender_id, client_msg_id,
-                                       content_digest, text, metadata, mentions, created_at)
+                                       content_digest, text, metadata, mentions, reply_seq, created_at)
             SELECT n.chat_id, n.last_seq + n.n, in_message[n.idx], n.last_ev + n.n, n.last_counted + n.n,
                    n.sender_id, in_key[n.idx], in_digest[n.idx], in_text[n.idx], in_metadata[n.idx],
-                   string_to_array(mentioned[n.idx], chr(31)), n.at
+                   string_to_array(mentioned[n.idx], chr(31)), in_reply[n.idx], n.at
               FROM numbered n WHERE n.outcome = 'created'
         ), bumped AS (
             -- One row a chat: that of the last message created there. The same below.
@@ -437,7 +450,7 @@ BEGIN
                CASE n.kind WHEN 'direct' THEN 'direct' WHEN 'group' THEN 'group' END,
                CASE n.outcome WHEN 'created' THEN n.last_seq + n.n ELSE n.old_seq END,
                CASE n.outcome WHEN 'created' THEN n.last_ev + n.n END,
-               string_to_array(mentioned[n.idx], chr(31)), n.at, (SELECT o.outbox_id FROM noted o),
+               string_to_array(mentioned[n.idx], chr(31)), NULL::json, n.at, (SELECT o.outbox_id FROM noted o),
                n.last_seq + n.sent, n.last_ev + n.sent, n.last_counted + n.sent, n.recount_ev,
                CASE WHEN n.tells THEN n.room_name END, n.rev + 1, n.read_seq,
                CASE WHEN n.tells THEN

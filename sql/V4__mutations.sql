@@ -70,7 +70,9 @@ BEGIN
            last_dead_seq = greatest(c.last_dead_seq, (SELECT max(s.seq) FROM unnest(in_seqs) AS s (seq))),
            recount_ev = after_ev + cardinality(in_seqs)
      WHERE c.chat_id = in_chat;
-    UPDATE messages m SET text = '', metadata = NULL, content_digest = NULL, mentions = NULL, ev = after_ev + n.n,
+    PERFORM drop_carried(in_chat, in_seqs);
+    UPDATE messages m SET text = '', metadata = NULL, content_digest = NULL, mentions = NULL, reply_seq = NULL,
+                          attachments = NULL, reactions = NULL, pinned_at = NULL, ev = after_ev + n.n,
                           deleted_at = greatest(clock_timestamp(), m.created_at)
       FROM (SELECT s.n, x.tid FROM unnest(in_seqs) WITH ORDINALITY AS s (seq, n)
              CROSS JOIN LATERAL (SELECT m.ctid AS tid FROM messages m
@@ -357,6 +359,8 @@ BEGIN
                           OR chat.kind = 'group' AND mine.role <> 'member' THEN 'ok' ELSE 'not_author' END
             WHEN hit.deleted_at IS NOT NULL THEN 'message_not_found'
             WHEN hit.sender_id IS DISTINCT FROM in_user[n] THEN 'not_author'
+            -- Only beside attachments a message needs no text.
+            WHEN in_text[n] = '' AND hit.attachments IS NULL THEN 'empty_text'
             ELSE judge_send(
                 mine.chat_id IS NOT NULL, NULL, chat.blocked, chat.erased, mine.role, chat.admins_post,
                 mine.silenced_until, in_mentions[n] = chr(1), chat.member_count,

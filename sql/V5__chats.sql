@@ -179,6 +179,15 @@ BEGIN
     IF NOT FOUND THEN
         RETURN true;
     END IF;
+    DELETE FROM reactions r
+     USING (SELECT r.ctid AS tid FROM reactions r WHERE r.chat_id = in_chat
+             ORDER BY r.chat_id, r.seq, r.emoji, r.created_at, r.user_id LIMIT in_limit) d
+     WHERE r.ctid = d.tid;
+    GET DIAGNOSTICS deleted = ROW_COUNT;
+    IF deleted = in_limit THEN
+        RETURN false;
+    END IF;
+    DELETE FROM pins p WHERE p.chat_id = in_chat;
     SELECT max(n.seq) INTO up_to FROM (
         SELECT m.seq FROM messages m WHERE m.chat_id = in_chat ORDER BY m.chat_id, m.seq LIMIT in_limit) n;
     DELETE FROM messages m WHERE m.chat_id = in_chat AND m.seq <= up_to;

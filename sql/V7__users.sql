@@ -106,7 +106,7 @@ END
 $$;
 
 -- Turns up to in_limit live messages of an erased user in one chat, a member or not, into tombstones, each with a
--- revision of its own. No row: none was left.
+-- revision of its own; where there are none, takes back their reactions. No row: nothing was left.
 CREATE FUNCTION erase_in_chat(in_chat uuid, in_user text, in_limit bigint)
 RETURNS TABLE (outbox_id bigint)
 LANGUAGE plpgsql VOLATILE AS $$
@@ -130,6 +130,8 @@ BEGIN
         INSERT INTO outbox AS o (chats, of_chats, of_users)
         VALUES (ARRAY[in_chat], array_fill(in_chat, ARRAY[cardinality(touched)]), touched)
         RETURNING o.outbox_id;
+    ELSIF chat.chat_id IS NOT NULL THEN
+        RETURN QUERY SELECT e.outbox_id FROM erase_reactions(in_chat, in_user, in_limit) e;
     END IF;
 END
 $$;

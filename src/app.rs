@@ -177,7 +177,16 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
     tasks.spawn(async move { stopped.run_until_cancelled(purging).await });
     let attachments =
         Attachments::start(&config.attachments, &store, &secret, &tasks, stop.clone())?;
-    let parts = Parts { store, writer, outbox, broker, unread, presence, admissions };
+    let parts = Parts {
+        store,
+        writer,
+        outbox,
+        broker,
+        unread,
+        presence,
+        admissions,
+        attachments: attachments.clone(),
+    };
     let chats: SharedChats = Arc::new(Chats::new(parts, &config, &secret));
     let limits = Arc::new(Limits::new(&config.limits, Arc::clone(&metrics)));
     tasks.spawn(tell_presence(Arc::clone(&chats), came_and_went, stop.clone()));

@@ -50,7 +50,7 @@ pub enum Error {
     TooLarge,
     #[error("You are banned from this chat.")]
     Banned,
-    #[error("You have announced as many bytes today as one may.")]
+    #[error("You have uploaded as much as one may in a day.")]
     QuotaExceeded,
     #[error("There is no such chat among yours.")]
     ChatNotFound,
@@ -62,7 +62,7 @@ pub enum Error {
     MemberNotFound,
     #[error("This invitation is unknown, spent or withdrawn.")]
     InviteNotFound,
-    #[error("There is no such attachment in this chat.")]
+    #[error("There is no such attachment that you may use here.")]
     AttachmentNotFound,
     #[error("There is nothing at this path.")]
     RouteNotFound,
@@ -78,6 +78,8 @@ pub enum Error {
     RoomMismatch,
     #[error("This chat has as many members as one may have.")]
     ChatFull,
+    #[error("{0}")]
+    LimitReached(&'static str),
     #[error("The request has fields at fault.")]
     Validation(Vec<FieldError>),
     #[error("A chat takes two different people.")]
@@ -143,13 +145,13 @@ impl Error {
             Self::SlowMode { .. } => ErrorCode::SlowMode,
             Self::TooLarge => ErrorCode::TooLarge,
             Self::Banned => ErrorCode::Banned,
+            Self::QuotaExceeded => ErrorCode::QuotaExceeded,
             Self::ChatNotFound => ErrorCode::ChatNotFound,
             Self::MessageNotFound => ErrorCode::MessageNotFound,
             Self::UserNotFound => ErrorCode::UserNotFound,
             Self::MemberNotFound => ErrorCode::MemberNotFound,
             Self::InviteNotFound => ErrorCode::InviteNotFound,
             Self::AttachmentNotFound => ErrorCode::AttachmentNotFound,
-            Self::QuotaExceeded => ErrorCode::QuotaExceeded,
             Self::RangeNotSatisfiable => ErrorCode::RangeNotSatisfiable,
             Self::RouteNotFound => ErrorCode::RouteNotFound,
             Self::MethodNotAllowed => ErrorCode::MethodNotAllowed,
@@ -157,6 +159,7 @@ impl Error {
             Self::UnsupportedMediaType => ErrorCode::UnsupportedMediaType,
             Self::RoomMismatch => ErrorCode::RoomMismatch,
             Self::ChatFull => ErrorCode::ChatFull,
+            Self::LimitReached(_) => ErrorCode::LimitReached,
             Self::Validation(_) => ErrorCode::ValidationFailed,
             Self::SelfChat => ErrorCode::SelfChat,
             Self::IdempotencyMismatch => ErrorCode::IdempotencyMismatch,

@@ -68,7 +68,7 @@ impl Created {
 /// Encodes a change as the frame that reports it.
 pub fn change_frame(chat_id: ChatId, change: &Change) -> Frame {
     match change {
-        Change::Message(message) => message_frame(message),
+        Change::Message(message) => message_frame(message, None),
         Change::Read { user_id, read_seq, ev } => {
             ServerFrame::ChatRead { chat_id, ev: Some(*ev), user_id, read_seq: *read_seq }.encode()
         }
@@ -129,10 +129,15 @@ mod tests {
             metadata: None,
             mentions: Mentions::All,
             system: None,
+            reply_to: None,
+            attachments: Vec::new(),
+            reactions: Vec::new(),
+            pinned_at: None,
             client_msg_id: Some("k".to_owned()),
             created_at: time,
             edited_at: None,
             deleted_at: None,
+            my_reactions: None,
         };
         let epoch = Epoch::from("one-00000001");
         let created = Created::encode(&message, &epoch, None);

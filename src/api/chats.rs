@@ -6,10 +6,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
-use beseda_protocol::{
-    bounds::MAX_QUERY_CHARS,
-    rest::{ChatPage, MarkRead, NewChat, OpenedChat, ReadResult, SearchPage, UnreadSummary},
-};
+use beseda_protocol::rest::{ChatPage, MarkRead, NewChat, OpenedChat, ReadResult, UnreadSummary};
 
 use super::{
     cursor::{read_chat_cursor, write_chat_cursor},
@@ -185,31 +182,4 @@ pub(super) async fn mark_read(
         }
     }
     Ok(Json(context.chats.mark_read(user.id(), chat_id, up_to_seq).await?))
-}
-
-/// Finds messages in a chat, newest first.
-#[utoipa::path(get, path = "/chats/{chat}/search/", tag = "chats", params(
-    ("chat" = String, Path, description = "`chat_id` or `room_name`"),
-    ("query" = String, Query, min_length = 1, max_length = 256,
-     description = "Words that must all occur, `\"a phrase\"`, `-without`"),
-    ("limit" = Option<i64>, Query, minimum = 1, maximum = 50, description = "20 where not given"),
-    ("before" = Option<i64>, Query, minimum = 1, description = "`next` of the page before"),
-), responses(
-    (status = 200, description = "A page, newest first", body = SearchPage),
-))]
-pub(super) async fn search(
-    State(context): State<Context>,
-    user: AuthUser,
-    ChatPath(chat_id): ChatPath,
-    QueryParams(mut params): QueryParams,
-) -> Result<Json<SearchPage>, Error> {
-    let query = params.string("query").unwrap_or_default();
-    if query.is_empty() || query.chars().count() > MAX_QUERY_CHARS {
-        params.refuse("query", "must have 1 to 256 characters");
-    }
-    let limit = params.integer("limit", 1, 50).unwrap_or(20);
-    let before = params.integer("before", 1, i64::MAX);
-    params.finish()?;
-    let limit = usize::try_from(limit).unwrap_or(20);
-    Ok(Json(context.chats.search(user.id(), chat_id, &query, before, limit).await?))
 }

@@ -5,9 +5,10 @@ use uuid::Uuid;
 
 use super::sync::{read_sync_cursor, write_sync_cursor};
 use crate::{
+    chat::parse_emoji,
     error::Error,
     model::{Role, Time, UserId},
-    store::{ChatCursor, MemberCursor},
+    store::{ChatCursor, MemberCursor, MessageCursor, UserReaction},
 };
 
 pub(super) const UNREADABLE: Error = Error::InvalidRequest("This cursor is none of ours.");
@@ -69,6 +70,54 @@ pub(super) fn read_member_cursor(raw: &str) -> Result<MemberCursor, Error> {
     let (joined_ev, user_id) = rest.split_first_chunk::<8>().ok_or(UNREADABLE)?;
     let joined_ev = i64::from_be_bytes(*joined_ev);
     Ok(MemberCursor { role, joined_ev, user_id: read_user(user_id)? })
+}
+
+/// Encodes when the last message was sent, its chat and its number.
+pub(super) fn write_message_cursor(cursor: MessageCursor) -> String {
+    let MessageCursor { created_at, chat_id, seq } = cursor;
+    let mut bytes = time_bytes(created_at).to_vec();
+    bytes.extend_from_slice(chat_id.as_bytes());
+    bytes.extend_from_slice(&seq.to_be_bytes());
+    BASE64_URL_SAFE_NO_PAD.encode(bytes)
+}
+
+pub(super) fn read_message_cursor(raw: &str) -> Result<MessageCursor, Error> {
+    let bytes = decode(raw)?;
+    let (rest, seq) = bytes.split_last_chunk::<8>().ok_or(UNREADABLE)?;
+    let (created_at, chat_id) = read_position(rest)?;
+    Ok(MessageCursor { created_at, chat_id, seq: i64::from_be_bytes(*seq) })
+}
+
+/// Encodes when the last message was pinned, and its number.
+pub(super) fn write_pin_cursor(pinned_at: Time, seq: i64) -> String {
+    let mut bytes = time_bytes(pinned_at).to_vec();
+    bytes.extend_from_slice(&seq.to_be_bytes());
+    BASE64_URL_SAFE_NO_PAD.encode(bytes)
+}
+
+pub(super) fn read_pin_cursor(raw: &str) -> Result<(Time, i64), Error> {
+    let bytes = decode(raw)?;
+    let (pinned_at, seq) = read_time(&bytes)?;
+    let seq = seq.try_into().map_err(|_| UNREADABLE)?;
+    Ok((pinned_at, i64::from_be_bytes(seq)))
+}
+
+/// Encodes when the last user reacted, their id, and with what, which has no control character.
+pub(super) fn write_reaction_cursor(last: &UserReaction) -> String {
+    let UserReaction { emoji, user_id, created_at } = last;
+    let mut bytes = named_bytes(*created_at, user_id);
+    bytes.push(b'\t');
+    bytes.extend_from_slice(emoji.as_bytes());
+    BASE64_URL_SAFE_NO_PAD.encode(bytes)
+}
+
+pub(super) fn read_reaction_cursor(raw: &str) -> Result<UserReaction, Error> {
+    let bytes = decode(raw)?;
+    let (created_at, rest) = read_time(&bytes)?;
+    let rest = std::str::from_utf8(rest).map_err(|_| UNREADABLE)?;
+    let (user_id, emoji) = rest.split_once('\t').ok_or(UNREADABLE)?;
+    let emoji = parse_emoji(emoji).ok().filter(|read| read == emoji).ok_or(UNREADABLE)?;
+    Ok(UserReaction { emoji, user_id: read_user(user_id.as_bytes())?, created_at })
 }
 
 /// Encodes a time, and a user's id.
@@ -154,6 +203,15 @@ pub(crate) fn check_all(raw: &str) {
     if let Ok(user_id) = read_user_cursor(raw) {
         again(write_user_cursor(&user_id));
     }
+    if let Ok(cursor) = read_message_cursor(raw) {
+        again(write_message_cursor(cursor));
+    }
+    if let Ok((pinned_at, seq)) = read_pin_cursor(raw) {
+        again(write_pin_cursor(pinned_at, seq));
+    }
+    if let Ok(last) = read_reaction_cursor(raw) {
+        again(write_reaction_cursor(&last));
+    }
     if let Ok(cursor) = read_sync_cursor(raw) {
         again(write_sync_cursor(&cursor));
     }
@@ -169,7 +227,19 @@ mod tests {
         let user_id = UserId::trusted("a b/ё%");
         let chat = ChatCursor { pinned: true, activity: time, chat_id: Uuid::from_u128(7) };
         let member = MemberCursor { role: Role::Admin, joined_ev: 7, user_id: user_id.clone() };
+        let reaction =
+            UserReaction { emoji: "👍".to_owned(), user_id: user_id.clone(), created_at: time };
+        let message = MessageCursor { created_at: time, chat_id: Uuid::from_u128(7), seq: 9 };
+        assert_eq!(
+            read_reaction_cursor(&write_reaction_cursor(&reaction)).ok(),
+            Some(reaction.clone())
+        );
+        assert_eq!(read_message_cursor(&write_message_cursor(message)).ok(), Some(message));
+        assert_eq!(read_pin_cursor(&write_pin_cursor(time, 9)).ok(), Some((time, 9)));
         for raw in [
+            write_reaction_cursor(&reaction),
+            write_message_cursor(message),
+            write_pin_cursor(time, 9),
             write_cursor((time, Uuid::from_u128(7))),
             write_chat_cursor(chat),
             write_member_cursor(&member),

@@ -76,6 +76,9 @@ const PARTIAL: &[&str] = &[
     "Problem",
 ];
 
+/// Members that not every object of their type has.
+const OPTIONAL: [(&str, &str); 1] = [("Message", "my_reactions")];
+
 /// Real values of the documented types, by name.
 const EXAMPLES: &str = include_str!("examples.json");
 
@@ -213,7 +216,8 @@ fn describe_schemas(schemas: &mut Value) {
             continue;
         }
         if let Some(members) = schema["properties"].as_object() {
-            let members: Vec<&String> = members.keys().collect();
+            let members = members.keys().filter(|member| !OPTIONAL.contains(&(name, member)));
+            let members: Vec<&String> = members.collect();
             schema["required"] = json!(members);
         }
     }

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::{MAX_BODY_BYTES, MAX_BULK_BODY_BYTES, permit};
 use crate::{
     auth::Identity,
-    chat::{Caller, ChatRef},
+    chat::{Caller, ChatRef, parse_emoji},
     context::Context,
     error::Error,
     input::{Fields, Params},
@@ -236,6 +236,19 @@ impl FromRequestParts<Context> for AttachmentPath {
     async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, Error> {
         let raw = path_param(parts, context, "attachment_id").await?;
         Ok(Self(parse_id(&raw).unwrap_or(Uuid::nil())))
+    }
+}
+
+/// `{emoji}` of a reaction.
+#[derive(Debug, Clone)]
+pub(super) struct EmojiPath(pub String);
+
+impl FromRequestParts<Context> for EmojiPath {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, Error> {
+        let raw = path_param(parts, context, "emoji").await?;
+        parse_emoji(&raw).map(Self).map_err(|reason| Error::field("emoji", reason))
     }
 }
 

@@ -20,6 +20,9 @@ use crate::{
     model::Message,
 };
 
+/// The end of a new message's JSON.
+const NO_REACTIONS: &[u8] = br#","my_reactions":[]}"#;
+
 const IDEMPOTENT_REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// Reads a page of the history.
@@ -79,9 +82,14 @@ pub(super) async fn create_message(
     let json = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(if sent.replayed {
         let replayed = (IDEMPOTENT_REPLAYED, HeaderValue::from_static("true"));
-        (StatusCode::OK, [json, replayed], sent.json).into_response()
+        let message = context.chats.show_message(user.id(), sent.message).await?;
+        (StatusCode::OK, [replayed], Json(message)).into_response()
     } else {
-        (StatusCode::CREATED, [json], sent.json).into_response()
+        // Encoded already, as it was published: only that nobody has reacted yet is to be added.
+        let mut body = Vec::with_capacity(sent.json.len() + NO_REACTIONS.len());
+        body.extend_from_slice(sent.json.strip_suffix(b"}").unwrap_or_default());
+        body.extend_from_slice(NO_REACTIONS);
+        (StatusCode::CREATED, [json], body).into_response()
     })
 }
 
@@ -142,7 +150,8 @@ pub(super) async fn edit_message(
     JsonBody(fields): JsonBody,
 ) -> Result<Json<Message>, Error> {
     let edit = parse_edit(fields)?;
-    Ok(Json(context.chats.edit_message(user.id(), chat_id, message_id, edit).await?))
+    let message = context.chats.edit_message(user.id(), chat_id, message_id, edit).await?;
+    Ok(Json(context.chats.show_message(user.id(), message).await?))
 }
 
 /// Deletes a message; its author, the owner and the admins of a group, or `chat:admin` only. A tombstone

@@ -1,5 +1,6 @@
 //! REST: extract, call one operation, shape the answer.
 
+mod annotations;
 mod attachments;
 mod bans;
 mod chats;
@@ -17,6 +18,7 @@ mod permit;
 pub(crate) mod problem;
 mod range;
 mod reports;
+mod search;
 mod socket_page;
 mod sync;
 mod system;
@@ -61,6 +63,8 @@ fn classes() -> [(Class, OpenApiRouter<Context>); 5] {
             OpenApiRouter::new()
                 .routes(routes!(messages::create_message))
                 .routes(routes!(messages::edit_message, messages::delete_message))
+                .routes(routes!(annotations::add_reaction, annotations::remove_reaction))
+                .routes(routes!(annotations::pin_message, annotations::unpin_message))
                 .routes(routes!(chats::mark_read))
                 .routes(routes!(groups::change_own_settings))
                 .routes(routes!(attachments::announce_attachment))
@@ -76,6 +80,9 @@ fn classes() -> [(Class, OpenApiRouter<Context>); 5] {
                 .routes(routes!(messages::get_message))
                 .routes(routes!(messages::list_readers))
                 .routes(routes!(attachments::get_attachment))
+                .routes(routes!(annotations::list_reactions))
+                .routes(routes!(annotations::list_pins))
+                .routes(routes!(search::list_mentions))
                 .routes(routes!(sync::list_changes))
                 .routes(routes!(sync::sync))
                 .routes(routes!(members::list_members))
@@ -103,7 +110,12 @@ fn classes() -> [(Class, OpenApiRouter<Context>); 5] {
                 .routes(routes!(users::revoke_tokens))
                 .routes(routes!(users::block_user, users::unblock_user)),
         ),
-        (Class::Searches, OpenApiRouter::new().routes(routes!(chats::search))),
+        (
+            Class::Searches,
+            OpenApiRouter::new()
+                .routes(routes!(search::search))
+                .routes(routes!(search::search_all)),
+        ),
         (
             Class::Connects,
             OpenApiRouter::new()

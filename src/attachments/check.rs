@@ -17,8 +17,8 @@ use crate::{
 use uuid::Uuid;
 
 impl Attachments {
-    /// Makes sure that a sender's attachments may be sent: there, whole, and of their types. Those that the sender has
-    /// sent already pass too, since a send may be a repeat.
+    /// Makes sure that the attachments of a send are there, whole, and of their types. Whether the sender may send
+    /// them is judged with the message itself: those of others, and those that were sent before, are passed over.
     pub async fn complete(
         &self,
         chat_id: ChatId,
@@ -26,11 +26,8 @@ impl Attachments {
         ids: &[Uuid],
     ) -> Result<(), Error> {
         let known = self.inner.store.get_attachments(chat_id, ids).await?;
-        for id in ids {
-            let own = known.iter().find(|one| one.attachment_id == *id && one.owner_id == *sender);
-            let own = own.ok_or(Error::AttachmentNotFound)?;
+        for own in known.iter().filter(|one| one.owner_id == *sender && one.seq.is_none()) {
             match own.state {
-                _ if own.seq.is_some() => {}
                 AttachmentState::Awaited => self.check(own.clone()).await?,
                 AttachmentState::Blocked => return Err(fault("were refused by the scanner")),
                 AttachmentState::Ready | AttachmentState::Scanning => {}

@@ -3,18 +3,20 @@
 use std::collections::HashSet;
 
 use beseda_protocol::{
-    bounds::{MAX_MENTIONS, MAX_METADATA_BYTES, check_client_msg_id, check_text},
+    bounds::{
+        MAX_ATTACHMENTS, MAX_MENTIONS, MAX_METADATA_BYTES, check_caption, check_client_msg_id,
+        check_text,
+    },
     rest::{Edit, NewMessage},
 };
 use bytes::Bytes;
-use serde_json::value::RawValue;
 
 use crate::{
     auth::mac,
     error::Error,
     input::Fields,
     json::canonical,
-    model::{ChatId, Mentions, MessageId, UserId},
+    model::{AttachmentId, ChatId, Mentions, MessageId, Quote, UserId, parse_id},
     store::Draft,
 };
 
@@ -24,9 +26,15 @@ pub(crate) fn parse_message(
     mut fields: Fields,
     idempotency_key: Option<&str>,
 ) -> Result<NewMessage, Error> {
-    let text = fields.required_string("text", check_text);
+    let attachments = attachments(&mut fields);
+    let text = if attachments.is_empty() {
+        fields.required_string("text", check_text)
+    } else {
+        fields.optional_string("text", check_caption)
+    };
     let metadata = fields.object("metadata", MAX_METADATA_BYTES);
     let mentions = mentions(&mut fields);
+    let reply_to = message_id(&mut fields, "reply_to");
     let mut client_msg_id = fields.optional_string("client_msg_id", check_client_msg_id);
     if let (None, Some(key)) = (&client_msg_id, idempotency_key) {
         match check_client_msg_id(key) {
@@ -37,11 +45,19 @@ pub(crate) fn parse_message(
     fields.finish()?;
     // An empty list is none: a retry may leave it out.
     let mentions = mentions.filter(|mentions| *mentions != Mentions::default());
-    Ok(NewMessage { text: text.unwrap_or_default(), metadata, mentions, client_msg_id })
+    Ok(NewMessage {
+        text: text.unwrap_or_default(),
+        metadata,
+        mentions,
+        reply_to,
+        attachments,
+        client_msg_id,
+    })
 }
 
 pub(crate) fn parse_edit(mut fields: Fields) -> Result<Edit, Error> {
-    let text = fields.required_string("text", check_text);
+    // Whether it may be empty only the message tells.
+    let text = fields.required_string("text", check_caption);
     let mentions = mentions(&mut fields);
     fields.finish()?;
     Ok(Edit { text: text.unwrap_or_default(), mentions })
@@ -68,8 +84,37 @@ fn mentions(fields: &mut Fields) -> Option<Mentions> {
     }
 }
 
+/// Takes the id of a message, if present.
+fn message_id(fields: &mut Fields, name: &str) -> Option<MessageId> {
+    let is_id = |raw: &str| parse_id(raw).map(drop).ok_or("must be a message_id");
+    fields.optional_string(name, is_id).as_deref().and_then(parse_id)
+}
+
+/// Takes the ids of attachments; an empty list is none.
+fn attachments(fields: &mut Fields) -> Vec<AttachmentId> {
+    let Some(raw) = fields.take("attachments") else { return Vec::new() };
+    let ids: Option<Vec<AttachmentId>> = serde_json::from_str::<Vec<&str>>(raw.get())
+        .ok()
+        .and_then(|ids| ids.into_iter().map(parse_id).collect());
+    let mut named = HashSet::new();
+    match ids {
+        Some(ids) if ids.len() > MAX_ATTACHMENTS => {
+            fields.refuse("attachments", format!("must have {MAX_ATTACHMENTS} items at most"));
+        }
+        Some(ids) if !ids.iter().all(|id| named.insert(*id)) => {
+            fields.refuse("attachments", "must not have an item twice");
+        }
+        Some(ids) => return ids,
+        None => fields.refuse("attachments", "must be a list of attachment ids"),
+    }
+    Vec::new()
+}
+
 /// Stands for `all` among the digested mentions: no user id has a control character.
 const EVERYBODY: &[u8] = &[1];
+/// Begin what follows the mentions among the digested parts; the same holds for them.
+const REPLY_TO: &[u8] = &[2];
+const ATTACHMENTS: &[u8] = &[3];
 
 /// The installation's keys for the values derived from a message.
 #[derive(Clone)]
@@ -85,15 +130,19 @@ impl std::fmt::Debug for Keys {
 }
 
 impl Keys {
-    pub(super) fn draft(&self, sender: &UserId, chat_id: ChatId, new: NewMessage) -> Draft {
-        let NewMessage { text, metadata, mentions, client_msg_id } = new;
-        let (message_id, digest) = match &client_msg_id {
-            Some(key) => (
-                self.message_id(chat_id, sender, key),
-                Some(self.digest(&text, metadata.as_deref(), mentions.as_ref())),
-            ),
+    /// `reply_to`: the message that it answers, as it was read.
+    pub(super) fn draft(
+        &self,
+        sender: &UserId,
+        chat_id: ChatId,
+        new: NewMessage,
+        reply_to: Option<Box<Quote>>,
+    ) -> Draft {
+        let (message_id, digest) = match &new.client_msg_id {
+            Some(key) => (self.message_id(chat_id, sender, key), Some(self.digest(&new))),
             None => (MessageId::now_v7(), None),
         };
+        let NewMessage { text, metadata, mentions, client_msg_id, attachments, .. } = new;
         Draft {
             chat_id,
             sender_id: sender.clone(),
@@ -103,6 +152,8 @@ impl Keys {
             text,
             metadata,
             mentions,
+            reply_to,
+            attachments,
         }
     }
 
@@ -117,16 +168,12 @@ impl Keys {
 
     /// Digests the content, to tell a retry from other content under the same key. Metadata is
     /// compared in its [`canonical`] form, mentions as a set.
-    fn digest(
-        &self,
-        text: &str,
-        metadata: Option<&RawValue>,
-        mentions: Option<&Mentions>,
-    ) -> Bytes {
+    fn digest(&self, new: &NewMessage) -> Bytes {
+        let NewMessage { text, metadata, mentions, reply_to, attachments, client_msg_id: _ } = new;
         // Infallible: it was parsed as JSON before.
-        let canonical = metadata.and_then(|raw| canonical(raw).ok()).unwrap_or_default();
+        let canonical = metadata.as_deref().and_then(|raw| canonical(raw).ok()).unwrap_or_default();
         let mut parts = vec![text.as_bytes(), canonical.as_bytes()];
-        // Without mentions there is no further part: digests of such messages are older than mentions.
+        // What is not there is no part: digests of such messages are older than what it is.
         match mentions {
             None => {}
             Some(Mentions::All) => parts.push(EVERYBODY),
@@ -135,6 +182,13 @@ impl Keys {
                 parts.extend(users.iter().map(|user| user.as_str().as_bytes()));
                 parts[from..].sort_unstable();
             }
+        }
+        if let Some(message_id) = reply_to {
+            parts.extend([REPLY_TO, message_id.as_bytes()]);
+        }
+        if !attachments.is_empty() {
+            parts.push(ATTACHMENTS);
+            parts.extend(attachments.iter().map(|id| id.as_bytes().as_slice()));
         }
         Bytes::copy_from_slice(&mac(&self.digests, &parts)[..16])
     }
@@ -179,7 +233,8 @@ mod tests {
     fn a_key_gives_the_same_id_and_metadata_counts_by_meaning() {
         let keys = Keys { ids: [1; 32], digests: [2; 32] };
         let user = UserId::parse("alice").expect("valid");
-        let draft = |body: &str| keys.draft(&user, ChatId::nil(), parse(body).expect("valid"));
+        let draft =
+            |body: &str| keys.draft(&user, ChatId::nil(), parse(body).expect("valid"), None);
         let first = draft(r#"{"text":"a","metadata":{"x":1,"y":2},"client_msg_id":"k"}"#);
         let again = draft(r#"{"text":"a","metadata":{"y":2, "x":1},"client_msg_id":"k"}"#);
         let other = draft(r#"{"text":"a","metadata":{"x":1},"client_msg_id":"k"}"#);
@@ -200,7 +255,8 @@ mod tests {
         let user = UserId::parse("alice").expect("valid");
         let digest = |mentions: &str| {
             let body = format!(r#"{{"text":"a","client_msg_id":"k"{mentions}}}"#);
-            keys.draft(&user, ChatId::nil(), parse(&body).expect("valid")).digest.expect("a key")
+            let new = parse(&body).expect("valid");
+            keys.draft(&user, ChatId::nil(), new, None).digest.expect("a key")
         };
         let none = digest("");
         // As before there were mentions.
@@ -212,6 +268,43 @@ mod tests {
         let all = digest(r#","mentions":"all""#);
         assert_ne!(digest(r#","mentions":["all"]"#), all);
         assert!(two != none && all != none && all != two);
+    }
+
+    #[test]
+    fn what_a_message_carries_is_content_in_its_order() {
+        let keys = Keys { ids: [1; 32], digests: [2; 32] };
+        let user = UserId::parse("alice").expect("valid");
+        let (one, two) = (uuid::Uuid::from_u128(1), uuid::Uuid::from_u128(2));
+        let digest = |more: &str| {
+            let new =
+                parse(&format!(r#"{{"text":"a","client_msg_id":"k"{more}}}"#)).expect("valid");
+            keys.draft(&user, ChatId::nil(), new, None).digest.expect("a key")
+        };
+        let none = digest("");
+        assert_eq!(digest(r#","attachments":[],"reply_to":null"#), none);
+        let reply = digest(&format!(r#","reply_to":"{one}""#));
+        let file = digest(&format!(r#","attachments":["{one}"]"#));
+        let files = digest(&format!(r#","attachments":["{one}","{two}"]"#));
+        let turned = digest(&format!(r#","attachments":["{two}","{one}"]"#));
+        let all = [none, reply, file, files, turned];
+        assert!((0..5).all(|at| !all[..at].contains(&all[at])));
+    }
+
+    #[test]
+    fn only_beside_attachments_a_text_may_be_empty() {
+        let id = uuid::Uuid::nil();
+        let ids = vec![format!("\"{id}\""); 2].join(",");
+        assert!(parse(&format!(r#"{{"attachments":["{id}"]}}"#)).is_ok());
+        assert!(parse(&format!(r#"{{"text":"","attachments":["{id}"]}}"#)).is_ok());
+        assert_eq!(fields_at_fault(r#"{"attachments":[]}"#), ["text"]);
+        assert_eq!(
+            fields_at_fault(&format!(r#"{{"attachments":[{ids}]}}"#)),
+            ["attachments", "text"]
+        );
+        assert_eq!(
+            fields_at_fault(r#"{"text":"a","attachments":["x"],"reply_to":"x"}"#),
+            ["attachments", "reply_to"]
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The operations and their rules; REST and socket commands call the same ones.
 
+mod annotations;
 mod chats;
 mod counters;
 mod draft;
@@ -20,18 +21,22 @@ use std::sync::Arc;
 
 use beseda_protocol::rest::{Edit, NewMessage};
 
-pub(crate) use self::draft::{parse_edit, parse_message};
+pub(crate) use self::{
+    annotations::parse_emoji,
+    draft::{parse_edit, parse_message},
+};
 pub use self::{export::Export, groups::GroupDraft, members::Members, sync::Synced};
 use self::{
     group_reads::GroupReads, online_counts::OnlineCounts, search::Searches, totals::Totals,
 };
 use crate::{
     admission_cache::AdmissionCache,
+    attachments::Attachments,
     auth::derive_key,
     broker::{Broker, Channel},
     config::{Config, DeleteChat, UnknownUsers},
     error::Error,
-    model::{ChatId, Message, MessageId, UserId, parse_id},
+    model::{ChatId, Message, MessageId, Quote, UserId, parse_id},
     outbox::Outbox,
     presence::Presence,
     protocol::{Publication, ServerFrame},
@@ -91,6 +96,7 @@ pub struct Chats {
     unread: Unread,
     presence: Presence,
     admissions: AdmissionCache,
+    attachments: Attachments,
     totals: Totals,
     group_reads: GroupReads,
     online_counts: OnlineCounts,
@@ -113,12 +119,14 @@ pub struct Parts {
     pub unread: Unread,
     pub presence: Presence,
     pub admissions: AdmissionCache,
+    pub attachments: Attachments,
 }
 
 impl Chats {
     pub fn new(parts: Parts, config: &Config, instance_secret: &[u8]) -> Self {
         Self {
             admissions: parts.admissions,
+            attachments: parts.attachments,
             totals: Totals::new(parts.store.clone()),
             group_reads: GroupReads::new(parts.store.clone()),
             online_counts: OnlineCounts::new(parts.store.clone(), parts.presence.clone()),
@@ -175,7 +183,31 @@ impl Chats {
         chat_id: ChatId,
         new: NewMessage,
     ) -> Result<Sent, Error> {
-        self.writer.send(self.keys.draft(sender, chat_id, new)).await
+        let reply_to = match new.reply_to {
+            Some(message_id) => Some(self.quote(sender, chat_id, message_id).await?),
+            None => None,
+        };
+        if !new.attachments.is_empty() {
+            self.attachments.complete(chat_id, sender, &new.attachments).await?;
+        }
+        self.writer.send(self.keys.draft(sender, chat_id, new, reply_to)).await
+    }
+
+    /// Reads the message that another one shall answer. Messages never go, so it is still there when the answer
+    /// is written.
+    async fn quote(
+        &self,
+        reader: &UserId,
+        chat_id: ChatId,
+        message_id: MessageId,
+    ) -> Result<Box<Quote>, Error> {
+        match self.store.get_message(chat_id, message_id, reader).await {
+            Ok(message) => Ok(Box::new(Quote::of(&message))),
+            Err(Error::MessageNotFound) => {
+                Err(Error::field("reply_to", "must be a message of this chat that you may see"))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     pub async fn get_message(
@@ -185,6 +217,19 @@ impl Chats {
         message_id: MessageId,
     ) -> Result<Message, Error> {
         self.store.get_message(chat_id, message_id, user).await
+    }
+
+    /// Adds to a message that was just written what only its reader is shown: their own reactions.
+    pub async fn show_message(
+        &self,
+        reader: &UserId,
+        mut message: Message,
+    ) -> Result<Message, Error> {
+        if message.reactions.is_empty() {
+            message.my_reactions = Some(Vec::new());
+            return Ok(message);
+        }
+        self.get_message(reader, message.chat_id, message.message_id).await
     }
 
     pub async fn edit_message(

@@ -1,8 +1,11 @@
-//! Search inside one chat: scans its texts, newest first, until enough is found or the budget is
-//! spent. It needs no index, so sends pay nothing for it, and the query never reaches the database.
+//! Search inside one chat, and over all chats of a user: scans texts, newest first, until enough is found or the
+//! budget is spent. It needs no index, so sends pay nothing for it, and the query never reaches the database.
 
 use std::{
-    collections::HashMap,
+    borrow::Cow,
+    cmp::Ordering,
+    collections::{BinaryHeap, HashMap},
+    iter::once,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -16,9 +19,9 @@ use tokio::{
 use super::Chats;
 use crate::{
     error::Error,
-    model::{ChatId, UserId},
+    model::{ChatId, Message, Time, UserId},
     search::{Query, Scratch},
-    store::SEARCHERS,
+    store::{MessageCursor, SEARCHERS, Searchable, Store, Text},
 };
 
 /// Time budget of a search: a wait that still feels immediate.
@@ -38,6 +41,10 @@ const ADMISSION_WAIT: Duration = Duration::from_secs(2);
 const FIRST_PAGE: i64 = 200;
 const PAGE_GROWTH: i64 = 4;
 const LARGEST_PAGE: i64 = 2_000;
+
+/// Chats that a search over all of them looks into at once. Of a user with more the oldest ones come with the
+/// next page.
+const CHATS_AT_ONCE: i64 = 1_000;
 
 /// Bytes of text read at once: 2,000 of the longest texts would take 32 MB per search. Pages of
 /// usual texts are smaller.
@@ -101,8 +108,122 @@ impl Drop for SearchPermit<'_> {
     }
 }
 
+/// What a search may still use up.
+struct Budget {
+    started: Instant,
+    messages: i64,
+    bytes: i64,
+    /// At least one page is looked through, however slow the database is, so that a client that follows `next`
+    /// makes progress.
+    walked: bool,
+}
+
+impl Budget {
+    fn new() -> Self {
+        let started = Instant::now();
+        Self { started, messages: MESSAGE_BUDGET, bytes: BYTE_BUDGET, walked: false }
+    }
+
+    fn is_late(&self) -> bool {
+        self.started.elapsed() >= TIME_BUDGET
+    }
+
+    fn is_spent(&self) -> bool {
+        self.walked && (self.is_late() || self.messages <= 0 || self.bytes <= 0)
+    }
+}
+
+/// A search's way through one chat, from `left.hi` down.
+struct Walk {
+    left: Searchable,
+    page: i64,
+}
+
+impl Walk {
+    fn new(left: Searchable) -> Self {
+        Self { left, page: FIRST_PAGE }
+    }
+
+    fn is_done(&self) -> bool {
+        self.left.hi < self.left.first
+    }
+
+    /// Looks through the next page, or the part of it for which there is time; returns what matches, newest first.
+    async fn step(
+        &mut self,
+        store: &Store,
+        query: &Query,
+        scratch: &mut Scratch,
+        budget: &mut Budget,
+    ) -> Result<Vec<Found>, Error> {
+        let Searchable { chat_id, first, hi, .. } = self.left;
+        let mut lo = (hi - self.page.min(budget.messages.max(1)) + 1).max(first);
+        let texts = store.list_texts(chat_id, (lo, hi), PAGE_BYTES).await?;
+        let size = texts.iter().map(|one| one.text.len()).sum::<usize>() as i64;
+        if let Some(last) = texts.last()
+            && size >= PAGE_BYTES
+        {
+            lo = last.seq;
+        }
+        budget.messages -= hi - lo + 1;
+        budget.bytes -= size;
+        budget.walked = true;
+        self.page = (self.page * PAGE_GROWTH).min(LARGEST_PAGE);
+        let mut found = Vec::new();
+        for (index, Text { seq, created_at, text }) in texts.into_iter().enumerate() {
+            if index > 0 && index % TEXTS_PER_LOOK == 0 && budget.is_late() {
+                self.left.hi = seq;
+                return Ok(found);
+            }
+            if index > 0 && index % TEXTS_PER_YIELD == 0 {
+                tokio::task::yield_now().await;
+            }
+            self.left.bound = created_at;
+            if query.find(&text, scratch).is_some() {
+                found.push(Found { created_at, chat_id, seq });
+            }
+        }
+        self.left.hi = lo - 1;
+        Ok(found)
+    }
+}
+
+/// Walks are taken up by the youngest message that they may still find.
+impl Ord for Walk {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let place = |walk: &Self| (walk.left.bound, walk.left.chat_id);
+        place(self).cmp(&place(other))
+    }
+}
+
+impl PartialOrd for Walk {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Walk {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Walk {}
+
+/// A message that matches. Ordered as results are: by time, then by chat, then by number.
+type Found = MessageCursor;
+
+/// What a query is compared with: a message's text, and the names of its attachments.
+fn searched(message: &Message) -> Cow<'_, str> {
+    if message.attachments.is_empty() {
+        return Cow::Borrowed(&message.text);
+    }
+    let names = message.attachments.iter().map(|attachment| attachment.name.as_str());
+    Cow::Owned(once(message.text.as_str()).chain(names).collect::<Vec<_>>().join("\n"))
+}
+
 impl Chats {
-    /// Finds up to `limit` messages below `before`.
+    /// Finds up to `limit` messages of a chat below `before`.
     pub async fn search(
         &self,
         user: &UserId,
@@ -112,70 +233,109 @@ impl Chats {
         limit: usize,
     ) -> Result<SearchPage, Error> {
         let head = self.get_head(user, chat_id).await?;
-        // The first message that the user may see.
-        let first = head.reader.first_seq;
         let query = Query::parse(query);
-        let mut hi = before.map_or(head.seq, |before| head.seq.min(before - 1));
+        let hi = before.map_or(head.seq, |before| head.seq.min(before - 1));
+        let hi = if query.is_empty() { 0 } else { hi };
+        // No message is younger than any moment; one chat is in order by itself.
+        let bound = Time(jiff::Timestamp::MAX);
+        let first = head.reader.first_seq;
+        let mut walk = Walk::new(Searchable { chat_id, first, hi, bound });
+        let _permit = self.searches.admit(user).await?;
+        let (mut budget, mut scratch) = (Budget::new(), Scratch::default());
+        let mut found = Vec::new();
+        while !walk.is_done() && found.len() < limit && !budget.is_spent() {
+            found.extend(walk.step(&self.store, &query, &mut scratch, &mut budget).await?);
+        }
+        let mut next = walk.left.hi + 1;
+        if found.len() >= limit {
+            found.truncate(limit);
+            next = found.last().map_or(next, |last| last.seq);
+        }
+        let complete = found.len() == limit || walk.is_done();
+        let next = (next > first).then_some(next);
+        Ok(SearchPage { results: self.read_found(user, &found, &query).await?, next, complete })
+    }
+
+    /// Finds up to `limit` messages of all the user's chats, newest first, past `after`.
+    pub async fn search_all(
+        &self,
+        user: &UserId,
+        query: &str,
+        after: Option<MessageCursor>,
+        limit: usize,
+    ) -> Result<(Vec<SearchHit>, Option<MessageCursor>, bool), Error> {
+        let query = Query::parse(query);
         if query.is_empty() {
-            hi = 0;
+            return Ok((Vec::new(), None, true));
         }
         let _permit = self.searches.admit(user).await?;
-        let started = Instant::now();
-        let (mut messages, mut bytes) = (MESSAGE_BUDGET, BYTE_BUDGET);
-        let mut scratch = Scratch::default();
-        let mut page = FIRST_PAGE;
-        let mut found = Vec::new();
-        let mut complete = true;
-        let mut walked = false;
-        'walk: while hi >= first {
-            // At least one page, however slow the database is, so that a client that follows `next`
-            // makes progress.
-            if walked && (started.elapsed() >= TIME_BUDGET || messages <= 0 || bytes <= 0) {
-                complete = false;
-                break;
+        let (mut budget, mut scratch) = (Budget::new(), Scratch::default());
+        let chats = self.store.list_searchable(user, after, CHATS_AT_ONCE).await?;
+        // Of chats beyond these it is known only that nothing in them is younger than in the last one.
+        let mut rest =
+            (chats.len() as i64 == CHATS_AT_ONCE).then(|| chats.last().copied()).flatten();
+        let mut walks: BinaryHeap<Walk> = chats.into_iter().map(Walk::new).collect();
+        // Youngest first; those before `done` are younger than anything that is still to be found.
+        let (mut found, mut done) = (Vec::new(), 0);
+        let cut = loop {
+            let Some(walk) = walks.peek() else { break None };
+            let Searchable { bound, chat_id, hi, .. } = walk.left;
+            done = found
+                .partition_point(|one: &Found| (one.created_at, one.chat_id) >= (bound, chat_id));
+            let at = MessageCursor { created_at: bound, chat_id, seq: hi + 1 };
+            let is_last = rest.is_some_and(|rest| rest.chat_id == chat_id);
+            if done >= limit || is_last || budget.is_spent() {
+                break Some(at);
             }
-            let mut lo = (hi - page.min(messages) + 1).max(first);
-            let texts = self.store.list_texts(chat_id, (lo, hi), PAGE_BYTES).await?;
-            let size = texts.iter().map(|(_, text)| text.len()).sum::<usize>() as i64;
-            if let Some((last, _)) = texts.last()
-                && size >= PAGE_BYTES
+            let Some(mut walk) = walks.pop() else { break None };
+            found.extend(walk.step(&self.store, &query, &mut scratch, &mut budget).await?);
+            found.sort_unstable_by(|a, b| b.cmp(a));
+            if !walk.is_done() {
+                walks.push(walk);
+            }
+        };
+        if cut.is_none() {
+            (done, rest) = (found.len(), None);
+        }
+        found.truncate(done.min(limit));
+        let next = if done >= limit { found.last().copied() } else { cut };
+        let complete = done >= limit || cut.is_none() && rest.is_none();
+        Ok((self.read_found(user, &found, &query).await?, next, complete))
+    }
+
+    /// Reads what was found, as a message may have been deleted or edited meanwhile.
+    async fn read_found(
+        &self,
+        user: &UserId,
+        found: &[Found],
+        query: &Query,
+    ) -> Result<Vec<SearchHit>, Error> {
+        if found.is_empty() {
+            return Ok(Vec::new());
+        }
+        let places: Vec<_> = found.iter().map(|one| (one.chat_id, one.seq)).collect();
+        let (mut results, mut scratch) = (Vec::with_capacity(found.len()), Scratch::default());
+        for message in self.store.list_messages(&places, user).await? {
+            let spans = query.find(&searched(&message), &mut scratch);
+            if let Some(mut highlights) = spans
+                && message.deleted_at.is_none()
             {
-                lo = *last;
-            }
-            messages -= hi - lo + 1;
-            bytes -= size;
-            for (index, (seq, text)) in texts.into_iter().enumerate() {
-                if index > 0 && index % TEXTS_PER_LOOK == 0 && started.elapsed() >= TIME_BUDGET {
-                    complete = false;
-                    hi = seq;
-                    break 'walk;
-                }
-                if index > 0 && index % TEXTS_PER_YIELD == 0 {
-                    tokio::task::yield_now().await;
-                }
-                if query.find(&text, &mut scratch).is_some() {
-                    found.push(seq);
-                    if found.len() == limit {
-                        hi = seq - 1;
-                        break 'walk;
-                    }
-                }
-            }
-            hi = lo - 1;
-            walked = true;
-            page = (page * PAGE_GROWTH).min(LARGEST_PAGE);
-        }
-        let mut results = Vec::with_capacity(found.len());
-        if !found.is_empty() {
-            // Read again, because a message may have been deleted or edited meanwhile.
-            for message in self.store.list_messages(chat_id, &found).await? {
-                if let Some(highlights) = query.find(&message.text, &mut scratch)
-                    && message.deleted_at.is_none()
-                {
-                    results.push(SearchHit { message, highlights });
-                }
+                // What lies behind the text is in a name.
+                let length = message.text.encode_utf16().count();
+                highlights.retain(|[start, _]| (*start as usize) < length);
+                results.push(SearchHit { message, highlights });
             }
         }
-        Ok(SearchPage { results, next: (hi >= first).then_some(hi + 1), complete })
+        Ok(results)
+    }
+
+    /// Messages of all chats that mention the user, newest first, past `after`.
+    pub async fn list_mentions(
+        &self,
+        user: &UserId,
+        after: Option<MessageCursor>,
+        limit: i64,
+    ) -> Result<Vec<Message>, Error> {
+        Ok(self.store.list_mentions(user, after, limit).await?)
     }
 }

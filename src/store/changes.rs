@@ -180,23 +180,27 @@ WITH head AS (",
     SELECT 'message' AS what, NULL::text AS member_id, x.*
       FROM head h CROSS JOIN LATERAL (
            SELECT m.ev, m.seq, m.message_id, m.sender_id, m.client_msg_id, m.text, m.metadata, m.mentions,
-                  m.system, m.created_at, m.edited_at, m.deleted_at
+                  m.system, m.reply_seq, m.attachments, m.reactions, m.pinned_at, m.created_at, m.edited_at,
+                  m.deleted_at
              FROM messages m WHERE m.chat_id = h.chat_id AND m.ev > $3
             ORDER BY m.ev LIMIT $4) x
     UNION ALL
-    SELECT 'member', x.user_id, x.member_ev, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+    SELECT 'member', x.user_id, x.member_ev, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+           NULL, NULL, NULL
       FROM head h CROSS JOIN LATERAL (
            SELECT m.user_id, m.member_ev FROM members m
             WHERE m.chat_id = h.chat_id AND m.member_ev > 0 AND m.member_ev > $3
             ORDER BY m.member_ev FETCH FIRST ($4) ROWS WITH TIES) x
     UNION ALL
-    SELECT 'read', x.user_id, x.read_ev, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+    SELECT 'read', x.user_id, x.read_ev, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+           NULL, NULL, NULL
       FROM head h CROSS JOIN LATERAL (
            SELECT m.user_id, m.read_ev FROM members m
             WHERE m.chat_id = h.chat_id AND h.receipts AND m.read_ev > $3 AND coalesce(m.left_ev, 0) = 0
            OFFSET 0) x
     UNION ALL
-    SELECT 'info', NULL, h.info_ev, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+    SELECT 'info', NULL, h.info_ev, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+           NULL, NULL, NULL
       FROM head h WHERE h.info_ev > $3
 ), limited AS MATERIALIZED (
     SELECT * FROM found ORDER BY ev FETCH FIRST ($4) ROWS WITH TIES
@@ -222,8 +226,10 @@ SELECT ",
   FROM head h
   LEFT JOIN (
     SELECT v.*, row_number() OVER in_order AS n, sum(v.bytes) OVER in_order AS total_bytes
-      FROM (SELECT l.*, coalesce(octet_length(l.text), 0)
-                        + coalesce(octet_length(l.metadata::text), 0) AS bytes
+      FROM (SELECT l.*, h.chat_id, coalesce(octet_length(l.text), 0)
+                        + coalesce(octet_length(l.metadata::text), 0)
+                        + coalesce(octet_length(l.attachments::text), 0)
+                        + coalesce(octet_length(l.reactions::text), 0) AS bytes
               FROM limited l CROSS JOIN head h
              WHERE CASE l.what WHEN 'message' THEN l.seq >= h.first_seq
                                WHEN 'member' THEN h.sees_members OR l.member_id = $2

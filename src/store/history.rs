@@ -4,9 +4,9 @@ use beseda_protocol::rest::Window;
 use tokio_postgres::types::Type;
 
 use super::{
-    Param, Store, StoreError,
+    Store, StoreError,
     row::Row,
-    rows::{chat_kind, epoch, has_message, message, message_columns, role},
+    rows::{chat_kind, epoch, has_message, message_columns, message_for, my_reactions, role},
 };
 use crate::{
     error::Error,
@@ -46,7 +46,7 @@ impl Store {
             .await?
             .pop()
             .ok_or(Error::ChatNotFound)?;
-        if has_message(&row) { Ok(message(chat_id, &row)) } else { Err(Error::MessageNotFound) }
+        if has_message(&row) { Ok(message_for(chat_id, &row)) } else { Err(Error::MessageNotFound) }
     }
 
     /// A page of the history with its position; `None` where the chat is not the user's.
@@ -79,45 +79,11 @@ impl Store {
             rows.iter().partition(|row| has_message(row));
         let Some(first) = heads.first() else { return Ok(None) };
         let mut messages: Vec<Message> =
-            messages.into_iter().map(|row| message(chat_id, row)).collect();
+            messages.into_iter().map(|row| message_for(chat_id, row)).collect();
         // They are in this order, which nothing but the plan says.
         messages.sort_unstable_by_key(|message| message.seq);
         let page = Page { messages, lo: first.get("lo"), hi: first.get("hi") };
         Ok(Some(History { head: head(first), page }))
-    }
-
-    /// Live texts of a range of `seq` (both inclusive), newest first, up to the one with which they have
-    /// `bytes`: what a search walks over.
-    pub async fn list_texts(
-        &self,
-        chat_id: ChatId,
-        (lo, hi): (i64, i64),
-        bytes: i64,
-    ) -> Result<Vec<(i64, String)>, StoreError> {
-        let rows = self
-            .run(
-                &self.searches,
-                LIST_TEXTS,
-                &[
-                    (&chat_id, Type::UUID),
-                    (&lo, Type::INT8),
-                    (&hi, Type::INT8),
-                    (&bytes, Type::INT8),
-                ],
-            )
-            .await?;
-        Ok(rows.into_iter().map(|row| (row.get("seq"), row.get("text"))).collect())
-    }
-
-    /// Messages by number, newest first: what a search found.
-    pub async fn list_messages(
-        &self,
-        chat_id: ChatId,
-        seqs: &[i64],
-    ) -> Result<Vec<Message>, StoreError> {
-        let params: [Param<'_>; 2] = [(&chat_id, Type::UUID), (&seqs, Type::INT8_ARRAY)];
-        let rows = self.run(&self.searches, LIST_MESSAGES, &params).await?;
-        Ok(rows.iter().map(|row| message(chat_id, row)).collect())
     }
 }
 
@@ -179,6 +145,8 @@ pub(super) use chat_head;
 const GET_MESSAGE: &str = concat!(
     "-- store.get_message\nSELECT ",
     message_columns!(),
+    ", ",
+    my_reactions!("$3"),
     " FROM chats c
  CROSS JOIN LATERAL (SELECT me.first_seq FROM members me
                       WHERE me.chat_id = c.chat_id AND me.user_id = $3 AND coalesce(me.left_ev, 0) = 0
@@ -210,31 +178,16 @@ WITH head AS (",
 SELECT ",
     head_columns!(),
     ", h.lo, h.hi, NULL AS m_seq, NULL AS m_sender_id, NULL AS m_system, NULL AS m_ev, NULL AS m_message_id,
-       NULL AS m_client_msg_id, NULL AS m_text, NULL AS m_metadata, NULL AS m_mentions, NULL AS m_created_at,
-       NULL AS m_edited_at, NULL AS m_deleted_at
+       NULL AS m_client_msg_id, NULL AS m_text, NULL AS m_metadata, NULL AS m_mentions, NULL AS m_reply_to,
+       NULL AS m_attachments, NULL AS m_reactions, NULL AS m_pinned_at, NULL AS m_created_at, NULL AS m_edited_at,
+       NULL AS m_deleted_at, NULL AS m_my_reactions
   FROM h
  UNION ALL
 SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, ",
     message_columns!(),
+    ", ",
+    my_reactions!("$2"),
     "
   FROM h CROSS JOIN LATERAL (SELECT * FROM messages m
                               WHERE m.chat_id = h.chat_id AND m.seq BETWEEN h.lo AND h.hi OFFSET 0) m"
-);
-
-const LIST_TEXTS: &str = "\
--- store.list_texts
-SELECT seq, text FROM (
-    SELECT seq, text, coalesce(sum(octet_length(text))
-               OVER (ORDER BY seq DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
-      FROM messages
-     WHERE chat_id = $1 AND seq BETWEEN $2 AND $3 AND deleted_at IS NULL AND system IS NULL
-) x WHERE before < $4 ORDER BY seq DESC";
-
-/// One by one: `= ANY` on the second column would be a filter over all of the chat in one of two plans.
-const LIST_MESSAGES: &str = concat!(
-    "-- store.list_messages\nSELECT ",
-    message_columns!(),
-    " FROM unnest($2) AS s (seq)
- CROSS JOIN LATERAL (SELECT * FROM messages m WHERE m.chat_id = $1 AND m.seq = s.seq OFFSET 0) m
- ORDER BY m.seq DESC"
 );

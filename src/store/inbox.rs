@@ -353,7 +353,9 @@ const GET_CHATS: &str = concat!(
 SELECT * FROM (
     SELECT r.*, q.chat_id AS asked, gone.left_reason, ",
     epoch!(),
-    ", q.idx, coalesce(sum(octet_length(r.m_text) + coalesce(octet_length(r.m_metadata::text), 0))
+    ", q.idx, coalesce(sum(octet_length(r.m_text) + coalesce(octet_length(r.m_metadata::text), 0)
+                                + coalesce(octet_length(r.m_attachments::text), 0)
+                                + coalesce(octet_length(r.m_reactions::text), 0))
            OVER (ORDER BY q.idx ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS before
       FROM unnest($2) WITH ORDINALITY AS q (chat_id, idx)
       LEFT JOIN LATERAL (WITH p AS (",

@@ -11,12 +11,18 @@ use super::{
     member_state::Told,
     refusals::refusal,
     row::Row,
-    rows::{chat_kind, epoch, epoch_of, mentions, mentions_param, message, message_columns, time},
+    rows::{
+        carried, chat_kind, epoch, epoch_of, mentions, mentions_param, message, message_columns,
+        time,
+    },
     webhooks::note_webhooks,
 };
 use crate::{
     error::Error,
-    model::{ChatId, ChatKind, Epoch, Mentions, Message, MessageId, MessageKind, UserId},
+    model::{
+        Attachment, AttachmentId, ChatId, ChatKind, Epoch, Mentions, Message, MessageId,
+        MessageKind, Quote, UserId,
+    },
 };
 
 /// A message to be written, after all checks that need no database.
@@ -31,6 +37,9 @@ pub struct Draft {
     pub text: String,
     pub metadata: Option<Box<RawValue>>,
     pub mentions: Option<Mentions>,
+    /// The message that it answers, as it was read before.
+    pub reply_to: Option<Box<Quote>>,
+    pub attachments: Vec<AttachmentId>,
 }
 
 /// A batch that was written.
@@ -58,6 +67,12 @@ pub enum SendOutcome {
     Refused(Error),
 }
 
+impl Draft {
+    pub(super) fn reply_seq(&self) -> Option<i64> {
+        self.reply_to.as_ref().map(|quote| quote.seq)
+    }
+}
+
 impl Store {
     /// Writes a batch in one transaction.
     pub async fn send_messages(&self, batch: &[Draft]) -> Result<SentBatch, StoreError> {
@@ -74,6 +89,8 @@ impl Store {
         let texts: Vec<_> = batch.iter().map(|d| d.text.as_str()).collect();
         let metadata: Vec<_> = batch.iter().map(|d| d.metadata.as_ref().map(Json)).collect();
         let mentioned: Vec<_> = batch.iter().map(|d| whom(d.mentions.as_ref())).collect();
+        let replies: Vec<_> = batch.iter().map(Draft::reply_seq).collect();
+        let attached: Vec<_> = batch.iter().map(|d| attached(&d.attachments)).collect();
         let delay = self.webhook_delay.map(|delay| delay.as_secs_f64());
         let mut params: Vec<Param<'_>> = vec![
             (&chats, Type::UUID_ARRAY),
@@ -84,6 +101,8 @@ impl Store {
             (&texts, Type::TEXT_ARRAY),
             (&metadata, Type::JSON_ARRAY),
             (&mentioned, Type::TEXT_ARRAY),
+            (&replies, Type::INT8_ARRAY),
+            (&attached, Type::TEXT_ARRAY),
         ];
         let sql = match &delay {
             Some(delay) => {
@@ -167,6 +186,12 @@ fn whom(mentions: Option<&Mentions>) -> Option<String> {
     mentions.map(mentions_param).filter(|ids| !ids.is_empty())
 }
 
+/// `None`: the message has no attachments.
+fn attached(attachments: &[AttachmentId]) -> Option<String> {
+    let ids: Vec<_> = attachments.iter().map(ToString::to_string).collect();
+    (!ids.is_empty()).then(|| ids.join(","))
+}
+
 /// What `send_messages` gives for a message. `earlier`: the messages that were replayed.
 fn send_outcome(
     draft: &Draft,
@@ -185,12 +210,19 @@ fn send_outcome(
         }
         refused => return SendOutcome::Refused(refusal(refused, row)),
     }
-    created(draft, row, epoch, mentions(row, "mentions"))
+    let attachments = carried(row, "attachments");
+    created(draft, row, epoch, mentions(row, "mentions"), attachments)
 }
 
 /// A message that was created, from its row.
-pub(super) fn created(draft: &Draft, row: &Row, epoch: &Epoch, mentions: Mentions) -> SendOutcome {
-    let Draft { chat_id, sender_id, message_id, client_msg_id, digest: _, text, metadata, .. } =
+pub(super) fn created(
+    draft: &Draft,
+    row: &Row,
+    epoch: &Epoch,
+    mentions: Mentions,
+    attachments: Vec<Attachment>,
+) -> SendOutcome {
+    let Draft { chat_id, sender_id, message_id, client_msg_id, text, metadata, reply_to, .. } =
         draft.clone();
     let message = Message {
         message_id,
@@ -203,10 +235,15 @@ pub(super) fn created(draft: &Draft, row: &Row, epoch: &Epoch, mentions: Mention
         metadata,
         mentions,
         system: None,
+        reply_to,
+        attachments,
+        reactions: Vec::new(),
+        pinned_at: None,
         client_msg_id,
         created_at: time(row, "created_at"),
         edited_at: None,
         deleted_at: None,
+        my_reactions: None,
     };
     let noted = Noted::by(epoch, row.get("outbox_id"));
     SendOutcome::Created { message, kind: chat_kind(row.get("kind")), noted }
@@ -224,7 +261,7 @@ const SEND_MESSAGES: &str = concat!(
     "-- store.send_messages\nSELECT ",
     sent_columns!(),
     "
-  FROM send_messages($1, $2, $3, $4, $5, $6, $7, $8) f"
+  FROM send_messages($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) f"
 );
 
 const GET_EARLIER: &str = concat!(
@@ -241,10 +278,10 @@ const GET_EARLIER: &str = concat!(
 const SEND_MESSAGES_NOTING: &str = concat!(
     "-- store.send_messages_noting
 WITH f AS MATERIALIZED (
-    SELECT * FROM send_messages($1, $2, $3, $4, $5, $6, $7, $8)
+    SELECT * FROM send_messages($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 ), events (kind, chat_id, recipient_id, seq, report_id, due_at) AS (
     SELECT 'message.created', ($1)[f.idx::integer], peer.user_id, f.seq, NULL::uuid,
-           clock_timestamp() + $9 * interval '1 second'
+           clock_timestamp() + $11 * interval '1 second'
       FROM f
       LEFT JOIN LATERAL (SELECT m.user_id FROM members m
                           WHERE m.chat_id = ($1)[f.idx::integer] AND m.user_id <> ($2)[f.idx::integer]

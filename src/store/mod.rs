@@ -1,6 +1,7 @@
 //! Storage in Postgres, the source of truth. Each method is one atomic unit: a statement, a snapshot, or a
 //! function that locks. The SQL stands beside the code that binds it.
 
+mod annotations;
 mod attachment_removals;
 mod attachment_uploads;
 mod attachments;
@@ -29,6 +30,7 @@ mod reports;
 mod requirements;
 mod row;
 mod rows;
+mod search;
 mod shared_connections;
 mod states;
 mod sync;
@@ -47,6 +49,9 @@ use futures_util::future::join_all;
 use tokio_postgres::types::{ToSql, Type};
 
 pub use self::{
+    annotations::{
+        Annotated, AnnotatedBatch, Annotation, AnnotationKind, AnnotationOutcome, UserReaction,
+    },
     attachments::{
         AnnouncedAttachment, AttachmentState, Finding as AttachmentFinding, StoredAttachment,
     },
@@ -65,6 +70,7 @@ pub use self::{
     migrate::{check_migrations, migrate},
     mutations::{Mutated, MutatedBatch, Mutation, MutationKind, MutationOutcome, MutationResult},
     outbox::{Noted, Unpublished},
+    search::{MessageCursor, Searchable, Text},
     states::InboxHead,
     sync::{Mark, OpenRound, SyncCursor, SyncList},
     trace::{Trail, trail},

@@ -39,6 +39,10 @@ pub(super) fn lasting(outcome: &str) -> Error {
         "forbidden_all" => {
             Error::Forbidden("In a chat of this size only owner and admins may mention everybody.")
         }
+        "too_many_emojis" => Error::LimitReached("A message takes 20 different emojis at most."),
+        "too_many_pins" => Error::LimitReached("A chat has 100 pinned messages at most."),
+        "attachment_not_found" => Error::AttachmentNotFound,
+        "empty_text" => Error::field("text", "must not be empty without attachments"),
         "idempotency_mismatch" => Error::IdempotencyMismatch,
         _ => Error::ChatNotFound,
     }

@@ -1,5 +1,6 @@
 //! Turns rows into objects. Several statements return the same columns, so each group is named once here.
 
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use tokio_postgres::types::Json;
 
@@ -15,11 +16,30 @@ macro_rules! message_columns {
     () => {
         "m.seq AS m_seq, m.sender_id AS m_sender_id, m.system AS m_system, m.ev AS m_ev, \
          m.message_id AS m_message_id, m.client_msg_id AS m_client_msg_id, m.text AS m_text, \
-         m.metadata AS m_metadata, m.mentions AS m_mentions, m.created_at AS m_created_at, \
-         m.edited_at AS m_edited_at, m.deleted_at AS m_deleted_at"
+         m.metadata AS m_metadata, m.mentions AS m_mentions, \
+         CASE WHEN m.reply_seq IS NOT NULL THEN (\
+             SELECT json_build_object('message_id', q.message_id, 'seq', q.seq, 'sender_id', q.sender_id, \
+                                      'text', left(q.text, 200), 'deleted', q.deleted_at IS NOT NULL) \
+               FROM messages q WHERE q.chat_id = m.chat_id AND q.seq = m.reply_seq) END AS m_reply_to, \
+         m.attachments AS m_attachments, m.reactions AS m_reactions, m.pinned_at AS m_pinned_at, \
+         m.created_at AS m_created_at, m.edited_at AS m_edited_at, m.deleted_at AS m_deleted_at"
     };
 }
 pub(super) use message_columns;
+
+/// The column that [`message_for`] reads beside those of [`message_columns!`]: the reader's own reactions.
+macro_rules! my_reactions {
+    ($reader:literal) => {
+        concat!(
+            "CASE WHEN m.reactions IS NOT NULL THEN ARRAY(
+                 SELECT r.emoji FROM reactions r
+                  WHERE r.user_id = ",
+            $reader,
+            " COLLATE \"POSIX\" AND r.chat_id = m.chat_id AND r.seq = m.seq) END AS m_my_reactions"
+        )
+    };
+}
+pub(super) use my_reactions;
 
 /// The function `epoch()` as an expression, since a call would be planned with every statement. As a
 /// column its name is `epoch`.
@@ -199,10 +219,30 @@ pub(super) fn message(chat_id: ChatId, row: &Row) -> Message {
         mentions: mentions(row, "m_mentions"),
         // Written by this service, so it can be read.
         system: system.and_then(|json| serde_json::from_str(json.get()).ok()),
+        reply_to: carried(row, "m_reply_to"),
+        attachments: carried(row, "m_attachments"),
+        reactions: carried(row, "m_reactions"),
+        pinned_at: opt_time(row, "m_pinned_at"),
         created_at: time(row, "m_created_at"),
         edited_at: opt_time(row, "m_edited_at"),
         deleted_at: opt_time(row, "m_deleted_at"),
+        my_reactions: None,
     }
+}
+
+/// Reads JSON that this service wrote; null is the default.
+pub(super) fn carried<T: Default + for<'a> Deserialize<'a>>(row: &Row, column: &str) -> T {
+    row.get::<Option<Json<T>>>(column).map(|json| json.0).unwrap_or_default()
+}
+
+/// Reads [`message_columns!`] and [`my_reactions!`].
+pub(super) fn message_for(chat_id: ChatId, row: &Row) -> Message {
+    let mine = row.get::<Option<Vec<String>>>("m_my_reactions").unwrap_or_default();
+    let mut message = message(chat_id, row);
+    // In the order of the others.
+    let order = message.reactions.iter().map(|reaction| &reaction.emoji);
+    message.my_reactions = Some(order.filter(|emoji| mine.contains(emoji)).cloned().collect());
+    message
 }
 
 #[cfg(test)]

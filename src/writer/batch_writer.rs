@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     hash::Hash,
     sync::Arc,
+    time::Duration,
 };
 
 use tokio::{
@@ -53,6 +54,9 @@ pub(super) trait BatchItem: Sized + Send + Sync + 'static {
 
     /// Maximum items of one chat in a batch.
     const SHARE_OF_CHAT: usize = BATCH;
+
+    /// Least time between the starts of two batches: those that come meanwhile are written together.
+    const PAUSE: Duration = Duration::ZERO;
 
     fn chat_id(&self) -> ChatId;
 
@@ -149,6 +153,8 @@ pub(super) struct BatchWriter<W: BatchItem> {
     carried: VecDeque<Job<W>>,
     /// Chats that were locked at the last attempt; items for them are refused without a wait.
     held: BTreeSet<ChatId>,
+    /// When the next batch may begin, see [`BatchItem::PAUSE`].
+    paused_until: Option<Instant>,
     publisher: Publisher<W>,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
@@ -169,6 +175,7 @@ impl<W: BatchItem> BatchWriter<W> {
             waiting,
             carried: VecDeque::new(),
             held: BTreeSet::new(),
+            paused_until: None,
             publisher: Publisher::start(outbox, tasks),
             metrics: Arc::clone(metrics),
             stop: stop.clone(),
@@ -197,6 +204,15 @@ impl<W: BatchItem> BatchWriter<W> {
                 () = self.stop.cancelled() => return None,
             };
             self.carried.push_back(first);
+        }
+        if let Some(until) = self.paused_until.take() {
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => {}
+                () = self.stop.cancelled() => {}
+            }
+        }
+        if !W::PAUSE.is_zero() {
+            self.paused_until = Some(Instant::now() + W::PAUSE);
         }
         let (mut batch, mut bytes) = (Vec::new(), 0);
         let mut shares = Shares::new(W::SHARE_OF_CHAT);

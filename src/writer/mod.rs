@@ -1,7 +1,9 @@
 //! Group commit: a chat always belongs to the same batch writer of a replica, which writes
 //! everything that waits in one round trip. Without load a batch is one message; under load
-//! throughput rises while latency stays. Sends have several batch writers, mutations have one.
+//! throughput rises while latency stays. Sends have several batch writers, mutations and annotations
+//! have one each.
 
+mod annotations;
 mod batch_writer;
 mod mutations;
 mod publish;
@@ -19,7 +21,7 @@ use crate::{
     metrics::Metrics,
     model::Message,
     outbox::Outbox,
-    store::{Draft, Mutated, Mutation, Store},
+    store::{Annotated, Annotation, Draft, Mutated, Mutation, Store},
 };
 
 /// A durable message.
@@ -37,6 +39,7 @@ pub struct Sent {
 pub struct Writer {
     sends: Vec<BatchSender<Draft>>,
     mutations: BatchSender<Mutation>,
+    annotations: BatchSender<Annotation>,
 }
 
 impl Writer {
@@ -53,12 +56,14 @@ impl Writer {
                 .map(|_| BatchWriter::start(store, outbox, metrics, tasks, stop))
                 .collect(),
             mutations: BatchWriter::start(store, outbox, metrics, tasks, stop),
+            annotations: BatchWriter::start(store, outbox, metrics, tasks, stop),
         }
     }
 
-    /// The number of sends and mutations that wait.
+    /// The number of writes that wait.
     pub fn queued(&self) -> usize {
-        self.sends.iter().map(BatchSender::queued).sum::<usize>() + self.mutations.queued()
+        let sends: usize = self.sends.iter().map(BatchSender::queued).sum();
+        sends + self.mutations.queued() + self.annotations.queued()
     }
 
     /// Writes one message; returns once it is durable and published, or Redis is too slow.
@@ -71,5 +76,10 @@ impl Writer {
     /// Applies one mutation; returns at the same point as [`Self::send`].
     pub async fn mutate(&self, mutation: Mutation) -> Result<Mutated, Error> {
         self.mutations.write(mutation).await
+    }
+
+    /// Sets one annotation; returns at the same point as [`Self::send`].
+    pub async fn annotate(&self, annotation: Annotation) -> Result<Annotated, Error> {
+        self.annotations.write(annotation).await
     }
 }

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     error::Error,
     metrics::Metrics,
-    model::{Audience, ChatId, MessageId, Time, UserId},
+    model::{Audience, ChangedPart, ChatId, MessageId, Time, UserId},
     protocol::{AddressedFrame, Publication, ServerFrame, message_frame},
     store::{
         Mutated, MutatedBatch, Mutation, MutationKind, MutationOutcome, MutationResult, Store,
@@ -75,7 +75,7 @@ impl BatchItem for Mutation {
                     let at = message.deleted_at.or(message.edited_at);
                     let at = at.map_or_else(jiff::Timestamp::now, |Time(at)| at);
                     let audience = Audience::SeeingSeq(message.seq);
-                    let frame = message_frame(message);
+                    let frame = message_frame(message, Some(&[ChangedPart::Text]));
                     let frame = AddressedFrame { audience, affected: Vec::new(), frame };
                     batch.publish(chat_id, ev, event(batch, ev, at, span, frame));
                 }
@@ -104,7 +104,7 @@ impl BatchItem for Mutation {
 }
 
 /// Encodes an event, committed at `at`.
-fn event(
+pub(super) fn event(
     batch: &Batch,
     ev: i64,
     at: jiff::Timestamp,

@@ -98,8 +98,10 @@ impl Batch {
     }
 
     fn into_commit(mut self) -> Commit {
-        // A chat's changes in their order.
-        self.events.sort_unstable_by_key(|(chat_id, ev, _)| (*chat_id, *ev));
+        // A chat's changes in their order. Of those that share a revision the last one has its state.
+        self.events.reverse();
+        self.events.sort_by_key(|(chat_id, ev, _)| (*chat_id, *ev));
+        self.events.dedup_by_key(|(chat_id, ev, _)| (*chat_id, *ev));
         let events = self.events.into_iter();
         let events = events.map(|(chat_id, _, event)| (Channel::Chat(chat_id), event));
         self.commit.publications.extend(events);

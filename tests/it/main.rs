@@ -35,6 +35,7 @@ mod rolling;
 mod rotation;
 mod rust_client;
 mod search;
+mod search_all;
 mod socket;
 mod surroundings;
 mod system;

@@ -24,6 +24,14 @@ pub const MAX_CLIENT_CHAT_ID_CHARS: usize = 64;
 pub const MAX_NAMED_MEMBERS: usize = 1_000;
 /// Most users that a message mentions one by one.
 pub const MAX_MENTIONS: usize = 50;
+/// Most attachments of a message.
+pub const MAX_ATTACHMENTS: usize = 10;
+/// Most different emojis on one message.
+pub const MAX_EMOJIS: i64 = 20;
+/// Longest name of an emoji between its two colons, in characters.
+pub const MAX_EMOJI_NAME_CHARS: usize = 64;
+/// Most pinned messages of a chat.
+pub const MAX_PINS: i64 = 100;
 /// Largest group in which any member may mention `all`, in members.
 pub const MAX_MEMBERS_MENTIONED_BY_ALL: i32 = 32;
 /// Longest time between two messages in slow mode, in seconds (six hours).
@@ -81,6 +89,14 @@ pub fn check_text(text: &str) -> Result<(), &'static str> {
     } else {
         Ok(())
     }
+}
+
+/// Checks the text of a message with attachments, which may be empty.
+///
+/// # Errors
+/// As [`check_text`].
+pub fn check_caption(text: &str) -> Result<(), &'static str> {
+    if text.is_empty() { Ok(()) } else { check_text(text) }
 }
 
 /// Checks a `client_msg_id`: 1 to [`MAX_CLIENT_MSG_ID_CHARS`] characters, no U+0000.

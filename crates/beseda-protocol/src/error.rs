@@ -33,6 +33,7 @@ pub enum ErrorCode {
     UnsupportedMediaType,
     RoomMismatch,
     ChatFull,
+    LimitReached,
     ValidationFailed,
     SelfChat,
     IdempotencyMismatch,
@@ -44,7 +45,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All codes.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::InvalidJson,
         Self::InvalidRequest,
         Self::Unauthenticated,
@@ -71,6 +72,7 @@ impl ErrorCode {
         Self::UnsupportedMediaType,
         Self::RoomMismatch,
         Self::ChatFull,
+        Self::LimitReached,
         Self::ValidationFailed,
         Self::SelfChat,
         Self::IdempotencyMismatch,
@@ -140,6 +142,7 @@ impl ErrorCode {
             Self::UnsupportedMediaType => ("unsupported_media_type", 415, "Not JSON"),
             Self::RoomMismatch => ("room_mismatch", 409, "Another chat"),
             Self::ChatFull => ("chat_full", 409, "Chat full"),
+            Self::LimitReached => ("limit_reached", 409, "Limit reached"),
             Self::ValidationFailed => ("validation_failed", 422, "Fields at fault"),
             Self::SelfChat => ("self_chat", 422, "A chat with oneself"),
             Self::IdempotencyMismatch => ("idempotency_mismatch", 422, "Id used for other content"),

@@ -9,7 +9,8 @@ use serde_json::value::RawValue;
 
 use crate::{
     model::{
-        Chat, ChatId, GroupChange, LeftReason, Member, Mentions, Message, MessageId, Time, UserId,
+        AttachmentId, ChangedPart, Chat, ChatId, GroupChange, LeftReason, Member, Mentions,
+        Message, MessageId, Time, UserId,
     },
     tagged,
 };
@@ -80,7 +81,13 @@ pub enum ServerFrame<'a> {
     #[serde(rename = "message.created")]
     MessageCreated { chat_id: ChatId, ev: i64, message: &'a Message },
     #[serde(rename = "message.updated")]
-    MessageUpdated { chat_id: ChatId, ev: i64, message: &'a Message },
+    MessageUpdated {
+        chat_id: ChatId,
+        ev: i64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        changed: Option<&'a [ChangedPart]>,
+        message: &'a Message,
+    },
     #[serde(rename = "message.deleted")]
     MessageDeleted {
         chat_id: ChatId,
@@ -183,8 +190,9 @@ impl ServerFrame<'_> {
     }
 }
 
-/// Encodes the frame of a message in its present state: created, updated or deleted.
-pub fn message_frame(message: &Message) -> Frame {
+/// Encodes the frame of a message in its present state: created, updated or deleted. `changed`: what this
+/// revision changed, where that is known.
+pub fn message_frame(message: &Message, changed: Option<&[ChangedPart]>) -> Frame {
     let (chat_id, ev) = (message.chat_id, message.ev);
     if message.deleted_at.is_some() {
         ServerFrame::MessageDeleted {
@@ -195,8 +203,8 @@ pub fn message_frame(message: &Message) -> Frame {
             deleted_at: message.deleted_at,
         }
         .encode()
-    } else if message.edited_at.is_some() {
-        ServerFrame::MessageUpdated { chat_id, ev, message }.encode()
+    } else if changed.is_some() || message.is_changed() {
+        ServerFrame::MessageUpdated { chat_id, ev, changed, message }.encode()
     } else {
         ServerFrame::MessageCreated { chat_id, ev, message }.encode()
     }
@@ -240,9 +248,17 @@ pub enum ReceivedFrame {
     /// A message was sent; in a resume, one that is new to the client.
     #[serde(rename = "message.created")]
     MessageCreated { chat_id: ChatId, ev: i64, message: Message },
-    /// A message was edited. The client may not have received it before.
+    /// A message changed: its text, reactions, attachments, or whether it is pinned. It comes whole, and the
+    /// client may not have received it before. `changed` says what this revision changed; `None` in a resume,
+    /// where it may be anything.
     #[serde(rename = "message.updated")]
-    MessageUpdated { chat_id: ChatId, ev: i64, message: Message },
+    MessageUpdated {
+        chat_id: ChatId,
+        ev: i64,
+        #[serde(default)]
+        changed: Option<Vec<ChangedPart>>,
+        message: Message,
+    },
     /// A message became a tombstone. The client may not have received it before.
     #[serde(rename = "message.deleted")]
     MessageDeleted {
@@ -433,6 +449,10 @@ pub enum ClientFrame<'a> {
         text: &'a str,
         #[serde(skip_serializing_if = "Option::is_none")]
         mentions: Option<&'a Mentions>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reply_to: Option<MessageId>,
+        #[serde(skip_serializing_if = "<[_]>::is_empty")]
+        attachments: &'a [AttachmentId],
         #[serde(skip_serializing_if = "Option::is_none")]
         client_msg_id: Option<&'a str>,
     },

@@ -1,5 +1,6 @@
 //! The objects that clients see: users, chats, messages, reports, and the lines of an export.
 
+mod carried;
 mod export;
 mod group;
 
@@ -13,6 +14,7 @@ use uuid::Uuid;
 use crate::bounds::MAX_USER_ID_CHARS;
 
 pub use self::{
+    carried::{Attachment, AttachmentId, AttachmentStatus, ChangedPart, Quote, Reaction},
     export::{
         ExportEnd, ExportLine, ExportedBlock, ExportedChat, ExportedMessage, ExportedProfile,
         ExportedReport,
@@ -160,11 +162,26 @@ pub struct Message {
     pub mentions: Mentions,
     /// What a system message tells of; null in others.
     pub system: Option<SystemEvent>,
+    /// The message that it answers; null: none, or a tombstone.
+    #[serde(default)]
+    pub reply_to: Option<Box<Quote>>,
+    /// In the order of the send; empty in a tombstone.
+    #[serde(default)]
+    pub attachments: Vec<Attachment>,
+    /// In the order of the first reaction with each emoji; empty in a tombstone.
+    #[serde(default)]
+    pub reactions: Vec<Reaction>,
+    /// When it was pinned; null: it is not.
+    #[serde(default)]
+    pub pinned_at: Option<Time>,
     pub client_msg_id: Option<String>,
     /// Never earlier than that of the previous message.
     pub created_at: Time,
     pub edited_at: Option<Time>,
     pub deleted_at: Option<Time>,
+    /// The caller's own reactions; in answers of REST only, as frames are for all members alike.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub my_reactions: Option<Vec<String>>,
 }
 
 /// The kind of a message. Clients must expect others.
@@ -175,6 +192,13 @@ pub enum MessageKind {
     Text,
     /// Written by the service, about a change of the chat. It is never unread.
     System,
+}
+
+impl Message {
+    /// Whether it shows more than when it was sent: an edit, reactions, or a pin.
+    pub fn is_changed(&self) -> bool {
+        self.edited_at.is_some() || !self.reactions.is_empty() || self.pinned_at.is_some()
+    }
 }
 
 impl PartialEq for Message {
@@ -190,10 +214,15 @@ impl PartialEq for Message {
                 == other.metadata.as_deref().map(RawValue::get)
             && self.mentions == other.mentions
             && self.system == other.system
+            && self.reply_to == other.reply_to
+            && self.attachments == other.attachments
+            && self.reactions == other.reactions
+            && self.pinned_at == other.pinned_at
             && self.client_msg_id == other.client_msg_id
             && self.created_at == other.created_at
             && self.edited_at == other.edited_at
             && self.deleted_at == other.deleted_at
+            && self.my_reactions == other.my_reactions
     }
 }
 

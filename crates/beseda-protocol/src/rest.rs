@@ -11,8 +11,9 @@ use serde_json::value::RawValue;
 pub use self::attachments::{AttachmentLink, AttachmentTicket, NewAttachment, UploadLink};
 
 use crate::model::{
-    Ban, Chat, ChatId, ChatKind, GroupSettings, HistoryRule, Invite, InviteRule, JoinRule, Member,
-    Mentions, Message, Notify, PostRule, Report, Role, Time, UserId,
+    AttachmentId, Ban, Chat, ChatId, ChatKind, GroupSettings, HistoryRule, Invite, InviteRule,
+    JoinRule, Member, Mentions, Message, MessageId, Notify, PostRule, Reaction, Report, Role, Time,
+    UserId,
 };
 
 /// A chat to open: a direct one by `user_id` (or `user_ids`), or a group by `kind`.
@@ -373,11 +374,9 @@ pub struct ReadResult {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NewMessage {
-    /// 1 to 4,000 Unicode scalar values, not only white space, no U+0000; stored as sent.
-    #[cfg_attr(
-        feature = "openapi",
-        schema(min_length = 1, max_length = 4000, example = "Привет!")
-    )]
+    /// 1 to 4,000 Unicode scalar values, not only white space, no U+0000; stored as sent. Beside attachments it
+    /// may be empty.
+    #[cfg_attr(feature = "openapi", schema(max_length = 4000, example = "Привет!"))]
     pub text: String,
     /// The host application's JSON object, up to 4 KiB.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
@@ -387,6 +386,15 @@ pub struct NewMessage {
     /// sender's own, are dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mentions: Option<Mentions>,
+    /// The message of the same chat that it answers.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Uuid>))]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply_to: Option<MessageId>,
+    /// 1 to 10 attachments that the sender has uploaded to this chat, in this order; beside them `text` may be
+    /// empty.
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<Uuid>, max_items = 10))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attachments: Vec<AttachmentId>,
     /// Makes a retry safe, without a time limit: the same id never makes a second message.
     #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 64, example = "c0ffee-1"))]
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -397,7 +405,8 @@ pub struct NewMessage {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Edit {
-    #[cfg_attr(feature = "openapi", schema(min_length = 1, max_length = 4000))]
+    /// As in a message: empty only beside attachments.
+    #[cfg_attr(feature = "openapi", schema(max_length = 4000))]
     pub text: String,
     /// Whom the message mentions from now on; if it is not given, that stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -409,8 +418,56 @@ pub struct Edit {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SearchHit {
     pub message: Message,
-    /// Start and length of each match, in UTF-16 code units of `text`.
+    /// Start and length of each match, in UTF-16 code units of `text`. A match in the name of an attachment has
+    /// none.
     pub highlights: Vec<[u32; 2]>,
+}
+
+/// The reactions of a message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Reactions {
+    pub reactions: Vec<Reaction>,
+}
+
+/// One user's reaction to a message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct UserReaction {
+    pub user_id: UserId,
+    pub emoji: String,
+    pub created_at: Time,
+}
+
+/// A page of who reacted to a message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ReactionPage {
+    /// By emoji, then in the order of the reactions.
+    pub results: Vec<UserReaction>,
+    /// The `cursor` of the next page; null on the last one.
+    pub next: Option<String>,
+}
+
+/// A page of messages, of one chat or of several.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct MessagePage {
+    pub results: Vec<Message>,
+    /// The `cursor` of the next page; null on the last one.
+    pub next: Option<String>,
+}
+
+/// A page of what a search over all chats found.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SearchAllPage {
+    /// Newest first.
+    pub results: Vec<SearchHit>,
+    /// The `cursor` of the next page; null after all chats were searched.
+    pub next: Option<String>,
+    /// False if the time budget ended before the page was full or all chats were searched.
+    pub complete: bool,
 }
 
 /// A page of search results.

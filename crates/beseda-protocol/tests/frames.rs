@@ -6,8 +6,8 @@ use beseda_protocol::{
     ClientFrame, ReceivedFrame, ResetReason, ServerFrame,
     frame::{AckResult, CommandName, GoneReason, Receipt, message_frame},
     model::{
-        Chat, ExportEnd, ExportLine, ExportedMessage, LeftReason, Mentions, Message, MessageKind,
-        SystemEventKind, UserId,
+        ChangedPart, Chat, ExportEnd, ExportLine, ExportedMessage, LeftReason, Mentions, Message,
+        MessageKind, SystemEventKind, UserId,
     },
 };
 use proptest::prelude::*;
@@ -90,8 +90,18 @@ fn every_frame_of_a_server_is_understood_by_a_client() {
             ReceivedFrame::MessageCreated { chat_id, ev: 4, message: message.clone() },
         ),
         (
-            received(&ServerFrame::MessageUpdated { chat_id, ev: 4, message: &message }),
-            ReceivedFrame::MessageUpdated { chat_id, ev: 4, message: message.clone() },
+            received(&ServerFrame::MessageUpdated {
+                chat_id,
+                ev: 4,
+                changed: Some(&[ChangedPart::Reactions]),
+                message: &message,
+            }),
+            ReceivedFrame::MessageUpdated {
+                chat_id,
+                ev: 4,
+                changed: Some(vec![ChangedPart::Reactions]),
+                message: message.clone(),
+            },
         ),
         (
             received(&ServerFrame::MessageDeleted {
@@ -275,12 +285,19 @@ fn every_frame_of_a_server_is_understood_by_a_client() {
 
 #[test]
 fn a_message_is_told_as_what_it_is_now() {
-    let kind = |message: &Message| {
-        let frame: Value = serde_json::from_slice(&message_frame(message)).expect("JSON");
+    let told = |message: &Message, changed| {
+        let frame = message_frame(message, changed);
+        let frame: Value = serde_json::from_slice(&frame).expect("JSON");
         frame["type"].as_str().expect("a type").to_owned()
     };
+    let kind = |message: &Message| told(message, None);
     let mut message = message();
+    assert_eq!(kind(&message), "message.updated", "it has reactions, and is pinned");
+    message.pinned_at = None;
+    assert_eq!(kind(&message), "message.updated", "it has reactions");
+    message.reactions.clear();
     assert_eq!(kind(&message), "message.created");
+    assert_eq!(told(&message, Some(&[ChangedPart::Reactions])), "message.updated");
     message.edited_at = Some(time());
     assert_eq!(kind(&message), "message.updated");
     message.deleted_at = Some(time());

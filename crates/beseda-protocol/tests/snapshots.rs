@@ -8,7 +8,7 @@ use std::fmt::Write;
 use beseda_protocol::{
     ClientFrame, Close, ErrorCode, FieldError, Problem, ResetReason, ServerFrame,
     frame::{AckResult, GoneReason, Receipt},
-    model::{LeftReason, Mentions},
+    model::{ChangedPart, LeftReason, Mentions},
 };
 use serde_json::value::RawValue;
 
@@ -58,7 +58,13 @@ fn server_frames() {
             online_count: None,
         },
         ServerFrame::MessageCreated { chat_id, ev: 4, message: &message },
-        ServerFrame::MessageUpdated { chat_id, ev: 4, message: &message },
+        ServerFrame::MessageUpdated {
+            chat_id,
+            ev: 4,
+            changed: Some(&[ChangedPart::Reactions]),
+            message: &message,
+        },
+        ServerFrame::MessageUpdated { chat_id, ev: 4, changed: None, message: &message },
         ServerFrame::MessageDeleted { chat_id, ev: 5, message_id, seq: 3, deleted_at: Some(at) },
         ServerFrame::MessageCreated { chat_id, ev: 4, message: &system },
         ServerFrame::ChatRead { chat_id, ev: Some(6), user_id: &user_id, read_seq: 3 },
@@ -134,6 +140,8 @@ fn client_frames() {
             chat_id: Some(chat_id),
             text: "Привет, \"ты\"!\n",
             mentions: Some(&Mentions::All),
+            reply_to: Some(uuid::Uuid::from_u128(6)),
+            attachments: &[uuid::Uuid::from_u128(9)],
             client_msg_id: Some("c0ffee-1"),
         },
         ClientFrame::Send {
@@ -141,6 +149,8 @@ fn client_frames() {
             chat_id: None,
             text: "x",
             mentions: None,
+            reply_to: None,
+            attachments: &[],
             client_msg_id: None,
         },
         ClientFrame::MarkRead { id: "6", chat_id: Some(chat_id), up_to_seq: Some(3) },
@@ -155,7 +165,8 @@ fn client_frames() {
 
 #[test]
 fn problems() {
-    let problems = ErrorCode::ALL.map(|code| {
+    // As a list: serde knows arrays of up to 32 items.
+    let problems = ErrorCode::ALL.into_iter().map(|code| {
         let mut problem = Problem::new(code, "What happened.", "01a20a32-faed-704e");
         problem.retry_after_ms = (code == ErrorCode::RateLimited).then_some(250);
         problem.errors = (code == ErrorCode::ValidationFailed).then(|| {
@@ -164,7 +175,7 @@ fn problems() {
         });
         problem
     });
-    insta::assert_json_snapshot!(problems.to_vec());
+    insta::assert_json_snapshot!(problems.collect::<Vec<_>>());
 }
 
 #[test]

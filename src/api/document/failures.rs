@@ -42,6 +42,29 @@ pub(super) const FAILURES: &[(&str, &[&str])] = &[
     ("accept_invite", &["forbidden", "banned", "invite_not_found", "chat_full"]),
     ("mark_read", &["chat_not_found", "room_mismatch", "validation_failed"]),
     ("search", &["chat_not_found", "validation_failed"]),
+    ("search_all", &["validation_failed"]),
+    ("list_mentions", &["validation_failed"]),
+    (
+        "add_reaction",
+        &[
+            "forbidden",
+            "blocked",
+            "silenced",
+            "slow_mode",
+            "chat_not_found",
+            "message_not_found",
+            "limit_reached",
+            "validation_failed",
+        ],
+    ),
+    ("remove_reaction", &["forbidden", "chat_not_found", "message_not_found", "validation_failed"]),
+    ("list_reactions", &["chat_not_found", "message_not_found", "validation_failed"]),
+    (
+        "pin_message",
+        &["forbidden", "blocked", "chat_not_found", "message_not_found", "limit_reached"],
+    ),
+    ("unpin_message", &["forbidden", "chat_not_found", "message_not_found"]),
+    ("list_pins", &["chat_not_found", "validation_failed"]),
     ("connect_chat", &["chat_not_found"]),
     ("connect_many", &[]),
     ("list_messages", &["chat_not_found", "validation_failed"]),
@@ -53,6 +76,7 @@ pub(super) const FAILURES: &[(&str, &[&str])] = &[
             "silenced",
             "slow_mode",
             "chat_not_found",
+            "attachment_not_found",
             "validation_failed",
             "idempotency_mismatch",
         ],
@@ -120,7 +144,7 @@ pub(super) const BODY_FAILURES: &[&str] =
     &["invalid_json", "payload_too_large", "unsupported_media_type", "validation_failed"];
 
 /// Returns an example of each failure.
-pub(super) fn failures() -> [Error; 30] {
+pub(super) fn failures() -> [Error; 31] {
     let fault = |field: &str, message: &str| FieldError {
         field: field.to_owned(),
         message: message.to_owned(),
@@ -150,6 +174,7 @@ pub(super) fn failures() -> [Error; 30] {
         Error::UnsupportedMediaType,
         Error::RoomMismatch,
         Error::ChatFull,
+        Error::LimitReached("A message takes 20 different emojis at most."),
         Error::Validation(vec![fault("limit", "must be an integer from 1 to 100")]),
         Error::SelfChat,
         Error::IdempotencyMismatch,
@@ -178,6 +203,10 @@ pub(super) const FORBIDDEN: &[(&[&str], &str)] = &[
             "create_invite",
             "list_invites",
             "delete_invite",
+            "add_reaction",
+            "remove_reaction",
+            "pin_message",
+            "unpin_message",
         ],
         "You may not do this in this chat.",
     ),

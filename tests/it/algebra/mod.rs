@@ -84,6 +84,8 @@ fn draft(chat_id: ChatId, sender: &str, mentions: Option<Mentions>) -> Draft {
         text: "hello".to_owned(),
         metadata: None,
         mentions,
+        reply_to: None,
+        attachments: Vec::new(),
     }
 }
 

@@ -18,12 +18,17 @@ use serde_json::{Value, json};
 use crate::harness::{Chat, Client};
 
 /// Creates a group of the caller and these users.
-async fn create(owner: &Client, title: &str, user_ids: &[&str]) -> Chat {
+pub(crate) async fn create(owner: &Client, title: &str, user_ids: &[&str]) -> Chat {
     create_with(owner, title, user_ids, json!({})).await
 }
 
 /// Creates a group with these settings.
-async fn create_with(owner: &Client, title: &str, user_ids: &[&str], settings: Value) -> Chat {
+pub(crate) async fn create_with(
+    owner: &Client,
+    title: &str,
+    user_ids: &[&str],
+    settings: Value,
+) -> Chat {
     let body =
         json!({ "kind": "group", "title": title, "user_ids": user_ids, "settings": settings });
     Chat::from_json(&owner.post("/chats/", body).await.expect(201))
@@ -37,11 +42,11 @@ async fn member_ids(client: &Client, chat: &Chat) -> Vec<String> {
 }
 
 /// Adds members and returns the answer.
-async fn add(client: &Client, chat: &Chat, user_ids: &[&str]) -> Value {
+pub(crate) async fn add(client: &Client, chat: &Chat, user_ids: &[&str]) -> Value {
     client.post(&chat.path("members/"), json!({ "user_ids": user_ids })).await.expect(200)
 }
 
 /// Makes members known by names, so that a group can have many of them.
-fn crowd(count: usize) -> Vec<String> {
+pub(crate) fn crowd(count: usize) -> Vec<String> {
     (0..count).map(|n| format!("one of many {n:04}")).collect()
 }

@@ -169,14 +169,17 @@ impl Client {
         self.get(&chat.path("")).await.expect(200)
     }
 
-    /// Sends a new message and returns it.
+    /// Sends a new message and returns it, as all members are told of it.
     pub(crate) async fn send(&self, chat: &Chat, text: &str) -> Value {
-        self.post(&chat.path("messages/"), json!({ "text": text })).await.expect(201)
+        told(self.post(&chat.path("messages/"), json!({ "text": text })).await.expect(201))
     }
 
-    /// Reads a page of history: `client.history(&chat, "?before=7")`.
+    /// Reads a page of history, as all members are told of its messages: `client.history(&chat, "?before=7")`.
     pub(crate) async fn history(&self, chat: &Chat, query: &str) -> Value {
-        self.get(&chat.path(&format!("messages/{query}"))).await.expect(200)
+        let mut page = self.get(&chat.path(&format!("messages/{query}"))).await.expect(200);
+        let results = page["results"].as_array_mut().expect("messages");
+        results.iter_mut().for_each(|message| *message = told(message.take()));
+        page
     }
 
     pub(crate) async fn mark_read(&self, chat: &Chat) -> Value {
@@ -220,6 +223,16 @@ impl Client {
         let ticket = self.get(&chat.path("connect/")).await.expect(200);
         ticket["ws_url"].as_str().expect("a URL").to_owned()
     }
+}
+
+/// What all members are told of a message that was sent, edited or read: without the reader's own reactions.
+pub(crate) fn told(mut message: Value) -> Value {
+    let members = message.as_object_mut().expect("a message");
+    assert!(
+        members.remove("my_reactions").is_some_and(|mine| mine.is_array()),
+        "an answer of REST"
+    );
+    message
 }
 
 /// A request, sent when awaited.

@@ -28,7 +28,7 @@ use serde_json::Value;
 pub(crate) use self::{
     answer::Answer,
     authority::{Authority, Certificate},
-    client::{Chat, Client, Request, User},
+    client::{Chat, Client, Request, User, told},
     cluster::Cluster,
     delay_proxy::DelayProxy,
     pgbouncer::PgBouncer,
@@ -68,8 +68,8 @@ pub(crate) async fn eventually_within<T>(
     }
 }
 
-/// The members of a message.
-pub(crate) const MESSAGE: [&str; 14] = [
+/// The members of a message; an answer of REST has `my_reactions` too.
+pub(crate) const MESSAGE: [&str; 18] = [
     "message_id",
     "chat_id",
     "seq",
@@ -79,6 +79,10 @@ pub(crate) const MESSAGE: [&str; 14] = [
     "metadata",
     "mentions",
     "system",
+    "reply_to",
+    "attachments",
+    "reactions",
+    "pinned_at",
     "type",
     "client_msg_id",
     "created_at",

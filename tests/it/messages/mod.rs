@@ -1,8 +1,10 @@
 //! Sending, editing, deleting and reading messages.
 
+mod annotations;
 mod changes;
 mod content;
 mod history;
+mod replies;
 mod sending;
 
 use serde_json::Value;

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use beseda_protocol::{model::Mentions, rest::NewMessage};
+use beseda_protocol::{
+    model::{AttachmentId, Mentions, MessageId},
+    rest::NewMessage,
+};
 use serde_json::value::RawValue;
 
 use super::{Settings, connection::backoff};
@@ -15,6 +18,8 @@ pub struct Pending {
     pub text: String,
     pub metadata: Option<Box<RawValue>>,
     pub mentions: Option<Mentions>,
+    pub reply_to: Option<MessageId>,
+    pub attachments: Vec<AttachmentId>,
     /// Why it is not tried any more.
     pub failed: Option<Error>,
 }
@@ -39,9 +44,16 @@ pub(super) struct Outbox {
 
 impl Outbox {
     pub(super) fn push(&mut self, message: NewMessage) {
-        let NewMessage { text, metadata, mentions, client_msg_id } = message;
-        let client_msg_id = client_msg_id.unwrap_or_default();
-        self.pending.push(Pending { client_msg_id, text, metadata, mentions, failed: None });
+        let NewMessage { text, metadata, mentions, reply_to, attachments, client_msg_id } = message;
+        self.pending.push(Pending {
+            client_msg_id: client_msg_id.unwrap_or_default(),
+            text,
+            metadata,
+            mentions,
+            reply_to,
+            attachments,
+            failed: None,
+        });
     }
 
     /// What is to be sent at this moment; it is in flight from now on.
@@ -55,6 +67,8 @@ impl Outbox {
             text: next.text.clone(),
             metadata: next.metadata.clone(),
             mentions: next.mentions.clone(),
+            reply_to: next.reply_to,
+            attachments: next.attachments.clone(),
             client_msg_id: Some(next.client_msg_id.clone()),
         })
     }

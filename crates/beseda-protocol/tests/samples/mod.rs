@@ -1,8 +1,9 @@
 //! Objects that the tests encode and decode.
 
 use beseda_protocol::model::{
-    Chat, ChatKind, GroupChange, GroupSettings, Member, Mentions, Message, MessageKind, Notify,
-    PostRule, Role, SystemEvent, SystemEventKind, Time, User, UserId,
+    Attachment, AttachmentStatus, Chat, ChatKind, GroupChange, GroupSettings, Member, Mentions,
+    Message, MessageKind, Notify, PostRule, Quote, Reaction, Role, SystemEvent, SystemEventKind,
+    Time, User, UserId,
 };
 use serde_json::value::RawValue;
 
@@ -37,10 +38,34 @@ pub(crate) fn message() -> Message {
         metadata: metadata(),
         mentions: Mentions::Users(vec![user_id()]),
         system: None,
+        reply_to: Some(Box::new(Quote {
+            message_id: uuid::Uuid::from_u128(6),
+            seq: 2,
+            sender_id: Some(user_id()),
+            text: "before".to_owned(),
+            deleted: false,
+        })),
+        attachments: vec![Attachment {
+            attachment_id: uuid::Uuid::from_u128(9),
+            name: "cat.png".to_owned(),
+            content_type: "image/png".to_owned(),
+            size: 12_345,
+            width: Some(640),
+            height: Some(480),
+            duration_ms: None,
+            blurhash: Some("LEHV6nWB2yk8pyo0adR*.7kCMdnj".to_owned()),
+            thumbnail: true,
+            status: AttachmentStatus::Ready,
+        }],
+        reactions: vec![Reaction {
+            emoji: "👍".to_owned(), count: 21, user_ids: vec![user_id()]
+        }],
+        pinned_at: Some(time()),
         client_msg_id: Some("k".to_owned()),
         created_at: time(),
         edited_at: None,
         deleted_at: None,
+        my_reactions: None,
     }
 }
 
@@ -57,6 +82,10 @@ pub(crate) fn system_message() -> Message {
             by: Some(user_id()),
             title: Some("Friends".to_owned()),
         }),
+        reply_to: None,
+        attachments: Vec::new(),
+        reactions: Vec::new(),
+        pinned_at: None,
         client_msg_id: None,
         ..message()
     }
