@@ -59,9 +59,9 @@ pub(super) async fn announce_attachment(
 ), responses(
     (status = 200, description = "The bytes; with `link=true` a URL", content(
         (AttachmentLink = "application/json"),
-        (Vec<u8> = "application/octet-stream"),
+        (String = "*/*"),
     )),
-    (status = 206, description = "The range", body = Vec<u8>, content_type = "application/octet-stream"),
+    (status = 206, description = "The range", body = String, content_type = "*/*"),
     (status = 304, description = "As `If-None-Match` has it"),
     (status = 307, description = "The bytes are at `Location`", headers(("Location" = String))),
 ))]

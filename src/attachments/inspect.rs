@@ -182,7 +182,7 @@ mod tests {
     const PNG: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR";
     const PAGE: &[u8] = b"\n <!doctype html><script>alert(1)</script>";
     const SVG: &[u8] = b"\xef\xbb\xbf<?xml version='1.0'?><!-- x --><svg onload='alert(1)'/>";
-    const PROGRAM: &[u8] = b"\x7fELF\x02\x01\x01\0";
+    const PROGRAM: &[u8] = b"MZ\x90\0\x03";
 
     #[test]
     fn content_must_be_what_it_claims() {
