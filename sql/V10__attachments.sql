@@ -150,9 +150,12 @@ $$;
 
 -- Stores what a scanner said of an attachment. Where it was sent already, its message takes a revision, and all are
 -- told; the bytes of a blocked one go. The lock of the chat comes first, as everywhere.
-CREATE FUNCTION settle_scan(in_chat uuid, in_id uuid, in_state text) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+CREATE FUNCTION settle_scan(in_chat uuid, in_id uuid, in_state text)
+RETURNS TABLE (ev bigint, outbox_id bigint) LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
 DECLARE
     sent_seq bigint;
+    ev_now bigint;
 BEGIN
     PERFORM FROM chats c WHERE c.chat_id = in_chat FOR NO KEY UPDATE;
     UPDATE attachments a SET state = in_state::attachment_state, busy_until = NULL
@@ -162,17 +165,17 @@ BEGIN
         PERFORM queue_removals(in_chat, ARRAY[in_id]);
     END IF;
     IF sent_seq IS NOT NULL THEN
-        UPDATE chats c SET last_ev = c.last_ev + 1 WHERE c.chat_id = in_chat;
+        UPDATE chats c SET last_ev = c.last_ev + 1 WHERE c.chat_id = in_chat RETURNING c.last_ev INTO ev_now;
         UPDATE messages m
-           SET ev = c.last_ev,
+           SET ev = ev_now,
                attachments = (SELECT json_agg(CASE WHEN x.one ->> 'attachment_id' = in_id::text
                                                    THEN attachment_json(a) ELSE x.one END ORDER BY x.n)
                                 FROM json_array_elements(m.attachments) WITH ORDINALITY AS x (one, n),
                                      (SELECT * FROM attachments a
                                        WHERE a.chat_id = in_chat AND a.attachment_id = in_id) a)
-          FROM chats c
-         WHERE c.chat_id = in_chat AND m.chat_id = in_chat AND m.seq = sent_seq AND m.deleted_at IS NULL;
-        INSERT INTO outbox (chats, due_at) VALUES (ARRAY[in_chat], clock_timestamp());
+         WHERE m.chat_id = in_chat AND m.seq = sent_seq;
+        RETURN QUERY
+        INSERT INTO outbox AS o (chats) VALUES (ARRAY[in_chat]) RETURNING ev_now, o.outbox_id;
     END IF;
 END
 $$;

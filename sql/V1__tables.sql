@@ -345,15 +345,15 @@ CREATE TABLE attachments (
     created_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
     -- The message that it was sent with; null: it was not sent yet, and goes a day after it was made.
     seq           bigint,
-    -- Until when a replica has it to itself, to check the bytes or to have them scanned; after a failure, when it is
-    -- tried again. Null: nobody has it.
+    -- Until when a replica has it to itself, to check the bytes or to have them scanned; in the state scanning also
+    -- when that is tried again. Null: nobody has it, and no scan is due.
     busy_until    timestamptz,
     -- The number of scans that failed.
     attempts      integer NOT NULL DEFAULT 0,
     PRIMARY KEY (chat_id, attachment_id)
 );
 -- What a scanner has yet to judge.
-CREATE INDEX attachments_scanning ON attachments (created_at) WHERE state = 'scanning';
+CREATE INDEX attachments_scanning ON attachments (busy_until) WHERE state = 'scanning';
 -- What was never sent, oldest first.
 CREATE INDEX attachments_unsent ON attachments (created_at) WHERE seq IS NULL;
 -- A message's attachments, for its deletion.

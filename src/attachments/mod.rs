@@ -14,6 +14,7 @@ mod images;
 mod inspect;
 mod key;
 mod links;
+mod scanner;
 mod sweeper;
 mod upload;
 
@@ -27,6 +28,7 @@ use uuid::Uuid;
 
 use self::{
     bucket::Bucket, bytes::ByteStore, folder::Folder, images::Images, key::Key, links::Links,
+    scanner::Scanner,
 };
 pub(crate) use self::{
     download::{Download, Variant},
@@ -37,6 +39,7 @@ use crate::{
     error::{Error, FieldErrors, chain},
     input::Fields,
     model::{ChatId, Time, UserId},
+    outbox::Outbox,
     store::{AnnouncedAttachment, Store},
 };
 
@@ -87,6 +90,7 @@ impl Attachments {
         config: &AttachmentConfig,
         store: &Store,
         instance_secret: &[u8],
+        outbox: &Outbox,
         tasks: &TaskTracker,
         stop: CancellationToken,
     ) -> Result<Self, ConfigError> {
@@ -114,8 +118,17 @@ impl Attachments {
             }),
         };
         if let Some(bytes) = &attachments.inner.bytes {
-            let sweeping = sweeper::run(store.clone(), bytes.clone());
-            tasks.spawn(async move { stop.run_until_cancelled(sweeping).await });
+            let (sweeping, stopped) = (sweeper::run(store.clone(), bytes.clone()), stop.clone());
+            tasks.spawn(async move { stopped.run_until_cancelled(sweeping).await });
+            if let Some(address) = &config.scan {
+                let scanner = Scanner {
+                    store: store.clone(),
+                    bytes: bytes.clone(),
+                    outbox: outbox.clone(),
+                    address: address.clone(),
+                };
+                tasks.spawn(async move { stop.run_until_cancelled(scanner.run()).await });
+            }
         }
         Ok(attachments)
     }

@@ -28,7 +28,7 @@ pub enum AttachmentState {
 
 impl AttachmentState {
     /// The value of the type `attachment_state`.
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Awaited => "awaited",
             Self::Ready => "ready",
@@ -270,6 +270,7 @@ UPDATE attachments SET busy_until = NULL
 const SETTLE: &str = "\
 -- store.settle_attachment
 UPDATE attachments SET state = $3::text::attachment_state, width = $4, height = $5, blurhash = $6,
-                       thumbnail = $7, busy_until = NULL
+                       thumbnail = $7,
+                       busy_until = CASE WHEN $3 = 'scanning' THEN clock_timestamp() END
  WHERE chat_id = $1 AND attachment_id = $2 AND state = 'awaited'
 RETURNING 1";

@@ -3,6 +3,7 @@
 
 mod annotations;
 mod attachment_removals;
+mod attachment_scans;
 mod attachment_uploads;
 mod attachments;
 mod bans;

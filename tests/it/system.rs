@@ -129,6 +129,8 @@ async fn the_documents_name_every_route_and_need_no_network() {
         (format!("{chat}/messages/"), &["get", "post"]),
         (format!("{message}report/"), &["post"]),
         (message, &["get", "patch", "delete"]),
+        (format!("{chat}/attachments/"), &["post"]),
+        (format!("{chat}/attachments/{{attachment_id}}/"), &["get"]),
         (format!("{chat}/mark_read/"), &["post"]),
         (format!("{chat}/search/"), &["get"]),
         (format!("{chat}/connect/"), &["get"]),

@@ -4,6 +4,7 @@ mod announcing;
 mod content;
 mod downloads;
 mod removal;
+mod scanning;
 mod sending;
 mod uploads;
 
@@ -100,6 +101,11 @@ async fn upload(cluster: &Cluster, user: &User, chat: &Chat, file: &File) -> Ann
     let announced = announce(&user.on(0), chat, file).await;
     announced.put(&cluster.anyone(0), file.bytes.clone()).await.expect(204);
     announced
+}
+
+/// Uploads some file; returns its id.
+pub(crate) async fn uploaded(cluster: &Cluster, user: &User, chat: &Chat) -> String {
+    upload(cluster, user, chat, &File::text()).await.id
 }
 
 /// Uploads a file, and sends it as a message.
