@@ -103,7 +103,8 @@ pub(super) const EMPTY: [(&str, &str); 6] = [
           WHERE created_at < before
              OR deleted_at IS NOT NULL
                 AND (text <> '' OR metadata IS NOT NULL OR content_digest IS NOT NULL
-                     OR mentions IS NOT NULL)",
+                     OR mentions IS NOT NULL OR reply_seq IS NOT NULL OR attachments IS NOT NULL
+                     OR reactions IS NOT NULL OR pinned_at IS NOT NULL)",
     ),
     (
         "messages written twice",
