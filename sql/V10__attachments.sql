@@ -60,6 +60,20 @@ CREATE FUNCTION drop_attachments(in_chat uuid, in_seqs bigint[]) RETURNS void LA
     SELECT queue_removals(in_chat, array_agg(d.attachment_id)) FROM dropped d
 $$;
 
+-- Lets go of the bytes that waited for a report which is decided by now; returns how many wait no longer.
+CREATE FUNCTION release_removals() RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    released bigint;
+BEGIN
+    UPDATE attachment_removals r SET due_at = clock_timestamp()
+     WHERE r.due_at = 'infinity'
+       AND NOT EXISTS (SELECT FROM report_attachments k
+                        WHERE k.chat_id = r.chat_id AND k.attachment_id = r.attachment_id);
+    GET DIAGNOSTICS released = ROW_COUNT;
+    RETURN released;
+END
+$$;
+
 -- Announces an attachment: whoever may send in the chat may, as long as their day has bytes left. It locks neither
 -- the chat nor the member: what changes meanwhile is judged again when the attachment is sent.
 -- outcome: created, quota_exceeded, or as judge_send has it.

@@ -359,7 +359,7 @@ CREATE INDEX attachments_unsent ON attachments (created_at) WHERE seq IS NULL;
 -- A message's attachments, for its deletion.
 CREATE INDEX attachments_by_seq ON attachments (chat_id, seq) WHERE seq IS NOT NULL;
 -- What a user uploads in a day, and all of theirs, for an export and an erasure.
-CREATE INDEX attachments_by_owner ON attachments (owner_id COLLATE "POSIX", created_at);
+CREATE INDEX attachments_by_owner ON attachments (owner_id COLLATE "POSIX", created_at, attachment_id);
 
 -- How many bytes a user has announced today. Deletions do not lower it.
 CREATE TABLE attachment_days (

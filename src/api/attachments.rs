@@ -3,11 +3,12 @@
 use axum::{
     Json,
     body::Body,
-    extract::State,
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    extract::{FromRequestParts, State},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use beseda_protocol::rest::{AttachmentLink, AttachmentTicket, NewAttachment, UploadLink};
+use serde::Deserialize;
 
 use super::{
     connect::ExternalOrigin,
@@ -39,7 +40,7 @@ pub(super) async fn announce_attachment(
     let announced = context.attachments.announce(user.id(), chat_id, new).await?;
     let url = match announced.place {
         UploadPlace::Direct(url) => url.to_string(),
-        UploadPlace::Replica(link) => reached.http(&format!("/api/v1/uploads/{link}/")),
+        UploadPlace::Replica(link) => reached.http(&link),
     };
     let headers = [("Content-Type".to_owned(), content_type)].into();
     let upload =
@@ -70,30 +71,66 @@ pub(super) async fn get_attachment(
     user: AuthUser,
     ChatPath(chat_id): ChatPath,
     AttachmentPath(attachment_id): AttachmentPath,
+    wanted: WantedAttachment,
+) -> Result<Response, Error> {
+    let attachments = &context.attachments;
+    let found = attachments.find(user.id(), chat_id, attachment_id, wanted.variant).await?;
+    wanted.answer(&context, &found).await
+}
+
+/// What of an attachment a request is for, and in which form.
+pub(super) struct WantedAttachment {
+    pub(super) variant: Option<Variant>,
+    is_link: bool,
     reached: ExternalOrigin,
     headers: HeaderMap,
-    QueryParams(mut params): QueryParams,
-) -> Result<Response, Error> {
-    let variant: Option<Variant> = params.word("variant", "thumbnail");
-    let link = params.string("link").as_deref() == Some("true");
-    params.finish()?;
-    let download = context.attachments.find(user.id(), chat_id, attachment_id, variant).await?;
-    let direct = context.attachments.redirect(&download).await?;
-    if link {
-        let (path, expires_at) = context.attachments.link(&download);
-        let url = match direct {
-            Some(url) => url.to_string(),
-            None => reached.http(&format!("/api/v1/downloads/{path}/")),
-        };
-        return Ok(Json(AttachmentLink { url, expires_at }).into_response());
+}
+
+impl FromRequestParts<Context> for WantedAttachment {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, Error> {
+        let mut params = QueryParams::from_request_parts(parts, context).await?.0;
+        let variant = params.word("variant", "thumbnail");
+        let is_link = params.word("link", "true or false").unwrap_or(Flag::False) == Flag::True;
+        params.finish()?;
+        let reached = ExternalOrigin::from_request_parts(parts, context).await?;
+        Ok(Self { variant, is_link, reached, headers: parts.headers.clone() })
     }
-    match direct {
-        Some(url) => Ok((
-            StatusCode::TEMPORARY_REDIRECT,
-            [(header::LOCATION, HeaderValue::from_str(url.as_str()).map_err(Error::internal)?)],
-        )
-            .into_response()),
-        None => give(&context, &download, &headers, false).await,
+}
+
+/// A boolean in a query string.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Flag {
+    True,
+    False,
+}
+
+impl WantedAttachment {
+    /// Answers with the bytes, with a redirect to them, or with a URL of them.
+    pub(super) async fn answer(
+        &self,
+        context: &Context,
+        found: &Download,
+    ) -> Result<Response, Error> {
+        let direct = context.attachments.redirect(found).await?;
+        if self.is_link {
+            let (path, expires_at) = context.attachments.link(found);
+            let url = match direct {
+                Some(url) => url.to_string(),
+                None => self.reached.http(&path),
+            };
+            return Ok(Json(AttachmentLink { url, expires_at }).into_response());
+        }
+        match direct {
+            Some(url) => {
+                let url = HeaderValue::from_str(url.as_str()).map_err(Error::internal)?;
+                let location = [(header::LOCATION, url)];
+                Ok((StatusCode::TEMPORARY_REDIRECT, location).into_response())
+            }
+            None => give(context, found, &self.headers, false).await,
+        }
     }
 }
 

@@ -91,6 +91,7 @@ fn classes() -> [(Class, OpenApiRouter<Context>); 5] {
                 .routes(routes!(users::get_user))
                 .routes(routes!(users::list_blocks))
                 .routes(routes!(reports::list_reports))
+                .routes(routes!(reports::get_reported_attachment))
                 .routes(routes!(export::export_user)),
         ),
         (
@@ -108,6 +109,7 @@ fn classes() -> [(Class, OpenApiRouter<Context>); 5] {
                 .routes(routes!(users::post_users))
                 .routes(routes!(users::put_user, users::delete_user))
                 .routes(routes!(users::revoke_tokens))
+                .routes(routes!(reports::decide_report))
                 .routes(routes!(users::block_user, users::unblock_user)),
         ),
         (

@@ -9,19 +9,22 @@ use uuid::Uuid;
 
 use super::{
     Attachments,
-    bytes::ByteStream,
+    bytes::{ByteStore, ByteStream},
     images, inspect,
     key::{Key, Part},
     links::Purpose,
 };
 use crate::{
     error::Error,
-    model::{ChatId, Time, UserId},
+    model::{Attachment, AttachmentStatus, ChatId, ReportId, Time, UserId},
     store::{AttachmentState, StoredAttachment},
 };
 
 /// How long the link of a redirect is good for: it is followed at once.
 const LINK_LIFETIME: Duration = Duration::from_secs(60);
+
+/// How long the links of an export are good for: it may take a while.
+const EXPORT_LIFETIME: Duration = Duration::from_secs(3600);
 
 /// What of an attachment is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -33,8 +36,27 @@ pub(crate) enum Variant {
 /// An attachment that its reader may have.
 #[derive(Debug)]
 pub(crate) struct Download {
-    of: StoredAttachment,
+    chat_id: ChatId,
+    attachment_id: Uuid,
+    name: String,
+    content_type: String,
+    /// Of the whole, in bytes.
+    size: u64,
     part: Part,
+}
+
+impl Part {
+    fn of(variant: Option<Variant>) -> Self {
+        match variant {
+            None => Self::Whole,
+            Some(Variant::Thumbnail) => Self::Thumbnail,
+        }
+    }
+}
+
+/// Whether its bytes were checked, and not refused since.
+fn is_there(of: &StoredAttachment) -> bool {
+    matches!(of.state, AttachmentState::Ready | AttachmentState::Scanning)
 }
 
 /// What may stand in a parameter of a header as it is (RFC 8187 §3.2.1).
@@ -53,8 +75,22 @@ const ATTR_CHARS: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~');
 
 impl Download {
+    fn of(of: StoredAttachment, part: Part) -> Self {
+        let StoredAttachment { chat_id, attachment_id, name, content_type, size, .. } = of;
+        Self { chat_id, attachment_id, name, content_type, size, part }
+    }
+
+    /// Of one that is kept for a report.
+    fn of_kept(chat_id: ChatId, kept: Attachment, part: Part) -> Result<Self, Error> {
+        let Attachment { attachment_id, name, content_type, size, thumbnail, status, .. } = kept;
+        if status == AttachmentStatus::Blocked || part == Part::Thumbnail && !thumbnail {
+            return Err(Error::AttachmentNotFound);
+        }
+        Ok(Self { chat_id, attachment_id, name, content_type, size: size.unsigned_abs(), part })
+    }
+
     pub(super) fn key(&self) -> Key {
-        Key { chat_id: self.of.chat_id, attachment_id: self.of.attachment_id }
+        Key { chat_id: self.chat_id, attachment_id: self.attachment_id }
     }
 
     pub(super) fn part(&self) -> Part {
@@ -64,17 +100,17 @@ impl Download {
     /// A strong one: the bytes never change.
     pub(crate) fn etag(&self) -> String {
         let suffix = if self.part == Part::Thumbnail { "-thumbnail" } else { "" };
-        format!("\"{}{suffix}\"", self.of.attachment_id)
+        format!("\"{}{suffix}\"", self.attachment_id)
     }
 
     /// The value of `Content-Disposition` (RFC 6266).
     pub(crate) fn disposition(&self) -> String {
         let inline = self.part == Part::Thumbnail
-            || inspect::may_be_inline(&inspect::essence(&self.of.content_type));
+            || inspect::may_be_inline(&inspect::essence(&self.content_type));
         let kind = if inline { "inline" } else { "attachment" };
         // For clients that do not know the second form.
-        let plain: String = self.of.name.chars().map(plain).collect();
-        let encoded = utf8_percent_encode(&self.of.name, ATTR_CHARS);
+        let plain: String = self.name.chars().map(plain).collect();
+        let encoded = utf8_percent_encode(&self.name, ATTR_CHARS);
         format!("{kind}; filename=\"{plain}\"; filename*=UTF-8''{encoded}")
     }
 }
@@ -107,12 +143,9 @@ impl Attachments {
             AttachmentState::Scanning => of.owner_id == *reader,
             AttachmentState::Awaited | AttachmentState::Blocked => false,
         };
-        let part = match variant {
-            None => Part::Whole,
-            Some(Variant::Thumbnail) => Part::Thumbnail,
-        };
+        let part = Part::of(variant);
         if readable && (part == Part::Whole || of.thumbnail) {
-            Ok(Download { of, part })
+            Ok(Download::of(of, part))
         } else {
             Err(Error::AttachmentNotFound)
         }
@@ -123,32 +156,71 @@ impl Attachments {
         let (key, thumbnail) = self.inner.links.check(Purpose::Download, link)?;
         let known = self.inner.store.get_attachments(key.chat_id, &[key.attachment_id]).await?;
         let part = if thumbnail == 1 { Part::Thumbnail } else { Part::Whole };
-        let readable = |of: &StoredAttachment| {
-            matches!(of.state, AttachmentState::Ready | AttachmentState::Scanning)
-        };
-        let of = known.into_iter().next().filter(readable).ok_or(Error::AttachmentNotFound)?;
-        Ok(Download { of, part })
+        if let Some(of) = known.into_iter().find(is_there) {
+            return Ok(Download::of(of, part));
+        }
+        // Of a message that was deleted, and reported before.
+        let kept = self.inner.store.get_kept_attachment(key.chat_id, key.attachment_id).await?;
+        Download::of_kept(key.chat_id, kept.ok_or(Error::AttachmentNotFound)?, part)
     }
 
     /// Makes a URL of the object store that is good for a minute; `None`: the bytes come from a replica.
     pub(crate) async fn redirect(&self, download: &Download) -> Result<Option<Url>, Error> {
-        let mut headers = BTreeMap::from([("content-disposition", download.disposition())]);
-        if download.part == Part::Whole {
-            headers.insert("content-type", download.of.content_type.clone());
-        }
-        self.direct_url(download, &headers, LINK_LIFETIME).await
+        self.direct_url(download, LINK_LIFETIME).await
     }
 
-    /// Makes the secret part of a link to a replica that is good for a minute.
+    /// Finds an attachment that is kept for a report. The caller must be the host application.
+    pub(crate) async fn find_reported(
+        &self,
+        report_id: ReportId,
+        attachment_id: Uuid,
+        variant: Option<Variant>,
+    ) -> Result<Download, Error> {
+        let kept = self.inner.store.get_reported_attachment(report_id, attachment_id).await?;
+        let (chat_id, kept) = kept.ok_or(Error::AttachmentNotFound)?;
+        Download::of_kept(chat_id, kept, Part::of(variant))
+    }
+
+    /// Makes a URL of an attachment's bytes that is good for an hour; `None`: there are none. `origin`: the
+    /// replica's, as clients see it.
+    pub(crate) async fn lasting_url(
+        &self,
+        of: StoredAttachment,
+        origin: &str,
+    ) -> Result<Option<(String, Time)>, Error> {
+        if self.inner.bytes.is_none() || !is_there(&of) {
+            return Ok(None);
+        }
+        let download = Download::of(of, Part::Whole);
+        let (path, end) = self.inner.links.download(download.key(), download.part, EXPORT_LIFETIME);
+        let direct = self.direct_url(&download, EXPORT_LIFETIME).await?;
+        Ok(Some((direct.map_or_else(|| format!("{origin}{path}"), String::from), end)))
+    }
+
+    /// Makes the path of a link to a replica that is good for a minute.
     pub(crate) fn link(&self, download: &Download) -> (String, Time) {
         self.inner.links.download(download.key(), download.part, LINK_LIFETIME)
     }
 
+    /// Signs a URL of the object store; `None`: the bytes come from a replica.
+    async fn direct_url(
+        &self,
+        download: &Download,
+        lifetime: Duration,
+    ) -> Result<Option<Url>, Error> {
+        let ByteStore::Bucket(bucket) = self.bytes()? else { return Ok(None) };
+        let mut headers = BTreeMap::from([("content-disposition", download.disposition())]);
+        if download.part == Part::Whole {
+            headers.insert("content-type", download.content_type.clone());
+        }
+        Ok(bucket.download_url(download.key(), download.part, &headers, lifetime).await?)
+    }
+
     /// Looks at the bytes of a download.
     pub(crate) async fn open(&self, download: &Download) -> Result<Opened, Error> {
-        let Download { of, part } = download;
+        let Download { content_type, size, part, .. } = download;
         if *part == Part::Whole {
-            return Ok(Opened { content_type: of.content_type.clone(), size: of.size });
+            return Ok(Opened { content_type: content_type.clone(), size: *size });
         }
         let (bytes, key) = (self.bytes()?, download.key());
         let size = bytes.size(key, *part).await?.ok_or(Error::AttachmentNotFound)?;
@@ -172,18 +244,11 @@ mod tests {
 
     fn download(name: &str, content_type: &str) -> Download {
         Download {
-            of: StoredAttachment {
-                chat_id: ChatId::nil(),
-                attachment_id: Uuid::nil(),
-                owner_id: UserId::trusted("a"),
-                name: name.to_owned(),
-                content_type: content_type.to_owned(),
-                size: 1,
-                state: AttachmentState::Ready,
-                thumbnail: false,
-                created_at: Time(jiff::Timestamp::UNIX_EPOCH),
-                seq: None,
-            },
+            chat_id: ChatId::nil(),
+            attachment_id: Uuid::nil(),
+            name: name.to_owned(),
+            content_type: content_type.to_owned(),
+            size: 1,
             part: Part::Whole,
         }
     }

@@ -58,13 +58,7 @@ impl Links {
     }
 
     /// Makes the secret part of a link; returns it with the end of its life.
-    pub(crate) fn sign(
-        &self,
-        purpose: Purpose,
-        key: Key,
-        number: u64,
-        lifetime: Duration,
-    ) -> (String, Time) {
+    fn sign(&self, purpose: Purpose, key: Key, number: u64, lifetime: Duration) -> (String, Time) {
         let now = jiff::Timestamp::now().as_second();
         let end = now.saturating_add(lifetime.as_secs().cast_signed());
         let mut bytes = Vec::with_capacity(PAYLOAD + 32);
@@ -98,9 +92,17 @@ impl Links {
         Ok((Key { chat_id, attachment_id }, number))
     }
 
-    /// Makes a link to an object, good for `lifetime`.
+    /// Makes the path at which so many bytes may be uploaded.
+    pub(crate) fn upload(&self, key: Key, size: u64, lifetime: Duration) -> (String, Time) {
+        let (link, end) = self.sign(Purpose::Upload, key, size, lifetime);
+        (format!("/api/v1/uploads/{link}/"), end)
+    }
+
+    /// Makes the path at which an object may be read.
     pub(crate) fn download(&self, key: Key, part: Part, lifetime: Duration) -> (String, Time) {
-        self.sign(Purpose::Download, key, (part == Part::Thumbnail).into(), lifetime)
+        let thumbnail = (part == Part::Thumbnail).into();
+        let (link, end) = self.sign(Purpose::Download, key, thumbnail, lifetime);
+        (format!("/api/v1/downloads/{link}/"), end)
     }
 }
 

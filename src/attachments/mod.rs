@@ -18,7 +18,7 @@ mod scanner;
 mod sweeper;
 mod upload;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use beseda_protocol::rest::NewAttachment;
 use http::HeaderValue;
@@ -80,7 +80,7 @@ pub(crate) struct Announced {
 pub(crate) enum UploadPlace {
     /// The object store itself.
     Direct(Url),
-    /// A replica: the secret part of its link.
+    /// A replica, at this path.
     Replica(String),
 }
 
@@ -163,7 +163,7 @@ impl Attachments {
         store
             .announce_attachment(chat_id, owner, &announced, config.attachment_daily_bytes)
             .await?;
-        let (link, expires_at) = links.sign(links::Purpose::Upload, key, new.size, UPLOAD_LIFETIME);
+        let (link, expires_at) = links.upload(key, new.size, UPLOAD_LIFETIME);
         let direct = match bytes {
             ByteStore::Bucket(bucket) if bucket.takes_directly(new.size) => {
                 let content_type =
@@ -174,21 +174,6 @@ impl Attachments {
         };
         let place = direct.map_or(UploadPlace::Replica(link), UploadPlace::Direct);
         Ok(Announced { attachment_id: key.attachment_id, place, expires_at })
-    }
-
-    /// Signs a link to an object store, good for `lifetime`; `None`: a replica has to pass the bytes on.
-    async fn direct_url(
-        &self,
-        download: &Download,
-        headers: &BTreeMap<&'static str, String>,
-        lifetime: Duration,
-    ) -> Result<Option<Url>, Error> {
-        match self.bytes()? {
-            ByteStore::Folder(_) => Ok(None),
-            ByteStore::Bucket(bucket) => {
-                Ok(bucket.download_url(download.key(), download.part(), headers, lifetime).await?)
-            }
-        }
     }
 }
 

@@ -29,6 +29,7 @@ pub(super) async fn run(store: Store, bytes: ByteStore) {
 
 async fn sweep(store: &Store, bytes: &ByteStore) -> Result<(), StoreError> {
     while store.expire_attachments(TAKEN).await? == TAKEN {}
+    store.release_attachment_removals().await?;
     loop {
         let taken = store.take_attachment_removals(TAKEN).await?;
         let more = i64::try_from(taken.len()) == Ok(TAKEN);

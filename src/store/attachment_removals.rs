@@ -12,6 +12,11 @@ impl Store {
         Ok(self.query_one(EXPIRE, &[(&limit, Type::INT8)]).await?.get("dropped"))
     }
 
+    /// Lets go of bytes that waited for a report which is decided by now.
+    pub async fn release_attachment_removals(&self) -> Result<(), StoreError> {
+        self.query_one(RELEASE, &[]).await.map(drop)
+    }
+
     /// Takes up to `limit` attachments whose bytes are to be removed. Until they are removed they are due again, the
     /// later the more often that failed.
     pub async fn take_attachment_removals(
@@ -36,6 +41,10 @@ impl Store {
 const EXPIRE: &str = "\
 -- store.expire_attachments
 SELECT expire_attachments($1) AS dropped";
+
+const RELEASE: &str = "\
+-- store.release_attachment_removals
+SELECT release_removals() AS released";
 
 /// The pause, which is also the lease: from half a minute to an hour.
 const TAKE: &str = "\

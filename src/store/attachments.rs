@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{Json, Type};
 use uuid::Uuid;
 
 use super::{
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    model::{ChatId, Time, UserId},
+    model::{Attachment, ChatId, Time, UserId},
 };
 
 /// What becomes of an attachment.
@@ -158,6 +158,28 @@ impl Store {
         Ok(attachment(chat_id, row))
     }
 
+    /// Lists a page of a user's attachments, oldest first, past `after`, also as clients are given them.
+    pub async fn list_own_attachments(
+        &self,
+        owner: &UserId,
+        after: Option<(Time, Uuid)>,
+        limit: i64,
+    ) -> Result<Vec<(StoredAttachment, Attachment)>, StoreError> {
+        let (time, id) = after.map(|(time, id)| (time.0, id)).unzip();
+        let params = [
+            (&owner.as_str() as _, Type::TEXT),
+            (&time as _, Type::TIMESTAMPTZ),
+            (&id as _, Type::UUID),
+            (&limit as _, Type::INT8),
+        ];
+        let rows = self.query(LIST_OWN, &params).await?;
+        let own = |row: &Row| {
+            let given = row.get::<Json<Attachment>>("attachment").0;
+            (attachment(row.get("chat_id"), row), given)
+        };
+        Ok(rows.iter().map(own).collect())
+    }
+
     /// Takes an attachment whose bytes are not checked yet; false: another replica checks it, or has done so.
     pub async fn take_attachment_check(
         &self,
@@ -253,6 +275,16 @@ const GET_VISIBLE_ATTACHMENT: &str = concat!(
  CROSS JOIN LATERAL (SELECT FROM chats c WHERE c.chat_id = $1 OFFSET 0) c
   LEFT JOIN LATERAL (SELECT * FROM attachments a WHERE a.chat_id = $1 AND a.attachment_id = $3 OFFSET 0) a
             ON CASE WHEN a.seq IS NULL THEN a.owner_id = $2 ELSE a.seq >= me.first_seq END"
+);
+
+const LIST_OWN: &str = concat!(
+    "-- store.list_own_attachments\nSELECT a.chat_id, ",
+    attachment_columns!(),
+    ", attachment_json(a) AS attachment FROM attachments a
+ WHERE a.owner_id = $1 COLLATE \"POSIX\"
+   AND (a.created_at, a.attachment_id)
+       > (coalesce($2, '-infinity'), coalesce($3, '00000000-0000-0000-0000-000000000000'))
+ ORDER BY a.created_at, a.attachment_id LIMIT $4"
 );
 
 const TAKE_CHECK: &str = "\
