@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::model::ChatId;
 
 /// An attachment has up to three objects, side by side under its chat.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Part {
     /// The bytes, whole and checked. They never change.
     Whole,

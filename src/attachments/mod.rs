@@ -17,6 +17,7 @@ mod links;
 mod scanner;
 mod sweeper;
 mod upload;
+mod verify;
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,6 +27,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use url::Url;
 use uuid::Uuid;
 
+pub use self::verify::verify;
 use self::{
     bucket::Bucket, bytes::ByteStore, folder::Folder, images::Images, key::Key, links::Links,
     scanner::Scanner,
@@ -94,22 +96,9 @@ impl Attachments {
         tasks: &TaskTracker,
         stop: CancellationToken,
     ) -> Result<Self, ConfigError> {
-        let refuse = |error: &dyn std::error::Error| {
-            ConfigError::new("BESEDA_ATTACHMENTS", format!("cannot be used: {}", chain(error)))
-        };
-        let bytes = match &config.attachments {
-            AttachmentPlace::Off => None,
-            AttachmentPlace::Folder(path) => {
-                Some(ByteStore::Folder(Folder::open(path).map_err(|error| refuse(&error))?))
-            }
-            AttachmentPlace::Bucket(url) => {
-                let bucket = Bucket::open(url, config, store.clone());
-                Some(ByteStore::Bucket(bucket.map_err(|error| refuse(&error))?))
-            }
-        };
         let attachments = Self {
             inner: Arc::new(Inner {
-                bytes,
+                bytes: open_bytes(config, store)?,
                 store: store.clone(),
                 config: config.clone(),
                 links: Links::new(instance_secret),
@@ -174,6 +163,23 @@ impl Attachments {
         };
         let place = direct.map_or(UploadPlace::Replica(link), UploadPlace::Direct);
         Ok(Announced { attachment_id: key.attachment_id, place, expires_at })
+    }
+}
+
+/// Opens the store of attachments; `None`: there are none.
+fn open_bytes(config: &AttachmentConfig, store: &Store) -> Result<Option<ByteStore>, ConfigError> {
+    let refuse = |error: &dyn std::error::Error| {
+        ConfigError::new("BESEDA_ATTACHMENTS", format!("cannot be used: {}", chain(error)))
+    };
+    match &config.attachments {
+        AttachmentPlace::Off => Ok(None),
+        AttachmentPlace::Folder(path) => {
+            Ok(Some(ByteStore::Folder(Folder::open(path).map_err(|error| refuse(&error))?)))
+        }
+        AttachmentPlace::Bucket(url) => {
+            let bucket = Bucket::open(url, config, store.clone());
+            Ok(Some(ByteStore::Bucket(bucket.map_err(|error| refuse(&error))?)))
+        }
     }
 }
 

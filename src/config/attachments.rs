@@ -67,7 +67,7 @@ impl fmt::Display for ScanAddress {
 pub struct AttachmentConfig {
     /// Where attachments lie: `off` (there are none), `file:///path` (a folder that all replicas share),
     /// `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`.
-    #[arg(long, env = "BESEDA_ATTACHMENTS", default_value = "off")]
+    #[arg(long = "attachment-store", env = "BESEDA_ATTACHMENTS", default_value = "off")]
     pub attachments: AttachmentPlace,
 
     /// Largest attachment, in bytes; a larger one is refused with 413.

@@ -180,6 +180,36 @@ impl Store {
         Ok(rows.iter().map(own).collect())
     }
 
+    /// Returns those of these attachments that have no row, are not kept for a report, and do not wait for their
+    /// removal.
+    pub async fn list_unknown_attachments(
+        &self,
+        keys: &[(ChatId, Uuid)],
+    ) -> Result<Vec<(ChatId, Uuid)>, StoreError> {
+        let (chats, ids): (Vec<_>, Vec<_>) = keys.iter().copied().unzip();
+        let params = [(&chats as _, Type::UUID_ARRAY), (&ids as _, Type::UUID_ARRAY)];
+        let rows = self.query(LIST_UNKNOWN, &params).await?;
+        Ok(rows.iter().map(|row| (row.get("chat_id"), row.get("attachment_id"))).collect())
+    }
+
+    /// Lists a page of the attachments that are older than an hour and whose bytes were checked, past `after`, and
+    /// whether each has a thumbnail.
+    pub async fn list_checked_attachments(
+        &self,
+        after: Option<(ChatId, Uuid)>,
+        limit: i64,
+    ) -> Result<Vec<((ChatId, Uuid), bool)>, StoreError> {
+        let (chat_id, attachment_id) = after.unwrap_or_default();
+        let params = [
+            (&chat_id as _, Type::UUID),
+            (&attachment_id as _, Type::UUID),
+            (&limit as _, Type::INT8),
+        ];
+        let rows = self.query(LIST_CHECKED, &params).await?;
+        let key = |row: &Row| (row.get("chat_id"), row.get("attachment_id"));
+        Ok(rows.iter().map(|row| (key(row), row.get("thumbnail"))).collect())
+    }
+
     /// Takes an attachment whose bytes are not checked yet; false: another replica checks it, or has done so.
     pub async fn take_attachment_check(
         &self,
@@ -286,6 +316,23 @@ const LIST_OWN: &str = concat!(
        > (coalesce($2, '-infinity'), coalesce($3, '00000000-0000-0000-0000-000000000000'))
  ORDER BY a.created_at, a.attachment_id LIMIT $4"
 );
+
+const LIST_UNKNOWN: &str = "\
+-- store.list_unknown_attachments
+SELECT k.chat_id, k.attachment_id FROM unnest($1, $2) AS k (chat_id, attachment_id)
+ WHERE NOT EXISTS (SELECT FROM attachments a
+                    WHERE a.chat_id = k.chat_id AND a.attachment_id = k.attachment_id)
+   AND NOT EXISTS (SELECT FROM attachment_removals r
+                    WHERE r.chat_id = k.chat_id AND r.attachment_id = k.attachment_id)
+   AND NOT EXISTS (SELECT FROM report_attachments r
+                    WHERE r.chat_id = k.chat_id AND r.attachment_id = k.attachment_id)";
+
+const LIST_CHECKED: &str = "\
+-- store.list_checked_attachments
+SELECT a.chat_id, a.attachment_id, a.thumbnail FROM attachments a
+ WHERE (a.chat_id, a.attachment_id) > ($1, $2) AND a.state IN ('ready', 'scanning')
+   AND a.created_at < clock_timestamp() - interval '1 hour'
+ ORDER BY a.chat_id, a.attachment_id LIMIT $3";
 
 const TAKE_CHECK: &str = "\
 -- store.take_attachment_check
