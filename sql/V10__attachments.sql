@@ -65,7 +65,7 @@ CREATE FUNCTION release_removals() RETURNS bigint LANGUAGE plpgsql VOLATILE AS $
 DECLARE
     released bigint;
 BEGIN
-    UPDATE attachment_removals r SET due_at = clock_timestamp()
+    UPDATE attachment_removals r SET due_at = clock_timestamp(), queued_at = clock_timestamp()
      WHERE r.due_at = 'infinity'
        AND NOT EXISTS (SELECT FROM report_attachments k
                         WHERE k.chat_id = r.chat_id AND k.attachment_id = r.attachment_id);

@@ -348,6 +348,8 @@ CREATE TABLE attachments (
     -- Until when a replica has it to itself, to check the bytes or to have them scanned; in the state scanning also
     -- when that is tried again. Null: nobody has it, and no scan is due.
     busy_until    timestamptz,
+    -- When its bytes were found to be right; null: they were not yet.
+    checked_at    timestamptz,
     -- The number of scans that failed.
     attempts      integer NOT NULL DEFAULT 0,
     PRIMARY KEY (chat_id, attachment_id)
@@ -389,6 +391,8 @@ CREATE TABLE attachment_removals (
     due_at        timestamptz NOT NULL DEFAULT clock_timestamp(),
     -- The number of failed attempts.
     attempts      integer NOT NULL DEFAULT 0,
+    -- When it was queued, or let go by a report.
+    queued_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (chat_id, attachment_id)
 );
 CREATE INDEX attachment_removals_by_due ON attachment_removals (due_at);

@@ -175,8 +175,15 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
     )?;
     let (purging, stopped) = (purge::run(store.clone()), stop.clone());
     tasks.spawn(async move { stopped.run_until_cancelled(purging).await });
-    let attachments =
-        Attachments::start(&config.attachments, &store, &secret, &outbox, &tasks, stop.clone())?;
+    let attachments = Attachments::start(
+        &config.attachments,
+        &store,
+        &secret,
+        &outbox,
+        &metrics,
+        &tasks,
+        stop.clone(),
+    )?;
     let parts = Parts {
         store,
         writer,

@@ -18,6 +18,7 @@ use object_store::{
     path::Path,
     signer::{SignedUrlOptions, Signer},
 };
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use url::Url;
 
 use super::{
@@ -32,6 +33,9 @@ use crate::{
 /// Bytes of a part of an upload that passes through a replica, which is as much memory as it takes. S3 asks for 5 MiB
 /// at least.
 const PART_BYTES: usize = 8 * 1024 * 1024;
+
+/// Uploads at once that pass through a replica: 128 MiB of memory.
+const RELAYS: usize = 16;
 
 /// Largest attachment that a client uploads to the store in one request; a larger one had better be resumable.
 pub(super) const MAX_DIRECT_BYTES: u64 = 64 * 1024 * 1024;
@@ -50,6 +54,8 @@ pub(crate) struct Bucket {
     /// Signs URLs for clients; `None`: all bytes pass through a replica.
     signer: Option<Arc<dyn Sign>>,
     prefix: Path,
+    /// Uploads through this replica, each of which takes [`PART_BYTES`] of memory.
+    relays: Arc<Semaphore>,
     /// Where the progress of uploads is kept.
     store: Store,
 }
@@ -128,7 +134,15 @@ impl Bucket {
         prefix: Path,
         store: Store,
     ) -> Self {
-        Self { objects: Arc::clone(&objects) as _, multipart: objects, signer, prefix, store }
+        let relays = Arc::new(Semaphore::new(RELAYS));
+        Self {
+            objects: Arc::clone(&objects) as _,
+            multipart: objects,
+            signer,
+            prefix,
+            relays,
+            store,
+        }
     }
 
     fn path(&self, key: Key, part: Part) -> Path {
@@ -274,6 +288,7 @@ impl Bucket {
         content_type: &str,
         size: u64,
     ) -> Result<BucketUpload, ByteError> {
+        let relay = Arc::clone(&self.relays).try_acquire_owned().map_err(|_| ByteError::Busy)?;
         let (chat_id, attachment_id) = (key.chat_id, key.attachment_id);
         let begun = self.store.get_attachment_upload(chat_id, attachment_id).await?;
         // Whole already, if an answer was lost.
@@ -303,6 +318,7 @@ impl Bucket {
             stored,
             size,
             waiting: BytesMut::new(),
+            _relay: relay,
         })
     }
 }
@@ -324,6 +340,7 @@ pub(crate) struct BucketUpload {
     size: u64,
     /// Up to [`PART_BYTES`] bytes of the next part.
     waiting: BytesMut,
+    _relay: OwnedSemaphorePermit,
 }
 
 impl BucketUpload {

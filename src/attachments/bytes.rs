@@ -17,7 +17,7 @@ use crate::error::{Cause, Error};
 pub(crate) enum ByteError {
     #[error("the object is not there")]
     Missing,
-    #[error("another request uploads the same attachment")]
+    #[error("another request uploads the same attachment, or too many upload others")]
     Busy,
     #[error("the store of attachments has no space left")]
     Full(#[source] Cause),

@@ -62,6 +62,7 @@ impl Attachments {
                     if scanned { AttachmentState::Scanning } else { AttachmentState::Ready };
                 let (chat_id, id) = (key.chat_id, key.attachment_id);
                 if store.settle_attachment(chat_id, id, state, &found).await? {
+                    self.inner.metrics.attachments_accepted.inc();
                     return Ok(());
                 }
                 // Deleted meanwhile, and its bytes were perhaps looked for before they were here.
@@ -98,6 +99,7 @@ impl Attachments {
         }
         match self.look_into(bytes, key, of).await {
             Err(error @ Error::Validation(_)) => {
+                self.inner.metrics.attachments_refused.inc();
                 bytes.delete(key, &Part::ALL).await?;
                 Err(error)
             }

@@ -40,6 +40,7 @@ use crate::{
     config::{AttachmentConfig, AttachmentPlace, ConfigError},
     error::{Error, FieldErrors, chain},
     input::Fields,
+    metrics::Metrics,
     model::{ChatId, Time, UserId},
     outbox::Outbox,
     store::{AnnouncedAttachment, Store},
@@ -65,6 +66,7 @@ struct Inner {
     config: AttachmentConfig,
     links: Links,
     images: Images,
+    metrics: Arc<Metrics>,
     /// What must end even if nobody waits for it any more.
     tasks: TaskTracker,
 }
@@ -93,6 +95,7 @@ impl Attachments {
         store: &Store,
         instance_secret: &[u8],
         outbox: &Outbox,
+        metrics: &Arc<Metrics>,
         tasks: &TaskTracker,
         stop: CancellationToken,
     ) -> Result<Self, ConfigError> {
@@ -103,6 +106,7 @@ impl Attachments {
                 config: config.clone(),
                 links: Links::new(instance_secret),
                 images: Images::default(),
+                metrics: Arc::clone(metrics),
                 tasks: tasks.clone(),
             }),
         };
@@ -115,6 +119,7 @@ impl Attachments {
                     bytes: bytes.clone(),
                     outbox: outbox.clone(),
                     address: address.clone(),
+                    metrics: Arc::clone(metrics),
                 };
                 tasks.spawn(async move { stop.run_until_cancelled(scanner.run()).await });
             }

@@ -2,7 +2,11 @@
 //!
 //! What waits is a state in Postgres, so a crash forgets nothing, and any replica goes on.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::{StreamExt, stream};
 use tokio::{
@@ -17,6 +21,7 @@ use super::{
 use crate::{
     config::ScanAddress,
     error::chain,
+    metrics::Metrics,
     outbox::Outbox,
     store::{AttachmentState, DueScan, Store, StoreError},
 };
@@ -58,6 +63,7 @@ pub(super) struct Scanner {
     pub(super) bytes: ByteStore,
     pub(super) outbox: Outbox,
     pub(super) address: ScanAddress,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 impl Scanner {
@@ -86,10 +92,15 @@ impl Scanner {
     }
 
     async fn settle(&self, scan: DueScan) -> Result<(), StoreError> {
+        let begun = Instant::now();
         let verdict = tokio::time::timeout(TIME_LIMIT, self.scan(&scan)).await;
+        self.metrics.attachment_scan.observe(begun.elapsed().as_secs_f64());
         let state = match verdict.unwrap_or(Err(ScanError::TooSlow)) {
             Ok(true) => AttachmentState::Ready,
-            Ok(false) => AttachmentState::Blocked,
+            Ok(false) => {
+                self.metrics.attachments_refused.inc();
+                AttachmentState::Blocked
+            }
             Err(error) => {
                 tracing::warn!(error = chain(&error), "an attachment was not scanned");
                 let doublings = scan.attempts.clamp(0, 16).unsigned_abs();

@@ -194,7 +194,9 @@ impl Attachments {
         if first > upload.received() {
             return Ok(target.at(upload.finish().await?));
         }
+        let known = upload.received();
         let taken = take(&mut upload, first, end, body).await;
+        self.inner.metrics.attachment_bytes.inc_by(upload.received() - known);
         let received = match taken {
             Ok(()) => upload.finish().await?,
             Err(Stopped::BrokenOff(reason)) => {

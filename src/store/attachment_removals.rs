@@ -6,6 +6,15 @@ use uuid::Uuid;
 use super::{Store, StoreError};
 use crate::model::ChatId;
 
+/// What waits; ages are in seconds, 0 where nothing does.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AttachmentBacklog {
+    pub removals: i64,
+    pub oldest_removal: f64,
+    pub scans: i64,
+    pub oldest_scan: f64,
+}
+
 impl Store {
     /// Drops up to `limit` attachments that were never sent within a day; returns how many.
     pub async fn expire_attachments(&self, limit: i64) -> Result<i64, StoreError> {
@@ -27,6 +36,17 @@ impl Store {
         Ok(rows.iter().map(|row| (row.get("chat_id"), row.get("attachment_id"))).collect())
     }
 
+    /// Counts what waits to be removed, and to be scanned.
+    pub async fn get_attachment_backlog(&self) -> Result<AttachmentBacklog, StoreError> {
+        let row = self.query_one(BACKLOG, &[]).await?;
+        Ok(AttachmentBacklog {
+            removals: row.get("removals"),
+            oldest_removal: row.get("oldest_removal"),
+            scans: row.get("scans"),
+            oldest_scan: row.get("oldest_scan"),
+        })
+    }
+
     /// Notes that the bytes are gone.
     pub async fn end_attachment_removal(
         &self,
@@ -37,6 +57,17 @@ impl Store {
         Ok(())
     }
 }
+
+/// What a report keeps waits for nobody.
+const BACKLOG: &str = "\
+-- store.get_attachment_backlog
+SELECT r.removals, r.oldest_removal, s.scans, s.oldest_scan
+  FROM (SELECT count(*) AS removals,
+               coalesce(extract(epoch FROM clock_timestamp() - min(queued_at)), 0)::float8 AS oldest_removal
+          FROM attachment_removals WHERE due_at < 'infinity') r
+ CROSS JOIN (SELECT count(*) AS scans,
+                    coalesce(extract(epoch FROM clock_timestamp() - min(checked_at)), 0)::float8 AS oldest_scan
+               FROM attachments WHERE state = 'scanning') s";
 
 const EXPIRE: &str = "\
 -- store.expire_attachments

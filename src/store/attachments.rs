@@ -350,6 +350,6 @@ const SETTLE: &str = "\
 -- store.settle_attachment
 UPDATE attachments SET state = $3::text::attachment_state, width = $4, height = $5, blurhash = $6,
                        thumbnail = $7,
-                       busy_until = CASE WHEN $3 = 'scanning' THEN clock_timestamp() END
+                       checked_at = clock_timestamp(), busy_until = CASE WHEN $3 = 'scanning' THEN clock_timestamp() END
  WHERE chat_id = $1 AND attachment_id = $2 AND state = 'awaited'
 RETURNING 1";

@@ -53,6 +53,7 @@ pub use self::{
     annotations::{
         Annotated, AnnotatedBatch, Annotation, AnnotationKind, AnnotationOutcome, UserReaction,
     },
+    attachment_removals::AttachmentBacklog,
     attachment_scans::DueScan,
     attachments::{
         AnnouncedAttachment, AttachmentState, Finding as AttachmentFinding, StoredAttachment,

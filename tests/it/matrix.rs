@@ -94,6 +94,8 @@ const RULES: &[Rule] = {
         rule("delete", "/chats/{chat}/messages/{message_id}/", ChatOrHost, [204, 204]),
         rule("post", "/chats/{chat}/messages/{message_id}/report/", Chat, [200, 201]),
         rule("get", "/reports/", Host, [200, 200]),
+        rule("delete", "/reports/{report_id}/", Host, [204, 204]),
+        rule("get", "/reports/{report_id}/attachments/{attachment_id}/", Host, [200, 200]),
         rule("post", "/chats/{chat}/attachments/", ChatUnlessBlocked, [201, 201]),
         rule("get", "/chats/{chat}/attachments/{attachment_id}/", Chat, [200, 200]),
         rule("post", "/chats/{chat}/mark_read/", Chat, [200, 200]),
@@ -119,6 +121,7 @@ struct Pair {
     chat: Chat,
     message_id: String,
     attachment_id: String,
+    report_id: String,
 }
 
 impl Pair {
@@ -129,7 +132,10 @@ impl Pair {
         let body = json!({ "text": "hello", "attachments": [attachment_id] });
         let message = one.on(0).post(&chat.path("messages/"), body).await.expect(201);
         let message_id = message["message_id"].as_str().expect("an id").to_owned();
-        Self { one, other, chat, message_id, attachment_id }
+        let report = chat.path(&format!("messages/{message_id}/report/"));
+        let report = other.on(0).post(&report, json!({})).await.expect(201);
+        let report_id = report["report_id"].as_str().expect("an id").to_owned();
+        Self { one, other, chat, message_id, attachment_id, report_id }
     }
 
     fn path(&self, pattern: &str) -> String {
@@ -137,6 +143,7 @@ impl Pair {
         let path = pattern
             .replace("{chat}", &self.chat.id)
             .replace("{message_id}", &self.message_id)
+            .replace("{report_id}", &self.report_id)
             .replace("{attachment_id}", &self.attachment_id)
             .replace("{invite_id}", &self.message_id)
             .replace("{emoji}", ":x:")
@@ -302,6 +309,7 @@ async fn is_refused_to_strangers(cluster: &Cluster, rule: &Rule, pair: &Pair, ca
                 other: pair.other.clone(),
                 message_id: pair.message_id.clone(),
                 attachment_id: pair.attachment_id.clone(),
+                report_id: pair.report_id.clone(),
             };
             let none = nowhere.ask(rule, &carol.on(0)).await;
             let without_id = |answer: Answer| {

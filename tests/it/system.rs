@@ -148,6 +148,8 @@ async fn the_documents_name_every_route_and_need_no_network() {
         ("/api/v1/users/{user_id}/block/".to_owned(), &["put", "delete"]),
         ("/api/v1/blocks/".to_owned(), &["get"]),
         ("/api/v1/reports/".to_owned(), &["get"]),
+        ("/api/v1/reports/{report_id}/".to_owned(), &["delete"]),
+        ("/api/v1/reports/{report_id}/attachments/{attachment_id}/".to_owned(), &["get"]),
     ];
     let paths = openapi["paths"].as_object().expect("paths");
     for (path, methods) in &calls {

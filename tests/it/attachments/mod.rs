@@ -1,8 +1,10 @@
 //! Attachments: announced, uploaded, checked, sent, read, gone.
 
 mod announcing;
+mod buckets;
 mod content;
 mod downloads;
+mod keeping;
 mod removal;
 mod scanning;
 mod sending;

@@ -1,5 +1,6 @@
 //! Uploads: whole or in parts, by any replica, and what goes wrong on the way.
 
+use beseda::config::{AttachmentPlace, Switch};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use reqwest::Method;
@@ -131,6 +132,80 @@ async fn another_size_than_announced_is_refused_while_it_comes() {
     let odd = announced.put(&anyone, more.slice(..10)).header("Content-Range", "bytes 5-1/1000");
     odd.await.expect_problem(400, "invalid_request");
     announced.put(&anyone, file.bytes).await.expect(204);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_told_and_leaves_nothing_behind() {
+    let disk = tempfile::tempdir().expect("a folder");
+    let mounted = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=2m", "tmpfs"])
+        .arg(disk.path())
+        .status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        eprintln!("SKIPPED: a small disk cannot be mounted (it takes root)");
+        return;
+    }
+    let _mounted = Mounted(disk.path().to_owned());
+    let cluster = Cluster::with(1, |config| {
+        config.attachments.attachments = AttachmentPlace::Folder(disk.path().to_owned());
+    })
+    .await;
+    let (alice, _, chat) = pair(&cluster).await;
+    let anyone = cluster.anyone(0);
+    let large = File::of_size(3_000_000);
+    let announced = announce(&alice.on(0), &chat, &large).await;
+    let first = large.bytes.slice(..500_000);
+    let part = announced.put_part(&anyone, 0, first, large.bytes.len());
+    assert_eq!(received(&part.await), 500_000);
+    let rest = large.bytes.slice(500_000..);
+    let put = announced.put_part(&anyone, 500_000, rest, large.bytes.len());
+    put.await.expect_problem(503, "unavailable");
+    assert_eq!(received(&progress(&anyone, &announced).await), 500_000);
+    // There is room for others.
+    let small = File::of_size(1_000_000);
+    let announced = announce(&alice.on(0), &chat, &small).await;
+    announced.put(&anyone, small.bytes.clone()).await.expect(204);
+    assert_eq!(read(&alice.on(0), &chat, &announced).await.bytes, small.bytes);
+}
+
+/// A file system that goes with this.
+struct Mounted(std::path::PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // Lazily: a replica may still have a file open.
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_uploads_four_files_at_once() {
+    let cluster = Cluster::with(1, |config| config.limits.rate_limits = Switch::On).await;
+    let (alice, bob, chat) = pair(&cluster).await;
+    let anyone = cluster.anyone(0);
+    let mut slow = Vec::new();
+    for _ in 0..4 {
+        let announced = announce(&alice.on(0), &chat, &File::text()).await;
+        let body = reqwest::Body::wrap_stream(
+            stream::iter([Ok::<_, std::io::Error>("Some")]).chain(stream::pending()),
+        );
+        let put = anyone.request(Method::PUT, &announced.path).body("text/plain", body);
+        slow.push(tokio::spawn(put.attempt()));
+    }
+    let fifth = announce(&alice.on(0), &chat, &File::text()).await;
+    eventually(async || match fifth.put(&anyone, &b"x"[..]).await {
+        answer if answer.status == 429 => Ok(answer.expect_problem(429, "rate_limited")),
+        answer => Err(format!("{answer:?}")),
+    })
+    .await;
+    let other = announce(&bob.on(0), &chat, &File::text()).await;
+    other.put(&anyone, File::text().bytes).await.expect(204);
+    slow.iter().for_each(|upload| upload.abort());
+    eventually(async || match fifth.put(&anyone, File::text().bytes).await {
+        answer if answer.status == 204 => Ok(()),
+        answer => Err(format!("{answer:?}")),
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

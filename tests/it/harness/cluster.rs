@@ -10,7 +10,7 @@ use std::{
 
 use beseda::{
     app::{self, Listeners, Replica},
-    config::{AttachmentPlace, Config, DatabaseConfig, Secret, Switch},
+    config::{AttachmentConfig, AttachmentPlace, Config, DatabaseConfig, Secret, Switch},
     dev::Postgres,
     server,
     store::Store,
@@ -159,6 +159,10 @@ impl Cluster {
 
     pub(crate) fn database_config(&self) -> &DatabaseConfig {
         &self.config.database
+    }
+
+    pub(crate) fn attachment_config(&self) -> &AttachmentConfig {
+        &self.config.attachments
     }
 
     /// The program's own way to its database.
