@@ -145,6 +145,9 @@ impl Writer {
                 context.history.given(chat_id, &self.person.id, Given::Refused { from, to });
             }
             (403, "silenced" | "forbidden") => {}
+            // Who came back may see only what was written since, not even their own.
+            (404, "message_not_found") => {}
+            (422, "validation_failed") if answer.text().contains("reply_to") => {}
             _ => return false,
         }
         tick(&context.figures.refusals);
