@@ -35,7 +35,7 @@ async fn a_send_is_acknowledged_with_the_message_and_may_be_repeated() {
     assert_eq!(elsewhere.ask(send(json!(3), "hi")).await["message"], message);
     let mut body = send(json!(4), "hi");
     body["type"].take();
-    assert_eq!(alice.on(1).post(&chat.path("messages/"), body).await.expect(200), message);
+    assert_eq!(told(alice.on(1).post(&chat.path("messages/"), body).await.expect(200)), message);
     let other = sender.ask(send(json!(5), "something else")).await;
     assert_eq!((&other["type"], &other["code"]), (&json!("error"), &json!("idempotency_mismatch")));
     let next = alice.on(0).send(&chat, "next").await;
