@@ -18,7 +18,7 @@ export class Session extends Client {
   /** Refusals for which that was asked. */
   #asked = new WeakSet();
 
-  /** @param {import('../clients/typescript/src/client.js').Options} options */
+  /** @param {import('../clients/typescript/src/options.js').Options} options */
   constructor(options) {
     super(options);
     // Once everybody has heard of it: they may want to say that it was the open chat.

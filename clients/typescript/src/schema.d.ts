@@ -8,6 +8,29 @@ export type AddedMembers = {
   refused: RefusedMember[];
 };
 
+/** A file that was sent with a message. */
+export type Attachment = {
+  attachment_id: string;
+  /** A [short text](https://blurha.sh) to paint until the image is there; null: none. */
+  blurhash: string | null;
+  content_type: string;
+  /** Of audio and video, in milliseconds; null: unknown. */
+  duration_ms: number | null;
+  height: number | null;
+  /** As its sender named it: 1 to 255 characters, no path. */
+  name: string;
+  /** In bytes. */
+  size: number;
+  status: AttachmentStatus;
+  /** Whether it can be had in small, as `?variant=thumbnail`. */
+  thumbnail: boolean;
+  /** Of an image, in pixels; null: unknown. */
+  width: number | null;
+};
+
+/** Whether an attachment can be had. Clients must expect others. */
+export type AttachmentStatus = "ready" | "scanning" | "blocked";
+
 /** A user who is kept out of a group. */
 export type Ban = {
   by: UserId | null;
@@ -137,6 +160,7 @@ export type ChatTicket = {
 /** The new content of a message. */
 export type Edit = {
   mentions?: Mentions | null;
+  /** As in a message: empty only beside attachments. */
   text: string;
 };
 
@@ -331,6 +355,8 @@ export type Mentions = string[] | "all";
 
 /** A message, or its tombstone. */
 export type Message = {
+  /** In the order of the send; empty in a tombstone. */
+  attachments: Attachment[];
   chat_id: string;
   client_msg_id: string | null;
   /** Never earlier than that of the previous message. */
@@ -344,6 +370,12 @@ export type Message = {
   message_id: string;
   /** The host application's JSON object, as sent. One of more than 4 KiB is compacted: without white space and needless escapes. */
   metadata: Record<string, unknown> | null;
+  /** The caller's own reactions; in answers of REST only, as frames are for all members alike. */
+  my_reactions?: string[] | null;
+  pinned_at: Time | null;
+  /** In the order of the first reaction with each emoji; empty in a tombstone. */
+  reactions: Reaction[];
+  reply_to: Quote | null;
   sender_id: UserId | null;
   /** Its number in the chat: 1, 2, 3 … without gaps, in commit order. */
   seq: number;
@@ -355,6 +387,13 @@ export type Message = {
 
 /** The kind of a message. Clients must expect others. */
 export type MessageKind = "text" | "system";
+
+/** A page of messages, of one chat or of several. */
+export type MessagePage = {
+  /** The `cursor` of the next page; null on the last one. */
+  next: string | null;
+  results: Message[];
+};
 
 /** A ban. */
 export type NewBan = {
@@ -395,12 +434,16 @@ export type NewMembers = {
 
 /** A message to send. */
 export type NewMessage = {
+  /** 1 to 10 attachments that the sender has uploaded to this chat, in this order; beside them `text` may be empty. */
+  attachments?: string[];
   /** Makes a retry safe, without a time limit: the same id never makes a second message. */
   client_msg_id?: string | null;
   mentions?: Mentions | null;
   /** The host application's JSON object, up to 4 KiB. */
   metadata?: Record<string, unknown> | null;
-  /** 1 to 4,000 Unicode scalar values, not only white space, no U+0000; stored as sent. */
+  /** The message of the same chat that it answers. */
+  reply_to?: string | null;
+  /** 1 to 4,000 Unicode scalar values, not only white space, no U+0000; stored as sent. Beside attachments it may be empty. */
   text: string;
 };
 
@@ -469,6 +512,38 @@ export type Problem = {
   type: string;
 };
 
+/** The message that another one answers, as it is now. */
+export type Quote = {
+  deleted: boolean;
+  message_id: string;
+  sender_id: UserId | null;
+  seq: number;
+  /** The first 200 characters of its text; empty once it is deleted. */
+  text: string;
+};
+
+/** Those who reacted to a message with one emoji. */
+export type Reaction = {
+  count: number;
+  /** One emoji, or a name such as `:party:`. */
+  emoji: string;
+  /** The first 20 of them, in the order of their reactions. */
+  user_ids: UserId[];
+};
+
+/** A page of who reacted to a message. */
+export type ReactionPage = {
+  /** The `cursor` of the next page; null on the last one. */
+  next: string | null;
+  /** By emoji, then in the order of the reactions. */
+  results: UserReaction[];
+};
+
+/** The reactions of a message. */
+export type Reactions = {
+  reactions: Reaction[];
+};
+
 /** The read marker and the counters after a mark. */
 export type ReadResult = {
   chat_id: string;
@@ -528,9 +603,19 @@ export type ReportPage = {
 /** What a member may do in a group. */
 export type Role = "member" | "admin" | "owner";
 
+/** A page of what a search over all chats found. */
+export type SearchAllPage = {
+  /** False if the time budget ended before the page was full or all chats were searched. */
+  complete: boolean;
+  /** The `cursor` of the next page; null after all chats were searched. */
+  next: string | null;
+  /** Newest first. */
+  results: SearchHit[];
+};
+
 /** A message that a search found. */
 export type SearchHit = {
-  /** Start and length of each match, in UTF-16 code units of `text`. */
+  /** Start and length of each match, in UTF-16 code units of `text`. A match in the name of an attachment has none. */
   highlights: number[][];
   message: Message;
 };
@@ -607,6 +692,13 @@ export type User = {
 
 /** The host application's id of a user, compared byte for byte. */
 export type UserId = string;
+
+/** One user's reaction to a message. */
+export type UserReaction = {
+  created_at: Time;
+  emoji: string;
+  user_id: UserId;
+};
 
 /** Every call: what goes into its path, query and body, and what comes back. */
 export interface Operations {
@@ -772,6 +864,24 @@ export interface Operations {
     body: undefined;
     result: null;
   };
+  'GET /chats/{chat}/messages/{message_id}/reactions/': {
+    path: { chat: string; message_id: string };
+    query: { emoji?: string; limit?: number; cursor?: string };
+    body: undefined;
+    result: ReactionPage;
+  };
+  'PUT /chats/{chat}/messages/{message_id}/reactions/{emoji}/': {
+    path: { chat: string; message_id: string; emoji: string };
+    query: {};
+    body: undefined;
+    result: Reactions;
+  };
+  'DELETE /chats/{chat}/messages/{message_id}/reactions/{emoji}/': {
+    path: { chat: string; message_id: string; emoji: string };
+    query: {};
+    body: undefined;
+    result: Reactions;
+  };
   'GET /chats/{chat}/messages/{message_id}/readers/': {
     path: { chat: string; message_id: string };
     query: { limit?: number; cursor?: string };
@@ -783,6 +893,24 @@ export interface Operations {
     query: {};
     body: NewReport | null;
     result: Report;
+  };
+  'GET /chats/{chat}/pins/': {
+    path: { chat: string };
+    query: { limit?: number; cursor?: string };
+    body: undefined;
+    result: MessagePage;
+  };
+  'PUT /chats/{chat}/pins/{message_id}/': {
+    path: { chat: string; message_id: string };
+    query: {};
+    body: undefined;
+    result: null;
+  };
+  'DELETE /chats/{chat}/pins/{message_id}/': {
+    path: { chat: string; message_id: string };
+    query: {};
+    body: undefined;
+    result: null;
   };
   'GET /chats/{chat}/search/': {
     path: { chat: string };
@@ -802,11 +930,23 @@ export interface Operations {
     body: undefined;
     result: Chat;
   };
+  'GET /mentions/': {
+    path: {};
+    query: { limit?: number; cursor?: string };
+    body: undefined;
+    result: MessagePage;
+  };
   'GET /reports/': {
     path: {};
     query: { limit?: number; cursor?: string };
     body: undefined;
     result: ReportPage;
+  };
+  'GET /search/': {
+    path: {};
+    query: { query: string; limit?: number; cursor?: string };
+    body: undefined;
+    result: SearchAllPage;
   };
   'GET /sync/': {
     path: {};

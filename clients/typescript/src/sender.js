@@ -1,6 +1,8 @@
 /** Does what a user does in a chat: sends, edits, deletes, and marks as read. */
-import { ApiError, asApiError } from './api.js';
+import { ApiError, asApiError } from './errors.js';
+import { emptied, quoteOf } from './carried.js';
 import { newMessageId, Outbox } from './outbox.js';
+import { ofNow } from './surely.js';
 
 /** A mark that failed is not tried again at once. */
 const MARK_RETRY_MS = 5_000;
@@ -15,7 +17,7 @@ const STOPPED = new ApiError(0, { title: 'stopped' });
 
 export class Sender {
   #options;
-  /** @type {Map<string, Outbox>} */
+  /** @type {Map<string, Outbox<Pending>>} */
   #outboxes = new Map();
   /** @type {Set<string>} chats with a mark on its way */
   #marking = new Set();
@@ -37,16 +39,16 @@ export class Sender {
   // ---- sending ----
 
   /**
-   * @param {string} chatId @param {string} text @param {Record<string, unknown> | null} metadata
-   * @param {import('./schema.js').Mentions} [mentions]
+   * @param {string} chatId @param {string} text @param {import('./client.js').SendOptions} options
    * @returns {Pending}
    */
-  send(chatId, text, metadata, mentions) {
+  send(chatId, text, { metadata = null, mentions, replyTo = null }) {
     const timeline = this.#options.history.timelineOf(chatId);
     timeline.lineAfter = null;
     /** @type {Pending} */
     const pending = {
-      client_msg_id: newMessageId(), text, metadata, mentions, created_at: new Date().toISOString(), failed: false, error: null,
+      client_msg_id: newMessageId(), text, metadata, mentions, reply_to: replyTo && quoteOf(replyTo),
+      created_at: new Date().toISOString(), failed: false, error: null,
     };
     timeline.pending.push(pending);
     this.#options.onChanged(chatId, { sent: true });
@@ -68,14 +70,17 @@ export class Sender {
     this.#options.onChanged(chatId);
   }
 
-  /** @param {string} chatId @returns {Outbox} */
+  /** @param {string} chatId @returns {Outbox<Pending>} */
   #outboxOf(chatId) {
     const known = this.#outboxes.get(chatId);
     if (known) return known;
     const { api, isLive, onChanged } = this.#options;
+    /** @type {Outbox<Pending>} */
     const made = new Outbox({
-      send: async ({ text, metadata, mentions, client_msg_id }) =>
-        this.#accept(await this.#ofNow(() => api.sendMessage(chatId, { text, metadata, mentions, client_msg_id }))),
+      send: async ({ text, metadata, mentions, reply_to: quote, client_msg_id }) =>
+        this.#accept(await ofNow(this.#options.chats, () => api.sendMessage(chatId, {
+          text, metadata, mentions, reply_to: quote?.message_id, client_msg_id,
+        }))),
       isConnected: isLive,
       onFailed: () => onChanged(chatId),
     });
@@ -112,32 +117,24 @@ export class Sender {
 
   /** @param {Message} message @param {string} text @param {import('./schema.js').Mentions} [mentions] */
   async edit({ chat_id: chatId, message_id: id }, text, mentions) {
-    this.#accept(await this.#ofNow(() => this.#options.api.editMessage(chatId, id, text, mentions)));
+    this.#accept(await ofNow(this.#options.chats, () => this.#options.api.editMessage(chatId, id, text, mentions)));
   }
 
   /** @param {Message} message */
   async remove(message) {
     const { api, chats } = this.#options;
     const { epoch } = chats;
-    await this.#ofNow(() => api.deleteMessage(message.chat_id, message.message_id));
+    await ofNow(chats, () => api.deleteMessage(message.chat_id, message.message_id));
     // The number of a version in another history would put it before the true one.
     if (chats.epoch === epoch) {
-      this.#accept({ ...message, text: '', metadata: null, mentions: [], deleted_at: new Date().toISOString() });
+      this.#accept(emptied(message, { deleted_at: new Date().toISOString() }));
     }
   }
 
-  /**
-   * Repeats a call whose answer is of an earlier epoch, as its commit may be lost. All these calls are
-   * harmless when repeated.
-   * @template T @param {() => Promise<T>} call @returns {Promise<T>}
-   */
-  async #ofNow(call) {
-    const { chats } = this.#options;
-    for (;;) {
-      const asked = chats.now;
-      const answer = await call();
-      if (!chats.isPast(asked)) return answer;
-    }
+  /** @param {Message} message */
+  async reread({ chat_id: chatId, message_id: id }) {
+    const { api, chats, unlessGone } = this.#options;
+    this.#accept(await ofNow(chats, () => unlessGone(chatId, api.getMessage(chatId, id))));
   }
 
   /** @param {Message} message */

@@ -6,7 +6,7 @@ export const tokenOf = (sub, more = {}) => `e30.${Buffer.from(JSON.stringify({ s
 
 export const message = (seq, more = {}) => ({
   chat_id: 'c', message_id: `m${seq}`, seq, ev: seq, type: 'text', sender_id: 'bob', text: `t${seq}`, metadata: null,
-  mentions: [], system: null, client_msg_id: null, created_at: '2026-01-01T00:00:00Z', edited_at: null, deleted_at: null, ...more,
+  mentions: [], system: null, reply_to: null, attachments: [], reactions: [], pinned_at: null, client_msg_id: null, created_at: '2026-01-01T00:00:00Z', edited_at: null, deleted_at: null, ...more,
 });
 
 export const chat = (id, more = {}) => ({
@@ -32,7 +32,7 @@ export async function until(check) {
 }
 
 /**
- * @param {Partial<import('../src/client.js').Options>} options
+ * @param {Partial<import('../src/options.js').Options>} options
  * @param {(call: {method: string, path: string, query: URLSearchParams, body: any, sub: string}) => unknown} answer
  *   null: what a server with the one empty chat `c` would say
  */
