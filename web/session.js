@@ -82,10 +82,10 @@ export class Session extends Client {
     return until && Date.parse(until) > Date.now() ? until : null;
   }
 
-  /** Sends, and brings the end of the chat into sight. @param {string} text @param {import('../clients/typescript/src/index.js').Mentions} [mentions] */
-  async sendHere(text, mentions) {
+  /** Sends, and brings the end of the chat into sight. @param {string} text @param {import('../clients/typescript/src/options.js').SendOptions} options */
+  async sendHere(text, options) {
     const timeline = this.timelineOf(this.openId);
-    this.send(this.openId, text, null, mentions);
+    this.send(this.openId, text, options);
     await this.showNewest(timeline);
   }
 

@@ -1,5 +1,6 @@
 /** A client of Beseda: typed REST calls, and a socket that never loses its place. */
 export { Api } from './api.js';
+export { quoteOf } from './carried.js';
 export { ApiError } from './errors.js';
 export { ChatList } from './chats.js';
 export { Client } from './client.js';
