@@ -37,15 +37,20 @@ fn message() -> Message {
         metadata: None,
         mentions: Mentions::default(),
         system: None,
+        reply_to: None,
+        attachments: Vec::new(),
+        reactions: Vec::new(),
+        pinned_at: None,
         client_msg_id: Some("0192f2b6-5c58-7cc0-a2d6-2f7f2c1f4b0e".to_owned()),
         created_at: Time("2026-11-23T19:30:00.123456Z".parse().expect("a time")),
         edited_at: None,
         deleted_at: None,
+        my_reactions: None,
     }
 }
 
 fn frame() -> Frame {
-    message_frame(&message())
+    message_frame(&message(), None)
 }
 
 #[divan::bench]

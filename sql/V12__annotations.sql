@@ -98,7 +98,7 @@ BEGIN
             WHEN in_host[n] OR in_kind[n] IN ('unreact', 'unpin') THEN 'ok'
             ELSE judge_send(
                 true, NULL, chat.blocked, chat.erased, mine.role, chat.admins_post, mine.silenced_until, false,
-                chat.member_count, mine.last_sent_at + chat.slow_mode_s * interval '1 second', instant)
+                chat.member_count, NULL, mine.last_sent_at + chat.slow_mode_s * interval '1 second', instant)
         END;
         IF outcome = 'created' THEN
             outcome := 'ok';

@@ -307,7 +307,7 @@ CREATE TABLE reactions (
 -- Who reacted, first ones first.
 CREATE INDEX reactions_by_time ON reactions (chat_id, seq, emoji, created_at, user_id);
 -- A user's own: for those of one message, an export and an erasure.
-CREATE INDEX reactions_by_user ON reactions (user_id COLLATE "POSIX", chat_id, seq);
+CREATE INDEX reactions_by_user ON reactions (user_id COLLATE "POSIX", chat_id, seq, emoji);
 
 -- Pinned messages, all of them live.
 CREATE TABLE pins (

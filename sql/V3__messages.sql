@@ -11,11 +11,12 @@ $$;
 
 -- What becomes of a message, decided under the chat's lock. Replays come first: what was stored once is returned
 -- whatever has changed since. in_same: whether the content is that of the earlier message with this id; null:
--- there is none. in_all: everybody is mentioned. in_slow_until: when slow mode lets the sender write again.
+-- there is none. in_all: everybody is mentioned. in_unseen: it answers a message that its sender can't see.
+-- in_slow_until: when slow mode lets the sender write again.
 CREATE FUNCTION judge_send(
     in_member boolean, in_same boolean, blocked boolean, erased boolean, role member_role, admins_post boolean,
-    silenced_until timestamptz, in_all boolean, member_count integer, in_slow_until timestamptz,
-    instant timestamptz)
+    silenced_until timestamptz, in_all boolean, member_count integer, in_unseen boolean,
+    in_slow_until timestamptz, instant timestamptz)
 RETURNS text LANGUAGE sql IMMUTABLE AS $$
     SELECT CASE
         WHEN in_member IS NOT TRUE THEN 'chat_not_found'
@@ -23,14 +24,21 @@ RETURNS text LANGUAGE sql IMMUTABLE AS $$
         WHEN NOT in_same THEN 'idempotency_mismatch'
         WHEN blocked THEN 'blocked'
         WHEN erased THEN 'erased'
-        WHEN role <> 'member' THEN 'created'
+        WHEN role <> 'member' THEN CASE WHEN in_unseen THEN 'reply_not_found' ELSE 'created' END
         WHEN admins_post THEN 'forbidden_post'
         WHEN silenced_until > instant THEN 'silenced'
         -- In a larger group only owner and admins address everybody.
         WHEN in_all AND member_count > 32 THEN 'forbidden_all'
         WHEN in_slow_until > instant THEN 'slow_mode'
+        WHEN in_unseen THEN 'reply_not_found'
         ELSE 'created'
     END
+$$;
+
+-- A message as those that answer it show it.
+CREATE FUNCTION quote_json(q messages) RETURNS json LANGUAGE sql STABLE AS $$
+    SELECT json_build_object('message_id', q.message_id, 'seq', q.seq, 'sender_id', q.sender_id,
+                             'text', left(q.text, 200), 'deleted', q.deleted_at IS NOT NULL)
 $$;
 
 -- Of these users the members of a chat, without the sender, in byte order; null: none of them.
@@ -83,8 +91,7 @@ END
 $$;
 
 -- Writes a batch of messages. A batch never has the same message_id twice (the batch writer ensures it).
--- in_mentions: ids divided by chr(31); chr(1): everybody; null: nobody. in_reply: the number of the message that it
--- answers. in_attachments: ids divided by commas; null: none.
+-- in_mentions: ids divided by chr(31); chr(1): everybody; null: nobody. in_reply: the message that it answers. in_attachments: ids divided by commas; null: none.
 --
 -- A row for each message, with its place idx. outcome: created, replayed, or the code of the error. wait: until when
 -- slow mode or silence lasts. What the caller knows already is not returned, and of a replayed message, which is
@@ -95,9 +102,10 @@ $$;
 -- each message its sender's. There is none in a batch of several that mentions somebody in that chat.
 CREATE FUNCTION send_messages(
     in_chat uuid[], in_sender text[], in_message uuid[], in_key text[], in_digest bytea[],
-    in_text text[], in_metadata json[], in_mentions text[], in_reply bigint[], in_attachments text[])
+    in_text text[], in_metadata json[], in_mentions text[], in_reply uuid[], in_attachments text[])
 RETURNS TABLE (
-    idx bigint, outcome text, wait timestamptz, kind text, seq bigint, ev bigint, mentions text[], attachments json,
+    idx bigint, outcome text, wait timestamptz, kind text, seq bigint, ev bigint, mentions text[], reply_to json,
+    attachments json,
     created_at timestamptz, outbox_id bigint, last_seq bigint, last_ev bigint, counted bigint, recount_ev bigint,
     room_name text, rev bigint, read_seq bigint, unread bigint, unread_mentions bigint, flags text, peer_id text,
     peer_rev bigint, peer_read_seq bigint, peer_unread bigint, peer_mentions bigint, peer_flags text)
@@ -112,6 +120,7 @@ DECLARE
     chat record;
     place record;
     whom text[];
+    answered messages;
     files uuid[];
     at timestamptz;
     seq_now bigint;
@@ -133,6 +142,9 @@ DECLARE
     slow boolean;
     -- By place, the members whom a message mentions; null: none does.
     mentioned text[];
+    -- By place, the number of the message that a message answers, and what is shown of it.
+    replied bigint[];
+    quotes text[];
     -- The chats of these messages, and in pairs of chat and user the members whom they name.
     mentioning uuid[];
     of_chats uuid[] := '{}';
@@ -168,7 +180,7 @@ BEGIN
             PERFORM lock_members(of_chat, by_sender || whom);
         END IF;
         SELECT me.tid, me.role, me.silenced_until, me.last_sent_at, me.rev, me.read_seq, me.floor_seq,
-               me.floor_counted, me.own_after, me.mention_seq,
+               me.floor_counted, me.own_after, me.mention_seq, me.first_seq,
                member_flags(me.notify, me.archived, me.pinned) AS flags,
                peer.user_id AS p_user, peer.rev AS p_rev, peer.read_seq AS p_read_seq,
                peer.floor_seq AS p_floor_seq, peer.floor_counted AS p_floor_counted,
@@ -190,13 +202,16 @@ BEGIN
             RETURN NEXT;
             RETURN;
         END IF;
+        IF in_reply[1] IS NOT NULL THEN
+            SELECT q.* INTO answered FROM message_by_id(of_chat, in_reply[1]) q WHERE q.seq >= place.first_seq;
+        END IF;
         instant := clock_timestamp();
         outcome := judge_send(
             true,
             CASE WHEN place.old_seq IS NOT NULL
                  THEN place.old_deleted_at IS NOT NULL OR place.old_digest IS NOT DISTINCT FROM in_digest[1] END,
             chat.blocked, chat.erased, place.role, chat.admins_post, place.silenced_until,
-            whom = ARRAY[chr(1)], chat.member_count,
+            whom = ARRAY[chr(1)], chat.member_count, in_reply[1] IS NOT NULL AND answered.seq IS NULL,
             place.last_sent_at + chat.slow_mode_s * interval '1 second', instant);
         IF outcome = 'created' AND in_attachments[1] IS NOT NULL THEN
             files := string_to_array(in_attachments[1], ',')::uuid[];
@@ -212,6 +227,7 @@ BEGIN
             counted_now := chat.last_counted + 1;
             created_at := greatest(instant, chat.last_message_at);
             mentions := whom;
+            reply_to := CASE WHEN answered.seq IS NOT NULL THEN quote_json(answered) END;
             -- Whoever has nothing to read still has nothing after a message of their own.
             IF place.floor_counted = chat.last_counted THEN
                 floor_now := seq;
@@ -228,7 +244,7 @@ BEGIN
             INSERT INTO messages (chat_id, seq, message_id, ev, counted, sender_id, client_msg_id,
                                   content_digest, text, metadata, mentions, reply_seq, attachments, created_at)
             VALUES (of_chat, seq_now, in_message[1], ev_now, counted_now, by_sender, in_key[1], in_digest[1],
-                    in_text[1], in_metadata[1], whom, in_reply[1], attachments, at);
+                    in_text[1], in_metadata[1], whom, answered.seq, attachments, at);
             IF files IS NOT NULL THEN
                 PERFORM send_attachments(of_chat, files, seq_now);
             END IF;
@@ -338,6 +354,23 @@ BEGIN
             END IF;
         END LOOP;
     END IF;
+    IF array_to_string(in_reply, '') <> '' THEN
+        replied := array_fill(NULL::bigint, ARRAY[size]);
+        quotes := array_fill(NULL::text, ARRAY[size]);
+        FOR n IN 1 .. size LOOP
+            CONTINUE WHEN in_reply[n] IS NULL OR n <> ALL (hits);
+            SELECT q.* INTO answered
+              FROM (SELECT m.first_seq FROM members m
+                     WHERE m.chat_id = in_chat[n] AND m.user_id = in_sender[n] AND coalesce(m.left_ev, 0) = 0
+                    OFFSET 0) me
+             CROSS JOIN LATERAL message_by_id(in_chat[n], in_reply[n]) q
+             WHERE q.seq >= me.first_seq;
+            IF FOUND THEN
+                replied[n] := answered.seq;
+                quotes[n] := quote_json(answered);
+            END IF;
+        END LOOP;
+    END IF;
     IF silent THEN
         -- Senders and mentioned users together, in order.
         PERFORM FROM (
@@ -357,8 +390,8 @@ BEGIN
         -- held by now.
         FOR n IN 1 .. size LOOP
             RETURN QUERY
-            SELECT n::bigint, s.outcome, s.wait, s.kind, s.seq, s.ev, s.mentions, s.attachments, s.created_at,
-                   s.outbox_id, s.last_seq, s.last_ev, s.counted, s.recount_ev, s.room_name, s.rev, s.read_seq, s.unread,
+            SELECT n::bigint, s.outcome, s.wait, s.kind, s.seq, s.ev, s.mentions, s.reply_to, s.attachments,
+                   s.created_at, s.outbox_id, s.last_seq, s.last_ev, s.counted, s.recount_ev, s.room_name, s.rev, s.read_seq, s.unread,
                    s.unread_mentions, s.flags, s.peer_id, s.peer_rev, s.peer_read_seq, s.peer_unread,
                    s.peer_mentions, s.peer_flags
               FROM send_messages(
@@ -380,7 +413,8 @@ BEGIN
                                    THEN old.deleted_at IS NOT NULL
                                         OR old.content_digest IS NOT DISTINCT FROM in_digest[i.idx] END,
                               c.blocked, c.erased, me.role, c.admins_post, me.silenced_until,
-                              mentioned[i.idx] = chr(1), c.member_count, NULL, instant) AS outcome
+                              mentioned[i.idx] = chr(1), c.member_count,
+                              in_reply[i.idx] IS NOT NULL AND replied[i.idx] IS NULL, NULL, instant) AS outcome
               FROM unnest(in_chat, in_sender) WITH ORDINALITY AS i (chat_id, sender_id, idx)
               LEFT JOIN LATERAL (
                   SELECT m.ctid AS tid, m.role, m.silenced_until, m.rev, m.read_seq, m.floor_seq,
@@ -414,7 +448,7 @@ BEGIN
                                        content_digest, text, metadata, mentions, reply_seq, created_at)
             SELECT n.chat_id, n.last_seq + n.n, in_message[n.idx], n.last_ev + n.n, n.last_counted + n.n,
                    n.sender_id, in_key[n.idx], in_digest[n.idx], in_text[n.idx], in_metadata[n.idx],
-                   string_to_array(mentioned[n.idx], chr(31)), in_reply[n.idx], n.at
+                   string_to_array(mentioned[n.idx], chr(31)), replied[n.idx], n.at
               FROM numbered n WHERE n.outcome = 'created'
         ), bumped AS (
             -- One row a chat: that of the last message created there. The same below.
@@ -450,7 +484,7 @@ BEGIN
                CASE n.kind WHEN 'direct' THEN 'direct' WHEN 'group' THEN 'group' END,
                CASE n.outcome WHEN 'created' THEN n.last_seq + n.n ELSE n.old_seq END,
                CASE n.outcome WHEN 'created' THEN n.last_ev + n.n END,
-               string_to_array(mentioned[n.idx], chr(31)), NULL::json, n.at, (SELECT o.outbox_id FROM noted o),
+               string_to_array(mentioned[n.idx], chr(31)), quotes[n.idx]::json, NULL::json, n.at, (SELECT o.outbox_id FROM noted o),
                n.last_seq + n.sent, n.last_ev + n.sent, n.last_counted + n.sent, n.recount_ev,
                CASE WHEN n.tells THEN n.room_name END, n.rev + 1, n.read_seq,
                CASE WHEN n.tells THEN

@@ -363,7 +363,7 @@ BEGIN
             WHEN in_text[n] = '' AND hit.attachments IS NULL THEN 'empty_text'
             ELSE judge_send(
                 mine.chat_id IS NOT NULL, NULL, chat.blocked, chat.erased, mine.role, chat.admins_post,
-                mine.silenced_until, in_mentions[n] = chr(1), chat.member_count,
+                mine.silenced_until, in_mentions[n] = chr(1), chat.member_count, NULL,
                 mine.last_sent_at + chat.slow_mode_s * interval '1 second', instant)
         END;
         IF outcome = 'created' THEN

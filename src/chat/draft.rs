@@ -16,7 +16,7 @@ use crate::{
     error::Error,
     input::Fields,
     json::canonical,
-    model::{AttachmentId, ChatId, Mentions, MessageId, Quote, UserId, parse_id},
+    model::{AttachmentId, ChatId, Mentions, MessageId, UserId, parse_id},
     store::Draft,
 };
 
@@ -130,19 +130,12 @@ impl std::fmt::Debug for Keys {
 }
 
 impl Keys {
-    /// `reply_to`: the message that it answers, as it was read.
-    pub(super) fn draft(
-        &self,
-        sender: &UserId,
-        chat_id: ChatId,
-        new: NewMessage,
-        reply_to: Option<Box<Quote>>,
-    ) -> Draft {
+    pub(super) fn draft(&self, sender: &UserId, chat_id: ChatId, new: NewMessage) -> Draft {
         let (message_id, digest) = match &new.client_msg_id {
             Some(key) => (self.message_id(chat_id, sender, key), Some(self.digest(&new))),
             None => (MessageId::now_v7(), None),
         };
-        let NewMessage { text, metadata, mentions, client_msg_id, attachments, .. } = new;
+        let NewMessage { text, metadata, mentions, reply_to, attachments, client_msg_id } = new;
         Draft {
             chat_id,
             sender_id: sender.clone(),
@@ -233,8 +226,7 @@ mod tests {
     fn a_key_gives_the_same_id_and_metadata_counts_by_meaning() {
         let keys = Keys { ids: [1; 32], digests: [2; 32] };
         let user = UserId::parse("alice").expect("valid");
-        let draft =
-            |body: &str| keys.draft(&user, ChatId::nil(), parse(body).expect("valid"), None);
+        let draft = |body: &str| keys.draft(&user, ChatId::nil(), parse(body).expect("valid"));
         let first = draft(r#"{"text":"a","metadata":{"x":1,"y":2},"client_msg_id":"k"}"#);
         let again = draft(r#"{"text":"a","metadata":{"y":2, "x":1},"client_msg_id":"k"}"#);
         let other = draft(r#"{"text":"a","metadata":{"x":1},"client_msg_id":"k"}"#);
@@ -256,7 +248,7 @@ mod tests {
         let digest = |mentions: &str| {
             let body = format!(r#"{{"text":"a","client_msg_id":"k"{mentions}}}"#);
             let new = parse(&body).expect("valid");
-            keys.draft(&user, ChatId::nil(), new, None).digest.expect("a key")
+            keys.draft(&user, ChatId::nil(), new).digest.expect("a key")
         };
         let none = digest("");
         // As before there were mentions.
@@ -278,7 +270,7 @@ mod tests {
         let digest = |more: &str| {
             let new =
                 parse(&format!(r#"{{"text":"a","client_msg_id":"k"{more}}}"#)).expect("valid");
-            keys.draft(&user, ChatId::nil(), new, None).digest.expect("a key")
+            keys.draft(&user, ChatId::nil(), new).digest.expect("a key")
         };
         let none = digest("");
         assert_eq!(digest(r#","attachments":[],"reply_to":null"#), none);

@@ -6,8 +6,8 @@ use super::Chats;
 use crate::{
     error::Error,
     model::{
-        ChatId, ExportEnd, ExportLine, ExportedChat, ExportedMessage, ExportedProfile, MessageId,
-        UserId,
+        ChatId, ExportEnd, ExportLine, ExportedChat, ExportedMessage, ExportedProfile,
+        ExportedReaction, MessageId, UserId,
     },
     store::{Store, StoreError},
 };
@@ -35,6 +35,8 @@ enum Step {
     Chats(ChatId),
     /// The chats of a page; the first one from this `seq` on.
     Messages(VecDeque<ExportedChat>, i64),
+    /// Past this one.
+    Reactions(Option<ExportedReaction>),
     /// Past this one.
     Reports(ChatId, MessageId),
     End,
@@ -72,6 +74,7 @@ impl Export {
                     Vec::new()
                 }
                 Step::Messages(chats, from) => self.messages(chats, from).await?,
+                Step::Reactions(after) => self.reactions(after).await?,
                 Step::Reports(chat_id, message_id) => self.reports((chat_id, message_id)).await?,
                 Step::End => vec![ExportLine::End(self.given)],
             };
@@ -99,7 +102,7 @@ impl Export {
         from: i64,
     ) -> Result<Vec<ExportLine>, StoreError> {
         let Some(chat) = chats.front().cloned() else {
-            self.step = Step::Reports(ChatId::nil(), MessageId::nil());
+            self.step = Step::Reactions(None);
             return Ok(Vec::new());
         };
         let (chat_id, up_to) = (chat.chat_id, chat.last_seq);
@@ -124,6 +127,20 @@ impl Export {
             if chats.is_empty() { Step::Chats(chat_id) } else { Step::Messages(chats, 1) }
         };
         Ok(lines)
+    }
+
+    async fn reactions(
+        &mut self,
+        after: Option<ExportedReaction>,
+    ) -> Result<Vec<ExportLine>, StoreError> {
+        let (store, user_id) = (&self.store, &self.user_id);
+        let reactions = store.list_exported_reactions(user_id, after.as_ref(), PAGE).await?;
+        self.step = match reactions.last() {
+            Some(last) => Step::Reactions(Some(last.clone())),
+            None => Step::Reports(ChatId::nil(), MessageId::nil()),
+        };
+        self.given.reactions += reactions.len() as u64;
+        Ok(reactions.into_iter().map(ExportLine::Reaction).collect())
     }
 
     async fn reports(&mut self, after: (ChatId, MessageId)) -> Result<Vec<ExportLine>, StoreError> {

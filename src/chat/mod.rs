@@ -35,7 +35,7 @@ use crate::{
     broker::{Broker, Channel},
     config::{Config, DeleteChat, UnknownUsers},
     error::Error,
-    model::{ChatId, Message, MessageId, Quote, UserId, parse_id},
+    model::{ChatId, Message, MessageId, UserId, parse_id},
     outbox::Outbox,
     presence::Presence,
     protocol::{Publication, ServerFrame},
@@ -179,28 +179,7 @@ impl Chats {
         chat_id: ChatId,
         new: NewMessage,
     ) -> Result<Sent, Error> {
-        let reply_to = match new.reply_to {
-            Some(message_id) => Some(self.quote(sender, chat_id, message_id).await?),
-            None => None,
-        };
-        self.writer.send(self.keys.draft(sender, chat_id, new, reply_to)).await
-    }
-
-    /// Reads the message that another one shall answer. Messages never go, so it is still there when the answer
-    /// is written.
-    async fn quote(
-        &self,
-        reader: &UserId,
-        chat_id: ChatId,
-        message_id: MessageId,
-    ) -> Result<Box<Quote>, Error> {
-        match self.store.get_message(chat_id, message_id, reader).await {
-            Ok(message) => Ok(Box::new(Quote::of(&message))),
-            Err(Error::MessageNotFound) => {
-                Err(Error::field("reply_to", "must be a message of this chat that you may see"))
-            }
-            Err(error) => Err(error),
-        }
+        self.writer.send(self.keys.draft(sender, chat_id, new)).await
     }
 
     pub async fn get_message(

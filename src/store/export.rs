@@ -8,8 +8,8 @@ use super::{
     rows::{chat_kind, message, message_columns, opt_time, opt_user, role, time, user},
 };
 use crate::model::{
-    ChatId, ExportedBlock, ExportedChat, ExportedProfile, ExportedReport, Message, MessageId,
-    UserId,
+    ChatId, ExportedBlock, ExportedChat, ExportedProfile, ExportedReaction, ExportedReport,
+    Message, MessageId, UserId,
 };
 
 impl Store {
@@ -94,6 +94,33 @@ impl Store {
         Ok(rows.iter().map(|row| message(chat_id, row)).collect())
     }
 
+    /// Lists a user's reactions, by chat, `seq` and emoji, past `after`.
+    pub async fn list_exported_reactions(
+        &self,
+        user_id: &UserId,
+        after: Option<&ExportedReaction>,
+        limit: i64,
+    ) -> Result<Vec<ExportedReaction>, StoreError> {
+        let chat_id = after.map_or_else(ChatId::nil, |last| last.chat_id);
+        let (seq, emoji) = after.map_or((0, ""), |last| (last.seq, last.emoji.as_str()));
+        let params: [Param<'_>; 5] = [
+            (&user_id.as_str(), Type::TEXT),
+            (&chat_id, Type::UUID),
+            (&seq, Type::INT8),
+            (&emoji, Type::TEXT),
+            (&limit, Type::INT8),
+        ];
+        let rows = self.query(EXPORT_REACTIONS, &params).await?;
+        let reaction = |row: &Row| ExportedReaction {
+            chat_id: row.get("chat_id"),
+            message_id: row.get("message_id"),
+            seq: row.get("seq"),
+            emoji: row.get("emoji"),
+            created_at: time(row, "created_at"),
+        };
+        Ok(rows.iter().map(reaction).collect())
+    }
+
     /// Lists the reports that a user has made, by chat and message, past `after`.
     pub async fn list_exported_reports(
         &self,
@@ -159,6 +186,15 @@ const EXPORT_MESSAGES: &str = concat!(
     " FROM messages m
  WHERE m.chat_id = $1 AND m.seq BETWEEN $3 AND $4 AND m.sender_id = $2 ORDER BY m.seq"
 );
+
+const EXPORT_REACTIONS: &str = "\
+-- store.export_reactions
+SELECT r.chat_id, m.message_id, r.seq, r.emoji, r.created_at
+  FROM (SELECT * FROM reactions r
+         WHERE r.user_id = $1 COLLATE \"POSIX\" AND (r.chat_id, r.seq, r.emoji) > ($2, $3, $4)
+         ORDER BY r.chat_id, r.seq, r.emoji LIMIT $5) r
+ CROSS JOIN LATERAL (SELECT m.message_id FROM messages m WHERE m.chat_id = r.chat_id AND m.seq = r.seq OFFSET 0) m
+ ORDER BY r.chat_id, r.seq, r.emoji";
 
 const EXPORT_REPORTS: &str = "\
 -- store.export_reports

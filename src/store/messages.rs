@@ -21,7 +21,7 @@ use crate::{
     error::Error,
     model::{
         Attachment, AttachmentId, ChatId, ChatKind, Epoch, Mentions, Message, MessageId,
-        MessageKind, Quote, UserId,
+        MessageKind, UserId,
     },
 };
 
@@ -37,8 +37,8 @@ pub struct Draft {
     pub text: String,
     pub metadata: Option<Box<RawValue>>,
     pub mentions: Option<Mentions>,
-    /// The message that it answers, as it was read before.
-    pub reply_to: Option<Box<Quote>>,
+    /// The message that it answers.
+    pub reply_to: Option<MessageId>,
     pub attachments: Vec<AttachmentId>,
 }
 
@@ -67,12 +67,6 @@ pub enum SendOutcome {
     Refused(Error),
 }
 
-impl Draft {
-    pub(super) fn reply_seq(&self) -> Option<i64> {
-        self.reply_to.as_ref().map(|quote| quote.seq)
-    }
-}
-
 impl Store {
     /// Writes a batch in one transaction.
     pub async fn send_messages(&self, batch: &[Draft]) -> Result<SentBatch, StoreError> {
@@ -89,7 +83,7 @@ impl Store {
         let texts: Vec<_> = batch.iter().map(|d| d.text.as_str()).collect();
         let metadata: Vec<_> = batch.iter().map(|d| d.metadata.as_ref().map(Json)).collect();
         let mentioned: Vec<_> = batch.iter().map(|d| whom(d.mentions.as_ref())).collect();
-        let replies: Vec<_> = batch.iter().map(Draft::reply_seq).collect();
+        let replies: Vec<_> = batch.iter().map(|d| d.reply_to).collect();
         let attached: Vec<_> = batch.iter().map(|d| attached(&d.attachments)).collect();
         let delay = self.webhook_delay.map(|delay| delay.as_secs_f64());
         let mut params: Vec<Param<'_>> = vec![
@@ -101,7 +95,7 @@ impl Store {
             (&texts, Type::TEXT_ARRAY),
             (&metadata, Type::JSON_ARRAY),
             (&mentioned, Type::TEXT_ARRAY),
-            (&replies, Type::INT8_ARRAY),
+            (&replies, Type::UUID_ARRAY),
             (&attached, Type::TEXT_ARRAY),
         ];
         let sql = match &delay {
@@ -222,8 +216,7 @@ pub(super) fn created(
     mentions: Mentions,
     attachments: Vec<Attachment>,
 ) -> SendOutcome {
-    let Draft { chat_id, sender_id, message_id, client_msg_id, text, metadata, reply_to, .. } =
-        draft.clone();
+    let Draft { chat_id, sender_id, message_id, client_msg_id, text, metadata, .. } = draft.clone();
     let message = Message {
         message_id,
         chat_id,
@@ -235,7 +228,7 @@ pub(super) fn created(
         metadata,
         mentions,
         system: None,
-        reply_to,
+        reply_to: carried(row, "reply_to"),
         attachments,
         reactions: Vec::new(),
         pinned_at: None,

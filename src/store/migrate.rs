@@ -165,7 +165,9 @@ pub async fn check_migrations(config: &DatabaseConfig) -> Result<Vec<String>, St
         };
     let mut unknown: BTreeMap<i32, &Row> = applied.iter().map(|row| (version(row), row)).collect();
     let migrations = embedded::migrations::runner();
-    for one in migrations.get_migrations() {
+    let mut own: Vec<&Migration> = migrations.get_migrations().iter().collect();
+    own.sort_unstable_by_key(|one| one.version());
+    for one in own {
         match unknown.remove(&one.version()) {
             None => amiss.push(format!("missing: {one}")),
             Some(row) if is_applied(one, row) => {}

@@ -42,6 +42,9 @@ pub(super) fn lasting(outcome: &str) -> Error {
         "too_many_emojis" => Error::LimitReached("A message takes 20 different emojis at most."),
         "too_many_pins" => Error::LimitReached("A chat has 100 pinned messages at most."),
         "attachment_not_found" => Error::AttachmentNotFound,
+        "reply_not_found" => {
+            Error::field("reply_to", "must be a message of this chat that you may see")
+        }
         "empty_text" => Error::field("text", "must not be empty without attachments"),
         "idempotency_mismatch" => Error::IdempotencyMismatch,
         _ => Error::ChatNotFound,

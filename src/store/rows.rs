@@ -18,9 +18,7 @@ macro_rules! message_columns {
          m.message_id AS m_message_id, m.client_msg_id AS m_client_msg_id, m.text AS m_text, \
          m.metadata AS m_metadata, m.mentions AS m_mentions, \
          CASE WHEN m.reply_seq IS NOT NULL THEN (\
-             SELECT json_build_object('message_id', q.message_id, 'seq', q.seq, 'sender_id', q.sender_id, \
-                                      'text', left(q.text, 200), 'deleted', q.deleted_at IS NOT NULL) \
-               FROM messages q WHERE q.chat_id = m.chat_id AND q.seq = m.reply_seq) END AS m_reply_to, \
+             SELECT quote_json(ROW(q.*)::messages) FROM messages q WHERE q.chat_id = m.chat_id AND q.seq = m.reply_seq) END AS m_reply_to, \
          m.attachments AS m_attachments, m.reactions AS m_reactions, m.pinned_at AS m_pinned_at, \
          m.created_at AS m_created_at, m.edited_at AS m_edited_at, m.deleted_at AS m_deleted_at"
     };

@@ -26,7 +26,6 @@ impl Store {
         let (sender, text) = (draft.sender_id.as_str(), draft.text.as_str());
         let (key, digest) = (draft.client_msg_id.as_deref(), draft.digest.as_deref());
         let metadata = draft.metadata.as_ref().map(Json);
-        let reply_seq = draft.reply_seq();
         let params: [Param<'_>; 8] = [
             (&draft.chat_id, Type::UUID),
             (&sender, Type::TEXT),
@@ -35,7 +34,7 @@ impl Store {
             (&digest, Type::BYTEA),
             (&text, Type::TEXT),
             (&metadata, Type::JSON),
-            (&reply_seq, Type::INT8),
+            (&draft.reply_to, Type::UUID),
         ];
         let rows = match self.run(&self.writes, SEND_USUAL, &params).await {
             Ok(rows) => rows,
@@ -81,6 +80,7 @@ WITH c AS (
      WHERE me.chat_id = $1 AND me.user_id = $2 AND coalesce(me.left_ev, 0) = 0 AND me.silenced_until IS NULL
        AND c.chat_id = $1 AND NOT c.blocked AND NOT c.erased AND NOT c.admins_post AND c.slow_mode_s = 0
        AND ($4 IS NULL OR NOT EXISTS (SELECT FROM message_by_id($1, $3)))
+       AND ($8 IS NULL OR EXISTS (SELECT FROM message_by_id($1, $8) q WHERE q.seq >= me.first_seq))
     RETURNING c.chat_id, c.kind, c.room_name, c.last_seq, c.last_ev, c.last_counted, c.last_message_at,
               c.recount_ev, greatest(c.last_dead_seq, c.all_mention_seq) AS exception_seq
 ), me AS (
@@ -102,7 +102,8 @@ WITH c AS (
     INSERT INTO messages (chat_id, seq, message_id, ev, counted, sender_id, client_msg_id, content_digest,
                           text, metadata, reply_seq, created_at)
     SELECT c.chat_id, CASE WHEN me.rev IS NOT NULL THEN c.last_seq END, $3, c.last_ev, c.last_counted, $2,
-           $4, $5, $6, $7, $8, c.last_message_at
+           $4, $5, $6, $7, CASE WHEN $8 IS NOT NULL THEN (SELECT q.seq FROM message_by_id($1, $8) q) END,
+           c.last_message_at
       FROM c LEFT JOIN me ON true
 ), noted AS (
     INSERT INTO outbox AS o (chats, of_chats, of_users)
@@ -111,7 +112,10 @@ WITH c AS (
       FROM c RETURNING o.outbox_id
 )
 SELECT CASE c.kind WHEN 'direct' THEN 'direct' WHEN 'group' THEN 'group' END AS kind, c.last_seq AS seq,
-       c.last_ev AS ev, c.last_message_at AS created_at, noted.outbox_id,
+       c.last_ev AS ev,
+       CASE WHEN $8 IS NOT NULL THEN (SELECT quote_json(ROW(q.*)::messages) FROM message_by_id($1, $8) q) END
+           AS reply_to,
+       c.last_message_at AS created_at, noted.outbox_id,
        c.last_seq, c.last_ev, c.last_counted AS counted, c.recount_ev,
        CASE WHEN me.is_plain AND (c.kind = 'group' OR peer.is_plain) THEN c.room_name END AS room_name,
        me.rev, me.read_seq, me.unread, 0::bigint AS unread_mentions, me.flags,

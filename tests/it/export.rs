@@ -6,7 +6,7 @@ use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
-use crate::harness::{Chat, Cluster, User, assert_members, eventually, fill};
+use crate::harness::{Chat, Cluster, User, assert_members, eventually, fill, told};
 
 /// The lines of an export.
 fn lines(text: &str) -> Vec<Value> {
@@ -27,14 +27,14 @@ async fn an_export_has_all_of_a_person_and_nothing_of_others() {
         bob.on(1).send(&chats[0], &format!("his {number}")).await;
     }
     let elsewhere = json!({ "text": "elsewhere", "metadata": { "a": [1, 2.50] } });
-    own.push(alice.on(0).post(&chats[1].path("messages/"), elsewhere).await.expect(201));
+    own.push(told(alice.on(0).post(&chats[1].path("messages/"), elsewhere).await.expect(201)));
     // Laid out in lines, which would pass for lines of the export.
     let laid_out = "{\"text\": \"two\\nlines\", \"metadata\": {\"a\":\r\n{\"type\": \"end\"}\n}}";
     let laid_out = alice
         .on(0)
         .request(Method::POST, &format!("/api/v1{}", chats[1].path("messages/")))
         .body("application/json", laid_out);
-    own.push(laid_out.await.expect(201));
+    own.push(told(laid_out.await.expect(201)));
     bob.on(0).mark_read(&chats[0]).await;
     // As it is now: what she deleted is a tombstone.
     let path = |message: &Value| {
@@ -43,12 +43,17 @@ async fn an_export_has_all_of_a_person_and_nothing_of_others() {
     };
     let deleted = chats[0].path(&path(&own[1]));
     alice.on(0).delete(&deleted).await.expect(204);
-    own[1] = alice.on(0).get(&deleted).await.expect(200);
+    own[1] = told(alice.on(0).get(&deleted).await.expect(200));
     let his = bob.on(0).send(&chats[0], "his last").await;
     let report = chats[0].path(&format!("{}report/", path(&his)));
     let report = alice.on(1).post(&report, json!({ "reason": "so rude" })).await.expect(201);
     let reported = chats[0].path(&format!("{}report/", path(&own[0])));
-    bob.on(1).post(&reported, json!({ "reason": "his reason" })).await.expect(201);
+    let reported = bob.on(1).post(&reported, json!({ "reason": "his reason" })).await.expect(201);
+    for user in [&alice, &bob] {
+        let path = format!("{}reactions/%F0%9F%91%8D/", path(&own[0]));
+        user.on(0).put(&chats[0].path(&path), json!({})).await.expect(200);
+    }
+    own[0] = told(alice.on(0).get(&chats[0].path(&path(&own[0]))).await.expect(200));
     alice.on(1).put("/users/mallory/block/", json!({})).await.expect(204);
     alice.on(1).put("/users/bob/block/", json!({})).await.expect(204);
     bob.on(1).put("/users/carol/block/", json!({})).await.expect(204);
@@ -95,7 +100,11 @@ async fn an_export_has_all_of_a_person_and_nothing_of_others() {
     let made = of("report");
     assert_eq!((made.len(), &made[0]["report_id"]), (1, &report["report_id"]));
     assert_eq!(made[0]["reason"], "so rude");
-    let counts = json!({ "blocks": 2, "chats": 3, "messages": 5, "reports": 1 });
+    let reacted = of("reaction");
+    assert_eq!(reacted.len(), 1);
+    let expected = (&reported["message_id"], &json!("👍"));
+    assert_eq!((&reacted[0]["message_id"], &reacted[0]["emoji"]), expected);
+    let counts = json!({ "blocks": 2, "chats": 3, "messages": 5, "reactions": 1, "reports": 1 });
     assert_eq!(of("end"), [counts]);
 
     // A user without any data, and an unknown one.
@@ -155,8 +164,7 @@ async fn a_long_export_is_given_page_by_page_for_as_long_as_it_is_read() {
     tokio::time::sleep(IDLE * 4).await;
     let text = String::from_utf8(read_on(answer).await.expect("all of it")).expect("UTF-8");
     let last: Value = serde_json::from_str(text.lines().last().expect("lines")).expect("JSON");
-    let expected =
-        json!({ "type": "end", "blocks": 0, "chats": 1, "messages": LARGE, "reports": 0 });
+    let expected = json!({ "type": "end", "blocks": 0, "chats": 1, "messages": LARGE, "reactions": 0, "reports": 0 });
     assert_eq!(last, expected);
 }
 

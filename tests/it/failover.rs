@@ -8,7 +8,7 @@ use nix::{
 };
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Cluster, Program, Psql, eventually, eventually_within};
+use crate::harness::{Client, Cluster, Program, Psql, eventually, eventually_within, told};
 
 /// How long a promotion and its consequences may take on a busy machine.
 const FAILOVER: Duration = Duration::from_secs(40);
@@ -24,7 +24,7 @@ const WAITING: &str = "SELECT count(*) FROM pg_stat_activity
 /// Sends until the message is stored: a replica refuses until it has found the new primary.
 async fn stored(at: &Client, path: &str, body: &Value) -> Value {
     eventually_within(FAILOVER, async || match at.post(path, body.clone()).await {
-        answer if matches!(answer.status, 200 | 201) => Ok(answer.json),
+        answer if matches!(answer.status, 200 | 201) => Ok(told(answer.json)),
         answer => Err(answer.text),
     })
     .await

@@ -20,6 +20,8 @@ enum About {
     ChatUnlessBlocked,
     /// A chat, for its two and for the host application.
     ChatOrHost,
+    /// The same, closed by a block.
+    ChatOrHostUnlessBlocked,
     /// A person, for those who share a chat with them, and for the host application.
     Person,
     /// Anything, for the host application only.
@@ -71,6 +73,19 @@ const RULES: &[Rule] = {
         rule("get", "/chats/{chat}/messages/{message_id}/readers/", Chat, [200, 200]),
         rule("get", "/chats/{chat}/changes/", Chat, [200, 200]),
         rule("get", "/sync/", Oneself, [200, 200]),
+        rule("get", "/search/", Oneself, [200, 200]),
+        rule("get", "/mentions/", Oneself, [200, 200]),
+        rule("get", "/chats/{chat}/pins/", Chat, [200, 200]),
+        rule("put", "/chats/{chat}/pins/{message_id}/", ChatOrHostUnlessBlocked, [204, 204]),
+        rule("delete", "/chats/{chat}/pins/{message_id}/", ChatOrHost, [204, 204]),
+        rule("get", "/chats/{chat}/messages/{message_id}/reactions/", Chat, [200, 200]),
+        rule(
+            "put",
+            "/chats/{chat}/messages/{message_id}/reactions/{emoji}/",
+            ChatUnlessBlocked,
+            [200, 200],
+        ),
+        rule("delete", "/chats/{chat}/messages/{message_id}/reactions/{emoji}/", Chat, [200, 200]),
         rule("get", "/chats/{chat}/messages/", Chat, [200, 200]),
         rule("post", "/chats/{chat}/messages/", ChatUnlessBlocked, [201, 201]),
         rule("get", "/chats/{chat}/messages/{message_id}/", Chat, [200, 200]),
@@ -117,6 +132,7 @@ impl Pair {
             .replace("{chat}", &self.chat.id)
             .replace("{message_id}", &self.message_id)
             .replace("{invite_id}", &self.message_id)
+            .replace("{emoji}", ":x:")
             .replace("{code}", "AAAAAAAAAAAAAAAAAAAAAA")
             .replace("{user_id}", &user_id);
         if pattern.ends_with("search/") { format!("{path}?query=x") } else { path }
@@ -211,7 +227,9 @@ async fn every_route_answers_everybody_as_documented() {
             }
             let answer = blocked.ask(rule, &caller.on(0)).await;
             match rule.about {
-                About::ChatUnlessBlocked => drop(answer.expect_problem(403, "blocked")),
+                About::ChatUnlessBlocked | About::ChatOrHostUnlessBlocked => {
+                    drop(answer.expect_problem(403, "blocked"));
+                }
                 About::Host | About::Group => drop(answer.expect_problem(403, "forbidden")),
                 About::Joining => drop(expect_no_way_in(answer)),
                 // Oneself can't be blocked, and is no stranger.
@@ -258,7 +276,11 @@ async fn is_refused_to_strangers(cluster: &Cluster, rule: &Rule, pair: &Pair, ca
         About::Person => drop(answer.expect_problem(404, "user_not_found")),
         About::Host => drop(answer.expect_problem(403, "forbidden")),
         About::Joining => drop(expect_no_way_in(answer)),
-        About::Chat | About::ChatUnlessBlocked | About::ChatOrHost | About::Group => {
+        About::Chat
+        | About::ChatUnlessBlocked
+        | About::ChatOrHost
+        | About::ChatOrHostUnlessBlocked
+        | About::Group => {
             let nowhere = Pair {
                 chat: Chat {
                     id: "01a20a32-f544-7269-a867-60a8e5b5a762".to_owned(),

@@ -3,6 +3,7 @@
 use std::process::Output;
 
 use beseda::config::Switch;
+use serde_json::json;
 use tokio::process::Command;
 
 use crate::harness::{Cluster, Program, Psql, eventually};
@@ -29,6 +30,11 @@ async fn verify_is_content_with_a_living_database_and_finds_each_kind_of_damage(
     }
     carol.on(1).send(&other, "hello").await;
     bob.on(1).mark_read(&other).await;
+    let kept = alice.on(0).history(&chat, "").await["results"][0]["message_id"].take();
+    let kept = kept.as_str().expect("an id");
+    let reaction = chat.path(&format!("messages/{kept}/reactions/:x:/"));
+    bob.on(0).put(&reaction, json!({})).await.expect(200);
+    bob.on(1).put(&chat.path(&format!("pins/{kept}/")), json!({})).await.expect(204);
     let gone = alice.on(0).send(&chat, "oops").await;
     let path =
         format!("/chats/{}/messages/{}/", chat.id, gone["message_id"].as_str().unwrap_or(""));
@@ -49,7 +55,7 @@ async fn verify_is_content_with_a_living_database_and_finds_each_kind_of_damage(
         ),
         (
             "numbers",
-            format!("UPDATE messages SET ev = 1 WHERE chat_id = '{id}' AND seq = 2"),
+            format!("UPDATE messages SET ev = 5 WHERE chat_id = '{id}' AND seq = 2"),
             format!("UPDATE messages SET ev = 2 WHERE chat_id = '{id}' AND seq = 2"),
         ),
         (
@@ -70,6 +76,20 @@ async fn verify_is_content_with_a_living_database_and_finds_each_kind_of_damage(
             "tombstones",
             "UPDATE messages SET text = 'still here' WHERE deleted_at IS NOT NULL".into(),
             "UPDATE messages SET text = '' WHERE deleted_at IS NOT NULL".into(),
+        ),
+        (
+            "reactions, pins and attachments",
+            "UPDATE messages SET reactions = '[{\"emoji\":\":x:\",\"count\":2,\"user_ids\":[\"bob\"]}]'
+              WHERE reactions IS NOT NULL"
+                .into(),
+            "UPDATE messages SET reactions = '[{\"emoji\":\":x:\",\"count\":1,\"user_ids\":[\"bob\"]}]'
+              WHERE reactions IS NOT NULL"
+                .into(),
+        ),
+        (
+            "reactions, pins and attachments",
+            "UPDATE messages SET pinned_at = pinned_at + interval '1 s'".into(),
+            "UPDATE messages SET pinned_at = pinned_at - interval '1 s'".into(),
         ),
         (
             "members",
@@ -196,7 +216,7 @@ async fn a_database_of_another_baseline_is_refused_with_a_way_out() {
             "CREATE TABLE kept AS SELECT * FROM refinery_schema_history;
              UPDATE refinery_schema_history SET name = 'schema', checksum = '1' WHERE version = 1;
              INSERT INTO refinery_schema_history (version, name, checksum)
-             VALUES (10, 'one_plan', '10'), (11, 'compatible_and_blocks', '11');
+             VALUES (98, 'one_plan', '98'), (99, 'compatible_and_blocks', '99');
              UPDATE instance SET compatible_from = 11",
         )
         .await;

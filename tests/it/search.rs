@@ -5,7 +5,7 @@ use std::time::Duration;
 use beseda::config::Config;
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Chat, Client, Cluster, DelayProxy, assert_members, fill};
+use crate::harness::{Answer, Chat, Client, Cluster, DelayProxy, assert_members, fill, told};
 
 /// `query` need not be encoded.
 async fn ask(client: &Client, chat: &Chat, query: &str, rest: &str) -> Answer {
@@ -165,7 +165,7 @@ async fn hits_are_whole_messages_paged_newest_first() {
             let page = ask(&bob.on(1), &chat, "needle", &rest).await.expect(200);
             let results = page["results"].as_array().expect("a list");
             assert!(results.len() <= limit);
-            hits.extend(results.iter().map(|hit| hit["message"].clone()));
+            hits.extend(results.iter().map(|hit| told(hit["message"].clone())));
             assert!(hits.len() <= expected.len(), "limit {limit}: {hits:?}");
             match page["next"].as_i64() {
                 Some(next) => before = format!("&before={next}"),
@@ -314,7 +314,7 @@ async fn a_huge_chat_is_searched_to_its_start_by_going_on_from_next() {
     loop {
         let page = ask(&bob.on(0), &chat, "needle", &before).await.expect(200);
         hits.extend(
-            page["results"].as_array().expect("a list").iter().map(|h| h["message"].clone()),
+            page["results"].as_array().expect("a list").iter().map(|h| told(h["message"].clone())),
         );
         match page["next"].as_i64() {
             Some(next) => {

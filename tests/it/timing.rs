@@ -51,6 +51,9 @@ async fn refuse(eve: &Client, route: usize, chat: &str) -> Duration {
         11 => eve.delete(&format!("{path}members/bob/")),
         12 => eve.post(&format!("{path}join/"), json!({})),
         13 => eve.get(&format!("{path}changes/")),
+        14 => eve.get(&format!("{path}pins/")),
+        15 => eve.put(&format!("{path}pins/{}/", Uuid::now_v7()), json!({})),
+        16 => eve.put(&format!("{path}messages/{}/reactions/:x:/", Uuid::now_v7()), json!({})),
         _ => eve.delete(&path),
     };
     let began = Instant::now();
@@ -60,7 +63,7 @@ async fn refuse(eve: &Client, route: usize, chat: &str) -> Duration {
     took
 }
 
-const ROUTES: usize = 15;
+const ROUTES: usize = 18;
 
 #[test]
 fn the_share_tells_a_shift_from_none() {

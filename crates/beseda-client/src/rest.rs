@@ -1,5 +1,6 @@
 //! The REST calls.
 
+mod carried;
 mod groups;
 mod sync;
 

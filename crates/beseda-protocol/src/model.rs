@@ -17,7 +17,7 @@ pub use self::{
     carried::{Attachment, AttachmentId, AttachmentStatus, ChangedPart, Quote, Reaction},
     export::{
         ExportEnd, ExportLine, ExportedBlock, ExportedChat, ExportedMessage, ExportedProfile,
-        ExportedReport,
+        ExportedReaction, ExportedReport,
     },
     group::{
         Ban, GroupChange, GroupSettings, HistoryRule, Invite, InviteRule, JoinRule, LeftReason,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use beseda_protocol::model::{ChatKind, Message, MessageId, Role};
+use beseda_protocol::model::{ChatKind, Message, MessageId, Reaction, Role};
 
 /// The change behind an `ev`: the same for all clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub(super) enum Change {
         message_id: MessageId,
         seq: i64,
         text: String,
+        /// See [`carried`].
+        carried: String,
         edited: bool,
         deleted: bool,
     },
@@ -27,6 +29,14 @@ pub(super) enum Change {
         title: Option<String>,
         receipts: Option<bool>,
     },
+}
+
+/// A message's reactions, and whether it is pinned; empty where there is none of it.
+pub(super) fn carried(reactions: &[Reaction], is_pinned: bool) -> String {
+    if reactions.is_empty() && !is_pinned {
+        return String::new();
+    }
+    serde_json::to_string(&(reactions, is_pinned)).unwrap_or_default()
 }
 
 /// Whose chat it is.
@@ -46,6 +56,7 @@ impl Change {
             message_id: message.message_id,
             seq: message.seq,
             text: message.text.clone(),
+            carried: carried(&message.reactions, message.pinned_at.is_some()),
             edited: message.edited_at.is_some() && !deleted,
             deleted,
         }

@@ -1,12 +1,12 @@
 //! The final check, once all is healed and quiet: what clients received against what is stored.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use beseda_protocol::model::{Chat, ChatId, ChatKind, Notify};
+use beseda_protocol::model::{Chat, ChatId, ChatKind, MessageId, Notify};
 use reqwest::Method;
 use serde::Deserialize;
 use tokio::time::Instant;
@@ -92,6 +92,7 @@ impl Judge<'_> {
         self.check_chats(&stored);
         self.check_sends(&stored);
         self.check_marks(&stored);
+        self.check_reactions(&stored, &stored::all_reactions(&client).await?);
         for person in self.people {
             self.check_counters(person, &stored).await;
         }
@@ -113,7 +114,7 @@ impl Judge<'_> {
                 return Ok(Some(format!("replica {number} is not ready")));
             }
         }
-        for (what, sql) in &stored::EMPTY[4..] {
+        for (what, sql) in &stored::EMPTY[5..] {
             let rows = stored::rows(client, sql).await?;
             if let Some(row) = rows.first() {
                 return Ok(Some(format!("{what}: {row}")));
@@ -213,6 +214,18 @@ impl Judge<'_> {
         }
     }
 
+    /// Checks that every acknowledged reaction to a live message is there, or is not.
+    fn check_reactions(&self, stored: &Stored, there: &HashSet<(MessageId, String, String)>) {
+        let rows = stored.values().flat_map(|chat| chat.messages.values());
+        let live: HashSet<MessageId> =
+            rows.filter(|row| !row.deleted).map(|row| row.message_id).collect();
+        for (key, wanted) in self.context.history.reactions() {
+            if live.contains(&key.0) && !wanted.loose && there.contains(&key) != wanted.present {
+                self.add(Kind::Lost, format!("the reaction {key:?} is to be {wanted:?}"));
+            }
+        }
+    }
+
     /// Checks that a follower has what is stored: every message, every marker.
     fn check_seat(&self, subscriber: &Subscriber, stored: &Stored) {
         if is_over(subscriber) {
@@ -236,6 +249,7 @@ impl Judge<'_> {
                     (known.message_id, known.ev, known.deleted)
                         == (row.message_id, row.ev, row.deleted)
                         && known.text == row.text
+                        && known.carried == row.carried
                 }
                 None => model.is_paged && *seq <= model.floor,
             };

@@ -108,6 +108,7 @@ figures! {
     replays: "acknowledged messages sent once more",
     edits: "edits",
     deletions: "messages deleted",
+    annotations: "reactions and pins set or taken back",
     marks: "read markers set",
     chats_opened: "chats opened",
     chats_deleted: "chats deleted",

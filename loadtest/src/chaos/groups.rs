@@ -166,12 +166,8 @@ impl Keeper {
         let answer = self.context.call(rng, method, &path, actor, body.as_ref()).await?;
         match (answer.status, answer.code().as_str()) {
             (200..=204, _) => Some(answer),
-            // The moment until which somebody was to be silenced passed during the attempts.
-            (422, "validation_failed")
-                if answer.loose && answer.text().contains("in the future") =>
-            {
-                None
-            }
+            // The moment until which somebody was to be silenced passed on the way, or during the attempts.
+            (422, "validation_failed") if answer.text().contains("in the future") => None,
             (403, "forbidden" | "banned")
             | (404, "chat_not_found" | "member_not_found")
             | (409, "chat_full") => {

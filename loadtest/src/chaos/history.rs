@@ -1,11 +1,12 @@
 //! The operations of all clients and their answers, with which the database is compared. No I/O.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex},
 };
 
 use beseda_protocol::model::{ChatId, ChatKind, MessageId};
+use rand::{Rng, rngs::StdRng};
 
 use super::{
     change::{Change, Party},
@@ -88,7 +89,25 @@ struct State {
     /// Pairs whose chat may have been opened by an attempt of unknown outcome.
     loose_pairs: HashSet<[String; 2]>,
     given: HashMap<(ChatId, String), Vec<Given>>,
+    /// The revision and the number of each message that a client saw as it was created.
+    created: HashMap<ChatId, BTreeSet<(i64, i64)>>,
+    /// The latest acknowledged messages.
+    recent: HashMap<ChatId, VecDeque<MessageId>>,
+    reactions: HashMap<(MessageId, String, String), Wanted>,
 }
+
+/// Whether a member's reaction must be there.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    pub present: bool,
+    /// An attempt of unknown outcome may take effect late, or two of the member's devices changed it at once.
+    pub loose: bool,
+    /// Changes that are not answered yet.
+    under_way: u32,
+}
+
+/// Number of a chat's latest messages that are reacted to.
+const RECENT: usize = 30;
 
 #[derive(Debug, Default)]
 pub(super) struct History(Mutex<State>);
@@ -158,6 +177,11 @@ impl History {
             }
             None => {
                 sent.acknowledged = Some(Acknowledged { message_id, seq, at: now_micros() });
+                let recent = state.recent.entry(sent.chat_id).or_default();
+                recent.push_back(message_id);
+                if recent.len() > RECENT {
+                    recent.pop_front();
+                }
                 None
             }
         }
@@ -217,15 +241,59 @@ impl History {
         (first != change).then(|| first.clone())
     }
 
+    /// Records that a client in step saw a message as it was created.
+    pub(super) fn created(&self, chat_id: ChatId, ev: i64, seq: i64) {
+        lock(&self.0).created.entry(chat_id).or_default().insert((ev, seq));
+    }
+
     /// Returns the revision and the number of each message as it was created, as far as anybody saw it.
     pub(super) fn creations(&self, chat_id: ChatId) -> Vec<(i64, i64)> {
+        lock(&self.0).created.get(&chat_id).into_iter().flatten().copied().collect()
+    }
+
+    /// Chooses one of a chat's latest messages.
+    pub(super) fn any_message(&self, chat_id: ChatId, rng: &mut StdRng) -> Option<MessageId> {
         let state = lock(&self.0);
-        let changes = state.changes.get(&chat_id).into_iter().flatten();
-        let created = changes.filter_map(|(ev, change)| match change {
-            Change::Message { seq, edited: false, deleted: false, .. } => Some((*ev, *seq)),
-            _ => None,
-        });
-        created.collect()
+        let recent = state.recent.get(&chat_id)?;
+        recent.get(rng.random_range(0..recent.len().max(1))).copied()
+    }
+
+    /// Records that a reaction is about to change.
+    pub(super) fn reacting(&self, message_id: MessageId, emoji: &str, user: &str) {
+        let key = (message_id, emoji.to_owned(), user.to_owned());
+        let none = Wanted { present: false, loose: false, under_way: 0 };
+        let wanted = &mut *lock(&self.0);
+        let wanted = wanted.reactions.entry(key).or_insert(none);
+        wanted.under_way += 1;
+        wanted.loose |= wanted.under_way > 1;
+    }
+
+    /// Records what became of a reaction; `None`: nothing.
+    pub(super) fn reacted(
+        &self,
+        message_id: MessageId,
+        emoji: &str,
+        user: &str,
+        present: Option<bool>,
+        loose: bool,
+    ) {
+        let key = (message_id, emoji.to_owned(), user.to_owned());
+        if let Some(wanted) = lock(&self.0).reactions.get_mut(&key) {
+            wanted.under_way -= 1;
+            wanted.present = present.unwrap_or(wanted.present);
+            wanted.loose |= loose;
+        }
+    }
+
+    pub(super) fn reactions(&self) -> HashMap<(MessageId, String, String), Wanted> {
+        lock(&self.0).reactions.clone()
+    }
+
+    pub(super) fn deletion_of_message(&self, message_id: MessageId) -> Deletion {
+        let state = lock(&self.0);
+        let is_it =
+            |sent: &&Sent| sent.acknowledged.is_some_and(|one| one.message_id == message_id);
+        state.sends.values().find(is_it).map_or(Deletion::Never, |sent| sent.deletion)
     }
 
     /// Returns the time of each message's acknowledgement.

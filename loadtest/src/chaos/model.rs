@@ -8,7 +8,7 @@ use beseda_protocol::{
 };
 
 use super::{
-    change::{Change, Party},
+    change::{Change, Party, carried},
     findings::Kind,
     frame::Frame,
     membership::Membership,
@@ -23,6 +23,8 @@ pub(super) struct Known {
     pub message_id: MessageId,
     pub ev: i64,
     pub text: String,
+    /// See [`carried`].
+    pub carried: String,
     pub deleted: bool,
 }
 
@@ -258,7 +260,8 @@ impl Model {
             wrong(Kind::Order, "a message with another ev than its frame");
         }
         let created = kind == "message.created";
-        if message.deleted_at.is_some() || created == message.edited_at.is_some() {
+        // Live, a message that has lost its last reaction is updated, too.
+        if message.deleted_at.is_some() || created && message.is_changed() {
             wrong(Kind::Answer, "a message in the wrong frame");
         }
         if self.awaits_newest() {
@@ -272,7 +275,10 @@ impl Model {
             Some(known) if known.message_id != message.message_id => {
                 wrong(Kind::Order, "another message has that seq");
             }
-            Some(_) if created => wrong(Kind::Doubled, "created twice"),
+            // Read anew, a message whose reactions came and went is as it was sent.
+            Some(known) if created && (in_step || known.ev == message.ev) => {
+                wrong(Kind::Doubled, "created twice");
+            }
             Some(known) if known.deleted => wrong(Kind::State, "edited after its deletion"),
             Some(_) => {}
             None if created && in_step && message.seq != top + 1 && floor < NOTHING => {
@@ -307,11 +313,14 @@ impl Model {
             _ => {}
         }
         if !self.awaits_newest() {
-            let known = Known { message_id, ev, text: String::new(), deleted: true };
+            let (text, carried) = (String::new(), String::new());
+            let known = Known { message_id, ev, text, carried, deleted: true };
             self.messages.insert(seq, known);
         }
-        let text = String::new();
-        Some((ev, Change::Message { message_id, seq, text, edited: false, deleted: true }))
+        let (text, carried) = (String::new(), String::new());
+        let change =
+            Change::Message { message_id, seq, text, carried, edited: false, deleted: true };
+        Some((ev, change))
     }
 
     fn on_read(&mut self, frame: &Frame, broken: &mut Vec<Broken>) -> Option<(i64, Change)> {
@@ -400,6 +409,7 @@ fn known(message: &Message) -> Known {
         message_id: message.message_id,
         ev: message.ev,
         text: message.text.clone(),
+        carried: carried(&message.reactions, message.pinned_at.is_some()),
         deleted: message.deleted_at.is_some(),
     }
 }

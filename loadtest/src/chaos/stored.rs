@@ -1,12 +1,12 @@
 //! The content of Postgres, read without the service.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use beseda_protocol::model::{ChatId, ChatKind, MessageId, Role};
+use beseda_protocol::model::{ChatId, ChatKind, MessageId, Reaction, Role};
 use serde::de::DeserializeOwned;
 use tokio_postgres::{Client, Error};
 
-use super::list::Shown;
+use super::{change::carried, list::Shown};
 
 /// A message's row.
 #[derive(Debug, Clone)]
@@ -16,6 +16,8 @@ pub(super) struct Row {
     pub sender: String,
     pub client_msg_id: Option<String>,
     pub text: String,
+    /// See [`carried`].
+    pub carried: String,
     pub deleted: bool,
     pub is_system: bool,
 }
@@ -76,11 +78,15 @@ SELECT chat_id::text, user_id::text, CASE WHEN left_ev IS NULL THEN read_ev ELSE
 
 const MESSAGES: &str = "
 SELECT chat_id::text, seq, message_id::text, ev, coalesce(sender_id, ''), client_msg_id::text, text,
-       deleted_at IS NOT NULL, system IS NOT NULL
+       deleted_at IS NOT NULL, system IS NOT NULL, reactions::text, pinned_at IS NOT NULL
   FROM messages";
 
+const REACTIONS: &str = "
+SELECT m.message_id::text, r.emoji::text, r.user_id::text
+  FROM reactions r JOIN messages m ON m.chat_id = r.chat_id AND m.seq = r.seq";
+
 /// Queries that must return no row, with the fault that a row means.
-pub(super) const EMPTY: [(&str, &str); 6] = [
+pub(super) const EMPTY: [(&str, &str); 7] = [
     (
         "chats whose numbers have a hole, or do not end at their head",
         "WITH evs AS (
@@ -103,7 +109,22 @@ pub(super) const EMPTY: [(&str, &str); 6] = [
           WHERE created_at < before
              OR deleted_at IS NOT NULL
                 AND (text <> '' OR metadata IS NOT NULL OR content_digest IS NOT NULL
-                     OR mentions IS NOT NULL)",
+                     OR mentions IS NOT NULL OR reply_seq IS NOT NULL OR attachments IS NOT NULL
+                     OR reactions IS NOT NULL OR pinned_at IS NOT NULL)",
+    ),
+    (
+        "messages that show other reactions or pins than there are",
+        "SELECT chat_id::text, 'seq ' || seq FROM (
+            SELECT chat_id, seq, emoji, count(*) AS count, 0 AS shown FROM reactions GROUP BY 1, 2, 3
+            UNION ALL
+            SELECT chat_id, seq, one ->> 'emoji', 0, (one ->> 'count')::bigint
+              FROM messages CROSS JOIN LATERAL json_array_elements(reactions) AS e (one)
+            UNION ALL
+            SELECT chat_id, seq, 'pin', 1, 0 FROM pins
+            UNION ALL
+            SELECT chat_id, seq, 'pin', 0, 1 FROM messages WHERE pinned_at IS NOT NULL) x
+          WHERE chat_id IN (SELECT chat_id FROM chats)
+          GROUP BY chat_id, seq, emoji HAVING sum(count) <> sum(shown)",
     ),
     (
         "messages written twice",
@@ -166,11 +187,25 @@ pub(super) async fn read(client: &mut Client) -> Result<Stored, Error> {
             text: row.get(6),
             deleted: row.get(7),
             is_system: row.get(8),
+            carried: carried(&reactions(row.get(9)), row.get(10)),
         };
         chat.messages.insert(row.get(1), message);
     }
     transaction.commit().await?;
     Ok(stored)
+}
+
+/// Reads the reactions that a message shows.
+fn reactions(json: Option<&str>) -> Vec<Reaction> {
+    json.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
+}
+
+/// All reactions: message, emoji, user.
+pub(super) async fn all_reactions(
+    client: &Client,
+) -> Result<HashSet<(MessageId, String, String)>, Error> {
+    let rows = client.query(REACTIONS, &[]).await?;
+    Ok(rows.iter().map(|row| (id(row.get(0)), row.get(1), row.get(2))).collect())
 }
 
 /// Describes the rows of one query of [`EMPTY`].

@@ -108,6 +108,9 @@ impl Subscriber {
             context.findings.add(kind, format!("{name} on replica {replica}: {what} ({at})"));
         }
         if let ("message.created", Some(message)) = (frame.kind.as_str(), &frame.message) {
+            if live {
+                context.history.created(self.chat_id, message.ev, message.seq);
+            }
             let committed = message.created_at.0.as_microsecond();
             if committed >= counts_from {
                 let (message_id, arrived) = (message.message_id, now_micros());

@@ -1,4 +1,6 @@
-//! Members who send, resend, edit, delete and read.
+//! Members who send, resend, edit, delete, react and read.
+
+mod annotations;
 
 use std::sync::Arc;
 
@@ -67,11 +69,12 @@ impl Writer {
     /// Makes one operation, in this chat or on an own message of any.
     pub(super) async fn act(&mut self, chat_id: ChatId) {
         match self.rng.random_range(0..100) {
-            0..55 => self.send(chat_id).await,
-            55..70 => self.edit().await,
-            70..77 => self.delete().await,
-            77..84 => self.send_again().await,
-            84..88 => self.set_own(chat_id).await,
+            0..54 => self.send(chat_id).await,
+            54..68 => self.edit().await,
+            68..75 => self.delete().await,
+            75..82 => self.send_again().await,
+            82..86 => self.set_own(chat_id).await,
+            86..92 => self.annotate(chat_id).await,
             _ => self.mark(chat_id).await,
         }
     }
@@ -88,6 +91,10 @@ impl Writer {
         let mut body = json!({ "text": text, "client_msg_id": id });
         if let Some(mentions) = self.any_mentions(chat_id) {
             body["mentions"] = mentions;
+        }
+        let answered = self.own.iter().rev().find(|own| own.chat_id == chat_id);
+        if let Some(own) = answered.filter(|_| self.count.is_multiple_of(4)) {
+            body["reply_to"] = json!(own.message_id);
         }
         let from = now_micros();
         let Some(answer) = self.post(chat_id, &body).await else { return };
@@ -138,6 +145,9 @@ impl Writer {
                 context.history.given(chat_id, &self.person.id, Given::Refused { from, to });
             }
             (403, "silenced" | "forbidden") => {}
+            // Who came back may see only what was written since, not even their own.
+            (404, "message_not_found") => {}
+            (422, "validation_failed") if answer.text().contains("reply_to") => {}
             _ => return false,
         }
         tick(&context.figures.refusals);

@@ -49,8 +49,8 @@ struct FanoutState {
     synced: Count,
     /// The time of the last cut of all connections.
     cut: watch::Sender<Instant>,
-    /// True if members set read markers, which sockets are then told of.
-    marks: AtomicBool,
+    /// True if members set read markers, or react, which sockets are then told of.
+    changes: AtomicBool,
     counters: Arc<Counters>,
 }
 
@@ -97,7 +97,7 @@ impl<'a> FanoutClients<'a> {
             delivered: Count::default(),
             synced: Count::default(),
             cut: watch::Sender::new(now),
-            marks: AtomicBool::new(false),
+            changes: AtomicBool::new(false),
             counters: Arc::clone(&context.counters),
         };
         Self {
@@ -115,9 +115,9 @@ impl<'a> FanoutClients<'a> {
         &self.group
     }
 
-    /// Expects that members set read markers.
-    pub(crate) fn expect_marks(&self) {
-        self.shared.marks.store(true, Ordering::Relaxed);
+    /// Expects that members set read markers, or react.
+    pub(crate) fn expect_changes(&self) {
+        self.shared.changes.store(true, Ordering::Relaxed);
     }
 
     /// Who opens a chat's socket with this number.
@@ -330,7 +330,9 @@ impl Subscriber {
                     self.shared.synced.add();
                 }
                 "catchup" => add(&self.shared.counters.catchups),
-                "chat.read" if self.shared.marks.load(Ordering::Relaxed) => self.on_read(frame.ev),
+                "chat.read" | "message.updated" if self.shared.changes.load(Ordering::Relaxed) => {
+                    self.on_change(frame.ev);
+                }
                 "message.updated" | "message.deleted" | "chat.read" | "reset" | "chat.deleted" => {
                     self.unexpected(format!("a frame {} came", frame.kind));
                 }
@@ -358,8 +360,8 @@ impl Subscriber {
         shared.delivered.add();
     }
 
-    /// Notes a read marker; without a revision it is the user's own, in a chat without receipts.
-    fn on_read(&self, ev: i64) {
+    /// Notes a change; a read marker without a revision is the user's own, in a chat without receipts.
+    fn on_change(&self, ev: i64) {
         if ev > 0 {
             self.on_number(ev, None);
         }

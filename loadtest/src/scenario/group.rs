@@ -65,7 +65,7 @@ pub(super) async fn run(context: &Context<'_>, options: &Options) -> Result<Find
     let (members, online) = (options.members, options.online);
     context.counters.say(&format!("a group of {members}, of whom {online} are online"));
     let clients = FanoutClients::gather_group(context, members).await?;
-    clients.expect_marks();
+    clients.expect_changes();
     clients.fill(online).await?;
     let span = Duration::from_secs(options.seconds);
     let marked = Arc::new(AtomicU64::new(0));

@@ -8,6 +8,7 @@ mod hostile;
 mod idle;
 mod inbox;
 mod latency;
+mod reactions;
 mod send;
 mod soak;
 mod storm;
@@ -33,6 +34,9 @@ pub(crate) enum Scenario {
     Group(ScenarioArgs<group::Options>),
     /// Write to a very large group: time until a message is with everybody who is online.
     Channel(ScenarioArgs<channel::Options>),
+    /// Send at a fixed rate, first alone, then beside a crowd that reacts to one message of a group: its effect on
+    /// latency.
+    Reactions(ScenarioArgs<reactions::Options>),
     /// Open idle sockets: memory of the service per socket.
     Idle(ScenarioArgs<idle::Options>),
     /// Read histories page by page.
@@ -95,6 +99,7 @@ impl Scenario {
             Self::Fanout(args) => ("fanout", &args.common),
             Self::Group(args) => ("group", &args.common),
             Self::Channel(args) => ("channel", &args.common),
+            Self::Reactions(args) => ("reactions", &args.common),
             Self::Idle(args) => ("idle", &args.common),
             Self::History(args) => ("history", &args.common),
             Self::Inbox(args) => ("inbox", &args.common),
@@ -112,6 +117,7 @@ impl Scenario {
             Self::Fanout(args) => fanout::run(context, &args.options).await,
             Self::Group(args) => group::run(context, &args.options).await,
             Self::Channel(args) => channel::run(context, &args.options).await,
+            Self::Reactions(args) => reactions::run(context, &args.options).await,
             Self::Idle(args) => idle::run(context, &args.options).await,
             Self::History(args) => history::run(context, &args.options).await,
             Self::Inbox(args) => inbox::run(context, &args.options).await,

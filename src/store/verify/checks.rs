@@ -6,13 +6,14 @@ pub(super) const WHOLE: [(&str, &str); 3] =
     [("outbox", OUTBOX), ("webhooks", WEBHOOKS), ("directories", DIRECTORIES)];
 
 /// Each takes a range of chats.
-pub(super) const BY_CHAT: [(&str, &str); 9] = [
+pub(super) const BY_CHAT: [(&str, &str); 10] = [
     ("numbers", NUMBERS),
     ("counters", COUNTERS),
     ("floors", FLOORS),
     ("times", TIMES),
     ("tombstones", TOMBSTONES),
     ("mentions", MENTIONS),
+    ("reactions, pins and attachments", CARRIED),
     ("members", MEMBERS),
     ("blocks and erasures", COPIES),
     ("orphans", ORPHANS),
@@ -180,7 +181,8 @@ const TOMBSTONES: &str = "\
 -- store.verify_tombstones
 WITH dead AS (
     SELECT chat_id, seq, text <> '' OR metadata IS NOT NULL OR content_digest IS NOT NULL
-                         OR mentions IS NOT NULL AS has_content
+                         OR mentions IS NOT NULL OR reply_seq IS NOT NULL OR attachments IS NOT NULL
+                         OR reactions IS NOT NULL OR pinned_at IS NOT NULL AS has_content
       FROM messages WHERE chat_id > $1 AND chat_id <= $2 AND deleted_at IS NOT NULL
 ), blocks AS (
     SELECT chat_id, seq >> 12 AS block, count(*) AS dead FROM dead GROUP BY chat_id, seq >> 12
@@ -227,6 +229,50 @@ SELECT format('%s: message %s and %s: mentioned %s, kept %s, bound %s', c.chat_i
  WHERE s.seq IS NULL OR k.seq IS NULL
     OR k.seq > CASE k.user_id WHEN chr(1) THEN c.all_mention_seq ELSE me.mention_seq END
  ORDER BY c.chat_id, coalesce(s.seq, k.seq)";
+
+/// What a message shows is what the tables beside it say.
+const CARRIED: &str = "\
+-- store.verify_carried
+WITH kept AS (
+    SELECT chat_id, seq, emoji, count(*) AS count,
+           (array_agg(user_id ORDER BY created_at, user_id))[1:20] AS users
+      FROM reactions WHERE chat_id > $1 AND chat_id <= $2 GROUP BY chat_id, seq, emoji
+), shown AS (
+    SELECT m.chat_id, m.seq, e.one ->> 'emoji' AS emoji, (e.one ->> 'count')::bigint AS count,
+           ARRAY(SELECT u.id #>> '{}' FROM json_array_elements(e.one -> 'user_ids') WITH ORDINALITY AS u (id, n)
+                  ORDER BY u.n) AS users
+      FROM messages m CROSS JOIN LATERAL json_array_elements(m.reactions) AS e (one)
+     WHERE m.chat_id > $1 AND m.chat_id <= $2
+), files AS (
+    SELECT m.chat_id, m.seq, (e.one ->> 'attachment_id')::uuid AS attachment_id, e.one::jsonb AS shown
+      FROM messages m CROSS JOIN LATERAL json_array_elements(m.attachments) AS e (one)
+     WHERE m.chat_id > $1 AND m.chat_id <= $2
+), wrong AS (
+    SELECT coalesce(s.chat_id, k.chat_id) AS chat_id, coalesce(s.seq, k.seq) AS seq,
+           format('shows %s by %s %s, a recount gives %s %s', coalesce(s.emoji, k.emoji), coalesce(s.count, 0),
+                  s.users, coalesce(k.count, 0), k.users) AS what
+      FROM shown s FULL JOIN kept k ON k.chat_id = s.chat_id AND k.seq = s.seq AND k.emoji = s.emoji
+     WHERE s.count IS DISTINCT FROM k.count OR s.users IS DISTINCT FROM k.users
+    UNION ALL
+    SELECT coalesce(m.chat_id, p.chat_id), coalesce(m.seq, p.seq),
+           format('shows that it was pinned at %s, its pin is of %s', m.pinned_at, p.pinned_at)
+      FROM (SELECT * FROM messages WHERE chat_id > $1 AND chat_id <= $2 AND pinned_at IS NOT NULL) m
+      FULL JOIN (SELECT * FROM pins WHERE chat_id > $1 AND chat_id <= $2) p
+             ON p.chat_id = m.chat_id AND p.seq = m.seq
+     WHERE m.pinned_at IS DISTINCT FROM p.pinned_at
+    UNION ALL
+    SELECT coalesce(f.chat_id, a.chat_id), coalesce(f.seq, a.seq),
+           format('shows attachment %s as %s, it is %s', coalesce(f.attachment_id, a.attachment_id), f.shown,
+                  attachment_json(ROW(a.*)::attachments))
+      FROM files f
+      FULL JOIN (SELECT * FROM attachments WHERE chat_id > $1 AND chat_id <= $2 AND seq IS NOT NULL) a
+             ON a.chat_id = f.chat_id AND a.seq = f.seq AND a.attachment_id = f.attachment_id
+     WHERE f.shown IS DISTINCT FROM CASE WHEN a.chat_id IS NOT NULL
+                                         THEN attachment_json(ROW(a.*)::attachments)::jsonb END
+)
+SELECT format('%s: message %s %s', w.chat_id, w.seq, w.what) AS example
+  FROM wrong w JOIN chats c ON c.chat_id = w.chat_id
+ ORDER BY w.chat_id, w.seq";
 
 /// A direct chat is its pair's; a group has one owner. Both are found by their name.
 const MEMBERS: &str = "\
@@ -275,6 +321,12 @@ SELECT format('%s: %s rows belong to no chat', chat_id, count(*)) AS example
         SELECT chat_id FROM mentions WHERE chat_id > $1 AND chat_id <= $2
         UNION ALL
         SELECT chat_id FROM dead_blocks WHERE chat_id > $1 AND chat_id <= $2
+        UNION ALL
+        SELECT chat_id FROM reactions WHERE chat_id > $1 AND chat_id <= $2
+        UNION ALL
+        SELECT chat_id FROM pins WHERE chat_id > $1 AND chat_id <= $2
+        UNION ALL
+        SELECT chat_id FROM attachments WHERE chat_id > $1 AND chat_id <= $2
         UNION ALL
         SELECT chat_id FROM bans WHERE chat_id > $1 AND chat_id <= $2
         UNION ALL

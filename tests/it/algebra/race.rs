@@ -191,7 +191,8 @@ pub(super) fn send_sql(draft: &Draft) -> String {
     format!(
         "SELECT FROM send_messages(ARRAY['{chat_id}']::uuid[], ARRAY['{sender_id}'],
              ARRAY['{message_id}']::uuid[], ARRAY[{key}]::text[], ARRAY[convert_to({key}, 'UTF8')],
-             ARRAY['{text}'], ARRAY[NULL]::json[], ARRAY[NULL]::text[])"
+             ARRAY['{text}'], ARRAY[NULL]::json[], ARRAY[NULL]::text[],
+             ARRAY[NULL]::uuid[], ARRAY[NULL]::text[])"
     )
 }
 

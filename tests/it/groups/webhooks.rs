@@ -18,7 +18,7 @@ use crate::{
 
 async fn say(client: &Client, chat: &Chat, text: &str, mentions: Value) -> Value {
     let body = json!({ "text": text, "mentions": mentions });
-    client.post(&chat.path("messages/"), body).await.expect(201)
+    crate::harness::told(client.post(&chat.path("messages/"), body).await.expect(201))
 }
 
 fn recipient(delivery: &Delivery) -> String {

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::path_of;
-use crate::harness::{Cluster, User, assert_time};
+use crate::harness::{Cluster, User, assert_time, told};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn its_author_edits_a_message_in_place() {
@@ -11,13 +11,13 @@ async fn its_author_edits_a_message_in_place() {
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let chat = alice.on(0).open_chat(&bob).await;
     let body = json!({ "text": "helo", "metadata": { "kept": true } });
-    let sent = alice.on(0).post(&chat.path("messages/"), body).await.expect(201);
+    let sent = told(alice.on(0).post(&chat.path("messages/"), body).await.expect(201));
     alice.on(0).send(&chat, "another").await;
     let edit = |user: &User, text: &str| {
         user.on(1).patch(&path_of(&chat, &sent), json!({ "text": text })).into_future()
     };
     edit(&bob, "mine").await.expect_problem(403, "not_author");
-    let edited = edit(&alice, "hello").await.expect(200);
+    let edited = told(edit(&alice, "hello").await.expect(200));
     assert_time(&edited["edited_at"]);
     let mut expected = sent.clone();
     (expected["text"], expected["ev"]) = (json!("hello"), json!(3));
@@ -25,7 +25,7 @@ async fn its_author_edits_a_message_in_place() {
     assert_eq!(edited, expected);
     assert_eq!(bob.on(0).history(&chat, "").await["results"][0], edited);
     // Nothing changes, and so there is no change.
-    assert_eq!(edit(&alice, "hello").await.expect(200), edited);
+    assert_eq!(told(edit(&alice, "hello").await.expect(200)), edited);
     let page = bob.on(0).history(&chat, "").await;
     assert_eq!((&page["head_ev"], &page["head_seq"]), (&json!(3), &json!(2)));
     // An edited message is as unread as before.
@@ -52,7 +52,7 @@ async fn a_deleted_message_leaves_a_tombstone_and_nothing_of_its_content_anywher
         "text": "unforgettable words", "metadata": { "file": "unforgettable.png" },
         "client_msg_id": "k1",
     });
-    let sent = alice.on(0).post(&chat.path("messages/"), body).await.expect(201);
+    let sent = told(alice.on(0).post(&chat.path("messages/"), body).await.expect(201));
     let path = path_of(&chat, &sent);
     alice.on(0).patch(&path, json!({ "text": "unforgettable indeed" })).await.expect(200);
     let last = alice.on(0).send(&chat, "last").await;
@@ -69,7 +69,7 @@ async fn a_deleted_message_leaves_a_tombstone_and_nothing_of_its_content_anywher
     assert_eq!(*tombstone, expected);
     assert_time(&tombstone["deleted_at"]);
     for client in [alice.on(0), bob.on(1)] {
-        assert_eq!(client.get(&path).await.expect(200), *tombstone);
+        assert_eq!(told(client.get(&path).await.expect(200)), *tombstone);
         client.delete(&path_of(&chat, &last)).await;
     }
     alice.on(0).delete(&path).await.expect(204);

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::path_of;
-use crate::harness::{Cluster, MESSAGE, assert_members, assert_time};
+use crate::harness::{Cluster, MESSAGE, assert_members, assert_time, told};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_is_told_whole_and_the_same_on_every_replica() {
@@ -11,7 +11,7 @@ async fn a_message_is_told_whole_and_the_same_on_every_replica() {
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let chat = alice.on(0).open_chat(&bob).await;
     let body = json!({ "text": "hello", "metadata": { "a": [1] }, "client_msg_id": "k", "x": 1 });
-    let sent = alice.on(0).post(&chat.path("messages/"), body).await.expect(201);
+    let sent = told(alice.on(0).post(&chat.path("messages/"), body).await.expect(201));
     assert_members(&sent, &MESSAGE);
     assert_time(&sent["created_at"]);
     let id = sent["message_id"].as_str().expect("an id");
@@ -19,12 +19,12 @@ async fn a_message_is_told_whole_and_the_same_on_every_replica() {
     let expected = json!({
         "message_id": id, "chat_id": chat.id, "seq": 1, "ev": 1, "sender_id": "alice",
         "type": "text", "text": "hello", "metadata": { "a": [1] }, "mentions": [], "system": null,
-        "client_msg_id": "k",
+        "reply_to": null, "attachments": [], "reactions": [], "pinned_at": null, "client_msg_id": "k",
         "created_at": sent["created_at"], "edited_at": null, "deleted_at": null,
     });
     assert_eq!(sent, expected);
     for client in [alice.on(1), bob.on(0), bob.on(1)] {
-        assert_eq!(client.get(&path_of(&chat, &sent)).await.expect(200), sent);
+        assert_eq!(told(client.get(&path_of(&chat, &sent)).await.expect(200)), sent);
         assert_eq!(client.history(&chat, "").await["results"], json!([sent]));
         assert_eq!(client.chat(&chat).await["last_message"], sent);
     }

@@ -89,3 +89,21 @@ async fn replies_go_through_a_socket_and_in_crowds() {
     let results = page["results"].as_array().expect("messages");
     assert!(results[1..].iter().all(|one| one["reply_to"]["text"] == "hello"), "{page}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_finds_its_answer_even_if_what_it_answers_is_not_to_be_seen_any_more() {
+    let cluster = Cluster::start(1).await;
+    let (owner, plain) = (cluster.user("owner").on(0), cluster.user("plain").on(0));
+    let chat = create_with(&owner, "Come and go", &["plain"], json!({ "history": "joined" })).await;
+    let first = owner.send(&chat, "hello").await;
+    let body = json!({ "text": "yes", "reply_to": first["message_id"], "client_msg_id": "k" });
+    let path = chat.path("messages/");
+    let reply = plain.post(&path, body.clone()).await.expect(201);
+    plain.delete(&chat.path("members/plain/")).await.expect(204);
+    add(&owner, &chat, &["plain"]).await;
+    plain.get(&path_of(&chat, &first)).await.expect_problem(404, "message_not_found");
+    assert_eq!(plain.post(&path, body.clone()).await.expect(200), reply);
+    let mut other = body;
+    other["client_msg_id"] = json!("another");
+    plain.post(&path, other).await.expect_faults(&["reply_to"]);
+}

@@ -6,7 +6,7 @@ use tokio_tungstenite::tungstenite::Message;
 use uuid::Uuid;
 
 use super::{assert_members, kind};
-use crate::harness::{Cluster, Socket, claims, eventually, sign};
+use crate::harness::{Cluster, Socket, claims, eventually, sign, told};
 
 /// Asserts that the socket is as good as ever.
 async fn assert_stays(socket: &mut Socket) {
@@ -28,14 +28,14 @@ async fn a_send_is_acknowledged_with_the_message_and_may_be_repeated() {
     let message = ack["message"].clone();
     assert_eq!(reader.expect_message().await, message);
     let path = chat.path(&format!("messages/{}/", message["message_id"].as_str().expect("an id")));
-    assert_eq!(bob.on(1).get(&path).await.expect(200), message);
+    assert_eq!(told(bob.on(1).get(&path).await.expect(200)), message);
     // From any replica and by either way it is the first one again.
     assert_eq!(sender.ask(send(json!(2), "hi")).await["message"], message);
     let mut elsewhere = alice.on(1).connect(&chat).await;
     assert_eq!(elsewhere.ask(send(json!(3), "hi")).await["message"], message);
     let mut body = send(json!(4), "hi");
     body["type"].take();
-    assert_eq!(alice.on(1).post(&chat.path("messages/"), body).await.expect(200), message);
+    assert_eq!(told(alice.on(1).post(&chat.path("messages/"), body).await.expect(200)), message);
     let other = sender.ask(send(json!(5), "something else")).await;
     assert_eq!((&other["type"], &other["code"]), (&json!("error"), &json!("idempotency_mismatch")));
     let next = alice.on(0).send(&chat, "next").await;

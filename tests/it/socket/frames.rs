@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{assert_members, ev};
-use crate::harness::{Chat, Cluster, MESSAGE, Socket, User, claims};
+use crate::harness::{Chat, Cluster, MESSAGE, Socket, User, claims, told};
 
 /// A time as documented: RFC 3339 in UTC.
 #[track_caller]
@@ -128,7 +128,7 @@ impl Live {
 async fn a_new_message_reaches_everyone_with_all_its_members() {
     let mut live = Live::start().await;
     let body = json!({ "text": "héllo\u{2028}", "metadata": { "b": 1, "a": [2.50] }, "client_msg_id": "k" });
-    let sent = live.alice.on(0).post(&live.chat.path("messages/"), body).await.expect(201);
+    let sent = told(live.alice.on(0).post(&live.chat.path("messages/"), body).await.expect(201));
     let frame = live.expect("message.created").await;
     assert_members(&frame, &["type", "chat_id", "ev", "message"]);
     assert_members(&frame["message"], &MESSAGE);
@@ -145,9 +145,10 @@ async fn edits_deletions_and_marks_reach_everyone_in_order() {
     live.expect("message.created").await;
     let path = chat.path(&format!("messages/{}/", sent["message_id"].as_str().expect("an id")));
 
-    let edited = alice.on(1).patch(&path, json!({ "text": "second" })).await.expect(200);
+    let edited = told(alice.on(1).patch(&path, json!({ "text": "second" })).await.expect(200));
     let frame = live.expect("message.updated").await;
-    assert_members(&frame, &["type", "chat_id", "ev", "message"]);
+    assert_members(&frame, &["type", "chat_id", "ev", "changed", "message"]);
+    assert_eq!(frame["changed"], json!(["text"]));
     assert_eq!((&frame["message"], ev(&frame)), (&edited, 2));
     assert_eq!(frame["message"]["text"], "second");
     time(&frame["message"]["edited_at"]);

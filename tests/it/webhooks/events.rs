@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::{all_is_decided, receiver::Receiver};
-use crate::harness::{Chat, Cluster, assert_members, assert_time, eventually};
+use crate::harness::{Chat, Cluster, assert_members, assert_time, eventually, told};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_to_somebody_who_is_away_is_told_and_signed() {
@@ -15,7 +15,7 @@ async fn a_message_to_somebody_who_is_away_is_told_and_signed() {
     let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     let chat = alice.on(0).open_chat(&bob).await;
     let body = json!({ "text": "Привет!", "metadata": { "a": 1 }, "client_msg_id": "k" });
-    let sent = alice.on(0).post(&chat.path("messages/"), body.clone()).await.expect(201);
+    let sent = told(alice.on(0).post(&chat.path("messages/"), body.clone()).await.expect(201));
     alice.on(1).post(&chat.path("messages/"), body).await.expect(200);
     let event = receiver.expect(1).await.remove(0).json;
     assert_members(&event, &["type", "timestamp", "data"]);

@@ -4,9 +4,11 @@ use std::{cmp::Reverse, collections::BTreeMap};
 
 use beseda_protocol::{
     ReceivedFrame,
-    model::{Chat, ChatId, Mentions, Message, MessageKind, Time, UserId},
+    model::{Chat, ChatId, Message, MessageKind, Time, UserId},
     rest::{ChatPage, ReadResult},
 };
+
+use super::carried;
 
 /// A point in the order of what the socket said. A call is made at one, and its answer changes nothing
 /// that a frame said after it: the answer may be the older of the two.
@@ -223,9 +225,7 @@ impl ChatList {
             ReceivedFrame::MessageDeleted { message_id, deleted_at, .. } => {
                 let last = known.chat.last_message.as_mut();
                 last.filter(|last| last.message_id == *message_id).is_some_and(|last| {
-                    (last.ev, last.deleted_at) = (ev, *deleted_at);
-                    (last.text, last.metadata) = (String::new(), None);
-                    last.mentions = Mentions::default();
+                    carried::bury(last, ev, *deleted_at);
                     true
                 })
             }

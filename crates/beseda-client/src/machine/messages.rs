@@ -258,7 +258,7 @@ impl Machine {
         match timeline.outbox.failed(client_msg_id, &error, is_live, &settings) {
             Some(Failed::Again(pause)) => self.timers.set(Timer::Outbox(chat_id), now + pause),
             Some(Failed::ForGood(pending)) => {
-                self.emit(Event::NotSent { chat_id, pending: Box::new(pending), error });
+                self.emit(Event::NotSent { chat_id, pending, error });
                 self.send_next(chat_id);
             }
             None => self.send_next(chat_id),

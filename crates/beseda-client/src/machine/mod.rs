@@ -4,6 +4,7 @@
 //! ([`Effect`]). [`Client`](crate::Client) does it over a network; the protocol's test vectors do it by
 //! script.
 
+mod carried;
 mod chats;
 mod connection;
 mod effects;

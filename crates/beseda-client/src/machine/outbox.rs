@@ -30,7 +30,7 @@ pub(super) enum Failed {
     /// It is tried again after this.
     Again(Duration),
     /// Its author is asked.
-    ForGood(Pending),
+    ForGood(Box<Pending>),
 }
 
 /// Sends one after another, so that messages arrive in the order in which they were written.
@@ -107,7 +107,7 @@ impl Outbox {
             if !error.is_temporary() || self.attempts >= settings.attempts {
                 (self.attempts, self.failures) = (0, 0);
                 pending.failed = Some(error.clone());
-                return Some(Failed::ForGood(pending.clone()));
+                return Some(Failed::ForGood(Box::new(pending.clone())));
             }
         }
         let pause = error.retry_after.unwrap_or_else(|| backoff(self.failures, settings.random));

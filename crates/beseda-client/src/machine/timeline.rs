@@ -8,11 +8,14 @@ use std::collections::BTreeMap;
 
 use beseda_protocol::{
     ReceivedFrame,
-    model::{Mentions, Message, MessageId, Time, UserId},
+    model::{Message, MessageId, Time, UserId},
     rest::HistoryView,
 };
 
-use super::outbox::{Outbox, Pending};
+use super::{
+    carried,
+    outbox::{Outbox, Pending},
+};
 use crate::Window;
 
 /// Most messages kept; beyond that the far end is dropped, and read again when it is needed.
@@ -355,8 +358,10 @@ impl Timeline {
     }
 
     /// Takes a version of a message, from a frame or from an answer.
-    pub(super) fn accept(&mut self, message: Message, me: Option<&UserId>) {
+    pub(super) fn accept(&mut self, mut message: Message, me: Option<&UserId>) {
         self.forget_pending(&message, me);
+        let before = self.find(message.seq).ok().and_then(|at| self.entries[at].message());
+        carried::keep_own_reactions(&mut message, before, me);
         self.place(Entry::Message(Box::new(message)));
     }
 
@@ -365,14 +370,10 @@ impl Timeline {
         let known = self.entries.iter().filter_map(Entry::message);
         let known = known.into_iter().find(|message| message.message_id == message_id);
         let entry = match known.cloned() {
-            Some(message) => Entry::Message(Box::new(Message {
-                ev: ev.max(message.ev),
-                text: String::new(),
-                metadata: None,
-                mentions: Mentions::default(),
-                deleted_at,
-                ..message
-            })),
+            Some(mut message) => {
+                carried::bury(&mut message, ev, deleted_at);
+                Entry::Message(Box::new(message))
+            }
             None => Entry::Tombstone { message_id, seq, ev, deleted_at },
         };
         self.place(entry);
@@ -381,8 +382,11 @@ impl Timeline {
     fn place(&mut self, entry: Entry) {
         let seq = entry.seq();
         self.head_seq = self.head_seq.max(seq);
-        match self.entries.binary_search_by_key(&seq, Entry::seq) {
-            Ok(at) if entry.ev() >= self.entries[at].ev() => self.entries[at] = entry,
+        match self.find(seq) {
+            Ok(at) if entry.ev() >= self.entries[at].ev() => {
+                self.entries[at] = entry;
+                self.quote_again(at);
+            }
             Ok(_) => {}
             Err(at) if self.is_in_window(seq) => {
                 self.entries.insert(at, entry);
@@ -391,6 +395,23 @@ impl Timeline {
                 }
             }
             Err(_) => {}
+        }
+    }
+
+    fn find(&self, seq: i64) -> Result<usize, usize> {
+        self.entries.binary_search_by_key(&seq, Entry::seq)
+    }
+
+    /// Brings the answers to a message up to date.
+    fn quote_again(&mut self, at: usize) {
+        let (before, after) = self.entries.split_at_mut(at + 1);
+        // Answers come later than what they answer.
+        if let Some(Entry::Message(answered)) = before.last() {
+            for entry in after {
+                if let Entry::Message(message) = entry {
+                    carried::quote_again(message, answered);
+                }
+            }
         }
     }
 

@@ -15,6 +15,7 @@ pub enum ExportLine {
     Chat(ExportedChat),
     /// A message of the user. Those of a chat follow the chat.
     Message(ExportedMessage),
+    Reaction(ExportedReaction),
     Report(ExportedReport),
     /// The last line, and only of a complete export.
     End(ExportEnd),
@@ -26,7 +27,7 @@ impl ExportLine {
     /// ```
     /// use beseda_protocol::model::ExportLine;
     ///
-    /// let line = r#"{"type":"end","blocks":0,"chats":1,"messages":2,"reports":0}"#;
+    /// let line = r#"{"type":"end","blocks":0,"chats":1,"messages":2,"reactions":0,"reports":0}"#;
     /// assert!(matches!(ExportLine::decode(line)?, ExportLine::End(end) if end.messages == 2));
     /// # Ok::<(), serde_json::Error>(())
     /// ```
@@ -39,11 +40,12 @@ impl ExportLine {
             "block" => serde_json::from_str(line).map(Self::Block),
             "chat" => serde_json::from_str(line).map(Self::Chat),
             "message" => serde_json::from_str(line).map(Self::Message),
+            "reaction" => serde_json::from_str(line).map(Self::Reaction),
             "report" => serde_json::from_str(line).map(Self::Report),
             "end" => serde_json::from_str(line).map(Self::End),
             kind => Err(serde::de::Error::unknown_variant(
                 kind,
-                &["profile", "block", "chat", "message", "report", "end"],
+                &["profile", "block", "chat", "message", "reaction", "report", "end"],
             )),
         }
     }
@@ -99,6 +101,19 @@ pub struct ExportedMessage {
     pub message: Box<Message>,
 }
 
+/// A reaction of the exported user.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ExportedReaction {
+    #[cfg_attr(feature = "openapi", schema(value_type = Uuid))]
+    pub chat_id: ChatId,
+    #[cfg_attr(feature = "openapi", schema(value_type = Uuid))]
+    pub message_id: MessageId,
+    pub seq: i64,
+    pub emoji: String,
+    pub created_at: Time,
+}
+
 /// A report by the exported user, without the message's text, which is another user's data.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -123,5 +138,7 @@ pub struct ExportEnd {
     pub blocks: u64,
     pub chats: u64,
     pub messages: u64,
+    #[serde(default)]
+    pub reactions: u64,
     pub reports: u64,
 }

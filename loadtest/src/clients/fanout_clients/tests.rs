@@ -9,7 +9,7 @@ fn subscriber(ev: u64) -> Subscriber {
         delivered: Count::default(),
         synced: Count::default(),
         cut: watch::Sender::new(now),
-        marks: AtomicBool::new(false),
+        changes: AtomicBool::new(false),
         counters: Arc::new(Counters::new(indicatif::ProgressBar::hidden())),
     };
     let person = Person { user: String::new(), token: String::new(), urls: Vec::new() };
