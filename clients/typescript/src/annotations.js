@@ -1,6 +1,6 @@
 /** Sets what members put on messages: reactions, at once on the screen, and pins. */
-import { ApiError } from './errors.js';
 import { isSameEmoji } from './carried.js';
+import { STOPPED } from './errors.js';
 import { Outbox } from './outbox.js';
 import { ofNow } from './surely.js';
 
@@ -102,7 +102,7 @@ export class Annotations {
       this.#outboxes.delete(id);
       for (const item of outbox.clear()) {
         this.#settle(item, null);
-        item.refused(new ApiError(0, { title: 'stopped' }));
+        item.refused(STOPPED);
       }
     }
   }

@@ -3,6 +3,7 @@
  * that the document does not have is an error of the type checker.
  *
  * @typedef {import('./schema.js').Operations} Operations
+ * @typedef {import('./schema.js').AttachmentLink} AttachmentLink
  * @typedef {import('./token.js').Credentials} Credentials
  */
 
@@ -118,6 +119,23 @@ export class Api {
     return this.call('GET /chats/{chat}/messages/{message_id}/readers/', { path: { chat, message_id: id }, query });
   }
 
+  // ---- attachments ----
+
+  /**
+   * Announces a file, whose bytes then go to `upload.url`; `Client.upload` does all of it.
+   * @param {string} chat @param {import('./schema.js').NewAttachment} file
+   */
+  announceAttachment(chat, file) { return this.call('POST /chats/{chat}/attachments/', { path: { chat }, body: file }); }
+
+  /**
+   * A URL of an attachment's bytes that is good for a minute, for what sends no token: `<img>`, `<video>`, `<a>`.
+   * @param {string} chat @param {string} attachmentId @param {'thumbnail'} [variant]
+   */
+  async linkAttachment(chat, attachmentId, variant) {
+    const input = { path: { chat, attachment_id: attachmentId }, query: { link: true, variant } };
+    return /** @type {AttachmentLink} */ (await this.call('GET /chats/{chat}/attachments/{attachment_id}/', input));
+  }
+
   // ---- what members put on messages ----
 
   /** A repeat changes nothing. @param {string} chat @param {string} id @param {string} emoji one, or a name such as `:party:` */
@@ -199,6 +217,15 @@ export class Api {
 
   /** For the host application's server: what people have reported, latest first. @param {Operations['GET /reports/']['query']} [query] */
   listReports(query) { return this.call('GET /reports/', { query }); }
+
+  /** For the host application's server: decides a report, which ends. @param {string} reportId */
+  deleteReport(reportId) { return this.call('DELETE /reports/{report_id}/', { path: { report_id: reportId } }); }
+
+  /** For the host application's server: as `linkAttachment`, of a reported message. @param {string} reportId @param {string} attachmentId */
+  async linkReported(reportId, attachmentId) {
+    const input = { path: { report_id: reportId, attachment_id: attachmentId }, query: { link: true } };
+    return /** @type {AttachmentLink} */ (await this.call('GET /reports/{report_id}/attachments/{attachment_id}/', input));
+  }
 
   /** @param {string} chat @param {number} [upToSeq] without it: all that was sent up to now */
   markRead(chat, upToSeq) {

@@ -22,6 +22,7 @@ import { Sender } from './sender.js';
 import { surely } from './surely.js';
 import { Credentials, readClaims } from './token.js';
 import { Typing } from './typing.js';
+import { Uploads } from './uploads.js';
 
 /**
  * @typedef {import('./emitter.js').Events} Events
@@ -107,8 +108,13 @@ export class Client extends Emitter {
     this.groups = new Groups({
       api, list: this.#list, unlessGone, me: () => this.me, onLeft: (chatId) => this.#onGone(chatId, undefined, 'left'),
     });
+    this.uploads = new Uploads({
+      api, fetch, unlessGone,
+      isLive: () => this.state.phase === 'live',
+      onChanged: (upload) => this.emit('upload', { upload }),
+    });
     this.#sender = new Sender({
-      api, chats, history, unlessGone, onChatsChanged,
+      api, chats, history, unlessGone, onChatsChanged, uploads: this.uploads,
       isLive: () => this.state.phase === 'live',
       onChanged: (chatId, detail) => this.emit('chat', { chatId, ...detail }),
     });
@@ -164,6 +170,7 @@ export class Client extends Emitter {
     this.#list.stop();
     this.#renewal.stop();
     this.#sender.stop();
+    this.uploads.stop();
     this.#annotations.forget();
     this.live.stop();
   }
@@ -174,8 +181,7 @@ export class Client extends Emitter {
     this.#credentials.set(token);
     this.#credentials.wake();
     this.live.renew(token);
-    this.#sender.wake();
-    this.#annotations.wake();
+    this.#wakeWork();
     this.refresh();
   }
 
@@ -255,6 +261,7 @@ export class Client extends Emitter {
     this.#annotations.forget(chatId);
     this.#history.forget(chatId);
     this.#sender.forget(chatId);
+    this.uploads.forgetChat(chatId);
     this.chats.remove(chatId, totalUnread);
     this.emit('chats', {});
     if (wasKnown) this.emit('gone', { chatId, reason });
@@ -330,6 +337,16 @@ export class Client extends Emitter {
     return this.#sender.send(chatId, text, options);
   }
 
+  /**
+   * Uploads a file for a message that is yet to be sent: `send(chatId, text, { attachments: [upload] })`. It goes on
+   * through a lost connection; the event `upload` tells how far it is. `uploads` retries and aborts.
+   * @param {string} chatId @param {Blob} file
+   * @param {{name?: string, contentType?: string}} [about]  where the file does not say it itself
+   */
+  upload(chatId, file, about) {
+    return this.uploads.start(chatId, file, about);
+  }
+
   /** Tries a message that failed once more, with the same id. @param {string} chatId @param {Pending} pending */
   retry(chatId, pending) {
     this.#sender.retry(chatId, pending);
@@ -394,8 +411,14 @@ export class Client extends Emitter {
     if (state.phase === 'token') this.emit('token', { refused: this.#refused });
     if (state.phase === 'live' && !wasLive) {
       this.#credentials.prove(this.#credentials.token);
-      this.#sender.wake();
-      this.#annotations.wake();
+      this.#wakeWork();
     }
+  }
+
+  /** What waits for a connection or a token need not wait any longer. */
+  #wakeWork() {
+    this.uploads.wake();
+    this.#sender.wake();
+    this.#annotations.wake();
   }
 }

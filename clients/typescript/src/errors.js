@@ -29,6 +29,9 @@ export class ApiError extends Error {
   }
 }
 
+/** Why something waits that `stop` held up, or that nobody wants any more. */
+export const STOPPED = new ApiError(0, { title: 'stopped' });
+
 /** @param {unknown} error @returns {ApiError} */
 export function asApiError(error) {
   if (error instanceof ApiError) return error;

@@ -27,4 +27,5 @@ export { Credentials, readClaims } from './token.js';
  * @typedef {import('./schema.js').User} User
  * @typedef {import('./timeline.js').Message} Message
  * @typedef {import('./timeline.js').Pending} Pending
+ * @typedef {import('./uploads.js').Upload} Upload
  */

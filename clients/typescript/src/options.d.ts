@@ -3,6 +3,7 @@ import type { SocketClass } from './connection.js';
 import type { Mentions } from './schema.js';
 import type { Message } from './timeline.js';
 import type { GetToken } from './token.js';
+import type { Upload } from './uploads.js';
 
 export interface Options {
   /** Where Beseda lives, for example `https://chat.example/`. */
@@ -27,4 +28,6 @@ export interface SendOptions {
   mentions?: Mentions;
   /** The message that it answers. */
   replyTo?: Message | null;
+  /** Files that are uploaded, or on their way (`Client.upload`): it goes out once they are there. */
+  attachments?: Upload[];
 }

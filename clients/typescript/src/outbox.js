@@ -29,6 +29,7 @@ export class Outbox {
    * @param {(item: Of) => Promise<unknown>} options.send
    * @param {() => boolean} options.isConnected
    * @param {(item: Of) => void} options.onFailed
+   * @param {number} [options.attempts]
    */
   constructor(options) {
     this.#options = options;
@@ -69,6 +70,7 @@ export class Outbox {
   /** @param {Of} item */
   async #deliver(item) {
     const cleared = this.#cleared;
+    const { attempts = ATTEMPTS } = this.#options;
     let failures = 0;
     for (let attempt = 1; ; attempt += 1) {
       try {
@@ -81,7 +83,7 @@ export class Outbox {
         const waits = error.status === 401 || (error.temporary && !this.#options.isConnected());
         if (waits) {
           attempt = 0;
-        } else if (!error.temporary || attempt >= ATTEMPTS) {
+        } else if (!error.temporary || attempt >= attempts) {
           item.failed = true;
           item.error = error;
           this.#options.onFailed(item);

@@ -28,8 +28,20 @@ export type Attachment = {
   width: number | null;
 };
 
+/** A URL of an attachment's bytes, for whoever has it. */
+export type AttachmentLink = {
+  expires_at: Time;
+  url: string;
+};
+
 /** Whether an attachment can be had. Clients must expect others. */
 export type AttachmentStatus = "ready" | "scanning" | "blocked";
+
+/** An announced attachment, and where its bytes go. */
+export type AttachmentTicket = {
+  attachment_id: string;
+  upload: UploadLink;
+};
 
 /** A user who is kept out of a group. */
 export type Ban = {
@@ -166,9 +178,11 @@ export type Edit = {
 
 /** The number of lines of each kind. */
 export type ExportEnd = {
+  attachments: number;
   blocks: number;
   chats: number;
   messages: number;
+  reactions: number;
   reports: number;
 };
 
@@ -181,10 +195,26 @@ export type ExportLine = ExportedProfile & {
   type: "chat";
 } | ExportedMessage & {
   type: "message";
+} | ExportedReaction & {
+  type: "reaction";
+} | ExportedAttachment & {
+  type: "attachment";
 } | ExportedReport & {
   type: "report";
 } | ExportEnd & {
   type: "end";
+};
+
+/** An attachment that the exported user has announced, sent or not. */
+export type ExportedAttachment = {
+  attachment: Attachment;
+  chat_id: string;
+  created_at: Time;
+  expires_at: Time | null;
+  /** The number of the message that it was sent with; null: it was not sent. */
+  seq: number | null;
+  /** Where its bytes can be read until `expires_at`; null: there are none. */
+  url: string | null;
 };
 
 /** A user whom the exported user has blocked. */
@@ -225,6 +255,15 @@ export type ExportedProfile = {
   last_seen_at: Time | null;
   name: string | null;
   user_id: UserId;
+};
+
+/** A reaction of the exported user. */
+export type ExportedReaction = {
+  chat_id: string;
+  created_at: Time;
+  emoji: string;
+  message_id: string;
+  seq: number;
 };
 
 /** A report by the exported user, without the message's text, which is another user's data. */
@@ -393,6 +432,16 @@ export type MessagePage = {
   /** The `cursor` of the next page; null on the last one. */
   next: string | null;
   results: Message[];
+};
+
+/** A file that is to be uploaded. */
+export type NewAttachment = {
+  /** Like `image/png`; the content must bear it out. */
+  content_type: string;
+  /** The file's name, without a path. */
+  name: string;
+  /** In bytes. */
+  size: number;
 };
 
 /** A ban. */
@@ -576,6 +625,8 @@ export type RefusedMember = {
 
 /** A report of a message to the host application. */
 export type Report = {
+  /** The message's attachments when it was reported. They can be read until the report is decided; none after its sender was erased. */
+  attachments: Attachment[];
   chat_id: string;
   created_at: Time;
   message_id: string;
@@ -681,6 +732,16 @@ export type UnreadSummary = {
   total_mentions: number;
 };
 
+/** A request that uploads the bytes. It takes no token: the URL is the right. */
+export type UploadLink = {
+  expires_at: Time;
+  /** Headers that the request must have, with these values. */
+  headers: Record<string, string>;
+  /** `PUT`. */
+  method: string;
+  url: string;
+};
+
 /** A user. */
 export type User = {
   avatar_url: string | null;
@@ -743,6 +804,18 @@ export interface Operations {
     query: {};
     body: undefined;
     result: null;
+  };
+  'POST /chats/{chat}/attachments/': {
+    path: { chat: string };
+    query: {};
+    body: NewAttachment;
+    result: AttachmentTicket;
+  };
+  'GET /chats/{chat}/attachments/{attachment_id}/': {
+    path: { chat: string; attachment_id: string };
+    query: { variant?: string; link?: boolean };
+    body: undefined;
+    result: AttachmentLink | null;
   };
   'GET /chats/{chat}/bans/': {
     path: { chat: string };
@@ -941,6 +1014,18 @@ export interface Operations {
     query: { limit?: number; cursor?: string };
     body: undefined;
     result: ReportPage;
+  };
+  'DELETE /reports/{report_id}/': {
+    path: { report_id: string };
+    query: {};
+    body: undefined;
+    result: null;
+  };
+  'GET /reports/{report_id}/attachments/{attachment_id}/': {
+    path: { report_id: string; attachment_id: string };
+    query: { variant?: string; link?: boolean };
+    body: undefined;
+    result: AttachmentLink | null;
   };
   'GET /search/': {
     path: {};

@@ -27,6 +27,7 @@ const MAX_WINDOW = 600;
  * @property {Record<string, unknown> | null} metadata
  * @property {import('./schema.js').Mentions} [mentions]  whom it mentions
  * @property {import('./schema.js').Quote | null} reply_to  the message that it answers
+ * @property {import('./uploads.js').Upload[]} uploads       the files that go with it
  * @property {string} created_at         by this machine's clock
  * @property {boolean} failed            no attempt is made any more until `Client.retry`
  * @property {import('./errors.js').ApiError | null} error   why it failed

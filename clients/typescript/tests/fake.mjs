@@ -56,11 +56,11 @@ export function world(options, answer = () => null) {
   const client = new Client({
     url: 'http://x', followed: 0, WebSocket: Socket, random: () => 0,
     ...(options.getToken ? {} : { token: tokenOf('alice') }),
-    fetch: async (address, { method, body, headers }) => {
+    fetch: async (address, { method, body, headers = {}, signal }) => {
       const { pathname, searchParams: query } = new URL(address);
       const path = pathname.replace('/api/v1', '');
       const sub = JSON.parse(Buffer.from(headers.Authorization?.split('.')[1] ?? 'e30', 'base64url')).sub;
-      const call = { method, path, query, body: body && JSON.parse(body), sub };
+      const call = { method, path, query, body: typeof body === 'string' ? JSON.parse(body) : body, sub, headers, signal };
       calls.push(call);
       const given = await answer(call);
       if (given) return given instanceof Response ? given : Response.json(given);
