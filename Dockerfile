@@ -22,7 +22,7 @@ RUN cargo auditable chef cook --release --locked --no-default-features --package
 COPY . .
 # `auditable` puts the list of dependencies into the program: `cargo audit bin` and scanners read it.
 RUN cargo auditable build --release --locked --no-default-features --package beseda \
-    && install -D target/release/beseda /out/beseda
+    && install -D target/release/beseda /out/beseda && mkdir /out/attachments
 
 # The load test, for `docker compose run loadtest`: not part of the service's image.
 FROM builder AS loadtest-builder
@@ -43,6 +43,8 @@ LABEL org.opencontainers.image.title="Beseda" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.base.name="gcr.io/distroless/cc-debian12:nonroot"
 COPY --from=builder /out/beseda /usr/local/bin/beseda
+# Where a volume for attachments may be mounted: a new volume takes its owner over.
+COPY --from=builder --chown=65532:65532 /out/attachments /var/lib/beseda/attachments
 # The user `nonroot` of distroless, as a number: Kubernetes verifies only numbers.
 USER 65532:65532
 ENV BESEDA_LOG_FORMAT=json

@@ -20,7 +20,7 @@ BEGIN
       FROM unnest(in_ids) WITH ORDINALITY AS i (attachment_id, n)
      CROSS JOIN LATERAL (SELECT * FROM attachments a
                           WHERE a.chat_id = in_chat AND a.attachment_id = i.attachment_id
-                            AND a.owner_id = in_sender AND a.seq IS NULL AND a.state <> 'awaited'
+                            AND a.owner_id = in_sender AND a.seq IS NULL AND a.state IN ('ready', 'scanning')
                             FOR NO KEY UPDATE) a;
     RETURN CASE WHEN count = cardinality(in_ids) THEN found END;
 END
@@ -36,6 +36,17 @@ LANGUAGE sql VOLATILE AS $$
      WHERE a.ctid = u.tid
 $$;
 
+-- Queues the removal of attachments' bytes. Those of a report that is not decided wait for it.
+CREATE FUNCTION queue_removals(in_chat uuid, in_ids uuid[]) RETURNS void LANGUAGE sql VOLATILE AS $$
+    INSERT INTO attachment_removals (chat_id, attachment_id, due_at)
+    SELECT in_chat, i.attachment_id,
+           CASE WHEN EXISTS (SELECT FROM report_attachments k
+                              WHERE k.chat_id = in_chat AND k.attachment_id = i.attachment_id)
+                THEN 'infinity' ELSE clock_timestamp() END
+      FROM unnest(in_ids) AS i (attachment_id)
+        ON CONFLICT DO NOTHING
+$$;
+
 -- Forgets the attachments of messages that are deleted, and queues the removal of their bytes.
 CREATE FUNCTION drop_attachments(in_chat uuid, in_seqs bigint[]) RETURNS void LANGUAGE sql VOLATILE AS $$
     WITH dropped AS (
@@ -46,7 +57,139 @@ CREATE FUNCTION drop_attachments(in_chat uuid, in_seqs bigint[]) RETURNS void LA
          WHERE a.ctid = d.tid
         RETURNING a.attachment_id
     )
-    INSERT INTO attachment_removals (chat_id, attachment_id)
-    SELECT in_chat, d.attachment_id FROM dropped d
-        ON CONFLICT DO NOTHING
+    SELECT queue_removals(in_chat, array_agg(d.attachment_id)) FROM dropped d
+$$;
+
+-- Lets go of the bytes that waited for a report which is decided by now; returns how many wait no longer.
+CREATE FUNCTION release_removals() RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    released bigint;
+BEGIN
+    UPDATE attachment_removals r SET due_at = clock_timestamp(), queued_at = clock_timestamp()
+     WHERE r.due_at = 'infinity'
+       AND NOT EXISTS (SELECT FROM report_attachments k
+                        WHERE k.chat_id = r.chat_id AND k.attachment_id = r.attachment_id);
+    GET DIAGNOSTICS released = ROW_COUNT;
+    RETURN released;
+END
+$$;
+
+-- Announces an attachment: whoever may send in the chat may, as long as their day has bytes left. It locks neither
+-- the chat nor the member: what changes meanwhile is judged again when the attachment is sent.
+-- outcome: created, quota_exceeded, or as judge_send has it.
+CREATE FUNCTION announce_attachment(
+    in_chat uuid, in_user text, in_id uuid, in_name text, in_type text, in_size bigint, in_daily bigint)
+RETURNS TABLE (outcome text, wait timestamptz) LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    chat chats;
+    me members;
+    today date := (clock_timestamp() AT TIME ZONE 'UTC')::date;
+BEGIN
+    SELECT * INTO me FROM members m
+     WHERE m.chat_id = in_chat AND m.user_id = in_user AND coalesce(m.left_ev, 0) = 0;
+    IF FOUND THEN
+        SELECT * INTO chat FROM chats c WHERE c.chat_id = in_chat;
+    END IF;
+    outcome := judge_send(chat.chat_id IS NOT NULL, NULL, chat.blocked, chat.erased, me.role, chat.admins_post,
+                          me.silenced_until, false, chat.member_count, NULL, clock_timestamp());
+    IF outcome = 'silenced' THEN
+        wait := me.silenced_until;
+    ELSIF outcome = 'created' THEN
+        INSERT INTO attachment_days AS d (user_id, day, bytes)
+        SELECT in_user, today, in_size WHERE in_size <= in_daily
+            ON CONFLICT (user_id) DO UPDATE
+               SET day = today, bytes = CASE WHEN d.day = today THEN d.bytes ELSE 0 END + in_size
+             WHERE CASE WHEN d.day = today THEN d.bytes ELSE 0 END + in_size <= in_daily;
+        IF FOUND THEN
+            INSERT INTO attachments (chat_id, attachment_id, owner_id, name, content_type, size)
+            VALUES (in_chat, in_id, in_user, in_name, in_type, in_size);
+        ELSE
+            outcome := 'quota_exceeded';
+        END IF;
+    END IF;
+    RETURN NEXT;
+END
+$$;
+
+-- Drops up to in_limit attachments that were announced a day ago and never sent; returns how many.
+CREATE FUNCTION expire_attachments(in_limit bigint) RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    of_chat uuid;
+    ids uuid[];
+    dropped bigint := 0;
+BEGIN
+    FOR of_chat, ids IN
+        WITH dropped AS (
+            DELETE FROM attachments a WHERE a.ctid = ANY (ARRAY(
+                SELECT a.ctid FROM attachments a
+                 WHERE a.seq IS NULL AND a.created_at < clock_timestamp() - interval '24 hours'
+                 ORDER BY a.created_at LIMIT in_limit FOR UPDATE SKIP LOCKED))
+            RETURNING a.chat_id, a.attachment_id
+        )
+        SELECT d.chat_id, array_agg(d.attachment_id) FROM dropped d GROUP BY d.chat_id
+    LOOP
+        PERFORM queue_removals(of_chat, ids);
+        dropped := dropped + cardinality(ids);
+    END LOOP;
+    RETURN dropped;
+END
+$$;
+
+-- Drops up to in_limit attachments of a chat that is deleted; returns how many.
+CREATE FUNCTION purge_attachments(in_chat uuid, in_limit bigint) RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    ids uuid[];
+BEGIN
+    WITH dropped AS (
+        DELETE FROM attachments a WHERE a.ctid = ANY (ARRAY(
+            SELECT a.ctid FROM attachments a WHERE a.chat_id = in_chat
+             ORDER BY a.chat_id, a.attachment_id LIMIT in_limit))
+        RETURNING a.attachment_id
+    )
+    SELECT array_agg(d.attachment_id) INTO ids FROM dropped d;
+    PERFORM queue_removals(in_chat, ids);
+    RETURN coalesce(cardinality(ids), 0);
+END
+$$;
+
+-- Drops what a user who is erased has announced and not sent; what they have sent goes with its messages.
+CREATE FUNCTION drop_unsent_attachments(in_user text) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    PERFORM queue_removals(a.chat_id, ARRAY[a.attachment_id]) FROM attachments a
+      WHERE a.owner_id = in_user COLLATE "POSIX" AND a.seq IS NULL;
+    DELETE FROM attachments a WHERE a.owner_id = in_user COLLATE "POSIX" AND a.seq IS NULL;
+    DELETE FROM attachment_days d WHERE d.user_id = in_user;
+END
+$$;
+
+-- Stores what a scanner said of an attachment. Where it was sent already, its message takes a revision, and all are
+-- told; the bytes of a blocked one go. The lock of the chat comes first, as everywhere.
+CREATE FUNCTION settle_scan(in_chat uuid, in_id uuid, in_state text)
+RETURNS TABLE (ev bigint, outbox_id bigint) LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+DECLARE
+    sent_seq bigint;
+    ev_now bigint;
+BEGIN
+    PERFORM FROM chats c WHERE c.chat_id = in_chat FOR NO KEY UPDATE;
+    UPDATE attachments a SET state = in_state::attachment_state, busy_until = NULL
+     WHERE a.chat_id = in_chat AND a.attachment_id = in_id AND a.state = 'scanning'
+    RETURNING a.seq INTO sent_seq;
+    IF FOUND AND in_state = 'blocked' THEN
+        PERFORM queue_removals(in_chat, ARRAY[in_id]);
+    END IF;
+    IF sent_seq IS NOT NULL THEN
+        UPDATE chats c SET last_ev = c.last_ev + 1 WHERE c.chat_id = in_chat RETURNING c.last_ev INTO ev_now;
+        UPDATE messages m
+           SET ev = ev_now,
+               attachments = (SELECT json_agg(CASE WHEN x.one ->> 'attachment_id' = in_id::text
+                                                   THEN attachment_json(a) ELSE x.one END ORDER BY x.n)
+                                FROM json_array_elements(m.attachments) WITH ORDINALITY AS x (one, n),
+                                     (SELECT * FROM attachments a
+                                       WHERE a.chat_id = in_chat AND a.attachment_id = in_id) a)
+         WHERE m.chat_id = in_chat AND m.seq = sent_seq;
+        RETURN QUERY
+        INSERT INTO outbox AS o (chats) VALUES (ARRAY[in_chat]) RETURNING ev_now, o.outbox_id;
+    END IF;
+END
 $$;

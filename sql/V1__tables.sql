@@ -345,24 +345,54 @@ CREATE TABLE attachments (
     created_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
     -- The message that it was sent with; null: it was not sent yet, and goes a day after it was made.
     seq           bigint,
+    -- Until when a replica has it to itself, to check the bytes or to have them scanned; in the state scanning also
+    -- when that is tried again. Null: nobody has it, and no scan is due.
+    busy_until    timestamptz,
+    -- When its bytes were found to be right; null: they were not yet.
+    checked_at    timestamptz,
+    -- The number of scans that failed.
+    attempts      integer NOT NULL DEFAULT 0,
     PRIMARY KEY (chat_id, attachment_id)
 );
+-- What a scanner has yet to judge.
+CREATE INDEX attachments_scanning ON attachments (busy_until) WHERE state = 'scanning';
 -- What was never sent, oldest first.
 CREATE INDEX attachments_unsent ON attachments (created_at) WHERE seq IS NULL;
 -- A message's attachments, for its deletion.
 CREATE INDEX attachments_by_seq ON attachments (chat_id, seq) WHERE seq IS NOT NULL;
 -- What a user uploads in a day, and all of theirs, for an export and an erasure.
-CREATE INDEX attachments_by_owner ON attachments (owner_id COLLATE "POSIX", created_at);
+CREATE INDEX attachments_by_owner ON attachments (owner_id COLLATE "POSIX", created_at, attachment_id);
+
+-- How many bytes a user has announced today. Deletions do not lower it.
+CREATE TABLE attachment_days (
+    user_id text COLLATE "C" PRIMARY KEY,
+    -- Of UTC.
+    day     date NOT NULL,
+    bytes   bigint NOT NULL
+) WITH (fillfactor = 90);
+
+-- Uploads that a replica passes on to an object store in parts, so that any other may take the next part.
+CREATE TABLE attachment_uploads (
+    chat_id       uuid NOT NULL,
+    attachment_id uuid NOT NULL,
+    -- The store's name for the upload.
+    upload_id     text NOT NULL,
+    -- The store's names for the parts that it has, in order; all of one size.
+    part_ids      text[] NOT NULL DEFAULT '{}',
+    PRIMARY KEY (chat_id, attachment_id)
+);
 
 -- Attachments whose row is gone and whose bytes are still to be deleted: durable, so that a crash or a store that is
 -- away leaves nothing behind.
 CREATE TABLE attachment_removals (
     chat_id       uuid NOT NULL,
     attachment_id uuid NOT NULL,
-    -- When the bytes may be deleted; after a failure, tried again.
+    -- When the bytes may be deleted; after a failure, tried again. Infinity: a report that is not decided keeps them.
     due_at        timestamptz NOT NULL DEFAULT clock_timestamp(),
     -- The number of failed attempts.
     attempts      integer NOT NULL DEFAULT 0,
+    -- When it was queued, or let go by a report.
+    queued_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (chat_id, attachment_id)
 );
 CREATE INDEX attachment_removals_by_due ON attachment_removals (due_at);
@@ -468,6 +498,17 @@ CREATE TABLE reports (
 );
 CREATE INDEX reports_by_time ON reports (created_at, report_id);
 CREATE INDEX reports_by_sender ON reports (sender_id);
+
+-- The attachments of reported messages, whose bytes are kept until the report is decided.
+CREATE TABLE report_attachments (
+    chat_id       uuid NOT NULL,
+    attachment_id uuid NOT NULL,
+    report_id     uuid NOT NULL,
+    -- As clients are given it.
+    attachment    json NOT NULL,
+    PRIMARY KEY (chat_id, attachment_id, report_id)
+);
+CREATE INDEX report_attachments_by_report ON report_attachments (report_id);
 
 -- Events for the host application's server. Written only where a webhook URL is configured. A row has ids
 -- only: the content is read when the event is sent, so that no copy outlives a deletion.

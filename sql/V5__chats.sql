@@ -215,6 +215,9 @@ BEGIN
     IF deleted = in_limit THEN
         RETURN false;
     END IF;
+    IF purge_attachments(in_chat, in_limit) = in_limit THEN
+        RETURN false;
+    END IF;
     -- One row for 4,096 messages.
     DELETE FROM dead_blocks b WHERE b.chat_id = in_chat;
     DELETE FROM purges p WHERE p.chat_id = in_chat;

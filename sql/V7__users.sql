@@ -97,8 +97,11 @@ BEGIN
         RETURN false;
     END IF;
     PERFORM mark_chats_erased(ARRAY[in_user]);
+    DELETE FROM report_attachments k USING reports r
+     WHERE r.sender_id = in_user AND k.report_id = r.report_id;
     UPDATE reports SET text = '', metadata = NULL WHERE sender_id = in_user;
     UPDATE reports SET reporter_id = NULL, reason = NULL WHERE reporter_id = in_user;
+    PERFORM drop_unsent_attachments(in_user);
     PERFORM forget_webhooks_of(in_user);
     RETURN true;
 END

@@ -46,6 +46,10 @@ BEGIN
         VALUES (in_report, in_chat, in_message, hit.seq, hit.sender_id, in_user,
                 in_reason, hit.text, hit.metadata)
         RETURNING r
+    ), kept AS (
+        INSERT INTO report_attachments (chat_id, attachment_id, report_id, attachment)
+        SELECT in_chat, a.attachment_id, in_report, attachment_json(a)
+          FROM attachments a WHERE a.chat_id = in_chat AND a.seq = hit.seq
     )
     SELECT 'created', made.r FROM made;
 END

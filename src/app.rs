@@ -13,6 +13,7 @@ use uuid::Uuid;
 use crate::{
     admission_cache::AdmissionCache,
     api,
+    attachments::Attachments,
     auth::{Tickets, Verifier},
     broker::{Broker, RedisClient, RedisError},
     chat::{Chats, Parts, SharedChats},
@@ -174,7 +175,25 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
     )?;
     let (purging, stopped) = (purge::run(store.clone()), stop.clone());
     tasks.spawn(async move { stopped.run_until_cancelled(purging).await });
-    let parts = Parts { store, writer, outbox, broker, unread, presence, admissions };
+    let attachments = Attachments::start(
+        &config.attachments,
+        &store,
+        &secret,
+        &outbox,
+        &metrics,
+        &tasks,
+        stop.clone(),
+    )?;
+    let parts = Parts {
+        store,
+        writer,
+        outbox,
+        broker,
+        unread,
+        presence,
+        admissions,
+        attachments: attachments.clone(),
+    };
     let chats: SharedChats = Arc::new(Chats::new(parts, &config, &secret));
     let limits = Arc::new(Limits::new(&config.limits, Arc::clone(&metrics)));
     tasks.spawn(tell_presence(Arc::clone(&chats), came_and_went, stop.clone()));
@@ -186,6 +205,7 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
     let context = Context::new(Shared {
         config,
         chats,
+        attachments,
         feed,
         redis,
         readiness,

@@ -1,6 +1,7 @@
 //! Configuration: every setting is a flag and an environment variable of the same name. Its doc comment
 //! is the `--help`, and its row in docs/run/configuration.md, which `examples/settings.rs` prints.
 
+mod attachments;
 mod auth;
 mod database;
 mod files;
@@ -15,6 +16,7 @@ use std::{borrow::Cow, net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Args, ValueEnum};
 
 pub use self::{
+    attachments::{AttachmentConfig, AttachmentPlace, ScanAddress},
     auth::{AuthConfig, IssuerConfig, KeySource, MAX_FIXED_KEYS},
     database::DatabaseConfig,
     files::secrets_from_files,
@@ -162,6 +164,9 @@ pub struct Config {
     pub groups: GroupConfig,
 
     #[command(flatten)]
+    pub attachments: AttachmentConfig,
+
+    #[command(flatten)]
     pub limits: LimitConfig,
 
     #[command(flatten)]
@@ -218,7 +223,7 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    fn new(name: impl Into<Cow<'static, str>>, reason: impl Into<String>) -> Self {
+    pub(crate) fn new(name: impl Into<Cow<'static, str>>, reason: impl Into<String>) -> Self {
         Self { name: name.into(), reason: reason.into() }
     }
 }
@@ -228,6 +233,7 @@ impl Config {
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.auth.validate()?;
         self.groups.validate()?;
+        self.attachments.validate()?;
         self.webhooks.validate()?;
         if self.drain_delay >= self.shutdown_grace {
             return Err(ConfigError::new(

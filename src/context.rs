@@ -7,6 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    attachments::Attachments,
     auth::{Identity, Tickets, Verifier},
     broker::RedisClient,
     chat::SharedChats,
@@ -55,6 +56,7 @@ pub struct Context(Arc<Shared>);
 pub struct Shared {
     pub config: Config,
     pub chats: SharedChats,
+    pub attachments: Attachments,
     pub feed: Feed,
     pub redis: RedisClient,
     pub readiness: Readiness,

@@ -70,6 +70,8 @@ pub enum Error {
     MethodNotAllowed,
     #[error("The body is larger than {limit} bytes.")]
     PayloadTooLarge { limit: usize },
+    #[error("The attachment has no such range of bytes.")]
+    RangeNotSatisfiable,
     #[error("Send the body as application/json.")]
     UnsupportedMediaType,
     #[error("room_name belongs to another chat than the path.")]
@@ -150,6 +152,7 @@ impl Error {
             Self::MemberNotFound => ErrorCode::MemberNotFound,
             Self::InviteNotFound => ErrorCode::InviteNotFound,
             Self::AttachmentNotFound => ErrorCode::AttachmentNotFound,
+            Self::RangeNotSatisfiable => ErrorCode::RangeNotSatisfiable,
             Self::RouteNotFound => ErrorCode::RouteNotFound,
             Self::MethodNotAllowed => ErrorCode::MethodNotAllowed,
             Self::PayloadTooLarge { .. } => ErrorCode::PayloadTooLarge,

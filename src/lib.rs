@@ -24,6 +24,7 @@ pub mod admin;
 pub mod admission_cache;
 pub mod api;
 pub mod app;
+pub mod attachments;
 pub mod auth;
 mod beat;
 pub mod bench_entry;

@@ -10,7 +10,10 @@ use std::{
 use beseda::{
     admin::{self, Question},
     app::{self, Listeners},
-    config::{Config, ConfigError, DatabaseConfig, LogConfig, secrets_from_files},
+    attachments,
+    config::{
+        AttachmentConfig, Config, ConfigError, DatabaseConfig, LogConfig, secrets_from_files,
+    },
     error::chain,
     server,
     signals::Signals,
@@ -54,7 +57,7 @@ enum Command {
     Migrate(MigrateOptions),
     /// Check the consistency of every chat in the database, without writing. The exit status is 0 if all
     /// is consistent, 1 if not, 2 if the check could not be made.
-    Verify(DatabaseConfig),
+    Verify(Box<VerifyOptions>),
     /// Trace a message, or manage failed webhooks.
     #[command(subcommand)]
     Admin(Question),
@@ -85,6 +88,20 @@ struct MigrateOptions {
     /// is 1 if there are any.
     #[arg(long)]
     check: bool,
+}
+
+#[derive(Args)]
+struct VerifyOptions {
+    #[command(flatten)]
+    database: DatabaseConfig,
+
+    #[command(flatten)]
+    stored: AttachmentConfig,
+
+    /// Compare the store of attachments with the database too: bytes that no row names, rows whose bytes are
+    /// missing. It lists the whole store.
+    #[arg(long = "attachments")]
+    with_attachments: bool,
 }
 
 #[derive(Args)]
@@ -161,7 +178,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, BoxError> {
     match command {
         Command::Serve(config) => return serve(*config).await,
         Command::Migrate(options) => return migrate(&options).await,
-        Command::Verify(config) => return verify(&config).await,
+        Command::Verify(options) => return verify(&options).await,
         Command::Admin(question) => print(&admin::answer(question).await?)?,
         #[cfg(feature = "dev")]
         Command::Dev(options) => dev::run(options).await?,
@@ -231,14 +248,22 @@ async fn migrate(options: &MigrateOptions) -> Result<ExitCode, BoxError> {
 /// Exit status of `verify` if the check could not be made.
 const NO_VERDICT: u8 = 2;
 
-async fn verify(config: &DatabaseConfig) -> Result<ExitCode, BoxError> {
-    match store::verify(config).await {
-        Ok(verified) => {
-            print(&verified.to_string())?;
-            Ok(if verified.findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+async fn verify(options: &VerifyOptions) -> Result<ExitCode, BoxError> {
+    let verifying = async {
+        let verified = store::verify(&options.database).await?;
+        print(&verified.to_string())?;
+        if !options.with_attachments {
+            return Ok::<_, BoxError>(verified.findings.is_empty());
         }
+        let bytes = attachments::verify(&options.stored, &options.database).await?;
+        print(&bytes.to_string())?;
+        Ok(verified.findings.is_empty() && bytes.is_well())
+    };
+    match verifying.await {
+        Ok(true) => Ok(ExitCode::SUCCESS),
+        Ok(false) => Ok(ExitCode::FAILURE),
         Err(error) => {
-            fail(&error);
+            fail(&*error);
             Ok(ExitCode::from(NO_VERDICT))
         }
     }

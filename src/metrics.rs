@@ -127,6 +127,15 @@ pub struct Metrics {
     pub webhook_rows: Gauge,
     pub webhook_oldest: Gauge<f64, AtomicU64>,
     pub webhook_dead_rows: Gauge,
+    /// Bytes that came through this replica.
+    pub attachment_bytes: Counter,
+    pub attachments_accepted: Counter,
+    pub attachments_refused: Counter,
+    pub attachment_scan: Histogram,
+    pub attachment_removals: Gauge,
+    pub attachment_removals_oldest: Gauge<f64, AtomicU64>,
+    pub attachment_scans: Gauge,
+    pub attachment_scans_oldest: Gauge<f64, AtomicU64>,
     delivery: Histogram,
     /// From the commit to the publication's arrival on this replica.
     pub publication_lag: Histogram,
@@ -170,6 +179,15 @@ impl Default for Metrics {
             webhook_rows: Gauge::default(),
             webhook_oldest: Gauge::default(),
             webhook_dead_rows: Gauge::default(),
+            attachment_bytes: Counter::default(),
+            attachments_accepted: Counter::default(),
+            attachments_refused: Counter::default(),
+            // From 10 ms to 160 s.
+            attachment_scan: Histogram::new(exponential_buckets(0.01, 2.0, 15)),
+            attachment_removals: Gauge::default(),
+            attachment_removals_oldest: Gauge::default(),
+            attachment_scans: Gauge::default(),
+            attachment_scans_oldest: Gauge::default(),
             delivery: seconds(),
             publication_lag: seconds(),
             registry: Registry::default(),
@@ -303,6 +321,49 @@ impl Default for Metrics {
             "webhook_dead_rows",
             "Webhook events that were given up and not replayed",
             m.webhook_dead_rows.clone(),
+        );
+        registry.register(
+            "attachment_upload_bytes",
+            "Bytes of attachments that were uploaded to this replica",
+            m.attachment_bytes.clone(),
+        );
+        registry.register(
+            "attachments_accepted",
+            "Attachments whose bytes were found to be what they claim",
+            m.attachments_accepted.clone(),
+        );
+        registry.register(
+            "attachments_refused",
+            "Attachments whose bytes were of another size or type, or refused by the scanner",
+            m.attachments_refused.clone(),
+        );
+        registry.register_with_unit(
+            "attachment_scan",
+            "Time until the scanner's answer",
+            Unit::Seconds,
+            m.attachment_scan.clone(),
+        );
+        registry.register(
+            "attachment_removals",
+            "Attachments of all replicas whose bytes are to be removed",
+            m.attachment_removals.clone(),
+        );
+        registry.register_with_unit(
+            "attachment_removals_oldest",
+            "How long the oldest of them has waited; 0 if there is none",
+            Unit::Seconds,
+            m.attachment_removals_oldest.clone(),
+        );
+        registry.register(
+            "attachment_scans",
+            "Attachments of all replicas that wait for the scanner",
+            m.attachment_scans.clone(),
+        );
+        registry.register_with_unit(
+            "attachment_scans_oldest",
+            "How long the oldest of them has waited; 0 if there is none",
+            Unit::Seconds,
+            m.attachment_scans_oldest.clone(),
         );
         registry.register_with_unit(
             "delivery",

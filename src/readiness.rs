@@ -101,6 +101,12 @@ impl Readiness {
             metrics.outbox_rows.set(rows);
             metrics.outbox_oldest.set(oldest);
         }
+        if let Ok(backlog) = self.store.get_attachment_backlog().await {
+            metrics.attachment_removals.set(backlog.removals);
+            metrics.attachment_removals_oldest.set(backlog.oldest_removal);
+            metrics.attachment_scans.set(backlog.scans);
+            metrics.attachment_scans_oldest.set(backlog.oldest_scan);
+        }
         if with_webhooks && let Ok(backlog) = self.store.get_webhook_backlog().await {
             metrics.webhook_rows.set(backlog.waiting);
             metrics.webhook_oldest.set(backlog.oldest);

@@ -54,6 +54,12 @@ impl ExternalOrigin {
         page.is_of_host(&self.host)
     }
 
+    /// The URL of a path.
+    pub(super) fn http(&self, path: &str) -> String {
+        let scheme = if self.secure { "https" } else { "http" };
+        format!("{scheme}://{}{path}", self.host.within(scheme))
+    }
+
     fn ws(&self, path: &str, ticket: &str) -> String {
         let scheme = if self.secure { "wss" } else { "ws" };
         format!("{scheme}://{}{path}?ticket={ticket}", self.host.within(scheme))

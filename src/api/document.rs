@@ -33,6 +33,7 @@ use crate::error::Error;
         (name = "chats", description = "Chats, read markers, search"),
         (name = "groups", description = "Groups: their settings, members, bans, invitations"),
         (name = "messages", description = "History, sending, editing, deleting, reporting"),
+        (name = "attachments", description = "Files that belong to a message"),
         (name = "users", description = "Users, and whom one has blocked"),
         (name = "sockets", description = "Tickets; [the protocol](/docs/socket/) is in /asyncapi.json"),
     )
@@ -65,6 +66,7 @@ const PARTIAL: &[&str] = &[
     "NewBan",
     "NewInvite",
     "NewMessage",
+    "NewAttachment",
     "Edit",
     "MarkRead",
     "NewReport",

@@ -9,19 +9,22 @@ use axum::{
 use bytes::Bytes;
 use futures_util::stream::try_unfold;
 
-use super::extract::{AuthUser, UserPath};
+use super::{
+    connect::ExternalOrigin,
+    extract::{AuthUser, UserPath},
+};
 use crate::{
     chat::Export,
     context::Context,
     error::{Error, chain},
     model::ExportLine,
-    store::StoreError,
 };
 
 const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 
 /// Exports all data of a user as JSON lines; `chat:admin` only. The profile comes first, then the
-/// blocks, the chats, each followed by the user's own messages, the user's reports, and as the last
+/// blocks, the chats, each followed by the user's own messages, the user's reactions, attachments (with links that are
+/// good for an hour) and reports, and as the last
 /// line `end`: without it the export broke off and has to be repeated. It is read while it is sent,
 /// so changes made meanwhile may be missing; everything else is in it once.
 #[utoipa::path(get, path = "/users/{user_id}/export/", tag = "users",
@@ -33,9 +36,10 @@ pub(super) async fn export_user(
     State(context): State<Context>,
     user: AuthUser,
     UserPath(user_id): UserPath,
+    reached: ExternalOrigin,
 ) -> Result<Response, Error> {
     user.require_admin()?;
-    let export = context.chats.export_user(&user_id).await?;
+    let export = context.chats.export_user(&user_id, reached.http("")).await?;
     let pages = try_unfold((context, export), next_page);
     Ok(([(header::CONTENT_TYPE, NDJSON)], Body::from_stream(pages)).into_response())
 }
@@ -46,7 +50,7 @@ enum BrokenOff {
     #[error("the replica shuts down")]
     Draining,
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Failed(#[from] Error),
 }
 
 /// Reads the next page once the client has taken the previous one. An error breaks the connection.

@@ -19,7 +19,7 @@ use crate::{
     error::Error,
     input::{Fields, Params},
     limits::{Allowance, Class},
-    model::{ChatId, MessageId, UserId, parse_id},
+    model::{ChatId, MessageId, ReportId, UserId, parse_id},
 };
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -163,7 +163,7 @@ impl<S: Send + Sync> FromRequestParts<S> for AuthUser {
     }
 }
 
-async fn path_param<S: Send + Sync>(
+pub(super) async fn path_param<S: Send + Sync>(
     parts: &mut Parts,
     state: &S,
     name: &str,
@@ -226,6 +226,19 @@ impl FromRequestParts<Context> for MessagePath {
     }
 }
 
+/// `{attachment_id}`. An invalid id becomes the nil id, as that of a message does.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AttachmentPath(pub Uuid);
+
+impl FromRequestParts<Context> for AttachmentPath {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, Error> {
+        let raw = path_param(parts, context, "attachment_id").await?;
+        Ok(Self(parse_id(&raw).unwrap_or(Uuid::nil())))
+    }
+}
+
 /// `{emoji}` of a reaction.
 #[derive(Debug, Clone)]
 pub(super) struct EmojiPath(pub String);
@@ -236,6 +249,19 @@ impl FromRequestParts<Context> for EmojiPath {
     async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, Error> {
         let raw = path_param(parts, context, "emoji").await?;
         parse_emoji(&raw).map(Self).map_err(|reason| Error::field("emoji", reason))
+    }
+}
+
+/// `{report_id}`. An invalid id becomes the nil id, as that of a message does.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ReportPath(pub ReportId);
+
+impl FromRequestParts<Context> for ReportPath {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, Error> {
+        let raw = path_param(parts, context, "report_id").await?;
+        Ok(Self(parse_id(&raw).unwrap_or(ReportId::nil())))
     }
 }
 

@@ -1,6 +1,7 @@
 //! REST: extract, call one operation, shape the answer.
 
 mod annotations;
+mod attachments;
 mod bans;
 mod chats;
 mod connect;
@@ -15,11 +16,13 @@ mod messages;
 mod page;
 mod permit;
 pub(crate) mod problem;
+mod range;
 mod reports;
 mod search;
 mod socket_page;
 mod sync;
 mod system;
+mod uploads;
 mod users;
 
 use std::time::Duration;
@@ -33,7 +36,7 @@ use axum::{
     },
     middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, put},
 };
 use tower_http::{
     catch_panic::CatchPanicLayer,
@@ -64,6 +67,7 @@ fn classes() -> [(Class, OpenApiRouter<Context>); 5] {
                 .routes(routes!(annotations::pin_message, annotations::unpin_message))
                 .routes(routes!(chats::mark_read))
                 .routes(routes!(groups::change_own_settings))
+                .routes(routes!(attachments::announce_attachment))
                 .routes(routes!(reports::report_message)),
         ),
         (
@@ -75,6 +79,7 @@ fn classes() -> [(Class, OpenApiRouter<Context>); 5] {
                 .routes(routes!(messages::list_messages))
                 .routes(routes!(messages::get_message))
                 .routes(routes!(messages::list_readers))
+                .routes(routes!(attachments::get_attachment))
                 .routes(routes!(annotations::list_reactions))
                 .routes(routes!(annotations::list_pins))
                 .routes(routes!(search::list_mentions))
@@ -86,6 +91,7 @@ fn classes() -> [(Class, OpenApiRouter<Context>); 5] {
                 .routes(routes!(users::get_user))
                 .routes(routes!(users::list_blocks))
                 .routes(routes!(reports::list_reports))
+                .routes(routes!(reports::get_reported_attachment))
                 .routes(routes!(export::export_user)),
         ),
         (
@@ -103,6 +109,7 @@ fn classes() -> [(Class, OpenApiRouter<Context>); 5] {
                 .routes(routes!(users::post_users))
                 .routes(routes!(users::put_user, users::delete_user))
                 .routes(routes!(users::revoke_tokens))
+                .routes(routes!(reports::decide_report))
                 .routes(routes!(users::block_user, users::unblock_user)),
         ),
         (
@@ -133,7 +140,7 @@ pub fn public_router(context: &Context, sockets: Router<Context>) -> Router {
     let documents = utoipa_swagger_ui::SwaggerUi::new("/docs")
         .config(utoipa_swagger_ui::Config::new(["/openapi.json"]).use_base_layout());
     let router = Router::new()
-        .nest("/api/v1", api)
+        .nest("/api/v1", api.merge(links()))
         .merge(sockets)
         .route("/", get(page::page))
         .route("/assets/{name}", get(page::asset))
@@ -146,6 +153,13 @@ pub fn public_router(context: &Context, sockets: Router<Context>) -> Router {
         .merge(Router::from(documents).layer(from_fn(docs_policy)))
         .merge(health());
     finish(router, context)
+}
+
+/// Links that are a right of their own, so that no token is asked for.
+fn links() -> Router<Context> {
+    Router::new()
+        .route("/uploads/{link}/", put(uploads::upload).head(uploads::upload_progress))
+        .route("/downloads/{link}/", get(uploads::download))
 }
 
 /// Builds the router of the internal port.
@@ -192,11 +206,19 @@ fn cors(allowed: &[Origin]) -> Option<CorsLayer> {
             .allow_headers([
                 header::AUTHORIZATION,
                 header::CONTENT_TYPE,
+                header::CONTENT_RANGE,
+                header::RANGE,
+                header::IF_RANGE,
+                header::IF_NONE_MATCH,
                 HeaderName::from_static("idempotency-key"),
                 HeaderName::from_static("x-request-id"),
             ])
             .expose_headers([
                 header::RETRY_AFTER,
+                header::RANGE,
+                header::CONTENT_RANGE,
+                header::CONTENT_DISPOSITION,
+                header::ETAG,
                 HeaderName::from_static("idempotent-replayed"),
                 HeaderName::from_static("ratelimit-limit"),
                 HeaderName::from_static("ratelimit-remaining"),

@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 
 use super::Chats;
 use crate::{
+    attachments::Attachments,
     error::Error,
     model::{
-        ChatId, ExportEnd, ExportLine, ExportedChat, ExportedMessage, ExportedProfile,
-        ExportedReaction, MessageId, UserId,
+        AttachmentId, ChatId, ExportEnd, ExportLine, ExportedAttachment, ExportedChat,
+        ExportedMessage, ExportedProfile, ExportedReaction, MessageId, Time, UserId,
     },
     store::{Store, StoreError},
 };
@@ -19,6 +20,8 @@ const PAGE: i64 = 250;
 #[derive(Debug)]
 pub struct Export {
     store: Store,
+    attachments: Attachments,
+    origin: String,
     user_id: UserId,
     step: Step,
     /// Totals of the lines so far.
@@ -38,18 +41,22 @@ enum Step {
     /// Past this one.
     Reactions(Option<ExportedReaction>),
     /// Past this one.
+    Attachments(Option<(Time, AttachmentId)>),
+    /// Past this one.
     Reports(ChatId, MessageId),
     End,
     Over,
 }
 
 impl Chats {
-    /// Begins the export of a user's data.
-    pub async fn export_user(&self, user_id: &UserId) -> Result<Export, Error> {
+    /// Begins the export of a user's data. `origin`: this replica's, as the caller sees it, for links.
+    pub async fn export_user(&self, user_id: &UserId, origin: String) -> Result<Export, Error> {
         let profile = self.store.get_exported_profile(user_id).await?;
         let profile = profile.ok_or(Error::UserNotFound)?;
         Ok(Export {
             store: self.store.clone(),
+            attachments: self.attachments.clone(),
+            origin,
             user_id: user_id.clone(),
             step: Step::Profile(profile),
             given: ExportEnd::default(),
@@ -59,7 +66,7 @@ impl Chats {
 
 impl Export {
     /// Returns the next lines, at least one; `None` after the last, and after an error.
-    pub async fn next_page(&mut self) -> Result<Option<Vec<ExportLine>>, StoreError> {
+    pub async fn next_page(&mut self) -> Result<Option<Vec<ExportLine>>, Error> {
         loop {
             let lines = match std::mem::replace(&mut self.step, Step::Over) {
                 Step::Over => return Ok(None),
@@ -75,6 +82,7 @@ impl Export {
                 }
                 Step::Messages(chats, from) => self.messages(chats, from).await?,
                 Step::Reactions(after) => self.reactions(after).await?,
+                Step::Attachments(after) => self.attachments(after).await?,
                 Step::Reports(chat_id, message_id) => self.reports((chat_id, message_id)).await?,
                 Step::End => vec![ExportLine::End(self.given)],
             };
@@ -137,10 +145,36 @@ impl Export {
         let reactions = store.list_exported_reactions(user_id, after.as_ref(), PAGE).await?;
         self.step = match reactions.last() {
             Some(last) => Step::Reactions(Some(last.clone())),
-            None => Step::Reports(ChatId::nil(), MessageId::nil()),
+            None => Step::Attachments(None),
         };
         self.given.reactions += reactions.len() as u64;
         Ok(reactions.into_iter().map(ExportLine::Reaction).collect())
+    }
+
+    async fn attachments(
+        &mut self,
+        after: Option<(Time, AttachmentId)>,
+    ) -> Result<Vec<ExportLine>, Error> {
+        let own = self.store.list_own_attachments(&self.user_id, after, PAGE).await?;
+        self.step = match own.last() {
+            Some((last, _)) => Step::Attachments(Some((last.created_at, last.attachment_id))),
+            None => Step::Reports(ChatId::nil(), MessageId::nil()),
+        };
+        self.given.attachments += own.len() as u64;
+        let mut lines = Vec::new();
+        for (of, attachment) in own {
+            let (chat_id, seq, created_at) = (of.chat_id, of.seq, of.created_at);
+            let (url, expires_at) = self.attachments.lasting_url(of, &self.origin).await?.unzip();
+            lines.push(ExportLine::Attachment(ExportedAttachment {
+                chat_id,
+                seq,
+                attachment,
+                created_at,
+                url,
+                expires_at,
+            }));
+        }
+        Ok(lines)
     }
 
     async fn reports(&mut self, after: (ChatId, MessageId)) -> Result<Vec<ExportLine>, StoreError> {

@@ -31,6 +31,7 @@ use self::{
 };
 use crate::{
     admission_cache::AdmissionCache,
+    attachments::Attachments,
     auth::derive_key,
     broker::{Broker, Channel},
     config::{Config, DeleteChat, UnknownUsers},
@@ -95,6 +96,7 @@ pub struct Chats {
     unread: Unread,
     presence: Presence,
     admissions: AdmissionCache,
+    attachments: Attachments,
     totals: Totals,
     group_reads: GroupReads,
     online_counts: OnlineCounts,
@@ -117,12 +119,14 @@ pub struct Parts {
     pub unread: Unread,
     pub presence: Presence,
     pub admissions: AdmissionCache,
+    pub attachments: Attachments,
 }
 
 impl Chats {
     pub fn new(parts: Parts, config: &Config, instance_secret: &[u8]) -> Self {
         Self {
             admissions: parts.admissions,
+            attachments: parts.attachments,
             totals: Totals::new(parts.store.clone()),
             group_reads: GroupReads::new(parts.store.clone()),
             online_counts: OnlineCounts::new(parts.store.clone(), parts.presence.clone()),
@@ -179,6 +183,13 @@ impl Chats {
         chat_id: ChatId,
         new: NewMessage,
     ) -> Result<Sent, Error> {
+        if !new.attachments.is_empty() {
+            match self.attachments.complete(chat_id, sender, &new.attachments).await {
+                // Of a retry, they may have gone with its message: the writer finds it, or refuses.
+                Err(Error::AttachmentNotFound) if new.client_msg_id.is_some() => {}
+                checked => checked?,
+            }
+        }
         self.writer.send(self.keys.draft(sender, chat_id, new)).await
     }
 

@@ -20,6 +20,11 @@ impl Chats {
         self.store.report_message(chat_id, message_id, reporter, reason).await
     }
 
+    /// Decides a report; once more: nothing.
+    pub async fn decide_report(&self, report_id: ReportId) -> Result<(), Error> {
+        Ok(self.store.decide_report(report_id).await?)
+    }
+
     /// Lists a page of all reports, latest first, with the cursor of the next page.
     pub async fn list_reports(
         &self,

@@ -12,6 +12,7 @@ use std::{
 
 use clap::{CommandFactory, FromArgMatches, Parser};
 use tokio::net::TcpListener;
+use url::Url;
 
 use super::{
     Claims, DevError, Durability, Postgres, Redis,
@@ -129,7 +130,7 @@ async fn start(options: &Options, data: &Path) -> Result<Stack, DevError> {
         Redis::start(&redis_dir, Durability::Full),
     )?;
     let made = token::secret_of(data)?;
-    let mut config = config(&postgres.url(DATABASE), &redis.url())?;
+    let mut config = config(&postgres.url(DATABASE), &redis.url(), data)?;
     // Demo tokens are signed here, so public keys are not used; the host application's own secret is, so
     // that its tokens work too.
     config.auth.jwt_public_key = None;
@@ -215,13 +216,17 @@ async fn again(mut restart: impl AsyncFnMut() -> Result<(), DevError>) -> Result
 }
 
 /// Reads the settings of `serve`, with defaults for development. The environment overrides them.
-fn config(database_url: &str, redis_url: &str) -> Result<Config, DevError> {
+fn config(database_url: &str, redis_url: &str, data: &Path) -> Result<Config, DevError> {
     #[derive(Parser)]
     struct Settings {
         #[command(flatten)]
         config: Config,
     }
+    // A real path is an absolute one.
+    let attachments = Url::from_file_path(data.join("attachments"))
+        .map_or_else(|()| "off".to_owned(), String::from);
     let command = Settings::command()
+        .mut_arg("attachments", |arg| arg.default_value(attachments))
         .mut_arg("migrate_on_start", |arg| arg.default_value("on"))
         // There is no load balancer, and a developer waits after Ctrl-C.
         .mut_arg("drain_delay", |arg| arg.default_value("0s"))
@@ -392,10 +397,13 @@ fn say(text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::AttachmentPlace;
 
     #[test]
     fn the_settings_suit_a_desk() {
-        let config = config("postgresql://x", "redis://y").unwrap();
+        let config = config("postgresql://x", "redis://y", Path::new("/data")).unwrap();
+        let folder = AttachmentPlace::Folder("/data/attachments".into());
+        assert_eq!(config.attachments.attachments, folder);
         assert_eq!(config.migrate_on_start, crate::config::Switch::On);
         assert!(config.drain_delay < config.shutdown_grace);
         assert!(config.shutdown_grace < DRAIN_CEILING);

@@ -27,6 +27,10 @@ const SOCKET_WAIT: Duration = Duration::from_secs(5);
 /// client does not read it.
 const REQUEST_WAIT: Duration = Duration::from_secs(1);
 
+/// Most uploads that pass through a replica at once, of one user and of all: each one is a connection, a file and
+/// some 300 KiB of memory.
+const UPLOADS: (usize, usize) = (4, 256);
+
 /// Size of a bucket, in seconds of its rate.
 const BURST_SECONDS: u32 = 10;
 
@@ -183,13 +187,23 @@ struct On {
     /// Includes sockets that are not authenticated yet.
     sockets: Arc<ConcurrencyLimit<IpAddr>>,
     requests: Arc<ConcurrencyLimit<UserId>>,
+    uploads: Arc<ConcurrencyLimit<UserId>>,
     rate_commands: u32,
     subscriptions: usize,
 }
 
 /// The values of the metric's label `class`.
-const REFUSED: [&str; 8] =
-    ["sends", "reads", "rooms", "searches", "connects", "addresses", "sockets", "requests"];
+const REFUSED: [&str; 9] = [
+    "sends",
+    "reads",
+    "rooms",
+    "searches",
+    "connects",
+    "addresses",
+    "sockets",
+    "requests",
+    "uploads",
+];
 
 impl Limits {
     pub fn new(config: &LimitConfig, metrics: Arc<Metrics>) -> Self {
@@ -210,6 +224,7 @@ impl Limits {
             addresses: Limit::new(config.rate_addresses),
             sockets: Arc::new(ConcurrencyLimit::new(config.sockets_per_address, config.sockets)),
             requests: Arc::new(ConcurrencyLimit::new(config.requests_per_user, usize::MAX)),
+            uploads: Arc::new(ConcurrencyLimit::new(UPLOADS.0, UPLOADS.1)),
             rate_commands: config.rate_commands,
             subscriptions: config.subscriptions_per_socket,
         });
@@ -242,6 +257,13 @@ impl Limits {
         let Some(on) = &self.on else { return Ok(None) };
         let permit = on.requests.take(user.clone());
         permit.map(Some).ok_or_else(|| self.refuse("requests", REQUEST_WAIT))
+    }
+
+    /// Takes a permit for an upload, to be held until its last byte; `None` if limits are off.
+    pub fn take_upload_permit(&self, user: &UserId) -> Result<Option<Permit<UserId>>, Error> {
+        let Some(on) = &self.on else { return Ok(None) };
+        let permit = on.uploads.take(user.clone());
+        permit.map(Some).ok_or_else(|| self.refuse("uploads", REQUEST_WAIT))
     }
 
     /// Whether a socket with `following` subscriptions may add one.

@@ -6,9 +6,9 @@ use super::{Commit, Outbox};
 use crate::{
     broker::Channel,
     error::chain,
-    model::{Change, ChatId, Epoch, MessageKind, UserId},
+    model::{Audience, Change, ChangedPart, ChatId, Epoch, MessageKind, UserId},
     presence::Presence,
-    protocol::{AddressedFrame, Publication},
+    protocol::{AddressedFrame, Publication, message_frame},
     store::{Changed, Changes, ChatState, Noted, StoreError, Unpublished},
 };
 
@@ -38,6 +38,40 @@ impl Outbox {
                 tracing::warn!(error = chain(&error), "a change is left to the sweeper");
             }
         }
+    }
+
+    /// Publishes that a scanner has judged an attachment of a message.
+    pub async fn publish_scan(&self, chat_id: ChatId, changed: Changed) {
+        match self.commit_of_scan(chat_id, changed).await {
+            Ok(commit) => self.publish_soon(commit).await,
+            Err(error) => {
+                tracing::warn!(error = chain(&error), "a change is left to the sweeper");
+            }
+        }
+    }
+
+    async fn commit_of_scan(
+        &self,
+        chat_id: ChatId,
+        Changed { ev, noted }: Changed,
+    ) -> Result<Commit, StoreError> {
+        let changes = self.store.get_changes(chat_id, None, ev - 1, 1).await?;
+        let epoch = Epoch::clone(&noted.epoch);
+        let row = Unpublished { noted, chats: vec![chat_id], members: Vec::new() };
+        let mut commit = Commit::default();
+        let first = changes.as_ref().and_then(|changes| changes.changes.first());
+        if let Some(Change::Message(message)) = first.filter(|change| change.ev() == ev) {
+            let frame = AddressedFrame {
+                audience: Audience::SeeingSeq(message.seq),
+                affected: Vec::new(),
+                frame: message_frame(message, Some(&[ChangedPart::Attachments])),
+            };
+            let micros = jiff::Timestamp::now().as_microsecond();
+            let event = Publication::Event { epoch, ev, micros, trace: None, frame };
+            commit.publish(Channel::Chat(chat_id), &event);
+        }
+        commit.append(self.commit_of(&[row]).await?);
+        Ok(commit)
     }
 
     async fn commit_of_changes(

@@ -2,6 +2,10 @@
 //! function that locks. The SQL stands beside the code that binds it.
 
 mod annotations;
+mod attachment_removals;
+mod attachment_scans;
+mod attachment_uploads;
+mod attachments;
 mod bans;
 mod changes;
 mod chats;
@@ -48,6 +52,11 @@ use tokio_postgres::types::{ToSql, Type};
 pub use self::{
     annotations::{
         Annotated, AnnotatedBatch, Annotation, AnnotationKind, AnnotationOutcome, UserReaction,
+    },
+    attachment_removals::AttachmentBacklog,
+    attachment_scans::DueScan,
+    attachments::{
+        AnnouncedAttachment, AttachmentState, Finding as AttachmentFinding, StoredAttachment,
     },
     changes::Changes,
     chats::{Actor, Deleted, Opened, Reader, TypingRule},

@@ -1,6 +1,6 @@
 //! Reported messages.
 
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{Json, Type};
 use uuid::Uuid;
 
 use super::{
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    model::{ChatId, MessageId, Report, ReportId, Time, UserId},
+    model::{Attachment, AttachmentId, ChatId, MessageId, Report, ReportId, Time, UserId},
 };
 
 impl Store {
@@ -61,13 +61,44 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Decides a report: it is gone, and so are the bytes that were kept for it.
+    pub async fn decide_report(&self, report_id: ReportId) -> Result<(), StoreError> {
+        self.query(DECIDE_REPORT, &[(&report_id, Type::UUID)]).await?;
+        Ok(())
+    }
+
+    /// Reads an attachment that is kept for a report.
+    pub async fn get_reported_attachment(
+        &self,
+        report_id: ReportId,
+        attachment_id: AttachmentId,
+    ) -> Result<Option<(ChatId, Attachment)>, StoreError> {
+        let params = [(&report_id as _, Type::UUID), (&attachment_id as _, Type::UUID)];
+        let row = self.query_opt(REPORTED_ATTACHMENT, &params).await?;
+        Ok(row.map(|row| (row.get("chat_id"), row.get::<Json<Attachment>>("attachment").0)))
+    }
+
+    /// Reads an attachment that is kept for any report.
+    pub async fn get_kept_attachment(
+        &self,
+        chat_id: ChatId,
+        attachment_id: AttachmentId,
+    ) -> Result<Option<Attachment>, StoreError> {
+        let params = [(&chat_id as _, Type::UUID), (&attachment_id as _, Type::UUID)];
+        let row = self.query_opt(KEPT_ATTACHMENT, &params).await?;
+        Ok(row.map(|row| row.get::<Json<Attachment>>("attachment").0))
+    }
+}
+
 /// The columns that [`report`] reads, of a table named `r`.
 macro_rules! report_columns {
     () => {
         "r.report_id AS r_report_id, r.chat_id AS r_chat_id, r.message_id AS r_message_id, \
          r.seq AS r_seq, r.sender_id AS r_sender_id, r.reporter_id AS r_reporter_id, \
          r.reason AS r_reason, r.text AS r_text, r.metadata AS r_metadata, \
-         r.created_at AS r_created_at"
+         (SELECT json_agg(k.attachment ORDER BY k.attachment_id) FROM report_attachments k \
+           WHERE k.report_id = r.report_id) AS r_attachments, r.created_at AS r_created_at"
     };
 }
 pub(super) use report_columns;
@@ -84,6 +115,10 @@ pub(super) fn report(row: &Row) -> Report {
         reason: row.get("r_reason"),
         text: row.get("r_text"),
         metadata: json(row, "r_metadata"),
+        attachments: row
+            .get::<Option<Json<Vec<Attachment>>>>("r_attachments")
+            .map(|json| json.0)
+            .unwrap_or_default(),
         created_at: time(row, "r_created_at"),
     }
 }
@@ -120,3 +155,18 @@ const LIST_REPORTS: &str = concat!(
        < (coalesce($1, 'infinity'), coalesce($2, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
  ORDER BY r.created_at DESC, r.report_id DESC LIMIT $3"
 );
+
+const DECIDE_REPORT: &str = "\
+-- store.decide_report
+WITH kept AS (
+    DELETE FROM report_attachments WHERE report_id = $1
+)
+DELETE FROM reports WHERE report_id = $1";
+
+const REPORTED_ATTACHMENT: &str = "\
+-- store.reported_attachment
+SELECT chat_id, attachment FROM report_attachments WHERE report_id = $1 AND attachment_id = $2";
+
+const KEPT_ATTACHMENT: &str = "\
+-- store.kept_attachment
+SELECT attachment FROM report_attachments WHERE chat_id = $1 AND attachment_id = $2 LIMIT 1";

@@ -2,6 +2,7 @@
 
 mod algebra;
 mod amid_sends;
+mod attachments;
 mod blocks;
 mod bounds;
 mod chats;

@@ -5,6 +5,7 @@ use jsonwebtoken::{Algorithm, EncodingKey};
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::attachments::uploaded;
 use crate::harness::{
     Answer, Chat, Client, Cluster, SECRET, Socket, User, claims, now, sign, sign_with,
 };
@@ -93,6 +94,10 @@ const RULES: &[Rule] = {
         rule("delete", "/chats/{chat}/messages/{message_id}/", ChatOrHost, [204, 204]),
         rule("post", "/chats/{chat}/messages/{message_id}/report/", Chat, [200, 201]),
         rule("get", "/reports/", Host, [200, 200]),
+        rule("delete", "/reports/{report_id}/", Host, [204, 204]),
+        rule("get", "/reports/{report_id}/attachments/{attachment_id}/", Host, [200, 200]),
+        rule("post", "/chats/{chat}/attachments/", ChatUnlessBlocked, [201, 201]),
+        rule("get", "/chats/{chat}/attachments/{attachment_id}/", Chat, [200, 200]),
         rule("post", "/chats/{chat}/mark_read/", Chat, [200, 200]),
         rule("get", "/chats/{chat}/search/", Chat, [200, 200]),
         rule("get", "/chats/{chat}/connect/", Chat, [200, 200]),
@@ -109,21 +114,28 @@ const RULES: &[Rule] = {
     ]
 };
 
-/// Two people, their chat, and a message of the first.
+/// Two people, their chat, and a message of the first with an attachment.
 struct Pair {
     one: User,
     other: User,
     chat: Chat,
     message_id: String,
+    attachment_id: String,
+    report_id: String,
 }
 
 impl Pair {
     async fn new(cluster: &Cluster, name: &str) -> Self {
         let (one, other) = (cluster.user(name), cluster.user(&format!("{name}'s friend")));
         let chat = one.on(0).open_chat(&other).await;
-        let message = one.on(0).send(&chat, "hello").await;
+        let attachment_id = uploaded(cluster, &one, &chat).await;
+        let body = json!({ "text": "hello", "attachments": [attachment_id] });
+        let message = one.on(0).post(&chat.path("messages/"), body).await.expect(201);
         let message_id = message["message_id"].as_str().expect("an id").to_owned();
-        Self { one, other, chat, message_id }
+        let report = chat.path(&format!("messages/{message_id}/report/"));
+        let report = other.on(0).post(&report, json!({})).await.expect(201);
+        let report_id = report["report_id"].as_str().expect("an id").to_owned();
+        Self { one, other, chat, message_id, attachment_id, report_id }
     }
 
     fn path(&self, pattern: &str) -> String {
@@ -131,6 +143,8 @@ impl Pair {
         let path = pattern
             .replace("{chat}", &self.chat.id)
             .replace("{message_id}", &self.message_id)
+            .replace("{report_id}", &self.report_id)
+            .replace("{attachment_id}", &self.attachment_id)
             .replace("{invite_id}", &self.message_id)
             .replace("{emoji}", ":x:")
             .replace("{code}", "AAAAAAAAAAAAAAAAAAAAAA")
@@ -147,6 +161,7 @@ impl Pair {
             ("post", "/chats/{chat}/members/") => Some(json!({ "user_ids": ["somebody"] })),
             ("patch", "/chats/{chat}/members/{user_id}/") => Some(json!({ "role": "admin" })),
             ("patch", "/chats/{chat}/") => Some(json!({ "title": "x" })),
+            ("post", "/chats/{chat}/attachments/") => Some(announcement()),
             ("post" | "patch" | "put", _) => Some(json!({ "text": "x", "name": "x" })),
             _ => None,
         };
@@ -156,6 +171,10 @@ impl Pair {
             None => request.await,
         }
     }
+}
+
+fn announcement() -> Value {
+    json!({ "name": "x", "content_type": "text/plain", "size": 5 })
 }
 
 /// Returns tokens that are refused, and the code of the refusal.
@@ -289,6 +308,8 @@ async fn is_refused_to_strangers(cluster: &Cluster, rule: &Rule, pair: &Pair, ca
                 one: pair.one.clone(),
                 other: pair.other.clone(),
                 message_id: pair.message_id.clone(),
+                attachment_id: pair.attachment_id.clone(),
+                report_id: pair.report_id.clone(),
             };
             let none = nowhere.ask(rule, &carol.on(0)).await;
             let without_id = |answer: Answer| {
@@ -301,8 +322,12 @@ async fn is_refused_to_strangers(cluster: &Cluster, rule: &Rule, pair: &Pair, ca
             let method = Method::from_bytes(rule.method.to_uppercase().as_bytes());
             let request = cluster.user("carol").on(0);
             let request = request.request(method.expect("a method"), &format!("/api/v1{by_name}"));
-            let body = r#"{"text":"x","title":"x","user_ids":["x"],"role":"admin"}"#;
-            let request = request.body("application/json", body);
+            let mut body = announcement();
+            for (field, value) in [("text", "x"), ("title", "x"), ("role", "admin")] {
+                body[field] = json!(value);
+            }
+            body["user_ids"] = json!(["x"]);
+            let request = request.body("application/json", body.to_string());
             request.await.expect_problem(404, "chat_not_found");
         }
     }

@@ -45,6 +45,7 @@ async fn a_report_keeps_the_message_as_it_was_and_there_is_one_a_reporter() {
         &report,
         &[
             "report_id",
+            "attachments",
             "chat_id",
             "message_id",
             "seq",

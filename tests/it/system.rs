@@ -135,6 +135,8 @@ async fn the_documents_name_every_route_and_need_no_network() {
         ("/api/v1/search/".to_owned(), &["get"]),
         ("/api/v1/mentions/".to_owned(), &["get"]),
         (message, &["get", "patch", "delete"]),
+        (format!("{chat}/attachments/"), &["post"]),
+        (format!("{chat}/attachments/{{attachment_id}}/"), &["get"]),
         (format!("{chat}/mark_read/"), &["post"]),
         (format!("{chat}/search/"), &["get"]),
         (format!("{chat}/connect/"), &["get"]),
@@ -146,6 +148,8 @@ async fn the_documents_name_every_route_and_need_no_network() {
         ("/api/v1/users/{user_id}/block/".to_owned(), &["put", "delete"]),
         ("/api/v1/blocks/".to_owned(), &["get"]),
         ("/api/v1/reports/".to_owned(), &["get"]),
+        ("/api/v1/reports/{report_id}/".to_owned(), &["delete"]),
+        ("/api/v1/reports/{report_id}/attachments/{attachment_id}/".to_owned(), &["get"]),
     ];
     let paths = openapi["paths"].as_object().expect("paths");
     for (path, methods) in &calls {

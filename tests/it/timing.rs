@@ -54,6 +54,11 @@ async fn refuse(eve: &Client, route: usize, chat: &str) -> Duration {
         14 => eve.get(&format!("{path}pins/")),
         15 => eve.put(&format!("{path}pins/{}/", Uuid::now_v7()), json!({})),
         16 => eve.put(&format!("{path}messages/{}/reactions/:x:/", Uuid::now_v7()), json!({})),
+        17 => {
+            let body = json!({ "name": "x", "content_type": "text/plain", "size": 5 });
+            eve.post(&format!("{path}attachments/"), body)
+        }
+        18 => eve.get(&format!("{path}attachments/{}/", Uuid::now_v7())),
         _ => eve.delete(&path),
     };
     let began = Instant::now();
@@ -63,7 +68,7 @@ async fn refuse(eve: &Client, route: usize, chat: &str) -> Duration {
     took
 }
 
-const ROUTES: usize = 18;
+const ROUTES: usize = 20;
 
 #[test]
 fn the_share_tells_a_shift_from_none() {

@@ -29,6 +29,7 @@ pub enum ErrorCode {
     RouteNotFound,
     MethodNotAllowed,
     PayloadTooLarge,
+    RangeNotSatisfiable,
     UnsupportedMediaType,
     RoomMismatch,
     ChatFull,
@@ -44,7 +45,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All codes.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::InvalidJson,
         Self::InvalidRequest,
         Self::Unauthenticated,
@@ -67,6 +68,7 @@ impl ErrorCode {
         Self::RouteNotFound,
         Self::MethodNotAllowed,
         Self::PayloadTooLarge,
+        Self::RangeNotSatisfiable,
         Self::UnsupportedMediaType,
         Self::RoomMismatch,
         Self::ChatFull,
@@ -136,6 +138,7 @@ impl ErrorCode {
             Self::RouteNotFound => ("route_not_found", 404, "No such path"),
             Self::MethodNotAllowed => ("method_not_allowed", 405, "Method not allowed"),
             Self::PayloadTooLarge => ("payload_too_large", 413, "Body too large"),
+            Self::RangeNotSatisfiable => ("range_not_satisfiable", 416, "No such range"),
             Self::UnsupportedMediaType => ("unsupported_media_type", 415, "Not JSON"),
             Self::RoomMismatch => ("room_mismatch", 409, "Another chat"),
             Self::ChatFull => ("chat_full", 409, "Chat full"),

@@ -16,8 +16,8 @@ use crate::bounds::MAX_USER_ID_CHARS;
 pub use self::{
     carried::{Attachment, AttachmentId, AttachmentStatus, ChangedPart, Quote, Reaction},
     export::{
-        ExportEnd, ExportLine, ExportedBlock, ExportedChat, ExportedMessage, ExportedProfile,
-        ExportedReaction, ExportedReport,
+        ExportEnd, ExportLine, ExportedAttachment, ExportedBlock, ExportedChat, ExportedMessage,
+        ExportedProfile, ExportedReaction, ExportedReport,
     },
     group::{
         Ban, GroupChange, GroupSettings, HistoryRule, Invite, InviteRule, JoinRule, LeftReason,
@@ -249,6 +249,9 @@ pub struct Report {
     /// The message's metadata when it was reported; null after its sender was erased.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
     pub metadata: Option<Box<RawValue>>,
+    /// The message's attachments when it was reported. They can be read until the report is decided; none after its
+    /// sender was erased.
+    pub attachments: Vec<Attachment>,
     pub created_at: Time,
 }
 

@@ -1,10 +1,14 @@
 //! The bodies of REST calls beside the objects of [`model`](crate::model).
 //! Paths are below `/api/v1`; `{chat}` is a `chat_id` or a `room_name`.
 
+mod attachments;
+
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+
+pub use self::attachments::{AttachmentLink, AttachmentTicket, NewAttachment, UploadLink};
 
 use crate::model::{
     AttachmentId, Ban, Chat, ChatId, ChatKind, GroupSettings, HistoryRule, Invite, InviteRule,

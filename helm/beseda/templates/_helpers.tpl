@@ -84,11 +84,16 @@ app.kubernetes.io/part-of: beseda
 {{- if and .Values.dev.enabled (not .Values.jwt.existingSecret) -}}jwt{{- else -}}{{ .Values.jwt.key }}{{- end -}}
 {{- end -}}
 
+{{- define "beseda.s3Secret" -}}
+{{- if hasPrefix "s3://" .Values.attachments.store -}}{{ .Values.attachments.s3.existingSecret }}{{- end -}}
+{{- end -}}
+
 {{/* The secrets that replicas read. */}}
 {{- define "beseda.secrets" -}}
 {{- $names := list (include "beseda.postgresSecret" .) (include "beseda.redisSecret" .) -}}
 {{- if ne .Values.jwt.kind "jwks" -}}{{- $names = append $names (include "beseda.jwtSecret" .) -}}{{- end -}}
 {{- if .Values.webhooks.url -}}{{- $names = append $names .Values.webhooks.existingSecret -}}{{- end -}}
+{{- with include "beseda.s3Secret" . -}}{{- $names = append $names . -}}{{- end -}}
 {{- $names | uniq | sortAlpha | join "," -}}
 {{- end -}}
 
@@ -266,6 +271,13 @@ app.kubernetes.io/part-of: beseda
       - secret:
           name: {{ .Values.webhooks.existingSecret | quote }}
           items: [{ key: {{ .Values.webhooks.key | quote }}, path: webhook }]
+      {{- end }}
+      {{- with include "beseda.s3Secret" . }}
+      - secret:
+          name: {{ . | quote }}
+          items:
+            - { key: {{ $.Values.attachments.s3.accessKeyIdKey | quote }}, path: s3-access-key-id }
+            - { key: {{ $.Values.attachments.s3.secretAccessKeyKey | quote }}, path: s3-secret-access-key }
       {{- end }}
 {{- end -}}
 

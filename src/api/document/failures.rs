@@ -81,6 +81,21 @@ pub(super) const FAILURES: &[(&str, &[&str])] = &[
             "idempotency_mismatch",
         ],
     ),
+    (
+        "announce_attachment",
+        &[
+            "forbidden",
+            "blocked",
+            "silenced",
+            "quota_exceeded",
+            "chat_not_found",
+            "validation_failed",
+        ],
+    ),
+    (
+        "get_attachment",
+        &["chat_not_found", "attachment_not_found", "range_not_satisfiable", "validation_failed"],
+    ),
     ("get_message", &["chat_not_found", "message_not_found"]),
     (
         "edit_message",
@@ -129,7 +144,7 @@ pub(super) const BODY_FAILURES: &[&str] =
     &["invalid_json", "payload_too_large", "unsupported_media_type", "validation_failed"];
 
 /// Returns an example of each failure.
-pub(super) fn failures() -> [Error; 30] {
+pub(super) fn failures() -> [Error; 31] {
     let fault = |field: &str, message: &str| FieldError {
         field: field.to_owned(),
         message: message.to_owned(),
@@ -155,6 +170,7 @@ pub(super) fn failures() -> [Error; 30] {
         Error::InviteNotFound,
         Error::AttachmentNotFound,
         Error::PayloadTooLarge { limit: MAX_BODY_BYTES },
+        Error::RangeNotSatisfiable,
         Error::UnsupportedMediaType,
         Error::RoomMismatch,
         Error::ChatFull,
@@ -171,6 +187,7 @@ pub(super) fn failures() -> [Error; 30] {
 /// What `forbidden` says in each call, by `operationId`; in the others that the token lacks a scope.
 pub(super) const FORBIDDEN: &[(&[&str], &str)] = &[
     (&["create_message", "edit_message"], "The other person's account is gone."),
+    (&["announce_attachment"], "This installation takes no attachments."),
     (&["block_user"], "You have blocked as many people as one may."),
     (&["join_group", "accept_invite"], "You have as many chats as one may have."),
     (&["delete_chat"], "You may not delete this chat."),

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::harness::{Answer, Cluster, User};
 
 /// Every route below a chat, with a body that would be right.
-fn routes_of(chat: &str, message_id: &str) -> Vec<(Method, String, Option<Value>)> {
+fn routes_of(chat: &str, message_id: &str, file: &str) -> Vec<(Method, String, Option<Value>)> {
     let route = |method, rest: &str, body| (method, format!("/api/v1/chats/{chat}/{rest}"), body);
     vec![
         route(Method::GET, "", None),
@@ -39,6 +39,12 @@ fn routes_of(chat: &str, message_id: &str) -> Vec<(Method, String, Option<Value>
         route(Method::PUT, &format!("messages/{message_id}/reactions/:x:/"), None),
         route(Method::DELETE, &format!("messages/{message_id}/reactions/:x:/"), None),
         route(Method::GET, "connect/", None),
+        route(
+            Method::POST,
+            "attachments/",
+            Some(json!({ "name": "x", "content_type": "text/plain", "size": 5 })),
+        ),
+        route(Method::GET, &format!("attachments/{file}/"), None),
         route(Method::DELETE, "", None),
     ]
 }
@@ -64,7 +70,7 @@ async fn a_chat_of_others_answers_exactly_as_one_that_does_not_exist() {
     let braced = format!("%7B{}%7D", chat.id);
     let others = [chat.id.as_str(), &chat.room_name, &braced];
     for chat in others.into_iter().chain(absent) {
-        for route in routes_of(chat, message_id) {
+        for route in routes_of(chat, message_id, message_id) {
             let asked = format!("{} {}", route.0, route.1);
             let mut body = ask(&eve, 1, route).await.expect_problem(404, "chat_not_found");
             body.as_object_mut().expect("an object").remove("request_id");
@@ -93,11 +99,12 @@ async fn every_route_takes_the_id_or_the_name_with_a_slash_at_the_end_or_without
     let chat = alice.on(0).open_chat(&bob).await;
     let sent = alice.on(0).send(&chat, "x marks the spot").await;
     let message_id = sent["message_id"].as_str().expect("an id");
+    let file = crate::attachments::uploaded(&cluster, &alice, &chat).await;
     let upper = chat.id.to_uppercase();
     for (named, slash) in
         [(&chat.id, false), (&chat.room_name, true), (&chat.room_name, false), (&upper, true)]
     {
-        for (method, mut path, body) in routes_of(named, message_id) {
+        for (method, mut path, body) in routes_of(named, message_id, &file) {
             let of_groups = ["bans/", "invites/", "join/", "members/alice/"];
             let changes = [Method::PATCH, Method::POST].contains(&method)
                 && (path.ends_with(&format!("{named}/")) || path.ends_with("members/"));

@@ -1,5 +1,6 @@
 //! Answers of a replica.
 
+use bytes::Bytes;
 use reqwest::{StatusCode, header::HeaderMap};
 use serde_json::Value;
 
@@ -11,14 +12,16 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
     pub(crate) text: String,
+    pub(crate) bytes: Bytes,
     /// Null if the body is empty or not JSON.
     pub(crate) json: Value,
 }
 
 impl Answer {
-    pub(super) fn new(asked: String, status: StatusCode, headers: HeaderMap, text: String) -> Self {
+    pub(super) fn new(asked: String, status: StatusCode, headers: HeaderMap, bytes: Bytes) -> Self {
+        let text = String::from_utf8_lossy(&bytes).into_owned();
         let json = serde_json::from_str(&text).unwrap_or(Value::Null);
-        Self { asked, status: status.as_u16(), headers, text, json }
+        Self { asked, status: status.as_u16(), headers, text, bytes, json }
     }
 
     pub(crate) fn header(&self, name: &str) -> Option<&str> {

@@ -269,9 +269,9 @@ impl Request {
         let Self { builder, asked } = self;
         let answer = builder.send().await?;
         let (status, headers) = (answer.status(), answer.headers().clone());
-        let text = answer.text().await?;
-        documented::check_answer(&asked, status.as_u16(), &headers, &text);
-        Ok(Answer::new(asked, status, headers, text))
+        let answer = Answer::new(asked, status, headers, answer.bytes().await?);
+        documented::check_answer(&answer);
+        Ok(answer)
     }
 }
 

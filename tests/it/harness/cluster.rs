@@ -2,6 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    path::Path,
     str::FromStr,
     sync::Arc,
     time::Duration,
@@ -9,7 +10,7 @@ use std::{
 
 use beseda::{
     app::{self, Listeners, Replica},
-    config::{Config, DatabaseConfig, Secret, Switch},
+    config::{AttachmentConfig, AttachmentPlace, Config, DatabaseConfig, Secret, Switch},
     dev::Postgres,
     server,
     store::Store,
@@ -18,6 +19,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, builder::Resettable};
 use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::Value;
+use tempfile::TempDir;
 use tokio::{runtime::Handle, sync::OwnedSemaphorePermit, task::block_in_place};
 
 use super::{
@@ -42,6 +44,8 @@ pub(crate) struct Cluster {
     database: String,
     config: Config,
     replicas: Vec<Option<Replica>>,
+    /// The bytes of attachments.
+    files: TempDir,
     net: Arc<Net>,
     psql: Psql,
     _permit: OwnedSemaphorePermit,
@@ -68,6 +72,8 @@ impl Cluster {
         stack.postgres.create_database(&database).await.expect("a new database");
         let url = stack.postgres.url(&database);
         let mut config = config(&url, &stack.redis.url(), &format!("{database}:"));
+        let files = tempfile::tempdir().expect("a folder");
+        config.attachments.attachments = AttachmentPlace::Folder(files.path().to_owned());
         set(&mut config);
         let psql = Psql::connect(&url).await;
         let mut cluster = Self {
@@ -76,6 +82,7 @@ impl Cluster {
             database,
             config,
             replicas: Vec::new(),
+            files,
             net: Arc::new(Net::new()),
             psql,
             _permit: permit,
@@ -135,6 +142,11 @@ impl Cluster {
         self.replicas.iter().flatten().map(|replica| replica.followed().1).sum()
     }
 
+    /// Returns the folder of the attachments' bytes.
+    pub(crate) fn files(&self) -> &Path {
+        self.files.path()
+    }
+
     /// Returns the Postgres and the Redis in use.
     pub(crate) fn stack(&self) -> &Stack {
         &self.stack
@@ -147,6 +159,10 @@ impl Cluster {
 
     pub(crate) fn database_config(&self) -> &DatabaseConfig {
         &self.config.database
+    }
+
+    pub(crate) fn attachment_config(&self) -> &AttachmentConfig {
+        &self.config.attachments
     }
 
     /// The program's own way to its database.

@@ -16,6 +16,7 @@ mod pgbouncer;
 mod postgres;
 mod program;
 mod redis;
+mod s3;
 mod socket;
 mod stack;
 mod talker;
@@ -35,6 +36,7 @@ pub(crate) use self::{
     postgres::Psql,
     program::Program,
     redis::{Redis, Reply},
+    s3::S3,
     socket::Socket,
     talker::Talker,
     token::{SECRET, claims, now, sign, sign_with},

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ChatId, ChatKind, Message, MessageId, ReportId, Role, Time, UserId};
+use super::{Attachment, ChatId, ChatKind, Message, MessageId, ReportId, Role, Time, UserId};
 use crate::tagged;
 
 /// A line of an export.
@@ -16,6 +16,7 @@ pub enum ExportLine {
     /// A message of the user. Those of a chat follow the chat.
     Message(ExportedMessage),
     Reaction(ExportedReaction),
+    Attachment(ExportedAttachment),
     Report(ExportedReport),
     /// The last line, and only of a complete export.
     End(ExportEnd),
@@ -41,11 +42,12 @@ impl ExportLine {
             "chat" => serde_json::from_str(line).map(Self::Chat),
             "message" => serde_json::from_str(line).map(Self::Message),
             "reaction" => serde_json::from_str(line).map(Self::Reaction),
+            "attachment" => serde_json::from_str(line).map(Self::Attachment),
             "report" => serde_json::from_str(line).map(Self::Report),
             "end" => serde_json::from_str(line).map(Self::End),
             kind => Err(serde::de::Error::unknown_variant(
                 kind,
-                &["profile", "block", "chat", "message", "reaction", "report", "end"],
+                &["profile", "block", "chat", "message", "reaction", "attachment", "report", "end"],
             )),
         }
     }
@@ -114,6 +116,21 @@ pub struct ExportedReaction {
     pub created_at: Time,
 }
 
+/// An attachment that the exported user has announced, sent or not.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ExportedAttachment {
+    #[cfg_attr(feature = "openapi", schema(value_type = Uuid))]
+    pub chat_id: ChatId,
+    /// The number of the message that it was sent with; null: it was not sent.
+    pub seq: Option<i64>,
+    pub attachment: Attachment,
+    pub created_at: Time,
+    /// Where its bytes can be read until `expires_at`; null: there are none.
+    pub url: Option<String>,
+    pub expires_at: Option<Time>,
+}
+
 /// A report by the exported user, without the message's text, which is another user's data.
 #[derive(Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -140,5 +157,7 @@ pub struct ExportEnd {
     pub messages: u64,
     #[serde(default)]
     pub reactions: u64,
+    #[serde(default)]
+    pub attachments: u64,
     pub reports: u64,
 }
