@@ -12,6 +12,7 @@ import { SignInView } from './sign-in.js';
 import { readFragment } from './text.js';
 import { ChatView } from './view-chat.js';
 import { ChatListView } from './view-chats.js';
+import { FindView } from './view-find.js';
 import { readClaims } from '../clients/typescript/src/index.js';
 
 const TOKEN_KEY = 'beseda.token';
@@ -50,7 +51,8 @@ function begin(token) {
   session.on('open', showPane);
   session.on('token', onTokenTrouble);
   new ChatListView(session, { name: claims.name ?? claims.sub, onOpen: goTo });
-  new ChatView(session, { onClose: () => goTo(null) });
+  const chatView = new ChatView(session, { onClose: () => goTo(null) });
+  new FindView(session, { onPick: (message, ranges) => { goTo(message.chat_id); chatView.showMessage(message, ranges); } });
   session.on('gone', ({ chatId }) => { if (readFragment(location.hash).chat === chatId) leaveAddress(); });
   signIn.hide();
   session.start();

@@ -18,7 +18,7 @@ export class Session extends Client {
   /** Refusals for which that was asked. */
   #asked = new WeakSet();
 
-  /** @param {import('../clients/typescript/src/client.js').Options} options */
+  /** @param {import('../clients/typescript/src/options.js').Options} options */
   constructor(options) {
     super(options);
     // Once everybody has heard of it: they may want to say that it was the open chat.
@@ -82,10 +82,10 @@ export class Session extends Client {
     return until && Date.parse(until) > Date.now() ? until : null;
   }
 
-  /** Sends, and brings the end of the chat into sight. @param {string} text @param {import('../clients/typescript/src/index.js').Mentions} [mentions] */
-  async sendHere(text, mentions) {
+  /** Sends, and brings the end of the chat into sight. @param {string} text @param {import('../clients/typescript/src/options.js').SendOptions} options */
+  async sendHere(text, options) {
     const timeline = this.timelineOf(this.openId);
-    this.send(this.openId, text, null, mentions);
+    this.send(this.openId, text, options);
     await this.showNewest(timeline);
   }
 

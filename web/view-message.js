@@ -3,14 +3,22 @@
  * can be done to it.
  */
 import { avatar, displayName, el, icon } from './dom.js';
+import { COLUMNS, EMOJI } from './emoji.js';
 import { describeError, formatDay, formatFull, formatTime, t } from './i18n.js';
 import { Menu } from './menu.js';
 import { segments } from './text.js';
+import { quoteLines } from './view-quote.js';
+import { ReactionBar } from './view-reactions.js';
 
 /** @typedef {import('./rows.js').Row} Row */
 
 /**
  * @typedef {object} MessageActions
+ * @property {(message: object) => void} reply
+ * @property {(message: object, emoji: string, on: boolean) => void} react
+ * @property {(message: object) => void} listReactions
+ * @property {(message: object, on: boolean) => void} pin
+ * @property {(quote: {seq: number, message_id: string}) => void} jump
  * @property {(message: object) => void} edit
  * @property {(message: object) => void} remove
  * @property {(pending: object) => void} retry
@@ -27,6 +35,10 @@ import { segments } from './text.js';
  * @property {import('./text.js').Range[]} mentions
  * @property {boolean} mentionsMe
  * @property {boolean} mayDelete                 somebody else's message, too
+ * @property {boolean} mayPin
+ * @property {boolean} mayWrite
+ * @property {string} quoted                     whose message it answers
+ * @property {import('./view-reactions.js').Shown[]} reactions
  */
 
 /** Text with its hits marked; never anything but text. */
@@ -49,10 +61,14 @@ export class RowView {
   /** @type {HTMLLIElement} */
   element;
   #row;
+  /** @type {Context} */
+  #context;
   #actions;
   #shown = {};
-  /** @type {?Menu} */
-  #menu = null;
+  /** @type {Menu} */
+  #menu;
+  /** @type {Menu} */
+  #picker;
 
   /** @param {Row} row @param {MessageActions} actions */
   constructor(row, actions) {
@@ -77,18 +93,40 @@ export class RowView {
       title: t('actions'),
       'aria-label': t('actions'),
     }, icon('more'));
-    this.#menu = new Menu(this.more, {
-      holder: this.element, within: '.scroller', label: t('actions'), items: () => this.#menuItems(),
+    this.reactOpen = el('button', { className: 'plain react-open', title: t('react'), 'aria-label': t('react') }, icon('react'));
+    const place = { holder: this.element, within: '.scroller' };
+    this.#menu = new Menu(this.more, { ...place, label: t('actions'), items: () => this.#menuItems() });
+    this.#picker = new Menu(this.reactOpen, {
+      ...place, label: t('react'), columns: COLUMNS, items: () => EMOJI.map((emoji) => this.#emojiItem(emoji)),
     });
-    this.meta = el('span', { className: 'meta' }, this.edited, this.time, this.tick);
-    this.bubble = el('div', { className: 'bubble' }, this.sender, this.text, this.meta);
-    this.element.append(this.author, this.bubble, this.more, this.trouble);
+    this.quote = el('button', { className: 'quote', hidden: true, onclick: () => this.#actions.jump(this.#row.message.reply_to) });
+    this.reactions = new ReactionBar((emoji, on) => this.#actions.react(this.#row.message, emoji, on));
+    this.pinned = el('span', { className: 'pinned-mark' });
+    this.meta = el('span', { className: 'meta' }, this.pinned, this.edited, this.time, this.tick);
+    this.bubble = el('div', { className: 'bubble' }, this.sender, this.quote, this.text, this.meta);
+    this.element.append(this.author, this.bubble, this.reactOpen, this.more, this.reactions.element, this.trouble);
   }
 
   #menuItems() {
     const { message, own } = this.#row;
-    const remove = { label: t('delete'), danger: true, run: () => this.#actions.remove(message) };
-    return own ? [{ label: t('edit'), run: () => this.#actions.edit(message) }, remove] : [remove];
+    const { mayDelete, mayPin, mayWrite, reactions } = this.#context;
+    const actions = this.#actions;
+    const isPinned = Boolean(message.pinned_at);
+    const items = [
+      mayWrite && { label: t('reply'), run: () => actions.reply(message) },
+      mayWrite && { label: t('react'), run: () => this.#picker.open(this.more) },
+      reactions.length > 0 && { label: t('whoReacted'), run: () => actions.listReactions(message) },
+      mayPin && { label: t(isPinned ? 'unpin' : 'pin'), run: () => actions.pin(message, !isPinned) },
+      own && mayWrite && { label: t('edit'), run: () => actions.edit(message) },
+      (own || mayDelete) && { label: t('delete'), danger: true, run: () => actions.remove(message) },
+    ];
+    return items.filter(Boolean);
+  }
+
+  #emojiItem(emoji) {
+    const { message } = this.#row;
+    const checked = Boolean(message.my_reactions?.includes(emoji));
+    return { label: emoji, checked, run: () => this.#actions.react(message, emoji, !checked) };
   }
 
   /**
@@ -96,8 +134,10 @@ export class RowView {
    * @param {Row} row
    * @param {Context} context
    */
-  update(row, { sender, author, happened, hits, mentions, mentionsMe, mayDelete }) {
+  update(row, context) {
+    const { sender, author, happened, hits, mentions, mentionsMe, quoted, reactions } = context;
     this.#row = row;
+    this.#context = context;
     if (row.kind === 'day') this.#set('day', formatDay(row.at), (text) => { this.element.firstChild.textContent = text; });
     if (row.kind === 'system') this.#set('system', happened, (text) => { this.element.firstChild.textContent = text; });
     if (row.kind !== 'message') return;
@@ -116,6 +156,15 @@ export class RowView {
     this.#set('text', JSON.stringify([isDeleted, message.text, hits, mentions]), () => {
       this.text.replaceChildren(...(isDeleted ? [t('deleted')] : mentioningText(message.text, hits, mentions)));
     });
+    const quote = message.reply_to ?? null;
+    this.#set('quote', JSON.stringify([quote, quoted]), () => {
+      this.quote.hidden = !quote;
+      this.quote.replaceChildren(...(quote ? [el('span', { className: 'sr' }, `${t('inReplyTo')} `), ...quoteLines(quote, quoted)] : []));
+    });
+    this.#set('reactions', JSON.stringify(reactions), () => this.reactions.update(reactions));
+    this.#set('pinned', message.pinned_at ?? '', (at) => {
+      this.pinned.replaceChildren(...(at ? [icon('pin'), el('span', { className: 'sr' }, `${t('pinned')}, `)] : []));
+    });
     this.#set('time', message.created_at ?? '', (value) => {
       this.time.dateTime = value;
       this.time.textContent = value && formatTime(value);
@@ -127,9 +176,12 @@ export class RowView {
       this.edited.title = value && formatFull(value);
     });
     this.#set('tick', JSON.stringify([tick, row.readers]), () => this.#showTick(tick, row.readers));
-    const hasActions = (own || mayDelete) && !isDeleted && message.seq !== undefined;
+    const hasActions = !isDeleted && message.seq !== undefined && this.#menuItems().length > 0;
     this.more.hidden = !hasActions;
-    if (!hasActions) this.#menu.close();
+    this.reactOpen.hidden = !hasActions || !context.mayWrite;
+    if (hasActions) return;
+    this.#menu.close();
+    this.#picker.close();
   }
 
   #set(part, value, show) {

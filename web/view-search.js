@@ -1,15 +1,17 @@
-/** Search in the open chat: as one types, newest first, further back on demand. */
-import { byId, displayName, el } from './dom.js';
-import { describeError, formatFull, formatListTime, t } from './i18n.js';
-import { excerpt, isComposing } from './text.js';
-import { markedText } from './view-message.js';
+/** A search, in the open chat or in all: as one types, newest first, further back on demand. */
+import { byId } from './dom.js';
+import { describeError, t } from './i18n.js';
+import { resultRow } from './results.js';
+import { isComposing } from './text.js';
 
 const TYPING_PAUSE_MS = 300;
 
+/** @typedef {{message: import('../clients/typescript/src/index.js').Message, highlights: import('./text.js').Range[]}} Hit */
+
 export class SearchView {
   #session;
-  #onPick;
-  #onClose;
+  #name;
+  #options;
   #abort = null;
   #pause = null;
   #query = '';
@@ -18,95 +20,92 @@ export class SearchView {
 
   /**
    * @param {import('./session.js').Session} session
+   * @param {string} name  the id of its part of the page, with which those of its parts begin
    * @param {object} options
-   * @param {(hit: {message: object, highlights: number[][]}) => void} options.onPick
+   * @param {(query: string, next: any, signal: AbortSignal) => Promise<{results: Hit[], next: any, complete: boolean}>} options.page
+   * @param {(hit: Hit) => void} options.onPick
+   * @param {() => void} options.onOpen
    * @param {() => void} options.onClose
+   * @param {boolean} options.withChat  hits may be of any chat
    */
-  constructor(session, { onPick, onClose }) {
+  constructor(session, name, options) {
     this.#session = session;
-    this.#onPick = onPick;
-    this.#onClose = onClose;
-    byId('search-open').addEventListener('click', () => (this.isOpen ? this.close() : this.open()));
-    byId('search-close').addEventListener('click', () => this.close());
-    byId('search-more').addEventListener('click', () => this.#run(this.#next));
-    byId('search-input').addEventListener('input', () => {
+    this.#name = name;
+    this.#options = options;
+    const input = this.#part('input');
+    this.#part('open').addEventListener('click', () => (this.isOpen ? this.close() : this.open()));
+    this.#part('close').addEventListener('click', () => this.close());
+    this.#part('more').addEventListener('click', () => this.#run(this.#next));
+    input.addEventListener('input', () => {
       clearTimeout(this.#pause);
       this.#pause = setTimeout(() => this.#begin(), TYPING_PAUSE_MS);
     });
-    byId('search').addEventListener('keydown', (event) => {
+    byId(name).addEventListener('keydown', (event) => {
       if (isComposing(event)) return;
       if (event.key === 'Escape') this.close();
-      if (event.key === 'Enter' && event.target === byId('search-input')) this.#begin();
+      if (event.key === 'Enter' && event.target === input) this.#begin();
     });
   }
 
+  /** @param {'open' | 'close' | 'input' | 'status' | 'results' | 'more'} part */
+  #part(part) { return byId(`${this.#name}-${part}`); }
+
   get isOpen() {
-    return !byId('search').hidden;
+    return !byId(this.#name).hidden;
   }
 
   open() {
-    byId('search').hidden = false;
-    byId('search-open').setAttribute('aria-expanded', 'true');
-    byId('search-input').focus();
+    this.#options.onOpen();
+    byId(this.#name).hidden = false;
+    this.#part('open').setAttribute('aria-expanded', 'true');
+    this.#part('input').focus();
   }
 
   close() {
     if (!this.isOpen) return;
-    const hadFocus = byId('search').contains(document.activeElement);
-    byId('search').hidden = true;
-    byId('search-open').setAttribute('aria-expanded', 'false');
-    byId('search-input').value = '';
+    const hadFocus = byId(this.#name).contains(document.activeElement);
+    byId(this.#name).hidden = true;
+    this.#part('open').setAttribute('aria-expanded', 'false');
+    this.#part('input').value = '';
     this.#begin();
-    this.#onClose();
-    if (hadFocus) byId('search-open').focus();
+    this.#options.onClose();
+    if (hadFocus) this.#part('open').focus();
   }
 
   #begin() {
     clearTimeout(this.#pause);
     this.#abort?.abort();
-    this.#query = byId('search-input').value.trim();
+    this.#query = this.#part('input').value.trim();
     this.#count = 0;
     this.#next = null;
-    byId('search-results').replaceChildren();
-    byId('search-more').hidden = true;
-    byId('search-status').textContent = '';
+    this.#part('results').replaceChildren();
+    this.#part('more').hidden = true;
+    this.#part('status').textContent = '';
     if (this.#query) this.#run(undefined);
   }
 
-  async #run(before) {
+  async #run(next) {
     const abort = new AbortController();
     this.#abort = abort;
-    byId('search-status').textContent = t('searching');
+    this.#part('status').textContent = t('searching');
     try {
-      const query = { query: this.#query, limit: 20, before };
-      const page = await this.#session.api.search(this.#session.openId, query, abort.signal);
+      const page = await this.#options.page(this.#query, next, abort.signal);
       if (abort.signal.aborted) return;
       this.#show(page);
     } catch (error) {
-      if (!abort.signal.aborted) byId('search-status').textContent = describeError(error);
+      if (!abort.signal.aborted) this.#part('status').textContent = describeError(error);
     }
   }
 
   #show({ results, next, complete }) {
+    const { onPick, withChat } = this.#options;
     this.#next = next;
     this.#count += results.length;
     const mayHaveMore = next !== null || !complete;
     const count = { count: this.#count };
-    byId('search-status').textContent = mayHaveMore ? t('foundSome', count)
+    this.#part('status').textContent = mayHaveMore ? t('foundSome', count)
       : this.#count ? t('found', count) : t('nothingFound');
-    byId('search-more').hidden = next === null;
-    byId('search-results').append(...results.map((hit) => this.#result(hit)));
-  }
-
-  #result(hit) {
-    const { message, highlights } = hit;
-    const part = excerpt(message.text, highlights);
-    const name = message.sender_id === this.#session.me ? t('you') : displayName(this.#session.person(message.sender_id));
-    return el('li', {}, el('button', { className: 'result', onclick: () => this.#onPick(hit) },
-      el('span', { className: 'chat-line' },
-        el('bdi', { className: 'clip' }, name),
-        el('time', { className: 'muted time', dateTime: message.created_at, title: formatFull(message.created_at) },
-          formatListTime(message.created_at))),
-      el('span', { className: 'excerpt' }, ...markedText(part.text, part.ranges))));
+    this.#part('more').hidden = next === null;
+    this.#part('results').append(...results.map((hit) => resultRow(this.#session, hit, { onPick: () => onPick(hit), withChat })));
   }
 }

@@ -2,12 +2,14 @@
  * The messages of the open chat on the screen: rows by key, history as one scrolls, and the place
  * kept whatever is added above or below.
  */
-import { announce, attempt, byId, displayName } from './dom.js';
+import { announce, attempt, byId, displayName, toast } from './dom.js';
 import { happened } from './happened.js';
 import { t } from './i18n.js';
 import { EVERYBODY, isMentioned, mentionRanges } from './mentions.js';
+import { closedBy, mayPin } from './rights.js';
 import { rowsOf } from './rows.js';
 import { RowView } from './view-message.js';
+import { shownReactions } from './view-reactions.js';
 
 /** Closer to an end of what is loaded than this, the next page is asked for. */
 const LOAD_WITHIN_PX = 600;
@@ -64,8 +66,8 @@ export class TimelineView {
     this.render();
   }
 
-  /** @param {number} seq @param {string} messageId @param {import('./text.js').Range[]} ranges */
-  async jumpTo(seq, messageId, ranges) {
+  /** @param {number} seq @param {string} messageId @param {import('./text.js').Range[]} [ranges] */
+  async jumpTo(seq, messageId, ranges = []) {
     const timeline = this.#timeline;
     this.#hit = { message_id: messageId, ranges };
     this.#stick = false;
@@ -74,7 +76,8 @@ export class TimelineView {
     this.render();
     const row = rowsOf(timeline).find(({ message }) => message?.message_id === messageId);
     const element = row && this.#rows.get(row.key)?.element;
-    if (!element) return;
+    // From before one came, or deleted with its chat's history.
+    if (!element) return void toast(t('notThere'));
     element.scrollIntoView({ block: 'center' });
     element.classList.add('flash');
     setTimeout(() => element.classList.remove('flash'), FLASH_MS);
@@ -147,6 +150,7 @@ export class TimelineView {
     if (kind !== 'message' && kind !== 'system') return /** @type {any} */ ({});
     const chat = this.#session.chats.get(this.#timeline.chatId);
     const isGroup = chat?.kind === 'group';
+    const nameOf = (/** @type {string} */ userId) => displayName(this.#session.person(userId));
     const isHit = this.#hit && message.message_id === this.#hit.message_id;
     return {
       sender: kind === 'message' ? this.#nameOf(message) : '',
@@ -156,6 +160,10 @@ export class TimelineView {
       mentions: mentionRanges(message.text, this.#namesIn(message)),
       mentionsMe: message.sender_id !== this.#session.me && isMentioned(message.mentions, this.#session.me),
       mayDelete: isGroup && chat.role !== 'member',
+      mayPin: mayPin(chat),
+      mayWrite: Boolean(chat) && !closedBy(chat, this.#session),
+      quoted: message.reply_to ? this.#nameOf(message.reply_to) : '',
+      reactions: kind === 'message' ? shownReactions(message, nameOf, this.#session.me) : [],
     };
   }
 

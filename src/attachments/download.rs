@@ -93,10 +93,6 @@ impl Download {
         Key { chat_id: self.chat_id, attachment_id: self.attachment_id }
     }
 
-    pub(super) fn part(&self) -> Part {
-        self.part
-    }
-
     /// A strong one: the bytes never change.
     pub(crate) fn etag(&self) -> String {
         let suffix = if self.part == Part::Thumbnail { "-thumbnail" } else { "" };

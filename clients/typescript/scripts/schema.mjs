@@ -101,8 +101,8 @@ function arrayOf({ items, prefixItems }, indent) {
   return /[|&]/.test(item) ? `(${item})[]` : `${item}[]`;
 }
 
-function objectOf({ properties, required = [] }, indent) {
-  if (!properties) return 'Record<string, unknown>';
+function objectOf({ properties, required = [], additionalProperties }, indent) {
+  if (!properties) return `Record<string, ${additionalProperties?.type ? typeOf(additionalProperties, indent) : 'unknown'}>`;
   const inner = `${indent}  `;
   const fields = Object.entries(properties).flatMap(([name, schema]) => [
     ...comment(schema.description).map((line) => inner + line),

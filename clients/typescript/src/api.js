@@ -3,49 +3,17 @@
  * that the document does not have is an error of the type checker.
  *
  * @typedef {import('./schema.js').Operations} Operations
- * @typedef {import('./schema.js').Problem} Problem
+ * @typedef {import('./schema.js').AttachmentLink} AttachmentLink
  * @typedef {import('./token.js').Credentials} Credentials
  */
+
+import { ApiError, asApiError, parseObject } from './errors.js';
 
 /** How long a call may take: as long as the server gives itself. */
 const CALL_TIMEOUT_MS = 15_000;
 
 /** Values one by one: more than one would wait for, or hold at once. */
 const LINES = 'application/x-ndjson';
-
-/** A call that failed. */
-export class ApiError extends Error {
-  /**
-   * @param {number} status  0 where no answer came
-   * @param {Partial<Problem>} problem
-   * @param {ErrorOptions} [options]
-   */
-  constructor(status, problem, options) {
-    super(problem.detail || problem.title || `HTTP ${status}`, options);
-    this.name = 'ApiError';
-    this.status = status;
-    /** Stable, as in the documentation; `network` where no answer came. */
-    this.code = problem.code ?? (status === 0 ? 'network' : 'unknown');
-    /** Which fields were at fault (422). */
-    this.errors = problem.errors ?? [];
-    this.retryAfterMs = problem.retry_after_ms ?? null;
-    /** The same as a moment, in ms of `Date.now()`. */
-    this.retryAt = this.retryAfterMs === null ? null : Date.now() + this.retryAfterMs;
-    this.requestId = problem.request_id ?? null;
-  }
-
-  /** Whether the same call may do better later. */
-  get temporary() {
-    return this.status === 0 || this.status === 429 || this.status >= 500;
-  }
-}
-
-/** @param {unknown} error @returns {ApiError} */
-export function asApiError(error) {
-  if (error instanceof ApiError) return error;
-  const detail = error instanceof Error ? error.message : String(error);
-  return new ApiError(0, { detail }, { cause: error });
-}
 
 export class Api {
   #base;
@@ -151,6 +119,52 @@ export class Api {
     return this.call('GET /chats/{chat}/messages/{message_id}/readers/', { path: { chat, message_id: id }, query });
   }
 
+  // ---- attachments ----
+
+  /**
+   * Announces a file, whose bytes then go to `upload.url`; `Client.upload` does all of it.
+   * @param {string} chat @param {import('./schema.js').NewAttachment} file
+   */
+  announceAttachment(chat, file) { return this.call('POST /chats/{chat}/attachments/', { path: { chat }, body: file }); }
+
+  /**
+   * A URL of an attachment's bytes that is good for a minute, for what sends no token: `<img>`, `<video>`, `<a>`.
+   * @param {string} chat @param {string} attachmentId @param {'thumbnail'} [variant]
+   */
+  async linkAttachment(chat, attachmentId, variant) {
+    const input = { path: { chat, attachment_id: attachmentId }, query: { link: true, variant } };
+    return /** @type {AttachmentLink} */ (await this.call('GET /chats/{chat}/attachments/{attachment_id}/', input));
+  }
+
+  // ---- what members put on messages ----
+
+  /** A repeat changes nothing. @param {string} chat @param {string} id @param {string} emoji one, or a name such as `:party:` */
+  react(chat, id, emoji) {
+    return this.call('PUT /chats/{chat}/messages/{message_id}/reactions/{emoji}/', { path: { chat, message_id: id, emoji } });
+  }
+
+  /** Takes one's reaction back. @param {string} chat @param {string} id @param {string} emoji */
+  unreact(chat, id, emoji) {
+    return this.call('DELETE /chats/{chat}/messages/{message_id}/reactions/{emoji}/', { path: { chat, message_id: id, emoji } });
+  }
+
+  /** Who reacted. @param {string} chat @param {string} id @param {Operations['GET /chats/{chat}/messages/{message_id}/reactions/']['query']} [query] */
+  listReactions(chat, id, query) {
+    return this.call('GET /chats/{chat}/messages/{message_id}/reactions/', { path: { chat, message_id: id }, query });
+  }
+
+  /** @param {string} chat @param {string} id */
+  pin(chat, id) { return this.call('PUT /chats/{chat}/pins/{message_id}/', { path: { chat, message_id: id } }); }
+
+  /** @param {string} chat @param {string} id */
+  unpin(chat, id) { return this.call('DELETE /chats/{chat}/pins/{message_id}/', { path: { chat, message_id: id } }); }
+
+  /** The latest pin first. @param {string} chat @param {Operations['GET /chats/{chat}/pins/']['query']} [query] */
+  listPins(chat, query) { return this.call('GET /chats/{chat}/pins/', { path: { chat }, query }); }
+
+  /** Messages of all chats that mention one, newest first. @param {Operations['GET /mentions/']['query']} [query] */
+  listMentions(query) { return this.call('GET /mentions/', { query }); }
+
   // ---- the members of a group ----
 
   /** @param {string} chat @param {Operations['GET /chats/{chat}/members/']['query']} [query] @param {AbortSignal} [signal] */
@@ -204,6 +218,15 @@ export class Api {
   /** For the host application's server: what people have reported, latest first. @param {Operations['GET /reports/']['query']} [query] */
   listReports(query) { return this.call('GET /reports/', { query }); }
 
+  /** For the host application's server: decides a report, which ends. @param {string} reportId */
+  deleteReport(reportId) { return this.call('DELETE /reports/{report_id}/', { path: { report_id: reportId } }); }
+
+  /** For the host application's server: as `linkAttachment`, of a reported message. @param {string} reportId @param {string} attachmentId */
+  async linkReported(reportId, attachmentId) {
+    const input = { path: { report_id: reportId, attachment_id: attachmentId }, query: { link: true } };
+    return /** @type {AttachmentLink} */ (await this.call('GET /reports/{report_id}/attachments/{attachment_id}/', input));
+  }
+
   /** @param {string} chat @param {number} [upToSeq] without it: all that was sent up to now */
   markRead(chat, upToSeq) {
     return this.call('POST /chats/{chat}/mark_read/', { path: { chat }, body: { up_to_seq: upToSeq } });
@@ -211,6 +234,9 @@ export class Api {
 
   /** @param {string} chat @param {Operations['GET /chats/{chat}/search/']['query']} query @param {AbortSignal} [signal] */
   search(chat, query, signal) { return this.call('GET /chats/{chat}/search/', { path: { chat }, query, signal }); }
+
+  /** In all chats, newest first. @param {Operations['GET /search/']['query']} query @param {AbortSignal} [signal] */
+  searchAll(query, signal) { return this.call('GET /search/', { query, signal }); }
 
   /** A ticket for a socket that follows one chat. @param {string} chat */
   connectChat(chat) { return this.call('GET /chats/{chat}/connect/', { path: { chat } }); }
@@ -362,13 +388,4 @@ async function* linesOf(response) {
     reader.cancel().catch(() => {});
   }
   if (last?.type !== 'end') throw new ApiError(0, { detail: 'the export broke off' });
-}
-
-/** A JSON object, or an empty one where a proxy answered in its own words. @param {string} text */
-export function parseObject(text) {
-  try {
-    return Object(JSON.parse(text));
-  } catch {
-    return {};
-  }
 }

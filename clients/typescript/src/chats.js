@@ -14,11 +14,6 @@
  * What of a chat goes into the badge.
  * @typedef {Pick<Chat, 'unread_count' | 'unread_mentions' | 'notify'>} Counters
  *
- * When the last message was sent that lifts a chat, which a system message does not.
- * @typedef {object} Activity
- * @property {string} at     one format, so times compare as text
- * @property {number} below  of chats whose own time is not known: how far below the one with this time they stand
- *
  * @typedef {object} Known
  * @property {Chat} chat
  * @property {Activity} activity
@@ -26,8 +21,11 @@
  * @property {number} seen    when it told the member's presence
  * @property {boolean} past   of an earlier epoch: any other version replaces it
  *
- * @typedef {Pick<Known, 'chat' | 'activity'>} Ranked
+ * @typedef {import('./ranking.js').Activity} Activity
+ * @typedef {import('./ranking.js').Ranked} Ranked
  */
+import { emptied } from './carried.js';
+import { byPlace, byRank } from './ranking.js';
 
 export class ChatList {
   /** @type {Map<string, Known>} */
@@ -288,7 +286,7 @@ export class ChatList {
       }
       case 'message.deleted': {
         if (last?.message_id !== frame.message_id) return false;
-        const tombstone = { ...last, ev: frame.ev, text: '', metadata: null, mentions: [], deleted_at: frame.deleted_at };
+        const tombstone = emptied(last, { ev: frame.ev, deleted_at: frame.deleted_at });
         this.#patch(known, { last_message: tombstone, last_ev: Math.max(chat.last_ev, frame.ev) });
         return true;
       }
@@ -380,24 +378,8 @@ function withPresence({ other_user }, { chat: { other_user: known } }) {
   return other_user && known ? { ...other_user, online: known.online, last_seen_at: known.last_seen_at } : other_user;
 }
 
-/** Highest first. @param {Ranked} a @param {Ranked} b */
-function byPlace(a, b) {
-  return Number(b.chat.pinned) - Number(a.chat.pinned)
-    || compare(b.activity.at, a.activity.at) || a.activity.below - b.activity.below;
-}
-
-/** @param {Ranked} a @param {Ranked} b */
-function byRank(a, b) {
-  return byPlace(a, b) || compare(b.chat.chat_id, a.chat.chat_id);
-}
-
 /** @param {Counters} counters @param {boolean} archived */
 function weight({ unread_count: unread, unread_mentions: mentions, notify }, archived) {
   if (archived || notify === 'none') return 0;
   return notify === 'all' ? unread : mentions;
-}
-
-/** @param {string} a @param {string} b */
-function compare(a, b) {
-  return a < b ? -1 : Number(a > b);
 }

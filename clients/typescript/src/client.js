@@ -3,14 +3,17 @@
  * and the live connection that keeps it all right. No DOM; views listen.
  *
  * This holds its parts together: `list.js` reads the list, `history.js` the open chats, `sender.js`
- * and `groups.js` do what the user asks for, `renewal.js` sees to the token, `live.js` to the socket. What is
- * known of the chats is in `chats.js` and `timeline.js`, of people in `people.js`.
+ * `annotations.js` and `groups.js` do what the user asks for, `renewal.js` sees to the token, `live.js` to the socket,
+ * `incoming.js` to its frames. What is known of the chats is in `chats.js` and `timeline.js`, of people in `people.js`.
  */
-import { Api, asApiError } from './api.js';
+import { Annotations } from './annotations.js';
+import { Api } from './api.js';
+import { asApiError } from './errors.js';
 import { ChatList } from './chats.js';
 import { Emitter } from './emitter.js';
 import { Groups } from './groups.js';
 import { History } from './history.js';
+import { Incoming } from './incoming.js';
 import { ListSync } from './list.js';
 import { Live } from './live.js';
 import { People } from './people.js';
@@ -19,26 +22,16 @@ import { Sender } from './sender.js';
 import { surely } from './surely.js';
 import { Credentials, readClaims } from './token.js';
 import { Typing } from './typing.js';
+import { Uploads } from './uploads.js';
 
 /**
  * @typedef {import('./emitter.js').Events} Events
  * @typedef {import('./timeline.js').Message} Message
  * @typedef {import('./timeline.js').Pending} Pending
  * @typedef {import('./timeline.js').Timeline} Timeline
- * @typedef {import('./frames.js').ServerFrame} ServerFrame
  * @typedef {import('./connection.js').ConnectionState} ConnectionState
- *
- * @typedef {object} Options
- * @property {string | URL} url        where Beseda lives, for example `https://chat.example/`
- * @property {string | null} [token]   the host application's JWT; or
- * @property {import('./token.js').GetToken | null} [getToken]  how to get one, whenever one is needed
- * @property {string | null} [chat]    a `chat_id`: follow this one chat over a socket of its own,
- *   instead of all of them with an inbox
- * @property {number} [followed]       how many chats at the top of the list are followed for presence
- *   and typing though they are not open (20)
- * @property {typeof fetch} [fetch]
- * @property {import('./connection.js').SocketClass} [WebSocket]  where the platform has none: Node.js 20 with `ws`
- * @property {() => number} [random]
+ * @typedef {import('./options.js').Options} Options
+ * @typedef {import('./options.js').SendOptions} SendOptions
  */
 
 export class Client extends Emitter {
@@ -53,6 +46,7 @@ export class Client extends Emitter {
   #list;
   #history;
   #sender;
+  #annotations;
   #renewal;
   /** Why the server refused the token; it says so in REST only. */
   #refused = 'token_expired';
@@ -94,7 +88,7 @@ export class Client extends Emitter {
       api: this.api,
       credentials,
       only: chat,
-      onFrame: (frame) => this.#onFrame(frame),
+      onFrame: (frame) => incoming.take(frame),
       onState: (state) => this.#onState(state),
       onGone: (chatId) => this.#onGone(chatId),
       WebSocket: Socket,
@@ -114,16 +108,31 @@ export class Client extends Emitter {
     this.groups = new Groups({
       api, list: this.#list, unlessGone, me: () => this.me, onLeft: (chatId) => this.#onGone(chatId, undefined, 'left'),
     });
+    this.uploads = new Uploads({
+      api, fetch, unlessGone,
+      isLive: () => this.state.phase === 'live',
+      onChanged: (upload) => this.emit('upload', { upload }),
+    });
     this.#sender = new Sender({
-      api, chats, history, unlessGone, onChatsChanged,
+      api, chats, history, unlessGone, onChatsChanged, uploads: this.uploads,
       isLive: () => this.state.phase === 'live',
       onChanged: (chatId, detail) => this.emit('chat', { chatId, ...detail }),
+    });
+    this.#annotations = new Annotations({
+      api, chats, history,
+      isLive: () => this.state.phase === 'live',
+      onChanged: (chatId) => this.emit('chat', { chatId }),
     });
     this.#renewal = new Renewal({
       credentials,
       isEnded,
       onRenewed: (fresh) => live.renew(fresh),
       onRefused: () => this.emit('token', { refused: null }),
+    });
+    const incoming = new Incoming({
+      chats, live, history, typing: this.typing, people: this.people, list: this.#list, renewal: this.#renewal, only: chat,
+      onGone: (chatId, totalUnread, reason) => this.#onGone(chatId, totalUnread, reason),
+      emit: (type, detail) => this.emit(type, detail),
     });
     credentials.onToken = (fresh) => {
       this.me = readClaims(fresh)?.sub ?? this.me;
@@ -161,6 +170,8 @@ export class Client extends Emitter {
     this.#list.stop();
     this.#renewal.stop();
     this.#sender.stop();
+    this.uploads.stop();
+    this.#annotations.forget();
     this.live.stop();
   }
 
@@ -170,7 +181,7 @@ export class Client extends Emitter {
     this.#credentials.set(token);
     this.#credentials.wake();
     this.live.renew(token);
-    this.#sender.wake();
+    this.#wakeWork();
     this.refresh();
   }
 
@@ -247,8 +258,10 @@ export class Client extends Emitter {
   #onGone(chatId, totalUnread, reason = null) {
     // It may be told twice: by the answer to a call, in the chat, and on the inbox.
     const wasKnown = Boolean(this.chats.get(chatId) ?? this.#history.get(chatId));
+    this.#annotations.forget(chatId);
     this.#history.forget(chatId);
     this.#sender.forget(chatId);
+    this.uploads.forgetChat(chatId);
     this.chats.remove(chatId, totalUnread);
     this.emit('chats', {});
     if (wasKnown) this.emit('gone', { chatId, reason });
@@ -296,6 +309,20 @@ export class Client extends Emitter {
     return this.#history.showNewest(timeline);
   }
 
+  /** Reads the pinned messages into `timeline.pins`, where frames keep them right. @param {Timeline} timeline */
+  loadPins(timeline) {
+    return this.#history.loadPins(timeline);
+  }
+
+  /**
+   * Reads a message anew: whether one's own reaction is among more than 20 with the same emoji is known from an
+   * answer only, if it was set on another device.
+   * @param {Message} message
+   */
+  reread(message) {
+    return this.#sender.reread(message);
+  }
+
   // ---- messages ----
 
   /**
@@ -303,12 +330,21 @@ export class Client extends Emitter {
    * once, and among its `messages` when the server has it.
    * @param {string} chatId
    * @param {string} text
-   * @param {Record<string, unknown> | null} [metadata]
-   * @param {import('./schema.js').Mentions} [mentions]  user ids, or `all`
+   * @param {SendOptions} [options]
    * @returns {Pending}
    */
-  send(chatId, text, metadata = null, mentions = undefined) {
-    return this.#sender.send(chatId, text, metadata, mentions);
+  send(chatId, text, options = {}) {
+    return this.#sender.send(chatId, text, options);
+  }
+
+  /**
+   * Uploads a file for a message that is yet to be sent: `send(chatId, text, { attachments: [upload] })`. It goes on
+   * through a lost connection; the event `upload` tells how far it is. `uploads` retries and aborts.
+   * @param {string} chatId @param {Blob} file
+   * @param {{name?: string, contentType?: string}} [about]  where the file does not say it itself
+   */
+  upload(chatId, file, about) {
+    return this.uploads.start(chatId, file, about);
   }
 
   /** Tries a message that failed once more, with the same id. @param {string} chatId @param {Pending} pending */
@@ -331,6 +367,30 @@ export class Client extends Emitter {
     return this.#sender.remove(message);
   }
 
+  /**
+   * Reacts to a message; the timeline shows it at once.
+   * @param {Message} message @param {string} emoji one, or a name such as `:party:`
+   * @returns {Promise<void>} throws, and the timeline shows it no longer, if it is refused
+   */
+  react(message, emoji) {
+    return this.#annotations.react(message, emoji, true);
+  }
+
+  /** Takes a reaction back, in the same way. @param {Message} message @param {string} emoji */
+  unreact(message, emoji) {
+    return this.#annotations.react(message, emoji, false);
+  }
+
+  /** @param {Message} message */
+  pin(message) {
+    return this.#annotations.pin(message, true);
+  }
+
+  /** @param {Message} message */
+  unpin(message) {
+    return this.#annotations.pin(message, false);
+  }
+
   /** Marks as read what the timeline shows, up to its last message. @param {Timeline} timeline */
   markRead(timeline) {
     return this.#sender.markRead(timeline);
@@ -351,65 +411,14 @@ export class Client extends Emitter {
     if (state.phase === 'token') this.emit('token', { refused: this.#refused });
     if (state.phase === 'live' && !wasLive) {
       this.#credentials.prove(this.#credentials.token);
-      this.#sender.wake();
+      this.#wakeWork();
     }
   }
 
-  /** @param {ServerFrame} frame */
-  #onFrame(frame) {
-    const isOtherHistory = 'epoch' in frame && this.chats.enter(frame.epoch);
-    this.typing.take(frame);
-    this.people.take(frame);
-    switch (frame.type) {
-      case 'hello':
-        break;
-      case 'chat.created':
-      case 'chat.updated':
-        // A followed chat gets presence in frames of its own; this one may come from a time without Redis.
-        this.chats.tell(frame, { keepPresence: this.live.follows(frame.chat.chat_id) });
-        this.#list.followTop();
-        this.emit('chats', {});
-        break;
-      case 'chat.deleted':
-        this.#onGone(frame.chat_id, frame.total_unread, frame.reason);
-        break;
-      case 'token.expiring':
-        this.#renewal.expiresIn(frame.expires_in);
-        break;
-      case 'subscribed':
-        if (this.chats.setOnline(frame.chat_id, frame.online)) this.emit('chats', {});
-        if (this.#history.get(frame.chat_id)?.apply(frame)) this.emit('chat', { chatId: frame.chat_id });
-        break;
-      default:
-        this.#onChatFrame(frame);
-    }
-    if (isOtherHistory || frame.type === 'hello') this.refresh();
-  }
-
-  /** @param {ServerFrame} frame */
-  #onChatFrame(frame) {
-    const listChanged = this.chats.apply(frame);
-    if (listChanged) this.emit('chats', {});
-    if (!('chat_id' in frame)) return;
-    const { chat_id: chatId } = frame;
-    const timeline = this.#history.get(chatId);
-    if (timeline?.loaded) {
-      const taken = timeline.apply(frame);
-      if (taken === 'gap') return this.live.resume(chatId);
-      if (frame.type === 'reset' || (taken === 'news' && this.#hasJoined(frame))) this.#history.startOver(timeline);
-      if (taken === 'news' || frame.type === 'synced') {
-        this.emit('chat', { chatId, frame: taken === 'news' ? frame : null });
-      }
-    }
-    // The socket of one chat tells it by its close.
-    if (frame.type === 'member.left' && frame.user_id === this.me && !this.#only) {
-      return this.#onGone(chatId, undefined, frame.reason === 'erased' ? 'removed' : frame.reason);
-    }
-    if (listChanged && this.#only) this.#list.refreshSoon();
-  }
-
-  /** Who joins anew may see other messages than before. @param {ServerFrame} frame */
-  #hasJoined(frame) {
-    return frame.type === 'member.joined' && frame.members.some(({ user }) => user.user_id === this.me);
+  /** What waits for a connection or a token need not wait any longer. */
+  #wakeWork() {
+    this.uploads.wake();
+    this.#sender.wake();
+    this.#annotations.wake();
   }
 }

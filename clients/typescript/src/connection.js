@@ -2,7 +2,7 @@
  * A socket that connects, watches over its heartbeat and comes back. It knows nothing of chats: what
  * was missed is the business of its owner, which gives it a position.
  */
-import { ApiError, asApiError, parseObject } from './api.js';
+import { ApiError, asApiError, parseObject } from './errors.js';
 
 /**
  * @typedef {import('./frames.js').ServerFrame} ServerFrame

@@ -10,6 +10,7 @@
  * @property {{}} typing                                     somebody types, or stopped
  * @property {{chatId: string, reason: import('./frames.js').GoneReason | null}} gone  a chat is no longer one's
  *   own; the reason is null where the server did not give one
+ * @property {{upload: import('./uploads.js').Upload}} upload  a file got on, is done, or failed
  * @property {{}} people                                     more is known of somebody
  * @property {{refused: string | null}} token                a new one is needed: why the server
  *   refused the old one, null where it only expires soon

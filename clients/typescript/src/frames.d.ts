@@ -26,7 +26,9 @@ export type ServerFrame =
 
 /** A change of a chat: each has the chat's next `ev`. */
 export type ChangeFrame =
-  | { type: 'message.created' | 'message.updated'; chat_id: string; ev: number; message: Message }
+  | { type: 'message.created'; chat_id: string; ev: number; message: Message }
+  /** The message is whole. `changed` says what this revision changed; without it, in a resume, it may be anything. */
+  | { type: 'message.updated'; chat_id: string; ev: number; message: Message; changed?: ChangedPart[] }
   | { type: 'message.deleted'; chat_id: string; ev: number; message_id: string; seq: number; deleted_at: string | null }
   | { type: 'chat.read'; chat_id: string; ev: number; user_id: string; read_seq: number }
   | { type: 'member.joined'; chat_id: string; ev: number; members: Member[]; by: string | null }
@@ -37,6 +39,9 @@ export type ChangeFrame =
       metadata: Record<string, unknown> | null; settings: GroupSettings; member_count: number; receipts: boolean }
   /** The changes up to `ev` are not for this client. */
   | { type: 'skipped'; chat_id: string; ev: number };
+
+/** What a revision changed in a message. Clients must expect others. */
+export type ChangedPart = 'text' | 'reactions' | 'pinned' | 'attachments';
 
 /** In a chat without receipts: one's own marker moved, on whichever device. It is no change of the chat. */
 export type SilentMark = { type: 'chat.read'; chat_id: string; ev: null; user_id: string; read_seq: number };
@@ -51,7 +56,7 @@ export type ClientFrame =
   | { type: 'subscribe'; id: string | number; chat_id: string; after_ev?: number; epoch?: string }
   | { type: 'unsubscribe'; id: string | number; chat_id: string }
   | { type: 'send'; id: string | number; chat_id: string; text: string; metadata?: Record<string, unknown>; mentions?: Mentions;
-      client_msg_id?: string }
+      reply_to?: string; attachments?: string[]; client_msg_id?: string }
   | { type: 'mark_read'; id: string | number; chat_id: string; up_to_seq?: number }
   | { type: 'typing'; chat_id: string; typing: boolean }
   | { type: 'auth'; id: string | number; token: string }

@@ -5,6 +5,9 @@ import { surely } from './surely.js';
 /** With more unread than this, a chat opens at the first of them, not at the end. */
 const UNREAD_FROM_END = 30;
 
+/** Most pins of a chat, the server's bound: one page has all. */
+const MAX_PINS = 100;
+
 /**
  * @typedef {import('./schema.js').Chat} Chat
  * @typedef {import('./timeline.js').Page} Page
@@ -110,8 +113,30 @@ export class History {
   // ---- pages ----
 
   /** Replaces the window, which may have holes, by the newest page. @param {Timeline} timeline */
-  startOver(timeline) {
-    this.#loadSurely(timeline, {}).catch(() => {});
+  async startOver(timeline) {
+    try {
+      await this.#loadSurely(timeline, {});
+      if (timeline.pins) await this.loadPins(timeline);
+    } catch {
+      // It is gone, which was told.
+    }
+  }
+
+  /** Reads the pinned messages, which frames keep right from then on. @param {Timeline} timeline */
+  async loadPins(timeline) {
+    const { api, unlessGone, isEnded, onChanged } = this.#options;
+    const { chatId } = timeline;
+    // Frames come from the first page's position on: what is read later has nothing that they leave out.
+    await this.#opening.get(timeline);
+    const isWanted = () => this.#timelines.get(chatId) === timeline && !isEnded();
+    let isTaken = false;
+    const read = async () => {
+      isTaken = await timeline.load(
+        () => unlessGone(chatId, api.listPins(chatId, { limit: MAX_PINS })), ({ results }) => timeline.setPins(results));
+    };
+    // A fresh start may have voided the answer.
+    while (!isTaken && isWanted()) await surely(read, isWanted);
+    onChanged(chatId);
   }
 
   /** @param {Timeline} timeline @param {{around?: number, drawLine?: boolean}} how */

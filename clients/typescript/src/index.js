@@ -1,5 +1,7 @@
 /** A client of Beseda: typed REST calls, and a socket that never loses its place. */
-export { Api, ApiError } from './api.js';
+export { Api } from './api.js';
+export { quoteOf } from './carried.js';
+export { ApiError } from './errors.js';
 export { ChatList } from './chats.js';
 export { Client } from './client.js';
 export { afterClose, backoff, Connection, PROTOCOL } from './connection.js';
@@ -11,7 +13,8 @@ export { Credentials, readClaims } from './token.js';
 
 /**
  * @typedef {import('./client.js').Events} Events
- * @typedef {import('./client.js').Options} Options
+ * @typedef {import('./options.js').Options} Options
+ * @typedef {import('./options.js').SendOptions} SendOptions
  * @typedef {import('./connection.js').ConnectionState} ConnectionState
  * @typedef {import('./frames.js').ClientFrame} ClientFrame
  * @typedef {import('./frames.js').GoneReason} GoneReason
@@ -24,4 +27,5 @@ export { Credentials, readClaims } from './token.js';
  * @typedef {import('./schema.js').User} User
  * @typedef {import('./timeline.js').Message} Message
  * @typedef {import('./timeline.js').Pending} Pending
+ * @typedef {import('./uploads.js').Upload} Upload
  */

@@ -1,5 +1,5 @@
 /** Reads the list of chats, keeps it right, and follows those at its top. */
-import { asApiError } from './api.js';
+import { asApiError } from './errors.js';
 import { backoff } from './connection.js';
 
 /** Most chats that the server gives in one answer, and the least that are asked for. */

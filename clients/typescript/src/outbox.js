@@ -1,20 +1,23 @@
 /**
- * Sends one chat's messages one after another, so that they arrive in the order they were written.
- * A message keeps its `client_msg_id` through every attempt: however many of them reached the
+ * Sends one chat's messages one after another, so that they arrive in the order they were written; its reactions
+ * in the same way. A message keeps its `client_msg_id` through every attempt: however many of them reached the
  * server, it is stored once. Without a connection it waits for one, however long that takes.
  */
-import { asApiError } from './api.js';
+import { asApiError } from './errors.js';
 import { backoff } from './connection.js';
 
 /** Attempts over a working connection before a message counts as failed and its author is asked. */
 const ATTEMPTS = 4;
 
-/** @typedef {import('./timeline.js').Pending} Pending */
+/** @typedef {{failed: boolean, error: import('./errors.js').ApiError | null}} Item */
 
+/** @template {Item} Of */
 export class Outbox {
   #options;
-  /** @type {Pending[]} */
+  /** @type {Of[]} */
   #queue = [];
+  /** @type {Of | null} the one on its way */
+  #current = null;
   #running = false;
   /** Counts the times that nothing was wanted any more. */
   #cleared = 0;
@@ -23,23 +26,28 @@ export class Outbox {
 
   /**
    * @param {object} options
-   * @param {(pending: Pending) => Promise<unknown>} options.send
+   * @param {(item: Of) => Promise<unknown>} options.send
    * @param {() => boolean} options.isConnected
-   * @param {() => void} options.onFailed           a message failed
+   * @param {(item: Of) => void} options.onFailed
+   * @param {number} [options.attempts]
    */
   constructor(options) {
     this.#options = options;
   }
 
-  /** @param {Pending} pending */
-  async push(pending) {
-    pending.failed = false;
-    pending.error = null;
-    this.#queue.push(pending);
+  /** @param {Of} item */
+  async push(item) {
+    item.failed = false;
+    item.error = null;
+    this.#queue.push(item);
     if (this.#running) return;
     this.#running = true;
     try {
-      for (let next = this.#queue.shift(); next; next = this.#queue.shift()) await this.#deliver(next);
+      for (let next = this.#queue.shift(); next; next = this.#queue.shift()) {
+        this.#current = next;
+        await this.#deliver(next);
+        this.#current = null;
+      }
     } finally {
       this.#running = false;
     }
@@ -50,20 +58,23 @@ export class Outbox {
     this.#endPause?.();
   }
 
-  /** Nothing of it is wanted any more. */
+  /** Nothing of it is wanted any more. @returns {Of[]} what was to be sent, the one on its way included */
   clear() {
+    const left = [...(this.#current ? [this.#current] : []), ...this.#queue];
     this.#cleared += 1;
     this.#queue = [];
     this.wake();
+    return left;
   }
 
-  /** @param {Pending} pending */
-  async #deliver(pending) {
+  /** @param {Of} item */
+  async #deliver(item) {
     const cleared = this.#cleared;
+    const { attempts = ATTEMPTS } = this.#options;
     let failures = 0;
     for (let attempt = 1; ; attempt += 1) {
       try {
-        await this.#options.send(pending);
+        await this.#options.send(item);
         return;
       } catch (cause) {
         if (cleared !== this.#cleared) return;
@@ -72,10 +83,10 @@ export class Outbox {
         const waits = error.status === 401 || (error.temporary && !this.#options.isConnected());
         if (waits) {
           attempt = 0;
-        } else if (!error.temporary || attempt >= ATTEMPTS) {
-          pending.failed = true;
-          pending.error = error;
-          this.#options.onFailed();
+        } else if (!error.temporary || attempt >= attempts) {
+          item.failed = true;
+          item.error = error;
+          this.#options.onFailed(item);
           return;
         }
         await this.#pause(error.retryAfterMs ?? backoff(failures++));

@@ -1,5 +1,5 @@
 /** Who is who: the names and pictures of those whom one shares a chat with, asked for where they are needed. */
-import { asApiError } from './api.js';
+import { asApiError } from './errors.js';
 
 /** Calls under way at a time. */
 const AT_ONCE = 4;

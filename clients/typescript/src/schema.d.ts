@@ -8,6 +8,41 @@ export type AddedMembers = {
   refused: RefusedMember[];
 };
 
+/** A file that was sent with a message. */
+export type Attachment = {
+  attachment_id: string;
+  /** A [short text](https://blurha.sh) to paint until the image is there; null: none. */
+  blurhash: string | null;
+  content_type: string;
+  /** Of audio and video, in milliseconds; null: unknown. */
+  duration_ms: number | null;
+  height: number | null;
+  /** As its sender named it: 1 to 255 characters, no path. */
+  name: string;
+  /** In bytes. */
+  size: number;
+  status: AttachmentStatus;
+  /** Whether it can be had in small, as `?variant=thumbnail`. */
+  thumbnail: boolean;
+  /** Of an image, in pixels; null: unknown. */
+  width: number | null;
+};
+
+/** A URL of an attachment's bytes, for whoever has it. */
+export type AttachmentLink = {
+  expires_at: Time;
+  url: string;
+};
+
+/** Whether an attachment can be had. Clients must expect others. */
+export type AttachmentStatus = "ready" | "scanning" | "blocked";
+
+/** An announced attachment, and where its bytes go. */
+export type AttachmentTicket = {
+  attachment_id: string;
+  upload: UploadLink;
+};
+
 /** A user who is kept out of a group. */
 export type Ban = {
   by: UserId | null;
@@ -137,14 +172,17 @@ export type ChatTicket = {
 /** The new content of a message. */
 export type Edit = {
   mentions?: Mentions | null;
+  /** As in a message: empty only beside attachments. */
   text: string;
 };
 
 /** The number of lines of each kind. */
 export type ExportEnd = {
+  attachments: number;
   blocks: number;
   chats: number;
   messages: number;
+  reactions: number;
   reports: number;
 };
 
@@ -157,10 +195,26 @@ export type ExportLine = ExportedProfile & {
   type: "chat";
 } | ExportedMessage & {
   type: "message";
+} | ExportedReaction & {
+  type: "reaction";
+} | ExportedAttachment & {
+  type: "attachment";
 } | ExportedReport & {
   type: "report";
 } | ExportEnd & {
   type: "end";
+};
+
+/** An attachment that the exported user has announced, sent or not. */
+export type ExportedAttachment = {
+  attachment: Attachment;
+  chat_id: string;
+  created_at: Time;
+  expires_at: Time | null;
+  /** The number of the message that it was sent with; null: it was not sent. */
+  seq: number | null;
+  /** Where its bytes can be read until `expires_at`; null: there are none. */
+  url: string | null;
 };
 
 /** A user whom the exported user has blocked. */
@@ -201,6 +255,15 @@ export type ExportedProfile = {
   last_seen_at: Time | null;
   name: string | null;
   user_id: UserId;
+};
+
+/** A reaction of the exported user. */
+export type ExportedReaction = {
+  chat_id: string;
+  created_at: Time;
+  emoji: string;
+  message_id: string;
+  seq: number;
 };
 
 /** A report by the exported user, without the message's text, which is another user's data. */
@@ -331,6 +394,8 @@ export type Mentions = string[] | "all";
 
 /** A message, or its tombstone. */
 export type Message = {
+  /** In the order of the send; empty in a tombstone. */
+  attachments: Attachment[];
   chat_id: string;
   client_msg_id: string | null;
   /** Never earlier than that of the previous message. */
@@ -344,6 +409,12 @@ export type Message = {
   message_id: string;
   /** The host application's JSON object, as sent. One of more than 4 KiB is compacted: without white space and needless escapes. */
   metadata: Record<string, unknown> | null;
+  /** The caller's own reactions; in answers of REST only, as frames are for all members alike. */
+  my_reactions?: string[] | null;
+  pinned_at: Time | null;
+  /** In the order of the first reaction with each emoji; empty in a tombstone. */
+  reactions: Reaction[];
+  reply_to: Quote | null;
   sender_id: UserId | null;
   /** Its number in the chat: 1, 2, 3 … without gaps, in commit order. */
   seq: number;
@@ -355,6 +426,23 @@ export type Message = {
 
 /** The kind of a message. Clients must expect others. */
 export type MessageKind = "text" | "system";
+
+/** A page of messages, of one chat or of several. */
+export type MessagePage = {
+  /** The `cursor` of the next page; null on the last one. */
+  next: string | null;
+  results: Message[];
+};
+
+/** A file that is to be uploaded. */
+export type NewAttachment = {
+  /** Like `image/png`; the content must bear it out. */
+  content_type: string;
+  /** The file's name, without a path. */
+  name: string;
+  /** In bytes. */
+  size: number;
+};
 
 /** A ban. */
 export type NewBan = {
@@ -395,12 +483,16 @@ export type NewMembers = {
 
 /** A message to send. */
 export type NewMessage = {
+  /** 1 to 10 attachments that the sender has uploaded to this chat, in this order; beside them `text` may be empty. */
+  attachments?: string[];
   /** Makes a retry safe, without a time limit: the same id never makes a second message. */
   client_msg_id?: string | null;
   mentions?: Mentions | null;
   /** The host application's JSON object, up to 4 KiB. */
   metadata?: Record<string, unknown> | null;
-  /** 1 to 4,000 Unicode scalar values, not only white space, no U+0000; stored as sent. */
+  /** The message of the same chat that it answers. */
+  reply_to?: string | null;
+  /** 1 to 4,000 Unicode scalar values, not only white space, no U+0000; stored as sent. Beside attachments it may be empty. */
   text: string;
 };
 
@@ -469,6 +561,38 @@ export type Problem = {
   type: string;
 };
 
+/** The message that another one answers, as it is now. */
+export type Quote = {
+  deleted: boolean;
+  message_id: string;
+  sender_id: UserId | null;
+  seq: number;
+  /** The first 200 characters of its text; empty once it is deleted. */
+  text: string;
+};
+
+/** Those who reacted to a message with one emoji. */
+export type Reaction = {
+  count: number;
+  /** One emoji, or a name such as `:party:`. */
+  emoji: string;
+  /** The first 20 of them, in the order of their reactions. */
+  user_ids: UserId[];
+};
+
+/** A page of who reacted to a message. */
+export type ReactionPage = {
+  /** The `cursor` of the next page; null on the last one. */
+  next: string | null;
+  /** By emoji, then in the order of the reactions. */
+  results: UserReaction[];
+};
+
+/** The reactions of a message. */
+export type Reactions = {
+  reactions: Reaction[];
+};
+
 /** The read marker and the counters after a mark. */
 export type ReadResult = {
   chat_id: string;
@@ -501,6 +625,8 @@ export type RefusedMember = {
 
 /** A report of a message to the host application. */
 export type Report = {
+  /** The message's attachments when it was reported. They can be read until the report is decided; none after its sender was erased. */
+  attachments: Attachment[];
   chat_id: string;
   created_at: Time;
   message_id: string;
@@ -528,9 +654,19 @@ export type ReportPage = {
 /** What a member may do in a group. */
 export type Role = "member" | "admin" | "owner";
 
+/** A page of what a search over all chats found. */
+export type SearchAllPage = {
+  /** False if the time budget ended before the page was full or all chats were searched. */
+  complete: boolean;
+  /** The `cursor` of the next page; null after all chats were searched. */
+  next: string | null;
+  /** Newest first. */
+  results: SearchHit[];
+};
+
 /** A message that a search found. */
 export type SearchHit = {
-  /** Start and length of each match, in UTF-16 code units of `text`. */
+  /** Start and length of each match, in UTF-16 code units of `text`. A match in the name of an attachment has none. */
   highlights: number[][];
   message: Message;
 };
@@ -596,6 +732,16 @@ export type UnreadSummary = {
   total_mentions: number;
 };
 
+/** A request that uploads the bytes. It takes no token: the URL is the right. */
+export type UploadLink = {
+  expires_at: Time;
+  /** Headers that the request must have, with these values. */
+  headers: Record<string, string>;
+  /** `PUT`. */
+  method: string;
+  url: string;
+};
+
 /** A user. */
 export type User = {
   avatar_url: string | null;
@@ -607,6 +753,13 @@ export type User = {
 
 /** The host application's id of a user, compared byte for byte. */
 export type UserId = string;
+
+/** One user's reaction to a message. */
+export type UserReaction = {
+  created_at: Time;
+  emoji: string;
+  user_id: UserId;
+};
 
 /** Every call: what goes into its path, query and body, and what comes back. */
 export interface Operations {
@@ -651,6 +804,18 @@ export interface Operations {
     query: {};
     body: undefined;
     result: null;
+  };
+  'POST /chats/{chat}/attachments/': {
+    path: { chat: string };
+    query: {};
+    body: NewAttachment;
+    result: AttachmentTicket;
+  };
+  'GET /chats/{chat}/attachments/{attachment_id}/': {
+    path: { chat: string; attachment_id: string };
+    query: { variant?: string; link?: boolean };
+    body: undefined;
+    result: AttachmentLink | null;
   };
   'GET /chats/{chat}/bans/': {
     path: { chat: string };
@@ -772,6 +937,24 @@ export interface Operations {
     body: undefined;
     result: null;
   };
+  'GET /chats/{chat}/messages/{message_id}/reactions/': {
+    path: { chat: string; message_id: string };
+    query: { emoji?: string; limit?: number; cursor?: string };
+    body: undefined;
+    result: ReactionPage;
+  };
+  'PUT /chats/{chat}/messages/{message_id}/reactions/{emoji}/': {
+    path: { chat: string; message_id: string; emoji: string };
+    query: {};
+    body: undefined;
+    result: Reactions;
+  };
+  'DELETE /chats/{chat}/messages/{message_id}/reactions/{emoji}/': {
+    path: { chat: string; message_id: string; emoji: string };
+    query: {};
+    body: undefined;
+    result: Reactions;
+  };
   'GET /chats/{chat}/messages/{message_id}/readers/': {
     path: { chat: string; message_id: string };
     query: { limit?: number; cursor?: string };
@@ -783,6 +966,24 @@ export interface Operations {
     query: {};
     body: NewReport | null;
     result: Report;
+  };
+  'GET /chats/{chat}/pins/': {
+    path: { chat: string };
+    query: { limit?: number; cursor?: string };
+    body: undefined;
+    result: MessagePage;
+  };
+  'PUT /chats/{chat}/pins/{message_id}/': {
+    path: { chat: string; message_id: string };
+    query: {};
+    body: undefined;
+    result: null;
+  };
+  'DELETE /chats/{chat}/pins/{message_id}/': {
+    path: { chat: string; message_id: string };
+    query: {};
+    body: undefined;
+    result: null;
   };
   'GET /chats/{chat}/search/': {
     path: { chat: string };
@@ -802,11 +1003,35 @@ export interface Operations {
     body: undefined;
     result: Chat;
   };
+  'GET /mentions/': {
+    path: {};
+    query: { limit?: number; cursor?: string };
+    body: undefined;
+    result: MessagePage;
+  };
   'GET /reports/': {
     path: {};
     query: { limit?: number; cursor?: string };
     body: undefined;
     result: ReportPage;
+  };
+  'DELETE /reports/{report_id}/': {
+    path: { report_id: string };
+    query: {};
+    body: undefined;
+    result: null;
+  };
+  'GET /reports/{report_id}/attachments/{attachment_id}/': {
+    path: { report_id: string; attachment_id: string };
+    query: { variant?: string; link?: boolean };
+    body: undefined;
+    result: AttachmentLink | null;
+  };
+  'GET /search/': {
+    path: {};
+    query: { query: string; limit?: number; cursor?: string };
+    body: undefined;
+    result: SearchAllPage;
   };
   'GET /sync/': {
     path: {};

@@ -1,11 +1,11 @@
 /** Does what a user does in a chat: sends, edits, deletes, and marks as read. */
-import { ApiError, asApiError } from './api.js';
+import { asApiError, STOPPED } from './errors.js';
+import { emptied, quoteOf } from './carried.js';
 import { newMessageId, Outbox } from './outbox.js';
+import { ofNow } from './surely.js';
 
 /** A mark that failed is not tried again at once. */
 const MARK_RETRY_MS = 5_000;
-/** Why a message waits that `stop` held up. */
-const STOPPED = new ApiError(0, { title: 'stopped' });
 
 /**
  * @typedef {import('./timeline.js').Message} Message
@@ -15,7 +15,7 @@ const STOPPED = new ApiError(0, { title: 'stopped' });
 
 export class Sender {
   #options;
-  /** @type {Map<string, Outbox>} */
+  /** @type {Map<string, Outbox<Pending>>} */
   #outboxes = new Map();
   /** @type {Set<string>} chats with a mark on its way */
   #marking = new Set();
@@ -25,6 +25,7 @@ export class Sender {
    * @param {import('./api.js').Api} options.api
    * @param {import('./chats.js').ChatList} options.chats
    * @param {import('./history.js').History} options.history
+   * @param {import('./uploads.js').Uploads} options.uploads
    * @param {() => boolean} options.isLive
    * @param {(chatId: string, detail?: {sent?: boolean}) => void} options.onChanged  a timeline
    * @param {() => void} options.onChatsChanged
@@ -37,45 +38,72 @@ export class Sender {
   // ---- sending ----
 
   /**
-   * @param {string} chatId @param {string} text @param {Record<string, unknown> | null} metadata
-   * @param {import('./schema.js').Mentions} [mentions]
+   * @param {string} chatId @param {string} text @param {import('./client.js').SendOptions} options
    * @returns {Pending}
    */
-  send(chatId, text, metadata, mentions) {
+  send(chatId, text, { metadata = null, mentions, replyTo = null, attachments = [] }) {
     const timeline = this.#options.history.timelineOf(chatId);
     timeline.lineAfter = null;
     /** @type {Pending} */
     const pending = {
-      client_msg_id: newMessageId(), text, metadata, mentions, created_at: new Date().toISOString(), failed: false, error: null,
+      client_msg_id: newMessageId(), text, metadata, mentions, reply_to: replyTo && quoteOf(replyTo), uploads: attachments,
+      created_at: new Date().toISOString(), failed: false, error: null,
     };
     timeline.pending.push(pending);
     this.#options.onChanged(chatId, { sent: true });
-    this.#outboxOf(chatId).push(pending);
+    this.#push(chatId, pending);
     return pending;
+  }
+
+  /** One with files takes its turn once they are there: what is written later need not wait for them. @param {string} chatId @param {Pending} pending */
+  async #push(chatId, pending) {
+    const { uploads, onChanged } = this.#options;
+    pending.failed = false;
+    pending.error = null;
+    try {
+      if (pending.uploads.length) await Promise.all(pending.uploads.map((upload) => uploads.whenDone(upload)));
+      this.#outboxOf(chatId).push(pending);
+    } catch (cause) {
+      Object.assign(pending, { failed: true, error: asApiError(cause) });
+      onChanged(chatId);
+    }
   }
 
   /** @param {string} chatId @param {Pending} pending */
   retry(chatId, pending) {
+    const { uploads, onChanged } = this.#options;
     if (!pending.failed) return;
-    this.#outboxOf(chatId).push(pending);
-    this.#options.onChanged(chatId);
+    for (const upload of pending.uploads) {
+      // Too much time went by: what is never sent does not stay.
+      if (pending.error?.code === 'attachment_not_found') uploads.renew(upload);
+      else uploads.retry(upload);
+    }
+    this.#push(chatId, pending);
+    onChanged(chatId);
   }
 
   /** @param {string} chatId @param {Pending} pending */
   discard(chatId, pending) {
     const timeline = this.#options.history.timelineOf(chatId);
     timeline.pending = timeline.pending.filter((other) => other !== pending);
+    for (const upload of pending.uploads) this.#options.uploads.abort(upload);
     this.#options.onChanged(chatId);
   }
 
-  /** @param {string} chatId @returns {Outbox} */
+  /** @param {string} chatId @returns {Outbox<Pending>} */
   #outboxOf(chatId) {
     const known = this.#outboxes.get(chatId);
     if (known) return known;
-    const { api, isLive, onChanged } = this.#options;
+    const { api, chats, uploads, isLive, onChanged } = this.#options;
+    /** @type {Outbox<Pending>} */
     const made = new Outbox({
-      send: async ({ text, metadata, mentions, client_msg_id }) =>
-        this.#accept(await this.#ofNow(() => api.sendMessage(chatId, { text, metadata, mentions, client_msg_id }))),
+      send: async ({ text, metadata, mentions, reply_to: quote, uploads: files, client_msg_id }) => {
+        const attachments = files.length ? files.map(({ attachmentId }) => attachmentId ?? '') : undefined;
+        this.#accept(await ofNow(chats, () => api.sendMessage(chatId, {
+          text, metadata, mentions, reply_to: quote?.message_id, attachments, client_msg_id,
+        })));
+        for (const upload of files) uploads.forget(upload);
+      },
       isConnected: isLive,
       onFailed: () => onChanged(chatId),
     });
@@ -112,32 +140,24 @@ export class Sender {
 
   /** @param {Message} message @param {string} text @param {import('./schema.js').Mentions} [mentions] */
   async edit({ chat_id: chatId, message_id: id }, text, mentions) {
-    this.#accept(await this.#ofNow(() => this.#options.api.editMessage(chatId, id, text, mentions)));
+    this.#accept(await ofNow(this.#options.chats, () => this.#options.api.editMessage(chatId, id, text, mentions)));
   }
 
   /** @param {Message} message */
   async remove(message) {
     const { api, chats } = this.#options;
     const { epoch } = chats;
-    await this.#ofNow(() => api.deleteMessage(message.chat_id, message.message_id));
+    await ofNow(chats, () => api.deleteMessage(message.chat_id, message.message_id));
     // The number of a version in another history would put it before the true one.
     if (chats.epoch === epoch) {
-      this.#accept({ ...message, text: '', metadata: null, mentions: [], deleted_at: new Date().toISOString() });
+      this.#accept(emptied(message, { deleted_at: new Date().toISOString() }));
     }
   }
 
-  /**
-   * Repeats a call whose answer is of an earlier epoch, as its commit may be lost. All these calls are
-   * harmless when repeated.
-   * @template T @param {() => Promise<T>} call @returns {Promise<T>}
-   */
-  async #ofNow(call) {
-    const { chats } = this.#options;
-    for (;;) {
-      const asked = chats.now;
-      const answer = await call();
-      if (!chats.isPast(asked)) return answer;
-    }
+  /** @param {Message} message */
+  async reread({ chat_id: chatId, message_id: id }) {
+    const { api, chats, unlessGone } = this.#options;
+    this.#accept(await ofNow(chats, () => unlessGone(chatId, api.getMessage(chatId, id))));
   }
 
   /** @param {Message} message */

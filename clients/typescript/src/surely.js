@@ -1,5 +1,5 @@
-/** Retries a call that the client needs. */
-import { asApiError } from './api.js';
+/** Repeats a call that the client needs. */
+import { asApiError } from './errors.js';
 
 /** A pause before it is tried again. */
 const RETRY_MS = 3_000;
@@ -22,5 +22,21 @@ export async function surely(work, isWanted, onFailed = () => {}) {
       onFailed();
       await new Promise((resolve) => setTimeout(resolve, error.retryAfterMs ?? RETRY_MS));
     }
+  }
+}
+
+/**
+ * Repeats a call whose answer is of an earlier epoch, as its commit may be lost. Only for calls that are harmless
+ * when repeated.
+ * @template T
+ * @param {import('./chats.js').ChatList} chats
+ * @param {() => Promise<T>} call
+ * @returns {Promise<T>}
+ */
+export async function ofNow(chats, call) {
+  for (;;) {
+    const asked = chats.now;
+    const answer = await call();
+    if (!chats.isPast(asked)) return answer;
   }
 }

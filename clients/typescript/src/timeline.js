@@ -5,6 +5,10 @@
  * Two orders must not be mixed up. `seq` places a message; `ev` says how new a piece of knowledge
  * is. A frame is dropped by the chat's `ev`, a version of a message by the message's own.
  */
+import { answered, emptied, ownReactions, requoted } from './carried.js';
+import { Pins } from './pins.js';
+import { Wishes } from './reactions.js';
+
 /** Most messages kept in the window; beyond it the far end goes and is read again when needed. */
 const MAX_WINDOW = 600;
 
@@ -22,9 +26,11 @@ const MAX_WINDOW = 600;
  * @property {string} text
  * @property {Record<string, unknown> | null} metadata
  * @property {import('./schema.js').Mentions} [mentions]  whom it mentions
+ * @property {import('./schema.js').Quote | null} reply_to  the message that it answers
+ * @property {import('./uploads.js').Upload[]} uploads       the files that go with it
  * @property {string} created_at         by this machine's clock
  * @property {boolean} failed            no attempt is made any more until `Client.retry`
- * @property {import('./api.js').ApiError | null} error   why it failed
+ * @property {import('./errors.js').ApiError | null} error   why it failed
  */
 
 export class Timeline {
@@ -32,6 +38,9 @@ export class Timeline {
   messages = [];
   /** @type {Pending[]} in the order of sending */
   pending = [];
+  #pins = new Pins();
+  /** One's own reactions that are shown before the server has them. */
+  wishes = new Wishes();
   loaded = false;
   hasMoreBefore = false;
   /** Whether the window reaches the newest message. */
@@ -77,14 +86,21 @@ export class Timeline {
     return { ev: this.ev, epoch: this.epoch };
   }
 
+  /** The pinned messages, the latest pin first; null: not read (`Client.loadPins`). @returns {readonly Message[] | null} */
+  get pins() { return this.#pins.list; }
+
+  /** @param {readonly Message[]} messages all that are pinned */
+  setPins(messages) { this.#pins.set(messages); }
+
   get lowSeq() { return this.messages[0]?.seq ?? 0; }
   get highSeq() { return this.messages.at(-1)?.seq ?? 0; }
 
   /**
    * Reads a page and takes it in. Frames that overtake its answer are applied once more on top of
    * it: they may have found nothing to change the first time.
-   * @param {() => Promise<Page>} read
-   * @param {(page: Page) => void} take
+   * @template Answer
+   * @param {() => Promise<Answer>} read
+   * @param {(page: Answer) => void} take
    * @param {{startsOver?: boolean}} [options]
    * @returns {Promise<boolean>} whether the page was still wanted when it came
    */
@@ -110,7 +126,7 @@ export class Timeline {
    * @param {Page} page
    */
   replace(page, { keepPosition = false } = {}) {
-    this.messages = [...page.results];
+    this.messages = this.#shownOf(page.results);
     this.hasMoreBefore = page.has_more_before;
     this.atEnd = !page.has_more_after;
     // A jump to another place leaves the socket where it is: its position stays the frames' own.
@@ -133,7 +149,7 @@ export class Timeline {
    */
   prepend(page, low = this.lowSeq) {
     if (low !== this.lowSeq) return;
-    this.messages.unshift(...page.results.filter((message) => message.seq < low));
+    this.messages.unshift(...this.#shownOf(page.results.filter((message) => message.seq < low)));
     this.hasMoreBefore = page.has_more_before;
     this.#learn(page);
     if (this.messages.length > MAX_WINDOW) {
@@ -148,7 +164,7 @@ export class Timeline {
    */
   append(page, high = this.highSeq) {
     if (high !== this.highSeq) return;
-    this.messages.push(...page.results.filter((message) => message.seq > high));
+    this.messages.push(...this.#shownOf(page.results.filter((message) => message.seq > high)));
     this.atEnd = !page.has_more_after;
     this.#learn(page);
     for (const message of page.results) this.#forgetPending(message);
@@ -265,11 +281,55 @@ export class Timeline {
     const index = this.messages.findLastIndex((other) => other.seq <= message.seq);
     const found = this.messages[index];
     if (found?.seq === message.seq) {
-      if (message.ev >= found.ev) this.messages[index] = message;
+      if (message.ev < found.ev) return;
+      this.messages[index] = this.#shown(message, this.wishes.told(found));
     } else if (this.#inWindow(message.seq)) {
-      this.messages.splice(index + 1, 0, message);
+      this.messages.splice(index + 1, 0, this.#shown(message));
       if (index + 2 === this.messages.length) this.#trimStart();
     }
+    this.#requote(message);
+    this.#pins.take(message);
+  }
+
+  /** A version of a message, with one's own reactions. @param {Message} message @param {Message} [before] */
+  #shown(message, before) {
+    return this.wishes.shown({ ...message, my_reactions: ownReactions(message, before?.my_reactions, this.me) }, this.me);
+  }
+
+  /** @param {readonly Message[]} messages */
+  #shownOf(messages) {
+    return messages.map((message) => this.#shown(message));
+  }
+
+  /** What quotes a message shows it as it is now. @param {Message} message */
+  #requote(message) {
+    for (const [index, other] of this.messages.entries()) this.messages[index] = requoted(other, message);
+    for (const pending of this.pending) pending.reply_to = requoted(pending, message).reply_to;
+  }
+
+  // ---- one's own reactions ----
+
+  /** @param {Message} message @param {import('./reactions.js').Wish} wish */
+  wish(message, wish) {
+    const index = this.messages.findIndex(({ message_id: id }) => id === message.message_id);
+    const shown = this.messages[index] ?? message;
+    this.wishes.add(shown, wish);
+    if (index >= 0) this.messages[index] = this.wishes.shown(this.wishes.told(shown), this.me);
+  }
+
+  /**
+   * A reaction is done, or refused.
+   * @param {string} messageId @param {import('./reactions.js').Wish} wish
+   * @param {{reactions: import('./schema.js').Reaction[], told: number | undefined, emoji: string} | null} answer
+   */
+  settle(messageId, wish, answer) {
+    const isLatest = this.wishes.has(messageId, wish);
+    const index = this.messages.findIndex(({ message_id: id }) => id === messageId);
+    const shown = this.messages[index];
+    const told = shown && this.wishes.told(shown);
+    this.wishes.remove(messageId, wish);
+    if (!told) return;
+    this.messages[index] = this.wishes.shown(answer && isLatest ? answered(told, answer, wish.on, this.me) : told, this.me);
   }
 
   /**
@@ -281,9 +341,10 @@ export class Timeline {
     const known = this.messages.find((message) => message.message_id === message_id)
       ?? {
         chat_id, message_id, seq, ev, type: 'text', sender_id: null, text: '', metadata: null, mentions: [], system: null,
+        reply_to: null, attachments: [], reactions: [], pinned_at: null,
         client_msg_id: null, created_at: null, edited_at: null, deleted_at,
       };
-    if (known.ev <= ev) this.accept({ ...known, ev, deleted_at, text: '', metadata: null, mentions: [] });
+    if (known.ev <= ev) this.accept(emptied(known, { ev, deleted_at }));
   }
 
   /** @param {number} seq */

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { mock, test } from 'node:test';
-import { ApiError } from '../src/api.js';
+import { ApiError } from '../src/errors.js';
 import { afterClose, backoff, Connection } from '../src/connection.js';
 
 /** A socket whose other end is the test. */

@@ -6,7 +6,7 @@ export const tokenOf = (sub, more = {}) => `e30.${Buffer.from(JSON.stringify({ s
 
 export const message = (seq, more = {}) => ({
   chat_id: 'c', message_id: `m${seq}`, seq, ev: seq, type: 'text', sender_id: 'bob', text: `t${seq}`, metadata: null,
-  mentions: [], system: null, client_msg_id: null, created_at: '2026-01-01T00:00:00Z', edited_at: null, deleted_at: null, ...more,
+  mentions: [], system: null, reply_to: null, attachments: [], reactions: [], pinned_at: null, client_msg_id: null, created_at: '2026-01-01T00:00:00Z', edited_at: null, deleted_at: null, ...more,
 });
 
 export const chat = (id, more = {}) => ({
@@ -32,7 +32,7 @@ export async function until(check) {
 }
 
 /**
- * @param {Partial<import('../src/client.js').Options>} options
+ * @param {Partial<import('../src/options.js').Options>} options
  * @param {(call: {method: string, path: string, query: URLSearchParams, body: any, sub: string}) => unknown} answer
  *   null: what a server with the one empty chat `c` would say
  */
@@ -56,11 +56,11 @@ export function world(options, answer = () => null) {
   const client = new Client({
     url: 'http://x', followed: 0, WebSocket: Socket, random: () => 0,
     ...(options.getToken ? {} : { token: tokenOf('alice') }),
-    fetch: async (address, { method, body, headers }) => {
+    fetch: async (address, { method, body, headers = {}, signal }) => {
       const { pathname, searchParams: query } = new URL(address);
       const path = pathname.replace('/api/v1', '');
       const sub = JSON.parse(Buffer.from(headers.Authorization?.split('.')[1] ?? 'e30', 'base64url')).sub;
-      const call = { method, path, query, body: body && JSON.parse(body), sub };
+      const call = { method, path, query, body: typeof body === 'string' ? JSON.parse(body) : body, sub, headers, signal };
       calls.push(call);
       const given = await answer(call);
       if (given) return given instanceof Response ? given : Response.json(given);

@@ -78,7 +78,7 @@ test('mentions go out with the message, and an edit leaves them as they are', as
   const { client, calls, posts, live } = world({}, ({ method }) =>
     (method === 'PATCH' ? message(1, { sender_id: 'alice', text: 'new', edited_at: '2026-01-01T00:00:01Z' }) : null));
   await live();
-  client.send('c', 'hello @bob', null, ['bob']);
+  client.send('c', 'hello @bob', { mentions: ['bob'] });
   client.send('c', 'hello');
   await until(() => posts().length === 2);
   assert.deepEqual(posts().map(({ body }) => body.mentions), [['bob'], undefined]);

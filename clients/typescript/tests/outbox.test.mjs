@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { mock, test } from 'node:test';
-import { ApiError } from '../src/api.js';
+import { ApiError } from '../src/errors.js';
 import { Outbox } from '../src/outbox.js';
 
 const pending = (id) => ({ client_msg_id: id, text: id, metadata: null, created_at: '', failed: false, error: null });

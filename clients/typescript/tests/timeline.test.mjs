@@ -5,7 +5,7 @@ import { Timeline } from '../src/timeline.js';
 const AT = '2026-05-01T12:00:00.000000Z';
 const message = (seq, fields = {}) => ({
   message_id: `m${seq}`, chat_id: 'c', seq, ev: seq, type: 'text', sender_id: 'bob', text: `text ${seq}`, metadata: null,
-  mentions: [], system: null, client_msg_id: null, created_at: AT, edited_at: null, deleted_at: null, ...fields,
+  mentions: [], system: null, reply_to: null, attachments: [], reactions: [], pinned_at: null, client_msg_id: null, created_at: AT, edited_at: null, deleted_at: null, ...fields,
 });
 const range = (from, to) => Array.from({ length: to - from + 1 }, (_, index) => message(from + index));
 const page = (from, to, { head = to, ev = head } = {}) => ({

@@ -149,6 +149,10 @@ class World {
       case 'messages':
         return timeline.messages.map(({ seq, text, sender_id, deleted_at }) =>
           ({ seq, text, sender_id, ...(deleted_at ? { deleted: true } : {}) }));
+      case 'carried':
+        return Object.fromEntries(Object.entries(like).map(([seq, fields]) =>
+          [seq, Object.fromEntries(Object.keys(fields).map((name) =>
+            [name, timeline.messages.find((message) => message.seq === Number(seq))?.[name]]))]));
       case 'pending': return timeline.pending.map(({ text }) => text);
       case 'failed': return timeline.pending.filter(({ failed }) => failed).map(({ text }) => text);
       case 'position': return timeline.position;

@@ -227,6 +227,19 @@ impl World {
         };
         match what {
             "messages" => timeline().entries().iter().map(message).collect(),
+            "carried" => {
+                let of = |(seq, like): (&String, &Value)| {
+                    let mut entries = timeline().entries().iter();
+                    let entry = entries.find(|entry| entry.seq().to_string() == *seq);
+                    let message = serde_json::to_value(entry.and_then(Entry::message));
+                    let message = message.expect("serializes");
+                    let names = like.as_object().expect("an object").keys();
+                    let fields = names.map(|name| (name.clone(), message[name].clone()));
+                    (seq.clone(), fields.collect::<serde_json::Map<_, _>>().into())
+                };
+                let messages = like.as_object().expect("an object").iter();
+                messages.map(of).collect::<serde_json::Map<_, _>>().into()
+            }
             "pending" => json!(texts(false)),
             "failed" => json!(texts(true)),
             "position" => {

@@ -7,7 +7,7 @@ use image::ImageFormat;
 use reqwest::{Client as Http, Method, redirect::Policy};
 use serde_json::{Value, json};
 
-use super::{Announced, File, announce, pair, path_of};
+use super::{File, announce, pair};
 use crate::harness::{Chat, Cluster, S3, User, eventually_within};
 
 /// A sweeper looks every few seconds.

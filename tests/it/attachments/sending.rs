@@ -40,10 +40,15 @@ async fn a_message_carries_its_attachments_in_order() {
     let told = socket.expect("message.created").await;
     assert_eq!(told["message"]["attachments"], message["attachments"]);
     // A repeat of the send finds its message.
-    let again = alice.on(1).post(&path, body).await.expect(200);
+    let again = alice.on(1).post(&path, body.clone()).await.expect(200);
     assert_eq!(again["attachments"], message["attachments"]);
     let other = json!({ "text": "", "attachments": [ids[0]], "client_msg_id": "m1" });
     alice.on(0).post(&path, other).await.expect_problem(422, "idempotency_mismatch");
+    // Even once it is deleted, and its attachments are gone.
+    let id = message["message_id"].as_str().expect("an id");
+    alice.on(0).delete(&chat.path(&format!("messages/{id}/"))).await.expect(204);
+    let buried = alice.on(1).post(&path, body).await.expect(200);
+    assert_eq!((&buried["attachments"], &buried["text"]), (&json!([]), &json!("")));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -198,7 +198,7 @@ export async function a_group_talks_on_while_a_replica_is_killed_and_redis_flush
     await bob.page.press('#add-input', 'Enter');
     await bob.reads('#details-status', '1 person added');
     await bob.$('#details-close').click();
-    await bob.choose('Bob says 1', 0);
+    await bob.choose('Bob says 1', 'Edit');
     await bob.write('Bob said 1');
     await bob.sees('Bob said 1');
     said[said.indexOf('Bob says 1')] = 'Bob said 1';

@@ -109,7 +109,7 @@ export class Person {
 
   /** A message of this text. */
   row(text) {
-    return this.$('#rows .message').filter({ has: this.page.locator('.text', { hasText: new RegExp(`^${text}$`) }) });
+    return this.$('#rows .message').filter({ has: this.page.locator('.text', { hasText: new RegExp(`^${text.replace(/[.?+*^$()[\]{}|\\]/g, '\\$&')}$`) }) });
   }
 
   async isTicked(text, tick) {
@@ -156,12 +156,18 @@ export class Person {
     await this.page.press('#draft', 'Enter');
   }
 
-  /** Chooses from a message's menu: 0 edits, 1 deletes. */
-  async choose(text, item) {
+  /** What a message's menu offers; it stays open. @returns {Promise<string[]>} */
+  async offers(text) {
     const row = this.row(text);
     await row.hover();
     await row.locator('.more-actions').click();
-    await row.locator('[role=menuitem]').nth(item).click();
+    return row.locator('[role=menuitem]').allTextContents();
+  }
+
+  /** Chooses from a message's menu. */
+  async choose(text, label) {
+    await this.offers(text);
+    await this.row(text).getByRole('menuitem', { name: label, exact: true }).click();
   }
 
   /** The window is there, and somebody looks elsewhere. */

@@ -128,7 +128,7 @@ export async function an_edit_and_a_deletion_show_on_both_sides({ meet }) {
   await alice.write('frist');
   await alice.write('second');
   await bob.seesExactly(['frist', 'second']);
-  await alice.choose('frist', 0);
+  await alice.choose('frist', 'Edit');
   await alice.is('editing', '#editing');
   await alice.write('first');
   await alice.is('done', '#editing', { state: 'hidden' });
@@ -138,14 +138,15 @@ export async function an_edit_and_a_deletion_show_on_both_sides({ meet }) {
   await alice.page.press('#draft', 'ArrowUp');
   assert.equal(await alice.page.inputValue('#draft'), 'second');
   await alice.page.press('#draft', 'Escape');
-  await alice.choose('second', 1);
+  await alice.choose('second', 'Delete');
   await alice.$('#confirm-yes').click();
   for (const person of [alice, bob]) {
     await person.seesExactly(['first']);
     await person.reads('#rows .message.deleted .text', 'Message deleted');
     await person.reads('.chat-entry .last', 'Message deleted');
   }
-  assert.equal(await bob.$('#rows .message.theirs .more-actions:visible').count(), 0);
+  assert.deepEqual(await bob.offers('first'), ['Reply', 'React', 'Pin']);
+  assert.equal(await bob.$('#rows .message.deleted .more-actions:visible').count(), 0);
 }
 
 export async function badges_and_the_line_of_new_messages_follow_what_was_read({ meet }) {

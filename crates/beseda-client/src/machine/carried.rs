@@ -1,6 +1,6 @@
 //! What a message carries beside its text, as far as frames do not tell all of it.
 
-use beseda_protocol::model::{Mentions, Message, Quote, Reaction, Time, UserId};
+use beseda_protocol::model::{Mentions, Message, MessageId, Quote, Reaction, Time, UserId};
 
 /// Completes a version of a message that came by a frame with which reactions are the user's own: those that name
 /// them, and, where more users reacted than are named, those that were their own before.
@@ -32,17 +32,22 @@ pub(super) fn bury(message: &mut Message, ev: i64, deleted_at: Option<Time>) {
     message.my_reactions = Some(Vec::new());
 }
 
-/// Brings a message that quotes `answered` up to date: it gets no frame of its own. Returns whether it did.
-pub(super) fn quote_again(message: &mut Message, answered: &Message) -> bool {
-    match &mut message.reply_to {
-        Some(quote) if quote.message_id == answered.message_id => {
-            let now = Quote::of(answered);
-            let differs = **quote != now;
-            **quote = now;
-            differs
-        }
-        _ => false,
+/// Brings a message that quotes `answered` up to date: it gets no frame of its own.
+pub(super) fn quote_again(message: &mut Message, answered: &Message) {
+    if let Some(quote) = quote_of(message, answered.message_id) {
+        *quote = Quote::of(answered);
     }
+}
+
+/// What the message quotes was deleted, and nothing else is known of it.
+pub(super) fn bury_quote(message: &mut Message, answered: MessageId) {
+    if let Some(quote) = quote_of(message, answered) {
+        (quote.text, quote.deleted) = (String::new(), true);
+    }
+}
+
+fn quote_of(message: &mut Message, answered: MessageId) -> Option<&mut Quote> {
+    message.reply_to.as_deref_mut().filter(|quote| quote.message_id == answered)
 }
 
 #[cfg(test)]
@@ -81,11 +86,10 @@ mod tests {
         let mut answered = message("[]", "");
         let mut reply = message("[]", "");
         reply.reply_to = Some(Box::new(Quote::of(&answered)));
-        assert!(!quote_again(&mut reply, &answered));
         bury(&mut answered, 5, None);
         assert_eq!((answered.ev, answered.text.as_str()), (5, ""));
         answered.deleted_at = Some(answered.created_at);
-        assert!(quote_again(&mut reply, &answered));
+        quote_again(&mut reply, &answered);
         assert!(reply.reply_to.is_some_and(|quote| quote.deleted && quote.text.is_empty()));
     }
 }

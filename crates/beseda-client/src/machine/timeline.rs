@@ -384,17 +384,19 @@ impl Timeline {
         self.head_seq = self.head_seq.max(seq);
         match self.find(seq) {
             Ok(at) if entry.ev() >= self.entries[at].ev() => {
+                self.quote_again(&entry);
                 self.entries[at] = entry;
-                self.quote_again(at);
             }
             Ok(_) => {}
-            Err(at) if self.is_in_window(seq) => {
-                self.entries.insert(at, entry);
-                if at + 1 == self.entries.len() {
-                    self.trim_start();
+            Err(at) => {
+                self.quote_again(&entry);
+                if self.is_in_window(seq) {
+                    self.entries.insert(at, entry);
+                    if at + 1 == self.entries.len() {
+                        self.trim_start();
+                    }
                 }
             }
-            Err(_) => {}
         }
     }
 
@@ -402,14 +404,17 @@ impl Timeline {
         self.entries.binary_search_by_key(&seq, Entry::seq)
     }
 
-    /// Brings the answers to a message up to date.
-    fn quote_again(&mut self, at: usize) {
-        let (before, after) = self.entries.split_at_mut(at + 1);
+    /// Brings the answers to a message up to date, which may not be in the window itself.
+    fn quote_again(&mut self, answered: &Entry) {
         // Answers come later than what they answer.
-        if let Some(Entry::Message(answered)) = before.last() {
-            for entry in after {
-                if let Entry::Message(message) = entry {
-                    carried::quote_again(message, answered);
+        let from = self.entries.partition_point(|entry| entry.seq() <= answered.seq());
+        for entry in &mut self.entries[from..] {
+            if let Entry::Message(message) = entry {
+                match answered {
+                    Entry::Message(answered) => carried::quote_again(message, answered),
+                    Entry::Tombstone { message_id, .. } => {
+                        carried::bury_quote(message, *message_id)
+                    }
                 }
             }
         }
