@@ -91,7 +91,7 @@ BEGIN
         SELECT * INTO chat FROM chats c WHERE c.chat_id = in_chat;
     END IF;
     outcome := judge_send(chat.chat_id IS NOT NULL, NULL, chat.blocked, chat.erased, me.role, chat.admins_post,
-                          me.silenced_until, false, chat.member_count, NULL, clock_timestamp());
+                          me.silenced_until, false, chat.member_count, false, NULL, clock_timestamp());
     IF outcome = 'silenced' THEN
         wait := me.silenced_until;
     ELSIF outcome = 'created' THEN

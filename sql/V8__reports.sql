@@ -39,6 +39,9 @@ BEGIN
         RETURN QUERY SELECT 'message_not_found', NULL::reports;
         RETURN;
     END IF;
+    INSERT INTO report_attachments (chat_id, attachment_id, report_id, attachment)
+    SELECT in_chat, a.attachment_id, in_report, attachment_json(a)
+      FROM attachments a WHERE a.chat_id = in_chat AND a.seq = hit.seq;
     RETURN QUERY
     WITH made AS (
         INSERT INTO reports AS r (report_id, chat_id, message_id, seq, sender_id, reporter_id,
@@ -46,11 +49,16 @@ BEGIN
         VALUES (in_report, in_chat, in_message, hit.seq, hit.sender_id, in_user,
                 in_reason, hit.text, hit.metadata)
         RETURNING r
-    ), kept AS (
-        INSERT INTO report_attachments (chat_id, attachment_id, report_id, attachment)
-        SELECT in_chat, a.attachment_id, in_report, attachment_json(a)
-          FROM attachments a WHERE a.chat_id = in_chat AND a.seq = hit.seq
     )
     SELECT 'created', made.r FROM made;
+END
+$$;
+
+-- The attachments that are kept for a report; null: none. VOLATILE, so that the statement that makes a report sees
+-- what it has just written.
+CREATE FUNCTION reported_attachments(in_report uuid) RETURNS json LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    RETURN (SELECT json_agg(k.attachment ORDER BY k.attachment_id)
+              FROM report_attachments k WHERE k.report_id = in_report);
 END
 $$;

@@ -226,7 +226,7 @@ impl Installation {
         let mut installation = Self { replicas: Vec::new(), redis, postgres };
         for _ in 0..options.replicas {
             let limits = options.scenario.limits();
-            installation.start_replica(program, secret, limits).await?;
+            installation.start_replica(program, secret, data, limits).await?;
         }
         for (number, replica) in installation.replicas.iter_mut().enumerate() {
             replica.ready(number).await?;
@@ -238,9 +238,12 @@ impl Installation {
         &mut self,
         program: &Path,
         secret: &Secret,
+        data: &Path,
         limits: &[(&str, &str)],
     ) -> Result<(), Error> {
         let (public, internal) = (free_address().await?, free_address().await?);
+        let files = std::path::absolute(data.join("attachments"));
+        let files = files.map_err(|error| Error::Io("cannot name the folder", error))?;
         let mut command = Command::new(program);
         // The caller's environment may have settings of another installation.
         for (key, _) in std::env::vars_os() {
@@ -255,6 +258,9 @@ impl Installation {
             .env("BESEDA_JWT_HS256_SECRET", secret.expose())
             .env("BESEDA_LISTEN", public.to_string())
             .env("BESEDA_INTERNAL_LISTEN", internal.to_string())
+            .env("BESEDA_ATTACHMENTS", format!("file://{}", files.display()))
+            // As much as a run uploads.
+            .env("BESEDA_ATTACHMENT_DAILY_BYTES", "1000000000000")
             .env("BESEDA_MIGRATE_ON_START", "on")
             .env("BESEDA_DRAIN_DELAY", "0s")
             .env("BESEDA_SHUTDOWN_GRACE", "3s")

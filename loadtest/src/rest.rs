@@ -5,14 +5,18 @@ use std::time::Duration;
 use beseda_client::{Credentials, Error as CallError, Rest as Client};
 use beseda_protocol::{
     model::{Chat, ChatId, UserId},
-    rest::NewMessage,
+    rest::{AttachmentTicket, NewAttachment, NewMessage},
 };
+use bytes::Bytes;
 use reqwest::Url;
 
 use crate::error::Error;
 
 /// Longer than the service's own time-out (15 s), so that its answer comes first.
 const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Time-out of an upload: 100 MiB at 1 MiB/s.
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(100);
 
 /// Pause before a retry if the answer has no Retry-After.
 const RETRY: Duration = Duration::from_millis(100);
@@ -73,6 +77,32 @@ impl Rest {
         let client = self.at(url, token);
         let opened = patiently("POST /chats/", async || client.open_chat(&other).await);
         Ok(opened.await?.chat)
+    }
+
+    /// Announces and uploads an attachment; returns the status of the last answer.
+    pub(crate) async fn upload(
+        &self,
+        url: &Url,
+        token: &str,
+        chat_id: ChatId,
+        file: &Bytes,
+    ) -> Result<u16, reqwest::Error> {
+        let call = format!("{url}api/v1/chats/{chat_id}/attachments/");
+        let new = NewAttachment {
+            name: "load.bin".to_owned(),
+            content_type: "application/octet-stream".to_owned(),
+            size: file.len() as u64,
+        };
+        let answer = self.http.post(call).bearer_auth(token).json(&new).send().await?;
+        if answer.status() != 201 {
+            return Ok(answer.status().as_u16());
+        }
+        let upload = answer.json::<AttachmentTicket>().await?.upload;
+        let mut put = self.http.put(upload.url).timeout(UPLOAD_TIMEOUT).body(file.clone());
+        for (name, value) in upload.headers {
+            put = put.header(name, value);
+        }
+        Ok(put.send().await?.status().as_u16())
     }
 
     pub(crate) async fn get_chat(

@@ -59,7 +59,16 @@ pub(super) async fn upload(
     }
     let _permit = context.limits.take_upload_permit(target.owner())?;
     let body = request.into_body().into_data_stream();
-    Ok(told(context.attachments.receive(&target, range, body).await?))
+    let received = context.attachments.receive(&target, range, body).await;
+    let is_read = received
+        .as_ref()
+        .is_ok_and(|progress| range.is_none_or(|range| progress.received == range.last + 1));
+    let mut response = received.map_or_else(IntoResponse::into_response, told);
+    if !is_read {
+        // What is left of the body would be taken for the next request.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(response)
 }
 
 /// Tells how far an upload is.

@@ -104,7 +104,10 @@ impl Bucket {
                 Ok(Self::of(Arc::new(store_), None, prefix, store))
             }
             _ => {
-                let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket);
+                let mut builder = AmazonS3Builder::from_env()
+                    .with_bucket_name(bucket)
+                    .with_retry(retry)
+                    .with_client_options(options);
                 if let Some(endpoint) = &config.aws_endpoint_url {
                     let plain = endpoint.scheme() == "http";
                     builder = builder
@@ -121,7 +124,7 @@ impl Bucket {
                         .with_access_key_id(id.expose())
                         .with_secret_access_key(secret.expose());
                 }
-                let s3 = Arc::new(builder.with_retry(retry).with_client_options(options).build()?);
+                let s3 = Arc::new(builder.build()?);
                 let signer: Arc<dyn Sign> = Arc::clone(&s3) as _;
                 Ok(Self::of(s3, Some(signer), prefix, store))
             }
@@ -154,18 +157,17 @@ impl Bucket {
         self.signer.is_some() && size <= MAX_DIRECT_BYTES
     }
 
-    /// Signs a URL at which exactly these bytes may be uploaded.
+    /// Signs a URL at which bytes of this type may be uploaded. Their number is not part of what the library can
+    /// sign; the check refuses any other.
     pub(super) async fn upload_url(
         &self,
         key: Key,
         content_type: &HeaderValue,
-        size: u64,
         lifetime: Duration,
     ) -> Result<Option<Url>, ByteError> {
         let Some(signer) = &self.signer else { return Ok(None) };
-        let options = SignedUrlOptions::new()
-            .with_signed_header(header::CONTENT_TYPE, content_type.clone())
-            .with_signed_header(header::CONTENT_LENGTH, HeaderValue::from(size));
+        let options =
+            SignedUrlOptions::new().with_signed_header(header::CONTENT_TYPE, content_type.clone());
         let path = self.path(key, Part::Upload);
         Ok(Some(signer.signed_url_opts(Method::PUT, &path, lifetime, &options).await?))
     }

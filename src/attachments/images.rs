@@ -17,8 +17,9 @@ pub(super) const MAX_FILE_BYTES: u64 = 32 * 1024 * 1024;
 /// Most pixels of an image: the largest cameras of telephones have some 50 million in usual use.
 const MAX_PIXELS: u64 = 50_000_000;
 
-/// Memory for decoding, of all images of a replica together.
-const MEMORY_MIB: u32 = 256;
+/// Memory for decoding, of all images of a replica together: a camera's 50 million pixels fit. An image that takes
+/// more is kept without a thumbnail.
+const MEMORY_MIB: u32 = 192;
 const MIB: u64 = 1024 * 1024;
 
 /// Images that are decoded at once: a quarter of a second of processor each, and the sockets need it too.
@@ -75,14 +76,18 @@ impl Images {
     /// Decodes a file of at most [`MAX_FILE_BYTES`].
     pub(super) async fn read(&self, file: Bytes, format: ImageFormat) -> Result<Image, Fault> {
         let reading = async {
-            let needed = memory_of(&file, format)?;
+            let header = Header::read(&file, format)?;
+            if header.needed > MEMORY_MIB {
+                let (width, height) = (header.width, header.height);
+                return Ok(Image { width, height, blurhash: None, thumbnail: None });
+            }
             // Held by the thread that decodes, which goes on where nobody waits any more.
             let permits = (
                 Arc::clone(&self.threads).acquire_owned().await,
-                Arc::clone(&self.memory).acquire_many_owned(needed).await,
+                Arc::clone(&self.memory).acquire_many_owned(header.needed).await,
             );
             let decoding = tokio::task::spawn_blocking(move || {
-                let decoded = decode(&file, format);
+                let decoded = decode(&file, format, &header);
                 drop(permits);
                 decoded
             });
@@ -93,8 +98,8 @@ impl Images {
     }
 }
 
-const BROKEN: Fault = Fault::Refused("is a broken image");
-const TOO_LARGE: Fault = Fault::Refused("has more than 50,000,000 pixels");
+const BROKEN: Fault = Fault::Refused("have a broken image");
+const TOO_LARGE: Fault = Fault::Refused("have an image of more than 50,000,000 pixels");
 
 fn decoder(file: &[u8], format: ImageFormat) -> Result<impl ImageDecoder, Fault> {
     let mut limits = Limits::default();
@@ -104,26 +109,69 @@ fn decoder(file: &[u8], format: ImageFormat) -> Result<impl ImageDecoder, Fault>
     reader.into_decoder().map_err(|_| BROKEN)
 }
 
-/// Memory that decoding takes, in MiB, by the image's header.
-fn memory_of(file: &[u8], format: ImageFormat) -> Result<u32, Fault> {
-    let decoder = decoder(file, format)?;
-    let (width, height) = decoder.dimensions();
-    let pixels = u64::from(width) * u64::from(height);
-    if pixels == 0 {
-        return Err(BROKEN);
-    }
-    if pixels > MAX_PIXELS {
-        return Err(TOO_LARGE);
-    }
-    let needed = u32::try_from(decoder.total_bytes().div_ceil(MIB)).unwrap_or(u32::MAX);
-    if needed > MEMORY_MIB { Err(TOO_LARGE) } else { Ok(needed) }
+/// What an image says before its pixels.
+struct Header {
+    /// As it is shown.
+    width: u32,
+    height: u32,
+    orientation: Orientation,
+    /// Memory that decoding takes, in MiB.
+    needed: u32,
 }
 
-fn decode(file: &[u8], format: ImageFormat) -> Result<Image, Fault> {
-    let mut decoder = decoder(file, format)?;
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let image = DynamicImage::from_decoder(decoder).map_err(|_| BROKEN)?;
-    let (width, height) = (image.width(), image.height());
+impl Header {
+    fn read(file: &[u8], format: ImageFormat) -> Result<Self, Fault> {
+        let mut decoder = decoder(file, format)?;
+        let (width, height) = decoder.dimensions();
+        let pixels = u64::from(width) * u64::from(height);
+        if pixels == 0 {
+            return Err(BROKEN);
+        }
+        if pixels > MAX_PIXELS {
+            return Err(TOO_LARGE);
+        }
+        // Beside the result, a decoder has the coefficients of a progressive JPEG, of two bytes each, and of the
+        // others but PNG about as much as the result.
+        let times = match format {
+            ImageFormat::Png => 1,
+            ImageFormat::Jpeg if !is_progressive(file) => 1,
+            ImageFormat::Jpeg => 3,
+            _ => 2,
+        };
+        let needed = decoder.total_bytes().saturating_mul(times).div_ceil(MIB);
+        let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+        let turned = matches!(
+            orientation,
+            Orientation::Rotate90
+                | Orientation::Rotate270
+                | Orientation::Rotate90FlipH
+                | Orientation::Rotate270FlipH
+        );
+        let (width, height) = if turned { (height, width) } else { (width, height) };
+        let needed = u32::try_from(needed).unwrap_or(u32::MAX);
+        Ok(Self { width, height, orientation, needed })
+    }
+}
+
+/// Whether the frame of a JPEG is a progressive one, by its marker (ITU T.81, table B.1).
+fn is_progressive(file: &[u8]) -> bool {
+    let mut at = 2;
+    while let Some(&[0xff, marker, high, low]) = file.get(at..at + 4) {
+        match marker {
+            0xc0 | 0xc1 => return false,
+            0xc2 => return true,
+            // A marker may be filled with bytes in front of it.
+            0xff => at += 1,
+            _ => at += 2 + usize::from(u16::from_be_bytes([high, low])),
+        }
+    }
+    // Not understood: as much as it could take.
+    true
+}
+
+fn decode(file: &[u8], format: ImageFormat, header: &Header) -> Result<Image, Fault> {
+    let image = DynamicImage::from_decoder(decoder(file, format)?).map_err(|_| BROKEN)?;
+    let Header { width, height, orientation, .. } = *header;
     let mut small = if width.max(height) > THUMBNAIL_SIDE {
         let small = image.thumbnail(THUMBNAIL_SIDE, THUMBNAIL_SIDE);
         drop(image);
@@ -133,15 +181,7 @@ fn decode(file: &[u8], format: ImageFormat) -> Result<Image, Fault> {
     };
     // Smaller by now, so that turning it costs nothing.
     small.apply_orientation(orientation);
-    let turned = matches!(
-        orientation,
-        Orientation::Rotate90
-            | Orientation::Rotate270
-            | Orientation::Rotate90FlipH
-            | Orientation::Rotate270FlipH
-    );
     let thumbnail = if width.max(height) > THUMBNAIL_SIDE { Some(encode(&small)?) } else { None };
-    let (width, height) = if turned { (height, width) } else { (width, height) };
     Ok(Image { width, height, blurhash: blurhash_of(&small), thumbnail })
 }
 
@@ -231,6 +271,26 @@ mod tests {
         let half = whole.slice(..whole.len() / 2);
         assert_eq!(Images::default().read(half, png).await.map(|_| ()), Err(BROKEN));
         assert_eq!(Images::default().read(Bytes::new(), png).await.map(|_| ()), Err(BROKEN));
+    }
+
+    #[tokio::test]
+    async fn an_image_that_takes_too_much_memory_is_kept_without_a_thumbnail() {
+        // Of one colour, so that the file is small.
+        let pixels = ImageBuffer::from_pixel(7_000, 7_100, Rgba([1_u16, 2, 3, 4]));
+        let large = file(&DynamicImage::ImageRgba16(pixels), ImageFormat::Png);
+        let image = Images::default().read(large, ImageFormat::Png).await.expect("an image");
+        assert_eq!((image.width, image.height), (7_000, 7_100));
+        assert!(image.thumbnail.is_none());
+    }
+
+    #[test]
+    fn a_baseline_jpeg_is_told_from_a_progressive_one() {
+        let mut jpeg = file(&photo(32, 32), ImageFormat::Jpeg).to_vec();
+        assert!(!is_progressive(&jpeg));
+        let frame = jpeg.windows(2).position(|pair| pair == [0xff, 0xc0]).expect("a frame");
+        jpeg[frame + 1] = 0xc2;
+        assert!(is_progressive(&jpeg));
+        assert!(is_progressive(b""));
     }
 
     /// CRC-32 of a PNG's chunk.

@@ -109,7 +109,7 @@ impl Family {
 
 /// Checks that the beginning of a file bears out its type.
 pub(super) fn check_content(content_type: &str, head: &[u8]) -> Result<(), &'static str> {
-    const OTHER: &str = "has other content than its content_type says";
+    const OTHER: &str = "have other content than content_type says";
     let essence = essence(content_type);
     if image_format(&essence).is_some() {
         return if infer::is_mime(head, &essence) { Ok(()) } else { Err(OTHER) };
@@ -118,14 +118,14 @@ pub(super) fn check_content(content_type: &str, head: &[u8]) -> Result<(), &'sta
         return if family.matches(head) { Ok(()) } else { Err(OTHER) };
     }
     if is_program(head) && !names_program(&essence) {
-        return Err("is a program, and its content_type does not say so");
+        return Err("are a program, and content_type does not say so");
     }
     let declares_markup = matches!(
         essence.as_str(),
         "text/html" | "application/xhtml+xml" | "image/svg+xml" | "text/xml" | "application/xml"
     );
     if is_active_markup(head) && !declares_markup {
-        return Err("is HTML or SVG, and its content_type does not say so");
+        return Err("are HTML or SVG, and content_type does not say so");
     }
     // Whatever encoding a text has: no browser takes one with U+0000 for a text.
     let is_text = essence.starts_with("text/") || essence == "application/json" || declares_markup;

@@ -162,7 +162,7 @@ impl Attachments {
             ByteStore::Bucket(bucket) if bucket.takes_directly(new.size) => {
                 let content_type =
                     HeaderValue::from_str(&new.content_type).map_err(Error::internal)?;
-                bucket.upload_url(key, &content_type, new.size, UPLOAD_LIFETIME).await?
+                bucket.upload_url(key, &content_type, UPLOAD_LIFETIME).await?
             }
             _ => None,
         };

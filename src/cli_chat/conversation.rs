@@ -7,13 +7,14 @@ use beseda_protocol::{
     ReceivedFrame,
     bounds::check_text,
     model::{ChatId, Message},
-    rest::HistoryView,
+    rest::{HistoryView, NewMessage},
 };
 use tokio::time::sleep_until;
 
 use super::{
     ChatError,
     console::{Console, Input},
+    files::{self, Files, Upload},
     lines::{Line, harmless},
     screen::Screen,
 };
@@ -41,6 +42,8 @@ pub(super) struct Conversation {
     screen: Screen,
     /// Messages to show at the start.
     history: usize,
+    /// Uploads on their way.
+    files: Files,
     /// Typed before the history was read, which is shown first.
     unsent: Vec<String>,
     /// The history was read, and missed messages were shown.
@@ -70,6 +73,7 @@ impl Conversation {
             chat_id,
             screen,
             history: history.into(),
+            files: Files::default(),
             unsent: Vec::new(),
             synced: false,
             acknowledged_ev: 0,
@@ -99,6 +103,7 @@ impl Conversation {
                         return Ok(());
                     }
                 }
+                upload = self.files.next() => self.on_upload(upload).await?,
                 () = sleep_until(limit.unwrap_or_else(Instant::now).into()), if limit.is_some() => {
                     // `close` reports messages that may not have arrived.
                     return match self.synced || self.pending() > 0 {
@@ -131,7 +136,7 @@ impl Conversation {
             let timeline = machine.timeline(self.chat_id);
             timeline.map_or(0, |timeline| timeline.pending().iter().filter(is_tried).count())
         });
-        self.unsent.len() + in_client
+        self.unsent.len() + self.files.count() + in_client
     }
 
     /// Whether the input has ended and all work is done.
@@ -153,6 +158,11 @@ impl Conversation {
     async fn on_input(&mut self, input: Input) -> Result<bool, ChatError> {
         match input {
             Input::Line(text) if text.trim().is_empty() => {}
+            Input::Line(text) if files::named(&text).is_some() => {
+                let rest = self.client.rest().clone();
+                let path = files::named(&text).unwrap_or_default();
+                self.files.upload(rest, self.chat_id, path);
+            }
             Input::Line(text) => match check_text(&text) {
                 Ok(()) => self.send(text).await?,
                 // The service would refuse it, or the socket that carries it.
@@ -175,6 +185,18 @@ impl Conversation {
             self.unsent.push(text);
         }
         Ok(())
+    }
+
+    /// Sends a file that was uploaded.
+    async fn on_upload(&mut self, (path, uploaded): Upload) -> Result<(), ChatError> {
+        match uploaded {
+            Ok(id) => {
+                let message = NewMessage { attachments: vec![id], ..NewMessage::default() };
+                self.client.send_message(self.chat_id, message);
+                Ok(())
+            }
+            Err(reason) => self.refuse(&path, &reason).await,
+        }
     }
 
     async fn refuse(&mut self, what: &str, reason: &str) -> Result<(), ChatError> {

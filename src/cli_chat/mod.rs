@@ -6,6 +6,7 @@
 mod console;
 mod conversation;
 mod credentials;
+mod files;
 mod lines;
 mod names;
 mod screen;

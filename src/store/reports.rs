@@ -97,8 +97,7 @@ macro_rules! report_columns {
         "r.report_id AS r_report_id, r.chat_id AS r_chat_id, r.message_id AS r_message_id, \
          r.seq AS r_seq, r.sender_id AS r_sender_id, r.reporter_id AS r_reporter_id, \
          r.reason AS r_reason, r.text AS r_text, r.metadata AS r_metadata, \
-         (SELECT json_agg(k.attachment ORDER BY k.attachment_id) FROM report_attachments k \
-           WHERE k.report_id = r.report_id) AS r_attachments, r.created_at AS r_created_at"
+         reported_attachments(r.report_id) AS r_attachments, r.created_at AS r_created_at"
     };
 }
 pub(super) use report_columns;

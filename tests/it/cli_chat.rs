@@ -313,3 +313,31 @@ async fn in_a_group_lines_have_names_and_tell_who_comes_and_goes() {
     assert_eq!(stranger.ended().await, 1);
     assert!(stranger.notes().contains("the chat can't be opened"), "{}", stranger.notes());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_sent_and_shown_by_its_name_and_reactions_are_no_news() {
+    let cluster = Cluster::start(2).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let chat = alice.on(0).open_chat(&bob).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("notes.txt");
+    std::fs::write(&path, "Some notes.").expect("a file");
+    let mut hers = Talker::start(&alice, "bob", &[0]);
+    let mut his = Talker::start(&bob, "alice", &[1]);
+    his.notes_that("alice is online").await;
+    hers.types(&format!("/file {}\n", path.display()));
+    his.hears("alice: [notes.txt, 11 bytes]").await;
+    let page = bob.on(0).history(&chat, "").await;
+    let sent = page["results"][0]["message_id"].as_str().expect("an id");
+    let reaction = chat.path(&format!("messages/{sent}/reactions/:x:/"));
+    bob.on(1).put(&reaction, json!({})).await.expect(200);
+    let body = json!({ "text": "thank you", "reply_to": sent });
+    bob.on(1).post(&chat.path("messages/"), body).await.expect(201);
+    hers.hears("    | thank you").await;
+    assert_eq!(his.said().iter().filter(|line| line.contains("notes.txt")).count(), 1);
+    hers.types("/file /nowhere/at all\n");
+    hers.notes_that("not sent: /nowhere/at all").await;
+    hers.end_input();
+    his.end_input();
+    assert_eq!((hers.ended().await, his.ended().await), (1, 0), "a file was not sent");
+}

@@ -1,5 +1,6 @@
 //! The scenarios, and their command line.
 
+mod attachments;
 mod channel;
 mod fanout;
 mod group;
@@ -45,6 +46,8 @@ pub(crate) enum Scenario {
     Inbox(ScenarioArgs<inbox::Options>),
     /// Read unread counters.
     Unread(ScenarioArgs<unread::Options>),
+    /// Upload large attachments: bytes a second, and memory that must not grow with them.
+    Attachments(ScenarioArgs<attachments::Options>),
     /// Cut all sockets at once during sends: time until all have resumed.
     Storm(ScenarioArgs<storm::Options>),
     /// Send at a fixed rate, first alone, then beside thousands of hostile sockets and a flood: their effect
@@ -104,6 +107,7 @@ impl Scenario {
             Self::History(args) => ("history", &args.common),
             Self::Inbox(args) => ("inbox", &args.common),
             Self::Unread(args) => ("unread", &args.common),
+            Self::Attachments(args) => ("attachments", &args.common),
             Self::Storm(args) => ("storm", &args.common),
             Self::Hostile(args) => ("hostile", &args.common),
             Self::Soak(args) => ("soak", &args.common),
@@ -122,6 +126,7 @@ impl Scenario {
             Self::History(args) => history::run(context, &args.options).await,
             Self::Inbox(args) => inbox::run(context, &args.options).await,
             Self::Unread(args) => unread::run(context, &args.options).await,
+            Self::Attachments(args) => attachments::run(context, &args.options).await,
             Self::Storm(args) => storm::run(context, &args.options).await,
             Self::Hostile(args) => hostile::run(context, &args.options).await,
             Self::Soak(args) => soak::run(context, &args.options).await,

@@ -116,6 +116,11 @@ pub(super) const FAILURES: &[(&str, &[&str])] = &[
     ("sync", &["validation_failed"]),
     ("report_message", &["chat_not_found", "message_not_found", "validation_failed"]),
     ("list_reports", &["forbidden", "validation_failed"]),
+    ("decide_report", &["forbidden"]),
+    (
+        "get_reported_attachment",
+        &["forbidden", "attachment_not_found", "range_not_satisfiable", "validation_failed"],
+    ),
     ("get_user", &["user_not_found"]),
     ("put_user", &["forbidden", "user_not_found", "validation_failed"]),
     ("post_users", &["forbidden", "validation_failed"]),

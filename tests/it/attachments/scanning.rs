@@ -142,3 +142,70 @@ async fn a_scan_goes_on_after_a_crash_and_while_the_scanner_is_away() {
     .await;
     assert!(scanner.asked.load(SeqCst) >= 1);
 }
+
+/// A real clamd with one signature of its own, ended on drop.
+struct Clamd {
+    child: std::process::Child,
+    port: u16,
+    _folder: tempfile::TempDir,
+}
+
+impl Clamd {
+    /// `None` where the program is missing, which is said.
+    async fn start() -> Option<Self> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let port = listener.local_addr().expect("an address").port();
+        drop(listener);
+        let signature: String = BAD.iter().map(|byte| format!("{byte:02x}")).collect();
+        let database = folder.path().join("test.ndb");
+        std::fs::write(database, format!("Test.Bad:0:*:{signature}\n")).expect("a database");
+        let settings = folder.path().join("clamd.conf");
+        let text = format!(
+            "DatabaseDirectory {}\nTCPAddr 127.0.0.1\nTCPSocket {port}\nForeground yes\n",
+            folder.path().display()
+        );
+        std::fs::write(&settings, text).expect("settings");
+        let child = std::process::Command::new("/usr/sbin/clamd")
+            .arg("--config-file")
+            .arg(settings)
+            .stdout(std::process::Stdio::null())
+            .spawn();
+        let Ok(child) = child else {
+            eprintln!("SKIPPED: clamd is missing (Debian: scripts/install clamav-daemon)");
+            return None;
+        };
+        let clamd = Self { child, port, _folder: folder };
+        eventually(async || {
+            let connected = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await;
+            connected.map_err(|error| error.to_string())
+        })
+        .await;
+        Some(clamd)
+    }
+}
+
+impl Drop for Clamd {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clamd_itself_is_understood() {
+    let Some(clamd) = Clamd::start().await else { return };
+    let address = ScanAddress { host: "127.0.0.1".to_owned(), port: clamd.port };
+    let cluster = Cluster::with(1, |config| config.attachments.scan = Some(address)).await;
+    let (alice, bob, chat) = pair(&cluster).await;
+    let mut socket = bob.on(0).connect(&chat).await;
+    let good = File::of_size(1_000_000);
+    let bad = File::new("bad.bin", "application/octet-stream", BAD);
+    for (file, status) in [(&good, "ready"), (&bad, "blocked")] {
+        send(&cluster, &alice, &chat, file).await;
+        socket.expect("message.created").await;
+        let told = socket.expect("message.updated").await;
+        assert_eq!(told["message"]["attachments"][0]["status"], status);
+    }
+}

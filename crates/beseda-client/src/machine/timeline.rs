@@ -412,7 +412,9 @@ impl Timeline {
             if let Entry::Message(message) = entry {
                 match answered {
                     Entry::Message(answered) => carried::quote_again(message, answered),
-                    Entry::Tombstone { message_id, .. } => carried::bury_quote(message, *message_id),
+                    Entry::Tombstone { message_id, .. } => {
+                        carried::bury_quote(message, *message_id)
+                    }
                 }
             }
         }
