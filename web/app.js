@@ -27,6 +27,8 @@ const signIn = new SignInView({ onToken: useToken });
 byId('sign-out').addEventListener('click', signOut);
 window.addEventListener('hashchange', onFragment);
 window.addEventListener('online', () => session?.wake());
+// The browser asks whether one really wants to leave.
+window.addEventListener('beforeunload', (event) => { if (session?.isUploading) event.preventDefault(); });
 document.addEventListener('visibilitychange', () => { if (document.visibilityState === 'visible') session?.wake(); });
 
 const given = takeToken();

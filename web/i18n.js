@@ -69,6 +69,13 @@ export function formatDuration(seconds) {
   return new Intl.NumberFormat(locale, { style: 'unit', unit, unitDisplay: 'long' }).format(seconds / length);
 }
 
+/** A size of a file, in units of 1,000. @param {number} bytes */
+export function formatSize(bytes) {
+  const [unit, length] = [['gigabyte', 1e9], ['megabyte', 1e6], ['kilobyte', 1e3]].find(([, whole]) => bytes >= whole) ?? ['byte', 1];
+  const digits = { maximumFractionDigits: bytes / length < 10 && length > 1 ? 1 : 0 };
+  return new Intl.NumberFormat(locale, { style: 'unit', unit, unitDisplay: 'short', ...digits }).format(bytes / length);
+}
+
 export function formatDay(iso, now = new Date()) {
   const date = new Date(iso);
   const age = daysBetween(date, now);

@@ -17,6 +17,8 @@ export class Session extends Client {
   #silenced = new Map();
   /** Refusals for which that was asked. */
   #asked = new WeakSet();
+  /** Files on their way, which a page that is left would lose. */
+  #uploading = new Set();
 
   /** @param {import('../clients/typescript/src/options.js').Options} options */
   constructor(options) {
@@ -24,6 +26,10 @@ export class Session extends Client {
     // Once everybody has heard of it: they may want to say that it was the open chat.
     this.on('gone', ({ chatId }) => queueMicrotask(() => { if (this.openId === chatId) this.show(null); }));
     this.on('chat', ({ chatId, frame }) => this.#onChat(chatId, frame));
+    this.on('upload', ({ upload }) => {
+      if (upload.phase === 'waiting' || upload.phase === 'sending') this.#uploading.add(upload);
+      else this.#uploading.delete(upload);
+    });
   }
 
   /** @param {?string} id of the chat to show, or its name; null shows none */
@@ -75,6 +81,9 @@ export class Session extends Client {
     const page = await this.api.listMembers(chatId, { query: this.me, limit: MET }).catch(() => null);
     if (page) this.#learnOwn(chatId, page.results);
   }
+
+  /** Whether files are on their way. */
+  get isUploading() { return this.#uploading.size > 0; }
 
   /** Until when one may not write in a group; null: one may. @param {string} chatId */
   silencedUntil(chatId) {

@@ -1,9 +1,11 @@
 /** The open chat: its header, its search, its pins, its messages, and the composer below them. */
+import { Links, Previews } from './attachments.js';
 import { attempt, byId, chatAvatar, chatName, ask, displayName, toast } from './dom.js';
 import { formatAgo, formatDuration, formatList, formatUntil, t } from './i18n.js';
 import { closedBy } from './rights.js';
 import { ComposerView } from './view-composer.js';
 import { DetailsView } from './view-details.js';
+import { LightboxView } from './view-lightbox.js';
 import { PinsView } from './view-pins.js';
 import { ReactedView } from './view-reactions.js';
 import { SearchView } from './view-search.js';
@@ -33,13 +35,17 @@ export class ChatView {
   constructor(session, { onClose }) {
     this.#session = session;
     const reacted = new ReactedView(session);
-    this.#composer = new ComposerView(session);
+    const [links, previews] = [new Links(session), new Previews()];
+    const lightbox = new LightboxView(links, previews);
+    this.#composer = new ComposerView(session, { previews });
     this.#timelineView = new TimelineView(session, {
       reply: (message) => this.#composer.reply(message),
       react: (message, emoji, on) => attempt(() => (on ? session.react(message, emoji) : session.unreact(message, emoji))),
       listReactions: (message) => reacted.show(message),
       pin: (message, on) => attempt(() => (on ? session.pin(message) : session.unpin(message))),
       jump: (quote) => this.#jumpTo(quote),
+      files: { links, previews, open: (pictures, at, chatId) => lightbox.open(pictures, at, chatId) },
+      chatId: () => this.#chatId,
       edit: (message) => this.#composer.edit(message),
       remove: (message) => this.#remove(message),
       retry: (pending) => session.retry(this.#chatId, pending),

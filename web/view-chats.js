@@ -121,7 +121,8 @@ export class ChatListView {
     if (last.deleted_at) return t('deleted');
     if (last.type === 'system') return happened(last.system, (userId, isGone) => this.#nameOf(userId, !isGone));
     const isOwn = last.sender_id === this.#session.me;
-    return isOwn || (kind === 'group' && last.sender_id) ? `${this.#nameOf(last.sender_id)}: ${last.text}` : last.text;
+    const text = last.text || (last.attachments?.length ? last.attachments[0].name : '');
+    return isOwn || (kind === 'group' && last.sender_id) ? `${this.#nameOf(last.sender_id)}: ${text}` : text;
   }
 
   #nameOf(userId, ask = true) {

@@ -3,6 +3,7 @@ import { attempt, byId, displayName } from './dom.js';
 import { t } from './i18n.js';
 import { mentionsIn } from './mentions.js';
 import { isComposing, isSendable, MAX_TEXT, scalarLength } from './text.js';
+import { FilesView } from './view-files.js';
 import { MentionView } from './view-mentions.js';
 import { quoteLines } from './view-quote.js';
 import { quoteOf } from '../clients/typescript/src/index.js';
@@ -14,14 +15,18 @@ const TYPING_REST_MS = 5_000;
 /** The counter shows when this few characters are left. */
 const COUNT_FROM = 200;
 
-/** @typedef {import('../clients/typescript/src/index.js').Message} Message */
+/**
+ * @typedef {import('../clients/typescript/src/index.js').Message} Message
+ * @typedef {import('../clients/typescript/src/index.js').Upload} Upload
+ */
 
 export class ComposerView {
   #session;
   #mentions;
+  #files;
   /** @type {?string} */
   #chatId = null;
-  /** What was being written in each chat, and what it answers. @type {Map<string, {text: string, answered: ?Message}>} */
+  /** What was being written in each chat, what it answers, and its files. @type {Map<string, {text: string, answered: ?Message, uploads: Upload[]}>} */
   #drafts = new Map();
   /** @type {?Message} */
   #edited = null;
@@ -30,9 +35,14 @@ export class ComposerView {
   #typingSaid = 0;
   #typingRest = null;
 
-  /** @param {import('./session.js').Session} session */
-  constructor(session) {
+  /** @param {import('./session.js').Session} session @param {{previews: import('./attachments.js').Previews}} options */
+  constructor(session, { previews }) {
     this.#session = session;
+    this.#files = new FilesView(session, {
+      previews,
+      mayAttach: () => !this.#edited && !byId('composer-line').hidden,
+      onChange: () => this.#onDraft(),
+    });
     this.#mentions = new MentionView(session, { onPick: () => this.#onDraft() });
     byId('composer').addEventListener('submit', (event) => { event.preventDefault(); this.#submit(); });
     byId('draft').addEventListener('keydown', (event) => this.#onKey(event));
@@ -52,13 +62,14 @@ export class ComposerView {
     const draft = this.#drafts.get(chatId);
     byId('draft').value = draft?.text ?? '';
     this.#answered = draft?.answered ?? null;
+    this.#files.show(draft?.uploads ?? []);
     this.#mentions.begin(chatId);
     this.#showAnswered();
     this.#onDraft();
   }
 
   #keep() {
-    if (this.#chatId) this.#drafts.set(this.#chatId, { text: byId('draft').value, answered: this.#answered });
+    if (this.#chatId) this.#drafts.set(this.#chatId, { text: byId('draft').value, answered: this.#answered, uploads: this.#files.uploads });
   }
 
   // ---- answering ----
@@ -105,7 +116,13 @@ export class ComposerView {
     const count = byId('draft-count');
     count.classList.toggle('error', left < 0);
     count.textContent = left >= COUNT_FROM ? '' : t(left < 0 ? 'tooLong' : 'charsLeft', { count: Math.abs(left) });
-    byId('send').disabled = !isSendable(draft.value);
+    byId('send').disabled = !this.#isSendable(draft.value);
+  }
+
+  /** Beside files there need not be a text. @param {string} text */
+  #isSendable(text) {
+    const hasFiles = this.#edited ? this.#edited.attachments?.length > 0 : this.#files.uploads.length > 0;
+    return isSendable(text) || (hasFiles && text.trim() === '');
   }
 
   #onKey(event) {
@@ -126,8 +143,8 @@ export class ComposerView {
 
   async #submit() {
     const draft = byId('draft');
-    const text = draft.value;
-    if (!isSendable(text)) return;
+    const text = draft.value.trim() === '' ? '' : draft.value;
+    if (!this.#isSendable(text)) return;
     const edited = this.#edited;
     this.#stopTyping();
     const { chosen } = this.#mentions;
@@ -141,11 +158,13 @@ export class ComposerView {
       return;
     }
     const replyTo = this.#answered;
+    const attachments = this.#files.uploads;
     draft.value = '';
+    this.#files.show([]);
     this.#onDraft();
     this.#mentions.close();
     this.#setAnswered(null);
-    await attempt(() => this.#session.sendHere(text, { mentions: mentions.length ? mentions : undefined, replyTo }));
+    await attempt(() => this.#session.sendHere(text, { mentions: mentions.length ? mentions : undefined, replyTo, attachments }));
   }
 
   /** @param {Message} message */
@@ -171,6 +190,7 @@ export class ComposerView {
   #showEditing() {
     const label = t(this.#edited ? 'save' : 'send');
     byId('editing').hidden = !this.#edited;
+    byId('attach').disabled = Boolean(this.#edited);
     byId('send').setAttribute('aria-label', label);
     byId('send').title = label;
     this.#onDraft();

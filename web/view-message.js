@@ -2,11 +2,13 @@
  * One row of the timeline: a day, the "new messages" line, what happened in a group, or a message with what
  * can be done to it.
  */
+import { itemsOf } from './attachments.js';
 import { avatar, displayName, el, icon } from './dom.js';
 import { COLUMNS, EMOJI } from './emoji.js';
 import { describeError, formatDay, formatFull, formatTime, t } from './i18n.js';
 import { Menu } from './menu.js';
 import { segments } from './text.js';
+import { AttachmentsView } from './view-attachments.js';
 import { quoteLines } from './view-quote.js';
 import { ReactionBar } from './view-reactions.js';
 
@@ -18,6 +20,8 @@ import { ReactionBar } from './view-reactions.js';
  * @property {(message: object, emoji: string, on: boolean) => void} react
  * @property {(message: object) => void} listReactions
  * @property {(message: object, on: boolean) => void} pin
+ * @property {import('./view-attachments.js').Files} files
+ * @property {() => string} chatId               which one is open
  * @property {(quote: {seq: number, message_id: string}) => void} jump
  * @property {(message: object) => void} edit
  * @property {(message: object) => void} remove
@@ -101,9 +105,10 @@ export class RowView {
     });
     this.quote = el('button', { className: 'quote', hidden: true, onclick: () => this.#actions.jump(this.#row.message.reply_to) });
     this.reactions = new ReactionBar((emoji, on) => this.#actions.react(this.#row.message, emoji, on));
+    this.attachments = new AttachmentsView(this.#actions.files);
     this.pinned = el('span', { className: 'pinned-mark' });
     this.meta = el('span', { className: 'meta' }, this.pinned, this.edited, this.time, this.tick);
-    this.bubble = el('div', { className: 'bubble' }, this.sender, this.quote, this.text, this.meta);
+    this.bubble = el('div', { className: 'bubble' }, this.sender, this.quote, this.attachments.element, this.text, this.meta);
     this.element.append(this.author, this.bubble, this.reactOpen, this.more, this.reactions.element, this.trouble);
   }
 
@@ -161,6 +166,7 @@ export class RowView {
       this.quote.hidden = !quote;
       this.quote.replaceChildren(...(quote ? [el('span', { className: 'sr' }, `${t('inReplyTo')} `), ...quoteLines(quote, quoted)] : []));
     });
+    this.attachments.update(isDeleted ? [] : itemsOf(message), this.#actions.chatId());
     this.#set('reactions', JSON.stringify(reactions), () => this.reactions.update(reactions));
     this.#set('pinned', message.pinned_at ?? '', (at) => {
       this.pinned.replaceChildren(...(at ? [icon('pin'), el('span', { className: 'sr' }, `${t('pinned')}, `)] : []));

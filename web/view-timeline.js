@@ -15,6 +15,8 @@ import { shownReactions } from './view-reactions.js';
 const LOAD_WITHIN_PX = 600;
 /** Closer to the bottom than this, one is at the bottom. */
 const BOTTOM_PX = 32;
+/** How often the progress of uploads is shown. */
+const PROGRESS_MS = 100;
 /** A page that failed is not asked for again at once. */
 const LOAD_PAUSE_MS = 2_000;
 /** How long a message that was jumped to stays lit; the style sheet's animation lasts as long. */
@@ -34,6 +36,8 @@ export class TimelineView {
   /** Whether the end is to stay in sight, and where it was put last. */
   #stick = true;
   #bottomTop = 0;
+  /** @type {?ReturnType<typeof setTimeout>} */
+  #soon = null;
   #paging = false;
   #placed = false;
 
@@ -53,6 +57,7 @@ export class TimelineView {
     session.on('chat', (change) => this.#onChange(change));
     session.on('chats', () => { if (this.#timeline?.loaded) this.#showNewestButton(); });
     session.on('people', () => { if (this.#timeline?.loaded) this.render(); });
+    session.on('upload', () => this.#renderSoon());
   }
 
   /** @param {?import('../clients/typescript/src/index.js').Timeline} timeline of the chat that is open now */
@@ -103,9 +108,14 @@ export class TimelineView {
       announce(this.#happened(message));
     } else if (message && message.sender_id !== this.#session.me) {
       if (!this.#isWatched()) this.#timeline.drawLine();
-      announce(`${this.#nameOf(message)}: ${message.text}`);
+      announce(`${this.#nameOf(message)}: ${message.text || t('attachment')}`);
     }
     this.render();
+  }
+
+  /** Progress comes more often than it can be seen. */
+  #renderSoon() {
+    this.#soon ??= setTimeout(() => { this.#soon = null; if (this.#timeline?.loaded && this.#timeline.pending.length) this.render(); }, PROGRESS_MS);
   }
 
   render() {

@@ -10,10 +10,11 @@ use serde::Serialize;
 
 use crate::{context::Context, error::Error};
 
-/// What the demo page may do: nothing inline, nothing from elsewhere but sockets and avatars.
+/// What the demo page may do: nothing inline, nothing from elsewhere but sockets, avatars and attachments, which
+/// may lie in an object store; `blob:` are files that are about to be sent.
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
-    connect-src 'self' ws: wss:; img-src 'self' data: https:; base-uri 'none'; \
-    form-action 'none'; frame-ancestors 'self'";
+    connect-src 'self' https: ws: wss:; img-src 'self' blob: data: https:; \
+    media-src 'self' blob: https:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'";
 
 /// An embedded file.
 struct Asset {
@@ -41,8 +42,11 @@ const PAGE: &[Asset] = assets! {
     "web",
     "index.html": HTML,
     "style.css": CSS,
+    "carried.css": CSS,
     "docs.css": CSS,
     "app.js": JS,
+    "attachments.js": JS,
+    "blurhash.js": JS,
     "dom.js": JS,
     "emoji.js": JS,
     "fold.js": JS,
@@ -56,14 +60,17 @@ const PAGE: &[Asset] = assets! {
     "session.js": JS,
     "sign-in.js": JS,
     "text.js": JS,
+    "view-attachments.js": JS,
     "view-bans.js": JS,
     "view-chat.js": JS,
     "view-chats.js": JS,
     "view-composer.js": JS,
     "view-details.js": JS,
+    "view-files.js": JS,
     "view-find.js": JS,
     "view-group.js": JS,
     "view-invites.js": JS,
+    "view-lightbox.js": JS,
     "view-members.js": JS,
     "view-mentions.js": JS,
     "view-message.js": JS,
@@ -105,7 +112,9 @@ const CLIENT: &[Asset] = assets! {
     "surely.js": JS,
     "timeline.js": JS,
     "token.js": JS,
+    "transfer.js": JS,
     "typing.js": JS,
+    "uploads.js": JS,
 };
 
 pub(super) async fn page() -> Result<Response, Error> {

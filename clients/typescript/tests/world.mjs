@@ -79,6 +79,8 @@ export class Way {
   target;
   /** Nothing passes, and nobody is told. */
   silent = false;
+  /** Bytes that came in from the near side. */
+  passed = 0;
   #server;
   #pairs = new Set();
 
@@ -100,7 +102,12 @@ export class Way {
     this.#pairs.add(pair);
     const end = () => { this.#pairs.delete(pair); near.destroy(); far.destroy(); };
     for (const [from, to] of [[near, far], [far, near]]) {
-      from.on('data', (bytes) => { if (!this.silent) to.write(bytes); });
+      from.on('data', (bytes) => {
+        if (from === near) this.passed += bytes.length;
+        if (this.silent) return;
+        // As slow as the slower side.
+        if (!to.write(bytes)) { from.pause(); to.once('drain', () => from.resume()); }
+      });
       for (const event of ['error', 'close', 'end']) from.on(event, end);
     }
     return undefined;

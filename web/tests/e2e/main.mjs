@@ -12,6 +12,7 @@ import { Person } from './person.mjs';
 import { Stack } from '../../../clients/typescript/tests/stack.mjs';
 import * as carrying from './carrying.mjs';
 import * as faults from './faults.mjs';
+import * as files from './files.mjs';
 import * as groups from './groups.mjs';
 import * as looks from './looks.mjs';
 import * as reading from './reading.mjs';
@@ -36,7 +37,7 @@ const ATTEMPTS = 3;
 process.env.SHOTS = folder;
 mkdirSync(folder, { recursive: true });
 const wanted = process.argv.slice(2);
-const tests = Object.entries({ ...talking, ...carrying, ...groups, ...rules, ...reading, ...looks, ...faults })
+const tests = Object.entries({ ...talking, ...carrying, ...files, ...groups, ...rules, ...reading, ...looks, ...faults })
   .map(([key, run], index) => ({ name: key.replaceAll('_', ' '), number: index + 1, run, alone: key in faults }))
   .filter(({ name }) => wanted.length === 0 || wanted.some((part) => name.includes(part)));
 
