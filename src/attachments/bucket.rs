@@ -95,13 +95,13 @@ impl Bucket {
         match url.scheme() {
             "gs" => {
                 let builder = GoogleCloudStorageBuilder::from_env().with_bucket_name(bucket);
-                let store_ = builder.with_retry(retry).with_client_options(options).build()?;
-                Ok(Self::of(Arc::new(store_), None, prefix, store))
+                let built = builder.with_retry(retry).with_client_options(options).build()?;
+                Ok(Self::of(Arc::new(built), None, prefix, store))
             }
             "az" => {
                 let builder = MicrosoftAzureBuilder::from_env().with_container_name(bucket);
-                let store_ = builder.with_retry(retry).with_client_options(options).build()?;
-                Ok(Self::of(Arc::new(store_), None, prefix, store))
+                let built = builder.with_retry(retry).with_client_options(options).build()?;
+                Ok(Self::of(Arc::new(built), None, prefix, store))
             }
             _ => {
                 let mut builder = AmazonS3Builder::from_env()

@@ -186,11 +186,14 @@ impl Attachments {
             None => (0, target.size()),
         };
         let bytes = self.bytes()?;
+        let mut upload = Upload::open(bytes, target).await?;
+        // Looked for now, as another request may just have finished it: then this one has begun it anew.
         if is_in_place(bytes, target).await? {
+            drop(upload);
+            bytes.delete(target.key(), &[Part::Upload]).await?;
             self.check(target.of.clone()).await?;
             return Ok(target.at(target.size()));
         }
-        let mut upload = Upload::open(bytes, target).await?;
         if first > upload.received() {
             return Ok(target.at(upload.finish().await?));
         }
