@@ -37,7 +37,7 @@ CREATE TABLE instance (
     compatible_from integer NOT NULL
 );
 INSERT INTO instance (secret, incarnation, compatible_from)
-VALUES (uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), left(gen_random_uuid()::text, 8), 10);
+VALUES (uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()), left(gen_random_uuid()::text, 8), 12);
 
 -- Names the history that positions (ev, seq) belong to. The first eight digits of a WAL file's name are the
 -- timeline, which changes when a standby is promoted. Statements of src/store contain the expression itself:

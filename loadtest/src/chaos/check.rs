@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_postgres::Client;
 
 use super::{
-    audit,
+    audit, check_files,
     check_groups::{self, behind},
     context::{Person, SimContext},
     counters::{Counts, Unread},
@@ -92,6 +92,10 @@ impl Judge<'_> {
         self.check_chats(&stored);
         self.check_sends(&stored);
         self.check_marks(&stored);
+        let files = self.context.history.files();
+        for wrong in check_files::check(&client, &self.stack.attachments, &files).await? {
+            self.add(Kind::State, wrong);
+        }
         self.check_reactions(&stored, &stored::all_reactions(&client).await?);
         for person in self.people {
             self.check_counters(person, &stored).await;

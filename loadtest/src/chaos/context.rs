@@ -13,7 +13,10 @@ use beseda::{
     config::Secret,
     dev::{Claims, sign},
 };
-use beseda_protocol::model::{Chat, ChatKind};
+use beseda_protocol::{
+    model::{Chat, ChatKind},
+    rest::UploadLink,
+};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use reqwest::{Client, Method};
 use serde::de::DeserializeOwned;
@@ -265,6 +268,37 @@ impl SimContext {
         }
         let at = self.timeline.now();
         self.findings.add(Kind::Late, format!("{method} {path}: no answer in {GIVE_UP:?} ({at})"));
+        None
+    }
+
+    /// Uploads a text by a link, each time to a random replica, until there is an answer.
+    pub(super) async fn upload(
+        &self,
+        rng: &mut StdRng,
+        link: &UploadLink,
+        content: &str,
+    ) -> Option<Answer> {
+        let path = link.url.splitn(4, '/').nth(3).unwrap_or_default();
+        let began = Instant::now();
+        while began.elapsed() < GIVE_UP {
+            let replica = self.any_replica(rng);
+            let url = format!("http://{}/{path}", self.replicas[replica]);
+            let mut request = self.client.put(url).body(content.to_owned());
+            for (name, value) in &link.headers {
+                request = request.header(name, value);
+            }
+            if let Ok(response) = request.send().await
+                && let status @ 200..=499 = response.status().as_u16()
+                && status != 429
+                && let Ok(body) = response.bytes().await
+            {
+                return Some(Answer { status, body: body.to_vec(), loose: false, replayed: false });
+            }
+            tick(&self.figures.retries);
+            tokio::time::sleep(Duration::from_millis(rng.random_range(PAUSE_MS))).await;
+        }
+        let at = self.timeline.now();
+        self.findings.add(Kind::Late, format!("an upload: no answer in {GIVE_UP:?} ({at})"));
         None
     }
 

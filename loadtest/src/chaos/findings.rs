@@ -109,6 +109,7 @@ figures! {
     edits: "edits",
     deletions: "messages deleted",
     annotations: "reactions and pins set or taken back",
+    uploads: "files uploaded",
     marks: "read markers set",
     chats_opened: "chats opened",
     chats_deleted: "chats deleted",

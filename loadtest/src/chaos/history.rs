@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use beseda_protocol::model::{ChatId, ChatKind, MessageId};
+use beseda_protocol::model::{AttachmentId, ChatId, ChatKind, MessageId};
 use rand::{Rng, rngs::StdRng};
 
 use super::{
@@ -94,6 +94,8 @@ struct State {
     /// The latest acknowledged messages.
     recent: HashMap<ChatId, VecDeque<MessageId>>,
     reactions: HashMap<(MessageId, String, String), Wanted>,
+    /// The contents of uploaded files.
+    files: HashMap<AttachmentId, String>,
 }
 
 /// Whether a member's reaction must be there.
@@ -256,6 +258,14 @@ impl History {
         let state = lock(&self.0);
         let recent = state.recent.get(&chat_id)?;
         recent.get(rng.random_range(0..recent.len().max(1))).copied()
+    }
+
+    pub(super) fn uploaded(&self, id: AttachmentId, content: String) {
+        lock(&self.0).files.insert(id, content);
+    }
+
+    pub(super) fn files(&self) -> HashMap<AttachmentId, String> {
+        lock(&self.0).files.clone()
     }
 
     /// Records that a reaction is about to change.

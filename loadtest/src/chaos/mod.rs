@@ -9,6 +9,7 @@ mod cast;
 mod change;
 mod chat_churn;
 mod check;
+mod check_files;
 mod check_groups;
 mod context;
 mod counters;

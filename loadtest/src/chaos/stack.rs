@@ -40,6 +40,8 @@ pub(super) struct Stack {
     pub redis: Redis,
     pub postgres: Postgres,
     redis_dump: PathBuf,
+    /// The folder that has the bytes of attachments.
+    pub attachments: PathBuf,
 }
 
 impl Stack {
@@ -57,6 +59,7 @@ impl Stack {
             Redis::start(&redis_dir, Durability::Full),
         )?;
         postgres.create_database(DATABASE).await?;
+        let attachments = data.join("attachments");
         let mut members = Vec::new();
         for number in 0..replicas {
             let to_redis = Proxy::start(redis.port()).await?;
@@ -68,6 +71,7 @@ impl Stack {
                 ("DATABASE_URL", through(postgres.url(DATABASE), postgres.port(), &to_postgres)),
                 ("REDIS_URL", through(redis.url(), redis.port(), &to_redis)),
                 ("BESEDA_JWT_HS256_SECRET", secret.expose().to_owned()),
+                ("BESEDA_ATTACHMENTS", format!("file://{}", attachments.display())),
                 ("BESEDA_RECEIPT_MEMBERS", RECEIPT_MEMBERS.to_string()),
                 // A user here has a dozen sockets, which all come back at once.
                 ("BESEDA_RATE_CONNECTS", "50".to_owned()),
@@ -78,7 +82,8 @@ impl Stack {
             replica.start().await?;
             members.push(Member { replica, to_redis, to_postgres });
         }
-        Ok(Self { members, redis_dump: redis_dir.join("dump.rdb"), redis, postgres })
+        let redis_dump = redis_dir.join("dump.rdb");
+        Ok(Self { members, redis_dump, redis, postgres, attachments })
     }
 
     pub(super) fn replica(&self, number: usize) -> &Replica {

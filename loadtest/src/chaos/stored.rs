@@ -86,7 +86,7 @@ SELECT m.message_id::text, r.emoji::text, r.user_id::text
   FROM reactions r JOIN messages m ON m.chat_id = r.chat_id AND m.seq = r.seq";
 
 /// Queries that must return no row, with the fault that a row means.
-pub(super) const EMPTY: [(&str, &str); 7] = [
+pub(super) const EMPTY: [(&str, &str); 8] = [
     (
         "chats whose numbers have a hole, or do not end at their head",
         "WITH evs AS (
@@ -146,6 +146,10 @@ pub(super) const EMPTY: [(&str, &str); 7] = [
         "SELECT m.chat_id::text, count(*)::text FROM messages m LEFT JOIN chats c USING (chat_id)
           WHERE c.chat_id IS NULL AND m.chat_id NOT IN (SELECT chat_id FROM purges)
           GROUP BY m.chat_id",
+    ),
+    (
+        "attachments whose bytes wait to be removed",
+        "SELECT chat_id::text, attachment_id::text FROM attachment_removals",
     ),
 ];
 

@@ -1,6 +1,7 @@
 //! Members who send, resend, edit, delete, react and read.
 
 mod annotations;
+mod attachments;
 
 use std::sync::Arc;
 
@@ -95,6 +96,11 @@ impl Writer {
         let answered = self.own.iter().rev().find(|own| own.chat_id == chat_id);
         if let Some(own) = answered.filter(|_| self.count.is_multiple_of(4)) {
             body["reply_to"] = json!(own.message_id);
+        }
+        if self.count.is_multiple_of(10)
+            && let Some(id) = self.upload(chat_id).await
+        {
+            body["attachments"] = json!([id]);
         }
         let from = now_micros();
         let Some(answer) = self.post(chat_id, &body).await else { return };

@@ -152,6 +152,7 @@ struct Clamd {
 
 impl Clamd {
     /// `None` where the program is missing, which is said.
+    #[expect(clippy::print_stderr, reason = "what was not tested must be seen")]
     async fn start() -> Option<Self> {
         let folder = tempfile::tempdir().expect("a folder");
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");

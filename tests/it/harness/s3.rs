@@ -26,6 +26,7 @@ pub(crate) struct S3 {
 
 impl S3 {
     /// Starts a server with one empty bucket; `None` where the program is missing, which is said.
+    #[expect(clippy::print_stderr, reason = "what was not tested must be seen")]
     pub(crate) async fn start() -> Option<Self> {
         let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/bin/s3s-fs");
         let program = if tools.exists() { tools } else { PathBuf::from("s3s-fs") };
