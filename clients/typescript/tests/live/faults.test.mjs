@@ -220,7 +220,7 @@ test('a group changes while one of it is away, who then knows what the others kn
 
   way.lead(null);
   await until('she is away', () => alice.state.phase !== 'live');
-  bob.send(chat, 'at nine, @alice?', null, [alice.id]);
+  bob.send(chat, 'at nine, @alice?', { mentions: [alice.id] });
   await until('carol sees it', () => texts(hers).includes('at nine, @alice?'));
   await carol.markRead(hers);
   await bob.groups.change(chat, { title: 'High rocks' });
