@@ -184,11 +184,7 @@ impl Chats {
         new: NewMessage,
     ) -> Result<Sent, Error> {
         if !new.attachments.is_empty() {
-            match self.attachments.complete(chat_id, sender, &new.attachments).await {
-                // Of a retry, they may have gone with its message: the writer finds it, or refuses.
-                Err(Error::AttachmentNotFound) if new.client_msg_id.is_some() => {}
-                checked => checked?,
-            }
+            self.attachments.complete(chat_id, sender, &new.attachments).await?;
         }
         self.writer.send(self.keys.draft(sender, chat_id, new)).await
     }
