@@ -9,7 +9,8 @@ RETURNS json LANGUAGE sql STABLE AS $$
     ), counted AS (
         SELECT l.n, coalesce((l.one ->> 'count')::bigint, 0) + in_step AS count FROM listed l WHERE l.hit
         UNION ALL
-        SELECT 1000, in_step WHERE NOT EXISTS (SELECT FROM listed l WHERE l.hit)
+        -- A new one comes behind all others, which are 20 at most.
+        SELECT 21, in_step WHERE NOT EXISTS (SELECT FROM listed l WHERE l.hit)
     )
     SELECT json_agg(a.one ORDER BY a.n)
       FROM (SELECT l.n, l.one FROM listed l WHERE NOT l.hit

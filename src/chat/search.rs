@@ -272,8 +272,7 @@ impl Chats {
         let (mut budget, mut scratch) = (Budget::new(), Scratch::default());
         let chats = self.store.list_searchable(user, after, CHATS_AT_ONCE).await?;
         // Of chats beyond these it is known only that nothing in them is younger than in the last one.
-        let mut rest =
-            (chats.len() as i64 == CHATS_AT_ONCE).then(|| chats.last().copied()).flatten();
+        let rest = chats.last().filter(|_| chats.len() as i64 == CHATS_AT_ONCE).copied();
         let mut walks: BinaryHeap<Walk> = chats.into_iter().map(Walk::new).collect();
         // Youngest first; those before `done` are younger than anything that is still to be found.
         let (mut found, mut done) = (Vec::new(), 0);
@@ -295,11 +294,12 @@ impl Chats {
             }
         };
         if cut.is_none() {
-            (done, rest) = (found.len(), None);
+            done = found.len();
         }
         found.truncate(done.min(limit));
-        let next = if done >= limit { found.last().copied() } else { cut };
-        let complete = done >= limit || cut.is_none() && rest.is_none();
+        let is_full = done >= limit;
+        let next = if is_full { found.last().copied() } else { cut };
+        let complete = is_full || cut.is_none();
         Ok((self.read_found(user, &found, &query).await?, next, complete))
     }
 

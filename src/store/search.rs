@@ -17,6 +17,14 @@ pub struct MessageCursor {
     pub seq: i64,
 }
 
+impl MessageCursor {
+    /// Its parts as parameters, which are null together.
+    fn parts(after: Option<Self>) -> (Option<jiff::Timestamp>, Option<ChatId>, Option<i64>) {
+        let created_at = after.map(|cursor| cursor.created_at.0);
+        (created_at, after.map(|cursor| cursor.chat_id), after.map(|cursor| cursor.seq))
+    }
+}
+
 /// A chat's texts that a search has yet to look through.
 #[derive(Debug, Clone, Copy)]
 pub struct Searchable {
@@ -78,11 +86,12 @@ impl Store {
         after: Option<MessageCursor>,
         limit: i64,
     ) -> Result<Vec<Searchable>, StoreError> {
+        let (created_at, chat_id, seq) = MessageCursor::parts(after);
         let params: [Param<'_>; 5] = [
             (&user.as_str(), Type::TEXT),
-            (&after.map(|cursor| cursor.created_at.0), Type::TIMESTAMPTZ),
-            (&after.map(|cursor| cursor.chat_id), Type::UUID),
-            (&after.map(|cursor| cursor.seq), Type::INT8),
+            (&created_at, Type::TIMESTAMPTZ),
+            (&chat_id, Type::UUID),
+            (&seq, Type::INT8),
             (&limit, Type::INT8),
         ];
         let rows = self.run(&self.searches, LIST_SEARCHABLE, &params).await?;
@@ -102,11 +111,12 @@ impl Store {
         after: Option<MessageCursor>,
         limit: i64,
     ) -> Result<Vec<Message>, StoreError> {
+        let (created_at, chat_id, seq) = MessageCursor::parts(after);
         let params: [Param<'_>; 5] = [
             (&user.as_str(), Type::TEXT),
-            (&after.map(|cursor| cursor.created_at.0), Type::TIMESTAMPTZ),
-            (&after.map(|cursor| cursor.chat_id), Type::UUID),
-            (&after.map(|cursor| cursor.seq), Type::INT8),
+            (&created_at, Type::TIMESTAMPTZ),
+            (&chat_id, Type::UUID),
+            (&seq, Type::INT8),
             (&limit, Type::INT8),
         ];
         let rows = self.list(LIST_MENTIONS, &params).await?;
