@@ -1,5 +1,6 @@
 //! What is found over all chats of a user: texts, and mentions.
 
+use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 use crate::{
@@ -111,4 +112,25 @@ async fn mentions_of_all_chats_are_listed_newest_first() {
     bob.on(0).get("/mentions/?limit=0").await.expect_faults(&["limit"]);
     let page: Value = bob.on(0).get("/mentions/?limit=1").await.expect(200);
     assert_eq!(page["results"][0]["my_reactions"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_reaches_every_chat_however_many_there_are() {
+    // More than are looked into at once.
+    const CHATS: usize = 1_010;
+    let cluster = Cluster::start(2).await;
+    let alice = cluster.user("alice");
+    let opened = (0..CHATS).map(|n| {
+        let client = alice.on(n % 2);
+        async move {
+            let chat = create(&client, "One of many", &[]).await;
+            client.send(&chat, &format!("needle {n}")).await;
+        }
+    });
+    futures_util::stream::iter(opened).buffer_unordered(16).collect::<()>().await;
+    let mut found = all_pages(&alice.on(0), "/search/?query=needle&", 50).await;
+    let mut expected: Vec<String> = (0..CHATS).map(|n| format!("needle {n}")).collect();
+    found.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(found, expected);
 }
