@@ -42,10 +42,6 @@ const FIRST_PAGE: i64 = 200;
 const PAGE_GROWTH: i64 = 4;
 const LARGEST_PAGE: i64 = 2_000;
 
-/// Chats that a search over all of them looks into at once. Of a user with more the oldest ones come with the
-/// next page.
-const CHATS_AT_ONCE: i64 = 1_000;
-
 /// Bytes of text read at once: 2,000 of the longest texts would take 32 MB per search. Pages of
 /// usual texts are smaller.
 const PAGE_BYTES: i64 = 1024 * 1024;
@@ -270,9 +266,7 @@ impl Chats {
         }
         let _permit = self.searches.admit(user).await?;
         let (mut budget, mut scratch) = (Budget::new(), Scratch::default());
-        let chats = self.store.list_searchable(user, after, CHATS_AT_ONCE).await?;
-        // Of chats beyond these it is known only that nothing in them is younger than in the last one.
-        let rest = chats.last().filter(|_| chats.len() as i64 == CHATS_AT_ONCE).copied();
+        let chats = self.store.list_searchable(user, after).await?;
         let mut walks: BinaryHeap<Walk> = chats.into_iter().map(Walk::new).collect();
         // Youngest first; those before `done` are younger than anything that is still to be found.
         let (mut found, mut done) = (Vec::new(), 0);
@@ -282,8 +276,7 @@ impl Chats {
             done = found
                 .partition_point(|one: &Found| (one.created_at, one.chat_id) >= (bound, chat_id));
             let at = MessageCursor { created_at: bound, chat_id, seq: hi + 1 };
-            let is_last = rest.is_some_and(|rest| rest.chat_id == chat_id);
-            if done >= limit || is_last || budget.is_spent() {
+            if done >= limit || budget.is_spent() {
                 break Some(at);
             }
             let Some(mut walk) = walks.pop() else { break None };

@@ -79,20 +79,18 @@ impl Store {
         Ok(rows.iter().map(|row| message_for(row.get("chat_id"), row)).collect())
     }
 
-    /// The user's chats with messages past `after`, latest first: the first `limit` of them.
+    /// The user's chats with messages past `after`, in no order.
     pub async fn list_searchable(
         &self,
         user: &UserId,
         after: Option<MessageCursor>,
-        limit: i64,
     ) -> Result<Vec<Searchable>, StoreError> {
         let (created_at, chat_id, seq) = MessageCursor::parts(after);
-        let params: [Param<'_>; 5] = [
+        let params: [Param<'_>; 4] = [
             (&user.as_str(), Type::TEXT),
             (&created_at, Type::TIMESTAMPTZ),
             (&chat_id, Type::UUID),
             (&seq, Type::INT8),
-            (&limit, Type::INT8),
         ];
         let rows = self.run(&self.searches, LIST_SEARCHABLE, &params).await?;
         let searchable = |row: &Row| Searchable {
@@ -160,7 +158,7 @@ SELECT * FROM (
      CROSS JOIN LATERAL (SELECT * FROM chats c WHERE c.chat_id = me.chat_id OFFSET 0) c
      WHERE me.user_id = $1 COLLATE \"POSIX\" AND me.left_ev IS NULL AND c.last_seq >= me.first_seq
     OFFSET 0) x
- WHERE hi >= first_seq ORDER BY bound DESC, chat_id DESC LIMIT $5";
+ WHERE hi >= first_seq";
 
 /// Of each chat the latest ones past the cursor; chats that never mentioned the user or all are passed over by numbers
 /// on their rows.

@@ -116,7 +116,6 @@ async fn mentions_of_all_chats_are_listed_newest_first() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_search_reaches_every_chat_however_many_there_are() {
-    // More than are looked into at once.
     const CHATS: usize = 1_010;
     let cluster = Cluster::start(2).await;
     let alice = cluster.user("alice");
