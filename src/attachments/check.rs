@@ -1,4 +1,6 @@
-//! Checks an attachment whose bytes are there: their number, their type, an image's pixels.
+//! Checks an attachment whose bytes are there: their number, their type, an image's pixels, how long a recording is.
+
+use std::time::Duration;
 
 use super::{
     Attachments,
@@ -15,6 +17,9 @@ use crate::{
 };
 
 use uuid::Uuid;
+
+/// How often a check says that it goes on: three times in a lease.
+const KEEP_EVERY: Duration = Duration::from_secs(10);
 
 impl Attachments {
     /// Makes sure that the attachments of a send are there, whole, and of their types. Whether the sender may send
@@ -55,7 +60,21 @@ impl Attachments {
                 Some(_) => Ok(()),
             };
         }
-        match self.examine(bytes, key, of).await {
+        let keeping = async {
+            loop {
+                tokio::time::sleep(KEEP_EVERY).await;
+                if let Err(error) =
+                    store.keep_attachment_check(key.chat_id, key.attachment_id).await
+                {
+                    tracing::debug!(error = chain(&error), "an attachment was not kept");
+                }
+            }
+        };
+        let examined = tokio::select! {
+            examined = self.examine(bytes, key, of) => examined,
+            never = keeping => never,
+        };
+        match examined {
             Ok(found) => {
                 let scanned = self.inner.config.scan.is_some();
                 let state =
@@ -63,6 +82,10 @@ impl Attachments {
                 let (chat_id, id) = (key.chat_id, key.attachment_id);
                 if store.settle_attachment(chat_id, id, state, &found).await? {
                     self.inner.metrics.attachments_accepted.inc();
+                    return Ok(());
+                }
+                if !store.get_attachments(chat_id, &[id]).await?.is_empty() {
+                    // This replica stood still, and another one has checked it.
                     return Ok(());
                 }
                 // Deleted meanwhile, and its bytes were perhaps looked for before they were here.
@@ -117,7 +140,11 @@ impl Attachments {
         inspect::check_content(&of.content_type, &head).map_err(fault)?;
         let format = inspect::image_format(&inspect::essence(&of.content_type));
         let Some(format) = format.filter(|_| of.size <= images::MAX_FILE_BYTES) else {
-            return Ok(AttachmentFinding::default());
+            let mut found = AttachmentFinding::default();
+            if inspect::has_duration(&inspect::essence(&of.content_type)) {
+                found.duration_ms = self.inner.durations.read(bytes, key, of.size).await;
+            }
+            return Ok(found);
         };
         let file = bytes.read(key, Part::Whole, 0..of.size).await?;
         let image =
@@ -132,6 +159,7 @@ impl Attachments {
         Ok(AttachmentFinding {
             width: i32::try_from(image.width).ok(),
             height: i32::try_from(image.height).ok(),
+            duration_ms: None,
             blurhash: image.blurhash,
             thumbnail,
         })

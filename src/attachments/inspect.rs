@@ -45,6 +45,12 @@ pub(crate) fn may_be_inline(essence: &str) -> bool {
         })
 }
 
+/// Whether the file may say how long it lasts. One of Matroska, such as a browser records, mostly does not.
+pub(super) fn has_duration(essence: &str) -> bool {
+    Family::of(essence)
+        .is_some_and(|family| !matches!(family, Family::Matroska | Family::Pdf | Family::Zip))
+}
+
 /// Types that share a container, and so a signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Family {

@@ -14,6 +14,7 @@ mod images;
 mod inspect;
 mod key;
 mod links;
+mod media;
 mod scanner;
 mod sweeper;
 mod upload;
@@ -30,7 +31,7 @@ use uuid::Uuid;
 pub use self::verify::verify;
 use self::{
     bucket::Bucket, bytes::ByteStore, folder::Folder, images::Images, key::Key, links::Links,
-    scanner::Scanner,
+    media::Durations, scanner::Scanner,
 };
 pub(crate) use self::{
     download::{Download, Variant},
@@ -66,6 +67,7 @@ struct Inner {
     config: AttachmentConfig,
     links: Links,
     images: Images,
+    durations: Durations,
     metrics: Arc<Metrics>,
     /// What must end even if nobody waits for it any more.
     tasks: TaskTracker,
@@ -106,6 +108,7 @@ impl Attachments {
                 config: config.clone(),
                 links: Links::new(instance_secret),
                 images: Images::default(),
+                durations: Durations::default(),
                 metrics: Arc::clone(metrics),
                 tasks: tasks.clone(),
             }),

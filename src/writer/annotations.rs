@@ -24,9 +24,9 @@ impl BatchItem for Annotation {
     type Outcome = AnnotationOutcome;
     type Done = Annotated;
 
-    /// Reactions come in crowds, to one message. Those of a tenth of a second share a revision, and each member
+    /// Reactions come in crowds, to one message. Those of a quarter of a second share a revision, and each member
     /// is told once.
-    const PAUSE: Duration = Duration::from_millis(100);
+    const PAUSE: Duration = Duration::from_millis(250);
 
     fn chat_id(&self) -> ChatId {
         self.chat_id

@@ -1,6 +1,6 @@
 //! Attachments in an object store: a real server that speaks S3.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use image::ImageFormat;
@@ -8,7 +8,7 @@ use reqwest::{Client as Http, Method, redirect::Policy};
 use serde_json::{Value, json};
 
 use super::{File, announce, pair};
-use crate::harness::{Chat, Cluster, S3, User, eventually_within};
+use crate::harness::{Chat, Cluster, DelayProxy, Program, S3, User, eventually, eventually_within};
 
 /// A sweeper looks every few seconds.
 const SWEPT: Duration = Duration::from_secs(60);
@@ -164,4 +164,104 @@ async fn while_the_store_is_away_callers_are_told_and_nothing_is_lost() {
     })
     .await;
     assert_eq!(read(&bob, &chat, id, "").await.2, File::text().bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_store_delays_only_who_waits_for_it() {
+    let Some(s3) = S3::start().await else { return };
+    let slow = Duration::from_secs(1);
+    let delay_proxy = DelayProxy::start(s3.port(), slow).await;
+    let port = delay_proxy.port();
+    let cluster = Cluster::with(1, |config| s3.configure(&mut config.attachments, port)).await;
+    let (alice, bob, chat) = pair(&cluster).await;
+    let file = File::photo(1_200, 600, ImageFormat::Jpeg);
+    let ticket = ticket(&alice, &chat, &file).await;
+    assert_eq!(put(&ticket, file.bytes.clone()).await, 200);
+    let started = Instant::now();
+    // A caller whose time is up asks again; the check goes on meanwhile.
+    let sending = eventually_within(SWEPT, async || {
+        let answer = send(&alice, &chat, &ticket).await;
+        if answer.status == 201 { Ok(answer) } else { Err(answer.text) }
+    });
+    let talking = async {
+        let mut slowest = Duration::ZERO;
+        for number in 0..20 {
+            let began = Instant::now();
+            bob.on(0).send(&chat, &format!("word {number}")).await;
+            slowest = slowest.max(began.elapsed());
+        }
+        (slowest, started.elapsed())
+    };
+    let (sent, (slowest, talked)) = tokio::join!(sending, talking);
+    let took = started.elapsed();
+    assert!(took > slow && took > talked, "the store was not slow: {took:?}, {talked:?}");
+    assert!(slowest < slow, "a message waited {slowest:?} for a file of another one");
+    let message = sent.expect(201);
+    assert_eq!(message["attachments"][0]["thumbnail"], true);
+    let id = ticket["attachment_id"].as_str().expect("an id");
+    assert_eq!(read(&bob, &chat, id, "").await.2, file.bytes);
+}
+
+/// A cluster whose store is slow, and an upload that is there and not yet checked.
+async fn unchecked(s3: &S3, port: u16) -> (Cluster, User, User, Chat, Value, File) {
+    let cluster = Cluster::with(1, |config| s3.configure(&mut config.attachments, port)).await;
+    let (alice, bob, chat) = pair(&cluster).await;
+    let file = File::text();
+    let ticket = ticket(&alice, &chat, &file).await;
+    assert_eq!(put(&ticket, file.bytes.clone()).await, 200);
+    (cluster, alice, bob, chat, ticket, file)
+}
+
+/// Waits until a replica checks the upload.
+async fn until_checked(cluster: &Cluster) {
+    eventually(async || {
+        let checking = "SELECT count(*) FROM attachments WHERE busy_until > now()";
+        match cluster.psql_value::<i64>(checking).await {
+            1 => Ok(()),
+            count => Err(format!("{count} are checked")),
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_that_ends_with_its_replica_is_made_by_another() {
+    let Some(s3) = S3::start().await else { return };
+    let delay_proxy = DelayProxy::start(s3.port(), Duration::from_secs(1)).await;
+    let (mut cluster, alice, _, chat, ticket, _) = unchecked(&s3, delay_proxy.port()).await;
+    let settings = S3::environment(delay_proxy.port());
+    let settings = settings.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let (program, killed) = Program::join(&mut cluster, &settings).await;
+    let body = json!({ "text": "", "attachments": [ticket["attachment_id"]] });
+    let (client, path) = (alice.on(killed), chat.path("messages/"));
+    let lost = tokio::spawn(async move { client.post(&path, body).attempt().await.is_ok() });
+    until_checked(&cluster).await;
+    drop(program);
+    assert!(!lost.await.expect("no panic"), "the replica has answered before it was killed");
+    let body = json!({ "text": "", "attachments": [ticket["attachment_id"]] });
+    eventually_within(SWEPT, async || {
+        let answer = alice.on(0).post(&chat.path("messages/"), body.clone()).await;
+        if answer.status == 201 { Ok(()) } else { Err(answer.text) }
+    })
+    .await;
+    let id = ticket["attachment_id"].as_str().expect("an id");
+    assert_eq!(s3.objects(), [id]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_that_another_replica_has_ended_deletes_nothing() {
+    let Some(s3) = S3::start().await else { return };
+    let delay_proxy = DelayProxy::start(s3.port(), Duration::from_secs(1)).await;
+    let (cluster, alice, bob, chat, ticket, file) = unchecked(&s3, delay_proxy.port()).await;
+    let sending = send(&alice, &chat, &ticket);
+    let overtaking = async {
+        until_checked(&cluster).await;
+        // As another replica does, once the lease of one that stands still is over.
+        let done = "UPDATE attachments SET state = 'ready', checked_at = now(), busy_until = NULL";
+        cluster.psql(done).await;
+    };
+    let (answer, ()) = tokio::join!(sending, overtaking);
+    answer.expect(201);
+    let id = ticket["attachment_id"].as_str().expect("an id");
+    assert_eq!(read(&bob, &chat, id, "").await.2, file.bytes);
 }

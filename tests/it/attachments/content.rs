@@ -90,3 +90,81 @@ async fn an_image_tells_its_size_and_has_a_thumbnail() {
     let path = format!("{}?variant=large", path_of(&chat, &announced));
     bob.on(0).get(&path).await.expect_faults(&["variant"]);
 }
+
+/// A WAVE file: one channel of 8,000 samples a second, of a byte each.
+fn wave(samples: u32) -> Bytes {
+    let mut file = [&b"RIFF"[..], &(36 + samples).to_le_bytes(), b"WAVEfmt "].concat();
+    file.extend(16_u32.to_le_bytes());
+    file.extend([1_u16, 1].map(u16::to_le_bytes).concat());
+    file.extend([8_000_u32, 8_000].map(u32::to_le_bytes).concat());
+    file.extend([1_u16, 8].map(u16::to_le_bytes).concat());
+    file.extend(b"data");
+    file.extend(samples.to_le_bytes());
+    file.resize(file.len() + samples as usize, 0x80);
+    file.into()
+}
+
+/// A voice message: Opus in Ogg (RFC 7845), which counts samples of 1/48,000 s.
+fn opus(samples: u64) -> Bytes {
+    let head = b"OpusHead\x01\x01\x00\x00\x80\xbb\x00\x00\x00\x00\x00";
+    let tags = b"OpusTags\x04\x00\x00\x00test\x00\x00\x00\x00";
+    let page = |flags: u8, granule: u64, number: u32, content: &[u8]| {
+        let length = u8::try_from(content.len()).expect("a short text");
+        let mut page = [&b"OggS\x00"[..], &[flags], &granule.to_le_bytes(), &[7, 0, 0, 0]].concat();
+        page.extend(number.to_le_bytes());
+        page.extend([0, 0, 0, 0, 1, length]);
+        page.extend(content);
+        let sum = page.iter().fold(0_u32, |mut crc, byte| {
+            crc ^= u32::from(*byte) << 24;
+            for _ in 0..8 {
+                crc = (crc << 1) ^ if crc >> 31 == 1 { 0x04c1_1db7 } else { 0 };
+            }
+            crc
+        });
+        page[22..26].copy_from_slice(&sum.to_le_bytes());
+        page
+    };
+    let audio = page(4, samples, 2, &[0xfc; 200]);
+    [page(2, 0, 0, head), page(0, 0, 1, tags), audio].concat().into()
+}
+
+/// A film of MPEG-4 with sound and nothing in it: what says how long it lasts comes last.
+fn film(seconds: u32) -> Bytes {
+    let part = |kind: &[u8; 4], content: &[u8]| {
+        let length = u32::try_from(8 + content.len()).expect("a short box");
+        [&length.to_be_bytes()[..], kind, content].concat()
+    };
+    let zeros = |count: usize| vec![0_u8; count];
+    let times = [1_000, seconds * 1_000].map(u32::to_be_bytes).concat();
+    let head = part(b"mvhd", &[zeros(12), times.clone(), zeros(80)].concat());
+    let track = part(b"mdhd", &[zeros(12), times, zeros(4)].concat());
+    let sound = part(b"hdlr", &[&zeros(8)[..], b"soun", &zeros(13)].concat());
+    let samples = part(b"stbl", &part(b"stsd", &zeros(8)));
+    let media = part(b"mdia", &[track, sound, part(b"minf", &samples)].concat());
+    let whole = part(b"moov", &[head, part(b"trak", &media)].concat());
+    [part(b"ftyp", b"isom\0\0\x02\0isommp42"), part(b"mdat", &zeros(3_000_000)), whole]
+        .concat()
+        .into()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recording_tells_how_long_it_is() {
+    let cluster = Cluster::start(1).await;
+    let (alice, _, chat) = pair(&cluster).await;
+    let mut broken = wave(8_000).to_vec();
+    broken.truncate(30);
+    for (content_type, bytes, duration) in [
+        ("audio/wav", wave(20_000), Some(2_500)),
+        ("audio/ogg", opus(144_000), Some(3_000)),
+        ("video/mp4", film(90), Some(90_000)),
+        ("audio/wav", broken.into(), None),
+        ("audio/ogg", opus(u64::MAX / 2), None),
+        ("audio/mpeg", Bytes::from_static(b"ID3\x04\x00\x00\x7f\x7f\x7f\x7f"), None),
+        ("text/plain", Bytes::from_static(b"RIFF"), None),
+    ] {
+        let file = File::new("recording", content_type, bytes);
+        let (_, message) = send(&cluster, &alice, &chat, &file).await;
+        let given = &message["attachments"][0];
+        assert_eq!(given["duration_ms"].as_i64(), duration, "{given}");
+    }
+}

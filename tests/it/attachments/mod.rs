@@ -63,6 +63,7 @@ impl File {
 }
 
 /// An announced attachment.
+#[derive(Clone)]
 struct Announced {
     id: String,
     /// Below the replica's address.

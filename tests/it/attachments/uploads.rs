@@ -1,6 +1,15 @@
 //! Uploads: whole or in parts, by any replica, and what goes wrong on the way.
 
-use beseda::config::{AttachmentPlace, Switch};
+use std::time::SystemTime;
+
+use base64::{
+    Engine,
+    prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
+};
+use beseda::{
+    auth::{derive_key, mac},
+    config::{AttachmentPlace, Switch},
+};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use reqwest::Method;
@@ -236,4 +245,31 @@ async fn a_link_is_good_for_its_attachment_only() {
     read.await.expect_problem(403, "forbidden");
     cluster.psql("DELETE FROM attachments").await;
     announced.put(&anyone, file.bytes).await.expect_problem(404, "attachment_not_found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_is_good_until_it_expires() {
+    let cluster = Cluster::start(1).await;
+    let (alice, _, chat) = pair(&cluster).await;
+    let file = File::text();
+    let announced = announce(&alice.on(0), &chat, &file).await;
+    let link = announced.path.trim_end_matches('/').rsplit('/').next().expect("a link");
+    let link = BASE64_URL_SAFE_NO_PAD.decode(link).expect("a link");
+    let secret: String = cluster.psql_value("SELECT encode(secret, 'base64') FROM instance").await;
+    let secret = BASE64_STANDARD.decode(secret).expect("a secret");
+    // As the service signs it: two ids and a size, then the end in seconds since 1970.
+    let ends = |from_now: i64| {
+        let now = SystemTime::UNIX_EPOCH.elapsed().expect("a clock").as_secs().cast_signed();
+        let mut bytes = [&link[..40], &(now + from_now).to_be_bytes()].concat();
+        let signature = mac(&derive_key(&secret, "attachment uploads"), &[&bytes]);
+        bytes.extend(signature);
+        format!("/api/v1/uploads/{}/", BASE64_URL_SAFE_NO_PAD.encode(bytes))
+    };
+    let put = |path: String| Announced { path, ..announced.clone() };
+    let anyone = cluster.anyone(0);
+    for past in [-3_600, -1, 0] {
+        let late = put(ends(past)).put(&anyone, file.bytes.clone());
+        late.await.expect_problem(403, "forbidden");
+    }
+    put(ends(60)).put(&anyone, file.bytes).await.expect(204);
 }

@@ -85,6 +85,16 @@ impl S3 {
         config.aws_secret_access_key = Some(Secret::from(SECRET.to_owned()));
     }
 
+    /// The same as settings of the program.
+    pub(crate) fn environment(port: u16) -> [(&'static str, String); 4] {
+        [
+            ("BESEDA_ATTACHMENTS", "s3://files/chat".to_owned()),
+            ("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{port}")),
+            ("AWS_ACCESS_KEY_ID", KEY.to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", SECRET.to_owned()),
+        ]
+    }
+
     pub(crate) fn port(&self) -> u16 {
         self.port
     }

@@ -1,7 +1,9 @@
 /** Files: picked, dropped, pasted, uploaded through trouble, shown and saved, by people on two replicas. */
 import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { deflateSync, crc32 as zlibCrc } from 'node:zlib';
+import { Replica, Way } from '../../../clients/typescript/tests/world.mjs';
 import { NARROW } from './gather.mjs';
 import { REFUSED, until } from './person.mjs';
 
@@ -174,6 +176,52 @@ export async function files_wait_for_the_network_and_go_on({ meet }) {
   await pictures(bob, 1);
   await bob.sees('Written in the tunnel');
   await alice.isTicked('Written in the tunnel', 'read');
+}
+
+/** A replica is killed in the middle of an upload and of a download; both go on, or begin anew, on another. */
+export async function files_go_both_ways_while_a_replica_is_killed({ meet, stack }) {
+  const replica = await Replica.start(stack, 'killed-files');
+  const way = await Way.to(replica.port);
+  try {
+    const alice = meet('Alice', { way });
+    alice.expected.push(REFUSED);
+    await alice.arrive();
+    const bob = await meet('Bob').arrive();
+    await alice.openWith(bob.id);
+    await bob.pick('Alice');
+    const [sent, got] = ['sent.bin', 'got.bin'].map((name) => (
+      { name, mimeType: 'application/octet-stream', buffer: randomBytes(12 * 1024 * 1024) }));
+    await pick(bob, got);
+    await uploaded(bob, 1);
+    await bob.write('For you');
+    await alice.sees('For you');
+
+    // Some three seconds each way.
+    const line = await alice.page.context().newCDPSession(alice.page);
+    const speed = 4 * 1024 * 1024;
+    await line.send('Network.enable');
+    await line.send('Network.emulateNetworkConditions', { offline: false, latency: 0, downloadThroughput: speed, uploadThroughput: speed });
+    const before = way.passed;
+    await pick(alice, sent);
+    await alice.write('And for you');
+    await until('a part of it', () => way.passed > before + speed);
+    await replica.stop('SIGKILL');
+    way.lead(stack.port(1));
+    await bob.sees('And for you');
+    await alice.isTicked('And for you', 'read');
+    assert(way.passed < before + 1.9 * sent.buffer.length, 'the upload went on where it broke off');
+    const save = async (person) => {
+      const [saved] = await Promise.all([person.page.waitForEvent('download'), person.$('#rows .theirs button.file').click()]);
+      return readFileSync(await saved.path());
+    };
+    assert(sent.buffer.equals(await save(bob)), 'what Alice sent');
+    assert(got.buffer.equals(await save(alice)), 'what Bob sent');
+    for (const person of [alice, bob]) await person.seesExactly(['For you', 'And for you']);
+    await alice.leave();
+  } finally {
+    way.close();
+    await replica.stop();
+  }
 }
 
 export async function sound_and_video_play_in_their_place({ meet }) {
