@@ -17,6 +17,12 @@ pub struct DatabaseConfig {
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: Secret,
 
+    /// Addresses of standbys (streaming replication), divided by spaces or lines, each written like
+    /// `DATABASE_URL`. Histories, searches and exports are read there, in turn, from one that has all that
+    /// the primary has.
+    #[arg(long, env = "DATABASE_REPLICA_URLS", hide_env_values = true)]
+    pub database_replica_urls: Option<StandbyUrls>,
+
     /// PEM file with the authorities that may have signed Postgres's certificate. Without it, the
     /// system's authorities apply.
     #[arg(long, env = "BESEDA_DATABASE_CA")]
@@ -51,6 +57,23 @@ pub struct DatabaseConfig {
     /// in transaction mode, whatever its version.
     #[arg(long, env = "BESEDA_DATABASE_PREPARED", value_enum, default_value = "on")]
     pub database_prepared: Switch,
+}
+
+/// Addresses of standbys.
+#[derive(Debug, Clone)]
+pub struct StandbyUrls(Secret);
+
+impl StandbyUrls {
+    /// Returns each address.
+    pub fn split(&self) -> impl Iterator<Item = Secret> {
+        self.0.expose().split_whitespace().map(|url| Secret::from(url.to_owned()))
+    }
+}
+
+impl From<String> for StandbyUrls {
+    fn from(urls: String) -> Self {
+        Self(urls.into())
+    }
 }
 
 impl DatabaseConfig {

@@ -6,7 +6,7 @@ use tokio_postgres::types::Type;
 use super::{
     Param, Store, StoreError,
     groups::settings,
-    history::{chat_head, head, head_columns},
+    history::{chat_head, head, head_column},
     members::{member, member_columns},
     row::Row,
     rows::{epoch, json, left_reason, message, message_columns, opt_user, user, users},
@@ -54,7 +54,7 @@ impl Store {
             )
             .await?;
         let Some(first) = rows.first() else { return Ok(None) };
-        let head = head(first);
+        let Some(head) = head(first) else { return Ok(None) };
         let (present, marks) = (users(first, "present"), first.get::<Option<Vec<i64>>>("marks"));
         let visible = match first.get("blocked") {
             true => Vec::new(),
@@ -83,7 +83,7 @@ impl Store {
         user: &UserId,
     ) -> Result<Option<Head>, StoreError> {
         let params = [(&chat_id as _, Type::UUID), (&user.as_str() as _, Type::TEXT)];
-        Ok(self.read(GET_HEAD, &params).await?.first().map(head))
+        Ok(self.read(GET_HEAD, &params).await?.first().and_then(head))
     }
 
     /// Whether more than `most` rows of a chat have changed past `after_ev`. Numbers say less: a message that
@@ -206,7 +206,7 @@ WITH head AS (",
     SELECT * FROM found ORDER BY ev FETCH FIRST ($4) ROWS WITH TIES
 )
 SELECT ",
-    head_columns!(),
+    head_column!("coalesce(m.n, 1) = 1"),
     ", h.blocked, CASE WHEN (SELECT count(*) FROM limited) >= $4 THEN (SELECT max(ev) FROM limited) END AS cut_at,
        CASE WHEN coalesce(m.n, 1) = 1 THEN ARRAY(
             SELECT p.user_id FROM members p
@@ -249,7 +249,7 @@ const GET_HEAD: &str = concat!(
     "-- store.get_head\nWITH h AS (",
     chat_head!("INNER", "", ""),
     ") SELECT ",
-    head_columns!(),
+    head_column!("true"),
     " FROM h"
 );
 

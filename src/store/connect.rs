@@ -73,7 +73,15 @@ struct Way {
 impl Way {
     /// The URL's options override `usual`, and [`GIVEN`] overrides those of the URL.
     fn new(config: &DatabaseConfig, usual: &str) -> Result<Self, StoreError> {
-        let mut postgres = parse_url(&config.database_url)?;
+        Self::to(config, usual, TargetSessionAttrs::ReadWrite)
+    }
+
+    fn to(
+        config: &DatabaseConfig,
+        usual: &str,
+        attrs: TargetSessionAttrs,
+    ) -> Result<Self, StoreError> {
+        let mut postgres = parse_url(&config.database_url, attrs)?;
         if config.database_prepared == Switch::On {
             // Of repeated start-up options the last one counts. PgBouncer refuses start-up options, so with
             // it they must be set on the role, which is checked at start-up.
@@ -124,13 +132,30 @@ impl Connector {
         settings: &str,
         gate: &Arc<Gate>,
     ) -> Result<Self, StoreError> {
+        Self::to(config, settings, TargetSessionAttrs::ReadWrite, gate)
+    }
+
+    /// To a server that the URL names and that accepts no writes.
+    pub(super) fn to_standby(
+        config: &DatabaseConfig,
+        gate: &Arc<Gate>,
+    ) -> Result<Self, StoreError> {
+        Self::to(config, "", TargetSessionAttrs::ReadOnly, gate)
+    }
+
+    fn to(
+        config: &DatabaseConfig,
+        settings: &str,
+        attrs: TargetSessionAttrs,
+        gate: &Arc<Gate>,
+    ) -> Result<Self, StoreError> {
         let ceiling = config.database_timeout;
         let millis = ceiling.as_millis();
         let usual = format!(
             "-c statement_timeout={millis} -c lock_timeout={millis} \
              -c idle_in_transaction_session_timeout={millis} {PLANNING} {settings}"
         );
-        Ok(Self { way: Way::new(config, &usual)?, ceiling, gate: Arc::clone(gate) })
+        Ok(Self { way: Way::to(config, &usual, attrs)?, ceiling, gate: Arc::clone(gate) })
     }
 
     pub(super) async fn open(&self) -> Result<ClientWrapper, StoreError> {
@@ -306,14 +331,20 @@ fn tls(
     Ok(Some(MakeRustlsConnect::new(config)))
 }
 
-/// Parses the URL and adds defaults. Unless the URL says otherwise, the server must accept writes: one of
-/// several hosts, or a name that still leads to the old primary, may be a standby. A replica must not get
-/// stuck with that, nor read its stale data.
-fn parse_url(url: &Secret) -> Result<Config, StoreError> {
-    let unreadable = |_| StoreError::Schema("DATABASE_URL is not a PostgreSQL URL".to_owned());
+/// Parses the URL and adds defaults. Unless the URL says otherwise, the server must be of the kind that is wanted: of
+/// several hosts, or behind a name that still leads to the old primary, may be one that accepts no writes. A replica
+/// must not get stuck with that, nor read its stale data.
+fn parse_url(url: &Secret, attrs: TargetSessionAttrs) -> Result<Config, StoreError> {
+    let unreadable = |_| {
+        let name = match attrs {
+            TargetSessionAttrs::ReadOnly => "DATABASE_REPLICA_URLS",
+            _ => "DATABASE_URL",
+        };
+        StoreError::Schema(format!("{name} is not a PostgreSQL URL"))
+    };
     let mut config: Config = with_known_sslmode(url.expose()).parse().map_err(unreadable)?;
     if config.get_target_session_attrs() == TargetSessionAttrs::Any {
-        config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        config.target_session_attrs(attrs);
     }
     if config.get_connect_timeout().is_none() {
         config.connect_timeout(CONNECT_TIMEOUT);
@@ -352,7 +383,7 @@ mod tests {
     use super::*;
 
     fn parsed(url: &str) -> Config {
-        parse_url(&Secret::from(url.to_owned())).unwrap()
+        parse_url(&Secret::from(url.to_owned()), TargetSessionAttrs::ReadWrite).unwrap()
     }
 
     #[test]
@@ -382,7 +413,7 @@ mod tests {
         assert_eq!(config.get_application_name(), Some("sslmode=verify-full"));
         for unknown in ["sslmode=verify", "sslmode=verify-fully", "sslmode=verify-full=x"] {
             let url = Secret::from(format!("postgres://db/chat?{unknown}"));
-            assert!(parse_url(&url).is_err(), "{unknown}");
+            assert!(parse_url(&url, TargetSessionAttrs::ReadWrite).is_err(), "{unknown}");
         }
     }
 

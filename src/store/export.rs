@@ -18,13 +18,13 @@ impl Store {
         &self,
         user_id: &UserId,
     ) -> Result<Option<ExportedProfile>, StoreError> {
-        let row = self.query_opt(EXPORT_PROFILE, &[(&user_id.as_str(), Type::TEXT)]).await?;
-        Ok(row.map(|row| ExportedProfile {
+        let rows = self.export(EXPORT_PROFILE, &[(&user_id.as_str(), Type::TEXT)]).await?;
+        Ok(rows.first().map(|row| ExportedProfile {
             user_id: user(row.get("user_id")),
             name: row.get("name"),
             avatar_url: row.get("avatar_url"),
-            created_at: time(&row, "created_at"),
-            last_seen_at: opt_time(&row, "last_seen_at"),
+            created_at: time(row, "created_at"),
+            last_seen_at: opt_time(row, "last_seen_at"),
         }))
     }
 
@@ -38,7 +38,7 @@ impl Store {
         let after = after.map_or("", UserId::as_str);
         let params: [Param<'_>; 3] =
             [(&blocker.as_str(), Type::TEXT), (&after, Type::TEXT), (&limit, Type::INT8)];
-        let rows = self.query(EXPORT_BLOCKS, &params).await?;
+        let rows = self.export(EXPORT_BLOCKS, &params).await?;
         let block = |row: &Row| ExportedBlock {
             user_id: user(row.get("blocked_id")),
             created_at: time(row, "created_at"),
@@ -55,7 +55,7 @@ impl Store {
     ) -> Result<Vec<ExportedChat>, StoreError> {
         let params: [Param<'_>; 3] =
             [(&user_id.as_str(), Type::TEXT), (&after, Type::UUID), (&limit, Type::INT8)];
-        let rows = self.query(EXPORT_CHATS, &params).await?;
+        let rows = self.export(EXPORT_CHATS, &params).await?;
         let chat = |row: &Row| ExportedChat {
             chat_id: row.get("chat_id"),
             room_name: row.get("room_name"),
@@ -81,7 +81,7 @@ impl Store {
         hi: i64,
     ) -> Result<Vec<Message>, StoreError> {
         let rows = self
-            .query(
+            .export(
                 EXPORT_MESSAGES,
                 &[
                     (&chat_id, Type::UUID),
@@ -110,7 +110,7 @@ impl Store {
             (&emoji, Type::TEXT),
             (&limit, Type::INT8),
         ];
-        let rows = self.query(EXPORT_REACTIONS, &params).await?;
+        let rows = self.export(EXPORT_REACTIONS, &params).await?;
         let reaction = |row: &Row| ExportedReaction {
             chat_id: row.get("chat_id"),
             message_id: row.get("message_id"),
@@ -129,7 +129,7 @@ impl Store {
         limit: i64,
     ) -> Result<Vec<ExportedReport>, StoreError> {
         let rows = self
-            .query(
+            .export(
                 EXPORT_REPORTS,
                 &[
                     (&reporter.as_str(), Type::TEXT),

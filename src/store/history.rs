@@ -1,16 +1,16 @@
 //! Messages read by ranges of `seq`, which is dense, so that a page is a range whatever was deleted.
 
 use beseda_protocol::rest::Window;
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{Json, Type};
 
 use super::{
     Store, StoreError,
     row::Row,
-    rows::{chat_kind, epoch, has_message, message_columns, message_for, my_reactions, role},
+    rows::{epoch, has_message, message_columns, message_for, my_reactions},
 };
 use crate::{
     error::Error,
-    model::{ChatId, Head, Membership, Message, MessageId, UserId},
+    model::{ChatId, Head, Message, MessageId, UserId},
 };
 
 /// Messages of a range of `seq`, ascending.
@@ -64,7 +64,7 @@ impl Store {
             Window::Around(seq) => ("around", seq),
         };
         let rows = self
-            .read(
+            .read_page(
                 GET_HISTORY,
                 &[
                     (&chat_id, Type::UUID),
@@ -75,43 +75,36 @@ impl Store {
                 ],
             )
             .await?;
-        let (messages, heads): (Vec<&Row>, Vec<&Row>) =
-            rows.iter().partition(|row| has_message(row));
-        let Some(first) = heads.first() else { return Ok(None) };
-        let mut messages: Vec<Message> =
-            messages.into_iter().map(|row| message_for(chat_id, row)).collect();
+        let Some(first) = rows.first() else { return Ok(None) };
+        let (lo, hi) = (first.get("lo"), first.get("hi"));
+        let Some(head) = rows.iter().find_map(head) else { return Ok(None) };
+        let messages = rows.iter().filter(|row| has_message(row));
+        let mut messages: Vec<Message> = messages.map(|row| message_for(chat_id, row)).collect();
         // They are in this order, which nothing but the plan says.
         messages.sort_unstable_by_key(|message| message.seq);
-        let page = Page { messages, lo: first.get("lo"), hi: first.get("hi") };
-        Ok(Some(History { head: head(first), page }))
+        Ok(Some(History { head, page: Page { messages, lo, hi } }))
     }
 }
 
-/// The columns that [`head`] reads, of a row `h` of [`chat_head!`].
-macro_rules! head_columns {
-    () => {
-        "h.kind AS h_kind, h.last_ev, h.last_seq, h.receipts, h.member_count, h.role, h.first_seq, \
-         h.read_seq, h.peer_read_seq, h.epoch"
+/// The column that [`head`] reads, of a row `h` of [`chat_head!`]: one, and null but in the first row, since as a dozen
+/// columns beside each message it would cost as much as the message.
+macro_rules! head_column {
+    ($is_first:literal) => {
+        concat!(
+            "CASE WHEN ",
+            $is_first,
+            " THEN json_build_object(
+           'kind', h.kind, 'ev', h.last_ev, 'seq', h.last_seq, 'epoch', h.epoch, 'receipts', h.receipts,
+           'member_count', h.member_count, 'peer_read_seq', h.peer_read_seq,
+           'reader', json_build_object('role', h.role, 'first_seq', h.first_seq, 'read_seq', h.read_seq)) END AS head"
+        )
     };
 }
-pub(super) use head_columns;
+pub(super) use head_column;
 
-/// Reads [`head_columns!`].
-pub(super) fn head(row: &Row) -> Head {
-    Head {
-        kind: chat_kind(row.get("h_kind")),
-        ev: row.get("last_ev"),
-        seq: row.get("last_seq"),
-        epoch: row.get("epoch"),
-        receipts: row.get("receipts"),
-        member_count: row.get("member_count"),
-        reader: Membership {
-            role: role(row.get("role")),
-            first_seq: row.get("first_seq"),
-            read_seq: row.get("read_seq"),
-        },
-        peer_read_seq: row.get("peer_read_seq"),
-    }
+/// Reads [`head_column!`]; `None`: the row is not the first.
+pub(super) fn head(row: &Row) -> Option<Head> {
+    row.get::<Option<Json<Head>>>("head").map(|head| head.0)
 }
 
 /// The chat `$1` with the part that its member `$2` has in it, the epoch, and more columns; no row where they are no
@@ -155,7 +148,7 @@ const GET_MESSAGE: &str = concat!(
  WHERE c.chat_id = $1"
 );
 
-/// The head is a row of its own: beside each message it would cost more than the message.
+/// A chat without messages in the range has a row with its head alone.
 const GET_HISTORY: &str = concat!(
     "-- store.get_history
 WITH head AS (",
@@ -176,18 +169,12 @@ WITH head AS (",
       FROM ranged
 )
 SELECT ",
-    head_columns!(),
-    ", h.lo, h.hi, NULL AS m_seq, NULL AS m_sender_id, NULL AS m_system, NULL AS m_ev, NULL AS m_message_id,
-       NULL AS m_client_msg_id, NULL AS m_text, NULL AS m_metadata, NULL AS m_mentions, NULL AS m_reply_to,
-       NULL AS m_attachments, NULL AS m_reactions, NULL AS m_pinned_at, NULL AS m_created_at, NULL AS m_edited_at,
-       NULL AS m_deleted_at, NULL AS m_my_reactions
-  FROM h
- UNION ALL
-SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, ",
+    head_column!("coalesce(m.seq, h.lo) = h.lo"),
+    ", h.lo, h.hi, ",
     message_columns!(),
     ", ",
     my_reactions!("$2"),
     "
-  FROM h CROSS JOIN LATERAL (SELECT * FROM messages m
-                              WHERE m.chat_id = h.chat_id AND m.seq BETWEEN h.lo AND h.hi OFFSET 0) m"
+  FROM h LEFT JOIN LATERAL (SELECT * FROM messages m
+                             WHERE m.chat_id = h.chat_id AND m.seq BETWEEN h.lo AND h.hi OFFSET 0) m ON true"
 );

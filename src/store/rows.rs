@@ -40,10 +40,12 @@ macro_rules! my_reactions {
 pub(super) use my_reactions;
 
 /// The function `epoch()` as an expression, since a call would be planned with every statement. As a
-/// column its name is `epoch`.
+/// column its name is `epoch`. A standby can't tell its timeline; it is only asked while it has the present epoch.
 macro_rules! epoch {
     () => {
-        "(SELECT incarnation || '-' || left(pg_walfile_name(pg_current_wal_lsn()), 8) AS epoch FROM instance)"
+        "(SELECT CASE WHEN pg_is_in_recovery() THEN seen_epoch
+                     ELSE incarnation || '-' || left(pg_walfile_name(pg_current_wal_lsn()), 8) END AS epoch
+            FROM instance)"
     };
 }
 pub(super) use epoch;

@@ -56,7 +56,7 @@ impl Store {
     ) -> Result<Vec<Text>, StoreError> {
         let params: [Param<'_>; 4] =
             [(&chat_id, Type::UUID), (&lo, Type::INT8), (&hi, Type::INT8), (&bytes, Type::INT8)];
-        let rows = self.run(&self.searches, LIST_TEXTS, &params).await?;
+        let rows = self.search(LIST_TEXTS, &params).await?;
         let text = |row: Row| Text {
             seq: row.get("seq"),
             created_at: time(&row, "created_at"),
@@ -75,7 +75,7 @@ impl Store {
         let (chats, seqs): (Vec<_>, Vec<_>) = found.iter().copied().unzip();
         let params: [Param<'_>; 3] =
             [(&chats, Type::UUID_ARRAY), (&seqs, Type::INT8_ARRAY), (&reader.as_str(), Type::TEXT)];
-        let rows = self.run(&self.searches, LIST_MESSAGES, &params).await?;
+        let rows = self.search(LIST_MESSAGES, &params).await?;
         Ok(rows.iter().map(|row| message_for(row.get("chat_id"), row)).collect())
     }
 
@@ -92,7 +92,7 @@ impl Store {
             (&chat_id, Type::UUID),
             (&seq, Type::INT8),
         ];
-        let rows = self.run(&self.searches, LIST_SEARCHABLE, &params).await?;
+        let rows = self.search(LIST_SEARCHABLE, &params).await?;
         let searchable = |row: &Row| Searchable {
             chat_id: row.get("chat_id"),
             first: row.get("first_seq"),

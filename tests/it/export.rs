@@ -104,7 +104,7 @@ async fn an_export_has_all_of_a_person_and_nothing_of_others() {
     assert_eq!(reacted.len(), 1);
     let expected = (&reported["message_id"], &json!("👍"));
     assert_eq!((&reacted[0]["message_id"], &reacted[0]["emoji"]), expected);
-    let counts = json!({ "blocks": 2, "chats": 3, "messages": 5, "reactions": 1, "attachments": 0, "reports": 1 });
+    let counts = json!({ "devices": 0, "blocks": 2, "chats": 3, "messages": 5, "reactions": 1, "attachments": 0, "reports": 1 });
     assert_eq!(of("end"), [counts]);
 
     // A user without any data, and an unknown one.
@@ -164,7 +164,7 @@ async fn a_long_export_is_given_page_by_page_for_as_long_as_it_is_read() {
     tokio::time::sleep(IDLE * 4).await;
     let text = String::from_utf8(read_on(answer).await.expect("all of it")).expect("UTF-8");
     let last: Value = serde_json::from_str(text.lines().last().expect("lines")).expect("JSON");
-    let expected = json!({ "type": "end", "blocks": 0, "chats": 1, "messages": LARGE, "reactions": 0, "attachments": 0, "reports": 0 });
+    let expected = json!({ "type": "end", "devices": 0, "blocks": 0, "chats": 1, "messages": LARGE, "reactions": 0, "attachments": 0, "reports": 0 });
     assert_eq!(last, expected);
 }
 
