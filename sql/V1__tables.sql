@@ -32,6 +32,9 @@ CREATE TABLE instance (
     secret          bytea NOT NULL CHECK (length(secret) = 32),
     -- Part of the epoch. An operator changes it after a restore from a backup.
     incarnation     text NOT NULL,
+    -- The epoch as the primary's replicas saw it last. A standby that has the present one has replayed a commit of the
+    -- present timeline. Null: there are no standbys to read from.
+    seen_epoch      text,
     -- The oldest schema whose program runs on this one, so that replicas of both releases serve side by
     -- side. A migration that takes away what an older program uses raises it; see README.md.
     compatible_from integer NOT NULL

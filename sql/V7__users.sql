@@ -84,9 +84,9 @@ BEGIN
 END
 $$;
 
--- Marks a user as erased, and removes their profile, their words and name from reports, and the events of their
--- direct chats and for themselves; false: the user is unknown. A concurrent report locks the user first: it is
--- either seen here, or sees the mark.
+-- Marks a user as erased, and removes their profile, their words and name from reports, the events of their
+-- direct chats and for themselves, and their devices; false: the user is unknown. A concurrent report locks the
+-- user first: it is either seen here, or sees the mark.
 CREATE FUNCTION mark_erased(in_user text)
 RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
@@ -103,6 +103,7 @@ BEGIN
     UPDATE reports SET reporter_id = NULL, reason = NULL WHERE reporter_id = in_user;
     PERFORM drop_unsent_attachments(in_user);
     PERFORM forget_webhooks_of(in_user);
+    PERFORM drop_devices(in_user);
     RETURN true;
 END
 $$;

@@ -1,4 +1,4 @@
-//! `beseda admin`: traces of single messages, and failed webhooks.
+//! `beseda admin`: traces of single messages, and failed webhooks and pushes.
 
 use std::{
     fs::File,
@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::{
     config::DatabaseConfig,
-    store::{self, DeadLetter, StoreError, Trail},
+    store::{self, DeadLetter, DeadPush, DeadPushFate, StoreError, Trail},
     trace::TARGET,
 };
 
@@ -22,6 +22,8 @@ pub enum Question {
     Trace(TraceOptions),
     /// List webhook events that were given up, or send them again.
     Webhooks(WebhookOptions),
+    /// List pushes that were given up, send them again, or discard them.
+    Push(PushOptions),
 }
 
 #[derive(Debug, Args)]
@@ -56,6 +58,28 @@ pub struct WebhookOptions {
     database: DatabaseConfig,
 }
 
+#[derive(Debug, Args)]
+pub struct PushOptions {
+    /// Send this push again, as if it were new.
+    #[arg(long, value_name = "PUSH_ID", group = "what")]
+    replay: Option<i64>,
+
+    /// Send all pushes again that were given up.
+    #[arg(long, group = "what")]
+    replay_all: bool,
+
+    /// Forget this push.
+    #[arg(long, value_name = "PUSH_ID", group = "what")]
+    discard: Option<i64>,
+
+    /// Forget all pushes that were given up.
+    #[arg(long, group = "what")]
+    discard_all: bool,
+
+    #[command(flatten)]
+    database: DatabaseConfig,
+}
+
 /// Dead letters that are listed: a screen or two. Further ones are only counted.
 const LISTED: i64 = 100;
 
@@ -66,6 +90,8 @@ pub enum AdminError {
     NoSuchMessage,
     #[error("no such event was given up")]
     NoSuchEvent,
+    #[error("no such push was given up")]
+    NoSuchPush,
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("{}: {error}", path.display())]
@@ -77,6 +103,7 @@ pub async fn answer(question: Question) -> Result<String, AdminError> {
     match question {
         Question::Trace(options) => trace(options).await,
         Question::Webhooks(options) => webhooks(options).await,
+        Question::Push(options) => pushes(options).await,
     }
 }
 
@@ -94,6 +121,33 @@ async fn webhooks(options: WebhookOptions) -> Result<String, AdminError> {
         let DeadLetter { event_id, kind, chat_id, dead_at, attempts, last_error } = letter;
         format!(
             "{event_id}  {kind}  chat {chat_id}  given up {} after {attempts} attempts: {last_error}\n",
+            dead_at.0
+        )
+    });
+    Ok(lines.collect::<String>() + &format!("{all} given up"))
+}
+
+async fn pushes(options: PushOptions) -> Result<String, AdminError> {
+    let PushOptions { replay, replay_all, discard, discard_all, database } = options;
+    if replay_all || replay.is_some() || discard_all || discard.is_some() {
+        let is_replay = replay_all || replay.is_some();
+        let fate = if is_replay { DeadPushFate::Replayed } else { DeadPushFate::Discarded };
+        let push_id = replay.or(discard);
+        let ended = store::end_dead_pushes(&database, push_id, fate).await?;
+        if ended == 0 && push_id.is_some() {
+            return Err(AdminError::NoSuchPush);
+        }
+        return Ok(match fate {
+            DeadPushFate::Replayed => format!("{ended} to be sent again"),
+            DeadPushFate::Discarded => format!("{ended} discarded"),
+        });
+    }
+    let (pushes, all) = store::dead_pushes(&database, LISTED).await?;
+    let lines = pushes.iter().map(|push| {
+        let DeadPush { push_id, user_id, device_id, platform, chat_id, dead_at, last_error } = push;
+        let platform = platform.as_str();
+        format!(
+            "{push_id}  {platform}  {user_id}: {device_id}  chat {chat_id}  given up {}: {last_error}\n",
             dead_at.0
         )
     });

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use beseda_protocol::rest::PushInfo;
 use tokio::{
     net::TcpListener,
     sync::{Semaphore, mpsc, watch},
@@ -26,7 +27,7 @@ use crate::{
     metrics::Metrics,
     outbox::Outbox,
     presence::{Presence, Transition},
-    purge,
+    purge, push,
     readiness::Readiness,
     server, socket,
     store::{self, Store, StoreError},
@@ -86,7 +87,7 @@ pub struct Replica {
     stop_serving: CancellationToken,
     /// Stops the health and metrics port, the last of all.
     stop_internal: CancellationToken,
-    /// Stops taking webhooks; cancelled first, as those in flight may take seconds.
+    /// Stops taking webhooks and pushes; cancelled first, as those in flight may take seconds.
     stop_webhooks: CancellationToken,
     /// Stops the background tasks.
     stop: CancellationToken,
@@ -102,6 +103,8 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
     let metrics = Arc::new(Metrics::default());
     let store =
         Store::new(&config.database, Arc::clone(&metrics))?.with_webhooks(config.webhooks.delay());
+    let store = store.with_push(config.push.delay());
+    let senders = push::Senders::new(&config.push)?;
     let (secret, epoch) = store::patiently(&config.database, async || {
         if config.migrate_on_start == Switch::On {
             store::migrate(&config.database).await?;
@@ -173,6 +176,18 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
         stop_webhooks.clone(),
         abort.clone(),
     )?;
+    let push_info = PushInfo {
+        platforms: config.push.platforms(),
+        vapid_public_key: senders.vapid_public_key(),
+    };
+    push::start(
+        &config.push,
+        senders,
+        push::Parts { store: store.clone(), redis: redis.clone(), metrics: Arc::clone(&metrics) },
+        &tasks,
+        stop_webhooks.clone(),
+        abort.clone(),
+    );
     let (purging, stopped) = (purge::run(store.clone()), stop.clone());
     tasks.spawn(async move { stopped.run_until_cancelled(purging).await });
     let attachments = Attachments::start(
@@ -193,6 +208,7 @@ pub async fn start(config: Config, listeners: Listeners) -> Result<Replica, Star
         presence,
         admissions,
         attachments: attachments.clone(),
+        push: push_info,
     };
     let chats: SharedChats = Arc::new(Chats::new(parts, &config, &secret));
     let limits = Arc::new(Limits::new(&config.limits, Arc::clone(&metrics)));

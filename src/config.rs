@@ -8,6 +8,7 @@ mod files;
 mod groups;
 mod http;
 mod limits;
+mod push;
 mod secret;
 mod webhooks;
 
@@ -23,6 +24,7 @@ pub use self::{
     groups::{GroupConfig, SystemMessages},
     http::HttpConfig,
     limits::LimitConfig,
+    push::PushConfig,
     secret::Secret,
     webhooks::WebhookConfig,
 };
@@ -175,6 +177,9 @@ pub struct Config {
     #[command(flatten)]
     pub webhooks: WebhookConfig,
 
+    #[command(flatten)]
+    pub push: PushConfig,
+
     /// Time limit of a request, after which it is answered 504; for an export, until its answer begins.
     #[arg(help_heading = "Running", long, env = "BESEDA_REQUEST_TIMEOUT", default_value = "15s", value_parser = humantime::parse_duration)]
     pub request_timeout: Duration,
@@ -235,6 +240,7 @@ impl Config {
         self.groups.validate()?;
         self.attachments.validate()?;
         self.webhooks.validate()?;
+        self.push.validate()?;
         if self.drain_delay >= self.shutdown_grace {
             return Err(ConfigError::new(
                 "BESEDA_DRAIN_DELAY",

@@ -15,6 +15,7 @@ use beseda::{
         AttachmentConfig, Config, ConfigError, DatabaseConfig, LogConfig, secrets_from_files,
     },
     error::chain,
+    push::{self, PushTest},
     server,
     signals::Signals,
     store, telemetry,
@@ -58,9 +59,11 @@ enum Command {
     /// Check the consistency of every chat in the database, without writing. The exit status is 0 if all
     /// is consistent, 1 if not, 2 if the check could not be made.
     Verify(Box<VerifyOptions>),
-    /// Trace a message, or manage failed webhooks.
+    /// Trace a message, or manage failed webhooks and pushes.
     #[command(subcommand)]
     Admin(Question),
+    /// Push a test to one device, past all queues. Takes the settings of `serve` for push.
+    PushTest(Box<PushTest>),
     /// Run two replicas with a private Postgres and Redis, for development; not for production.
     #[cfg(feature = "dev")]
     Dev(dev::Options),
@@ -180,6 +183,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, BoxError> {
         Command::Migrate(options) => return migrate(&options).await,
         Command::Verify(options) => return verify(&options).await,
         Command::Admin(question) => print(&admin::answer(question).await?)?,
+        Command::PushTest(options) => print(&push::test(*options).await?)?,
         #[cfg(feature = "dev")]
         Command::Dev(options) => dev::run(options).await?,
         #[cfg(feature = "dev")]

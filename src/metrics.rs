@@ -17,6 +17,7 @@ use prometheus_client::{
 };
 
 use self::process::Process;
+use crate::model::PushPlatform;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct HttpLabels {
@@ -65,6 +66,68 @@ impl WebhookOutcome {
         match self {
             Self::Delivered => "delivered",
             Self::Failed => "failed",
+            Self::Dead => "dead",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
+/// What became of a read that a standby might serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StandbyRead {
+    Read,
+    /// The standby had not replayed all in time; the primary was read.
+    Behind,
+    /// The standby is away, or none; the primary was read.
+    Failed,
+    /// All standbys were behind or failed a moment ago; the primary was read.
+    Resting,
+}
+
+impl StandbyRead {
+    const ALL: [Self; 4] = [Self::Read, Self::Behind, Self::Failed, Self::Resting];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Behind => "behind",
+            Self::Failed => "failed",
+            Self::Resting => "resting",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PushLabels {
+    platform: &'static str,
+    outcome: &'static str,
+}
+
+/// The outcome of a push, or of one attempt to send it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PushResult {
+    Accepted,
+    /// An attempt failed; another one follows.
+    Failed,
+    /// An attempt failed, because the provider does not accept our key.
+    Unauthorized,
+    /// The provider knows the device no more.
+    Gone,
+    Dead,
+    /// It was read or deleted meanwhile, so it was not sent.
+    Skipped,
+}
+
+impl PushResult {
+    const ALL: [Self; 6] =
+        [Self::Accepted, Self::Failed, Self::Unauthorized, Self::Gone, Self::Dead, Self::Skipped];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Failed => "failed",
+            Self::Unauthorized => "unauthorized",
+            Self::Gone => "gone",
             Self::Dead => "dead",
             Self::Skipped => "skipped",
         }
@@ -120,6 +183,7 @@ pub struct Metrics {
     pool_connections: Family<StateLabels, Gauge>,
     /// Time that statements waited for a connection.
     pub pool_wait: Histogram,
+    standby_reads: Family<OutcomeLabels, Counter>,
     pub writer_queue_depth: Gauge,
     pub outbox_rows: Gauge,
     pub outbox_oldest: Gauge<f64, AtomicU64>,
@@ -136,6 +200,12 @@ pub struct Metrics {
     pub attachment_removals_oldest: Gauge<f64, AtomicU64>,
     pub attachment_scans: Gauge,
     pub attachment_scans_oldest: Gauge<f64, AtomicU64>,
+    pushes: Family<PushLabels, Counter>,
+    /// From the commit to the request to the provider.
+    push_lag: Histogram,
+    pub push_lanes: Gauge,
+    pub push_oldest: Gauge<f64, AtomicU64>,
+    pub push_dead_rows: Gauge,
     delivery: Histogram,
     /// From the commit to the publication's arrival on this replica.
     pub publication_lag: Histogram,
@@ -172,6 +242,7 @@ impl Default for Metrics {
             draining: Gauge::default(),
             pool_connections: Family::default(),
             pool_wait: query_seconds(),
+            standby_reads: Family::default(),
             writer_queue_depth: Gauge::default(),
             outbox_rows: Gauge::default(),
             outbox_oldest: Gauge::default(),
@@ -188,6 +259,11 @@ impl Default for Metrics {
             attachment_removals_oldest: Gauge::default(),
             attachment_scans: Gauge::default(),
             attachment_scans_oldest: Gauge::default(),
+            pushes: Family::default(),
+            push_lag: seconds(),
+            push_lanes: Gauge::default(),
+            push_oldest: Gauge::default(),
+            push_dead_rows: Gauge::default(),
             delivery: seconds(),
             publication_lag: seconds(),
             registry: Registry::default(),
@@ -282,6 +358,14 @@ impl Default for Metrics {
             m.pool_wait.clone(),
         );
         registry.register(
+            "standby_reads",
+            "Reads that a standby of Postgres might serve",
+            m.standby_reads.clone(),
+        );
+        for outcome in StandbyRead::ALL {
+            drop(m.standby_reads.get_or_create(&OutcomeLabels { outcome: outcome.label() }));
+        }
+        registry.register(
             "writer_queue_depth",
             "Messages that wait for their batch",
             m.writer_queue_depth.clone(),
@@ -365,6 +449,39 @@ impl Default for Metrics {
             Unit::Seconds,
             m.attachment_scans_oldest.clone(),
         );
+        registry.register(
+            "pushes",
+            "Pushes to devices, by platform and outcome; `failed` and `unauthorized` count attempts",
+            m.pushes.clone(),
+        );
+        for platform in PushPlatform::ALL {
+            for result in PushResult::ALL {
+                let labels = PushLabels { platform: platform.as_str(), outcome: result.label() };
+                drop(m.pushes.get_or_create(&labels));
+            }
+        }
+        registry.register_with_unit(
+            "push_lag",
+            "From the commit of a message to the first request to a provider of push, with the delay",
+            Unit::Seconds,
+            m.push_lag.clone(),
+        );
+        registry.register(
+            "push_lanes",
+            "Devices that wait to be looked at, of all replicas",
+            m.push_lanes.clone(),
+        );
+        registry.register_with_unit(
+            "push_oldest",
+            "How long the oldest of them, or of the chats before them, has been due; 0 if there is none",
+            Unit::Seconds,
+            m.push_oldest.clone(),
+        );
+        registry.register(
+            "push_dead_rows",
+            "Pushes that were given up and not replayed",
+            m.push_dead_rows.clone(),
+        );
         registry.register_with_unit(
             "delivery",
             "From the commit to the write to a socket; of frames written together, the oldest",
@@ -417,8 +534,23 @@ impl Metrics {
         self.errors.get_or_create(&CodeLabels { code }).inc();
     }
 
+    pub fn count_standby_read(&self, outcome: StandbyRead) {
+        self.standby_reads.get_or_create(&OutcomeLabels { outcome: outcome.label() }).inc();
+    }
+
     pub fn count_webhook(&self, outcome: WebhookOutcome) {
         self.webhooks.get_or_create(&OutcomeLabels { outcome: outcome.label() }).inc();
+    }
+
+    pub fn count_push(&self, platform: PushPlatform, result: PushResult) {
+        let labels = PushLabels { platform: platform.as_str(), outcome: result.label() };
+        self.pushes.get_or_create(&labels).inc();
+    }
+
+    /// Observes that a provider is asked to push a message. Compares two clocks, as `observe_delivery` does.
+    pub fn observe_push(&self, committed_micros: i64) {
+        let micros = jiff::Timestamp::now().as_microsecond() - committed_micros;
+        self.push_lag.observe(micros.max(0) as f64 / 1e6);
     }
 
     pub fn count_close(&self, code: u16) {

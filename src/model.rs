@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::Deserialize;
+
 pub use beseda_protocol::model::*;
 
 /// A user's public data, as the host application gives it.
@@ -21,7 +23,7 @@ pub struct Admission {
 }
 
 /// A reader's part in a chat, as read with its head.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Membership {
     pub role: Role,
     /// The first message that the reader may see.
@@ -30,7 +32,7 @@ pub struct Membership {
 }
 
 /// The head of a chat: its newest numbers, of one snapshot.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Head {
     pub kind: ChatKind,
     pub ev: i64,

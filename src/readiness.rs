@@ -81,10 +81,10 @@ impl Readiness {
 
     /// Sets the metrics that come from Postgres and its pools. While Postgres does not answer, the
     /// backlogs keep their last values, so that the other metrics can still be scraped.
-    pub async fn measure(&self, metrics: &Metrics, with_webhooks: bool) {
+    pub async fn measure(&self, metrics: &Metrics, with_webhooks: bool, with_push: bool) {
         let (in_use, open) = self.store.pool_usage();
         metrics.set_pool(in_use, open);
-        let reading = timeout(SCRAPE_WAIT, self.read_backlogs(metrics, with_webhooks));
+        let reading = timeout(SCRAPE_WAIT, self.read_backlogs(metrics, with_webhooks, with_push));
         let (_, is_up) = tokio::join!(reading, self.is_postgres_up());
         metrics.postgres_up.set(i64::from(is_up));
     }
@@ -96,7 +96,7 @@ impl Readiness {
         matches!(checking.await, Ok(Ok(()) | Err(StoreError::Schema(_))))
     }
 
-    async fn read_backlogs(&self, metrics: &Metrics, with_webhooks: bool) {
+    async fn read_backlogs(&self, metrics: &Metrics, with_webhooks: bool, with_push: bool) {
         if let Ok((rows, oldest)) = self.store.get_backlog().await {
             metrics.outbox_rows.set(rows);
             metrics.outbox_oldest.set(oldest);
@@ -111,6 +111,11 @@ impl Readiness {
             metrics.webhook_rows.set(backlog.waiting);
             metrics.webhook_oldest.set(backlog.oldest);
             metrics.webhook_dead_rows.set(backlog.dead);
+        }
+        if with_push && let Ok(backlog) = self.store.get_push_backlog().await {
+            metrics.push_lanes.set(backlog.waiting);
+            metrics.push_oldest.set(backlog.oldest);
+            metrics.push_dead_rows.set(backlog.dead);
         }
     }
 }

@@ -7,6 +7,7 @@
  */
 import { ask, attempt, byId, toast, translate } from './dom.js';
 import { lang, t } from './i18n.js';
+import { PushSwitch } from './push.js';
 import { Session } from './session.js';
 import { SignInView } from './sign-in.js';
 import { readFragment } from './text.js';
@@ -19,6 +20,8 @@ const TOKEN_KEY = 'beseda.token';
 
 /** @type {?Session} */
 let session = null;
+/** @type {?PushSwitch} */
+let push = null;
 let expiryNote = null;
 
 document.documentElement.lang = lang;
@@ -55,6 +58,7 @@ function begin(token) {
   new ChatListView(session, { name: claims.name ?? claims.sub, onOpen: goTo });
   const chatView = new ChatView(session, { onClose: () => goTo(null) });
   new FindView(session, { onPick: (message, ranges) => { goTo(message.chat_id); chatView.showMessage(message, ranges); } });
+  push = new PushSwitch(session, { onOpen: goTo });
   session.on('gone', ({ chatId }) => { if (readFragment(location.hash).chat === chatId) leaveAddress(); });
   signIn.hide();
   session.start();
@@ -129,7 +133,8 @@ function onTokenTrouble({ refused }) {
   return undefined;
 }
 
-function signOut() {
+async function signOut() {
+  await push?.leave();
   store(null);
   leaveAddress();
   location.reload();

@@ -35,6 +35,7 @@ use crate::error::Error;
         (name = "messages", description = "History, sending, editing, deleting, reporting"),
         (name = "attachments", description = "Files that belong to a message"),
         (name = "users", description = "Users, and whom one has blocked"),
+        (name = "devices", description = "Devices that are told of messages by push"),
         (name = "sockets", description = "Tickets; [the protocol](/docs/socket/) is in /asyncapi.json"),
     )
 )]
@@ -71,6 +72,9 @@ const PARTIAL: &[&str] = &[
     "MarkRead",
     "NewReport",
     "NewProfile",
+    "NewDevice",
+    "Subscription",
+    "SubscriptionKeys",
     "NewUser",
     "NewUsers",
     "Problem",

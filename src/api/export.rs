@@ -23,10 +23,10 @@ use crate::{
 const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 
 /// Exports all data of a user as JSON lines; `chat:admin` only. The profile comes first, then the
-/// blocks, the chats, each followed by the user's own messages, the user's reactions, attachments (with links that are
-/// good for an hour) and reports, and as the last
-/// line `end`: without it the export broke off and has to be repeated. It is read while it is sent,
-/// so changes made meanwhile may be missing; everything else is in it once.
+/// devices, the blocks, the chats, each followed by the user's own messages, the user's reactions,
+/// attachments (with links that are good for an hour) and reports, and as the last line `end`: without
+/// it the export broke off and has to be repeated. It is read while it is sent, so changes made
+/// meanwhile may be missing; everything else is in it once.
 #[utoipa::path(get, path = "/users/{user_id}/export/", tag = "users",
 params(("user_id" = String, Path)), responses(
     (status = 200, description = "A JSON object a line", body = ExportLine,

@@ -9,6 +9,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
+use beseda_protocol::bounds::MAX_DEVICE_ID_CHARS;
 use uuid::Uuid;
 
 use super::{MAX_BODY_BYTES, MAX_BULK_BODY_BYTES, permit};
@@ -291,6 +292,22 @@ impl FromRequestParts<Context> for CodePath {
         let fits =
             raw.len() == 22 && raw.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
         if fits { Ok(Self(raw)) } else { Err(Error::InviteNotFound) }
+    }
+}
+
+/// `{device_id}`: a client's own id of a device.
+#[derive(Debug, Clone)]
+pub(super) struct DevicePath(pub String);
+
+impl FromRequestParts<Context> for DevicePath {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, context: &Context) -> Result<Self, Error> {
+        let raw = path_param(parts, context, "device_id").await?;
+        let fits = (1..=MAX_DEVICE_ID_CHARS).contains(&raw.len())
+            && raw.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+        let reason = "must have 1 to 64 letters, digits, `-`, `_` and `.`";
+        if fits { Ok(Self(raw)) } else { Err(Error::field("device_id", reason)) }
     }
 }
 

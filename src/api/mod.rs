@@ -6,6 +6,7 @@ mod bans;
 mod chats;
 mod connect;
 mod cursor;
+mod devices;
 mod document;
 mod export;
 mod extract;
@@ -92,6 +93,8 @@ fn classes() -> [(Class, OpenApiRouter<Context>); 5] {
                 .routes(routes!(users::list_blocks))
                 .routes(routes!(reports::list_reports))
                 .routes(routes!(reports::get_reported_attachment))
+                .routes(routes!(devices::get_push))
+                .routes(routes!(devices::list_devices))
                 .routes(routes!(export::export_user)),
         ),
         (
@@ -110,6 +113,7 @@ fn classes() -> [(Class, OpenApiRouter<Context>); 5] {
                 .routes(routes!(users::put_user, users::delete_user))
                 .routes(routes!(users::revoke_tokens))
                 .routes(routes!(reports::decide_report))
+                .routes(routes!(devices::put_device, devices::delete_device))
                 .routes(routes!(users::block_user, users::unblock_user)),
         ),
         (

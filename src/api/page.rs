@@ -3,7 +3,7 @@
 use axum::{
     Json,
     extract::{Path, State},
-    http::{HeaderValue, header},
+    http::{HeaderName, HeaderValue, header},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
@@ -54,11 +54,13 @@ const PAGE: &[Asset] = assets! {
     "i18n.js": JS,
     "mentions.js": JS,
     "menu.js": JS,
+    "push.js": JS,
     "results.js": JS,
     "rights.js": JS,
     "rows.js": JS,
     "session.js": JS,
     "sign-in.js": JS,
+    "sw.js": JS,
     "text.js": JS,
     "view-attachments.js": JS,
     "view-bans.js": JS,
@@ -83,6 +85,9 @@ const PAGE: &[Asset] = assets! {
     "words-en.js": JS,
     "words-ru.js": JS,
 };
+
+/// The page's service worker, which shows notifications.
+const WORKER: &str = "sw.js";
 
 /// The client library, served at the path that it has in the repository: so the page's imports are
 /// the same there and here, and nothing has to be built.
@@ -122,7 +127,13 @@ pub(super) async fn page() -> Result<Response, Error> {
 }
 
 pub(super) async fn asset(Path(name): Path<String>) -> Result<Response, Error> {
-    serve(PAGE, &name)
+    let mut response = serve(PAGE, &name)?;
+    if name == WORKER {
+        // The page that it works for is one folder above it, wherever a proxy has put both.
+        let allowed = HeaderName::from_static("service-worker-allowed");
+        response.headers_mut().insert(allowed, HeaderValue::from_static("../"));
+    }
+    Ok(response)
 }
 
 /// A page made by the program, under the same policy.

@@ -54,7 +54,8 @@ pub(super) async fn metrics(State(context): State<Context>) -> Response {
     let queued = i64::try_from(context.chats.writer().queued()).unwrap_or(i64::MAX);
     context.metrics.writer_queue_depth.set(queued);
     let with_webhooks = context.config.webhooks.delay().is_some();
-    context.readiness.measure(&context.metrics, with_webhooks).await;
+    let with_push = context.config.push.delay().is_some();
+    context.readiness.measure(&context.metrics, with_webhooks, with_push).await;
     context.metrics.redis_up.set(i64::from(context.redis.is_up()));
     context.metrics.draining.set(i64::from(context.is_leaving()));
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -32,6 +32,7 @@ pub struct Export {
 #[derive(Debug)]
 enum Step {
     Profile(ExportedProfile),
+    Devices,
     /// Past this one.
     Blocks(Option<UserId>),
     /// Past this one.
@@ -71,8 +72,14 @@ impl Export {
             let lines = match std::mem::replace(&mut self.step, Step::Over) {
                 Step::Over => return Ok(None),
                 Step::Profile(profile) => {
-                    self.step = Step::Blocks(None);
+                    self.step = Step::Devices;
                     vec![ExportLine::Profile(profile)]
+                }
+                Step::Devices => {
+                    let devices = self.store.list_devices(&self.user_id).await?;
+                    self.step = Step::Blocks(None);
+                    self.given.devices += devices.len() as u64;
+                    devices.into_iter().map(ExportLine::Device).collect()
                 }
                 Step::Blocks(after) => self.blocks(after).await?,
                 Step::Chats(after) => {

@@ -3,6 +3,7 @@
 mod annotations;
 mod chats;
 mod counters;
+mod devices;
 mod draft;
 mod export;
 mod group_reads;
@@ -19,7 +20,7 @@ mod users;
 
 use std::sync::Arc;
 
-use beseda_protocol::rest::{Edit, NewMessage};
+use beseda_protocol::rest::{Edit, NewMessage, PushInfo};
 
 pub(crate) use self::{
     annotations::parse_emoji,
@@ -34,7 +35,7 @@ use crate::{
     attachments::Attachments,
     auth::derive_key,
     broker::{Broker, Channel},
-    config::{Config, DeleteChat, UnknownUsers},
+    config::{Config, DeleteChat, Switch, UnknownUsers},
     error::Error,
     model::{ChatId, Message, MessageId, UserId, parse_id},
     outbox::Outbox,
@@ -101,6 +102,9 @@ pub struct Chats {
     group_reads: GroupReads,
     online_counts: OnlineCounts,
     searches: Searches,
+    push: PushInfo,
+    /// Subscriptions may lead to private addresses.
+    private_push: bool,
     delete_rule: DeleteChat,
     groups: GroupLimits,
     reject_unknown: bool,
@@ -120,6 +124,7 @@ pub struct Parts {
     pub presence: Presence,
     pub admissions: AdmissionCache,
     pub attachments: Attachments,
+    pub push: PushInfo,
 }
 
 impl Chats {
@@ -131,6 +136,8 @@ impl Chats {
             group_reads: GroupReads::new(parts.store.clone()),
             online_counts: OnlineCounts::new(parts.store.clone(), parts.presence.clone()),
             searches: Searches::new(),
+            push: parts.push,
+            private_push: config.push.push_allow_private == Switch::On,
             store: parts.store,
             writer: parts.writer,
             outbox: parts.outbox,

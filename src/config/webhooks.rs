@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use clap::Args;
-use url::{Host, Url};
+use url::Url;
 
 use super::{ConfigError, Secret, Switch};
-use crate::net::is_public;
+use crate::outbound::{UrlFault, check_url};
 
 /// Bounds of a secret in bytes, as the receivers' libraries have them.
 const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
@@ -75,27 +75,20 @@ impl WebhookConfig {
         self.keys()?;
         let refuse = |reason| Err(ConfigError::new("BESEDA_WEBHOOK_URL", reason));
         let private = self.webhook_allow_private == Switch::On;
-        // The address behind a host name is checked whenever it is resolved.
-        let address = match url.host() {
-            Some(Host::Ipv4(address)) => Some(address.into()),
-            Some(Host::Ipv6(address)) => Some(address.into()),
-            _ => None,
-        };
-        match url.scheme() {
-            "https" => {}
-            "http" if private => {}
-            _ => {
+        match check_url(url, private) {
+            Ok(()) => {}
+            Err(UrlFault::Scheme) => {
                 return refuse(
                     "must be https://, or http:// with BESEDA_WEBHOOK_ALLOW_PRIVATE=on: people's \
                      messages are in it",
                 );
             }
-        }
-        if !url.username().is_empty() || url.password().is_some() {
-            return refuse("must have no user and no password: URLs show in logs");
-        }
-        if !private && address.is_some_and(|address| !is_public(address)) {
-            return refuse("is a private address: BESEDA_WEBHOOK_ALLOW_PRIVATE=on allows it");
+            Err(UrlFault::Credentials) => {
+                return refuse("must have no user and no password: URLs show in logs");
+            }
+            Err(UrlFault::Private) => {
+                return refuse("is a private address: BESEDA_WEBHOOK_ALLOW_PRIVATE=on allows it");
+            }
         }
         if self.webhook_concurrency < 1 {
             return Err(ConfigError::new("BESEDA_WEBHOOK_CONCURRENCY", "must be at least 1"));

@@ -137,6 +137,9 @@ async fn start(options: &Options, data: &Path) -> Result<Stack, DevError> {
     config.auth.jwt_jwks_url = None;
     config.auth.jwt_issuers = Vec::new();
     let secret = config.auth.jwt_hs256_secret.get_or_insert(made).clone();
+    if config.push.vapid_key.is_none() {
+        config.push.vapid_key = Some(token::vapid_key_of(data)?);
+    }
     let users = demo_users(&config, &secret)?;
     config.demo_people =
         users.iter().map(|(name, token)| ((*name).to_owned(), token.clone().into())).collect();
@@ -228,6 +231,8 @@ fn config(database_url: &str, redis_url: &str, data: &Path) -> Result<Config, De
     let command = Settings::command()
         .mut_arg("attachments", |arg| arg.default_value(attachments))
         .mut_arg("migrate_on_start", |arg| arg.default_value("on"))
+        // Push services want to know somebody to write to, and Apple's takes no local name.
+        .mut_arg("vapid_subject", |arg| arg.default_value("mailto:developer@example.com"))
         // There is no load balancer, and a developer waits after Ctrl-C.
         .mut_arg("drain_delay", |arg| arg.default_value("0s"))
         .mut_arg("shutdown_grace", |arg| arg.default_value("2s"));

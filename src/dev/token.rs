@@ -21,6 +21,12 @@ const SECRET_FILE: &str = "jwt-secret";
 /// Length of a generated secret, in bytes: 1.5 times the minimum of HS256.
 const SECRET_BYTES: usize = 48;
 
+/// The file of the key of Web Push, which browsers bind their subscriptions to.
+const VAPID_FILE: &str = "vapid-key";
+
+/// Length of a key of P-256, in bytes. All but one of 2³² random numbers are keys.
+const VAPID_BYTES: usize = 32;
+
 /// The claims of a token; those that are `None` are left out.
 #[derive(Debug, Clone, Serialize)]
 pub struct Claims {
@@ -135,8 +141,11 @@ pub fn token(options: TokenOptions) -> Result<String, DevError> {
 }
 
 fn read_secret(data: &Path) -> Result<Secret, DevError> {
-    let path = data.join(SECRET_FILE);
-    fs::read_to_string(&path)
+    read(&data.join(SECRET_FILE))
+}
+
+fn read(path: &Path) -> Result<Secret, DevError> {
+    fs::read_to_string(path)
         .map(|text| Secret::from(text.trim().to_owned()))
         .map_err(DevError::io(format!("cannot read {}", path.display())))
 }
@@ -144,17 +153,24 @@ fn read_secret(data: &Path) -> Result<Secret, DevError> {
 /// Reads the secret of the folder `data`, and generates it at the first start, so that tokens stay valid
 /// across restarts.
 pub(super) fn secret_of(data: &Path) -> Result<Secret, DevError> {
-    let path = data.join(SECRET_FILE);
+    kept(&data.join(SECRET_FILE), &rand::random::<[u8; SECRET_BYTES]>())
+}
+
+/// Reads the key of Web Push in the folder `data`, and generates it at the first start.
+pub(super) fn vapid_key_of(data: &Path) -> Result<Secret, DevError> {
+    kept(&data.join(VAPID_FILE), &rand::random::<[u8; VAPID_BYTES]>())
+}
+
+/// Reads a secret, and stores this one first if there is none.
+fn kept(path: &Path, fresh: &[u8]) -> Result<Secret, DevError> {
     if !path.exists() {
-        let secret: [u8; SECRET_BYTES] = rand::random();
-        let text = BASE64_URL_SAFE_NO_PAD.encode(secret);
         // Renamed into place, so that an interrupted start leaves no partial secret.
         let draft = path.with_extension("new");
-        write_private(&draft, &text)?;
-        fs::rename(&draft, &path)
+        write_private(&draft, &BASE64_URL_SAFE_NO_PAD.encode(fresh))?;
+        fs::rename(&draft, path)
             .map_err(DevError::io(format!("cannot write {}", path.display())))?;
     }
-    read_secret(data)
+    read(path)
 }
 
 /// Writes a file that only its owner may read.
@@ -184,5 +200,7 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         assert!(secret.expose().len() >= 32);
         assert!(secret == secret_of(data.path()).unwrap());
+        let key = vapid_key_of(data.path()).unwrap();
+        assert!(key != secret && key == vapid_key_of(data.path()).unwrap());
     }
 }

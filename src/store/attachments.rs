@@ -6,7 +6,7 @@ use tokio_postgres::types::{Json, Type};
 use uuid::Uuid;
 
 use super::{
-    Store, StoreError,
+    Param, Store, StoreError,
     refusals::refusal,
     row::Row,
     rows::{time, user},
@@ -81,11 +81,13 @@ pub struct Finding {
     pub height: Option<i32>,
     pub blurhash: Option<String>,
     pub thumbnail: bool,
+    /// Of audio and video.
+    pub duration_ms: Option<i64>,
 }
 
-/// How long a replica has an attachment to itself while it checks it: longer than all the time limits on the way
-/// together.
-const CHECK_LEASE: Duration = Duration::from_secs(300);
+/// How long a replica has an attachment to itself while it checks it, from when it said so last: whoever retries after
+/// a crash waits for no longer.
+const CHECK_LEASE: Duration = Duration::from_secs(30);
 
 /// A size as Postgres keeps it; the bounds of the settings are far below its own.
 fn bytes(size: u64) -> i64 {
@@ -226,6 +228,19 @@ impl Store {
         Ok(row.is_some())
     }
 
+    /// Keeps an attachment for as long again, as its check goes on.
+    pub async fn keep_attachment_check(
+        &self,
+        chat_id: ChatId,
+        attachment_id: Uuid,
+    ) -> Result<(), StoreError> {
+        let lease = CHECK_LEASE.as_secs_f64();
+        let params: [Param<'_>; 3] =
+            [(&chat_id, Type::UUID), (&attachment_id, Type::UUID), (&lease, Type::FLOAT8)];
+        self.query(KEEP_CHECK, &params).await?;
+        Ok(())
+    }
+
     /// Gives an attachment back whose check failed.
     pub async fn release_attachment(
         &self,
@@ -236,7 +251,7 @@ impl Store {
         Ok(())
     }
 
-    /// Stores what the bytes were found to be; false: the attachment is gone.
+    /// Stores what the bytes were found to be; false: it is gone, or another replica has found it out.
     pub async fn settle_attachment(
         &self,
         chat_id: ChatId,
@@ -255,6 +270,7 @@ impl Store {
                     (&found.height, Type::INT4),
                     (&found.blurhash, Type::TEXT),
                     (&found.thumbnail, Type::BOOL),
+                    (&found.duration_ms, Type::INT8),
                 ],
             )
             .await?;
@@ -341,6 +357,11 @@ UPDATE attachments SET busy_until = clock_timestamp() + $3 * interval '1 second'
    AND coalesce(busy_until < clock_timestamp(), true)
 RETURNING 1";
 
+const KEEP_CHECK: &str = "\
+-- store.keep_attachment_check
+UPDATE attachments SET busy_until = clock_timestamp() + $3 * interval '1 second'
+ WHERE chat_id = $1 AND attachment_id = $2 AND state = 'awaited'";
+
 const RELEASE: &str = "\
 -- store.release_attachment
 UPDATE attachments SET busy_until = NULL
@@ -349,7 +370,7 @@ UPDATE attachments SET busy_until = NULL
 const SETTLE: &str = "\
 -- store.settle_attachment
 UPDATE attachments SET state = $3::text::attachment_state, width = $4, height = $5, blurhash = $6,
-                       thumbnail = $7,
+                       thumbnail = $7, duration_ms = $8,
                        checked_at = clock_timestamp(), busy_until = CASE WHEN $3 = 'scanning' THEN clock_timestamp() END
  WHERE chat_id = $1 AND attachment_id = $2 AND state = 'awaited'
 RETURNING 1";

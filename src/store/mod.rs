@@ -10,6 +10,7 @@ mod bans;
 mod changes;
 mod chats;
 mod connect;
+mod devices;
 mod erasure;
 mod error;
 mod export;
@@ -26,6 +27,8 @@ mod messages;
 mod migrate;
 mod mutations;
 mod outbox;
+mod push;
+mod push_admin;
 mod refusals;
 mod reports;
 mod requirements;
@@ -33,6 +36,7 @@ mod row;
 mod rows;
 mod search;
 mod shared_connections;
+mod standbys;
 mod states;
 mod sync;
 mod trace;
@@ -61,6 +65,7 @@ pub use self::{
     changes::Changes,
     chats::{Actor, Deleted, Opened, Reader, TypingRule},
     connect::patiently,
+    devices::{DeviceDraft, PushAddress, PushKeys},
     error::StoreError,
     group_webhooks::{Fanout, Recipients, Step},
     groups::{Changed, GroupLimits, NewGroup},
@@ -73,6 +78,8 @@ pub use self::{
     migrate::{check_migrations, migrate},
     mutations::{Mutated, MutatedBatch, Mutation, MutationKind, MutationOutcome, MutationResult},
     outbox::{Noted, Unpublished},
+    push::{PushBacklog, PushLane, PushMark, PushNews, PushOutcome, PushWork, Walked},
+    push_admin::{DeadPush, DeadPushFate, FoundDevice, dead_pushes, end_dead_pushes, find_devices},
     search::{MessageCursor, Searchable, Text},
     states::InboxHead,
     sync::{Mark, OpenRound, SyncCursor, SyncList},
@@ -91,6 +98,7 @@ use self::{
     migrate::Standing,
     row::{Row, rows_of},
     shared_connections::SharedConnections,
+    standbys::{Size, Standbys},
 };
 use crate::{
     config::{DatabaseConfig, Switch},
@@ -133,11 +141,16 @@ pub struct Store {
     shared: Arc<SharedConnections>,
     /// For lists of chats, which take longer the more chats a user has, and would delay short reads.
     lists: Arc<SharedConnections>,
+    /// For reads that are worth a question to the primary; `None`: there are none.
+    standbys: Option<Arc<Standbys>>,
     prepared: bool,
     timeout: Duration,
     /// How long a message's webhook event waits before it is due. `None`: there are no webhooks, and no
     /// events are written.
     webhook_delay: Option<Duration>,
+    /// How long a message stays unread before devices are told of it. `None`: there is no push, and nothing is
+    /// noted for it.
+    push_delay: Option<Duration>,
     metrics: Arc<Metrics>,
 }
 
@@ -162,9 +175,11 @@ impl Store {
             searches: connector("")?.pool(SEARCHERS)?,
             shared: shared()?,
             lists: shared()?,
+            standbys: Standbys::new(config)?.map(Arc::new),
             prepared,
             timeout: config.database_timeout,
             webhook_delay: None,
+            push_delay: None,
             metrics,
         })
     }
@@ -173,6 +188,12 @@ impl Store {
     /// due.
     pub fn with_webhooks(self, delay: Option<Duration>) -> Self {
         Self { webhook_delay: delay, ..self }
+    }
+
+    /// Notes for push what has changed from now on if `delay` is given: how long a message stays unread before
+    /// devices are told of it.
+    pub fn with_push(self, delay: Option<Duration>) -> Self {
+        Self { push_delay: delay, ..self }
     }
 
     /// Checks that the database meets the schema's requirements.
@@ -232,6 +253,42 @@ impl Store {
     /// Runs a short read on one of the [`SharedConnections`].
     async fn read(&self, sql: &'static str, params: &[Param<'_>]) -> Result<Vec<Row>, StoreError> {
         self.share(&self.shared, sql, params).await
+    }
+
+    /// Runs a read of a page, on a standby where there is one.
+    async fn read_page(
+        &self,
+        sql: &'static str,
+        params: &[Param<'_>],
+    ) -> Result<Vec<Row>, StoreError> {
+        match self.ask_standby(Size::Short, sql, params).await {
+            Some(rows) => Ok(rows),
+            None => self.read(sql, params).await,
+        }
+    }
+
+    /// Runs a part of a search, on a standby where there is one.
+    async fn search(
+        &self,
+        sql: &'static str,
+        params: &[Param<'_>],
+    ) -> Result<Vec<Row>, StoreError> {
+        match self.ask_standby(Size::Long, sql, params).await {
+            Some(rows) => Ok(rows),
+            None => self.run(&self.searches, sql, params).await,
+        }
+    }
+
+    /// Runs a part of an export, on a standby where there is one.
+    async fn export(
+        &self,
+        sql: &'static str,
+        params: &[Param<'_>],
+    ) -> Result<Vec<Row>, StoreError> {
+        match self.ask_standby(Size::Long, sql, params).await {
+            Some(rows) => Ok(rows),
+            None => self.query(sql, params).await,
+        }
     }
 
     /// Runs a list of chats on a shared connection.

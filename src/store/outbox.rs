@@ -58,8 +58,11 @@ impl Store {
         Ok((row.get("rows"), row.get("oldest")))
     }
 
-    /// Deletes rows that Redis has, unless the epoch has changed since.
+    /// Deletes rows that Redis has, unless the epoch has changed since. With push, what they say is noted for it.
     pub async fn delete_outbox(&self, epoch: &Epoch, ids: &[i64]) -> Result<(), StoreError> {
+        if let Some(delay) = self.push_delay {
+            return self.delete_outbox_for_push(epoch, ids, delay).await;
+        }
         self.query(DELETE_OUTBOX, &[(&ids, Type::INT8_ARRAY), (&&**epoch, Type::TEXT)]).await?;
         Ok(())
     }

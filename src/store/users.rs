@@ -56,8 +56,8 @@ impl Store {
         Ok(Admission { erased: row.get("erased"), revoked_at: opt_time(&row, "revoked_at") })
     }
 
-    /// Revokes all tokens of a user that were issued before now; returns that moment and its epoch. Creates
-    /// a user who is unknown.
+    /// Revokes all tokens of a user that were issued before now, and forgets their devices; returns that moment
+    /// and its epoch. Creates a user who is unknown.
     pub async fn revoke_tokens(&self, user_id: &UserId) -> Result<(Time, Epoch), StoreError> {
         let row = self.query_one(REVOKE_TOKENS, &[(&user_id.as_str(), Type::TEXT)]).await?;
         Ok((time(&row, "tokens_revoked_at"), epoch_of(&row)))
@@ -197,7 +197,7 @@ const REVOKE_TOKENS: &str = concat!(
 INSERT INTO users AS u (user_id, tokens_revoked_at) VALUES ($1, clock_timestamp())
     ON CONFLICT (user_id) DO UPDATE
    SET tokens_revoked_at = greatest(u.tokens_revoked_at, excluded.tokens_revoked_at)
-RETURNING tokens_revoked_at, ",
+RETURNING tokens_revoked_at, drop_devices($1), ",
     epoch!()
 );
 

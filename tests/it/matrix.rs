@@ -1,13 +1,16 @@
 //! Who may do what: every route and every command of a socket, tried by everybody. Routes and
 //! commands are taken from the served documents, so that a new one has to say here what it answers.
 
+use std::time::Duration;
+
+use beseda::config::Secret;
 use jsonwebtoken::{Algorithm, EncodingKey};
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::attachments::uploaded;
 use crate::harness::{
-    Answer, Chat, Client, Cluster, SECRET, Socket, User, claims, now, sign, sign_with,
+    Answer, Chat, Client, Cluster, SECRET, Socket, User, claims, keys::es256, now, sign, sign_with,
 };
 
 /// What a route is about, and so who may use it.
@@ -111,6 +114,10 @@ const RULES: &[Rule] = {
         rule("put", "/users/{user_id}/block/", Oneself, [204, 204]),
         rule("delete", "/users/{user_id}/block/", Oneself, [204, 204]),
         rule("get", "/blocks/", Oneself, [200, 200]),
+        rule("get", "/push/", Oneself, [200, 200]),
+        rule("get", "/devices/", Oneself, [200, 200]),
+        rule("put", "/devices/{device_id}/", Oneself, [200, 200]),
+        rule("delete", "/devices/{device_id}/", Oneself, [204, 204]),
     ]
 };
 
@@ -148,6 +155,7 @@ impl Pair {
             .replace("{invite_id}", &self.message_id)
             .replace("{emoji}", ":x:")
             .replace("{code}", "AAAAAAAAAAAAAAAAAAAAAA")
+            .replace("{device_id}", "phone")
             .replace("{user_id}", &user_id);
         if pattern.ends_with("search/") { format!("{path}?query=x") } else { path }
     }
@@ -162,6 +170,7 @@ impl Pair {
             ("patch", "/chats/{chat}/members/{user_id}/") => Some(json!({ "role": "admin" })),
             ("patch", "/chats/{chat}/") => Some(json!({ "title": "x" })),
             ("post", "/chats/{chat}/attachments/") => Some(announcement()),
+            ("put", "/devices/{device_id}/") => Some(json!({ "platform": "apns", "token": "aa" })),
             ("post" | "patch" | "put", _) => Some(json!({ "text": "x", "name": "x" })),
             _ => None,
         };
@@ -209,7 +218,15 @@ fn expect_ok(answer: &Answer, rule: &Rule) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_route_answers_everybody_as_documented() {
-    let cluster = Cluster::start(1).await;
+    // Devices can be registered; nothing is pushed before the test is over.
+    let cluster = Cluster::with(1, |config| {
+        let push = &mut config.push;
+        push.apns_key = Some(Secret::from(es256().pem));
+        let setting = || Some("0123456789".to_owned());
+        (push.apns_key_id, push.apns_team_id, push.apns_topic) = (setting(), setting(), setting());
+        push.push_delay = Duration::from_secs(3_600);
+    })
+    .await;
     let document = cluster.anyone(0).request(Method::GET, "/openapi.json").await.expect(200);
     let mut served: Vec<(String, String)> = Vec::new();
     for (path, item) in document["paths"].as_object().expect("paths") {

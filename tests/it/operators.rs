@@ -130,6 +130,19 @@ async fn verify_is_content_with_a_living_database_and_finds_each_kind_of_damage(
                 .into(),
             "DELETE FROM webhooks".into(),
         ),
+        (
+            "push",
+            "INSERT INTO push_lanes (user_id, device_id) VALUES ('bob', 'phone')".into(),
+            "DELETE FROM push_lanes".into(),
+        ),
+        (
+            "push",
+            format!(
+                "INSERT INTO push_marks (user_id, device_id, chat_id, want_seq)
+                 VALUES ('bob', 'phone', '{id}', 1)"
+            ),
+            "DELETE FROM push_marks".into(),
+        ),
     ] {
         cluster.psql(&damage).await;
         let found = verify().await;

@@ -291,6 +291,12 @@ async fn every_answer_tells_browsers_what_it_is_not() {
             }
         }
     }
+    // The only file that may act for the page beyond its own folder.
+    for (path, allowed) in [("/assets/sw.js", Some("../")), ("/assets/app.js", None)] {
+        let answer = cluster.anyone(0).request(Method::GET, path).await;
+        assert_eq!(answer.header("service-worker-allowed"), allowed, "{path}");
+        assert_eq!(answer.header("cache-control"), Some("no-cache"), "{path}");
+    }
     let compressed = alice.get("/chats/").header("accept-encoding", "gzip, br, zstd").await;
     assert_eq!(compressed.header("content-encoding"), None);
     compressed.expect(200);

@@ -278,6 +278,20 @@ export class Api {
   /** @param {{limit?: number, cursor?: string}} [query] */
   listBlocks(query) { return this.call('GET /blocks/', { query }); }
 
+  /** Which platforms are set up for push, and the key for a browser's subscription. */
+  getPush() { return this.call('GET /push/', {}); }
+
+  /** Registers a device of one's own, or registers it anew. @param {string} deviceId @param {Operations['PUT /devices/{device_id}/']['body']} device */
+  putDevice(deviceId, device) {
+    return this.call('PUT /devices/{device_id}/', { path: { device_id: deviceId }, body: device });
+  }
+
+  /** One's devices, latest registered first. */
+  listDevices() { return this.call('GET /devices/', {}); }
+
+  /** @param {string} deviceId */
+  deleteDevice(deviceId) { return this.call('DELETE /devices/{device_id}/', { path: { device_id: deviceId } }); }
+
   /**
    * Any call of the document. A token that the server no longer takes is renewed, and the call made
    * once more.

@@ -169,6 +169,24 @@ export type ChatTicket = {
   ws_url: string;
 };
 
+/** A registered device of the caller's. Its token or subscription is not shown. */
+export type Device = {
+  created_at: Time;
+  device_id: string;
+  locale: string | null;
+  platform: PushPlatform;
+  /** Messages' texts are sent to it. */
+  preview: boolean;
+  /** When it was registered last. */
+  updated_at: Time;
+};
+
+/** The caller's devices. */
+export type DeviceList = {
+  /** Latest registered first. */
+  results: Device[];
+};
+
 /** The new content of a message. */
 export type Edit = {
   mentions?: Mentions | null;
@@ -181,6 +199,7 @@ export type ExportEnd = {
   attachments: number;
   blocks: number;
   chats: number;
+  devices: number;
   messages: number;
   reactions: number;
   reports: number;
@@ -189,6 +208,8 @@ export type ExportEnd = {
 /** A line of an export. */
 export type ExportLine = ExportedProfile & {
   type: "profile";
+} | Device & {
+  type: "device";
 } | ExportedBlock & {
   type: "block";
 } | ExportedChat & {
@@ -467,6 +488,18 @@ export type NewChat = {
   user_ids?: UserId[] | null;
 };
 
+/** A device to register: with a `token`, or for `webpush` with a `subscription`. */
+export type NewDevice = {
+  /** The language that the device shows, as BCP 47 writes it. */
+  locale?: string | null;
+  platform: PushPlatform;
+  /** Send the messages' texts to it; without, only who wrote, and where. `false` where it is not given. */
+  preview?: boolean | null;
+  subscription?: Subscription | null;
+  /** What the platform calls the device: of `fcm` its registration token, of `apns` its device token in hexadecimal digits. */
+  token?: string | null;
+};
+
 /** An invitation to make. */
 export type NewInvite = {
   /** Its life in seconds: 60 to 31,536,000 (a year), by default 604,800 (a week). */
@@ -560,6 +593,17 @@ export type Problem = {
   title: string;
   type: string;
 };
+
+/** What a client needs to know before it registers a device. */
+export type PushInfo = {
+  /** The platforms that are set up here. */
+  platforms: PushPlatform[];
+  /** The `applicationServerKey` for a browser's subscription, in base64url; null without `webpush`. */
+  vapid_public_key: string | null;
+};
+
+/** Who carries a push to a device. */
+export type PushPlatform = "webpush" | "fcm" | "apns";
 
 /** The message that another one answers, as it is now. */
 export type Quote = {
@@ -679,6 +723,21 @@ export type SearchPage = {
   next: number | null;
   /** Newest first. */
   results: SearchHit[];
+};
+
+/** A subscription of Web Push. */
+export type Subscription = {
+  /** An `https://` URL of the push service. */
+  endpoint: string;
+  keys: SubscriptionKeys;
+};
+
+/** The keys of a subscription, in base64url. */
+export type SubscriptionKeys = {
+  /** 16 bytes that only the device and this service know. */
+  auth: string;
+  /** The device's public key: an uncompressed point of P-256. */
+  p256dh: string;
 };
 
 /** A page of the chats that changed since a cursor was given. */
@@ -997,6 +1056,24 @@ export interface Operations {
     body: undefined;
     result: ManyChatsTicket;
   };
+  'GET /devices/': {
+    path: {};
+    query: {};
+    body: undefined;
+    result: DeviceList;
+  };
+  'PUT /devices/{device_id}/': {
+    path: { device_id: string };
+    query: {};
+    body: NewDevice;
+    result: Device;
+  };
+  'DELETE /devices/{device_id}/': {
+    path: { device_id: string };
+    query: {};
+    body: undefined;
+    result: null;
+  };
   'POST /invites/{code}/': {
     path: { code: string };
     query: {};
@@ -1008,6 +1085,12 @@ export interface Operations {
     query: { limit?: number; cursor?: string };
     body: undefined;
     result: MessagePage;
+  };
+  'GET /push/': {
+    path: {};
+    query: {};
+    body: undefined;
+    result: PushInfo;
   };
   'GET /reports/': {
     path: {};

@@ -4,8 +4,9 @@ import { createHmac, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { closeSync, mkdirSync, openSync, readFileSync, realpathSync, rmSync } from 'node:fs';
 import { connect } from 'node:net';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { pathToFileURL } from 'node:url';
 
 /** The first start makes a database. */
 const START_MS = 60_000;
@@ -24,11 +25,14 @@ export class Stack {
   postgresUrl;
   #secret = randomBytes(48).toString('base64url');
   #child = null;
+  /** @type {Record<string, string>} */
+  #more;
 
-  /** @param {string} program @param {string} folder */
-  constructor(program, folder) {
+  /** @param {string} program @param {string} folder @param {Record<string, string>} [more] settings */
+  constructor(program, folder, more = {}) {
     this.program = program;
     this.folder = folder;
+    this.#more = more;
     mkdirSync(folder, { recursive: true });
     this.#removeData();
     rmSync(this.#log, { force: true });
@@ -43,7 +47,7 @@ export class Stack {
     const port = this.urls ? ['--port', new URL(this.urls[0]).port] : [];
     this.#child = spawn(this.program, ['dev', '--end-with-parent', '--data', this.#data, ...port], {
       stdio: ['ignore', log, log],
-      env: { ...process.env, BESEDA_RATE_LIMITS: 'off', BESEDA_JWT_HS256_SECRET: this.#secret },
+      env: { ...process.env, BESEDA_RATE_LIMITS: 'off', BESEDA_JWT_HS256_SECRET: this.#secret, ...this.#more },
     });
     closeSync(log);
     const deadline = Date.now() + START_MS;
@@ -69,6 +73,7 @@ export class Stack {
     return {
       DATABASE_URL: this.postgresUrl,
       REDIS_URL: `redis://127.0.0.1:${this.redis.port}`,
+      BESEDA_ATTACHMENTS: pathToFileURL(resolve(this.#data, 'attachments')).href,
       BESEDA_RATE_LIMITS: 'off',
       BESEDA_JWT_HS256_SECRET: this.#secret,
     };

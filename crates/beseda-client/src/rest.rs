@@ -2,6 +2,7 @@
 
 mod attachments;
 mod carried;
+mod devices;
 mod groups;
 mod sync;
 

@@ -46,6 +46,15 @@ pub const MAX_INVITE_USES: i32 = 100_000;
 pub const MAX_MEMBERS_OF_READERS: i32 = 1_000;
 /// Largest chat of which is told how many members are online, in members.
 pub const MAX_MEMBERS_OF_ONLINE_COUNT: i32 = 1_000;
+/// Longest `device_id`, in characters.
+pub const MAX_DEVICE_ID_CHARS: usize = 64;
+/// Most devices of one user; the one registered longest ago makes room.
+pub const MAX_DEVICES: i64 = 20;
+/// Longest token of a device, or endpoint of a subscription, in characters: Google's have some 200, and
+/// push services are free in theirs.
+pub const MAX_PUSH_TOKEN_CHARS: usize = 4_096;
+/// Longest `locale`, in characters: RFC 5646 §4.4.1.
+pub const MAX_LOCALE_CHARS: usize = 35;
 /// Longest search query, in characters.
 pub const MAX_QUERY_CHARS: usize = 256;
 /// Most users in one bulk request.

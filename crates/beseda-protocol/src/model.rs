@@ -1,6 +1,7 @@
 //! The objects that clients see: users, chats, messages, reports, and the lines of an export.
 
 mod carried;
+mod device;
 mod export;
 mod group;
 
@@ -15,6 +16,7 @@ use crate::bounds::MAX_USER_ID_CHARS;
 
 pub use self::{
     carried::{Attachment, AttachmentId, AttachmentStatus, ChangedPart, Quote, Reaction},
+    device::{Device, PushPlatform},
     export::{
         ExportEnd, ExportLine, ExportedAttachment, ExportedBlock, ExportedChat, ExportedMessage,
         ExportedProfile, ExportedReaction, ExportedReport,

@@ -2,6 +2,7 @@
 //! Paths are below `/api/v1`; `{chat}` is a `chat_id` or a `room_name`.
 
 mod attachments;
+mod devices;
 mod groups;
 
 use std::borrow::Cow;
@@ -11,6 +12,7 @@ use serde_json::value::RawValue;
 
 pub use self::{
     attachments::{AttachmentLink, AttachmentTicket, NewAttachment, UploadLink},
+    devices::{DeviceList, NewDevice, PushInfo, Subscription, SubscriptionKeys},
     groups::{
         AddedMembers, BanPage, ChatChange, InvitePage, MemberChange, MemberPage, NewBan, NewInvite,
         NewMembers, NewSettings, OwnSettings, Reader, ReaderPage, RefusedMember,

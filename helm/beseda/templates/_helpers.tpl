@@ -94,6 +94,7 @@ app.kubernetes.io/part-of: beseda
 {{- if ne .Values.jwt.kind "jwks" -}}{{- $names = append $names (include "beseda.jwtSecret" .) -}}{{- end -}}
 {{- if .Values.webhooks.url -}}{{- $names = append $names .Values.webhooks.existingSecret -}}{{- end -}}
 {{- with include "beseda.s3Secret" . -}}{{- $names = append $names . -}}{{- end -}}
+{{- if .Values.push.existingSecret -}}{{- $names = append $names .Values.push.existingSecret -}}{{- end -}}
 {{- $names | uniq | sortAlpha | join "," -}}
 {{- end -}}
 
@@ -171,6 +172,19 @@ app.kubernetes.io/part-of: beseda
 {{- if and (hasPrefix "http://" $v.webhooks.url) (not $v.webhooks.allowPrivate) -}}
 {{- fail "webhooks.url must be https://, or http:// with webhooks.allowPrivate: people's messages are in it" -}}
 {{- end -}}
+{{- $platforms := or $v.push.vapid.key $v.push.fcm.key $v.push.apns.key -}}
+{{- if and $platforms (not $v.push.existingSecret) -}}
+{{- fail "push.existingSecret is missing: a secret with the keys that push.vapid.key, push.fcm.key and push.apns.key name" -}}
+{{- end -}}
+{{- if and $v.push.existingSecret (not $platforms) -}}
+{{- fail "push.existingSecret is set, but no platform: name a key of it in push.vapid.key, push.fcm.key or push.apns.key" -}}
+{{- end -}}
+{{- if and $v.push.vapid.key (not $v.push.vapid.subject) -}}
+{{- fail "push.vapid.subject is missing: mailto: or https://, where push services reach you" -}}
+{{- end -}}
+{{- if and $v.push.apns.key (not (and $v.push.apns.keyId $v.push.apns.teamId $v.push.apns.topic)) -}}
+{{- fail "push.apns.key needs push.apns.keyId, push.apns.teamId and push.apns.topic" -}}
+{{- end -}}
 {{- if and (eq $v.migrations.mode "job") (or $v.dev.enabled $v.cloudnativepg.enabled) -}}
 {{- fail "migrations.mode job runs before anything of the release is there, so before its own Postgres: use initContainer" -}}
 {{- end -}}
@@ -217,6 +231,9 @@ app.kubernetes.io/part-of: beseda
 - { key: {{ include "beseda.postgresKey" . | quote }}, path: database-url }
 {{- with .Values.postgres.caKey }}
 - { key: {{ . | quote }}, path: database-ca }
+{{- end }}
+{{- with .Values.postgres.standbysKey }}
+- { key: {{ . | quote }}, path: database-replica-urls }
 {{- end }}
 {{- end -}}
 
@@ -278,6 +295,16 @@ app.kubernetes.io/part-of: beseda
           items:
             - { key: {{ $.Values.attachments.s3.accessKeyIdKey | quote }}, path: s3-access-key-id }
             - { key: {{ $.Values.attachments.s3.secretAccessKeyKey | quote }}, path: s3-secret-access-key }
+      {{- end }}
+      {{- if .Values.push.existingSecret }}
+      - secret:
+          name: {{ .Values.push.existingSecret | quote }}
+          items:
+            {{- range $platform := list "vapid" "fcm" "apns" }}
+            {{- with (index $.Values.push $platform).key }}
+            - { key: {{ . | quote }}, path: push-{{ $platform }} }
+            {{- end }}
+            {{- end }}
       {{- end }}
 {{- end -}}
 

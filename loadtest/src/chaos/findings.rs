@@ -129,6 +129,10 @@ figures! {
     inbox: "frames of inboxes",
     counted: "counters compared while running",
     stale: "of these behind at first",
+    pushes: "messages pushed to devices",
+    pushed_again: "of these once more, as their acknowledgement was not stored",
+    read_in_time: "messages that a device need not be told of, read in time",
+    pushed_in_vain: "of these pushed",
 }
 
 /// Adds one.

@@ -25,6 +25,7 @@ mod many;
 mod membership;
 mod model;
 mod proxy;
+mod push;
 mod replica;
 mod report;
 mod socket;
@@ -50,6 +51,7 @@ use self::{
     context::{Phase, SimContext},
     faults::Kind as Fault,
     findings::Kind,
+    push::Devices,
     stack::Stack,
 };
 use crate::{error::Error, local, progress::say};
@@ -113,7 +115,9 @@ async fn run_in(options: &Options, program: &Path, data: &Path) -> Result<Report
     let stack = Arc::new(Stack::start(program, data, &secret, count).await?);
     let replicas = stack.replicas().map(|replica| replica.public).collect();
     let context = Arc::new(SimContext::new(seed, secret, replicas)?);
-    audit::install(&stack.database().await?).await?;
+    let database = stack.database().await?;
+    audit::install(&database).await?;
+    push::install(&database).await?;
 
     let kinds = match options.faults.as_slice() {
         [] => Fault::value_variants(),
@@ -122,6 +126,7 @@ async fn run_in(options: &Options, program: &Path, data: &Path) -> Result<Report
     let span = Duration::from_secs(options.seconds);
     let plan = faults::plan(seed, span, kinds, count);
     let mut cast = Cast::gather(&context, &stack, usize::from(options.people)).await?;
+    let devices = Devices::register(&context, &cast.people).await?;
     let breaking = faults::run(&context, &stack, plan);
     let busy = async {
         tokio::time::sleep(span).await;
@@ -139,6 +144,7 @@ async fn run_in(options: &Options, program: &Path, data: &Path) -> Result<Report
     let settled = judge.judge().await?;
     context.enter(Phase::Over);
     cast.end().await;
+    devices.judge(&context, &stack).await?;
     for (number, replica) in stack.replicas().enumerate() {
         for panic in replica.panics() {
             context.findings.add(Kind::Crash, format!("replica {number}: {panic}"));

@@ -14,9 +14,10 @@ use tokio_postgres::{Client, NoTls};
 
 use super::{
     proxy::{Flow, Proxy},
+    push,
     replica::Replica,
 };
-use crate::{error::Error, progress::say};
+use crate::{clients::push_service, error::Error, progress::say};
 
 const DATABASE: &str = "chaos";
 
@@ -67,7 +68,7 @@ impl Stack {
             let through = |url: String, port: u16, proxy: &Proxy| {
                 url.replace(&format!(":{port}"), &format!(":{}", proxy.port()))
             };
-            let settings = vec![
+            let mut settings = vec![
                 ("DATABASE_URL", through(postgres.url(DATABASE), postgres.port(), &to_postgres)),
                 ("REDIS_URL", through(redis.url(), redis.port(), &to_redis)),
                 ("BESEDA_JWT_HS256_SECRET", secret.expose().to_owned()),
@@ -77,6 +78,8 @@ impl Stack {
                 ("BESEDA_RATE_CONNECTS", "50".to_owned()),
                 ("BESEDA_RATE_ROOMS", "50".to_owned()),
             ];
+            let push = push_service::SETTINGS.iter().chain(&push::SETTINGS);
+            settings.extend(push.map(|(name, value)| (*name, (*value).to_owned())));
             let log = data.join(format!("replica-{number}.log"));
             let replica = Replica::new(number, program, settings, log)?;
             replica.start().await?;

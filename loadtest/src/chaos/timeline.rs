@@ -81,6 +81,11 @@ impl Timeline {
         if names.is_empty() { "no fault".to_owned() } else { names.join(", ") }
     }
 
+    /// True if no fault could affect what happened between two moments.
+    pub(super) fn is_quiet(&self, from: i64, to: i64) -> bool {
+        !lock(&self.spans).iter().any(|span| span.touches(from, to))
+    }
+
     pub(super) fn arrived(&self, arrival: Arrival) {
         lock(&self.arrivals).push(arrival);
     }

@@ -7,6 +7,7 @@ pub(crate) mod fanout_clients;
 pub(crate) mod listener;
 pub(crate) mod paired_chats;
 pub(crate) mod people;
+pub(crate) mod push_service;
 pub(crate) mod reads;
 pub(crate) mod recount;
 pub(crate) mod send;

@@ -9,6 +9,7 @@ mod hostile;
 mod idle;
 mod inbox;
 mod latency;
+mod push;
 mod reactions;
 mod send;
 mod soak;
@@ -38,6 +39,8 @@ pub(crate) enum Scenario {
     /// Send at a fixed rate, first alone, then beside a crowd that reacts to one message of a group: its effect on
     /// latency.
     Reactions(ScenarioArgs<reactions::Options>),
+    /// Send to people with devices: what is pushed, how soon, and whether each badge is right in the end.
+    Push(ScenarioArgs<push::Options>),
     /// Open idle sockets: memory of the service per socket.
     Idle(ScenarioArgs<idle::Options>),
     /// Read histories page by page.
@@ -77,6 +80,7 @@ impl Scenario {
         const MANY: &str = "1000000";
         match self {
             Self::Hostile(_) => &[],
+            Self::Push(_) => push::SETTINGS,
             Self::Storm(_) => &[
                 ("BESEDA_RATE_SENDS", MANY),
                 ("BESEDA_RATE_READS", MANY),
@@ -103,6 +107,7 @@ impl Scenario {
             Self::Group(args) => ("group", &args.common),
             Self::Channel(args) => ("channel", &args.common),
             Self::Reactions(args) => ("reactions", &args.common),
+            Self::Push(args) => ("push", &args.common),
             Self::Idle(args) => ("idle", &args.common),
             Self::History(args) => ("history", &args.common),
             Self::Inbox(args) => ("inbox", &args.common),
@@ -122,6 +127,7 @@ impl Scenario {
             Self::Group(args) => group::run(context, &args.options).await,
             Self::Channel(args) => channel::run(context, &args.options).await,
             Self::Reactions(args) => reactions::run(context, &args.options).await,
+            Self::Push(args) => push::run(context, &args.options).await,
             Self::Idle(args) => idle::run(context, &args.options).await,
             Self::History(args) => history::run(context, &args.options).await,
             Self::Inbox(args) => inbox::run(context, &args.options).await,

@@ -130,6 +130,10 @@ pub(super) const FAILURES: &[(&str, &[&str])] = &[
     ("block_user", &["forbidden", "user_not_found", "validation_failed"]),
     ("unblock_user", &["user_not_found"]),
     ("list_blocks", &["validation_failed"]),
+    ("get_push", &[]),
+    ("list_devices", &[]),
+    ("put_device", &["validation_failed"]),
+    ("delete_device", &["validation_failed"]),
 ];
 
 /// Error codes of every call with a token.

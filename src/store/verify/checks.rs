@@ -2,8 +2,8 @@
 //! chat of many members and messages is read a few times and not once for each member.
 
 /// Looks at a table as a whole.
-pub(super) const WHOLE: [(&str, &str); 3] =
-    [("outbox", OUTBOX), ("webhooks", WEBHOOKS), ("directories", DIRECTORIES)];
+pub(super) const WHOLE: [(&str, &str); 4] =
+    [("outbox", OUTBOX), ("webhooks", WEBHOOKS), ("push", PUSH), ("directories", DIRECTORIES)];
 
 /// Each takes a range of chats.
 pub(super) const BY_CHAT: [(&str, &str); 10] = [
@@ -39,6 +39,21 @@ SELECT format('%s: event %s %s', w.chat_id, w.event_id, wrong.what) AS example
      WHERE w.kind = 'message.created'
        AND NOT EXISTS (SELECT FROM chats c WHERE c.chat_id = w.chat_id)) wrong
  ORDER BY w.webhook_id";
+
+/// A device has one lane, which goes with it and with what it was told; what it is to be told makes the lane due.
+const PUSH: &str = "\
+-- store.verify_push
+SELECT format('device %s of %s %s', wrong.device_id, wrong.user_id, wrong.what) AS example
+  FROM (SELECT user_id, device_id, 'has no lane' AS what FROM devices d
+         WHERE NOT EXISTS (SELECT FROM push_lanes l WHERE l.user_id = d.user_id AND l.device_id = d.device_id)
+        UNION ALL
+        SELECT user_id, device_id, 'is gone, and its lane is not' FROM push_lanes l
+         WHERE NOT EXISTS (SELECT FROM devices d WHERE d.user_id = l.user_id AND d.device_id = l.device_id)
+        UNION ALL
+        SELECT k.user_id, k.device_id, 'waits for a push in vain' FROM push_marks k
+          LEFT JOIN push_lanes l ON l.user_id = k.user_id AND l.device_id = k.device_id
+         WHERE l.user_id IS NULL OR k.want_seq IS NOT NULL AND k.dead_at IS NULL AND l.due_at IS NULL) wrong
+ ORDER BY wrong.user_id, wrong.device_id";
 
 /// Directories lead to chats that are there, and go with them. A group's key outlives it.
 const DIRECTORIES: &str = "\

@@ -13,6 +13,8 @@ use serde_json::Value;
 pub(crate) struct KeyOfHost {
     pub(crate) algorithm: Algorithm,
     pub(crate) private: EncodingKey,
+    /// The same as PEM.
+    pub(crate) pem: String,
     pub(crate) public: String,
 }
 
@@ -45,36 +47,40 @@ fn public_pem(key: &impl AsDer<PublicKeyX509Der<'static>>) -> String {
     pem("PUBLIC KEY", AsDer::<PublicKeyX509Der>::as_der(key).expect("a public key").as_ref())
 }
 
-fn private_pem(der: impl AsRef<[u8]>) -> Vec<u8> {
-    pem("PRIVATE KEY", der.as_ref()).into_bytes()
+fn private_pem(der: impl AsRef<[u8]>) -> String {
+    pem("PRIVATE KEY", der.as_ref())
 }
 
 pub(crate) fn rs256() -> KeyOfHost {
     let key = rsa::KeyPair::generate(rsa::KeySize::Rsa2048).expect("a key");
     let der: Pkcs8V1Der = key.as_der().expect("a private key");
+    let pem = private_pem(der.as_ref());
     KeyOfHost {
         algorithm: Algorithm::RS256,
-        private: EncodingKey::from_rsa_pem(&private_pem(der.as_ref())).expect("a key"),
+        private: EncodingKey::from_rsa_pem(pem.as_bytes()).expect("a key"),
+        pem,
         public: public_pem(key.public_key()),
     }
 }
 
 pub(crate) fn es256() -> KeyOfHost {
     let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key");
+    let pem = private_pem(key.to_pkcs8v1().expect("a private key"));
     KeyOfHost {
         algorithm: Algorithm::ES256,
-        private: EncodingKey::from_ec_pem(&private_pem(key.to_pkcs8v1().expect("a private key")))
-            .expect("a key"),
+        private: EncodingKey::from_ec_pem(pem.as_bytes()).expect("a key"),
+        pem,
         public: public_pem(key.public_key()),
     }
 }
 
 pub(crate) fn eddsa() -> KeyOfHost {
     let key = Ed25519KeyPair::generate().expect("a key");
+    let pem = private_pem(key.to_pkcs8v1().expect("a private key"));
     KeyOfHost {
         algorithm: Algorithm::EdDSA,
-        private: EncodingKey::from_ed_pem(&private_pem(key.to_pkcs8v1().expect("a private key")))
-            .expect("a key"),
+        private: EncodingKey::from_ed_pem(pem.as_bytes()).expect("a key"),
+        pem,
         public: public_pem(key.public_key()),
     }
 }

@@ -15,6 +15,7 @@ import * as faults from './faults.mjs';
 import * as files from './files.mjs';
 import * as groups from './groups.mjs';
 import * as looks from './looks.mjs';
+import * as notifying from './notifying.mjs';
 import * as reading from './reading.mjs';
 import * as rules from './rules.mjs';
 import * as talking from './talking.mjs';
@@ -37,11 +38,14 @@ const ATTEMPTS = 3;
 process.env.SHOTS = folder;
 mkdirSync(folder, { recursive: true });
 const wanted = process.argv.slice(2);
-const tests = Object.entries({ ...talking, ...carrying, ...files, ...groups, ...rules, ...reading, ...looks, ...faults })
+const tests = Object.entries({ ...talking, ...carrying, ...files, ...groups, ...rules, ...notifying, ...reading, ...looks, ...faults })
   .map(([key, run], index) => ({ name: key.replaceAll('_', ' '), number: index + 1, run, alone: key in faults }))
   .filter(({ name }) => wanted.length === 0 || wanted.some((part) => name.includes(part)));
 
-const stack = new Stack(program, folder);
+/** The push services of the tests are on this machine, and nobody has time to wait. */
+const PUSH = { BESEDA_PUSH_ALLOW_PRIVATE: 'on', BESEDA_PUSH_DELAY: '300ms' };
+
+const stack = new Stack(program, folder, PUSH);
 let browser = null;
 let failures = 0;
 try {

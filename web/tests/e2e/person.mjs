@@ -32,6 +32,8 @@ export class Person {
   complaints = [];
   /** @type {RegExp[]} complaints that belong to a test */
   expected = [];
+  /** @type {(() => void)[]} */
+  #ends = [];
 
   /**
    * @param {object} world
@@ -47,11 +49,16 @@ export class Person {
 
   get url() { return this.way?.url ?? this.stack.urls[this.replica]; }
 
-  /** @param {import('playwright-core').BrowserContextOptions & {token?: ?string}} [options] */
-  async arrive({ token = this.token, ...options } = {}) {
+  /**
+   * @param {import('playwright-core').BrowserContextOptions & {
+   *   token?: ?string, prepare?: (context: import('playwright-core').BrowserContext) => Promise<void>}} [options]
+   *   `prepare`: what is to be done to the browser before it shows the page
+   */
+  async arrive({ token = this.token, prepare, ...options } = {}) {
     this.context = await this.browser.newContext({
       viewport: { width: 1180, height: 760 }, locale: 'en-GB', timezoneId: 'UTC', colorScheme: 'light', ...options,
     });
+    await prepare?.(this.context);
     this.page = await this.context.newPage();
     this.page.setDefaultTimeout(PATIENCE_MS);
     this.page.on('console', (message) => {
@@ -63,10 +70,14 @@ export class Person {
     return this;
   }
 
+  /** @param {() => void} work  to be done when they leave */
+  atLeave(work) { this.#ends.push(work); }
+
   /** Ends the visit; nothing but what the test expected may have gone wrong in it. */
   async leave() {
     await this.context?.close();
     this.context = null;
+    for (const end of this.#ends.splice(0)) end();
     const surprising = this.complaints.filter((text) => !this.expected.some((pattern) => pattern.test(text)));
     this.complaints = [];
     assert.deepEqual(surprising, [], `complaints in ${this.id}'s browser`);

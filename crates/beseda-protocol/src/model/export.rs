@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Attachment, ChatId, ChatKind, Message, MessageId, ReportId, Role, Time, UserId};
+use super::{
+    Attachment, ChatId, ChatKind, Device, Message, MessageId, ReportId, Role, Time, UserId,
+};
 use crate::tagged;
 
 /// A line of an export.
@@ -11,6 +13,7 @@ use crate::tagged;
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum ExportLine {
     Profile(ExportedProfile),
+    Device(Device),
     Block(ExportedBlock),
     Chat(ExportedChat),
     /// A message of the user. Those of a chat follow the chat.
@@ -28,7 +31,7 @@ impl ExportLine {
     /// ```
     /// use beseda_protocol::model::ExportLine;
     ///
-    /// let line = r#"{"type":"end","blocks":0,"chats":1,"messages":2,"reactions":0,"reports":0}"#;
+    /// let line = r#"{"type":"end","devices":0,"blocks":0,"chats":1,"messages":2,"reactions":0,"reports":0}"#;
     /// assert!(matches!(ExportLine::decode(line)?, ExportLine::End(end) if end.messages == 2));
     /// # Ok::<(), serde_json::Error>(())
     /// ```
@@ -38,6 +41,7 @@ impl ExportLine {
     pub fn decode(line: &str) -> Result<Self, serde_json::Error> {
         match &*tagged::kind(line)? {
             "profile" => serde_json::from_str(line).map(Self::Profile),
+            "device" => serde_json::from_str(line).map(Self::Device),
             "block" => serde_json::from_str(line).map(Self::Block),
             "chat" => serde_json::from_str(line).map(Self::Chat),
             "message" => serde_json::from_str(line).map(Self::Message),
@@ -47,7 +51,17 @@ impl ExportLine {
             "end" => serde_json::from_str(line).map(Self::End),
             kind => Err(serde::de::Error::unknown_variant(
                 kind,
-                &["profile", "block", "chat", "message", "reaction", "attachment", "report", "end"],
+                &[
+                    "profile",
+                    "device",
+                    "block",
+                    "chat",
+                    "message",
+                    "reaction",
+                    "attachment",
+                    "report",
+                    "end",
+                ],
             )),
         }
     }
@@ -152,6 +166,7 @@ pub struct ExportedReport {
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ExportEnd {
+    pub devices: u64,
     pub blocks: u64,
     pub chats: u64,
     pub messages: u64,
