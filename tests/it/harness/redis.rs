@@ -1,6 +1,6 @@
 //! Reads Redis without the program, by the necessary part of its protocol.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, io};
 
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
@@ -41,48 +41,59 @@ pub(crate) struct Redis {
 
 impl Redis {
     pub(crate) async fn connect(port: u16, prefix: &str) -> Self {
-        let stream = TcpStream::connect(("127.0.0.1", port)).await.expect("Redis listens");
-        Self { stream: BufReader::new(stream), prefix: prefix.to_owned() }
+        Self::try_connect(port, prefix).await.expect("Redis listens")
+    }
+
+    pub(crate) async fn try_connect(port: u16, prefix: &str) -> io::Result<Self> {
+        let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+        Ok(Self { stream: BufReader::new(stream), prefix: prefix.to_owned() })
     }
 
     pub(crate) async fn command(&mut self, words: &[&str]) -> Reply {
+        self.try_command(words).await.expect("Redis answers")
+    }
+
+    /// For a server that may close the connection, as one that changes its role does.
+    pub(crate) async fn try_command(&mut self, words: &[&str]) -> io::Result<Reply> {
         let mut request = format!("*{}\r\n", words.len());
         for word in words {
             request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
         }
-        self.stream.write_all(request.as_bytes()).await.expect("Redis reads");
+        self.stream.write_all(request.as_bytes()).await?;
         Box::pin(self.reply()).await
     }
 
-    async fn reply(&mut self) -> Reply {
-        let line = self.line().await;
+    async fn reply(&mut self) -> io::Result<Reply> {
+        let line = self.line().await?;
         let (kind, rest) = line.split_at(1);
-        match kind {
+        Ok(match kind {
             "+" => Reply::Text(rest.to_owned()),
             ":" => Reply::Int(number(rest)),
             "$" | "*" if number(rest) < 0 => Reply::Nil,
             "$" => {
                 // With the line's end behind it.
                 let mut bytes = vec![0; usize::try_from(number(rest)).expect("a length") + 2];
-                self.stream.read_exact(&mut bytes).await.expect("Redis answers");
+                self.stream.read_exact(&mut bytes).await?;
                 bytes.truncate(bytes.len() - 2);
                 Reply::Text(String::from_utf8_lossy(&bytes).into_owned())
             }
             "*" => {
                 let mut list = Vec::new();
                 for _ in 0..number(rest) {
-                    list.push(Box::pin(self.reply()).await);
+                    list.push(Box::pin(self.reply()).await?);
                 }
                 Reply::List(list)
             }
             _ => panic!("Redis refused: {line}"),
-        }
+        })
     }
 
-    async fn line(&mut self) -> String {
+    async fn line(&mut self) -> io::Result<String> {
         let mut line = String::new();
-        self.stream.read_line(&mut line).await.expect("Redis answers");
-        line.trim_end().to_owned()
+        if self.stream.read_line(&mut line).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(line.trim_end().to_owned())
     }
 
     /// Lists the keys, without the prefix.

@@ -24,10 +24,11 @@ async fn say(server: &dev::Redis, words: &[&str]) -> Reply {
     Redis::connect(server.port(), "").await.command(words).await
 }
 
-/// Waits until what a server answers contains all of `parts`.
+/// Waits until what a server answers contains all of `parts`. A server that is promoted closes its connections.
 async fn until_says(server: &dev::Redis, words: &[&str], parts: &[&str]) {
     eventually_within(FAILOVER, async || {
-        let text = say(server, words).await.text();
+        let ask = async || Redis::try_connect(server.port(), "").await?.try_command(words).await;
+        let text = ask().await.map_err(|error| error.to_string())?.text();
         if parts.iter().all(|part| text.contains(part)) { Ok(()) } else { Err(text) }
     })
     .await;
