@@ -33,6 +33,10 @@ const BATCH: usize = 256;
 /// Maximum bytes of a batch, see [`BatchItem::size`]: bounds the wait when messages are large.
 const BATCH_BYTES: usize = 256 * 1024;
 
+/// See [`BatchItem::PAUSE`]. A batch of one message costs Postgres 0.29 ms of CPU, one of four 0.51, one of 16 1.1:
+/// at everyday rates most would be alone. Nobody sees a delay as long as a usual disk's flush.
+const GATHERING: Duration = Duration::from_millis(3);
+
 /// Length of the queue; further items are refused at once, because they would wait for seconds.
 const QUEUE: usize = 2_048;
 
@@ -55,8 +59,12 @@ pub(super) trait BatchItem: Sized + Send + Sync + 'static {
     /// Maximum items of one chat in a batch.
     const SHARE_OF_CHAT: usize = BATCH;
 
-    /// Least time between the starts of two batches: those that come meanwhile are written together.
-    const PAUSE: Duration = Duration::ZERO;
+    /// Least time between the starts of two batches: those that come meanwhile are written together. An item
+    /// that comes after it waits for nothing.
+    const PAUSE: Duration = GATHERING;
+
+    /// Items of a batch after which the next one begins at once: there are enough to gather on their own.
+    const ENOUGH: usize = 16;
 
     fn chat_id(&self) -> ChatId;
 
@@ -195,7 +203,7 @@ impl<W: BatchItem> BatchWriter<W> {
         }
     }
 
-    /// Takes the waiting items, without a wait for more.
+    /// Takes the waiting items. It waits for more only where the batch before has just begun.
     async fn next_batch(&mut self) -> Option<Vec<Job<W>>> {
         if self.carried.is_empty() {
             let first = tokio::select! {
@@ -211,9 +219,7 @@ impl<W: BatchItem> BatchWriter<W> {
                 () = self.stop.cancelled() => {}
             }
         }
-        if !W::PAUSE.is_zero() {
-            self.paused_until = Some(Instant::now() + W::PAUSE);
-        }
+        let began = Instant::now();
         let (mut batch, mut bytes) = (Vec::new(), 0);
         let mut shares = Shares::new(W::SHARE_OF_CHAT);
         let mut left_out = VecDeque::new();
@@ -233,6 +239,7 @@ impl<W: BatchItem> BatchWriter<W> {
         }
         left_out.append(&mut self.carried);
         self.carried = left_out;
+        self.paused_until = (batch.len() < W::ENOUGH).then(|| began + W::PAUSE);
         Some(batch)
     }
 
