@@ -11,7 +11,13 @@ use std::{
 use http::HeaderMap;
 use reqwest::header;
 
-use super::{apns::Apns, content::Content, fcm::Fcm, keys::SigningKey, web_push::WebPush};
+use super::{
+    apns::Apns,
+    content::Content,
+    fcm::Fcm,
+    keys::SigningKey,
+    web_push::{Tokens, WebPush},
+};
 use crate::{
     config::{ConfigError, PushConfig, Secret, Switch},
     model::PushPlatform,
@@ -101,6 +107,7 @@ impl Senders {
                 key: vapid_key(key).map_err(refuse("BESEDA_VAPID_KEY"))?,
                 subject: config.vapid_subject.as_ref().map(ToString::to_string).unwrap_or_default(),
                 allow_private,
+                tokens: Tokens::default(),
             })
         });
         // The other two go where the operator's own settings say.

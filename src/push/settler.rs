@@ -15,6 +15,9 @@ use crate::{
 /// Results stored by one statement, which takes some 20 ms.
 const BATCH: usize = 256;
 
+/// How long results are gathered. A statement for each would cost Postgres more than all else that a push needs.
+const GATHERING: Duration = Duration::from_millis(50);
+
 /// Pause between two attempts to store results; without a stored result a push is sent twice.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -57,7 +60,14 @@ pub(super) async fn settle_for_ever(
     lease: Duration,
 ) {
     let mut batch = Vec::new();
-    while receiver.recv_many(&mut batch, BATCH).await > 0 {
+    while let Some(first) = receiver.recv().await {
+        batch.push(first);
+        tokio::time::sleep(GATHERING).await;
+        while batch.len() < BATCH
+            && let Ok(next) = receiver.try_recv()
+        {
+            batch.push(next);
+        }
         // The order in which everybody locks lanes. None is there twice: who settles waits for it.
         batch.sort_by(|a: &Settling, b| a.lane.cmp(&b.lane));
         let (settled, waiting): (Vec<_>, Vec<_>) = batch

@@ -1,6 +1,10 @@
 //! Web Push (RFC 8030): encrypted for the device alone (RFC 8291), signed with the host's own key (RFC 8292).
 
-use std::time::Duration;
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use aws_lc_rs::{
     aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey},
@@ -28,8 +32,11 @@ use crate::{
 /// Largest record of the encryption, in bytes: RFC 8030 lets services refuse more than 4,096 of a body.
 const RECORD: u32 = 4_096;
 
-/// Life of a VAPID token; RFC 8292 allows a day.
-const TOKEN_LIFE: Duration = Duration::from_secs(12 * 3_600);
+/// Life of a VAPID token in seconds; RFC 8292 allows a day.
+const TOKEN_LIFE: i64 = 12 * 3_600;
+
+/// Push services whose tokens are kept. Browsers have a handful; what else there is, users name.
+const TOKENS: usize = 100;
 
 /// Maximum bytes read of an answer, so that its connection can be used again.
 const MAX_ANSWER_BYTES: usize = 16 * 1024;
@@ -39,6 +46,43 @@ pub(super) struct WebPush {
     pub(super) key: SigningKey,
     pub(super) subject: String,
     pub(super) allow_private: bool,
+    pub(super) tokens: Tokens,
+}
+
+/// Tokens in use: a signature takes as long as the encryption of a push.
+#[derive(Default)]
+pub(super) struct Tokens(Mutex<HashMap<String, Token>>);
+
+struct Token {
+    /// Seconds since 1970.
+    expires: i64,
+    signed: String,
+}
+
+impl Tokens {
+    /// Returns the token for a push service, in use or signed anew by `sign`, which is told when it expires. One is
+    /// used for half its life, by the clock that the push service has too: that may jump.
+    fn get<E>(
+        &self,
+        service: &str,
+        now: i64,
+        sign: impl FnOnce(i64) -> Result<String, E>,
+    ) -> Result<String, E> {
+        // Each change is whole by itself.
+        let mut tokens = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(token) = tokens.get(service)
+            && (TOKEN_LIFE / 2..=TOKEN_LIFE).contains(&(token.expires - now))
+        {
+            return Ok(token.signed.clone());
+        }
+        let expires = now + TOKEN_LIFE;
+        let signed = sign(expires)?;
+        if tokens.len() >= TOKENS {
+            tokens.clear();
+        }
+        tokens.insert(service.to_owned(), Token { expires, signed: signed.clone() });
+        Ok(signed)
+    }
 }
 
 impl WebPush {
@@ -56,14 +100,12 @@ impl WebPush {
         let Ok(body) = encrypt(keys, &body) else {
             return Answer::Refused("its key is not on the curve".to_owned());
         };
-        let claims = json!({
-            "aud": endpoint.origin().ascii_serialization(),
-            "exp": jiff::Timestamp::now().as_second() + TOKEN_LIFE.as_secs() as i64,
-            "sub": self.subject,
+        let service = endpoint.origin().ascii_serialization();
+        let token = self.tokens.get(&service, jiff::Timestamp::now().as_second(), |expires| {
+            let claims = json!({ "aud": service, "exp": expires, "sub": self.subject });
+            self.key.sign(None, &claims)
         });
-        let Ok(token) = self.key.sign(None, &claims) else {
-            return Answer::later("no signature");
-        };
+        let Ok(token) = token else { return Answer::later("no signature") };
         let mut request = self
             .client
             .post(endpoint)
@@ -182,6 +224,24 @@ mod tests {
             "DGv6ra1nlYgDCS1FRnbzlwAAEABBBP4z9KsN6nGRTbVYI_c7VJSPQTBtkgcy27mlmlMoZIIgDll6e3vCYLocInmYWAmS6Tlz\
              AC8wEqKK6PBru3jl7A_yl95bQpu6cVPTpK4Mqgkf1CXztLVBSt2Ks3oZwbuwXPXLWyouBWLVWGNWQexSgSxsj_Qulcy4a-fN"
         );
+    }
+
+    #[test]
+    fn a_token_is_used_for_half_its_life_by_a_clock_that_may_jump() {
+        let tokens = Tokens::default();
+        let get = |service: &str, now| tokens.get(service, now, |at| Ok::<_, ()>(at.to_string()));
+        let signed_at = |now: i64| Ok((now + TOKEN_LIFE).to_string());
+        assert_eq!(get("a", 100_000), signed_at(100_000));
+        assert_eq!(get("b", 100_001), signed_at(100_001), "each service has its own");
+        let half = 100_000 + TOKEN_LIFE / 2;
+        assert_eq!(get("a", half), signed_at(100_000));
+        assert_eq!(get("a", half + 1), signed_at(half + 1), "it is half over");
+        assert_eq!(get("a", 100_000), signed_at(100_000), "the clock went back");
+        assert_eq!(get("a", 999_999), signed_at(999_999), "the clock jumped");
+        for number in 0..2 * TOKENS {
+            get(&number.to_string(), 0).expect("signed");
+        }
+        assert!(tokens.0.lock().expect("no panic").len() <= TOKENS);
     }
 
     #[test]

@@ -75,21 +75,82 @@ pub(crate) struct Device {
     pub doubled: u64,
 }
 
+/// A push as it came.
+#[derive(Debug)]
+struct Push {
+    device: String,
+    body: Bytes,
+    came: Instant,
+    /// Microseconds since 1970.
+    at: i64,
+}
+
 #[derive(Debug)]
 struct Shared {
     /// One for all devices: what is measured is the sender.
     key: SecretKey,
     auth: [u8; 16],
-    devices: Mutex<HashMap<String, Device>>,
-    log: Mutex<Vec<Told>>,
+    shown: Mutex<Shown>,
     is_failing: AtomicBool,
 }
 
-impl Shared {
-    fn devices(&self) -> MutexGuard<'_, HashMap<String, Device>> {
-        // Each change is whole by itself.
-        self.devices.lock().unwrap_or_else(PoisonError::into_inner)
+/// What the devices show.
+#[derive(Debug, Default)]
+struct Shown {
+    devices: HashMap<String, Device>,
+    log: Vec<Told>,
+    unreadable: u64,
+    /// To be read when somebody asks: a push service does not read them, and with phones on the sender's machine,
+    /// where one takes as long as the sender for a push, the sender would seem to be slow.
+    unread: Vec<Push>,
+}
+
+impl Shown {
+    fn show(&mut self, Push { device, came, at, .. }: Push, content: Content) {
+        if let (Some(chat_id), Some(seq), Some(message_id)) =
+            (content.chat_id, content.seq, content.message_id)
+        {
+            self.log.push(Told { device: device.clone(), chat_id, seq, message_id, at });
+        }
+        let device = self.devices.entry(device).or_default();
+        device.pushes += 1;
+        device.badge = content.badge;
+        if let Some(message_id) = content.message_id {
+            let before = device.told.len();
+            device.told.entry(message_id).or_insert(came);
+            device.doubled += u64::from(device.told.len() == before);
+        }
     }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Shown> {
+        // Each change is whole by itself.
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads what has come.
+    fn shown(&self) -> MutexGuard<'_, Shown> {
+        let mut shown = self.lock();
+        let auth = Auth::clone_from_slice(&self.auth);
+        for push in std::mem::take(&mut shown.unread) {
+            let content = decrypt(push.body.to_vec(), &self.key, &auth).ok();
+            match content.and_then(|plain| serde_json::from_slice::<Content>(&plain).ok()) {
+                Some(content) => shown.show(push, content),
+                None => shown.unreadable += 1,
+            }
+        }
+        shown
+    }
+}
+
+/// How many pushes have come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Totals {
+    pub pushes: u64,
+    /// A second time.
+    pub doubled: u64,
+    pub unreadable: u64,
 }
 
 /// The service, on a port of this machine; ends on drop.
@@ -114,8 +175,7 @@ impl PushService {
         let shared = Arc::new(Shared {
             key,
             auth: rand::random(),
-            devices: Mutex::default(),
-            log: Mutex::default(),
+            shown: Mutex::default(),
             is_failing: AtomicBool::new(false),
         });
         let router =
@@ -151,19 +211,22 @@ impl PushService {
 
     /// The messages that devices were told of, in the order in which they came.
     pub(crate) fn log(&self) -> Vec<Told> {
-        self.shared.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shared.shown().log.clone()
     }
 
     /// What this device was given.
     pub(crate) fn device(&self, device: &str) -> Device {
-        self.shared.devices().get(device).cloned().unwrap_or_default()
+        self.shared.shown().devices.get(device).cloned().unwrap_or_default()
     }
 
-    /// How many pushes have come, and how many of them a second time.
-    pub(crate) fn totals(&self) -> (u64, u64) {
-        let devices = self.shared.devices();
-        let sum = |of: fn(&Device) -> u64| devices.values().map(of).sum();
-        (sum(|device| device.pushes), sum(|device| device.doubled))
+    pub(crate) fn totals(&self) -> Totals {
+        let shown = self.shared.shown();
+        let sum = |of: fn(&Device) -> u64| shown.devices.values().map(of).sum();
+        Totals {
+            pushes: sum(|device| device.pushes),
+            doubled: sum(|device| device.doubled),
+            unreadable: shown.unreadable,
+        }
     }
 }
 
@@ -172,7 +235,7 @@ async fn receive(
     Path(device): Path<String>,
     body: Bytes,
 ) -> StatusCode {
-    let now = Instant::now();
+    let came = Instant::now();
     if shared.is_failing.load(Ordering::Relaxed) {
         match rand::random_range(0..100) {
             0..REFUSED => return StatusCode::SERVICE_UNAVAILABLE,
@@ -183,26 +246,8 @@ async fn receive(
             _ => {}
         }
     }
-    let auth = Auth::clone_from_slice(&shared.auth);
-    let content = decrypt(body.to_vec(), &shared.key, &auth).ok();
-    let content = content.and_then(|plain| serde_json::from_slice::<Content>(&plain).ok());
-    let Some(content) = content else { return StatusCode::BAD_REQUEST };
-    if let (Some(chat_id), Some(seq), Some(message_id)) =
-        (content.chat_id, content.seq, content.message_id)
-    {
-        let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
-        let at = i64::try_from(at).unwrap_or(i64::MAX);
-        let told = Told { device: device.clone(), chat_id, seq, message_id, at };
-        shared.log.lock().unwrap_or_else(PoisonError::into_inner).push(told);
-    }
-    let mut devices = shared.devices();
-    let device = devices.entry(device).or_default();
-    device.pushes += 1;
-    device.badge = content.badge;
-    if let Some(message_id) = content.message_id {
-        let before = device.told.len();
-        device.told.entry(message_id).or_insert(now);
-        device.doubled += u64::from(device.told.len() == before);
-    }
+    let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
+    let at = i64::try_from(at).unwrap_or(i64::MAX);
+    shared.lock().unread.push(Push { device, body, came, at });
     StatusCode::CREATED
 }

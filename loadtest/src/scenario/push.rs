@@ -15,7 +15,7 @@ use super::latency::rate;
 use crate::{
     clients::{
         chats::{GroupChat, Person, SETUP_AT_ONCE},
-        push_service::{self, PushService},
+        push_service::{self, PushService, Totals},
         send::{open_loop, pace},
     },
     context::{Context, Findings, Metric, Plan},
@@ -314,7 +314,7 @@ fn judge(
     options: &Options,
     sent: &[Message],
 ) -> Vec<Figure> {
-    let (pushes, doubled) = service.totals();
+    let Totals { pushes, doubled, unreadable } = service.totals();
     let (mut lags, mut in_vain) = (Vec::new(), 0_u64);
     for (place, reader) in readers.iter().enumerate() {
         let devices = (0..options.devices).map(|number| service.device(&name(reader, number)));
@@ -332,6 +332,7 @@ fn judge(
     vec![
         Figure::new("pushes", "", Some(pushes as f64)),
         Figure::new("pushed twice", "", Some(doubled as f64)).at_most(Some(0.0)),
+        Figure::new("that no device can read", "", Some(unreadable as f64)).at_most(Some(0.0)),
         Figure::new("messages read in time", "", Some(in_time as f64)),
         // One in a thousand.
         Figure::new("pushes of these", "", Some(in_vain as f64))
