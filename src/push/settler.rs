@@ -16,7 +16,7 @@ use crate::{
 const BATCH: usize = 256;
 
 /// How long results are gathered. A statement for each would cost Postgres more than all else that a push needs.
-const GATHERING: Duration = Duration::from_millis(50);
+const GATHERING: Duration = Duration::from_millis(20);
 
 /// Pause between two attempts to store results; without a stored result a push is sent twice.
 const PAUSE: Duration = Duration::from_secs(1);
