@@ -1,5 +1,85 @@
 -- Attachments.
 
+-- What becomes of an attachment: bytes are awaited; they are there, whole, and of the type that they claim; a scanner
+-- has yet to judge them; it refused them.
+CREATE TYPE attachment_state AS ENUM ('awaited', 'ready', 'scanning', 'blocked');
+
+-- Files that were announced for a chat. The bytes lie in the store of attachments, under a key made of chat_id and
+-- attachment_id.
+CREATE TABLE attachments (
+    chat_id       uuid NOT NULL,
+    attachment_id uuid NOT NULL,
+    -- Who announced it, uploads it, and alone may send it.
+    owner_id      text COLLATE "C" NOT NULL,
+    -- As the owner names it: no path, no control characters.
+    name          text NOT NULL CHECK (char_length(name) BETWEEN 1 AND 255),
+    content_type  text NOT NULL CHECK (char_length(content_type) BETWEEN 1 AND 255),
+    -- In bytes.
+    size          bigint NOT NULL CHECK (size >= 1),
+    state         attachment_state NOT NULL DEFAULT 'awaited',
+    -- Of an image or a video, in pixels, and of audio or video; null: unknown, or none.
+    width         integer,
+    height        integer,
+    duration_ms   bigint,
+    -- A few characters that stand for the image until it is there; see blurha.sh.
+    blurhash      text CHECK (char_length(blurhash) <= 64),
+    -- A smaller image lies beside it.
+    thumbnail     boolean NOT NULL DEFAULT false,
+    created_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
+    -- The message that it was sent with; null: it was not sent yet, and goes a day after it was made.
+    seq           bigint,
+    -- Until when a replica has it to itself, to check the bytes or to have them scanned; in the state scanning also
+    -- when that is tried again. Null: nobody has it, and no scan is due.
+    busy_until    timestamptz,
+    -- When its bytes were found to be right; null: they were not yet.
+    checked_at    timestamptz,
+    -- The number of scans that failed.
+    attempts      integer NOT NULL DEFAULT 0,
+    PRIMARY KEY (chat_id, attachment_id)
+);
+-- What a scanner has yet to judge.
+CREATE INDEX attachments_scanning ON attachments (busy_until) WHERE state = 'scanning';
+-- What was never sent, oldest first.
+CREATE INDEX attachments_unsent ON attachments (created_at) WHERE seq IS NULL;
+-- A message's attachments, for its deletion.
+CREATE INDEX attachments_by_seq ON attachments (chat_id, seq) WHERE seq IS NOT NULL;
+-- What a user uploads in a day, and all of theirs, for an export and an erasure.
+CREATE INDEX attachments_by_owner ON attachments (owner_id COLLATE "POSIX", created_at, attachment_id);
+
+-- How many bytes a user has announced today. Deletions do not lower it.
+CREATE TABLE attachment_days (
+    user_id text COLLATE "C" PRIMARY KEY,
+    -- Of UTC.
+    day     date NOT NULL,
+    bytes   bigint NOT NULL
+) WITH (fillfactor = 90);
+
+-- Uploads that a replica passes on to an object store in parts, so that any other may take the next part.
+CREATE TABLE attachment_uploads (
+    chat_id       uuid NOT NULL,
+    attachment_id uuid NOT NULL,
+    -- The store's name for the upload.
+    upload_id     text NOT NULL,
+    -- The store's names for the parts that it has, in order; all of one size.
+    part_ids      text[] NOT NULL DEFAULT '{}',
+    PRIMARY KEY (chat_id, attachment_id)
+);
+
+-- Attachments whose row is gone and whose bytes are still to be deleted: durable, so that a crash or a store that is
+-- away leaves nothing behind.
+CREATE TABLE attachment_removals (
+    chat_id       uuid NOT NULL,
+    attachment_id uuid NOT NULL,
+    -- When the bytes may be deleted; after a failure, tried again. Infinity: a report that is not decided keeps them.
+    due_at        timestamptz NOT NULL DEFAULT clock_timestamp(),
+    -- The number of failed attempts.
+    attempts      integer NOT NULL DEFAULT 0,
+    -- When it was queued, or let go by a report.
+    queued_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (chat_id, attachment_id)
+);
+CREATE INDEX attachment_removals_by_due ON attachment_removals (due_at);
+
 -- An attachment as clients are given it.
 CREATE FUNCTION attachment_json(a attachments) RETURNS json LANGUAGE sql IMMUTABLE AS $$
     SELECT json_build_object(

@@ -1,5 +1,41 @@
 -- Reports.
 
+-- Reported messages. A report keeps a copy of its message, so that neither an edit nor a deletion, of the
+-- message or of its chat, takes it from the host application. An erasure does: the erased user's words, or
+-- name, leave every report.
+CREATE TABLE reports (
+    report_id   uuid PRIMARY KEY,
+    chat_id     uuid NOT NULL,
+    message_id  uuid NOT NULL,
+    -- The message's number.
+    seq         bigint NOT NULL,
+    -- The message's sender.
+    sender_id   text COLLATE "C" NOT NULL,
+    -- Null: the reporter was erased.
+    reporter_id text COLLATE "C",
+    -- The reporter's reason, in their own words; erased with them.
+    reason      text CHECK (char_length(reason) <= 1000),
+    -- The message as it was when it was reported; '' and null once its sender was erased.
+    text        message_text NOT NULL,
+    metadata    small_json,
+    created_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    -- One report a message and reporter; also serves the reports of one reporter.
+    UNIQUE (reporter_id, chat_id, message_id)
+);
+CREATE INDEX reports_by_time ON reports (created_at, report_id);
+CREATE INDEX reports_by_sender ON reports (sender_id);
+
+-- The attachments of reported messages, whose bytes are kept until the report is decided.
+CREATE TABLE report_attachments (
+    chat_id       uuid NOT NULL,
+    attachment_id uuid NOT NULL,
+    report_id     uuid NOT NULL,
+    -- As clients are given it.
+    attachment    json NOT NULL,
+    PRIMARY KEY (chat_id, attachment_id, report_id)
+);
+CREATE INDEX report_attachments_by_report ON report_attachments (report_id);
+
 -- Reports a message, or finds this reporter's earlier report. The users' locks let a concurrent erasure finish
 -- first, the chat's lock a deletion, so that nothing is copied that is gone. Users are locked before chats, as an
 -- erasure does. outcome: created, found, chat_not_found, message_not_found.

@@ -1,5 +1,51 @@
 -- Webhooks: the queue of events for the host application's server.
 
+-- Events for the host application's server. Written only where a webhook URL is configured. A row has ids
+-- only: the content is read when the event is sent, so that no copy outlives a deletion.
+CREATE TABLE webhooks (
+    -- The order within a chat, as the number is given under the chat's lock.
+    webhook_id   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    -- The receiver's idempotency key: the same however often the event is sent.
+    event_id     uuid NOT NULL UNIQUE DEFAULT gen_random_uuid(),
+    kind         text NOT NULL CHECK (kind IN ('message.created', 'report.created')),
+    chat_id      uuid NOT NULL,
+    -- The recipient and the number of a message.created's message. One row is for all members of a group: they are
+    -- told in the order of their ids, and recipient_id is who is tried again.
+    recipient_id text COLLATE "C",
+    seq          bigint,
+    -- Of a row for all members: everybody up to this id is done; '' at first. Null: it is for recipient_id only.
+    after_id     text COLLATE "C",
+    -- The report of a report.created.
+    report_id    uuid,
+    created_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    -- When the event may be sent; after a failure, sent again.
+    due_at       timestamptz NOT NULL,
+    -- The start of the attempts; a replay sets it anew.
+    begun_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    -- The number of failed attempts.
+    attempts     integer NOT NULL DEFAULT 0,
+    -- Why the last attempt failed.
+    last_error   text CHECK (char_length(last_error) <= 200),
+    -- When the event became a dead letter, which holds up no other event; null: it waits.
+    dead_at      timestamptz,
+    CHECK (CASE kind WHEN 'message.created' THEN coalesce(recipient_id, after_id) IS NOT NULL AND seq IS NOT NULL
+                     ELSE report_id IS NOT NULL END)
+) WITH (fillfactor = 70);
+CREATE INDEX webhooks_waiting ON webhooks (chat_id, webhook_id) WHERE dead_at IS NULL;
+CREATE INDEX webhooks_dead ON webhooks (chat_id, webhook_id) WHERE dead_at IS NOT NULL;
+
+-- Chats with waiting events. The replica that holds a chat's lane sends its first event, so that one event
+-- of a chat is sent at a time, in order, from any replica.
+CREATE TABLE webhook_lanes (
+    chat_id uuid PRIMARY KEY,
+    -- When the first event is due. Taking the lane postpones this by the lease, so that a replica that dies
+    -- strands nothing.
+    due_at  timestamptz NOT NULL,
+    -- Counts how often the lane was taken: a replica whose lease ran out finds another number.
+    turn    bigint NOT NULL DEFAULT 0
+) WITH (fillfactor = 70);
+CREATE INDEX webhook_lanes_by_due ON webhook_lanes (due_at);
+
 -- Ends an attempt. in_outcome: done (sent, or obsolete), retry, dead, none (nothing was tried). The lane then
 -- waits for the chat's next event, or is deleted. The lane is locked before the next event is looked up: an
 -- event that is added meanwhile is either seen, or finds no lane and makes one. The order of the look-up names
