@@ -19,7 +19,7 @@ use crate::{
     store::{PushMark, PushNews, PushOutcome, PushWork, Store, StoreError},
 };
 
-/// Time between the begins of two pushes. Fifty at once, encrypted and sent, would keep both cores of a small machine
+/// Time between the begins of two pushes that were looked up together. Fifty at once, encrypted and sent, would keep both cores of a small machine
 /// from those who write for 20 ms.
 const SPACING: Duration = Duration::from_millis(1);
 
@@ -98,11 +98,12 @@ impl Shared {
         if lanes.is_empty() {
             return Ok(0);
         }
-        let mut spacing = tokio::time::interval(SPACING);
-        for work in self.store.list_pushes(&lanes).await? {
-            spacing.tick().await;
+        for (place, work) in (0..).zip(self.store.list_pushes(&lanes).await?) {
             let shared = Arc::clone(self);
-            in_flight.spawn(async move { shared.serve(work).await });
+            in_flight.spawn(async move {
+                tokio::time::sleep(SPACING * place).await;
+                shared.serve(work).await;
+            });
         }
         Ok(lanes.len())
     }
