@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod client;
+mod driver;
 mod error;
 pub mod machine;
 mod rest;
