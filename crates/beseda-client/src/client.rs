@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use url::Url;
 
 use crate::{
-    Credentials, Error, Rest,
+    Credentials, Error, NewFile, Rest,
     driver::{Driver, Shared},
     machine::{Event, Machine, Settings},
     tls,
@@ -56,8 +56,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Attempts over a working connection before a message counts as failed (4). Without a connection a
-    /// message waits for one, however long that takes.
+    /// Attempts over a working connection before a message counts as failed (4; a file has 8 at least). Without a
+    /// connection both wait for one, however long that takes.
     pub fn attempts(mut self, attempts: u32) -> Self {
         self.attempts = attempts.max(1);
         self
@@ -176,19 +176,32 @@ impl Client {
     }
 
     /// The same with metadata and mentions, or with a `client_msg_id` that was kept from an earlier run.
-    pub fn send_message(&self, chat_id: ChatId, mut message: NewMessage) -> String {
+    pub fn send_message(&self, chat_id: ChatId, message: NewMessage) -> String {
+        self.send_with_files(chat_id, message, Vec::new())
+    }
+
+    /// The same with files, up to 10, which are uploaded before; what is sent later to this chat waits for them.
+    /// [`Event::Upload`] tells how they get on. A file that is refused is told as [`Event::NotSent`] of the message,
+    /// and holds up nothing else.
+    pub fn send_with_files(
+        &self,
+        chat_id: ChatId,
+        mut message: NewMessage,
+        files: Vec<NewFile>,
+    ) -> String {
         let make_id = || uuid::Uuid::new_v4().simple().to_string();
         let id = message.client_msg_id.get_or_insert_with(make_id).clone();
-        self.act(|machine| machine.send(chat_id, message));
+        self.act(|machine| machine.send(chat_id, message, files));
         id
     }
 
-    /// Sends a message again that failed.
+    /// Sends a message again that failed, with its files from where they were.
     pub fn send_again(&self, chat_id: ChatId, client_msg_id: &str) {
         self.act(|machine| machine.send_again(chat_id, client_msg_id));
     }
 
-    /// Takes back a message that failed.
+    /// Takes back a message that failed or waits, and stops its uploads. One that is being sent at this moment may
+    /// arrive nevertheless.
     pub fn discard(&self, chat_id: ChatId, client_msg_id: &str) {
         self.act(|machine| machine.discard(chat_id, client_msg_id));
     }

@@ -1,6 +1,7 @@
 //! A [`Machine`] over a network.
 
 use std::{
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -8,7 +9,7 @@ use std::{
 use beseda_protocol::{ReceivedFrame, model::ChatId};
 use tokio::{
     sync::{Notify, mpsc},
-    task::JoinSet,
+    task::{AbortHandle, JoinSet},
     time::sleep_until,
 };
 use url::Url;
@@ -56,6 +57,8 @@ pub(crate) struct Driver {
     socket: Option<Connection>,
     opening: Option<Opening>,
     calls: JoinSet<Answer>,
+    /// The latest calls of uploads, to give them up.
+    uploads: HashMap<u64, AbortHandle>,
 }
 
 impl Driver {
@@ -66,7 +69,8 @@ impl Driver {
         events: mpsc::Sender<Event>,
     ) -> Self {
         let options = WireOptions { tls: Some(Arc::new(tls)), ..WireOptions::default() };
-        Self { shared, rest, options, events, socket: None, opening: None, calls: JoinSet::new() }
+        let (calls, uploads) = (JoinSet::new(), HashMap::new());
+        Self { shared, rest, options, events, socket: None, opening: None, calls, uploads }
     }
 
     /// Until nobody hears the events any more.
@@ -84,6 +88,9 @@ impl Driver {
                 () = self.shared.wake.notified() => {}
                 Some(answer) = self.calls.join_next(), if !self.calls.is_empty() => {
                     if let Ok(answer) = answer {
+                        if let Answer::Upload { upload, .. } = &answer {
+                            self.uploads.remove(upload);
+                        }
                         self.shared.machine().on_answer(Instant::now(), answer);
                     }
                 }
@@ -153,7 +160,15 @@ impl Driver {
             }
             Effect::Call(call) => {
                 let rest = self.rest.clone();
-                self.calls.spawn(async move { answer(&rest, call).await });
+                let upload =
+                    if let Call::Upload { upload, .. } = &call { Some(*upload) } else { None };
+                let handle = self.calls.spawn(async move { answer(&rest, call).await });
+                self.uploads.extend(upload.map(|upload| (upload, handle)));
+            }
+            Effect::Abort(upload) => {
+                if let Some(call) = self.uploads.remove(&upload) {
+                    call.abort();
+                }
             }
         }
         true
@@ -220,6 +235,10 @@ async fn answer(rest: &Rest, call: Call) -> Answer {
         Call::Mark { asked, chat_id, up_to_seq } => {
             let outcome = rest.mark_read(&chat_id.to_string(), Some(up_to_seq)).await;
             Answer::Mark { asked, chat_id, outcome }
+        }
+        Call::Upload { chat_id, upload, attempt, step } => {
+            let outcome = rest.bring(&chat_id.to_string(), step).await;
+            Answer::Upload { upload, attempt, outcome }
         }
         Call::Renew => Answer::Renew(renewed(rest.credentials()).await),
     }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use beseda_protocol::{Close, CloseAction, ErrorCode};
 
-use super::{Effect, Event, Machine, Timer};
+use super::{Effect, Event, Machine, Timer, Upload};
 use crate::{Closed, Error};
 
 /// The shortest back-off, and the longest.
@@ -181,6 +181,8 @@ impl Machine {
     pub fn on_closed(&mut self, now: Instant, closed: &Closed) {
         let Closed { code, reason } = closed;
         let why = format!("{reason} ({code})");
+        // Their replica may be frozen, which a call would notice late. They go on with the next connection.
+        self.halt_uploads(Upload::can_go_on);
         match self.phase.closed(now, *code) {
             Next::Stop => self.stopped(*code, why),
             // The first time at once: perhaps only the ticket was stale.

@@ -77,7 +77,12 @@ impl Machine {
         reason: Option<GoneReason>,
     ) {
         self.unfollow(chat_id);
-        let was_open = self.timelines.remove(&chat_id).is_some();
+        let timeline = self.timelines.remove(&chat_id);
+        let was_open = timeline.is_some();
+        for pending in timeline.into_iter().flat_map(|timeline| timeline.outbox.pending) {
+            self.give_up(chat_id, pending);
+        }
+        self.start_uploads();
         // Who leaves may hear of it twice: in the chat, and on the inbox.
         let was_known = self.chats.remove(chat_id, total_unread) || was_open;
         if was_known {
@@ -167,11 +172,11 @@ impl Machine {
         }
         let chats: Vec<ChatId> = self.timelines.keys().copied().collect();
         for chat_id in chats {
-            // A pause that the lost connection made is over.
-            if self.timers.cancel(Timer::Outbox(chat_id)) {
-                self.send_next(chat_id);
-            }
+            // A pause that the lost connection made is over; so is a stop.
+            self.timers.cancel(Timer::Outbox(chat_id));
+            self.send_next(chat_id);
         }
+        self.resume_uploads();
     }
 
     fn on_error(

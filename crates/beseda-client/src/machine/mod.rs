@@ -11,8 +11,10 @@ mod effects;
 mod frames;
 mod messages;
 mod outbox;
+mod retries;
 mod timeline;
 mod timers;
+mod uploads;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -25,12 +27,14 @@ use beseda_protocol::{
     model::{ChatId, UserId},
 };
 
+pub(crate) use self::uploads::takes_parts;
 pub use self::{
     chats::{ChatList, Moment},
     connection::State,
     effects::{Answer, Call, Effect, Event},
     outbox::Pending,
     timeline::{Entry, Position, Timeline},
+    uploads::{Brought, Upload, UploadPhase, UploadStep},
 };
 use self::{connection::Phase, frames::Subscription, timers::Timers};
 
@@ -44,7 +48,7 @@ pub struct Settings {
     pub only: Option<ChatId>,
     /// Messages of a chat's first page, 1 to 100; `None`: the server's own choice.
     pub page: Option<u8>,
-    /// Attempts over a working connection before a message counts as failed.
+    /// Attempts over a working connection before a message counts as failed; a file has 8 at least.
     pub attempts: u32,
     /// Whether there is somebody to ask for another token.
     pub can_renew: bool,
@@ -61,6 +65,7 @@ enum Timer {
     Resubscribe(ChatId),
     History(ChatId),
     Outbox(ChatId),
+    Upload(u64),
     Mark(ChatId),
 }
 
@@ -77,6 +82,8 @@ pub struct Machine {
     effects: VecDeque<Effect>,
     /// Names of commands, counted.
     commands: u64,
+    /// Uploads so far, which names them.
+    uploads: u64,
     reading_list: bool,
     read_list_again: bool,
     /// Why the one chat is the user's no longer, as its socket said before its close.
@@ -97,6 +104,7 @@ impl Machine {
             timers: Timers::default(),
             effects: VecDeque::new(),
             commands: 0,
+            uploads: 0,
             reading_list: false,
             read_list_again: false,
             gone_as: None,
@@ -149,6 +157,7 @@ impl Machine {
     /// stay, and go out after another [`Machine::start`].
     pub fn stop(&mut self) {
         self.timers.clear();
+        self.halt_uploads(|_| true);
         self.effects.push_back(Effect::Disconnect);
         self.set_state(State::Idle);
     }
@@ -164,6 +173,7 @@ impl Machine {
         }
         let chats: Vec<ChatId> = self.timelines.keys().copied().collect();
         chats.into_iter().for_each(|chat_id| self.send_next(chat_id));
+        self.resume_uploads();
     }
 
     /// The time has come.
@@ -179,6 +189,7 @@ impl Machine {
                 Timer::Resubscribe(chat_id) => self.subscribe(chat_id),
                 Timer::History(chat_id) => self.load_newest(chat_id),
                 Timer::Outbox(chat_id) => self.send_next(chat_id),
+                Timer::Upload(_) => self.start_uploads(),
                 Timer::Mark(chat_id) => self.mark_next(chat_id),
             }
         }
