@@ -216,7 +216,7 @@ impl Client {
         self.act(|machine| machine.typing(chat_id, typing));
     }
 
-    /// Ends the connection; [`State::Idle`] comes once it has said goodbye.
+    /// Ends the connection; [`State::Idle`](crate::State::Idle) comes once it has said goodbye.
     pub fn stop(&self) {
         self.act(Machine::stop);
     }

@@ -62,7 +62,7 @@ pub enum UploadStep {
         link: UploadLink,
         size: u64,
     },
-    /// Bring the bytes from `from` on, or a part of them: the whole where the link [takes](takes_parts) no parts.
+    /// Bring the bytes from `from` on, or a part of them: all, where they go to an object store.
     Bring {
         link: UploadLink,
         file: NewFile,
