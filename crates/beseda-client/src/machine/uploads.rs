@@ -42,8 +42,10 @@ pub struct Upload {
     retries: Retries,
 }
 
+/// How far an upload is.
 #[derive(Debug, Clone, PartialEq)]
 pub enum UploadPhase {
+    /// For its turn, for a connection, or for another attempt.
     Waiting,
     Sending,
     Done(AttachmentId),
