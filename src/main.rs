@@ -72,6 +72,8 @@ enum Command {
     Token(dev::TokenOptions),
     /// Chat with a user, in a terminal or through a pipe: each line is a message.
     ///
+    /// The line `/file PATH` sends a file. Messages arrive in the order of the lines, whatever replica dies.
+    ///
     /// A line that can't be a message (more than 4,000 characters, or not UTF-8) is refused alone. From a
     /// pipe, the exit status is 1 if a line was refused or its delivery is unknown.
     #[cfg(feature = "dev")]

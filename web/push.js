@@ -28,7 +28,8 @@ export class PushSwitch {
     byId('push').addEventListener('click', () => this.#next(() => (this.#isOn ? this.#turnOff() : this.#turnOn())));
     // Somebody else has taken the device over, in another window.
     window.addEventListener('storage', () => this.#render());
-    navigator.serviceWorker.addEventListener('message', ({ data }) => {
+    navigator.serviceWorker.addEventListener('message', ({ data, ports: [answer] }) => {
+      if (data.type === 'whose') answer.postMessage(this.#isOn);
       if (data.type === 'open') onOpen(data.chatId);
       if (data.type === 'subscription') this.#next(() => this.#renew());
     });
@@ -75,6 +76,8 @@ export class PushSwitch {
     }
     await this.#register();
     write(OWNER_KEY, this.#session.me);
+    // It was for somebody else.
+    await closeShown();
     announce(t('pushOn'));
   }
 
@@ -106,9 +109,14 @@ export class PushSwitch {
     const registration = await navigator.serviceWorker.getRegistration();
     const subscription = await registration?.pushManager.getSubscription();
     await Promise.allSettled([this.#session.api.deleteDevice(deviceId()), subscription?.unsubscribe()]);
-    for (const shown of await registration?.getNotifications() ?? []) shown.close();
+    await closeShown();
     await navigator.clearAppBadge?.().catch(() => {});
   }
+}
+
+async function closeShown() {
+  const registration = await navigator.serviceWorker.getRegistration();
+  for (const shown of await registration?.getNotifications() ?? []) shown.close();
 }
 
 function deviceId() {

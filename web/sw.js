@@ -5,6 +5,9 @@
  */
 import { t } from './i18n.js';
 
+/** Longest wait for a window's answer: one that the browser has put to sleep, or where nobody is signed in, gives none. */
+const ANSWER_MS = 1_000;
+
 addEventListener('install', () => skipWaiting());
 addEventListener('push', (event) => event.waitUntil(onPush(event.data.json())));
 addEventListener('notificationclick', (event) => event.waitUntil(onClick(event.notification)));
@@ -34,10 +37,27 @@ function windows() {
   return clients.matchAll({ type: 'window', includeUncontrolled: true });
 }
 
+/** The latest window of whom this browser is notified for: somebody else may be signed in beside them. */
+async function ownersWindow() {
+  const all = await windows();
+  const answers = await Promise.all(all.map(isOwners));
+  return all.find((_, at) => answers[at]);
+}
+
+/** @param {WindowClient} window @returns {Promise<boolean>} */
+function isOwners(window) {
+  return new Promise((resolve) => {
+    const { port1: answer, port2: way } = new MessageChannel();
+    answer.onmessage = ({ data }) => resolve(data);
+    setTimeout(() => resolve(false), ANSWER_MS);
+    window.postMessage({ type: 'whose' }, [way]);
+  });
+}
+
 async function onClick(notification) {
   notification.close();
   const { chatId } = notification.data ?? {};
-  const [open] = await windows();
+  const open = await ownersWindow();
   if (!open) return clients.openWindow(new URL(chatId ? `#${new URLSearchParams({ chat: chatId })}` : '', registration.scope).href);
   if (chatId) open.postMessage({ type: 'open', chatId });
   return open.focus();

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use beseda_client::{Client, Event, Events, State, Window};
+use beseda_client::{Client, Event, Events, NewFile, State, Window, machine::Timeline};
 use beseda_protocol::{
     ReceivedFrame,
     bounds::check_text,
@@ -14,12 +14,12 @@ use tokio::time::sleep_until;
 use super::{
     ChatError,
     console::{Console, Input},
-    files::{self, Files, Upload},
+    files,
     lines::{Line, harmless},
     screen::Screen,
 };
 
-/// Time-out of each pending message after the end of the input.
+/// Time-out of each pending message, and of each part of a file, after the end of the input.
 const LAST_WORDS: Duration = Duration::from_secs(60);
 
 /// Time-out of an orderly close.
@@ -42,19 +42,19 @@ pub(super) struct Conversation {
     screen: Screen,
     /// Messages to show at the start.
     history: usize,
-    /// Uploads on their way.
-    files: Files,
-    /// Typed before the history was read, which is shown first.
-    unsent: Vec<String>,
+    /// Typed before the history was read, which is shown first: texts and files.
+    unsent: Vec<(String, Vec<NewFile>)>,
     /// The history was read, and missed messages were shown.
     synced: bool,
     /// The latest acknowledged change, which must be shown before the end.
     acknowledged_ev: i64,
+    /// Bytes of pending files that have arrived, as it was noted last.
+    brought: u64,
     /// Lines that were refused for good.
     refused: usize,
     /// The connection is lost, which was shown.
     disconnected: bool,
-    /// When the input ended, or the last message arrived after that.
+    /// When the input ended, or something pending got on after that.
     input_ended: Option<Instant>,
 }
 
@@ -73,10 +73,10 @@ impl Conversation {
             chat_id,
             screen,
             history: history.into(),
-            files: Files::default(),
             unsent: Vec::new(),
             synced: false,
             acknowledged_ev: 0,
+            brought: 0,
             refused: 0,
             disconnected: false,
             input_ended: None,
@@ -103,7 +103,6 @@ impl Conversation {
                         return Ok(());
                     }
                 }
-                upload = self.files.next() => self.on_upload(upload).await?,
                 () = sleep_until(limit.unwrap_or_else(Instant::now).into()), if limit.is_some() => {
                     // `close` reports messages that may not have arrived.
                     return match self.synced || self.pending() > 0 {
@@ -136,7 +135,15 @@ impl Conversation {
             let timeline = machine.timeline(self.chat_id);
             timeline.map_or(0, |timeline| timeline.pending().iter().filter(is_tried).count())
         });
-        self.unsent.len() + self.files.count() + in_client
+        self.unsent.len() + in_client
+    }
+
+    /// The bytes of pending files that have arrived.
+    fn brought(&self) -> u64 {
+        self.client.look(|machine| {
+            let pending = machine.timeline(self.chat_id).map_or(&[][..], Timeline::pending);
+            pending.iter().flat_map(|one| &one.uploads).map(|upload| upload.sent).sum()
+        })
     }
 
     /// Whether the input has ended and all work is done.
@@ -158,15 +165,14 @@ impl Conversation {
     async fn on_input(&mut self, input: Input) -> Result<bool, ChatError> {
         match input {
             Input::Line(text) if text.trim().is_empty() => {}
-            Input::Line(text) if files::named(&text).is_some() => {
-                let rest = self.client.rest().clone();
-                let path = files::named(&text).unwrap_or_default();
-                self.files.upload(rest, self.chat_id, path);
-            }
-            Input::Line(text) => match check_text(&text) {
-                Ok(()) => self.send(text).await?,
+            Input::Line(line) => match (files::named(&line), check_text(&line)) {
+                (Some(path), _) => match files::open(path).await {
+                    Ok(file) => self.send(&line, String::new(), vec![file]).await?,
+                    Err(error) => self.refuse(path, &error.to_string()).await?,
+                },
+                (None, Ok(())) => self.send(&line, line.clone(), Vec::new()).await?,
                 // The service would refuse it, or the socket that carries it.
-                Err(reason) => self.refuse(&format!("{text:.40}"), reason).await?,
+                (None, Err(reason)) => self.refuse(&format!("{line:.40}"), reason).await?,
             },
             Input::NotText(line) => self.refuse(&format!("line {line}"), "is not UTF-8").await?,
             Input::End => self.input_ended = Some(Instant::now()),
@@ -175,28 +181,26 @@ impl Conversation {
         Ok(false)
     }
 
-    async fn send(&mut self, text: String) -> Result<(), ChatError> {
+    async fn send(
+        &mut self,
+        line: &str,
+        text: String,
+        files: Vec<NewFile>,
+    ) -> Result<(), ChatError> {
         if self.disconnected {
-            self.show(Line::note(format!("not sent yet: {text}"))).await?;
+            self.show(Line::note(format!("not sent yet: {line}"))).await?;
         }
         if self.synced {
-            self.client.send(self.chat_id, text);
+            self.pass(text, files);
         } else {
-            self.unsent.push(text);
+            self.unsent.push((text, files));
         }
         Ok(())
     }
 
-    /// Sends a file that was uploaded.
-    async fn on_upload(&mut self, (path, uploaded): Upload) -> Result<(), ChatError> {
-        match uploaded {
-            Ok(id) => {
-                let message = NewMessage { attachments: vec![id], ..NewMessage::default() };
-                self.client.send_message(self.chat_id, message);
-                Ok(())
-            }
-            Err(reason) => self.refuse(&path, &reason).await,
-        }
+    fn pass(&self, text: String, files: Vec<NewFile>) {
+        let message = NewMessage { text, ..NewMessage::default() };
+        self.client.send_with_files(self.chat_id, message, files);
     }
 
     async fn refuse(&mut self, what: &str, reason: &str) -> Result<(), ChatError> {
@@ -218,14 +222,20 @@ impl Conversation {
             Event::Frame(frame) => self.on_frame(&frame).await,
             Event::Sent { message, .. } => {
                 self.acknowledged_ev = self.acknowledged_ev.max(message.ev);
-                if let Some(since) = &mut self.input_ended {
-                    *since = Instant::now();
+                self.gets_on();
+                Ok(())
+            }
+            Event::Upload { .. } => {
+                let brought = self.brought();
+                if std::mem::replace(&mut self.brought, brought) != brought {
+                    self.gets_on();
                 }
                 Ok(())
             }
             Event::NotSent { pending, error, .. } => {
-                let text = pending.text;
-                self.refuse(&format!("{text:.40}"), &error.detail).await
+                let files: Vec<_> = pending.uploads.iter().map(|one| one.file.name()).collect();
+                let what = format!("{}{}", pending.text, files.join(", "));
+                self.refuse(&format!("{what:.40}"), &error.detail).await
             }
             Event::Marked(result) => {
                 self.screen.marked(result.read_seq);
@@ -236,6 +246,13 @@ impl Conversation {
                 self.show(Line::note("your token ends within a minute")).await
             }
             Event::TokenExpiring { .. } | Event::Chats | Event::Gone { .. } => Ok(()),
+        }
+    }
+
+    /// What is pending has its time anew.
+    fn gets_on(&mut self) {
+        if let Some(since) = &mut self.input_ended {
+            *since = Instant::now();
         }
     }
 
@@ -310,8 +327,8 @@ impl Conversation {
         }
         if let ReceivedFrame::Synced { .. } = frame {
             self.synced = true;
-            for text in std::mem::take(&mut self.unsent) {
-                self.client.send(self.chat_id, text);
+            for (text, files) in std::mem::take(&mut self.unsent) {
+                self.pass(text, files);
             }
             if std::mem::take(&mut self.disconnected) {
                 let url = self.client.rest().url();

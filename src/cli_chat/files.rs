@@ -1,74 +1,38 @@
 //! Files that are sent: `/file PATH`.
 
-use std::path::Path;
+use std::{io, path::Path};
 
-use beseda_client::Rest;
-use tokio::task::JoinSet;
+use beseda_client::NewFile;
+use tokio::io::AsyncReadExt;
 
-use super::lines::harmless;
-use crate::model::{Attachment, AttachmentId, AttachmentStatus, ChatId};
+use crate::model::{Attachment, AttachmentStatus};
 
 /// What a line begins with that names a file.
 const COMMAND: &str = "/file ";
 
-/// Largest file that is read into memory, in bytes: what a service takes by default.
-const MAX_BYTES: u64 = 100 * 1024 * 1024;
-
-/// Uploads on their way.
-#[derive(Debug, Default)]
-pub(super) struct Files {
-    uploads: JoinSet<Upload>,
-}
-
-/// How an upload ended: the path as it was typed, and the attachment or why there is none.
-pub(super) type Upload = (String, Result<AttachmentId, String>);
+/// Bytes at the beginning of a file that tell its type.
+const HEAD_BYTES: u64 = 8 * 1024;
 
 /// The path that a line names; `None`: it is a text.
 pub(super) fn named(line: &str) -> Option<&str> {
     line.strip_prefix(COMMAND).map(str::trim).filter(|path| !path.is_empty())
 }
 
-impl Files {
-    pub(super) fn count(&self) -> usize {
-        self.uploads.len()
-    }
-
-    pub(super) fn upload(&mut self, rest: Rest, chat_id: ChatId, path: &str) {
-        let path = path.to_owned();
-        self.uploads.spawn(async move {
-            let uploaded = upload(&rest, chat_id, Path::new(&path)).await;
-            (path, uploaded)
-        });
-    }
-
-    /// The next upload that ends; never, where there is none.
-    pub(super) async fn next(&mut self) -> Upload {
-        loop {
-            match self.uploads.join_next().await {
-                Some(Ok(upload)) => return upload,
-                // It was not aborted, and a panic is told by its own message.
-                Some(Err(_)) => {}
-                None => std::future::pending().await,
-            }
-        }
-    }
-}
-
-async fn upload(rest: &Rest, chat_id: ChatId, path: &Path) -> Result<AttachmentId, String> {
-    let size = tokio::fs::metadata(path).await.map_err(|error| error.to_string())?.len();
-    if size > MAX_BYTES {
-        return Err(format!("has {size} bytes, more than {MAX_BYTES}"));
-    }
-    let bytes = tokio::fs::read(path).await.map_err(|error| error.to_string())?;
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("file");
-    let content_type = match infer::get(&bytes) {
+/// A file to be sent, with the type that its beginning tells.
+pub(super) async fn open(path: &str) -> io::Result<NewFile> {
+    let mut head = Vec::new();
+    tokio::fs::File::open(path).await?.take(HEAD_BYTES).read_to_end(&mut head).await?;
+    let content_type = match infer::get(&head) {
         Some(kind) => kind.mime_type(),
-        None if std::str::from_utf8(&bytes).is_ok() => "text/plain",
+        None if is_text(&head) => "text/plain",
         None => "application/octet-stream",
     };
-    let chat = chat_id.to_string();
-    let attached = rest.attach(&chat, name, content_type, &bytes, |_| ()).await;
-    attached.map_err(|error| harmless(&error.detail))
+    Ok(NewFile::at(Path::new(path)).with_content_type(content_type))
+}
+
+/// Whether it is UTF-8, of which the last character may be cut off.
+fn is_text(head: &[u8]) -> bool {
+    std::str::from_utf8(head).map_or_else(|error| error.error_len().is_none(), |_| true)
 }
 
 /// Describes an attachment in one line.

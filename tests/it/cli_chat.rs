@@ -341,3 +341,43 @@ async fn a_file_is_sent_and_shown_by_its_name_and_reactions_are_no_news() {
     his.end_input();
     assert_eq!((hers.ended().await, his.ended().await), (1, 0), "a file was not sent");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_with_a_file_keeps_its_place_when_its_replica_dies() {
+    // More than a socket's buffers take at once, so that the replica dies in the middle.
+    const BYTES: usize = 50_000_000;
+    let mut cluster = Cluster::start(2).await;
+    let place = format!("file://{}", cluster.files().display());
+    let (program, doomed) =
+        Program::join(&mut cluster, &[("BESEDA_ATTACHMENTS", place.as_str())]).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let chat = alice.on(0).open_chat(&bob).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("large.bin");
+    std::fs::write(&path, vec![0x80; BYTES]).expect("a file");
+    let mut hers = Talker::start(&alice, "bob", &[doomed, 0]);
+    hers.notes_that("bob is offline").await;
+    hers.types(&format!("before\n/file {}\nafter\n", path.display()));
+    let arrived = || received_bytes(cluster.files());
+    eventually(async || if arrived() > 0 { Ok(()) } else { Err("nothing of it came".to_owned()) })
+        .await;
+    drop(program);
+    assert!(arrived() < BYTES as u64, "it is in the middle");
+    hers.end_input();
+    assert_eq!(hers.ended().await, 0, "{}", hers.notes());
+    let page = bob.on(1).history(&chat, "").await;
+    let sent = page["results"].as_array().expect("messages").iter();
+    let sent: Vec<_> = sent.map(|one| (&one["text"], &one["attachments"][0]["size"])).collect();
+    let none = Value::Null;
+    let (before, file, after) = (json!("before"), json!(""), json!("after"));
+    assert_eq!(sent, [(&before, &none), (&file, &json!(BYTES)), (&after, &none)]);
+}
+
+/// The bytes of attachments in a folder of theirs.
+fn received_bytes(files: &std::path::Path) -> u64 {
+    let entries = |folder: &std::path::Path| {
+        std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path())
+    };
+    let bytes = entries(files).flat_map(|chat| entries(&chat).collect::<Vec<_>>());
+    bytes.filter_map(|path| path.metadata().ok()).map(|about| about.len()).sum()
+}

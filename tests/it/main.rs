@@ -7,6 +7,7 @@ mod blocks;
 mod bounds;
 mod chats;
 mod cli_chat;
+mod client_files;
 mod delivery;
 mod dev_command;
 mod export;

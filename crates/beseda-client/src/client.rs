@@ -1,21 +1,15 @@
-//! A [`Machine`] over a network.
+//! A client that comes back by itself.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
 
-use beseda_protocol::{ReceivedFrame, model::ChatId, rest::NewMessage};
-use tokio::{
-    sync::{Notify, mpsc},
-    task::JoinSet,
-    time::sleep_until,
-};
+use beseda_protocol::{model::ChatId, rest::NewMessage};
+use tokio::sync::mpsc;
 use url::Url;
 
 use crate::{
-    Closed, Connection, Credentials, Error, Rest, TokenReason, WireError, WireOptions,
-    machine::{Answer, Call, Effect, Event, Machine, Position, Settings, State},
+    Credentials, Error, NewFile, Rest,
+    driver::{Driver, Shared},
+    machine::{Event, Machine, Settings},
     tls,
 };
 
@@ -62,8 +56,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Attempts over a working connection before a message counts as failed (4). Without a connection a
-    /// message waits for one, however long that takes.
+    /// Attempts over a working connection before a message counts as failed (4; a file has 8 at least). Without a
+    /// connection both wait for one, however long that takes.
     pub fn attempts(mut self, attempts: u32) -> Self {
         self.attempts = attempts.max(1);
         self
@@ -89,33 +83,11 @@ impl ClientBuilder {
         };
         let mut machine = Machine::new(settings);
         machine.start();
-        let shared = Arc::new(Shared { machine: Mutex::new(machine), wake: Notify::new() });
+        let shared = Shared::new(machine);
         let (events, received) = mpsc::channel(WAITING_EVENTS);
-        let driver = Driver {
-            shared: Arc::clone(&shared),
-            rest: rest.clone(),
-            options: WireOptions { tls: Some(Arc::new(tls)), ..WireOptions::default() },
-            events,
-            socket: None,
-            opening: None,
-            calls: JoinSet::new(),
-        };
+        let driver = Driver::new(Arc::clone(&shared), rest.clone(), tls, events);
         let task = tokio::spawn(driver.run()).abort_handle();
         Ok((Client { shared, rest, _task: Arc::new(Task(task)) }, Events(received)))
-    }
-}
-
-#[derive(Debug)]
-struct Shared {
-    machine: Mutex<Machine>,
-    /// Told: the machine wants something done.
-    wake: Notify,
-}
-
-impl Shared {
-    fn machine(&self) -> MutexGuard<'_, Machine> {
-        // A panic in between leaves a state that the next page or frame puts right.
-        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -174,9 +146,7 @@ impl Client {
     }
 
     fn act<T>(&self, act: impl FnOnce(&mut Machine) -> T) -> T {
-        let outcome = act(&mut self.shared.machine());
-        self.shared.wake.notify_one();
-        outcome
+        self.shared.act(act)
     }
 
     /// Opens a chat: reads its newest page, and follows it from there on.
@@ -206,19 +176,32 @@ impl Client {
     }
 
     /// The same with metadata and mentions, or with a `client_msg_id` that was kept from an earlier run.
-    pub fn send_message(&self, chat_id: ChatId, mut message: NewMessage) -> String {
+    pub fn send_message(&self, chat_id: ChatId, message: NewMessage) -> String {
+        self.send_with_files(chat_id, message, Vec::new())
+    }
+
+    /// The same with files, up to 10, which are uploaded before; what is sent later to this chat waits for them.
+    /// [`Event::Upload`] tells how they get on. A file that is refused is told as [`Event::NotSent`] of the message,
+    /// and holds up nothing else.
+    pub fn send_with_files(
+        &self,
+        chat_id: ChatId,
+        mut message: NewMessage,
+        files: Vec<NewFile>,
+    ) -> String {
         let make_id = || uuid::Uuid::new_v4().simple().to_string();
         let id = message.client_msg_id.get_or_insert_with(make_id).clone();
-        self.act(|machine| machine.send(chat_id, message));
+        self.act(|machine| machine.send(chat_id, message, files));
         id
     }
 
-    /// Sends a message again that failed.
+    /// Sends a message again that failed, with its files from where they were.
     pub fn send_again(&self, chat_id: ChatId, client_msg_id: &str) {
         self.act(|machine| machine.send_again(chat_id, client_msg_id));
     }
 
-    /// Takes back a message that failed.
+    /// Takes back a message that failed or waits, and stops its uploads. One that is being sent at this moment may
+    /// arrive nevertheless.
     pub fn discard(&self, chat_id: ChatId, client_msg_id: &str) {
         self.act(|machine| machine.discard(chat_id, client_msg_id));
     }
@@ -233,7 +216,7 @@ impl Client {
         self.act(|machine| machine.typing(chat_id, typing));
     }
 
-    /// Ends the connection; [`State::Idle`] comes once it has said goodbye.
+    /// Ends the connection; [`State::Idle`](crate::State::Idle) comes once it has said goodbye.
     pub fn stop(&self) {
         self.act(Machine::stop);
     }
@@ -243,190 +226,4 @@ impl Client {
         self.rest.credentials().wake();
         self.act(Machine::wake);
     }
-}
-
-/// Opens a socket: the number of the attempt, and what came of it.
-type Opening = tokio::task::JoinHandle<(u64, Result<Connection, Error>)>;
-
-struct Driver {
-    shared: Arc<Shared>,
-    rest: Rest,
-    options: WireOptions,
-    events: mpsc::Sender<Event>,
-    socket: Option<Connection>,
-    opening: Option<Opening>,
-    calls: JoinSet<Answer>,
-}
-
-impl Driver {
-    /// Until nobody hears the events any more.
-    async fn run(mut self) {
-        loop {
-            loop {
-                let effect = self.shared.machine().next_effect();
-                let Some(effect) = effect else { break };
-                if !self.perform(effect).await {
-                    return;
-                }
-            }
-            let deadline = self.shared.machine().deadline();
-            tokio::select! {
-                () = self.shared.wake.notified() => {}
-                Some(answer) = self.calls.join_next(), if !self.calls.is_empty() => {
-                    if let Ok(answer) = answer {
-                        self.shared.machine().on_answer(Instant::now(), answer);
-                    }
-                }
-                opened = async { self.opening.as_mut()?.await.ok() }, if self.opening.is_some() => {
-                    self.opening = None;
-                    match opened {
-                        Some((_, Ok(connection))) => self.socket = Some(connection),
-                        Some((attempt, Err(error))) => {
-                            self.shared.machine().on_refused(Instant::now(), attempt, &error);
-                        }
-                        None => {}
-                    }
-                }
-                came = next_text(&mut self.socket), if self.socket.is_some() => match came {
-                    Ok(text) => self.on_text(&text),
-                    Err(closed) => {
-                        self.socket = None;
-                        self.shared.machine().on_closed(Instant::now(), &closed);
-                    }
-                },
-                () = sleep_until(deadline.unwrap_or_else(Instant::now).into()), if deadline.is_some() => {
-                    self.shared.machine().on_time(Instant::now());
-                }
-            }
-        }
-    }
-
-    fn on_text(&mut self, text: &str) {
-        // What can't be read is of another version, and nothing that is needed here.
-        let frame = ReceivedFrame::decode(text).unwrap_or(ReceivedFrame::Unknown);
-        if let (ReceivedFrame::Hello { heartbeat_ms, .. }, Some(socket)) =
-            (&frame, &mut self.socket)
-        {
-            socket.set_heartbeat(Duration::from_millis(*heartbeat_ms));
-        }
-        self.shared.machine().on_frame(Instant::now(), frame);
-    }
-
-    /// Whether to go on.
-    async fn perform(&mut self, effect: Effect) -> bool {
-        match effect {
-            Effect::Emit(event) => {
-                if let Event::State(State::Waiting { .. }) = &*event {
-                    // Perhaps another replica is there.
-                    self.rest.turn();
-                }
-                return self.events.send(*event).await.is_ok();
-            }
-            Effect::Connect { attempt, renew, only, position } => {
-                let (rest, options) = (self.rest.clone(), self.options.clone());
-                self.opening = Some(tokio::spawn(async move {
-                    (attempt, open(&rest, &options, renew, only, position).await)
-                }));
-            }
-            Effect::Disconnect => {
-                if let Some(opening) = self.opening.take() {
-                    opening.abort();
-                }
-                if let Some(socket) = self.socket.take() {
-                    socket.close().await;
-                }
-            }
-            Effect::Transmit(text) => {
-                if let Some(socket) = &mut self.socket {
-                    socket.send(text).await;
-                }
-            }
-            Effect::Call(call) => {
-                let rest = self.rest.clone();
-                self.calls.spawn(async move { answer(&rest, call).await });
-            }
-        }
-        true
-    }
-}
-
-impl Drop for Driver {
-    fn drop(&mut self) {
-        if let Some(opening) = self.opening.take() {
-            opening.abort();
-        }
-    }
-}
-
-async fn next_text(socket: &mut Option<Connection>) -> Result<crate::Utf8Bytes, Closed> {
-    match socket {
-        Some(socket) => socket.next_text().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn open(
-    rest: &Rest,
-    options: &WireOptions,
-    renew: bool,
-    only: Option<ChatId>,
-    position: Option<Position>,
-) -> Result<Connection, Error> {
-    if renew {
-        let old = rest.credentials().current().await?;
-        // Where there is no other one, the ticket will say so.
-        rest.credentials().renew(Some(&old), TokenReason::Refused).await?;
-    }
-    let ws_url = match only {
-        Some(chat_id) => rest.connect_chat(chat_id).await?.ws_url,
-        None => rest.connect().await?.ws_url,
-    };
-    let mut url: Url = ws_url.parse().map_err(Error::network)?;
-    if let Some(Position { ev, epoch }) = position {
-        url.query_pairs_mut().append_pair("after_ev", &ev.to_string()).append_pair("epoch", &epoch);
-    }
-    Connection::open(url.as_str(), options).await.map_err(|error| match error {
-        // In the server's own words, where it was the server that refused.
-        WireError::Refused(response) => {
-            let body = response.body().as_deref().unwrap_or_default();
-            Error::answered(response.status().as_u16(), body)
-        }
-        error => Error::network(error),
-    })
-}
-
-async fn answer(rest: &Rest, call: Call) -> Answer {
-    match call {
-        Call::List { asked, limit } => Answer::List { asked, outcome: list(rest, limit).await },
-        Call::History { chat_id, load, window, limit } => {
-            let outcome = rest.history(&chat_id.to_string(), window, limit).await;
-            Answer::History { chat_id, load, window, outcome }
-        }
-        Call::Send { asked, chat_id, message } => {
-            let outcome = rest.send_message(&chat_id.to_string(), &message).await.map(Box::new);
-            let client_msg_id = message.client_msg_id.unwrap_or_default();
-            Answer::Send { asked, chat_id, client_msg_id, outcome }
-        }
-        Call::Mark { asked, chat_id, up_to_seq } => {
-            let outcome = rest.mark_read(&chat_id.to_string(), Some(up_to_seq)).await;
-            Answer::Mark { asked, chat_id, outcome }
-        }
-        Call::Renew => Answer::Renew(renewed(rest.credentials()).await),
-    }
-}
-
-async fn list(rest: &Rest, limit: u8) -> Result<(beseda_protocol::rest::ChatPage, i64), Error> {
-    let page = rest.list_chats(Some(limit), None).await?;
-    // Archived chats count too, and no page of the list has them.
-    let total = rest.unread().await?.total;
-    Ok((page, total))
-}
-
-async fn renewed(credentials: &Credentials) -> Result<Option<String>, Error> {
-    let old = credentials.current().await?;
-    let is_new = credentials.renew(Some(&old), TokenReason::Expiring).await?;
-    Ok(match is_new {
-        true => Some(credentials.current().await?.to_string()),
-        false => None,
-    })
 }

@@ -7,10 +7,10 @@ use beseda_protocol::{ErrorCode, FieldError, Problem};
 /// A call that failed: what the server said of it, or that no answer came.
 #[derive(Debug, Clone)]
 pub struct Error {
-    /// The HTTP status; 0 where no answer came.
+    /// The HTTP status; 0 where no answer came, or nothing was asked.
     pub status: u16,
-    /// Stable: a code of the protocol, [`Error::NETWORK`] where no answer came, or empty where a proxy
-    /// answered in words of its own.
+    /// Stable: a code of the protocol, [`Error::NETWORK`] where no answer came, [`Error::FILE`], or empty
+    /// where a proxy answered in words of its own.
     pub code: String,
     /// For people; not stable.
     pub detail: String,
@@ -26,6 +26,13 @@ pub struct Error {
 impl Error {
     /// The code of a call that got no answer.
     pub const NETWORK: &'static str = "network";
+
+    /// The code of a file of this machine that could not be read.
+    pub const FILE: &'static str = "file";
+
+    pub(crate) fn file(cause: std::io::Error) -> Self {
+        Self { code: Self::FILE.to_owned(), ..Self::network(cause) }
+    }
 
     /// No answer came, or none of Beseda's.
     pub fn network(cause: impl std::error::Error + Send + Sync + 'static) -> Self {
@@ -74,7 +81,8 @@ impl Error {
 
     /// Whether the same call may succeed later.
     pub fn is_temporary(&self) -> bool {
-        matches!(self.status, 0 | 408 | 429) || self.status >= 500
+        let may_pass = matches!(self.status, 0 | 408 | 429) || self.status >= 500;
+        may_pass && self.code != Self::FILE
     }
 
     /// Whether another token is needed.

@@ -1,7 +1,9 @@
 #![doc = include_str!("../README.md")]
 
 mod client;
+mod driver;
 mod error;
+mod file;
 pub mod machine;
 mod rest;
 mod tls;
@@ -14,6 +16,7 @@ pub use beseda_protocol::rest::Window;
 pub use self::{
     client::{Client, ClientBuilder, Events},
     error::Error,
+    file::NewFile,
     machine::{Event, State},
     rest::{Changes, ChatFilter, Export, MemberFilter, Rest},
     token::{Credentials, TokenReason},

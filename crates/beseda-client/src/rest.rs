@@ -32,9 +32,6 @@ use crate::{Credentials, Error, TokenReason, tls};
 /// Longer than the service lets a request take by itself (15 s), so that its own answer comes first.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Of an upload: 100 MiB at 300 KiB/s.
-const UPLOAD_TIMEOUT: Duration = Duration::from_secs(350);
-
 /// REST calls to one of several addresses of a service, with one user's token. A clone is cheap, and
 /// shares connections, token and address.
 #[derive(Debug, Clone)]

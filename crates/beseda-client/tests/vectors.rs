@@ -73,7 +73,7 @@ impl World {
                 Effect::Transmit(text) => {
                     self.sent.push(serde_json::from_str(&text).expect("a frame is JSON"));
                 }
-                Effect::Disconnect | Effect::Emit(_) => {}
+                Effect::Disconnect | Effect::Abort(_) | Effect::Emit(_) => {}
                 Effect::Call(call) => self.on_call(call),
             }
         }
@@ -92,6 +92,7 @@ impl World {
                 self.sends.push_back((asked, chat_id, id));
             }
             Call::Mark { asked, chat_id, .. } => self.marks.push_back((asked, chat_id)),
+            Call::Upload { .. } => unreachable!("no vector has files"),
             Call::Renew => {
                 self.tokens += 1;
                 let token = format!("token {}", self.tokens);
@@ -177,7 +178,7 @@ impl World {
                     client_msg_id: Some(format!("key {}", self.now.elapsed().as_nanos())),
                     ..NewMessage::default()
                 };
-                self.machine.send(self.chat.expect("an open chat"), message);
+                self.machine.send(self.chat.expect("an open chat"), message, Vec::new());
             }
             "answer" => {
                 let sent = self.sends.pop_front();

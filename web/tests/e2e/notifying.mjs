@@ -77,6 +77,29 @@ class Notified {
     }, [type, more]);
   }
 
+  /** No script may move the focus, nor open a window: a person's click may. */
+  letClick() {
+    return this.worker.evaluate(() => {
+      WindowClient.prototype.focus = async function focus() { self.focused = this.url; };
+      clients.openWindow = async (url) => { self.opened = url; };
+    });
+  }
+
+  /** Clicks on what is shown of a chat, once it is. */
+  async click(chat) {
+    const click = () => this.worker.evaluate(async (id) => {
+      const shown = (await registration.getNotifications()).find(({ data }) => data.chatId === id);
+      if (!shown) return false;
+      let done;
+      const event = new NotificationEvent('notificationclick', { notification: shown });
+      Object.defineProperty(event, 'waitUntil', { value: (promise) => { done = promise; } });
+      self.dispatchEvent(event);
+      await done;
+      return true;
+    }, chat);
+    await until('a notification', click);
+  }
+
   async devices() {
     return (await this.person.call('GET', 'devices/')).results;
   }
@@ -118,20 +141,8 @@ export async function a_click_on_a_notification_opens_its_chat({ meet }) {
   const [chat, other] = [await alice.chatWith(bob.id), await carol.chatWith(bob.id)];
   await alice.say(chat, 'Look');
   await notified.isShown('Alice: Look');
-  // No script may move the focus, nor open a window: a person's click may.
-  await notified.worker.evaluate(() => {
-    WindowClient.prototype.focus = async function focus() { self.focused = this.url; };
-    clients.openWindow = async (url) => { self.opened = url; };
-  });
-  const click = (chatId) => notified.worker.evaluate(async (id) => {
-    let done;
-    const shown = (await registration.getNotifications()).find(({ data }) => data.chatId === id);
-    const event = new NotificationEvent('notificationclick', { notification: shown });
-    Object.defineProperty(event, 'waitUntil', { value: (promise) => { done = promise; } });
-    self.dispatchEvent(event);
-    await done;
-  }, chatId);
-  await click(chat);
+  await notified.letClick();
+  await notified.click(chat);
   await bob.reads('#chat-name', 'Alice');
   await bob.sees('Look');
   await notified.isShown();
@@ -140,11 +151,41 @@ export async function a_click_on_a_notification_opens_its_chat({ meet }) {
   await carol.say(other, 'And here');
   await notified.isShown('Carol: And here');
   await notified.worker.evaluate(() => { clients.matchAll = async () => []; });
-  await click(other);
+  await notified.click(other);
   const address = await notified.worker.evaluate(() => self.opened);
   assert.equal(address, `${bob.url}/#chat=${other}`);
   await bob.page.goto(address);
   await bob.reads('#chat-name', 'Carol');
+}
+
+export async function a_click_leads_to_whom_it_was_for_and_to_nobody_beside_them({ meet }) {
+  const [alice, bob, carol] = [meet('Alice'), meet('Bob'), meet('Carol')];
+  const notified = await (await Notified.arrive(bob)).turnOn();
+  await notified.letClick();
+  // The latest window stands first, and it is hers.
+  const hers = await bob.context.newPage();
+  await hers.goto(`${bob.url}/#token=${carol.token}`);
+  await hers.locator('#link-dot[data-phase=live]').waitFor();
+  const chat = await alice.chatWith(bob.id);
+  await alice.say(chat, 'Look');
+  await notified.click(chat);
+  await bob.reads('#chat-name', 'Alice');
+  assert.equal(new URL(hers.url()).hash, '');
+
+  // Hers is the only one left.
+  await bob.page.goto('about:blank');
+  await alice.say(chat, 'Look again');
+  await notified.click(chat);
+  assert.equal(await notified.worker.evaluate(() => self.opened), `${bob.url}/#chat=${chat}`);
+  assert.equal(new URL(hers.url()).hash, '');
+
+  // She takes the device over: what is shown is not for her.
+  await alice.say(chat, 'And again');
+  const count = () => notified.worker.evaluate(async () => (await registration.getNotifications()).length);
+  await until('the notification', async () => await count() === 1);
+  await hers.locator('#push').click();
+  await hers.locator('#push[aria-checked=true]').waitFor();
+  assert.equal(await count(), 0);
 }
 
 export async function who_turns_it_off_or_signs_out_is_notified_no_more({ meet }) {

@@ -1,8 +1,11 @@
-//! Phases of a connection, and the pauses between its attempts.
+//! Phases of a connection, the pauses between its attempts, and what a machine does for it.
 
 use std::time::{Duration, Instant};
 
-use beseda_protocol::{Close, CloseAction};
+use beseda_protocol::{Close, CloseAction, ErrorCode};
+
+use super::{Effect, Event, Machine, Timer, Upload};
+use crate::{Closed, Error};
 
 /// The shortest back-off, and the longest.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -12,6 +15,12 @@ const HEALTHY: Duration = Duration::from_secs(5);
 
 /// Failures that a socket closed for its rate counts as: the next pause is 2 s or more.
 const RATE_LIMITED_FAILURES: u32 = 3;
+
+/// A token is replaced this long before its end, or in the middle of its life if that is later.
+const RENEWAL_MARGIN: Duration = Duration::from_secs(60);
+
+/// A token is used this long at least, however short the host application makes its life.
+const LEAST_TOKEN_LIFE: Duration = Duration::from_secs(1);
 
 /// How a client is connected.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -133,6 +142,98 @@ impl Phase {
         self.failures += 1;
         self.renew = renew;
         pause
+    }
+}
+
+impl Machine {
+    /// Asks for a ticket and a socket; with `renew` for another token first.
+    pub(super) fn connect(&mut self, renew: bool) {
+        self.timers.cancel(Timer::Reconnect);
+        if renew {
+            self.timers.cancel(Timer::Renew);
+            self.token_since = None;
+        }
+        self.effects.push_back(Effect::Disconnect);
+        let attempt = self.phase.begin();
+        self.set_state(State::Connecting);
+        let only = self.settings.only;
+        let position = only.and_then(|chat_id| self.timelines.get(&chat_id)?.position());
+        self.effects.push_back(Effect::Connect { attempt, renew, only, position });
+    }
+
+    /// The attempt of that number gave no socket.
+    pub fn on_refused(&mut self, now: Instant, attempt: u64, error: &Error) {
+        if attempt != self.phase.attempt() {
+            return;
+        }
+        let why = error.detail.clone();
+        if error.is_unauthenticated() {
+            self.set_state(State::TokenRefused { why });
+        } else if error.is_temporary() {
+            self.retry(now, why, error.retry_after, false);
+        } else {
+            let gone = error.known() == Some(ErrorCode::ChatNotFound);
+            self.stopped(if gone { 4004 } else { error.status }, why);
+        }
+    }
+
+    /// The socket of the latest attempt ended.
+    pub fn on_closed(&mut self, now: Instant, closed: &Closed) {
+        let Closed { code, reason } = closed;
+        let why = format!("{reason} ({code})");
+        // Their replica may be frozen, which a call would notice late. They go on with the next connection.
+        self.halt_uploads(Upload::can_go_on);
+        match self.phase.closed(now, *code) {
+            Next::Stop => self.stopped(*code, why),
+            // The first time at once: perhaps only the ticket was stale.
+            Next::RenewNow => self.connect(true),
+            Next::RenewLater if self.settings.can_renew => {
+                self.retry(now, why, None, true);
+            }
+            Next::RenewLater => self.set_state(State::TokenRefused { why }),
+            Next::Retry => {
+                let promised = self.phase.take_promised();
+                self.retry(now, why, promised, false);
+            }
+        }
+    }
+
+    pub(super) fn retry(
+        &mut self,
+        now: Instant,
+        why: String,
+        asked: Option<Duration>,
+        renew: bool,
+    ) {
+        let pause = self.phase.pause(asked, renew, self.settings.random);
+        self.timers.set(Timer::Reconnect, now + pause);
+        self.set_state(State::Waiting { why, until: now + pause });
+    }
+
+    pub(super) fn stopped(&mut self, code: u16, why: String) {
+        self.set_state(State::Stopped { code, why });
+        if let (4004, Some(chat_id)) = (code, self.settings.only) {
+            let reason = self.gone_as.take();
+            self.gone(chat_id, None, reason);
+        }
+    }
+
+    pub(super) fn on_token_expiring(&mut self, now: Instant, expires_in: i64) {
+        self.emit(Event::TokenExpiring { expires_in });
+        if !self.settings.can_renew {
+            return;
+        }
+        let age = self.token_since.map_or(Duration::ZERO, |since| now.duration_since(since));
+        let left = Duration::from_secs(u64::try_from(expires_in).unwrap_or(0));
+        let margin = RENEWAL_MARGIN.min((age + left) / 2);
+        let pause = left.saturating_sub(margin).max(LEAST_TOKEN_LIFE.saturating_sub(age));
+        self.timers.set(Timer::Renew, now + pause);
+    }
+
+    /// Neither connected, nor trying to, nor about to try.
+    pub(super) fn is_not_begun(&self) -> bool {
+        matches!(self.state(), State::Idle | State::Waiting { .. } | State::TokenRefused { .. })
+            && !self.timers.contains(Timer::Reconnect)
     }
 }
 

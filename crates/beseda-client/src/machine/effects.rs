@@ -7,7 +7,7 @@ use beseda_protocol::{
     rest::{ChatPage, HistoryView, NewMessage, ReadResult},
 };
 
-use super::{Moment, Pending, Position, State};
+use super::{Brought, Moment, Pending, Position, State, Upload, UploadStep};
 use crate::{Error, Window};
 
 /// What is to be done, in this order.
@@ -22,11 +22,13 @@ pub enum Effect {
     Transmit(String),
     /// Make a call; its outcome goes to [`Machine::on_answer`](super::Machine::on_answer).
     Call(Call),
+    /// Give up the call of that upload, if it is under way. Its answer does no harm.
+    Abort(u64),
     /// Tell the user of the client.
     Emit(Box<Event>),
 }
 
-/// A call to be made. `asked` and `load` go into its [`Answer`] unchanged.
+/// A call to be made. All but what it is about goes into its [`Answer`] unchanged.
 #[derive(Debug)]
 pub enum Call {
     /// The top of the list of chats, and the number of all unread messages.
@@ -49,6 +51,12 @@ pub enum Call {
         asked: Moment,
         chat_id: ChatId,
         up_to_seq: i64,
+    },
+    Upload {
+        chat_id: ChatId,
+        upload: u64,
+        attempt: u64,
+        step: UploadStep,
     },
     /// Another token, though the one in use is still good.
     Renew,
@@ -78,6 +86,11 @@ pub enum Answer {
         chat_id: ChatId,
         outcome: Result<ReadResult, Error>,
     },
+    Upload {
+        upload: u64,
+        attempt: u64,
+        outcome: Result<Brought, Error>,
+    },
     /// The token, or `None`: there is none to be had.
     Renew(Result<Option<String>, Error>),
 }
@@ -98,7 +111,10 @@ pub enum Event {
     Frame(Box<ReceivedFrame>),
     /// A message of this client is stored. Its frame may have come before, or comes later.
     Sent { chat_id: ChatId, message: Box<Message> },
-    /// A message was refused for good, or failed too often; it stays among the pending ones.
+    /// A file of a message is on its way: it got on, waits, is there, failed or was given up. `file` counts the
+    /// files of the message, from 0.
+    Upload { chat_id: ChatId, client_msg_id: String, file: usize, upload: Box<Upload> },
+    /// A message, or a file of it, was refused for good or failed too often; it stays among the pending ones.
     NotSent { chat_id: ChatId, pending: Box<Pending>, error: Error },
     /// The read marker moved by a mark of this client.
     Marked(ReadResult),
@@ -108,4 +124,16 @@ pub enum Event {
     NotOpened { chat_id: ChatId, error: Error },
     /// The token ends within so many seconds. It is renewed where that is possible.
     TokenExpiring { expires_in: i64 },
+}
+
+impl Event {
+    pub(super) fn of_upload(chat_id: ChatId, pending: &Pending, file: usize) -> Self {
+        let client_msg_id = pending.client_msg_id.clone();
+        Self::Upload {
+            chat_id,
+            client_msg_id,
+            file,
+            upload: Box::new(pending.uploads[file].clone()),
+        }
+    }
 }

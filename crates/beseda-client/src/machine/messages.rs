@@ -8,8 +8,10 @@ use beseda_protocol::{
     rest::{ChatPage, HistoryView, NewMessage, ReadResult},
 };
 
-use super::{Answer, Call, Event, Machine, Moment, RETRY, State, Timeline, Timer, outbox::Failed};
-use crate::{Error, Window};
+use super::{
+    Answer, Call, Event, Machine, Moment, RETRY, State, Timeline, Timer, Upload, outbox::Failed,
+};
+use crate::{Error, NewFile, Window};
 
 /// A mark that failed is not tried again at once.
 const MARK_RETRY: Duration = Duration::from_secs(5);
@@ -55,30 +57,37 @@ impl Machine {
         }
     }
 
-    /// Sends a message, now or once there is a connection. It must have a `client_msg_id`, under which
-    /// it is repeated until it is known to be stored.
-    pub fn send(&mut self, chat_id: ChatId, message: NewMessage) {
-        self.timelines.entry(chat_id).or_default().outbox.push(message);
+    /// Sends a message, now or once there is a connection; its files are uploaded before. It must have a
+    /// `client_msg_id`, under which it is repeated until it is known to be stored.
+    pub fn send(&mut self, chat_id: ChatId, message: NewMessage, files: Vec<NewFile>) {
+        let mut uploads = Vec::new();
+        for file in files {
+            self.uploads += 1;
+            uploads.push(Upload::new(self.uploads, file));
+        }
+        self.timelines.entry(chat_id).or_default().outbox.push(message, uploads);
+        self.start_uploads();
         self.send_next(chat_id);
     }
 
-    /// Sends a message again that failed; its place is at the end of what is on its way.
+    /// Sends a message again that failed, with its files from where they were; its place is at the end of what is
+    /// on its way.
     pub fn send_again(&mut self, chat_id: ChatId, client_msg_id: &str) {
         if let Some(timeline) = self.timelines.get_mut(&chat_id) {
-            let pending = &mut timeline.outbox.pending;
-            if let Some(at) = pending.iter().position(|one| one.client_msg_id == client_msg_id) {
-                let mut again = pending.remove(at);
-                again.failed = None;
-                pending.push(again);
-            }
+            timeline.outbox.push_again(client_msg_id);
         }
+        self.start_uploads();
         self.send_next(chat_id);
     }
 
-    /// Takes back a message that failed.
+    /// Takes back a message that failed or waits, and gives up its uploads. One that is being sent at this moment may
+    /// arrive nevertheless.
     pub fn discard(&mut self, chat_id: ChatId, client_msg_id: &str) {
-        if let Some(timeline) = self.timelines.get_mut(&chat_id) {
-            timeline.outbox.forget(client_msg_id);
+        let Some(timeline) = self.timelines.get_mut(&chat_id) else { return };
+        if let Some(pending) = timeline.outbox.take(client_msg_id) {
+            self.give_up(chat_id, pending);
+            self.start_uploads();
+            self.send_next(chat_id);
         }
     }
 
@@ -157,6 +166,9 @@ impl Machine {
                 Ok(message) => self.on_sent(chat_id, &client_msg_id, message),
                 Err(error) => self.on_not_sent(now, chat_id, &client_msg_id, error),
             },
+            Answer::Upload { upload, attempt, outcome } => {
+                self.on_upload(now, upload, attempt, outcome);
+            }
             Answer::Mark { asked, chat_id, outcome } => {
                 self.on_marked(now, asked, chat_id, outcome)
             }

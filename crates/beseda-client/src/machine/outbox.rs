@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use beseda_protocol::{
+    ErrorCode,
     model::{AttachmentId, Mentions, MessageId},
     rest::NewMessage,
 };
 use serde_json::value::RawValue;
 
-use super::{Settings, connection::backoff};
+use super::{Settings, Upload, retries::Retries};
 use crate::Error;
 
 /// A message on its way out. It keeps its id through every attempt, so it is stored once.
@@ -20,6 +21,8 @@ pub struct Pending {
     pub mentions: Option<Mentions>,
     pub reply_to: Option<MessageId>,
     pub attachments: Vec<AttachmentId>,
+    /// Files that become attachments too; it is sent once they are there.
+    pub uploads: Vec<Upload>,
     /// Why it is not tried any more.
     pub failed: Option<Error>,
 }
@@ -38,12 +41,11 @@ pub(super) enum Failed {
 pub(super) struct Outbox {
     pub(super) pending: Vec<Pending>,
     in_flight: bool,
-    attempts: u32,
-    failures: u32,
+    retries: Retries,
 }
 
 impl Outbox {
-    pub(super) fn push(&mut self, message: NewMessage) {
+    pub(super) fn push(&mut self, message: NewMessage, uploads: Vec<Upload>) {
         let NewMessage { text, metadata, mentions, reply_to, attachments, client_msg_id } = message;
         self.pending.push(Pending {
             client_msg_id: client_msg_id.unwrap_or_default(),
@@ -52,25 +54,47 @@ impl Outbox {
             mentions,
             reply_to,
             attachments,
+            uploads,
             failed: None,
         });
     }
 
-    /// What is to be sent at this moment; it is in flight from now on.
+    /// Puts one that failed at the end.
+    pub(super) fn push_again(&mut self, client_msg_id: &str) {
+        let is_it = |one: &Pending| one.failed.is_some() && one.client_msg_id == client_msg_id;
+        let Some(at) = self.pending.iter().position(is_it) else { return };
+        let mut again = self.pending.remove(at);
+        let failed = again.failed.take();
+        // Too much time went by: what is never sent does not stay.
+        let is_forgotten =
+            failed.and_then(|error| error.known()) == Some(ErrorCode::AttachmentNotFound);
+        again.uploads.iter_mut().for_each(|upload| upload.retry(is_forgotten));
+        self.pending.push(again);
+    }
+
+    /// What is to be sent at this moment; it is in flight from now on. What follows a message whose files are
+    /// not there yet waits with it.
     pub(super) fn start_next(&mut self) -> Option<NewMessage> {
         if self.in_flight {
             return None;
         }
         let next = self.pending.iter().find(|pending| pending.failed.is_none())?;
+        let uploaded: Option<Vec<_>> = next.uploads.iter().map(Upload::attachment_id).collect();
+        let attachments = [next.attachments.clone(), uploaded?].concat();
         self.in_flight = true;
         Some(NewMessage {
             text: next.text.clone(),
             metadata: next.metadata.clone(),
             mentions: next.mentions.clone(),
             reply_to: next.reply_to,
-            attachments: next.attachments.clone(),
+            attachments,
             client_msg_id: Some(next.client_msg_id.clone()),
         })
+    }
+
+    pub(super) fn take(&mut self, client_msg_id: &str) -> Option<Pending> {
+        let at = self.pending.iter().position(|one| one.client_msg_id == client_msg_id)?;
+        Some(self.pending.remove(at))
     }
 
     /// It is stored: its answer came, or its frame.
@@ -80,7 +104,7 @@ impl Outbox {
 
     pub(super) fn succeeded(&mut self, client_msg_id: &str) {
         self.forget(client_msg_id);
-        (self.in_flight, self.attempts, self.failures) = (false, 0, 0);
+        (self.in_flight, self.retries) = (false, Retries::default());
     }
 
     /// The attempt in flight counts for nothing; its message is sent again.
@@ -99,20 +123,13 @@ impl Outbox {
     ) -> Option<Failed> {
         self.in_flight = false;
         let pending = self.pending.iter_mut().find(|one| one.client_msg_id == client_msg_id)?;
-        // A token that ran out says nothing of the message.
-        if error.is_unauthenticated() || (error.is_temporary() && !is_live) {
-            self.attempts = 0;
-        } else {
-            self.attempts += 1;
-            if !error.is_temporary() || self.attempts >= settings.attempts {
-                (self.attempts, self.failures) = (0, 0);
+        match self.retries.pause(error, is_live, settings.attempts, settings.random) {
+            Some(pause) => Some(Failed::Again(pause)),
+            None => {
                 pending.failed = Some(error.clone());
-                return Some(Failed::ForGood(Box::new(pending.clone())));
+                Some(Failed::ForGood(Box::new(pending.clone())))
             }
         }
-        let pause = error.retry_after.unwrap_or_else(|| backoff(self.failures, settings.random));
-        self.failures += 1;
-        Some(Failed::Again(pause))
     }
 }
 
@@ -135,8 +152,8 @@ mod tests {
     #[test]
     fn one_after_another_and_only_a_working_connection_uses_attempts_up() {
         let mut outbox = Outbox::default();
-        outbox.push(message("one"));
-        outbox.push(message("two"));
+        outbox.push(message("one"), Vec::new());
+        outbox.push(message("two"), Vec::new());
         let first = outbox.start_next().unwrap();
         assert_eq!((first.text.as_str(), first.mentions), ("one", Some(Mentions::All)));
         assert!(outbox.start_next().is_none(), "the second one waits for the first");

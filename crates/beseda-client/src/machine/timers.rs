@@ -22,6 +22,10 @@ impl<T: Copy + Eq + Hash> Timers<T> {
         self.0.remove(&timer).is_some()
     }
 
+    pub(super) fn cancel_those(&mut self, which: impl Fn(&T) -> bool) {
+        self.0.retain(|timer, _| !which(timer));
+    }
+
     pub(super) fn contains(&self, timer: T) -> bool {
         self.0.contains_key(&timer)
     }

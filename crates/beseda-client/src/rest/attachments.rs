@@ -7,19 +7,25 @@ use beseda_protocol::{
     rest::{AttachmentLink, AttachmentTicket, NewAttachment, UploadLink},
 };
 use http::{Method, StatusCode, header};
+use url::Url;
 
 use super::Rest;
-use crate::Error;
+use crate::{
+    Error, NewFile,
+    machine::{Brought, Upload, UploadPhase, UploadStep, takes_parts},
+};
 
 /// Bytes of a part: large enough for a fast line, small enough to be sent again on a bad one.
-const PART: usize = 4 * 1024 * 1024;
+const PART: u64 = 4 * 1024 * 1024;
 
-/// Attempts to go on where the line broke, and the pause before each that is not given by the service.
-const ATTEMPTS: u32 = 5;
-const PAUSE: Duration = Duration::from_secs(1);
+/// Of a part: at 35 KiB/s. What a slower line brought until then counts, too.
+const PART_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Of a whole file, to an object store: 100 MiB at 300 KiB/s.
+const WHOLE_TIMEOUT: Duration = Duration::from_secs(350);
 
 impl Rest {
-    /// Announces an attachment; its bytes go to [`upload`](Self::upload), its id into a message.
+    /// Announces an attachment; its bytes go to the link that this gives, its id into a message.
     pub async fn announce_attachment(
         &self,
         chat: &str,
@@ -28,84 +34,85 @@ impl Rest {
         self.ask(self.call(Method::POST, &["chats", chat, "attachments"]).json(new)).await
     }
 
-    /// Uploads the bytes of an announced attachment as a whole.
-    pub async fn upload(&self, link: &UploadLink, bytes: Vec<u8>) -> Result<(), Error> {
-        let mut request = self.http.put(&link.url).timeout(super::UPLOAD_TIMEOUT).body(bytes);
-        for (name, value) in &link.headers {
-            request = request.header(name, value);
-        }
-        let response = request.send().await.map_err(Error::network)?;
-        let status = response.status();
-        if status.is_success() {
-            return Ok(());
-        }
-        let body = response.bytes().await.map_err(Error::network)?;
-        Err(Error::answered(status.as_u16(), &body))
-    }
-
     /// Announces and uploads a file to a chat; its id is then to be sent with a message. `progress` is told how many
-    /// bytes are there, and goes on where the line broke. To abort, drop the future: what is never sent is removed
-    /// by the service.
+    /// bytes are there. To give up, drop the future: what is never sent is removed by the service. A
+    /// [`Client`](crate::Client) does both at once, and waits for a connection.
     ///
     /// # Errors
     /// The service refuses it, or the line broke too often.
     pub async fn attach(
         &self,
         chat: &str,
-        name: &str,
-        content_type: &str,
-        bytes: &[u8],
-        mut progress: impl FnMut(usize),
+        file: NewFile,
+        mut progress: impl FnMut(u64),
     ) -> Result<AttachmentId, Error> {
-        let (name, content_type) = (name.to_owned(), content_type.to_owned());
-        let new = NewAttachment { name, content_type, size: bytes.len() as u64 };
-        let ticket = self.announce_attachment(chat, &new).await?;
-        let (mut there, mut failures) = (0, 0);
-        while there < bytes.len() {
-            match self.upload_part(&ticket.upload, bytes, there).await {
-                Ok(now) => {
-                    (there, failures) = (now, 0);
-                    progress(there);
-                }
-                Err(error) if error.is_temporary() && failures < ATTEMPTS => {
-                    failures += 1;
-                    tokio::time::sleep(error.retry_after.unwrap_or(PAUSE)).await;
-                }
-                Err(error) => return Err(error),
+        let mut upload = Upload::new(0, file);
+        loop {
+            let outcome = self.bring(chat, upload.step()).await;
+            if let Err(error) = upload.take(outcome) {
+                let pause = upload.pause(&error, true, 1, rand::random::<f64>).ok_or(error)?;
+                tokio::time::sleep(pause).await;
+            }
+            progress(upload.sent);
+            if let UploadPhase::Done(id) = upload.phase {
+                return Ok(id);
             }
         }
-        Ok(ticket.attachment_id)
     }
 
-    /// Uploads what follows the first `there` bytes, or a part of it; returns how many are there then.
-    async fn upload_part(
-        &self,
-        link: &UploadLink,
-        bytes: &[u8],
-        there: usize,
-    ) -> Result<usize, Error> {
-        let total = bytes.len();
-        // An object store takes the whole only.
-        let is_replica = link.url.contains("/api/v1/uploads/");
-        let end = if is_replica { total.min(there + PART) } else { total };
-        let mut request = self.http.put(&link.url).timeout(super::UPLOAD_TIMEOUT);
-        for (name, value) in &link.headers {
-            request = request.header(name, value);
+    /// Makes one call of an upload.
+    pub(crate) async fn bring(&self, chat: &str, step: UploadStep) -> Result<Brought, Error> {
+        match step {
+            UploadStep::Announce(file) => {
+                let (size, content_type) = (file.size().await?, file.content_type().to_owned());
+                let new = NewAttachment { name: file.name().to_owned(), content_type, size };
+                let ticket = Box::new(self.announce_attachment(chat, &new).await?);
+                Ok(Brought::Announced { ticket, size })
+            }
+            UploadStep::Ask { link, size } => {
+                let request = self.http.head(self.here(&link));
+                self.received(request, size).await.map(Brought::There)
+            }
+            UploadStep::Bring { link, file, from, size } => {
+                let (end, time) = match takes_parts(&link) {
+                    true => (size.min(from + PART), PART_TIMEOUT),
+                    false => (size, WHOLE_TIMEOUT),
+                };
+                let mut request = self.http.put(self.here(&link)).timeout(time);
+                for (name, value) in &link.headers {
+                    request = request.header(name, value);
+                }
+                if (from, end) != (0, size) {
+                    let range = format!("bytes {from}-{}/{size}", end - 1);
+                    request = request.header(header::CONTENT_RANGE, range);
+                }
+                let request = request.body(file.read(from, end).await?);
+                self.received(request, size).await.map(Brought::There)
+            }
         }
-        if (there, end) != (0, total) {
-            let range = format!("bytes {there}-{}/{total}", end - 1);
-            request = request.header(header::CONTENT_RANGE, range);
-        }
-        let answer = request.body(bytes[there..end].to_vec()).send().await;
-        let answer = answer.map_err(Error::network)?;
+    }
+
+    /// A link to a replica at the address in use: any of them goes on with what another one began.
+    fn here(&self, link: &UploadLink) -> String {
+        let below = |url: &Url| {
+            let base = url.as_str().split(['?', '#']).next().unwrap_or_default();
+            format!("{}/api/v1/uploads/", base.trim_end_matches('/'))
+        };
+        let path = self.urls.iter().find_map(|url| link.url.strip_prefix(&below(url)));
+        path.map_or_else(|| link.url.clone(), |path| below(self.url()) + path)
+    }
+
+    /// How many bytes are there, by the answer to a request at a link of `size` bytes.
+    async fn received(&self, request: reqwest::RequestBuilder, size: u64) -> Result<u64, Error> {
+        let answer = request.send().await.map_err(Error::network)?;
         let status = answer.status();
         if status == StatusCode::PERMANENT_REDIRECT {
             let range = answer.headers().get(header::RANGE).and_then(|range| range.to_str().ok());
-            let last = range.and_then(|range| range.strip_prefix("bytes=0-")?.parse().ok());
-            return Ok(last.map_or(0, |last: usize| last + 1));
+            let last = range.and_then(|range| range.strip_prefix("bytes=0-")?.parse::<u64>().ok());
+            return Ok(last.map_or(0, |last| last + 1));
         }
         if status.is_success() {
-            return Ok(total);
+            return Ok(size);
         }
         let body = answer.bytes().await.map_err(Error::network)?;
         Err(Error::answered(status.as_u16(), &body))
