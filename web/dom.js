@@ -97,7 +97,10 @@ export function ask(question, yes = t('delete'), { isHarmless = false } = {}) {
   byId('confirm-yes').onclick = () => dialog.close('yes');
   dialog.showModal();
   return new Promise((resolve) => {
-    dialog.addEventListener('close', () => resolve(dialog.returnValue === 'yes'), { once: true });
+    dialog.onclose = () => {
+      // A busy browser may tell late that the question before this one was closed.
+      if (!dialog.open) resolve(dialog.returnValue === 'yes');
+    };
   });
 }
 

@@ -24,7 +24,10 @@ export class LightboxView {
       const step = { ArrowRight: 1, ArrowLeft: -1 }[key];
       if (step) this.#go(step);
     });
-    this.#dialog.addEventListener('close', () => { this.#image.removeAttribute('src'); });
+    this.#dialog.addEventListener('close', () => {
+      // It may be told late, when the next image is open.
+      if (!this.#dialog.open) this.#image.removeAttribute('src');
+    });
     // Beside the picture.
     this.#dialog.addEventListener('click', ({ target }) => { if (target === this.#dialog) this.#dialog.close(); });
   }
