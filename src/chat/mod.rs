@@ -211,11 +211,15 @@ impl Chats {
         reader: &UserId,
         mut message: Message,
     ) -> Result<Message, Error> {
-        if message.reactions.is_empty() {
-            message.my_reactions = Some(Vec::new());
-            return Ok(message);
+        if !message.reactions.is_empty() {
+            match self.get_message(reader, message.chat_id, message.message_id).await {
+                // What was written was written, even if its author was removed a moment later.
+                Err(Error::ChatNotFound | Error::MessageNotFound) => {}
+                shown => return shown,
+            }
         }
-        self.get_message(reader, message.chat_id, message.message_id).await
+        message.my_reactions = Some(Vec::new());
+        Ok(message)
     }
 
     pub async fn edit_message(

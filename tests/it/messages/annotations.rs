@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::path_of;
 use crate::{
     groups::{create, create_with, crowd},
-    harness::{Answer, Chat, Client, Cluster, Request, assert_members, assert_time, told},
+    harness::{Answer, Chat, Client, Cluster, Psql, Request, assert_members, assert_time, told},
 };
 
 fn reaction(client: &Client, chat: &Chat, message: &Value, emoji: &str) -> Request {
@@ -312,4 +312,26 @@ async fn an_erased_user_has_reacted_to_nothing() {
             break;
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_removed_a_moment_after_their_edit_is_answered_that_it_was_written() {
+    let cluster = Cluster::start(1).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let chat = create(&bob.on(0), "Trip", &["alice"]).await;
+    let sent = alice.on(0).send(&chat, "helo").await;
+    reaction(&bob.on(0), &chat, &sent, "👍").await.expect(200);
+
+    // Her own reactions are looked up once the edit is written.
+    let lock = Psql::connect(&cluster.database_url()).await;
+    lock.run("BEGIN; LOCK TABLE reactions IN ACCESS EXCLUSIVE MODE").await;
+    let edit = tokio::spawn({
+        let (alice, path) = (alice.on(0), path_of(&chat, &sent));
+        async move { alice.patch(&path, json!({ "text": "hello" })).await }
+    });
+    cluster.until_one_waits().await;
+    bob.on(0).delete(&chat.path("members/alice/")).await.expect(204);
+    lock.run("ROLLBACK").await;
+    let edited = edit.await.expect("an answer").expect(200);
+    assert_eq!((&edited["text"], &edited["my_reactions"]), (&json!("hello"), &json!([])));
 }
