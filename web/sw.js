@@ -8,8 +8,15 @@ import { t } from './i18n.js';
 /** Longest wait for a window's answer: one that the browser has put to sleep, or where nobody is signed in, gives none. */
 const ANSWER_MS = 1_000;
 
+/** Settles once the pushes so far are done with: Chromium forgets one that it begins to show while it is asked for the list. */
+let done = Promise.resolve();
+
 addEventListener('install', () => skipWaiting());
-addEventListener('push', (event) => event.waitUntil(onPush(event.data.json())));
+addEventListener('push', (event) => {
+  const next = () => onPush(event.data.json());
+  done = done.then(next, next);
+  event.waitUntil(done);
+});
 addEventListener('notificationclick', (event) => event.waitUntil(onClick(event.notification)));
 addEventListener('pushsubscriptionchange', (event) => event.waitUntil(renew(event)));
 

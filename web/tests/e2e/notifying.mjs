@@ -33,6 +33,18 @@ class Notified {
     await this.worker.evaluate(() => {
       self.badges = [];
       navigator.setAppBadge = async (count) => { self.badges.push(count); };
+      // The worker is not asked what is shown while it shows something, see there.
+      const { showNotification, getNotifications } = ServiceWorkerRegistration.prototype;
+      self.bare = { showNotification, getNotifications };
+      let last = Promise.resolve();
+      const inTurn = (work) => function call(...values) {
+        const next = () => work.apply(this, values);
+        last = last.then(next, next);
+        return last;
+      };
+      Object.assign(ServiceWorkerRegistration.prototype, {
+        showNotification: inTurn(showNotification), getNotifications: inTurn(getNotifications),
+      });
     });
     const debug = await this.person.context.newCDPSession(this.person.page);
     debug.on('ServiceWorker.workerRegistrationUpdated', ({ registrations }) => {
@@ -52,10 +64,7 @@ class Notified {
 
   /** @returns {Promise<string[]>} the notifications */
   shown() {
-    return this.person.page.evaluate(async () => {
-      const registration = await navigator.serviceWorker.getRegistration();
-      return (await registration?.getNotifications() ?? []).map(({ title, body }) => `${title}: ${body}`);
-    });
+    return this.worker.evaluate(async () => (await registration.getNotifications()).map(({ title, body }) => `${title}: ${body}`));
   }
 
   async isShown(...expected) {
@@ -135,6 +144,28 @@ export async function what_is_unread_is_shown_and_goes_when_it_is_read_elsewhere
   assert.deepEqual(await notified.worker.evaluate(() => self.badges), [1, 2, 3, 1, 0]);
 }
 
+export async function nothing_that_comes_at_once_with_a_withdrawal_is_lost({ meet }) {
+  const bob = meet('Bob');
+  const notified = await (await Notified.arrive(bob)).turnOn();
+  const count = 40;
+  const shown = await notified.worker.evaluate(async (last) => {
+    Object.assign(ServiceWorkerRegistration.prototype, self.bare);
+    const push = (data) => {
+      const event = new PushEvent('push', { data: JSON.stringify(data) });
+      return new Promise((resolve) => {
+        Object.defineProperty(event, 'waitUntil', { value: resolve });
+        self.dispatchEvent(event);
+      });
+    };
+    for (let number = 1; number <= last; number += 1) {
+      const message = { type: 'message', chat_id: `chat-${number}`, title: 'Alice', text: `${number}`, badge: number };
+      await Promise.all([push(message), push({ type: 'read', chat_id: 'another', badge: number })]);
+    }
+    return (await registration.getNotifications()).length;
+  }, count);
+  assert.equal(shown, count);
+}
+
 export async function a_click_on_a_notification_opens_its_chat({ meet }) {
   const [alice, bob, carol] = [meet('Alice'), meet('Bob'), meet('Carol')];
   const notified = await (await Notified.arrive(bob)).turnOn();
@@ -181,11 +212,10 @@ export async function a_click_leads_to_whom_it_was_for_and_to_nobody_beside_them
 
   // She takes the device over: what is shown is not for her.
   await alice.say(chat, 'And again');
-  const count = () => notified.worker.evaluate(async () => (await registration.getNotifications()).length);
-  await until('the notification', async () => await count() === 1);
+  await notified.isShown('Alice: And again');
   await hers.locator('#push').click();
   await hers.locator('#push[aria-checked=true]').waitFor();
-  assert.equal(await count(), 0);
+  await notified.isShown();
 }
 
 export async function who_turns_it_off_or_signs_out_is_notified_no_more({ meet }) {
