@@ -39,11 +39,6 @@ pub struct DatabaseConfig {
     #[arg(long, env = "BESEDA_DATABASE_WRITERS", default_value_t = 1)]
     pub database_writers: usize,
 
-    /// Least time from the begin of a batch of writes to that of the next: what comes meanwhile is written
-    /// together. Longer costs less at some hundred messages a second of a replica; `0s` acknowledges sooner.
-    #[arg(long, env = "BESEDA_DATABASE_GATHER", default_value = "3ms", value_parser = humantime::parse_duration)]
-    pub database_gather: Duration,
-
     /// Connections that all short reads share, and as many again that lists of chats share. Fewer cost
     /// Postgres and the service less; more use more of Postgres's cores.
     #[arg(long, env = "BESEDA_DATABASE_READERS", default_value_t = 2)]
@@ -63,9 +58,6 @@ pub struct DatabaseConfig {
     #[arg(long, env = "BESEDA_DATABASE_PREPARED", value_enum, default_value = "on")]
     pub database_prepared: Switch,
 }
-
-/// People would see more.
-const LONGEST_GATHER: Duration = Duration::from_millis(100);
 
 /// Addresses of standbys.
 #[derive(Debug, Clone)]
@@ -89,9 +81,6 @@ impl DatabaseConfig {
         let Self { database_connections, database_writers, database_readers, .. } = *self;
         if database_writers < 1 {
             return Err(ConfigError::new("BESEDA_DATABASE_WRITERS", "must be at least 1"));
-        }
-        if self.database_gather > LONGEST_GATHER {
-            return Err(ConfigError::new("BESEDA_DATABASE_GATHER", "must be at most 100ms"));
         }
         if database_readers < 1 {
             return Err(ConfigError::new("BESEDA_DATABASE_READERS", "must be at least 1"));

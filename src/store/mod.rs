@@ -144,8 +144,6 @@ pub struct Store {
     /// For reads that are worth a question to the primary; `None`: there are none.
     standbys: Option<Arc<Standbys>>,
     prepared: bool,
-    /// Least time between the begins of two batches of writes.
-    gather: Duration,
     timeout: Duration,
     /// How long a message's webhook event waits before it is due. `None`: there are no webhooks, and no
     /// events are written.
@@ -179,7 +177,6 @@ impl Store {
             lists: shared()?,
             standbys: Standbys::new(config)?.map(Arc::new),
             prepared,
-            gather: config.database_gather,
             timeout: config.database_timeout,
             webhook_delay: None,
             push_delay: None,
@@ -238,11 +235,6 @@ impl Store {
     /// Returns how many batches of new messages can be written at once.
     pub fn writers(&self) -> usize {
         self.writes.status().max_size - MUTATION_WRITERS
-    }
-
-    /// Returns the least time between the begins of two batches of writes.
-    pub fn gather(&self) -> Duration {
-        self.gather
     }
 
     /// Returns how many connections of the pools are in use, and how many are open. Shared connections are

@@ -26,8 +26,7 @@ impl BatchItem for Annotation {
 
     /// Reactions come in crowds, to one message. Those of a quarter of a second share a revision, and each member
     /// is told once.
-    const PAUSE: Option<Duration> = Some(Duration::from_millis(250));
-    const ENOUGH: usize = usize::MAX;
+    const PAUSE: Duration = Duration::from_millis(250);
 
     fn chat_id(&self) -> ChatId {
         self.chat_id

@@ -1,6 +1,6 @@
 //! Group commit: a chat always belongs to the same batch writer of a replica, which writes
-//! everything that waits in one round trip. Now and then a batch is one message; at everyday rates those of some
-//! milliseconds are written together, and under load throughput rises while latency stays. Sends have several batch writers, mutations and annotations
+//! everything that waits in one round trip. Without load a batch is one message; under load
+//! throughput rises while latency stays. Sends have several batch writers, mutations and annotations
 //! have one each.
 
 mod annotations;
