@@ -53,7 +53,7 @@ impl Created {
         write_event_head(&mut bytes, *ev, created_at.0.as_microsecond(), trace);
         // Neither writing to a Vec nor a plain struct can fail.
         let _ = writeln!(bytes, "{epoch}");
-        write_address(&mut bytes, Audience::SeeingSeq(*seq), &[]);
+        write_address(&mut bytes, Audience::SeeingSeq(*seq), false, &[]);
         let _ = write!(bytes, "{{\"type\":\"message.created\",");
         let _ = write!(bytes, "\"chat_id\":\"{chat_id}\",\"ev\":{ev},\"message\":");
         let start = bytes.len();

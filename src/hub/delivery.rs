@@ -63,6 +63,17 @@ pub enum Delivery {
     },
 }
 
+impl Delivery {
+    /// Whether nobody waits for it, so that it may reach the sockets of a large chat one after the other.
+    pub(super) fn is_deferrable(&self) -> bool {
+        match self {
+            Self::Event { frame, .. } => frame.deferrable,
+            Self::Typing { .. } | Self::Presence { .. } => true,
+            _ => false,
+        }
+    }
+}
+
 /// The content of a gap: changes ascending by `ev`.
 #[derive(Debug)]
 pub struct Fill {

@@ -84,8 +84,8 @@ impl Entry {
 
     pub(super) fn push(&self, delivery: Delivery) {
         let shared = Arc::new(delivery);
-        let told = self.subscribers.iter().filter(|queue| queue.add(&shared));
-        Round::start(told.cloned().collect());
+        let untold = self.subscribers.iter().filter(|queue| queue.add(&shared));
+        Round::start(untold.cloned().collect(), shared.is_deferrable());
     }
 
     /// Tells the inboxes that the chat moved.

@@ -3,6 +3,7 @@
 use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use super::Delivery;
@@ -42,6 +43,8 @@ struct Waiting {
     deliveries: Vec<Arc<Delivery>>,
     /// Whether a delivery did not fit, so that the socket must catch up from Postgres.
     behind: bool,
+    /// Whether somebody is about to deliver, or to wake the task. With deliveries that can be deferred, nobody is yet.
+    told: bool,
     reader: Option<Waker>,
 }
 
@@ -72,8 +75,8 @@ impl Queue {
         }
     }
 
-    /// Adds a delivery. Never waits, because one slow socket must not delay the others. True: nobody
-    /// was told of the queue yet, and the socket's task waits.
+    /// Adds a delivery. Never waits, because one slow socket must not delay the others. True: the socket's task
+    /// waits, and the caller has to tell it, at once or, if the delivery can be deferred, in time.
     pub(super) fn add(&self, delivery: &Arc<Delivery>) -> bool {
         let mut waiting = self.0.lock();
         if waiting.deliveries.len() >= QUEUE {
@@ -84,7 +87,12 @@ impl Queue {
             return false;
         }
         waiting.deliveries.push(Arc::clone(delivery));
-        waiting.deliveries.len() == 1 && waiting.reader.is_some()
+        if waiting.reader.is_none() || waiting.told {
+            return false;
+        }
+        waiting.told = !delivery.is_deferrable();
+        // What was deferred before is told in time.
+        waiting.told || waiting.deliveries.len() == 1
     }
 
     /// Names the one who can deliver while the task waits.
@@ -114,26 +122,44 @@ impl Queue {
 /// it delays nobody, and other processors can take their part.
 const ROUND: usize = 64;
 
+/// The time in which all have what can be deferred: as short as nobody minds with a reaction, and less than the
+/// pause between two batches of them. A thousand writes at once would keep those who send from the processors for
+/// 10 ms and more.
+const DEFERRAL: Duration = Duration::from_millis(200);
+
 /// Sockets with something in their queues, none of which was told of it. To wake the task of each
 /// costs more than to deliver, because each wakes with cold memory and asks for all it waits for.
 #[derive(Debug)]
 pub(super) struct Round(Vec<Queue>);
 
 impl Round {
-    /// Has these sockets delivered to.
-    pub(super) fn start(mut queues: Vec<Queue>) {
+    /// Has these sockets delivered to; `deferrable`: in turn.
+    pub(super) fn start(mut queues: Vec<Queue>, deferrable: bool) {
+        if deferrable && queues.len() > ROUND {
+            tokio::spawn(Self(queues).deliver_in_turn());
+            return;
+        }
         while queues.len() > 1 {
             let rest = queues.split_off(queues.len().min(ROUND));
-            let round = Self(std::mem::replace(&mut queues, rest));
-            tokio::spawn(async move { round.deliver() });
+            let mut round = Self(std::mem::replace(&mut queues, rest));
+            tokio::spawn(async move { round.deliver(ROUND) });
         }
         queues.iter().for_each(Queue::wake);
     }
 
-    fn deliver(mut self) {
-        while let Some(queue) = self.0.last() {
+    fn deliver(&mut self, count: usize) {
+        for _ in 0..count {
+            let Some(queue) = self.0.last() else { return };
             queue.deliver();
             self.0.pop();
+        }
+    }
+
+    async fn deliver_in_turn(mut self) {
+        let rounds = u32::try_from(self.0.len().div_ceil(ROUND)).unwrap_or(u32::MAX);
+        while !self.0.is_empty() {
+            self.deliver(ROUND);
+            tokio::time::sleep(DEFERRAL / rounds).await;
         }
     }
 }
@@ -161,6 +187,7 @@ impl Inbox {
             }
             return Poll::Pending;
         }
+        waiting.told = false;
         Poll::Ready(std::mem::take(&mut waiting.deliveries))
     }
 
@@ -172,14 +199,19 @@ impl Inbox {
         }
         let end = waiting.deliveries.iter().position(|delivery| !fits(delivery));
         match end {
-            None => std::mem::take(&mut waiting.deliveries),
+            None => {
+                waiting.told = false;
+                std::mem::take(&mut waiting.deliveries)
+            }
             Some(end) => waiting.deliveries.drain(..end).collect(),
         }
     }
 
     /// Puts deliveries back in front of the others.
     pub fn put_back(&mut self, deliveries: &[Arc<Delivery>]) {
-        self.0.lock().deliveries.splice(..0, deliveries.iter().cloned());
+        let mut waiting = self.0.lock();
+        waiting.deliveries.splice(..0, deliveries.iter().cloned());
+        waiting.told |= !waiting.deliveries.is_empty();
     }
 
     pub fn is_empty(&self) -> bool {
@@ -194,6 +226,8 @@ impl Inbox {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use futures_util::FutureExt;
 
     use super::*;
@@ -207,7 +241,7 @@ mod tests {
         let delivery = Arc::new(Delivery::Inbox);
         queue.push(&delivery);
         queue.push(&delivery);
-        let woken = tokio::time::timeout(std::time::Duration::from_secs(10), taking).await;
+        let woken = tokio::time::timeout(Duration::from_secs(10), taking).await;
         let (count, mut inbox) = woken.expect("woken").expect("no panic");
         assert_eq!((count, inbox.is_empty()), (2, true));
         assert!(inbox.take().now_or_never().is_none());
@@ -257,7 +291,7 @@ mod tests {
         wait();
         let push = || {
             let told = sockets.iter().filter(|(queue, _)| queue.add(&delivery));
-            Round::start(told.map(|(queue, _)| queue.clone()).collect());
+            Round::start(told.map(|(queue, _)| queue.clone()).collect(), false);
         };
         let delivered = || -> usize {
             sockets.iter().map(|(_, counting)| *counting.1.lock().expect("not poisoned")).sum()
@@ -279,6 +313,67 @@ mod tests {
         assert_eq!(delivered(), sockets.len());
         let (_, counting) = &sockets[0];
         assert_eq!(counting.0.lock().expect("not poisoned").take_while(|_| true).len(), 3);
+    }
+
+    /// Notes what is delivered in its task's place, and when.
+    struct Noting(Mutex<Inbox>, Mutex<Vec<(bool, Instant)>>);
+
+    impl Recipient for Noting {
+        fn deliver(&self) -> bool {
+            let deliveries = self.0.lock().expect("not poisoned").take_while(|_| true);
+            let noted =
+                deliveries.iter().map(|delivery| (delivery.is_deferrable(), Instant::now()));
+            self.1.lock().expect("not poisoned").extend(noted);
+            true
+        }
+    }
+
+    #[tokio::test]
+    async fn what_can_be_deferred_comes_in_turn_and_keeps_nothing_else() {
+        let sockets: Vec<_> = (0..3 * ROUND)
+            .map(|_| {
+                let (queue, mut inbox) = queue();
+                assert!(inbox.take().now_or_never().is_none());
+                let noting = Arc::new(Noting(Mutex::new(inbox), Mutex::default()));
+                let weak = Arc::downgrade(&noting);
+                queue.set_recipient(weak);
+                (queue, noting)
+            })
+            .collect();
+        let push = |delivery: Delivery| {
+            let shared = Arc::new(delivery);
+            let untold = sockets.iter().filter(|(queue, _)| queue.add(&shared));
+            Round::start(untold.map(|(queue, _)| queue.clone()).collect(), shared.is_deferrable());
+        };
+        let noted =
+            |socket: &(Queue, Arc<Noting>)| socket.1.1.lock().expect("not poisoned").clone();
+        let have = |number: usize| sockets.iter().all(|socket| noted(socket).len() == number);
+        let typing = || Delivery::Typing {
+            chat_id: crate::model::ChatId::nil(),
+            user_id: crate::model::UserId::parse("alice").expect("valid"),
+            frame: bytes::Bytes::new(),
+        };
+        push(typing());
+        while !have(1) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let times = || sockets.iter().map(|socket| noted(socket)[0].1);
+        let span = times().max().expect("sockets") - times().min().expect("sockets");
+        assert!(span >= DEFERRAL / 2, "all at once, in {span:?}");
+        // What cannot wait takes along, at once, what could.
+        push(typing());
+        push(typing());
+        push(Delivery::Inbox);
+        for _ in 0..sockets.len() {
+            tokio::task::yield_now().await;
+        }
+        assert!(have(4), "it waits for what can be deferred");
+        let order = noted(&sockets[0]).into_iter().map(|(deferrable, _)| deferrable);
+        assert!(order.eq([true, true, true, false]));
+        push(typing());
+        while !have(5) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     #[tokio::test]
@@ -304,9 +399,9 @@ mod tests {
         tokio::task::yield_now().await;
         let delivery = Arc::new(Delivery::Inbox);
         assert!(queues.iter().all(|queue| queue.add(&delivery)));
-        Round::start(queues);
+        Round::start(queues, false);
         for take in takes {
-            let woken = tokio::time::timeout(std::time::Duration::from_secs(10), take).await;
+            let woken = tokio::time::timeout(Duration::from_secs(10), take).await;
             assert_eq!(woken.expect("woken").expect("no panic"), 1);
         }
     }

@@ -64,6 +64,7 @@ impl Outbox {
             let frame = AddressedFrame {
                 audience: Audience::SeeingSeq(message.seq),
                 affected: Vec::new(),
+                deferrable: false,
                 frame: message_frame(message, Some(&[ChangedPart::Attachments])),
             };
             let micros = jiff::Timestamp::now().as_microsecond();

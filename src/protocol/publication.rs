@@ -15,13 +15,15 @@ pub struct AddressedFrame {
     /// Users whose own part in the chat the change concerns: they may have no right to hear of it, or of
     /// anything after it.
     pub affected: Vec<UserId>,
+    /// Nobody waits for it, so it may reach the sockets of a large chat one after the other.
+    pub deferrable: bool,
     pub frame: Frame,
 }
 
 impl AddressedFrame {
     /// Addresses a frame to every member.
     pub fn to_all(frame: Frame) -> Self {
-        Self { audience: Audience::All, affected: Vec::new(), frame }
+        Self { audience: Audience::All, affected: Vec::new(), deferrable: false, frame }
     }
 
     /// Encodes and addresses a change of a chat with receipts, or without.
@@ -29,6 +31,7 @@ impl AddressedFrame {
         Self {
             audience: change.audience(receipts),
             affected: change.affected(),
+            deferrable: false,
             frame: change_frame(chat_id, change),
         }
     }
@@ -104,15 +107,26 @@ pub(super) fn write_event_head(bytes: &mut Vec<u8>, ev: i64, micros: i64, trace:
     };
 }
 
-/// Writes the line before an event's frame: its audience and whom it affects. A user id contains no control
-/// character, so a tab ends it.
-pub(super) fn write_address(bytes: &mut Vec<u8>, audience: Audience, affected: &[UserId]) {
+/// Marks the audience of a frame that can be deferred.
+const DEFERRABLE: u8 = b'~';
+
+/// Writes the line before an event's frame: its audience, a `~` if it can be deferred, and whom it affects. A user id
+/// contains no control character, so a tab ends it.
+pub(super) fn write_address(
+    bytes: &mut Vec<u8>,
+    audience: Audience,
+    deferrable: bool,
+    affected: &[UserId],
+) {
     // Writing to a Vec cannot fail.
     let _ = match audience {
         Audience::All => write!(bytes, "a"),
         Audience::Admins => write!(bytes, "m"),
         Audience::SeeingSeq(seq) => write!(bytes, "s{seq}"),
     };
+    if deferrable {
+        bytes.push(DEFERRABLE);
+    }
     for user_id in affected {
         let _ = write!(bytes, "\t{user_id}");
     }
@@ -131,9 +145,11 @@ fn parse_audience(raw: &str) -> Option<Audience> {
 fn parse_addressed(rest: &Bytes) -> Option<AddressedFrame> {
     let (line, frame) = cut_line(rest)?;
     let mut words = std::str::from_utf8(&line).ok()?.split('\t');
-    let audience = parse_audience(words.next()?)?;
+    let word = words.next()?;
+    let unmarked = word.strip_suffix(char::from(DEFERRABLE));
+    let audience = parse_audience(unmarked.unwrap_or(word))?;
     let affected = words.map(UserId::parse).collect::<Option<_>>()?;
-    Some(AddressedFrame { audience, affected, frame })
+    Some(AddressedFrame { audience, affected, deferrable: unmarked.is_some(), frame })
 }
 
 impl Publication {
@@ -176,8 +192,9 @@ impl Publication {
             bytes.push(b'\n');
         }
         match self {
-            Self::Event { frame: AddressedFrame { audience, affected, frame }, .. } => {
-                write_address(&mut bytes, *audience, affected);
+            Self::Event { frame, .. } => {
+                let AddressedFrame { audience, affected, deferrable, frame } = frame;
+                write_address(&mut bytes, *audience, *deferrable, affected);
                 bytes.extend_from_slice(frame);
             }
             Self::Typing { frame, .. }
@@ -258,7 +275,7 @@ mod tests {
         let frame =
             Bytes::from_static(b"{\"type\":\"x\",\"text\":\"line\\nline\",\n\"metadata\":{\n}}");
         let epoch = || Epoch::from("after a restore-00000002");
-        let event = |audience, affected: &[&str]| Publication::Event {
+        let event = |audience, deferrable, affected: &[&str]| Publication::Event {
             epoch: epoch(),
             ev: 7,
             micros: 1_700_000_000_000_000,
@@ -266,13 +283,14 @@ mod tests {
             frame: AddressedFrame {
                 audience,
                 affected: affected.iter().filter_map(|id| UserId::parse(id)).collect(),
+                deferrable,
                 frame: frame.clone(),
             },
         };
         for publication in [
-            event(Audience::All, &["carol"]),
-            event(Audience::SeeingSeq(12), &[]),
-            event(Audience::Admins, &["a b\u{2028}ё", "bob"]),
+            event(Audience::All, false, &["carol"]),
+            event(Audience::SeeingSeq(12), true, &[]),
+            event(Audience::Admins, true, &["a b\u{2028}ё", "bob"]),
             Publication::Event {
                 epoch: epoch(),
                 ev: 8,

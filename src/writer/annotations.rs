@@ -63,6 +63,7 @@ impl BatchItem for Annotation {
             let frame = AddressedFrame {
                 audience: Audience::SeeingSeq(message.seq),
                 affected: Vec::new(),
+                deferrable: true,
                 frame: message_frame(message, Some(&[annotated.changed])),
             };
             let event = event(batch, ev, jiff::Timestamp::now(), span, frame);

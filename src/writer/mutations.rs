@@ -76,7 +76,8 @@ impl BatchItem for Mutation {
                     let at = at.map_or_else(jiff::Timestamp::now, |Time(at)| at);
                     let audience = Audience::SeeingSeq(message.seq);
                     let frame = message_frame(message, Some(&[ChangedPart::Text]));
-                    let frame = AddressedFrame { audience, affected: Vec::new(), frame };
+                    let affected = Vec::new();
+                    let frame = AddressedFrame { audience, affected, deferrable: false, frame };
                     batch.publish(chat_id, ev, event(batch, ev, at, span, frame));
                 }
             }

@@ -125,7 +125,9 @@ impl Stored {
         let mut add = |ev: i64, audience, affected: &[&str], text: String| {
             if ev > after_ev {
                 let affected = affected.iter().filter_map(|id| UserId::parse(id)).collect();
-                changes.push((ev, AddressedFrame { audience, affected, frame: text.into() }));
+                let frame =
+                    AddressedFrame { audience, affected, deferrable: false, frame: text.into() };
+                changes.push((ev, frame));
             }
         };
         for (index, ev) in self.messages.iter().enumerate() {

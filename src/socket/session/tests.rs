@@ -52,7 +52,7 @@ fn event_to(ev: i64, audience: Audience, affected: &[&str]) -> Delivery {
 
 fn to(audience: Audience, affected: &[&str], frame: &str) -> AddressedFrame {
     let affected = affected.iter().map(|id| user(id)).collect();
-    AddressedFrame { audience, affected, frame: Bytes::from(frame.to_owned()) }
+    AddressedFrame { audience, affected, deferrable: false, frame: Bytes::from(frame.to_owned()) }
 }
 
 /// A fill of these frames to everybody.
