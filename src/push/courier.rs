@@ -19,8 +19,8 @@ use crate::{
     store::{PushMark, PushNews, PushOutcome, PushWork, Store, StoreError},
 };
 
-/// Time between the begins of two pushes that were looked up together. Fifty at once, encrypted and sent, would keep both cores of a small machine
-/// from those who write for 20 ms.
+/// Time between the begins of two pushes that were looked up together. Fifty at once, encrypted and sent, would keep
+/// both cores of a small machine from those who write for 20 ms.
 const SPACING: Duration = Duration::from_millis(1);
 
 /// The pause after the first failure; each further failure doubles it.
@@ -35,31 +35,18 @@ const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3_600);
 /// How long a silent push is worth delivering.
 const SILENT_LIFE: Duration = Duration::from_secs(24 * 3_600);
 
-pub(super) struct Courier(Arc<Shared>);
-
-struct Shared {
-    config: PushConfig,
-    senders: Senders,
-    store: Store,
-    metrics: Arc<Metrics>,
-    settler: Settler,
-    lease: Duration,
+pub(super) struct Courier {
+    pub(super) config: PushConfig,
+    pub(super) senders: Senders,
+    pub(super) store: Store,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) settler: Settler,
+    pub(super) lease: Duration,
 }
 
 impl Courier {
-    pub(super) fn new(
-        config: PushConfig,
-        senders: Senders,
-        store: Store,
-        metrics: Arc<Metrics>,
-        settler: Settler,
-        lease: Duration,
-    ) -> Self {
-        Self(Arc::new(Shared { config, senders, store, metrics, settler, lease }))
-    }
-
     /// Serves lanes until `stop`, then finishes those in flight. `due` says that some may be due.
-    pub(super) async fn run(self, due: Arc<Notify>, stop: CancellationToken) {
+    pub(super) async fn run(self: Arc<Self>, due: Arc<Notify>, stop: CancellationToken) {
         let mut in_flight = JoinSet::new();
         let mut beat = beat::each(LOOK_BEATS);
         // Whether more may be due than there was room for.
@@ -72,9 +59,9 @@ impl Courier {
                 Some(_) = in_flight.join_next(), if more => {}
             }
             while in_flight.try_join_next().is_some() {}
-            let free = self.0.config.push_concurrency.saturating_sub(in_flight.len());
+            let free = self.config.push_concurrency.saturating_sub(in_flight.len());
             if free > 0 {
-                match self.0.begin(free, &mut in_flight).await {
+                match self.begin(free, &mut in_flight).await {
                     Ok(taken) => more = taken == free,
                     Err(error) => {
                         tracing::warn!(error = chain(&error), "looking for pushes failed");
@@ -84,9 +71,7 @@ impl Courier {
         }
         while in_flight.join_next().await.is_some() {}
     }
-}
 
-impl Shared {
     /// Takes up to `limit` lanes, and starts to serve them. Returns how many.
     async fn begin(
         self: &Arc<Self>,
@@ -99,10 +84,10 @@ impl Shared {
             return Ok(0);
         }
         for (place, work) in (0..).zip(self.store.list_pushes(&lanes).await?) {
-            let shared = Arc::clone(self);
+            let courier = Arc::clone(self);
             in_flight.spawn(async move {
                 tokio::time::sleep(SPACING * place).await;
-                shared.serve(work).await;
+                courier.serve(work).await;
             });
         }
         Ok(lanes.len())

@@ -82,7 +82,9 @@ pub fn start(
     let (settler, settling) = settler::channel();
     let lease = config.push_timeout + LEASE_GRACE;
     tasks.spawn(settle_for_ever(parts.store.clone(), settling, lease));
-    let courier = Courier::new(config.clone(), senders, parts.store, parts.metrics, settler, lease);
+    let Parts { store, metrics, .. } = parts;
+    let courier =
+        Arc::new(Courier { config: config.clone(), senders, store, metrics, settler, lease });
     tasks.spawn(async move { abort.run_until_cancelled(courier.run(due, stop)).await });
 }
 

@@ -95,6 +95,16 @@ impl Store {
     }
 }
 
+/// Reads the columns `token`, `p256dh`, `auth` and `token_key` of a device.
+pub(super) fn address(row: &Row) -> PushAddress {
+    let keys = row.get::<Option<Vec<u8>>>("p256dh").zip(row.get::<Option<Vec<u8>>>("auth"));
+    PushAddress {
+        token: row.get("token"),
+        keys: keys.map(|(p256dh, auth)| PushKeys { p256dh, auth }),
+        key: row.get("token_key"),
+    }
+}
+
 /// Reads a value of the type `push_platform`.
 pub(super) fn platform(raw: &str) -> PushPlatform {
     match raw {

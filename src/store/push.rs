@@ -7,7 +7,7 @@ use tokio_postgres::types::Type;
 
 use super::{
     Store, StoreError,
-    devices::{PushAddress, PushKeys, platform},
+    devices::{PushAddress, address, platform},
     row::Row,
     rows::{epoch, time, user},
 };
@@ -312,15 +312,10 @@ fn columns(outcome: &PushOutcome) -> Columns<'_> {
 }
 
 fn work(lane: &PushLane, row: &Row) -> PushWork {
-    let keys = row.get::<Option<Vec<u8>>>("p256dh").zip(row.get::<Option<Vec<u8>>>("auth"));
     PushWork {
         lane: lane.clone(),
         platform: platform(row.get("platform")),
-        address: PushAddress {
-            token: row.get("token"),
-            keys: keys.map(|(p256dh, auth)| PushKeys { p256dh, auth }),
-            key: row.get("token_key"),
-        },
+        address: address(row),
         preview: row.get("preview"),
         badge: row.get("badge"),
         told_badge: row.get("told_badge"),

@@ -5,7 +5,7 @@ use tokio_postgres::types::Type;
 use super::{
     StoreError,
     connect::connect,
-    devices::{PushAddress, PushKeys, platform},
+    devices::{PushAddress, address, platform},
     push::badge,
     row::{Row, rows_of},
     rows::{time, user},
@@ -100,17 +100,10 @@ pub async fn find_devices(
     let user = user.map(UserId::as_str);
     let params = [(&device_id as _, Type::TEXT), (&user as _, Type::TEXT)];
     let rows = rows_of(client.query_typed(FIND_DEVICES, &params).await?);
-    let found = |row: &Row| {
-        let keys = row.get::<Option<Vec<u8>>>("p256dh").zip(row.get::<Option<Vec<u8>>>("auth"));
-        FoundDevice {
-            platform: platform(row.get("platform")),
-            address: PushAddress {
-                token: row.get("token"),
-                keys: keys.map(|(p256dh, auth)| PushKeys { p256dh, auth }),
-                key: row.get("token_key"),
-            },
-            badge: row.get("badge"),
-        }
+    let found = |row: &Row| FoundDevice {
+        platform: platform(row.get("platform")),
+        address: address(row),
+        badge: row.get("badge"),
     };
     Ok(rows.iter().map(found).collect())
 }
