@@ -9,11 +9,11 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream::{BoxStream, StreamExt};
 use http::{HeaderValue, Method, header};
 use object_store::{
-    Attribute, Attributes, ClientOptions, CopyOptions, GetOptions, GetRange, ObjectStore,
+    Attribute, Attributes, ClientConfigKey, CopyOptions, GetOptions, GetRange, ObjectStore,
     ObjectStoreExt, PutMultipartOptions, PutOptions, RetryConfig,
-    aws::AmazonS3Builder,
-    azure::MicrosoftAzureBuilder,
-    gcp::GoogleCloudStorageBuilder,
+    aws::{AmazonS3Builder, AmazonS3ConfigKey},
+    azure::{AzureConfigKey, MicrosoftAzureBuilder},
+    gcp::{GoogleCloudStorageBuilder, GoogleConfigKey},
     multipart::{MultipartStore, PartId},
     path::Path,
     signer::{SignedUrlOptions, Signer},
@@ -41,7 +41,7 @@ const RELAYS: usize = 16;
 pub(super) const MAX_DIRECT_BYTES: u64 = 64 * 1024 * 1024;
 
 /// How long one request to the store may take: a part at 300 KiB/s.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+const REQUEST_TIMEOUT: &str = "30s";
 
 /// For how long a request is repeated that failed: clients wait for it.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -89,25 +89,32 @@ impl Bucket {
     ) -> Result<Self, object_store::Error> {
         let retry =
             RetryConfig { max_retries: 3, retry_timeout: RETRY_TIMEOUT, ..Default::default() };
-        let options = ClientOptions::new().with_timeout(REQUEST_TIMEOUT);
+        // Set as one more option, since `with_client_options` would take back those of the environment.
+        let timeout = ClientConfigKey::Timeout;
         let prefix = Path::from_url_path(url.path())?;
         let bucket = url.host_str().unwrap_or_default();
         match url.scheme() {
             "gs" => {
-                let builder = GoogleCloudStorageBuilder::from_env().with_bucket_name(bucket);
-                let built = builder.with_retry(retry).with_client_options(options).build()?;
+                let builder = GoogleCloudStorageBuilder::from_env()
+                    .with_bucket_name(bucket)
+                    .with_retry(retry)
+                    .with_config(GoogleConfigKey::Client(timeout), REQUEST_TIMEOUT);
+                let built = builder.build()?;
                 Ok(Self::of(Arc::new(built), None, prefix, store))
             }
             "az" => {
-                let builder = MicrosoftAzureBuilder::from_env().with_container_name(bucket);
-                let built = builder.with_retry(retry).with_client_options(options).build()?;
+                let builder = MicrosoftAzureBuilder::from_env()
+                    .with_container_name(bucket)
+                    .with_retry(retry)
+                    .with_config(AzureConfigKey::Client(timeout), REQUEST_TIMEOUT);
+                let built = builder.build()?;
                 Ok(Self::of(Arc::new(built), None, prefix, store))
             }
             _ => {
                 let mut builder = AmazonS3Builder::from_env()
                     .with_bucket_name(bucket)
                     .with_retry(retry)
-                    .with_client_options(options);
+                    .with_config(AmazonS3ConfigKey::Client(timeout), REQUEST_TIMEOUT);
                 if let Some(endpoint) = &config.aws_endpoint_url {
                     let plain = endpoint.scheme() == "http";
                     builder = builder
