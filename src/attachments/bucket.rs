@@ -9,8 +9,8 @@ use bytes::{Bytes, BytesMut};
 use futures_util::stream::{BoxStream, StreamExt};
 use http::{HeaderValue, Method, header};
 use object_store::{
-    Attribute, Attributes, ClientConfigKey, CopyOptions, GetOptions, GetRange, ObjectStore,
-    ObjectStoreExt, PutMultipartOptions, PutOptions, RetryConfig,
+    Attribute, Attributes, ClientConfigKey, CopyOptions, GetOptions, GetRange, MultipartId,
+    ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, RetryConfig,
     aws::{AmazonS3Builder, AmazonS3ConfigKey},
     azure::{AzureConfigKey, MicrosoftAzureBuilder},
     gcp::{GoogleCloudStorageBuilder, GoogleConfigKey},
@@ -303,19 +303,23 @@ impl Bucket {
         // Whole already, if an answer was lost.
         let whole = begun.is_none() && self.size(key, Part::Upload).await? == Some(size);
         let (upload_id, parts) = match begun {
-            Some(begun) => (begun.upload_id, begun.part_ids),
-            None if whole => (String::new(), Vec::new()),
+            Some(begun) => (Some(begun.upload_id), begun.part_ids),
+            None if whole => (None, Vec::new()),
             None => {
                 let path = self.path(key, Part::Upload);
-                let options =
-                    PutMultipartOptions { attributes: typed(content_type), ..Default::default() };
+                // What a replica passes on has the type of its row. Azure takes none here.
+                let attributes = self.signer.as_ref().map(|_| typed(content_type));
+                let options = PutMultipartOptions {
+                    attributes: attributes.unwrap_or_default(),
+                    ..Default::default()
+                };
                 let new = self.multipart.create_multipart_opts(&path, options).await?;
                 if !self.store.begin_attachment_upload(chat_id, attachment_id, &new).await? {
                     // Another replica was faster.
                     let _ = self.multipart.abort_multipart(&path, &new).await;
                     return Err(ByteError::Busy);
                 }
-                (new, Vec::new())
+                (Some(new), Vec::new())
             }
         };
         let stored = if whole { size } else { (parts.len() * PART_BYTES) as u64 };
@@ -342,7 +346,8 @@ fn typed(content_type: &str) -> Attributes {
 pub(crate) struct BucketUpload {
     bucket: Bucket,
     key: Key,
-    upload_id: String,
+    /// The store's name for it, with Azure an empty one; `None`: it is complete.
+    upload_id: Option<MultipartId>,
     parts: Vec<String>,
     /// Bytes in parts that the store has.
     stored: u64,
@@ -369,16 +374,15 @@ impl BucketUpload {
     }
 
     async fn put_part(&mut self) -> Result<(), ByteError> {
+        let Some(upload_id) = &self.upload_id else { return Ok(()) };
         let (Bucket { multipart, store, .. }, Key { chat_id, attachment_id }) =
             (&self.bucket, self.key);
         let part = std::mem::take(&mut self.waiting).freeze();
         let path = self.bucket.path(self.key, Part::Upload);
         let (at, size) = (self.parts.len(), part.len() as u64);
-        let PartId { content_id } =
-            multipart.put_part(&path, &self.upload_id, at, part.into()).await?;
-        let counted = store
-            .add_attachment_part(chat_id, attachment_id, &self.upload_id, at, &content_id)
-            .await?;
+        let PartId { content_id } = multipart.put_part(&path, upload_id, at, part.into()).await?;
+        let counted =
+            store.add_attachment_part(chat_id, attachment_id, upload_id, at, &content_id).await?;
         if !counted {
             return Err(ByteError::Busy);
         }
@@ -389,15 +393,16 @@ impl BucketUpload {
 
     /// Completes the upload if all of it is there; else forgets what is less than a part. Returns how much is there.
     pub(super) async fn finish(mut self) -> Result<u64, ByteError> {
-        if self.received() < self.size || self.upload_id.is_empty() {
+        if self.received() < self.size {
             return Ok(self.stored);
         }
         if !self.waiting.is_empty() {
             self.put_part().await?;
         }
+        let Some(upload_id) = &self.upload_id else { return Ok(self.stored) };
         let path = self.bucket.path(self.key, Part::Upload);
         let parts = self.parts.iter().cloned().map(|content_id| PartId { content_id }).collect();
-        self.bucket.multipart.complete_multipart(&path, &self.upload_id, parts).await?;
+        self.bucket.multipart.complete_multipart(&path, upload_id, parts).await?;
         let Key { chat_id, attachment_id } = self.key;
         self.bucket.store.end_attachment_upload(chat_id, attachment_id).await?;
         Ok(self.size)

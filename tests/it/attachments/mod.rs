@@ -1,6 +1,7 @@
 //! Attachments: announced, uploaded, checked, sent, read, gone.
 
 mod announcing;
+mod azure;
 mod buckets;
 mod content;
 mod downloads;

@@ -5,6 +5,7 @@
 
 mod answer;
 mod authority;
+mod azure;
 mod client;
 mod cluster;
 mod delay_proxy;
@@ -29,6 +30,7 @@ use serde_json::Value;
 pub(crate) use self::{
     answer::Answer,
     authority::{Authority, Certificate},
+    azure::Azure,
     client::{Chat, Client, Request, User, told},
     cluster::Cluster,
     delay_proxy::DelayProxy,
