@@ -346,7 +346,10 @@ impl Session<'_> {
     fn on_chat_frame(&mut self, frame: &Frame) {
         let Some(chat_id) = frame.chat_id else { return };
         let subscriber = lock(&self.inbox.list).subscribers.get(&chat_id).cloned();
-        let Some(subscriber) = subscriber else {
+        // Of one that is new here, after its user was out of the group, the subscription of before may still tell.
+        let is_begun =
+            |it: &Arc<Subscriber>| frame.kind == "subscribed" || lock(&it.model).epoch.is_some();
+        let Some(subscriber) = subscriber.filter(is_begun) else {
             let chat = self.context.history.chat(chat_id);
             if chat.is_some_and(|chat| chat.kind == ChatKind::Group) {
                 // The inbox may tell of the end first: what is of before it may still come, and of after it, once
