@@ -97,7 +97,8 @@ CREATE TABLE push_chats (
 ) WITH (fillfactor = 70);
 CREATE INDEX push_chats_by_due ON push_chats (due_at) WHERE due_at IS NOT NULL;
 
--- Makes lanes of these users due whose devices have a badge: their counters may have fallen. Returns how many.
+-- Makes lanes of these users due whose devices have a badge, as their counters may have fallen, or are being looked at:
+-- what was just looked up may be true no more. Returns how many.
 CREATE FUNCTION wake_lanes(in_users text[]) RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     woken bigint;
@@ -108,7 +109,8 @@ BEGIN
                      ORDER BY 1) u
              CROSS JOIN LATERAL (
                  SELECT l.ctid AS tid FROM push_lanes l
-                  WHERE l.user_id = u.user_id AND l.badge > 0 AND NOT (l.again AND l.due_at IS NOT NULL)
+                  WHERE l.user_id = u.user_id AND (l.badge > 0 OR l.due_at IS NOT NULL)
+                    AND NOT (l.again AND l.due_at IS NOT NULL)
                   ORDER BY l.user_id, l.device_id FOR NO KEY UPDATE) x) u
      WHERE l.ctid = u.tid;
     GET DIAGNOSTICS woken = ROW_COUNT;
@@ -194,6 +196,12 @@ DECLARE
     users text[];
     devices_of text[];
     seqs bigint[];
+    -- What all the chats say, one a device and chat; and users whose counters may have fallen.
+    want_users text[] := '{}';
+    want_devices text[] := '{}';
+    want_chats uuid[] := '{}';
+    want_seqs bigint[] := '{}';
+    recounted text[] := '{}';
 BEGIN
     -- Without waiting for the disk: a crash takes back the marks and how far the walk was, together.
     PERFORM set_config('synchronous_commit', 'off', true);
@@ -205,7 +213,7 @@ BEGIN
         SELECT * INTO walk FROM push_chats p WHERE p.chat_id = of_chat;
         SELECT c.recount_ev, c.blocked OR c.erased AS closed INTO chat FROM chats c WHERE c.chat_id = of_chat;
         IF NOT FOUND THEN
-            PERFORM wake_lanes(ARRAY(SELECT k.user_id FROM push_marks k WHERE k.chat_id = of_chat));
+            recounted := recounted || ARRAY(SELECT k.user_id FROM push_marks k WHERE k.chat_id = of_chat);
             DELETE FROM push_chats p WHERE p.chat_id = of_chat;
             CONTINUE;
         END IF;
@@ -231,7 +239,11 @@ BEGIN
             EXIT WHEN last_id IS NULL;
             found_members := cardinality(users);
             IF walk.to_ev > walk.walked_ev THEN
-                devices_of_step := devices_of_step + wake_lanes(users);
+                recounted := recounted || users;
+                SELECT devices_of_step + count(*) INTO devices_of_step
+                  FROM unnest(users) AS u (user_id)
+                 CROSS JOIN LATERAL (SELECT FROM push_lanes l WHERE l.user_id = u.user_id
+                                        AND (l.badge > 0 OR l.due_at IS NOT NULL)) l;
             END IF;
             IF walk.to_seq > walk.walked_seq AND NOT chat.closed THEN
                 WITH news AS MATERIALIZED (
@@ -256,28 +268,13 @@ BEGIN
                      WHERE p.chat_id = of_chat AND p.user_id > walk.after_id AND p.user_id <= last_id
                        AND p.left_ev IS NULL AND p.notify <> 'none' AND NOT p.archived
                      ORDER BY p.chat_id, p.user_id
-                ), locked AS (
-                    -- A device that was removed meanwhile has no lane.
-                    SELECT l.* FROM wants w
-                     CROSS JOIN LATERAL (SELECT w.seq, l.user_id, l.device_id FROM push_lanes l
-                                          WHERE l.user_id = w.user_id AND l.device_id = w.device_id
-                                            FOR NO KEY UPDATE) l
                 )
-                SELECT array_agg(l.user_id), array_agg(l.device_id), array_agg(l.seq)
-                  INTO users, devices_of, seqs FROM locked l;
-                INSERT INTO push_marks AS k (user_id, device_id, chat_id, want_seq)
-                SELECT w.user_id, w.device_id, of_chat, w.seq
-                  FROM unnest(users, devices_of, seqs) AS w (user_id, device_id, seq)
-                    ON CONFLICT (user_id, device_id, chat_id) DO UPDATE
-                   SET want_seq = excluded.want_seq, dead_at = NULL, last_error = NULL, replayed_at = NULL
-                 WHERE coalesce(k.told_seq, 0) < excluded.want_seq;
-                UPDATE push_lanes l SET due_at = coalesce(l.due_at, clock_timestamp()), again = true
-                  FROM (SELECT x.tid FROM unnest(users, devices_of) AS w (user_id, device_id)
-                         CROSS JOIN LATERAL (
-                             SELECT l.ctid AS tid FROM push_lanes l
-                              WHERE l.user_id = w.user_id AND l.device_id = w.device_id
-                                AND NOT (l.again AND l.due_at IS NOT NULL) OFFSET 0) x) w
-                 WHERE l.ctid = w.tid;
+                SELECT array_agg(w.user_id), array_agg(w.device_id), array_agg(w.seq)
+                  INTO users, devices_of, seqs FROM wants w;
+                want_users := want_users || users;
+                want_devices := want_devices || devices_of;
+                want_chats := want_chats || array_fill(of_chat, ARRAY[coalesce(cardinality(users), 0)]);
+                want_seqs := want_seqs || seqs;
                 devices_of_step := devices_of_step + coalesce(cardinality(users), 0);
             END IF;
             members_of_step := members_of_step + found_members;
@@ -305,6 +302,37 @@ BEGIN
                to_seq = NULL, to_ev = NULL, after_id = NULL
          WHERE p.chat_id = of_chat;
     END LOOP;
+
+    IF cardinality(want_users) + cardinality(recounted) > 0 THEN
+        -- The lanes of all the chats at once, in their order: chat by chat they would be locked against it.
+        SELECT array_agg(l.user_id), array_agg(l.device_id) INTO users, devices_of
+          FROM (SELECT u.user_id, bool_or(u.wants) AS wants
+                  FROM (SELECT w.user_id COLLATE "C" AS user_id, true AS wants FROM unnest(want_users) AS w (user_id)
+                        UNION ALL SELECT r.user_id, false FROM unnest(recounted) AS r (user_id)) u
+                 GROUP BY 1 ORDER BY 1) u
+         CROSS JOIN LATERAL (
+             SELECT l.user_id, l.device_id FROM push_lanes l
+              WHERE l.user_id = u.user_id AND (u.wants OR l.badge > 0 OR l.due_at IS NOT NULL)
+              ORDER BY l.user_id, l.device_id FOR NO KEY UPDATE) l;
+        -- A device that was removed meanwhile has no lane.
+        INSERT INTO push_marks AS k (user_id, device_id, chat_id, want_seq)
+        SELECT w.user_id, w.device_id, w.chat_id, w.seq
+          FROM unnest(want_users, want_devices, want_chats, want_seqs) AS w (user_id, device_id, chat_id, seq)
+          JOIN unnest(users, devices_of) AS l (user_id, device_id) USING (user_id, device_id)
+            ON CONFLICT (user_id, device_id, chat_id) DO UPDATE
+           SET want_seq = excluded.want_seq, dead_at = NULL, last_error = NULL, replayed_at = NULL
+         WHERE coalesce(k.told_seq, 0) < excluded.want_seq;
+        UPDATE push_lanes l SET due_at = coalesce(l.due_at, clock_timestamp()), again = true
+          FROM (SELECT x.tid
+                  FROM (SELECT DISTINCT w.user_id, w.device_id
+                          FROM unnest(want_users, want_devices) AS w (user_id, device_id)) w
+                 CROSS JOIN LATERAL (
+                     SELECT l.ctid AS tid FROM push_lanes l
+                      WHERE l.user_id = w.user_id AND l.device_id = w.device_id
+                        AND NOT (l.again AND l.due_at IS NOT NULL) OFFSET 0) x) w
+         WHERE l.ctid = w.tid;
+        PERFORM wake_lanes(recounted);
+    END IF;
     RETURN NEXT;
 END
 $$;
@@ -348,10 +376,12 @@ BEGIN
         ELSIF outcome IN ('withdrawn', 'void') THEN
             DELETE FROM push_marks k
              WHERE k.user_id = in_users[i] AND k.device_id = in_devices[i] AND k.chat_id = in_chats[i]
-               AND coalesce(k.want_seq, 0) <= in_seqs[i] AND (outcome = 'withdrawn' OR k.told_seq IS NULL);
+               AND coalesce(k.want_seq, 0) <= in_seqs[i]
+               AND coalesce(k.told_seq, 0) <= CASE outcome WHEN 'withdrawn' THEN in_seqs[i] ELSE 0 END;
             IF NOT FOUND THEN
+                -- What was told since stays: this replica's lease may have run out.
                 UPDATE push_marks k
-                   SET told_seq = CASE WHEN outcome = 'void' THEN k.told_seq END,
+                   SET told_seq = CASE WHEN outcome = 'void' OR k.told_seq > in_seqs[i] THEN k.told_seq END,
                        want_seq = CASE WHEN k.want_seq > in_seqs[i] THEN k.want_seq END
                  WHERE k.user_id = in_users[i] AND k.device_id = in_devices[i] AND k.chat_id = in_chats[i];
             END IF;
@@ -386,21 +416,25 @@ END
 $$;
 
 -- Registers a device, or registers it anew. A token or subscription that another device or another user has changes
--- hands. Of more than in_most devices of a user those registered longest ago go. False: the user was erased.
+-- hands. Of more than in_most devices of a user those registered longest ago go. Returns ok, erased (the user), or
+-- revoked (the token that the call came with, meanwhile: what such a call registers would outlive it).
 CREATE FUNCTION put_device(
-    in_user text, in_device text, in_platform push_platform, in_token text, in_p256dh bytea, in_auth bytea,
+    in_user text, in_issued_at timestamptz, in_device text, in_platform push_platform, in_token text, in_p256dh bytea, in_auth bytea,
     in_key bytea, in_locale text, in_preview boolean, in_most bigint)
-RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
+RETURNS text LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
+    known users;
     old_key bytea;
 BEGIN
     -- One after the other: by user, so that they are counted, then by token.
-    PERFORM FROM users u WHERE u.user_id = in_user AND u.erased_at IS NULL FOR NO KEY UPDATE;
-    IF NOT FOUND THEN
-        RETURN false;
+    SELECT * INTO known FROM users u WHERE u.user_id = in_user FOR NO KEY UPDATE;
+    IF NOT FOUND OR known.erased_at IS NOT NULL THEN
+        RETURN 'erased';
+    END IF;
+    IF known.tokens_revoked_at > coalesce(in_issued_at, '-infinity') THEN
+        RETURN 'revoked';
     END IF;
     PERFORM pg_advisory_xact_lock(hashtextextended(encode(in_key, 'hex'), 0));
-    INSERT INTO push_lanes (user_id, device_id) VALUES (in_user, in_device) ON CONFLICT DO NOTHING;
     -- All lanes that may be touched, in their order.
     PERFORM FROM (SELECT in_user COLLATE "C" AS user_id
                   UNION SELECT d.user_id FROM devices d WHERE d.token_key = in_key ORDER BY 1) u
@@ -408,6 +442,8 @@ BEGIN
                            ORDER BY l.user_id, l.device_id FOR NO KEY UPDATE) l;
     PERFORM drop_device(d.user_id, d.device_id) FROM devices d
       WHERE d.token_key = in_key AND (d.user_id, d.device_id) <> (in_user, in_device);
+    -- Not before: whoever held the lane may have dropped it.
+    INSERT INTO push_lanes (user_id, device_id) VALUES (in_user, in_device) ON CONFLICT DO NOTHING;
     SELECT d.token_key INTO old_key FROM devices d WHERE d.user_id = in_user AND d.device_id = in_device;
     IF old_key <> in_key THEN
         -- What failed was the old one; whoever pushes to it has the lane no more.
@@ -426,7 +462,7 @@ BEGIN
        FROM (SELECT d.device_id, row_number() OVER (ORDER BY d.updated_at DESC) AS place
                FROM devices d WHERE d.user_id = in_user) d
       WHERE d.place > in_most;
-    RETURN true;
+    RETURN 'ok';
 END
 $$;
 

@@ -67,7 +67,7 @@ pub(super) async fn put_device(
         return Err(Error::field("platform", format!("must be {WORDS}")));
     };
     let new = NewDevice { platform, token, subscription, locale, preview };
-    Ok(Json(context.chats.put_device(user.id(), &device_id, &new).await?))
+    Ok(Json(context.chats.put_device(&user.0, &device_id, &new).await?))
 }
 
 fn read_keys(subscription: &mut Fields, mut keys: Fields) -> Option<SubscriptionKeys> {

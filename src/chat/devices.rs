@@ -13,10 +13,11 @@ use url::Url;
 
 use super::Chats;
 use crate::{
+    auth::Identity,
     error::Error,
     model::{Device, PushPlatform, UserId},
     outbound::{self, UrlFault},
-    store::{DeviceDraft, PushAddress, PushKeys},
+    store::{DeviceDraft, PushAddress, PushKeys, Registered},
 };
 
 impl Chats {
@@ -29,18 +30,18 @@ impl Chats {
     /// user has changes hands.
     pub async fn put_device(
         &self,
-        user: &UserId,
+        identity: &Identity,
         device_id: &str,
         new: &NewDevice,
     ) -> Result<Device, Error> {
-        let platform = new.platform;
+        let (user, platform) = (identity.user_id(), new.platform);
         if !self.push.platforms.contains(&platform) {
             return Err(Error::field("platform", "is not set up here: see GET /push/"));
         }
         let (token, keys) = match (platform, &new.token, &new.subscription) {
             (PushPlatform::Webpush, None, Some(subscription)) => {
-                let keys = self.subscription_keys(subscription)?;
-                (subscription.endpoint.clone(), Some(keys))
+                let (endpoint, keys) = self.checked_subscription(subscription)?;
+                (endpoint, Some(keys))
             }
             (PushPlatform::Webpush, ..) => {
                 return Err(Error::field(
@@ -60,8 +61,10 @@ impl Chats {
             locale: new.locale.clone(),
             preview: new.preview.unwrap_or(false),
         };
-        if !self.store.put_device(user, &draft, MAX_DEVICES).await? {
-            return Err(Error::TokenInvalid("its user was erased"));
+        match self.store.put_device(user, identity.issued_at, &draft, MAX_DEVICES).await? {
+            Registered::Done => {}
+            Registered::Erased => return Err(Error::TokenInvalid("its user was erased")),
+            Registered::Revoked => return Err(Error::TokenInvalid("it was revoked")),
         }
         let devices = self.store.list_devices(user).await?;
         let device = devices.into_iter().find(|device| device.device_id == device_id);
@@ -79,13 +82,17 @@ impl Chats {
         Ok(self.store.list_devices(user).await?)
     }
 
-    /// Checks a subscription, and reads its keys.
-    fn subscription_keys(&self, subscription: &Subscription) -> Result<PushKeys, Error> {
+    /// Checks a subscription, and reads its endpoint, in the form that all its spellings have, and its keys.
+    fn checked_subscription(
+        &self,
+        subscription: &Subscription,
+    ) -> Result<(String, PushKeys), Error> {
         let refuse =
             |field: &str, reason: &str| Error::field(format!("subscription.{field}"), reason);
         let endpoint = subscription.endpoint.parse::<Url>();
-        let endpoint = endpoint.map_err(|_| refuse("endpoint", "must be a URL"))?;
-        if subscription.endpoint.len() > MAX_PUSH_TOKEN_CHARS {
+        let mut endpoint = endpoint.map_err(|_| refuse("endpoint", "must be a URL"))?;
+        endpoint.set_fragment(None);
+        if endpoint.as_str().len() > MAX_PUSH_TOKEN_CHARS {
             return Err(refuse("endpoint", "must have 4096 characters at most"));
         }
         outbound::check_url(&endpoint, self.private_push).map_err(|fault| match fault {
@@ -100,7 +107,7 @@ impl Chats {
             .ok_or_else(|| refuse("keys.p256dh", "must be a point of P-256 in base64url"))?;
         let auth = decode(&subscription.keys.auth).filter(|auth| auth.len() == 16);
         let auth = auth.ok_or_else(|| refuse("keys.auth", "must be 16 bytes in base64url"))?;
-        Ok(PushKeys { p256dh, auth })
+        Ok((endpoint.into(), PushKeys { p256dh, auth }))
     }
 }
 

@@ -195,13 +195,16 @@ impl Courier {
                 (after, reason)
             }
         };
-        if work.failing_for >= self.config.push_max_age {
+        // A message is given up by its own age: one that was just written is worth more than one attempt.
+        let is_message = matches!(given_up, PushOutcome::Dead { .. });
+        if !is_message && work.failing_for >= self.config.push_max_age {
             count(PushResult::Dead);
-            return with_reason(given_up, reason);
+            return given_up;
         }
-        let pause =
-            after.map_or_else(|| pause_after(work.attempts), |it| it.min(LONGEST_RETRY_AFTER));
-        PushOutcome::Retry { pause, reason }
+        // The provider may be a server of a user's choice.
+        let asked = after.unwrap_or_default().min(LONGEST_RETRY_AFTER);
+        let asked = asked.mul_f64(rand::random_range(1.0..1.2));
+        PushOutcome::Retry { pause: asked.max(pause_after(work.attempts)), reason }
     }
 }
 

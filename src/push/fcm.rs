@@ -31,6 +31,9 @@ const EARLY: Duration = Duration::from_secs(60);
 /// Maximum bytes read of an answer; Google's have some 2,000.
 const MAX_ANSWER_BYTES: usize = 16 * 1024;
 
+/// What FCM says of a token that never was one, often with no more than `INVALID_ARGUMENT` beside it.
+const BAD_TOKEN: &str = "The registration token is not a valid FCM registration token";
+
 /// Longest life that FCM takes: four weeks.
 const MAX_LIFE: Duration = Duration::from_secs(28 * 24 * 3_600);
 
@@ -153,10 +156,11 @@ fn meaning(status: StatusCode, after: Option<Duration>, body: &[u8]) -> Answer {
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     let details = body["error"]["details"].as_array().map_or(&[][..], Vec::as_slice);
     let code = details.iter().find_map(|detail| detail["errorCode"].as_str()).unwrap_or_default();
-    // An argument that is at fault is named; the token is the only one that is the device's.
+    // An argument that is at fault is named, or told in these words; the token is the only one that is the device's.
     let at_fault =
         details.iter().filter_map(|detail| detail["fieldViolations"].as_array()).flatten();
     let is_of_token = |fault: &Value| fault["field"] == "message.token";
+    let is_said = body["error"]["message"] == BAD_TOKEN;
     let known =
         code.len() <= 64 && code.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
     let reason = if known && !code.is_empty() {
@@ -167,7 +171,9 @@ fn meaning(status: StatusCode, after: Option<Duration>, body: &[u8]) -> Answer {
     match (status, code) {
         // A token of another project is none of ours.
         (_, "UNREGISTERED" | "SENDER_ID_MISMATCH") => Answer::Gone,
-        (StatusCode::BAD_REQUEST, _) if at_fault.into_iter().any(is_of_token) => Answer::Gone,
+        (StatusCode::BAD_REQUEST, _) if is_said || at_fault.into_iter().any(is_of_token) => {
+            Answer::Gone
+        }
         // Apple's key, which the project has for its devices, among them.
         (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _) => Answer::Unauthorized(reason),
         // Without UNREGISTERED it is the project that is not found.
@@ -233,6 +239,10 @@ mod tests {
         let fault = json!([{ "errorCode": "INVALID_ARGUMENT" },
                            { "fieldViolations": [{ "field": "message.token" }] }]);
         assert_eq!(class(400, fault), Answer::Gone);
+        let said =
+            json!({ "error": { "message": BAD_TOKEN, "details": coded("INVALID_ARGUMENT") } });
+        let said = meaning(StatusCode::BAD_REQUEST, None, said.to_string().as_bytes());
+        assert_eq!(said, Answer::Gone);
         let refused = Answer::Refused("INVALID_ARGUMENT".to_owned());
         assert_eq!(class(400, coded("INVALID_ARGUMENT")), refused);
         let unauthorized = Answer::Unauthorized("THIRD_PARTY_AUTH_ERROR".to_owned());

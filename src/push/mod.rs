@@ -118,7 +118,9 @@ impl Walker {
     async fn walk(&self) -> Result<bool, StoreError> {
         if !self.redis.is_up() {
             // The outbox's rows stay until Redis is back, but pushes do not wait for it.
-            self.store.note_push().await?;
+            self.store.note_push().await.unwrap_or_else(|error| {
+                tracing::warn!(error = chain(&error), "noting changes for push failed");
+            });
         }
         let (delay, max_age) = (self.config.push_delay, self.config.push_max_age);
         let platforms = self.config.platforms();

@@ -1,11 +1,8 @@
 //! The platforms that are set up, and what their providers answer.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use http::HeaderMap;
@@ -74,9 +71,14 @@ struct Platforms {
     web_push: Option<WebPush>,
     fcm: Option<Fcm>,
     apns: Option<Apns>,
-    /// Whose key was not accepted last, so that the log says it once an outage.
-    unauthorized: [AtomicBool; 3],
+    /// Limit of an attempt, with all that it waits for, so that it ends within its lane's lease.
+    timeout: Duration,
+    /// By platform, when the log said last that a provider does not accept our key.
+    said: Mutex<[Option<Instant>; 3]>,
 }
+
+/// Pause between two lines of the log that say so: of Web Push each server that a client names is a provider.
+const SAID_AGAIN: Duration = Duration::from_secs(600);
 
 impl std::fmt::Debug for Senders {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -131,7 +133,8 @@ impl Senders {
             web_push: web_push.transpose()?,
             fcm: fcm.transpose()?,
             apns: apns.transpose()?,
-            unauthorized: Default::default(),
+            timeout: config.push_timeout,
+            said: Mutex::default(),
         })))
     }
 
@@ -148,7 +151,29 @@ impl Senders {
         content: &Content,
         life: Duration,
     ) -> Answer {
-        let answer = match platform {
+        let sending = self.send_by(platform, to, content, life);
+        let answer = tokio::time::timeout(self.0.timeout, sending).await;
+        let answer = answer.unwrap_or_else(|_| Answer::later("no answer in time"));
+        if let Answer::Unauthorized(reason) = &answer {
+            let mut said = self.0.said.lock().unwrap_or_else(PoisonError::into_inner);
+            let said = &mut said[platform as usize];
+            if said.is_none_or(|at| at.elapsed() >= SAID_AGAIN) {
+                *said = Some(Instant::now());
+                let platform = platform.as_str();
+                tracing::error!(platform, reason, "a provider of push does not accept our key");
+            }
+        }
+        answer
+    }
+
+    async fn send_by(
+        &self,
+        platform: PushPlatform,
+        to: &PushAddress,
+        content: &Content,
+        life: Duration,
+    ) -> Answer {
+        match platform {
             PushPlatform::Webpush => match &self.0.web_push {
                 Some(web_push) => web_push.send(to, content, life).await,
                 None => not_set_up(),
@@ -161,17 +186,7 @@ impl Senders {
                 Some(apns) => apns.send(to, content, life).await,
                 None => not_set_up(),
             },
-        };
-        let unauthorized = &self.0.unauthorized[platform as usize];
-        match &answer {
-            Answer::Unauthorized(reason) if !unauthorized.swap(true, Ordering::Relaxed) => {
-                let platform = platform.as_str();
-                tracing::error!(platform, reason, "a provider of push does not accept our key");
-            }
-            Answer::Accepted => unauthorized.store(false, Ordering::Relaxed),
-            _ => {}
         }
-        answer
     }
 }
 

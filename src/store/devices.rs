@@ -3,7 +3,7 @@
 use tokio_postgres::types::Type;
 
 use super::{Store, StoreError, row::Row, rows::time};
-use crate::model::{Device, PushPlatform, UserId};
+use crate::model::{Device, PushPlatform, Time, UserId};
 
 /// A device to register.
 #[derive(Debug, Clone)]
@@ -13,6 +13,16 @@ pub struct DeviceDraft {
     pub address: PushAddress,
     pub locale: Option<String>,
     pub preview: bool,
+}
+
+/// What became of a registration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Registered {
+    Done,
+    /// The user was erased.
+    Erased,
+    /// The caller's token was revoked.
+    Revoked,
 }
 
 /// Where a provider finds a device.
@@ -44,13 +54,14 @@ pub struct PushKeys {
 
 impl Store {
     /// Registers a device, or registers it anew. Of more than `most` devices those registered longest ago
-    /// go. False: the user was erased.
+    /// go. `issued_at`: when the caller's token was issued.
     pub async fn put_device(
         &self,
         user: &UserId,
+        issued_at: Option<Time>,
         draft: &DeviceDraft,
         most: i64,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Registered, StoreError> {
         let DeviceDraft { device_id, platform, address, locale, preview } = draft;
         let keys = address.keys.as_ref();
         let row = self
@@ -58,6 +69,7 @@ impl Store {
                 PUT_DEVICE,
                 &[
                     (&user.as_str(), Type::TEXT),
+                    (&issued_at.map(|time| time.0), Type::TIMESTAMPTZ),
                     (device_id, Type::TEXT),
                     (&platform.as_str(), Type::TEXT),
                     (&address.token, Type::TEXT),
@@ -70,7 +82,11 @@ impl Store {
                 ],
             )
             .await?;
-        Ok(row.get("done"))
+        Ok(match row.get("outcome") {
+            "ok" => Registered::Done,
+            "revoked" => Registered::Revoked,
+            _ => Registered::Erased,
+        })
     }
 
     /// Forgets a device, if there is such a one.
@@ -116,7 +132,7 @@ pub(super) fn platform(raw: &str) -> PushPlatform {
 
 const PUT_DEVICE: &str = "\
 -- store.put_device
-SELECT put_device($1, $2, $3::text::push_platform, $4, $5, $6, $7, $8, $9, $10) AS done";
+SELECT put_device($1, $2, $3, $4::text::push_platform, $5, $6, $7, $8, $9, $10, $11) AS outcome";
 
 const DROP_DEVICE: &str = "\
 -- store.drop_device

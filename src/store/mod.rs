@@ -65,7 +65,7 @@ pub use self::{
     changes::Changes,
     chats::{Actor, Deleted, Opened, Reader, TypingRule},
     connect::patiently,
-    devices::{DeviceDraft, PushAddress, PushKeys},
+    devices::{DeviceDraft, PushAddress, PushKeys, Registered},
     error::StoreError,
     group_webhooks::{Fanout, Recipients, Step},
     groups::{Changed, GroupLimits, NewGroup},

@@ -132,6 +132,69 @@ async fn a_provider_that_hangs_is_left_and_a_wrong_key_is_told_to_operators() {
     assert_eq!(cluster.psql_value::<i64>(rows).await, 0);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_to_be_asked_at_once_is_not() {
+    let provider = Provider::start().await;
+    let cluster = Cluster::with(1, provider.settings()).await;
+    let (alice, _, chat) = with_browser(&cluster, &provider).await;
+    provider.reply(|_, earlier| match earlier {
+        0 | 1 => Reply { status: 429, body: json!({}), retry_after: Some(0) },
+        _ => 201.into(),
+    });
+    let begun = tokio::time::Instant::now();
+    alice.on(0).send(&chat, "hello").await;
+    provider.expect(3).await;
+    // A second and two, a fifth less at most.
+    assert!(begun.elapsed() >= Duration::from_millis(2_400), "{:?}", begun.elapsed());
+    all_is_decided(&cluster).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_day_of_failures_a_new_message_is_tried_as_long_as_any() {
+    let provider = Provider::start().await;
+    let cluster = Cluster::with(1, provider.settings()).await;
+    let (alice, _, chat) = with_browser(&cluster, &provider).await;
+    let failing = "UPDATE push_lanes SET failing_since = clock_timestamp() - interval '25 hours'";
+    cluster.psql(failing).await;
+    provider.reply(|_, earlier| if earlier == 0 { 503 } else { 201 });
+    alice.on(0).send(&chat, "new").await;
+    provider.expect(2).await;
+    all_is_decided(&cluster).await;
+    assert_eq!(
+        cluster
+            .psql_value::<i64>("SELECT count(*) FROM push_marks WHERE dead_at IS NOT NULL")
+            .await,
+        0
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_google_gives_no_access_the_others_are_told() {
+    let provider = Provider::start().await;
+    let settings = provider.settings();
+    let cluster = Cluster::with(1, |config| {
+        settings(config);
+        config.push.push_timeout = Duration::from_secs(1);
+        config.push.push_concurrency = 10;
+    })
+    .await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let chat = alice.on(0).open_chat(&bob).await;
+    for number in 0..19 {
+        let body = json!({ "platform": "fcm", "token": format!("token-{number}") });
+        register(&bob, 0, &format!("phone-{number}"), body).await;
+    }
+    register(&bob, 0, "z", provider.subscription("z")).await;
+    provider.grant(false);
+    alice.on(0).send(&chat, "hello").await;
+    let told = provider.expect(1).await.remove(0);
+    assert_eq!(told.path, "/push/z");
+    provider.grant(true);
+    cluster.psql("UPDATE push_lanes SET due_at = clock_timestamp() WHERE due_at IS NOT NULL").await;
+    provider.expect(20).await;
+    all_is_decided(&cluster).await;
+}
+
 /// The real program, as an operator runs it.
 async fn admin(cluster: &Cluster, words: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_beseda"));

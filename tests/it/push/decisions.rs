@@ -125,6 +125,20 @@ async fn what_is_read_in_time_while_another_chat_is_told_leaves_no_false_badge()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_wants_to_be_told_of_less_is_shown_less() {
+    let provider = Provider::start().await;
+    let cluster = Cluster::with(1, provider.settings()).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    register(&bob, 0, "b", provider.subscription("b")).await;
+    let band = group(&alice, "Band", &["bob"]).await;
+    alice.on(0).send(&band, "usual").await;
+    all_is_decided(&cluster).await;
+    bob.on(0).patch(&band.path("me/"), json!({ "notify": "mentions" })).await.expect(200);
+    all_is_decided(&cluster).await;
+    assert_eq!(told(&provider, "b"), [message("usual", 1), silent("read", 0)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_group_tells_each_member_as_they_wish() {
     let provider = Provider::start().await;
     let cluster = Cluster::with(2, provider.settings()).await;

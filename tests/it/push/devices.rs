@@ -60,6 +60,17 @@ async fn a_token_changes_hands_and_the_oldest_of_more_than_twenty_goes() {
     register(&bob, 0, "tablet-2", shared).await;
     assert_eq!(ids(&bob.on(0).get("/devices/").await.expect(200)), ["tablet-2", "phone"]);
 
+    // However its endpoint is spelled.
+    let mut spelled = provider.subscription("browser");
+    spelled["subscription"]["endpoint"] = json!("https://127.0.0.1:1/push/x#of-alice");
+    register(&alice, 0, "browser", spelled.clone()).await;
+    spelled["subscription"]["endpoint"] = json!("HTTPS://127.0.0.1:1/push/x");
+    register(&bob, 0, "browser", spelled.clone()).await;
+    assert_eq!(ids(&alice.on(0).get("/devices/").await.expect(200)), ["phone"]);
+    spelled["subscription"]["endpoint"] = json!("https://127.0.0.1:1/push/\0");
+    register(&bob, 0, "browser", spelled).await;
+    bob.on(0).delete("/devices/browser/").await.expect(204);
+
     for number in 0..20 {
         let body = json!({ "platform": "fcm", "token": format!("token-{number}") });
         register(&alice, 0, &format!("d{number}"), body).await;

@@ -6,6 +6,7 @@ mod decisions;
 mod devices;
 mod platforms;
 pub(crate) mod provider;
+mod races;
 
 use serde_json::Value;
 

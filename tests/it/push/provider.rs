@@ -68,6 +68,8 @@ struct Shared {
     replies: Mutex<Replies>,
     /// Requests are answered while it is true.
     open: watch::Sender<bool>,
+    /// Whether Google's token endpoint answers.
+    grants: watch::Sender<bool>,
     /// Subscriptions' keys, by the path of their endpoints.
     devices: Mutex<HashMap<String, (SecretKey, [u8; 16])>>,
     /// How often an access token was given.
@@ -104,6 +106,7 @@ impl Provider {
             pushes: Mutex::default(),
             replies: Mutex::new(Box::new(|_, _| 200.into())),
             open: watch::Sender::new(true),
+            grants: watch::Sender::new(true),
             devices: Mutex::default(),
             granted: Mutex::default(),
             google: rs256(),
@@ -215,6 +218,10 @@ impl Provider {
         self.shared.open.send_replace(open);
     }
 
+    pub(crate) fn grant(&self, grants: bool) {
+        self.shared.grants.send_replace(grants);
+    }
+
     /// How often Google's token endpoint has given an access token.
     pub(crate) fn granted(&self) -> usize {
         *self.shared.granted.lock().expect("no panic")
@@ -250,6 +257,8 @@ async fn receive(
 ) -> Response {
     let path = uri.path().to_owned();
     if path == "/token" {
+        let mut grants = shared.grants.subscribe();
+        grants.wait_for(|grants| *grants).await.expect("the provider lives");
         return grant(&shared, &body);
     }
     let json = if path.starts_with("/push/") {
