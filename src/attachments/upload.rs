@@ -202,10 +202,8 @@ impl Attachments {
         self.inner.metrics.attachment_bytes.inc_by(upload.received() - known);
         let received = match taken {
             Ok(()) => upload.finish().await?,
-            Err(Stopped::BrokenOff(reason)) => {
-                upload.finish().await?;
-                return Err(Error::InvalidRequest(reason));
-            }
+            // What came is kept, and the client told how much: it goes on with a request of its own.
+            Err(Stopped::BrokenOff) => return Ok(target.at(upload.finish().await?)),
             Err(Stopped::TooMuch) => {
                 upload.undo().await?;
                 let limit = usize::try_from(end - first).unwrap_or(usize::MAX);
@@ -233,7 +231,7 @@ async fn is_in_place(bytes: &ByteStore, target: &Target) -> Result<bool, ByteErr
 
 /// Why bytes were not taken to the end.
 enum Stopped {
-    BrokenOff(&'static str),
+    BrokenOff,
     TooMuch,
     NotWritten(ByteError),
 }
@@ -248,16 +246,16 @@ async fn take<E>(
     let (begun, mut at) = (Instant::now(), first);
     loop {
         let Ok(next) = tokio::time::timeout(IDLE_LIMIT, body.next()).await else {
-            return Err(Stopped::BrokenOff("The body took too long."));
+            return Err(Stopped::BrokenOff);
         };
         let mut bytes = match next {
             None => return Ok(()),
             Some(Ok(bytes)) => bytes,
-            Some(Err(_)) => return Err(Stopped::BrokenOff("The body broke off.")),
+            Some(Err(_)) => return Err(Stopped::BrokenOff),
         };
         let earned = Duration::from_secs((at - first) / LEAST_RATE);
         if begun.elapsed() > IDLE_LIMIT + earned {
-            return Err(Stopped::BrokenOff("The body comes too slowly."));
+            return Err(Stopped::BrokenOff);
         }
         if bytes.len() as u64 > end - at {
             return Err(Stopped::TooMuch);

@@ -43,6 +43,9 @@ const PLANNING: &str = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=
      -c enable_bitmapscan=off -c enable_sort=off -c enable_hashjoin=off -c enable_mergejoin=off \
      -c enable_memoize=off -c jit=off";
 
+/// Says that the connection is for reads from a standby; see `epoch!`.
+const STANDBY: &str = "-c beseda.standby=on";
+
 /// Removes the role's time limits from commands, because a migration may rewrite a table.
 const UNLIMITED: &str =
     "-c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0";
@@ -88,7 +91,7 @@ impl Way {
             let own = postgres.get_options().unwrap_or_default().to_owned();
             postgres.options(format!("{usual} {own} {GIVEN}"));
         }
-        let tls = tls(config, &postgres)?;
+        let tls = tls(config, &postgres, attrs)?;
         Ok(Self { postgres, tls })
     }
 
@@ -140,7 +143,7 @@ impl Connector {
         config: &DatabaseConfig,
         gate: &Arc<Gate>,
     ) -> Result<Self, StoreError> {
-        Self::to(config, "", TargetSessionAttrs::ReadOnly, gate)
+        Self::to(config, STANDBY, TargetSessionAttrs::ReadOnly, gate)
     }
 
     fn to(
@@ -315,14 +318,16 @@ pub(super) async fn connect(config: &DatabaseConfig) -> Result<Client, StoreErro
 fn tls(
     config: &DatabaseConfig,
     postgres: &Config,
+    attrs: TargetSessionAttrs,
 ) -> Result<Option<MakeRustlsConnect>, StoreError> {
     let ca = config.database_ca.as_deref();
     if postgres.get_ssl_mode() != SslMode::Require {
         // Without TLS the authority would be ignored, although the operator relies on it.
         return match ca {
-            Some(_) => Err(StoreError::Schema(
-                "BESEDA_DATABASE_CA needs sslmode=verify-full in DATABASE_URL".to_owned(),
-            )),
+            Some(_) => Err(StoreError::Schema(format!(
+                "BESEDA_DATABASE_CA needs sslmode=verify-full in {}",
+                setting_of(attrs)
+            ))),
             None => Ok(None),
         };
     }
@@ -331,17 +336,20 @@ fn tls(
     Ok(Some(MakeRustlsConnect::new(config)))
 }
 
+/// The setting that has the URLs of servers of this kind.
+fn setting_of(attrs: TargetSessionAttrs) -> &'static str {
+    match attrs {
+        TargetSessionAttrs::ReadOnly => "DATABASE_REPLICA_URLS",
+        _ => "DATABASE_URL",
+    }
+}
+
 /// Parses the URL and adds defaults. Unless the URL says otherwise, the server must be of the kind that is wanted: of
 /// several hosts, or behind a name that still leads to the old primary, may be one that accepts no writes. A replica
 /// must not get stuck with that, nor read its stale data.
 fn parse_url(url: &Secret, attrs: TargetSessionAttrs) -> Result<Config, StoreError> {
-    let unreadable = |_| {
-        let name = match attrs {
-            TargetSessionAttrs::ReadOnly => "DATABASE_REPLICA_URLS",
-            _ => "DATABASE_URL",
-        };
-        StoreError::Schema(format!("{name} is not a PostgreSQL URL"))
-    };
+    let unreadable =
+        |_| StoreError::Schema(format!("{} is not a PostgreSQL URL", setting_of(attrs)));
     let mut config: Config = with_known_sslmode(url.expose()).parse().map_err(unreadable)?;
     if config.get_target_session_attrs() == TargetSessionAttrs::Any {
         config.target_session_attrs(attrs);

@@ -40,10 +40,12 @@ macro_rules! my_reactions {
 pub(super) use my_reactions;
 
 /// The function `epoch()` as an expression, since a call would be planned with every statement. As a
-/// column its name is `epoch`. A standby can't tell its timeline; it is only asked while it has the present epoch.
+/// column its name is `epoch`. A standby can't tell its timeline; one that is read from, which the connection says, is
+/// asked only while it has the present epoch. On other connections it refuses the statement, as to any write: a primary
+/// that became a standby must not be believed.
 macro_rules! epoch {
     () => {
-        "(SELECT CASE WHEN pg_is_in_recovery() THEN seen_epoch
+        "(SELECT CASE WHEN current_setting('beseda.standby', true) = 'on' THEN seen_epoch
                      ELSE incarnation || '-' || left(pg_walfile_name(pg_current_wal_lsn()), 8) END AS epoch
             FROM instance)"
     };

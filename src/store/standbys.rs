@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_millis(50);
 /// Pause between two looks at how far a standby is.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
-/// How long such a look may take, with opening a connection.
+/// How long such a look may take, with opening a connection, and a short read.
 const LOOK_LIMIT: Duration = Duration::from_secs(1);
 
 /// How long a standby is left alone that was behind, and one that failed, so that few reads wait for one in vain.
@@ -68,9 +68,15 @@ pub(super) struct Standbys {
 #[derive(Debug)]
 struct Standby {
     /// For short reads.
-    short: Arc<SharedConnections>,
-    /// For searches and exports.
-    long: Arc<SharedConnections>,
+    short: Lines,
+    /// For searches and exports, each of which may keep the next one waiting.
+    long: Lines,
+}
+
+/// Connections to a standby.
+#[derive(Debug)]
+struct Lines {
+    shared: Arc<SharedConnections>,
     rests_until: Mutex<Option<Instant>>,
 }
 
@@ -90,12 +96,14 @@ impl Standbys {
             let shared = |size| {
                 let connector = Connector::to_standby(&config, &gate)?;
                 let shared = SharedConnections::new(connector, size, config.database_timeout);
-                Ok::<_, StoreError>(Arc::new(shared))
+                Ok::<_, StoreError>(Lines {
+                    shared: Arc::new(shared),
+                    rests_until: Mutex::new(None),
+                })
             };
             Ok::<_, StoreError>(Standby {
                 short: shared(config.database_readers.max(1))?,
                 long: shared(LONG_READS)?,
-                rests_until: Mutex::new(None),
             })
         };
         let urls = config.database_replica_urls.iter().flat_map(|urls| urls.split());
@@ -105,19 +113,23 @@ impl Standbys {
         Ok((!all.is_empty()).then_some(Self { all, next: AtomicUsize::new(0) }))
     }
 
-    /// Returns the next one in turn that does not rest.
-    fn next(&self) -> Option<&Standby> {
+    /// Returns the next one's in turn that do not rest.
+    fn next(&self, size: Size) -> Option<&Lines> {
         let first = self.next.fetch_add(1, Relaxed);
         let turns = (0..self.all.len()).map(|turn| &self.all[(first + turn) % self.all.len()]);
+        let mut lines = turns.map(|standby| match size {
+            Size::Short => &standby.short,
+            Size::Long => &standby.long,
+        });
         let now = Instant::now();
-        turns.into_iter().find(|standby| {
-            let rests_until = standby.rests_until.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.find(|lines| {
+            let rests_until = lines.rests_until.lock().unwrap_or_else(PoisonError::into_inner);
             rests_until.is_none_or(|until| until <= now)
         })
     }
 }
 
-impl Standby {
+impl Lines {
     fn rest(&self, pause: Duration) {
         let mut rests_until = self.rests_until.lock().unwrap_or_else(PoisonError::into_inner);
         *rests_until = Some(Instant::now() + pause);
@@ -151,7 +163,7 @@ impl Store {
         // A pooler may lead each statement to another server.
         let standbys = self.standbys.as_ref().filter(|_| self.prepared)?;
         let count = |outcome| self.metrics.count_standby_read(outcome);
-        let Some(standby) = standbys.next() else {
+        let Some(lines) = standbys.next(size) else {
             count(StandbyRead::Resting);
             return None;
         };
@@ -160,17 +172,21 @@ impl Store {
             // The primary has to say itself that it is away.
             Ok(None) | Err(_) => return None,
         };
-        let shared = match size {
-            Size::Short => &standby.short,
-            Size::Long => &standby.long,
-        };
+        let shared = &lines.shared;
         let reading = async {
             let opening = timeout(LOOK_LIMIT, shared.get()).await;
             let client = opening
                 .unwrap_or_else(|_| Err(StoreError::no_answer(LOOK_LIMIT)))
                 .map_err(Unused::Failed)?;
             self.wait_for(shared, &client, &wanted).await?;
-            self.ask_on(shared, &client, sql, params).await.map_err(Unused::Failed)
+            let asking = self.ask_on(shared, &client, sql, params);
+            let answer = match size {
+                Size::Short => timeout(LOOK_LIMIT, asking)
+                    .await
+                    .unwrap_or_else(|_| Err(StoreError::no_answer(LOOK_LIMIT))),
+                Size::Long => asking.await,
+            };
+            answer.map_err(Unused::Failed)
         };
         match reading.await {
             Ok(rows) => {
@@ -182,7 +198,7 @@ impl Store {
                     Unused::Behind => (REST, StandbyRead::Behind),
                     Unused::Failed(_) => (LONG_REST, StandbyRead::Failed),
                 };
-                standby.rest(pause);
+                lines.rest(pause);
                 count(outcome);
                 tracing::debug!(%why, "a standby was not read from");
                 None
@@ -258,10 +274,12 @@ SELECT pg_current_wal_flush_lsn() AS lsn, (SELECT system_identifier FROM pg_cont
     " FROM instance"
 );
 
-/// A standby that has it has replayed a commit of this timeline. One of a former primary never has.
+/// A standby that has it has replayed a commit of this timeline. One of a former primary never has. It waits for no
+/// standby: just after a failover there may be none.
 const NOTE_EPOCH: &str = "\
 -- store.note_epoch
-UPDATE instance SET seen_epoch = $1 WHERE seen_epoch IS DISTINCT FROM $1";
+UPDATE instance SET seen_epoch = $1
+ WHERE seen_epoch IS DISTINCT FROM $1 AND (SELECT set_config('synchronous_commit', 'off', true)) = 'off'";
 
 /// The snapshot is older than the place, so that both have been replayed.
 const REPLAYED: &str = "\

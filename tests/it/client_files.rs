@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use beseda_client::{
-    Client, Credentials, Error, Event, Events, NewFile,
+    Client, Credentials, Error, Event, Events, NewFile, Rest,
     machine::{Upload, UploadPhase},
     protocol::{model::Message, rest::NewMessage},
 };
@@ -131,29 +131,42 @@ async fn join(cluster: &mut Cluster, listen: &str) -> (Program, usize) {
     Program::join(cluster, &settings).await
 }
 
+/// A replica gets a signal while Alice uploads through it. Whether that was in time: the upload broke off.
+async fn survives(cluster: &mut Cluster, fault: Signal) -> bool {
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let chat = alice.on(0).open_chat(&bob).await;
+    let (program, doomed) = join(cluster, "127.0.0.1:0").await;
+    let mut sender = Sender::start(&alice, &chat, &[doomed, 0]);
+    let large = NewFile::at(sender.file("large.bin", LARGE));
+    let small = NewFile::of_bytes("small.bin", content(3));
+    sender.send("look", vec![large, small]);
+    sender.send("after", Vec::new());
+    sender.until_under_way().await;
+    kill(Pid::from_raw(program.id().cast_signed()), fault).expect("it runs");
+    sender.until(|told| told.sent.len() == 2).await;
+    let from_the_beginning = sender.uploads.iter().filter(|upload| {
+        upload.file.name() == "large.bin" && upload.sent == 0 && upload.size.is_some()
+    });
+    assert!(from_the_beginning.count() <= 1, "{fault}: it goes on from where it was");
+    let messages = expected(&[("look", &[LARGE, 3]), ("after", &[])]);
+    assert_eq!(received(&bob, &chat).await, messages, "{fault}");
+    alice.on(0).delete(&chat.path("")).await.expect(204);
+    sender.broke_off()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_that_dies_or_freezes_in_the_middle_of_an_upload_costs_nothing() {
     let mut cluster = Cluster::start(2).await;
-    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
     for fault in [Signal::SIGKILL, Signal::SIGSTOP] {
-        let chat = alice.on(0).open_chat(&bob).await;
-        let (program, doomed) = join(&mut cluster, "127.0.0.1:0").await;
-        let mut sender = Sender::start(&alice, &chat, &[doomed, 0]);
-        let large = NewFile::at(sender.file("large.bin", LARGE));
-        let small = NewFile::of_bytes("small.bin", content(3));
-        sender.send("look", vec![large, small]);
-        sender.send("after", Vec::new());
-        sender.until_under_way().await;
-        kill(Pid::from_raw(program.id().cast_signed()), fault).expect("it runs");
-        sender.until(|told| told.sent.len() == 2).await;
-        assert!(sender.broke_off(), "{fault}: it came too late");
-        let from_the_beginning = sender.uploads.iter().filter(|upload| {
-            upload.file.name() == "large.bin" && upload.sent == 0 && upload.size.is_some()
-        });
-        assert!(from_the_beginning.count() <= 1, "{fault}: it goes on from where it was");
-        let messages = expected(&[("look", &[LARGE, 3]), ("after", &[])]);
-        assert_eq!(received(&bob, &chat).await, messages, "{fault}");
-        alice.on(0).delete(&chat.path("")).await.expect(204);
+        // A fast machine may be done before the signal comes.
+        let mut in_time = false;
+        for _ in 0..10 {
+            in_time = survives(&mut cluster, fault).await;
+            if in_time {
+                break;
+            }
+        }
+        assert!(in_time, "{fault}: it came too late, each time");
     }
 }
 
@@ -254,4 +267,32 @@ async fn an_object_store_that_is_away_for_a_while_gets_the_whole_file() {
     let sizes = page["results"].as_array().expect("messages").iter();
     let sizes: Vec<_> = sizes.map(|message| &message["attachments"][0]["size"]).collect();
     assert_eq!(sizes, [&Value::from(6_000_000), &Value::Null]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_wants_no_events_sends_all_the_same() {
+    let cluster = Cluster::start(1).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let chat = alice.on(0).open_chat(&bob).await;
+    let url = format!("http://{}", alice.on(0).host()).parse().expect("a URL");
+    let credentials = Credentials::fixed(alice.token.as_str());
+    let (client, events) = Client::builder(url, credentials).connect().expect("a client");
+    drop(events);
+    let mut socket = bob.on(0).connect(&chat).await;
+    for text in ["one", "two"] {
+        client.send(chat.id.parse().expect("an id"), text);
+        assert_eq!(socket.wait_for("message.created").await["message"]["text"], text);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whose_token_is_refused_is_told_instead_of_kept_waiting() {
+    let cluster = Cluster::start(1).await;
+    let (alice, bob) = (cluster.user("alice"), cluster.user("bob"));
+    let chat = alice.on(0).open_chat(&bob).await;
+    let url = format!("http://{}", alice.on(0).host()).parse().expect("a URL");
+    let rest = Rest::new(&[url], Credentials::fixed("nobody's")).expect("a client");
+    let attaching = rest.attach(&chat.id, NewFile::of_bytes("notes.txt", *b"Some notes."), |_| {});
+    let refused = timeout(PATIENCE, attaching).await.expect("an answer in time");
+    assert_eq!(refused.expect_err("refused").status, 401);
 }

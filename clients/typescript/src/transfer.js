@@ -40,8 +40,9 @@ export function put({ url, headers: given }, bytes, { from, signal, onProgress, 
  * @returns {Promise<number>} 0 where the other side does not tell, as an object store
  */
 export async function progressOf({ url }, size, { signal, fetch: fetcher }) {
+  const patience = AbortSignal.any([signal, AbortSignal.timeout(IDLE_MS)]);
   // An object store answers it with a refusal, or in a browser not at all.
-  const answer = await byFetch(fetcher ?? fetch, url, { method: 'HEAD', signal }).catch(() => null);
+  const answer = await byFetch(fetcher ?? fetch, url, { method: 'HEAD', signal: patience }).catch(() => null);
   if (answer && answer.status >= 200 && answer.status < 300) return size;
   return answer?.status === 308 ? answer.received : 0;
 }

@@ -63,8 +63,9 @@ impl ClientBuilder {
         self
     }
 
-    /// Connects, and stays connected until client and events are dropped. Must be called within a
-    /// tokio runtime.
+    /// Connects, and stays connected until the last clone of the client is dropped. Who wants no events drops them; who
+    /// keeps them has to read them, as 1,024 that nobody has read hold all else up. Must be called within a tokio
+    /// runtime.
     ///
     /// # Errors
     /// TLS or HTTP can't be used here.

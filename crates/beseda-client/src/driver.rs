@@ -73,15 +73,13 @@ impl Driver {
         Self { shared, rest, options, events, socket: None, opening: None, calls, uploads }
     }
 
-    /// Until nobody hears the events any more.
+    /// Until it is aborted.
     pub(crate) async fn run(mut self) {
         loop {
             loop {
                 let effect = self.shared.machine().next_effect();
                 let Some(effect) = effect else { break };
-                if !self.perform(effect).await {
-                    return;
-                }
+                self.perform(effect).await;
             }
             let deadline = self.shared.machine().deadline();
             tokio::select! {
@@ -129,15 +127,15 @@ impl Driver {
         self.shared.machine().on_frame(Instant::now(), frame);
     }
 
-    /// Whether to go on.
-    async fn perform(&mut self, effect: Effect) -> bool {
+    async fn perform(&mut self, effect: Effect) {
         match effect {
             Effect::Emit(event) => {
                 if let Event::State(State::Waiting { .. }) = &*event {
                     // Perhaps another replica is there.
                     self.rest.turn();
                 }
-                return self.events.send(*event).await.is_ok();
+                // Whoever wants no events still wants to be connected.
+                let _ = self.events.send(*event).await;
             }
             Effect::Connect { attempt, renew, only, position } => {
                 let (rest, options) = (self.rest.clone(), self.options.clone());
@@ -171,7 +169,6 @@ impl Driver {
                 }
             }
         }
-        true
     }
 }
 

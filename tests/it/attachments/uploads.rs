@@ -1,6 +1,6 @@
 //! Uploads: whole or in parts, by any replica, and what goes wrong on the way.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use base64::{
     Engine,
@@ -190,6 +190,26 @@ impl Drop for Mounted {
         // Lazily: a replica may still have a file open.
         let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
     }
+}
+
+/// Longer than a body may stand still.
+const CUT_OFF: Duration = Duration::from_secs(90);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_stands_still_is_ended_and_goes_on_from_where_it_was() {
+    let cluster = Cluster::start(1).await;
+    let (alice, _, chat) = pair(&cluster).await;
+    let announced = announce(&alice.on(0), &chat, &File::text()).await;
+    let bytes = File::text().bytes;
+    let begun = stream::iter([Ok::<_, std::io::Error>(bytes.slice(..4))]).chain(stream::pending());
+    let put = cluster
+        .anyone(0)
+        .request(Method::PUT, &announced.path)
+        .body("text/plain", reqwest::Body::wrap_stream(begun));
+    let answer = put.within(CUT_OFF).await;
+    assert_eq!((answer.status, answer.header("range")), (308, Some("bytes=0-3")), "{answer:?}");
+    let rest = announced.put_part(&cluster.anyone(0), 4, bytes.slice(4..), bytes.len());
+    rest.await.expect(204);
 }
 
 #[tokio::test(flavor = "multi_thread")]

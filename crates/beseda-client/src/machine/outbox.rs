@@ -122,7 +122,12 @@ impl Outbox {
         settings: &Settings,
     ) -> Option<Failed> {
         self.in_flight = false;
-        let pending = self.pending.iter_mut().find(|one| one.client_msg_id == client_msg_id)?;
+        let found = self.pending.iter_mut().find(|one| one.client_msg_id == client_msg_id);
+        let Some(pending) = found else {
+            // The next one has attempts of its own.
+            self.retries = Retries::default();
+            return None;
+        };
         match self.retries.pause(error, is_live, settings.attempts, settings.random) {
             Some(pause) => Some(Failed::Again(pause)),
             None => {

@@ -179,6 +179,7 @@ impl Upload {
 
     /// It is tried again from where it was; from its beginning where the service knows it no longer.
     pub(super) fn retry(&mut self, is_forgotten: bool) {
+        self.is_renewed = false;
         if is_forgotten {
             self.start_over();
         }

@@ -50,6 +50,10 @@ impl Rest {
         loop {
             let outcome = self.bring(chat, upload.step()).await;
             if let Err(error) = upload.take(outcome) {
+                // The credentials were asked for another token already, and nobody can be told to find one.
+                if error.is_unauthenticated() {
+                    return Err(error);
+                }
                 let pause = upload.pause(&error, true, 1, rand::random::<f64>).ok_or(error)?;
                 tokio::time::sleep(pause).await;
             }
